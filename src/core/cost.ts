@@ -1,0 +1,95 @@
+/** Batch-time model: how long the engine takes for a batch, from the batch's shape. The largest of several
+ * linear pieces (paper §3.1: k1·tokens + k2·specSteps + b), with the extra terms a CPU needs (DESIGN §3, §10). */
+import type { BatchItem } from "./types.ts"
+
+/** What the time of a step depends on. Pairs are (token, context token) products: attention work. */
+export interface StepShape {
+  tokens: number
+  sequences: number
+  /** Forward passes: llama.cpp splits a non-unified batch into passes of equal tokens per sequence. */
+  passes: number
+  /** Attention pairs in passes of at least `fastPassTokens` tokens per sequence, and in shorter ones. */
+  fastPairs: number
+  slowPairs: number
+  /** Rows sampled. */
+  outputs: number
+  /** Sequential draft steps (longest speculation in the batch). */
+  specSteps: number
+}
+
+/** Order of the coefficients of a piece: microseconds per unit; `step` is the constant. */
+export const COST_FEATURES = [
+  "step",
+  "tokens",
+  "sequences",
+  "passes",
+  "fastPairs",
+  "slowPairs",
+  "outputs",
+  "specSteps",
+] as const
+export type CostFeature = (typeof COST_FEATURES)[number]
+/** Coefficients (µs per unit) of one linear piece; missing ones are 0. */
+export type CostPiece = Partial<Record<CostFeature, number>>
+
+/** A fitted engine: step time = max over pieces of Σ coefficient × feature, in µs. */
+export interface CostModel {
+  pieces: CostPiece[]
+  /** Standard deviation of (actual / predicted), from the fit: the planner's margin is about 2σ. */
+  residualSigma: number
+  /** Passes with at least this many tokens per sequence use the engine's fast attention. */
+  fastPassTokens: number
+  /** See EngineLimits.unifiedKv: decides how a batch splits into passes. */
+  unifiedKv: boolean
+}
+
+/** The shape of a batch. Items in any order. */
+export function shapeOf(
+  items: readonly Pick<BatchItem, "position" | "tokens" | "sample" | "draft">[],
+  layout: Pick<CostModel, "fastPassTokens" | "unifiedKv">,
+): StepShape {
+  const shape = { tokens: 0, sequences: items.length, passes: 0, fastPairs: 0, slowPairs: 0, outputs: 0, specSteps: 0 }
+  const lengths = [...new Set(items.map((item) => item.tokens + item.draft))].sort((a, b) => a - b)
+  shape.passes = layout.unifiedKv ? Math.min(1, items.length) : lengths.length
+  for (const item of items) {
+    const n = item.tokens + item.draft
+    shape.tokens += n
+    shape.outputs += item.sample ? 1 + item.draft : 0
+    shape.specSteps = Math.max(shape.specSteps, item.draft)
+    let done = 0
+    for (const length of layout.unifiedKv ? [n] : lengths) {
+      if (length > n) break
+      const pairs = attentionPairs(item.position + done, length - done)
+      if (length - done >= layout.fastPassTokens) shape.fastPairs += pairs
+      else shape.slowPairs += pairs
+      done = length
+    }
+  }
+  return shape
+}
+
+/** Σ over `tokens` tokens starting at `position` of the context each attends to (itself included). */
+export function attentionPairs(position: number, tokens: number): number {
+  return tokens * position + (tokens * (tokens + 1)) / 2
+}
+
+/** Predicted step time in µs: the largest piece. An empty batch takes no time. */
+export function stepUs(model: CostModel, shape: StepShape): number {
+  if (shape.sequences === 0) return 0
+  let worst = 0
+  for (const piece of model.pieces) worst = Math.max(worst, pieceUs(piece, shape))
+  return worst
+}
+
+export function pieceUs(piece: CostPiece, shape: StepShape): number {
+  return (
+    (piece.step ?? 0) +
+    (piece.tokens ?? 0) * shape.tokens +
+    (piece.sequences ?? 0) * shape.sequences +
+    (piece.passes ?? 0) * shape.passes +
+    (piece.fastPairs ?? 0) * shape.fastPairs +
+    (piece.slowPairs ?? 0) * shape.slowPairs +
+    (piece.outputs ?? 0) * shape.outputs +
+    (piece.specSteps ?? 0) * shape.specSteps
+  )
+}

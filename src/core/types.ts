@@ -1,0 +1,180 @@
+/** The whole vocabulary of scheduling: what a replica is told (events), what it answers (effects), and the
+ * nouns between. Counts and times only: no token ids, no text, no clock. All times are integer-valued
+ * microseconds on one clock chosen by the driver (`nowUs`); all sizes are tokens. */
+
+export type RequestId = number
+
+/** Latency objective of one request (DESIGN §2). Relative times; `Infinity` means "no objective". */
+export interface Slo {
+  /** First token due this long after arrival. */
+  ttftUs: number
+  /** Instead of `ttftUs` when > 0: first token due after this many zero-load prefill times. */
+  ttftSlowdown: number
+  /** Time per output token of the answer. */
+  tpotUs: number
+  /** Time per output token while thinking; used only while `RequestSpec.thinking`. */
+  thinkingTpotUs: number
+}
+
+/** `slo`: the planner tries to keep every objective. `bestEffort`: served with what is left over. */
+export type Tier = "slo" | "bestEffort"
+
+/** What a replica must know of a request when it arrives. Immutable. One round of a tool session is one
+ * request; rounds share `session`, so that later rounds find the KV of earlier ones. */
+export interface RequestSpec {
+  id: RequestId
+  /** Index of the app (SLO class): output lengths are learnt per app. 0 ≤ app < ReplicaConfig.apps. */
+  app: number
+  /** Tool session that this round belongs to, or -1. */
+  session: number
+  promptTokens: number
+  /** Most tokens this request may produce (≥ 1); promptTokens + maxOutputTokens ≤ limits.contextTokens. */
+  maxOutputTokens: number
+  /** Chain hash of each full KV block of the prompt, in order; equal hashes mean equal prefixes. */
+  prefix: readonly number[]
+  slo: Slo
+  tier: Tier
+  /** The decode starts in a thinking phase, whose end only the engine can report (StepResult.answering). */
+  thinking: boolean
+}
+
+/** What one request got out of one step. */
+export interface StepResult {
+  id: RequestId
+  /** Tokens produced: 0 while the prompt is still being computed; > 1 only with speculation. */
+  tokens: number
+  /** The request ended with the last of these tokens (end token, stop string). */
+  stopped: boolean
+  /** Index within `tokens` of the first answer token, or -1 when the phase did not change to answering. */
+  answeringFrom: number
+}
+
+export type StepFailure = "kvFull" | "engineError"
+
+/** Everything that can happen to a replica. Simultaneous events are handled in the order of `eventRank`. */
+export type Event =
+  | { type: "arrived"; request: RequestSpec }
+  | { type: "cancelled"; id: RequestId }
+  | { type: "stepDone"; batch: number; durationUs: number; results: readonly StepResult[] }
+  | { type: "stepFailed"; batch: number; reason: StepFailure }
+  | { type: "woke" }
+
+/** One request's share of a batch. The engine computes known tokens [position, position + tokens). */
+export interface BatchItem {
+  id: RequestId
+  /** Tokens of this request whose KV is in place before this step (0 = start afresh). */
+  position: number
+  /** Known tokens to compute, ≥ 1. */
+  tokens: number
+  /** This step reaches the last known token, so it yields at least one new token. */
+  sample: boolean
+  /** Tokens to draft and verify beyond the sure one (0 = autoregressive). */
+  draft: number
+  /** Before computing: take the first `tokens` tokens of KV from request `from` (prefix sharing). */
+  copy?: { from: RequestId; tokens: number }
+}
+
+/** One engine step: exactly what to compute, and whose KV to drop first. */
+export interface Batch {
+  /** 1, 2, 3 … per replica. */
+  number: number
+  items: readonly BatchItem[]
+  /** Drop the KV of these live requests before computing (they are recomputed later). */
+  evict: readonly RequestId[]
+  /** Forget these ended requests wholly before computing (prefix copies in `items` are done first). */
+  release: readonly RequestId[]
+  /** Step time expected by the cost model, calibrated, without margin. */
+  predictedUs: number
+}
+
+export type StageName = "prefill" | "thinking" | "answer"
+
+/** How one stage of a request went. */
+export interface StageOutcome {
+  stage: StageName
+  /** Every token of the stage was on time. */
+  attained: boolean
+  /** The stage's latest token against its due time (negative = early). */
+  worstLateUs: number
+  tokens: number
+}
+
+/** How a request went: the single source for responses, metrics, reports and simulation results. */
+export interface Outcome {
+  app: number
+  arrivalUs: number
+  /** First time any of its tokens was in a batch; -1 if never. */
+  startedUs: number
+  /** -1 when no token came out. */
+  firstTokenUs: number
+  finishedUs: number
+  promptTokens: number
+  /** Prompt tokens whose KV was shared from an earlier request. */
+  cachedTokens: number
+  outputTokens: number
+  /** Deadline of the first token. */
+  ttftUs: number
+  /** Tier asked for, and the one it ended in. */
+  tier: Tier
+  servedTier: Tier
+  preemptions: number
+  /** All stages attained (strict, per token). Cancelled and failed requests never attain. */
+  attained: boolean
+  /** The paper's laxer check: first token, every 10th and the last. */
+  attainedEvery10: boolean
+  stages: StageOutcome[]
+}
+
+export type FinishReason = "stop" | "length" | "cancelled" | "failed"
+export type RejectReason = "promptTooLong" | "queueFull" | "shuttingDown"
+export type DemoteReason = "wontFit" | "violated" | "revoked"
+
+/** What a replica wants done. A driver carries effects out in order. */
+export type Effect =
+  | { type: "run"; batch: Batch }
+  /** `count` tokens came out; `lateUs` is the last one against its due time (negative = early). */
+  | { type: "token"; id: RequestId; count: number; lateUs: number }
+  | { type: "stageDone"; id: RequestId; outcome: StageOutcome }
+  | { type: "finished"; id: RequestId; reason: FinishReason; outcome: Outcome }
+  /** Its SLO is now promised (first token is out, or firm admission). */
+  | { type: "admitted"; id: RequestId }
+  | { type: "demoted"; id: RequestId; reason: DemoteReason }
+  | { type: "promoted"; id: RequestId }
+  | { type: "preempted"; id: RequestId }
+  | { type: "rejected"; id: RequestId; reason: RejectReason }
+  /** Post `woke` at this time if nothing else happened before. */
+  | { type: "wake"; atUs: number }
+
+/** The engine's fixed sizes, as the scheduler must know them. */
+export interface EngineLimits {
+  /** KV capacity of the pool, in tokens. */
+  kvTokens: number
+  /** Tokens per KV block, the unit of accounting and of prefix sharing. */
+  blockTokens: number
+  /** Most requests whose KV can be in place at once. */
+  maxSequences: number
+  /** Most tokens of one batch. */
+  maxBatchTokens: number
+  /** Most tokens (prompt + output) of one request. */
+  contextTokens: number
+  /** Chunks shorter than this are disproportionately slow; only a prompt's remainder may be shorter. */
+  minChunkTokens: number
+  /** One forward pass computes sequences of unequal token counts together (else one pass per count). */
+  unifiedKv: boolean
+}
+
+/** A replica at a glance: for /metrics, the page and the router. */
+export interface Snapshot {
+  nowUs: number
+  waiting: number
+  running: number
+  bestEffort: number
+  kvUsedTokens: number
+  kvCachedTokens: number
+  kvCapacityTokens: number
+  batchInFlight: boolean
+  /** Prompt tokens still owed by SLO-tier requests. */
+  prefillBacklogTokens: number
+  /** Actual over predicted step time, learnt: [decode-only batches, batches with prefill]. */
+  calibration: readonly [number, number]
+}

@@ -1,0 +1,105 @@
+/** The engine port: what every inference engine behind the scheduler must do. One `execute` is one forward
+ * step of exactly the batch it is given (DESIGN §9). Implementations: llama.ts, fake.ts. */
+import type { Batch, EngineLimits, RequestId, StepFailure } from "../core/types.ts"
+
+/** How tokens are chosen. Names and meanings are OpenAI's and llama.cpp's. */
+export interface Sampling {
+  /** 0 = greedy. */
+  temperature: number
+  /** 0 = off. */
+  topK: number
+  /** 1 = off. */
+  topP: number
+  /** 0 = off. */
+  minP: number
+  /** 1 = off; over the last `repeatLastTokens` tokens. */
+  repeatPenalty: number
+  frequencyPenalty: number
+  presencePenalty: number
+  repeatLastTokens: number
+  /** Unsigned 32-bit. */
+  seed: number
+  /** Never choose an end-of-generation token (forced lengths). */
+  ignoreEos: boolean
+  /** Added to the logits of single tokens. */
+  logitBias: readonly (readonly [token: number, bias: number])[]
+  /** GBNF grammar that the output must match, or null. */
+  grammar: string | null
+  /** 0 = none; n = the chosen token's log-probability and the n-1 … top alternatives (OpenAI: top_logprobs). */
+  logprobs: number
+}
+
+export const GREEDY: Sampling = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repeatPenalty: 1,
+  frequencyPenalty: 0,
+  presencePenalty: 0,
+  repeatLastTokens: 64,
+  seed: 0,
+  ignoreEos: false,
+  logitBias: [],
+  grammar: null,
+  logprobs: 0,
+}
+
+export interface TokenLogprob {
+  token: number
+  logprob: number
+  top: { token: number; logprob: number }[]
+}
+
+/** What one request of the batch produced. Items that do not `sample` produce no row. */
+export interface StepRow {
+  id: RequestId
+  /** New tokens in order; length 1 without speculation. An end-of-generation token is included. */
+  tokens: number[]
+  /** The last token is an end-of-generation token. */
+  end: boolean
+  /** Parallel to `tokens` when asked for. */
+  logprobs?: TokenLogprob[]
+}
+
+export type StepOutput =
+  | { ok: true; rows: StepRow[]; /** Wall (or virtual) time of the step, µs. */ durationUs: number }
+  | { ok: false; reason: StepFailure; message: string; durationUs: number }
+
+/** Text in and out of tokens. Thread-safe against a running step. */
+export interface Tokenizer {
+  /** Off the event loop for long texts. `special`: parse special tokens such as <|im_start|>. */
+  encode(text: string, options: { special: boolean; addBos: boolean }): Promise<Int32Array>
+  /** Bytes of a token (possibly part of a UTF-8 character); empty for control tokens. */
+  bytes(token: number): Uint8Array
+  isEnd(token: number): boolean
+}
+
+export interface ModelInfo {
+  /** Name shown by /v1/models. */
+  name: string
+  /** Identifies weights for caches of profiles. */
+  fingerprint: string
+  /** Jinja chat template of the model file, or null. */
+  chatTemplate: string | null
+  bosText: string
+  eosText: string
+  trainedContextTokens: number
+  vocabSize: number
+  parameters: number
+  /** Weights are random: answers are noise. */
+  random: boolean
+}
+
+export interface Engine {
+  readonly model: ModelInfo
+  readonly limits: EngineLimits
+  readonly tokenizer: Tokenizer
+  /** Make a request's prompt and sampling known; costs no KV. Before its first batch item. */
+  open(id: RequestId, prompt: Int32Array, sampling: Sampling): void
+  /** One step: prefix copies, evictions and releases, one forward pass, sampling. One at a time.
+   * Never throws for a failed step: the answer says so and no item of the batch has advanced. */
+  execute(batch: Batch): Promise<StepOutput>
+  /** Free everything. After a running step has ended. */
+  close(): Promise<void>
+}
