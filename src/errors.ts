@@ -1,0 +1,166 @@
+/** Errors a user can do something about. One table says, for every code, the HTTP status, OpenAI's error type,
+ * the message and what to do; the CLI prints them as one line (exit code 2), HTTP as a 4xx/5xx body. */
+
+export interface UserErrorOptions {
+  status?: number
+  code?: string | null
+  /** The request field or option that is wrong. */
+  param?: string | null
+  /** OpenAI's error type. */
+  type?: string
+  cause?: unknown
+}
+
+/** Something the reader can put right. Never shown with a stack trace. */
+export class UserError extends Error {
+  override readonly name = "UserError"
+  readonly status: number
+  readonly code: string | null
+  readonly param: string | null
+  readonly type: string
+
+  constructor(message: string, options: UserErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    this.status = options.status ?? 400
+    this.code = options.code ?? null
+    this.param = options.param ?? null
+    this.type = options.type ?? typeOf(this.status)
+  }
+}
+
+function typeOf(status: number): string {
+  if (status === 429) return "rate_limit_error"
+  return status >= 500 ? "server_error" : "invalid_request_error"
+}
+
+interface ErrorEntry {
+  status: number
+  /** `{name}` is filled from the values. */
+  message: string
+  /** What the reader can do. Appended to the message. */
+  remedy: string
+}
+
+/** Every coded error. Codes that OpenAI also uses have OpenAI's words, because clients match on them. */
+export const ERRORS = {
+  context_length_exceeded: {
+    status: 400,
+    message:
+      "This model's maximum context length is {limit} tokens. However, you requested {requested} tokens " +
+      "({prompt} in the messages, {completion} in the completion).",
+    remedy: "Please reduce the length of the messages or completion.",
+  },
+  model_not_found: {
+    status: 404,
+    message: "The model `{model}` does not exist or you do not have access to it.",
+    remedy: "This server has: {available}.",
+  },
+  invalid_json: {
+    status: 400,
+    message: "We could not parse the JSON body of your request: {detail}.",
+    remedy: "The body must be one JSON object in UTF-8.",
+  },
+  invalid_utf8: {
+    status: 400,
+    message: "The body of your request is not valid UTF-8.",
+    remedy: "Encode it as UTF-8.",
+  },
+  unsupported_media_type: {
+    status: 415,
+    message: "Unsupported content type `{type}`.",
+    remedy: "Send the header `content-type: application/json`.",
+  },
+  body_too_large: {
+    status: 413,
+    message: "The body of your request is larger than {limit} bytes.",
+    remedy: "Shorten it, or start the server with a larger --body-limit.",
+  },
+  request_timeout: {
+    status: 408,
+    message: "The request was not received in full within {seconds} s.",
+    remedy: "Send the body without pauses.",
+  },
+  invalid_value: { status: 400, message: "{message}", remedy: "" },
+  unsupported_parameter: {
+    status: 400,
+    message: "Unsupported parameter: '{name}' {reason}.",
+    remedy: "Leave it out.",
+  },
+  invalid_slo: {
+    status: 400,
+    message: "Invalid '{name}': {reason}.",
+    remedy: "",
+  },
+  slo_class_not_found: {
+    status: 400,
+    message: "There is no SLO class `{name}`.",
+    remedy: "This server has: {available}.",
+  },
+  chat_template_error: {
+    status: 400,
+    message: "The model's chat template does not accept these messages: {detail}",
+    remedy: "",
+  },
+  unknown_url: {
+    status: 404,
+    message: "Unknown request URL: {method} {url}.",
+    remedy: "This server has: {available}.",
+  },
+  method_not_allowed: {
+    status: 405,
+    message: "Not allowed to {method} on {url}.",
+    remedy: "Use {allowed}.",
+  },
+  queue_full: {
+    status: 429,
+    message: "The server is overloaded: its queue is full.",
+    remedy: "Retry after the time in the Retry-After header.",
+  },
+  not_ready: { status: 503, message: "The server is not ready: {detail}.", remedy: "GET /ready says when." },
+  shutting_down: {
+    status: 503,
+    message: "The server is shutting down.",
+    remedy: "Send the request to another replica or retry later.",
+  },
+  engine_failed: {
+    status: 500,
+    message: "The engine could not compute this request: {detail}.",
+    remedy: "Retry; the server's log has the details.",
+  },
+  port_in_use: {
+    status: 400,
+    message: "port {port} on {host} is already in use",
+    remedy: "stop the other program or choose another with --port",
+  },
+  cannot_listen: {
+    status: 400,
+    message: "cannot listen on {host}:{port} ({detail})",
+    remedy: "check --host and --port",
+  },
+  bad_option: { status: 400, message: "{name} {reason}", remedy: "" },
+  config_not_readable: {
+    status: 400,
+    message: "cannot read the config {path} ({detail})",
+    remedy: "check --config; examples/slo-classes.yaml is a documented example",
+  },
+  config_invalid: { status: 400, message: "{path}: {detail}", remedy: "" },
+} as const satisfies Record<string, ErrorEntry>
+
+export type ErrorCode = keyof typeof ERRORS
+
+/** A coded error from the table. `values` fill the message's `{placeholders}`. */
+export function userError(
+  code: ErrorCode,
+  values: Record<string, string | number> = {},
+  options: { param?: string | null; cause?: unknown } = {},
+): UserError {
+  const entry: ErrorEntry = ERRORS[code]
+  const text = entry.remedy === "" ? entry.message : `${entry.message}${joiner(entry.message)}${entry.remedy}`
+  const message = text.replace(/\{(\w+)\}/g, (_, name: string) => String(values[name] ?? `{${name}}`))
+  return new UserError(message, { status: entry.status, code, ...options })
+}
+
+/** CLI messages are one lower-case line (`what; remedy`), API messages are sentences. */
+function joiner(message: string): string {
+  return message.endsWith(".") ? " " : "; "
+}
