@@ -63,7 +63,7 @@ export interface StepRow {
 }
 
 export type StepOutput =
-  | { ok: true; rows: StepRow[]; /** Wall (or virtual) time of the step, µs. */ durationUs: number }
+  | { ok: true; rows: StepRow[] /** Wall (or virtual) time of the step, µs. */; durationUs: number }
   | { ok: false; reason: StepFailure; message: string; durationUs: number }
 
 /** Text in and out of tokens. Thread-safe against a running step. */

@@ -1,0 +1,225 @@
+/** An engine without a model: step times from a cost model with seeded noise, words for answers, failures
+ * on demand. Checks batches as strictly as the real one, in real time or on a virtual clock. */
+import { type CostModel, shapeOf, stepUs } from "../core/cost.ts"
+import type { Batch, BatchItem, EngineLimits, RequestId, StepFailure } from "../core/types.ts"
+import { CHATML_TEMPLATE } from "./chatml.ts"
+import type { Engine, ModelInfo, Sampling, StepOutput, StepRow } from "./engine.ts"
+import { FakePool } from "./fake-pool.ts"
+import { FakeText } from "./fake-text.ts"
+import { FAKE_END, FAKE_VOCAB_SIZE, fakeTokenizer } from "./fake-tokenizer.ts"
+import { hashInts, Random } from "./random.ts"
+import { firstDifference, type OpenRequest, RequestTable } from "./request-table.ts"
+
+/** A clock that a test or a simulation drives. The real-time driver's clock has the same shape. */
+export interface VirtualTime {
+  nowUs(): number
+  /** Calls `fn` once when the clock reaches `atUs`; the answer cancels it. */
+  wakeAt(atUs: number, fn: () => void): () => void
+}
+
+export interface FakeOptions {
+  cost: CostModel
+  limits: EngineLimits
+  /** "real": steps sleep. Otherwise they end when this clock gets there. */
+  time: "real" | VirtualTime
+  /** Standard deviation of ln(step time / predicted): 0.05 is 5% noise. Default 0. */
+  noise?: number
+  seed?: number
+  /** Output length including the end token. Default: answers never end by themselves. */
+  outputTokens?: number | ((id: RequestId, promptTokens: number) => number)
+  /** What to answer, as text (special tokens are parsed) or tokens; an end token follows. undefined: words. */
+  script?: (id: RequestId, prompt: string) => string | Int32Array | undefined
+  /** Makes the step of this batch number fail, after its time has passed. */
+  failures?: (batch: number) => StepFailure | null
+  /** Factor on the time of the step of this batch number. */
+  slowdown?: (batch: number) => number
+  /** When a unified pool overflows: "throw" (default: the scheduler counted wrongly) or fail with kvFull. */
+  onKvFull?: "throw" | "fail"
+  name?: string
+}
+
+interface Answer {
+  token(index: number): number
+  /** Output tokens with the end token; Infinity when it never ends. */
+  length: number
+}
+
+export function fakeEngine(options: FakeOptions): Engine {
+  return new FakeEngine(options)
+}
+
+class FakeEngine implements Engine {
+  readonly model: ModelInfo
+  readonly limits: EngineLimits
+  readonly tokenizer = fakeTokenizer
+  readonly #options: FakeOptions
+  readonly #table: RequestTable
+  readonly #pool: FakePool | null
+  readonly #answers = new Map<RequestId, Answer>()
+  readonly #noise: Random
+  #busy = false
+  #closed = false
+
+  constructor(options: FakeOptions) {
+    this.#options = options
+    this.limits = options.limits
+    this.#table = new RequestTable(options.limits)
+    this.#pool = options.limits.unifiedKv ? new FakePool(options.limits.blockTokens) : null
+    this.#noise = new Random(options.seed ?? 0)
+    this.model = {
+      name: options.name ?? "fake",
+      fingerprint: `fake-${JSON.stringify(options.cost.pieces)}`,
+      chatTemplate: CHATML_TEMPLATE,
+      bosText: "",
+      eosText: "<|im_end|>",
+      trainedContextTokens: options.limits.contextTokens,
+      vocabSize: FAKE_VOCAB_SIZE,
+      parameters: 0,
+      random: true,
+    }
+  }
+
+  open(id: RequestId, prompt: Int32Array, sampling: Sampling): void {
+    this.#table.open(id, prompt, sampling)
+    this.#answers.set(id, this.#answerTo(id, prompt, sampling))
+  }
+
+  async execute(batch: Batch): Promise<StepOutput> {
+    if (this.#closed) throw new Error("the engine is closed")
+    if (this.#busy) throw new Error(`batch ${batch.number} was given while another step runs`)
+    this.#table.check(batch)
+    this.#busy = true
+    try {
+      const { durationUs, failure } = await this.#step(batch)
+      if (failure) return { ok: false, reason: failure, message: `fake ${failure}`, durationUs }
+      return { ok: true, rows: this.#advance(batch), durationUs }
+    } finally {
+      this.#busy = false
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+  }
+
+  /** Memory work, then the time of the step. */
+  async #step(batch: Batch): Promise<{ durationUs: number; failure: StepFailure | null }> {
+    const refused = this.#moveMemory(batch) ? null : "engineError"
+    const overflow = this.#overflows(batch.items) ? "kvFull" : null
+    if (overflow && this.#options.onKvFull !== "fail") {
+      throw new Error(`wrong batch ${batch.number}: KV pool of ${this.limits.kvTokens} tokens overflows`)
+    }
+    const sigma = this.#options.noise ?? 0
+    const noise = sigma > 0 ? Math.exp(sigma * this.#noise.normal() - (sigma * sigma) / 2) : 1
+    const shape = shapeOf(batch.items, this.#options.cost)
+    const slow = this.#options.slowdown?.(batch.number) ?? 1
+    const wanted = Math.round(stepUs(this.#options.cost, shape) * noise * slow)
+    const durationUs = await this.#pass(wanted)
+    return { durationUs, failure: refused ?? overflow ?? this.#options.failures?.(batch.number) ?? null }
+  }
+
+  /** Lets a step's time pass; answers how long it really took. */
+  #pass(durationUs: number): Promise<number> {
+    const { time } = this.#options
+    return new Promise((resolve) => {
+      if (time !== "real") {
+        time.wakeAt(time.nowUs() + durationUs, () => resolve(durationUs))
+        return
+      }
+      const from = performance.now()
+      const done = () => resolve(Math.round((performance.now() - from) * 1000))
+      if (durationUs < 500) setImmediate(done)
+      else setTimeout(done, durationUs / 1000)
+    })
+  }
+
+  /** Copies, evictions, releases, truncations. False when a copy's tokens are not the same tokens. */
+  #moveMemory(batch: Batch): boolean {
+    let same = true
+    for (const { id, copy } of batch.items) {
+      const to = this.#table.get(id)
+      if (!copy || to.held >= copy.tokens) continue
+      if (firstDifference(this.#table.get(copy.from), to, copy.tokens) >= 0) {
+        same = false
+        continue
+      }
+      to.held = copy.tokens
+      this.#pool?.share(copy.from, id, copy.tokens)
+    }
+    const copied = new Set(batch.items.filter((item) => item.copy).map((item) => item.id))
+    for (const id of [...batch.evict, ...batch.release]) {
+      if (copied.has(id)) continue
+      this.#table.get(id).held = 0
+      this.#pool?.truncate(id, 0)
+    }
+    for (const id of batch.release) {
+      this.#table.delete(id)
+      this.#answers.delete(id)
+    }
+    for (const { id, position } of batch.items) {
+      const request = this.#table.get(id)
+      request.held = Math.min(request.held, position)
+      this.#pool?.truncate(id, request.held)
+    }
+    return same
+  }
+
+  #overflows(items: readonly BatchItem[]): boolean {
+    const pool = this.#pool
+    if (!pool) return false
+    for (const item of items) pool.grow(item.id, item.position, item.position + item.tokens)
+    const full = pool.usedTokens > this.limits.kvTokens
+    for (const item of items) pool.truncate(item.id, item.position)
+    return full
+  }
+
+  #advance(batch: Batch): StepRow[] {
+    const rows: StepRow[] = []
+    for (const item of batch.items) {
+      const request = this.#table.get(item.id)
+      request.held = item.position + item.tokens
+      this.#pool?.grow(item.id, item.position, request.held)
+      if (item.sample) rows.push(this.#sample(request))
+    }
+    return rows
+  }
+
+  #sample(request: OpenRequest): StepRow {
+    const { ignoreEos, logprobs } = request.sampling
+    const answer = this.#answers.get(request.id)!
+    const index = request.known - request.promptTokens
+    const end = !ignoreEos && index === answer.length - 1
+    const token = end ? FAKE_END : answer.token(index)
+    this.#table.append(request, token, end)
+    const row: StepRow = { id: request.id, tokens: [token], end }
+    if (logprobs > 0) {
+      const top = Array.from({ length: logprobs }, (_, i) => ({
+        token: (token + i) % FAKE_VOCAB_SIZE,
+        logprob: Math.log(0.5) * (i + 1),
+      }))
+      row.logprobs = [{ token, logprob: top[0]!.logprob, top }]
+    }
+    return row
+  }
+
+  /** The answer is a function of the prompt and the seeds, as a model's is. */
+  #answerTo(id: RequestId, prompt: Int32Array, sampling: Sampling): Answer {
+    const { script, outputTokens, seed = 0 } = this.#options
+    const words = new FakeText(
+      hashInts(prompt, hashInts([seed, sampling.temperature > 0 ? sampling.seed : 0])),
+    )
+    const scripted = script?.(id, decode(prompt))
+    if (scripted !== undefined) {
+      const tokens = typeof scripted === "string" ? fakeTokenizer.encodeSync(scripted, PARSED) : scripted
+      return { token: (i) => tokens[i] ?? words.token(i - tokens.length), length: tokens.length + 1 }
+    }
+    const length = typeof outputTokens === "function" ? outputTokens(id, prompt.length) : outputTokens
+    return { token: (i) => words.token(i), length: Math.max(1, length ?? Infinity) }
+  }
+}
+
+const PARSED = { special: true, addBos: false } as const
+
+function decode(tokens: Int32Array): string {
+  return Buffer.concat([...tokens].map((token) => fakeTokenizer.bytes(token))).toString("utf8")
+}
