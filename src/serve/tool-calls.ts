@@ -20,7 +20,7 @@ export class ToolCallParser {
   /** Text not yet given out: a possible marker, or an unfinished call with its marker. */
   #held = ""
   #inCall = false
-  /** White space after a call, kept until text follows it. */
+  /** White space after a call, kept until other text follows it. */
   #space = ""
   #calls = 0
 
@@ -59,12 +59,9 @@ export class ToolCallParser {
   /** White space between calls is formatting, not content. */
   #say(text: string, out: ToolSplit): void {
     const spaced = this.#space + text
-    if (this.#calls > 0 && spaced.trim() === "") {
-      this.#space = spaced
-      return
-    }
-    this.#space = ""
-    out.content += spaced
+    const end = this.#calls > 0 ? spaced.trimEnd().length : spaced.length
+    this.#space = spaced.slice(end)
+    out.content += spaced.slice(0, end)
   }
 
   #finish(whole: string, inner: string, out: ToolSplit): void {
