@@ -1,0 +1,145 @@
+/** From a validated API request to a job of the driver: chat template, tokens, context check, prefix hashes. */
+import { randomInt } from "node:crypto"
+import type { RequestSpec } from "../core/types.ts"
+import type { Engine, Sampling } from "../engine/engine.ts"
+import { UserError, userError } from "../errors.ts"
+import { type ChatPrompt, ChatTemplate } from "./chat-template.ts"
+import type { Job, ReplicaDriver } from "./driver.ts"
+import { prefixHashes, sessionNumber } from "./prefix.ts"
+import { Session, type SessionSink } from "./session.ts"
+import type { ResolvedSlo } from "./slo-resolve.ts"
+
+export type Prompt =
+  | ({ kind: "chat" } & ChatPrompt)
+  | { kind: "text"; text: string }
+  | { kind: "tokens"; tokens: readonly number[] }
+
+/** One request as the API layer hands it on: validated, with its SLO. */
+export interface GenerationRequest {
+  prompt: Prompt
+  /** null: what the context leaves, up to the gateway's default. */
+  maxTokens: number | null
+  sampling: Sampling
+  stops: readonly string[]
+  slo: ResolvedSlo
+  /** Client's name of its tool session, or null. */
+  session: string | null
+  /** Whether the model shall think: the request's word, or null for the class's and the template's. */
+  reasoning: boolean | null
+  /** The first n output tokens count as thinking, whatever their text; null: `<think>` decides. */
+  thinkingTokens: number | null
+  /** performance.now() when the request's head was received: SLOs count from here. */
+  arrivalMs: number
+  /** Aborted when the client goes away. */
+  signal: AbortSignal
+}
+
+export interface GatewayOptions {
+  /** Longest answer when a request does not say. */
+  defaultMaxTokens?: number
+}
+
+/** Answers of a model without a chat end token would fill the context; nobody waits for that. */
+const DEFAULT_MAX_TOKENS = 1024
+
+export class Gateway {
+  readonly engine: Engine
+  readonly driver: ReplicaDriver
+  readonly #template: ChatTemplate
+  readonly #defaultMaxTokens: number
+  readonly #salt = randomInt(2 ** 31)
+
+  constructor(engine: Engine, driver: ReplicaDriver, options: GatewayOptions = {}) {
+    this.engine = engine
+    this.driver = driver
+    this.#defaultMaxTokens = options.defaultMaxTokens ?? DEFAULT_MAX_TOKENS
+    this.#template = new ChatTemplate(engine.model)
+  }
+
+  /** Submits a request; what becomes of it goes to the sink. Throws UserError for one that cannot be served. */
+  async start(request: GenerationRequest, sink: SessionSink): Promise<Session> {
+    const { prompt, opensThinking } = await this.#tokenize(request)
+    const maxOutputTokens = this.#outputLimit(prompt.length, request.maxTokens)
+    const wanted = request.reasoning ?? (request.slo.thinking || opensThinking)
+    const thinking = request.thinkingTokens === null ? wanted : request.thinkingTokens > 0
+    const { slo, tier } = request.slo
+    const timed = Number.isFinite(slo.tpotUs) || Number.isFinite(slo.thinkingTpotUs)
+    const session = new Session(this.engine.tokenizer, sink, {
+      promptTokens: prompt.length,
+      thinking: thinking && timed,
+      thinkingTokens: request.thinkingTokens,
+      text: {
+        stops: request.stops,
+        think: request.prompt.kind === "chat" ? { opened: opensThinking } : null,
+        tools: request.prompt.kind === "chat" && request.prompt.tools !== null,
+      },
+    })
+    if (request.signal.aborted) {
+      sink.end({ kind: "cancelled" })
+      return session
+    }
+    const job: Job = {
+      app: request.slo.class.app,
+      session: request.session === null ? -1 : sessionNumber(request.session, this.#salt),
+      prompt,
+      prefix: prefixHashes(prompt, this.engine.limits.blockTokens, this.#salt),
+      maxOutputTokens,
+      sampling: request.sampling,
+      slo,
+      tier,
+      thinking: thinking && timed,
+      arrivalUs: Math.round(this.driver.nowUs - (performance.now() - request.arrivalMs) * 1000),
+      onTokens: (row) => session.onTokens(row),
+      onEnd: (end) => session.onEnd(end),
+    }
+    const id: RequestSpec["id"] = this.driver.submit(job)
+    request.signal.addEventListener("abort", () => this.driver.cancel(id), { once: true })
+    return session
+  }
+
+  async #tokenize(request: GenerationRequest): Promise<{ prompt: Int32Array; opensThinking: boolean }> {
+    const { prompt } = request
+    if (prompt.kind === "tokens") return { prompt: this.#checked(prompt.tokens), opensThinking: false }
+    const text = prompt.kind === "text" ? prompt.text : this.#render(request, prompt)
+    const { bosText } = this.engine.model
+    const addBos = bosText === "" || !text.startsWith(bosText)
+    const tokens = await this.engine.tokenizer.encode(text, {
+      special: true,
+      addBos: addBos && bosText !== "",
+    })
+    if (tokens.length === 0)
+      throw new UserError("Invalid 'prompt': it must not be empty.", {
+        code: "invalid_value",
+        param: "prompt",
+      })
+    return { prompt: tokens, opensThinking: prompt.kind === "chat" && /<think>\s*$/.test(text.slice(-64)) }
+  }
+
+  #render(request: GenerationRequest, prompt: ChatPrompt): string {
+    const think = request.reasoning ?? (request.slo.thinking ? true : null)
+    const variables = think === null ? prompt.variables : { enable_thinking: think, ...prompt.variables }
+    return this.#template.render({ ...prompt, variables })
+  }
+
+  #checked(tokens: readonly number[]): Int32Array {
+    const wrong = tokens.findIndex((token) => token < 0 || token >= this.engine.model.vocabSize)
+    if (tokens.length > 0 && wrong < 0) return Int32Array.from(tokens)
+    const message =
+      wrong < 0
+        ? "Invalid 'prompt': it must not be empty."
+        : `Invalid 'prompt': token ${tokens[wrong]} at index ${wrong} is not in the model's vocabulary of ` +
+          `${this.engine.model.vocabSize}.`
+    throw new UserError(message, { code: "invalid_value", param: "prompt" })
+  }
+
+  #outputLimit(promptTokens: number, wanted: number | null): number {
+    const limit = this.engine.limits.contextTokens
+    const completion = wanted ?? Math.min(this.#defaultMaxTokens, Math.max(1, limit - promptTokens))
+    if (promptTokens + completion <= limit) return completion
+    throw userError(
+      "context_length_exceeded",
+      { limit, requested: promptTokens + completion, prompt: promptTokens, completion },
+      { param: "messages" },
+    )
+  }
+}

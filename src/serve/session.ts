@@ -1,0 +1,103 @@
+/** One request on its way back: the driver's tokens become text deltas, its outcome becomes the end. */
+import type { FinishReason, Outcome, RejectReason } from "../core/types.ts"
+import type { StepRow, Tokenizer, TokenLogprob } from "../engine/engine.ts"
+import { type UserError, userError } from "../errors.ts"
+import { type TextDelta, type TextOptions, TextStream } from "./text.ts"
+
+export interface SessionDelta extends TextDelta {
+  /** Of the tokens of this step, when asked for. */
+  logprobs: TokenLogprob[]
+}
+
+export interface Usage {
+  promptTokens: number
+  cachedTokens: number
+  completionTokens: number
+  reasoningTokens: number
+}
+
+export type SessionEnd =
+  | { kind: "finished"; reason: "stop" | "length" | "tool_calls"; usage: Usage; outcome: Outcome }
+  | { kind: "failed"; error: UserError }
+  | { kind: "cancelled" }
+
+/** Where a session's results go. Called synchronously from the driver's loop: be quick. */
+export interface SessionSink {
+  delta(delta: SessionDelta): void
+  /** Exactly once, after all deltas. */
+  end(end: SessionEnd): void
+}
+
+export interface SessionOptions {
+  promptTokens: number
+  /** The driver expects a thinking phase. */
+  thinking: boolean
+  thinkingTokens: number | null
+  text: TextOptions
+}
+
+export class Session {
+  readonly #text: TextStream
+  readonly #sink: SessionSink
+  readonly #options: SessionOptions
+  #tokens = 0
+  /** Tokens before the answer began; grows until it does. */
+  #reasoningTokens = 0
+  #answering: boolean
+
+  constructor(tokenizer: Tokenizer, sink: SessionSink, options: SessionOptions) {
+    this.#text = new TextStream(tokenizer, options.text)
+    this.#sink = sink
+    this.#options = options
+    this.#answering = options.text.think === null && options.thinkingTokens === null
+  }
+
+  onTokens(row: StepRow): { stopped: boolean; answeringFrom: number } {
+    const step = this.#text.push(row)
+    const answeringFrom = this.#answerStart(step.answeringFrom, row.tokens.length)
+    this.#tokens += row.tokens.length
+    const logprobs = row.logprobs ?? []
+    if (step.content !== "" || step.reasoning !== "" || step.toolCalls.length > 0 || logprobs.length > 0)
+      this.#sink.delta({ ...step, logprobs: [...logprobs] })
+    return { stopped: step.stopped, answeringFrom: this.#options.thinking ? answeringFrom : -1 }
+  }
+
+  onEnd(end: { reason: FinishReason | RejectReason; outcome: Outcome | null; message?: string }): void {
+    const { reason, outcome } = end
+    if ((reason === "stop" || reason === "length") && outcome !== null) {
+      const rest = this.#text.flush()
+      if (rest.content !== "" || rest.reasoning !== "" || rest.toolCalls.length > 0)
+        this.#sink.delta({ ...rest, logprobs: [] })
+      const called = this.#text.toolCalls > 0 && reason === "stop"
+      const usage = this.#usage(outcome)
+      this.#sink.end({ kind: "finished", reason: called ? "tool_calls" : reason, usage, outcome })
+    } else if (reason === "cancelled") this.#sink.end({ kind: "cancelled" })
+    else this.#sink.end({ kind: "failed", error: this.#error(reason, end.message) })
+  }
+
+  #answerStart(fromText: number, count: number): number {
+    if (this.#answering) return -1
+    const budget = this.#options.thinkingTokens
+    const fromBudget = budget !== null && budget - this.#tokens < count ? budget - this.#tokens : -1
+    const from = budget === null ? fromText : fromBudget
+    this.#answering = from >= 0
+    this.#reasoningTokens += from >= 0 ? from : count
+    return from
+  }
+
+  #usage(outcome: Outcome): Usage {
+    return {
+      promptTokens: this.#options.promptTokens,
+      cachedTokens: outcome.cachedTokens,
+      completionTokens: this.#tokens,
+      reasoningTokens: this.#reasoningTokens,
+    }
+  }
+
+  #error(reason: FinishReason | RejectReason, message: string | undefined): UserError {
+    if (reason === "queueFull") return userError("queue_full")
+    if (reason === "shuttingDown") return userError("shutting_down")
+    const limit = message ?? (reason === "promptTooLong" ? "the prompt does not fit its memory" : reason)
+    return userError("engine_failed", { detail: limit })
+  }
+}
