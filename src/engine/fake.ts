@@ -127,9 +127,14 @@ class FakeEngine implements Engine {
         return
       }
       const from = performance.now()
-      const done = () => resolve(Math.round((performance.now() - from) * 1000))
-      if (durationUs < 500) setImmediate(done)
-      else setTimeout(done, durationUs / 1000)
+      const due = from + durationUs / 1000
+      const poll = () => {
+        const left = due - performance.now()
+        if (left <= 0) resolve(Math.round((performance.now() - from) * 1000))
+        else if (left < 2) setImmediate(poll)
+        else setTimeout(poll, left - 1)
+      }
+      poll()
     })
   }
 

@@ -1,0 +1,60 @@
+/** The user's cache folder, and files that appear in it whole or not at all. */
+import { type FileHandle, mkdir, open, rename, rm } from "node:fs/promises"
+import { dirname, join } from "node:path"
+import envPaths from "env-paths"
+import { UserError } from "../errors.ts"
+
+/** SLOS_SERVE_CACHE, or the platform's cache folder for this user. */
+export function cacheFolder(env: NodeJS.ProcessEnv = process.env): string {
+  return env.SLOS_SERVE_CACHE || envPaths("slos-serve", { suffix: "" }).cache
+}
+
+/** Makes a folder and its parents. */
+export async function makeFolder(path: string): Promise<void> {
+  await orUnwritable(join(path, "x"), () => mkdir(path, { recursive: true }))
+}
+
+export function modelFolder(cacheDir: string): string {
+  return join(cacheDir, "models")
+}
+
+/** Runs `write` on a temporary file beside `path`, then renames it. Nothing is left when it throws. */
+export async function writeAtomically(
+  path: string,
+  write: (file: FileHandle) => Promise<void>,
+): Promise<void> {
+  const temporary = `${path}.${process.pid}.${Math.random().toString(36).slice(2, 8)}.part`
+  const file = await orUnwritable(path, async () => {
+    await mkdir(dirname(path), { recursive: true })
+    return open(temporary, "wx")
+  })
+  try {
+    await write(file)
+    await file.close()
+    await orUnwritable(path, () => rename(temporary, path))
+  } catch (error) {
+    await file.close().catch(() => {})
+    await rm(temporary, { force: true })
+    throw fullDisk(error) ? unwritable(path, error) : error
+  }
+}
+
+async function orUnwritable<T>(path: string, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action()
+  } catch (error) {
+    throw unwritable(path, error)
+  }
+}
+
+function unwritable(path: string, cause: unknown): UserError {
+  const detail = (cause as NodeJS.ErrnoException).code ?? String(cause)
+  return new UserError(
+    `cannot write the cache folder ${dirname(path)} (${detail}); free space or name another in SLOS_SERVE_CACHE`,
+    { code: "cache_unwritable", cause },
+  )
+}
+
+function fullDisk(error: unknown): boolean {
+  return ["ENOSPC", "EDQUOT", "EROFS", "EIO"].includes((error as NodeJS.ErrnoException)?.code ?? "")
+}

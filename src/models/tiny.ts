@@ -1,0 +1,225 @@
+/** Generated models: the llama architecture with random weights, written in seconds. Their answers are noise,
+ * their cost is real: for tests, benches and a first run without a download. */
+import { createHash } from "node:crypto"
+import { existsSync } from "node:fs"
+import { join } from "node:path"
+import { CHATML_TEMPLATE } from "../engine/chatml.ts"
+import { Random } from "../engine/random.ts"
+import { bpeVocab, VOCAB_IDS } from "./bpe-vocab.ts"
+import { writeAtomically } from "./cache.ts"
+import {
+  type GgufTensor,
+  type GgufValue,
+  tensorBytes,
+  WEIGHTS,
+  type WeightType,
+  writeGguf,
+} from "./gguf-writer.ts"
+
+/** Raised whenever the same spec gives other bytes: names of cached files contain it. */
+const FORMAT = 1
+const CHUNK_BYTES = 1 << 20
+
+export interface TinySpec {
+  layers: number
+  /** Width of the residual stream. */
+  width: number
+  feedForward: number
+  heads: number
+  kvHeads: number
+  vocab: number
+  contextTokens: number
+  weights: WeightType
+  seed: number
+}
+
+/** `tiny` for the server, `tiny-bench` for load statistics (about 10M), `tiny-f32` for token identity. */
+export const TINY_PRESETS = {
+  tiny: spec({ layers: 8, width: 192, feedForward: 512, heads: 6, kvHeads: 2, vocab: 2048 }),
+  "tiny-bench": spec({
+    layers: 8,
+    width: 320,
+    feedForward: 896,
+    heads: 10,
+    kvHeads: 2,
+    vocab: 2048,
+    weights: "q8_0",
+  }),
+  "tiny-f32": spec({
+    layers: 3,
+    width: 128,
+    feedForward: 256,
+    heads: 4,
+    kvHeads: 2,
+    vocab: 512,
+    weights: "f32",
+  }),
+} as const satisfies Record<string, TinySpec>
+export type TinyPreset = keyof typeof TINY_PRESETS
+
+function spec(given: Partial<TinySpec>): TinySpec {
+  return {
+    layers: 8,
+    width: 192,
+    feedForward: 512,
+    heads: 6,
+    kvHeads: 2,
+    vocab: 2048,
+    contextTokens: 8192,
+    weights: "f16",
+    seed: 7,
+    ...given,
+  }
+}
+
+export function isTinyPreset(name: string): name is TinyPreset {
+  return Object.hasOwn(TINY_PRESETS, name)
+}
+
+/** The file of a generated model in `folder`, written if it is not there. */
+export async function tinyModel(given: TinySpec, folder: string, name: string): Promise<string> {
+  const digest = createHash("sha256")
+    .update(JSON.stringify([FORMAT, given]))
+    .digest("hex")
+    .slice(0, 10)
+  const path = join(folder, `${name}-${digest}.gguf`)
+  if (!existsSync(path)) {
+    await writeAtomically(path, (file) => writeGguf(file, metadataOf(given, name), tensorsOf(given)))
+  }
+  return path
+}
+
+export function parametersOf(given: TinySpec): number {
+  return tensorsOf(given).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0)
+}
+
+function metadataOf(given: TinySpec, name: string): Record<string, GgufValue> {
+  const vocab = bpeVocab(given.vocab)
+  return {
+    "general.architecture": { string: "llama" },
+    "general.name": { string: name },
+    "general.description": { string: "random weights: answers are noise" },
+    "general.tags": { strings: ["random-weights"] },
+    "general.file_type": { u32: WEIGHTS[given.weights].fileType },
+    "llama.context_length": { u32: given.contextTokens },
+    "llama.embedding_length": { u32: given.width },
+    "llama.block_count": { u32: given.layers },
+    "llama.feed_forward_length": { u32: given.feedForward },
+    "llama.attention.head_count": { u32: given.heads },
+    "llama.attention.head_count_kv": { u32: given.kvHeads },
+    "llama.attention.layer_norm_rms_epsilon": { f32: 1e-5 },
+    "llama.rope.dimension_count": { u32: given.width / given.heads },
+    "llama.rope.freq_base": { f32: 10_000 },
+    "llama.vocab_size": { u32: given.vocab },
+    "tokenizer.ggml.model": { string: "gpt2" },
+    "tokenizer.ggml.pre": { string: "gpt-2" },
+    "tokenizer.ggml.tokens": { strings: vocab.tokens },
+    "tokenizer.ggml.token_type": { i32s: vocab.types },
+    "tokenizer.ggml.merges": { strings: vocab.merges },
+    "tokenizer.ggml.bos_token_id": { u32: VOCAB_IDS.bos },
+    "tokenizer.ggml.eos_token_id": { u32: VOCAB_IDS.eos },
+    "tokenizer.ggml.unknown_token_id": { u32: VOCAB_IDS.unknown },
+    "tokenizer.ggml.padding_token_id": { u32: VOCAB_IDS.eos },
+    "tokenizer.ggml.add_bos_token": { bool: false },
+    "tokenizer.chat_template": { string: CHATML_TEMPLATE },
+  }
+}
+
+/** Standard deviations keep activations of order one through the layers and the logits a few units apart. */
+function tensorsOf(given: TinySpec): GgufTensor[] {
+  const { width, feedForward, vocab, heads, kvHeads, weights } = given
+  const kvWidth = (width / heads) * kvHeads
+  const tensors: GgufTensor[] = []
+  const norm = (name: string) => tensors.push(ones(name, width))
+  const matrix = (name: string, rowLength: number, rows: number, gain: number) => {
+    const seed = given.seed * 1000 + tensors.length
+    const shape = [rowLength, rows] as const
+    const sigma = gain / Math.sqrt(rowLength)
+    tensors.push({ name, shape, type: weights, data: () => randomWeights(shape, weights, sigma, seed) })
+  }
+  matrix("token_embd.weight", width, vocab, Math.sqrt(width))
+  norm("output_norm.weight")
+  matrix("output.weight", width, vocab, 3)
+  for (let layer = 0; layer < given.layers; layer++) {
+    const block = `blk.${layer}`
+    norm(`${block}.attn_norm.weight`)
+    matrix(`${block}.attn_q.weight`, width, width, 1.5)
+    matrix(`${block}.attn_k.weight`, width, kvWidth, 1.5)
+    matrix(`${block}.attn_v.weight`, width, kvWidth, 1)
+    matrix(`${block}.attn_output.weight`, width, width, 2)
+    norm(`${block}.ffn_norm.weight`)
+    matrix(`${block}.ffn_gate.weight`, width, feedForward, 1)
+    matrix(`${block}.ffn_up.weight`, width, feedForward, 1)
+    matrix(`${block}.ffn_down.weight`, feedForward, width, 2)
+  }
+  return tensors
+}
+
+function ones(name: string, length: number): GgufTensor {
+  return {
+    name,
+    shape: [length],
+    type: "f32",
+    data: () => [new Uint8Array(new Float32Array(length).fill(1).buffer)],
+  }
+}
+
+function* randomWeights(
+  shape: readonly [number, number],
+  type: WeightType,
+  sigma: number,
+  seed: number,
+): Iterable<Uint8Array> {
+  const random = new Random(seed)
+  const rowBytes = tensorBytes({ shape: [shape[0]], type })
+  const rowsPerChunk = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes))
+  for (let row = 0; row < shape[1]; row += rowsPerChunk) {
+    const rows = Math.min(rowsPerChunk, shape[1] - row)
+    if (type === "q8_0") yield randomQ8(rows * rowBytes, sigma, random)
+    else yield randomFloats(rows * shape[0], type, sigma, random)
+  }
+}
+
+function randomFloats(count: number, type: "f16" | "f32", sigma: number, random: Random): Uint8Array {
+  const floats = Float32Array.from({ length: count }, () => random.normal() * sigma)
+  return new Uint8Array(type === "f32" ? floats.buffer : Uint16Array.from(floats, toF16).buffer)
+}
+
+/** Uniform bytes in −127 … 127 (standard deviation 73.3), one f16 scale per 32. */
+function randomQ8(bytes: number, sigma: number, random: Random): Uint8Array {
+  const out = new Uint8Array(bytes)
+  const scale = toF16(sigma / 73.3)
+  for (let at = 0; at < bytes; at += WEIGHTS.q8_0.bytes) {
+    out[at] = scale & 255
+    out[at + 1] = scale >> 8
+    for (let i = 2; i < WEIGHTS.q8_0.bytes; i++) out[at + i] = (random.below(255) - 127) & 255
+  }
+  return out
+}
+
+const floatBits = new Uint32Array(1)
+const floatValue = new Float32Array(floatBits.buffer)
+
+/** IEEE half-precision bits, rounded to nearest even. */
+export function toF16(value: number): number {
+  floatValue[0] = value
+  const bits = floatBits[0]!
+  const sign = (bits >>> 16) & 0x8000
+  const exponent = ((bits >>> 23) & 0xff) - 112
+  const mantissa = bits & 0x7fffff
+  if (exponent >= 31) return sign | 0x7c00
+  if (exponent > 0) {
+    const half = (exponent << 10) | (mantissa >>> 13)
+    return sign | (half + roundUp(mantissa, 13, half))
+  }
+  if (exponent < -10) return sign
+  const shift = 14 - exponent
+  const half = (mantissa | 0x800000) >>> shift
+  return sign | (half + roundUp(mantissa | 0x800000, shift, half))
+}
+
+function roundUp(mantissa: number, shift: number, half: number): number {
+  const rest = mantissa & ((1 << shift) - 1)
+  const middle = 1 << (shift - 1)
+  return rest > middle || (rest === middle && (half & 1) === 1) ? 1 : 0
+}
