@@ -1,0 +1,208 @@
+/** Plans: deterministic by seed, the rate that was asked for, lengths as published, readable back. */
+import * as fc from "fast-check"
+import { describe, expect, test } from "vitest"
+import { UserError } from "../errors.ts"
+import { ARRIVALS, arrivalTimes } from "./arrivals.ts"
+import { quantile } from "./lengths.ts"
+import { formatPlan, parsePlan } from "./plan.ts"
+import { Random } from "./random.ts"
+import { parseTrace, type Trace } from "./trace.ts"
+import { makePlan, SCENARIOS, type WorkloadOptions } from "./workload.ts"
+
+const base: WorkloadOptions = {
+  scenario: "mixed",
+  ratePerSec: 4,
+  durationMs: 60_000,
+  seed: 1,
+  scale: 8,
+  arrivals: "gamma",
+  burstiness: 0.5,
+  maxSequenceTokens: 1024,
+  traces: {},
+}
+
+describe("plans", () => {
+  test("same options, same plan; another seed, another plan", () => {
+    expect(formatPlan(makePlan(base))).toBe(formatPlan(makePlan(base)))
+    expect(formatPlan(makePlan({ ...base, seed: 2 }))).not.toBe(formatPlan(makePlan(base)))
+  })
+
+  test("at another rate the same seed draws the same lengths", () => {
+    const chats = (rate: number) =>
+      makePlan({ ...base, ratePerSec: rate })
+        .requests.filter((r) => r.app === "chat")
+        .map((r) => r.rounds[0]!.promptTokens)
+    const [few, many] = [chats(2), chats(5)]
+    expect(many.slice(0, few.length)).toEqual(few)
+  })
+
+  test("any scenario, rate and scale: exact count, within span and context, round trip through JSONL", () => {
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...Object.keys(SCENARIOS)),
+        fc.double({ min: 0.5, max: 20, noNaN: true }),
+        fc.integer({ min: 1, max: 1000 }),
+        fc.constantFrom(1, 8, 64),
+        fc.integer({ min: 64, max: 8192 }),
+        (scenario, ratePerSec, seed, scale, maxSequenceTokens) => {
+          const plan = makePlan({ ...base, scenario, ratePerSec, seed, scale, maxSequenceTokens })
+          expect(plan.requests).toHaveLength(Math.round(ratePerSec * 60))
+          let last = 0
+          for (const request of plan.requests) {
+            expect(request.atMs).toBeGreaterThanOrEqual(last)
+            expect(request.atMs).toBeLessThanOrEqual(60_000)
+            last = request.atMs
+            let history = 0
+            for (const round of request.rounds) {
+              expect(Math.min(round.promptTokens, round.outputTokens)).toBeGreaterThanOrEqual(1)
+              expect(round.thinkingTokens).toBeLessThan(round.outputTokens)
+              history += round.promptTokens + round.outputTokens
+            }
+            expect(history).toBeLessThanOrEqual(maxSequenceTokens)
+            if (request.app === "tools") expect(request.rounds.at(-1)!.class).toBe("tools_final")
+          }
+          expect(parsePlan(formatPlan(plan), "plan")).toEqual(plan)
+        },
+      ),
+      { numRuns: 60 },
+    )
+  })
+
+  test("mixed has its shares", () => {
+    const { requests } = makePlan({ ...base, ratePerSec: 10 })
+    const share = (app: string) => requests.filter((r) => r.app === app).length / requests.length
+    for (const [app, wanted] of Object.entries(SCENARIOS.mixed!)) expect(share(app)).toBeCloseTo(wanted, 2)
+  })
+
+  test("tool sessions have 2 to 5 rounds with growing delays; reasoning thinks about 3000 tokens", () => {
+    const tools = makePlan({ ...base, scenario: "tools", scale: 1, maxSequenceTokens: 1e6, ratePerSec: 20 })
+    const counts = new Set(tools.requests.map((r) => r.rounds.length))
+    expect([...counts].sort()).toEqual([2, 3, 4, 5])
+    const delays = tools.requests.flatMap((r) => r.rounds.slice(1).map((round) => round.delayMs))
+    expect(delays.reduce((a, b) => a + b) / delays.length).toBeCloseTo(1000, -3)
+    const thinking = makePlan({
+      ...base,
+      scenario: "reasoning",
+      scale: 1,
+      maxSequenceTokens: 1e6,
+      ratePerSec: 20,
+    })
+    const mean =
+      thinking.requests.reduce((sum, r) => sum + r.rounds[0]!.thinkingTokens, 0) / thinking.requests.length
+    expect(mean).toBeGreaterThan(2600)
+    expect(mean).toBeLessThan(3300)
+  })
+
+  test("synthetic chat lengths follow the published quantiles", () => {
+    const { requests } = makePlan({
+      ...base,
+      scenario: "chat",
+      scale: 1,
+      maxSequenceTokens: 1e6,
+      ratePerSec: 100,
+    })
+    const prompts = requests.map((r) => r.rounds[0]!.promptTokens).sort((a, b) => a - b)
+    expect(prompts[Math.floor(prompts.length / 2)]!).toBeGreaterThan(900)
+    expect(prompts[Math.floor(prompts.length / 2)]!).toBeLessThan(1100)
+    expect(quantile([1, 2, 3, 4, 50, 60, 70, 80, 90], 0.5)).toBe(50)
+  })
+
+  test.each([
+    [{ ratePerSec: 0 }, "--request-rate must be"],
+    [{ ratePerSec: Number.NaN }, "--request-rate must be"],
+    [{ ratePerSec: 1e9 }, "more than one generator can send"],
+    [{ ratePerSec: 0.001 }, "sends no request"],
+    [{ scenario: "nope" }, "known: mixed, chat"],
+    [{ seed: 1.5 }, "--seed"],
+    [{ arrivals: "trace" as const }, "need a trace with timestamps"],
+  ])("refuses %j in one line", (wrong, message) => {
+    expect(() => makePlan({ ...base, ...wrong })).toThrow(UserError)
+    expect(() => makePlan({ ...base, ...wrong })).toThrow(message)
+  })
+})
+
+describe("arrivals", () => {
+  const trace: Trace = {
+    path: "t.csv",
+    rows: Array.from({ length: 5000 }, (_, i) => ({ atMs: i * 100, promptTokens: 1, outputTokens: 1 })),
+  }
+  test.each(ARRIVALS)("%s: exact count, sorted, within the span", (process) => {
+    for (const count of [0, 1, 7, 400]) {
+      const options = { count, spanMs: 10_000, burstiness: 0.3, trace, random: new Random(count) }
+      const times = arrivalTimes(process, options)
+      expect(times).toHaveLength(count)
+      expect(times).toEqual([...times].sort((a, b) => a - b))
+      expect(times.every((time) => time >= 0 && time < 10_000)).toBe(true)
+    }
+  })
+
+  test("burstiness b gives gaps with coefficient of variation 1/sqrt(b)", () => {
+    for (const burstiness of [0.25, 1, 4]) {
+      const options = { count: 20_000, spanMs: 1e6, burstiness, trace: undefined, random: new Random(3) }
+      const times = arrivalTimes("gamma", options)
+      const gaps = times.slice(1).map((time, i) => time - times[i]!)
+      const mean = gaps.reduce((a, b) => a + b) / gaps.length
+      const variance = gaps.reduce((sum, gap) => sum + (gap - mean) ** 2, 0) / gaps.length
+      expect(Math.sqrt(variance) / mean).toBeGreaterThan(0.93 / Math.sqrt(burstiness))
+      expect(Math.sqrt(variance) / mean).toBeLessThan(1.07 / Math.sqrt(burstiness))
+    }
+  })
+
+  test("a time-compressed trace keeps its bursts", () => {
+    const bursts: Trace = {
+      path: "t.csv",
+      rows: Array.from({ length: 1000 }, (_, i) => ({
+        atMs: Math.floor(i / 10) * 1000,
+        promptTokens: 1,
+        outputTokens: 1,
+      })),
+    }
+    const times = arrivalTimes("trace", {
+      count: 200,
+      spanMs: 4000,
+      burstiness: 1,
+      trace: bursts,
+      random: new Random(1),
+    })
+    expect(new Set(times.map((time) => time.toFixed(3))).size).toBeLessThanOrEqual(21)
+  })
+})
+
+describe("files", () => {
+  test("Azure CSV with 100 ns digits, any order", () => {
+    const text =
+      "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:04.0319600,3180,8\n2023-11-16 18:17:03.9799600,4808,10\n"
+    const rows = parseTrace(text, "azure.csv")
+    expect(rows.map((row) => [row.promptTokens, row.outputTokens])).toEqual([
+      [4808, 10],
+      [3180, 8],
+    ])
+    expect(rows[1]!.atMs).toBeCloseTo(52, 6)
+  })
+
+  test("length CSV with columns to spare", () => {
+    const text = "num_prefill_tokens,num_decode_tokens,num_total_tokens\n3772,54,3826\n"
+    expect(parseTrace(text, "l.csv")).toEqual([{ promptTokens: 3772, outputTokens: 54 }])
+  })
+
+  test.each([
+    [
+      "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,12,x\n",
+      'f.csv:2: GeneratedTokens is "x"',
+    ],
+    ["TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,12,3\n", "f.csv:2: TIMESTAMP"],
+    ["TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,12\n", "f.csv: "],
+    ["a,b\n1,2\n", "f.csv:1: unknown columns a,b"],
+    ["", "no requests"],
+  ])("malformed trace %j is reported by place", (text, message) => {
+    expect(() => parseTrace(text, "f.csv")).toThrow(UserError)
+    expect(() => parseTrace(text, "f.csv")).toThrow(message)
+  })
+
+  test("malformed plan lines are reported by place", () => {
+    const good = formatPlan(makePlan({ ...base, ratePerSec: 0.1 })).trimEnd()
+    expect(() => parsePlan(`${good}\n{"atMs":-1}`, "p.jsonl")).toThrow(/^p\.jsonl:8: /)
+    expect(() => parsePlan(`${good}\nnope`, "p.jsonl")).toThrow("p.jsonl:8: not JSON")
+    expect(() => parsePlan("{}", "p.jsonl")).toThrow("p.jsonl:1: ")
+  })
+})
