@@ -80,6 +80,12 @@ export const ERRORS = {
     message: "The request was not received in full within {seconds} s.",
     remedy: "Send the body without pauses.",
   },
+  headers_too_large: {
+    status: 431,
+    message: "The headers of your request are too large.",
+    remedy: "Shorten them.",
+  },
+  invalid_http: { status: 400, message: "This is not a valid HTTP/1.1 request.", remedy: "" },
   invalid_value: { status: 400, message: "{message}", remedy: "" },
   unsupported_parameter: {
     status: 400,

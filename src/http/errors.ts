@@ -1,0 +1,67 @@
+/** Every failure as a response in OpenAI's error shape. */
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
+import { UserError, userError } from "../errors.ts"
+
+export interface ErrorBody {
+  error: { message: string; type: string; param: string | null; code: string | null }
+}
+
+export function errorBody(error: UserError): ErrorBody {
+  return { error: { message: error.message, type: error.type, param: error.param, code: error.code } }
+}
+
+/** Extra headers of an error: when to come back, and why a request was dropped. */
+export function errorHeaders(error: UserError): Record<string, string> {
+  if (error.status !== 429) return {}
+  // Jitter, so that clients refused together do not come back together.
+  const retryMs = 500 + Math.floor(Math.random() * 1000)
+  return {
+    "retry-after": String(Math.ceil(retryMs / 1000)),
+    "retry-after-ms": String(retryMs),
+    "x-llm-d-request-dropped-reason": error.code ?? "overloaded",
+  }
+}
+
+/** Whatever was thrown, as something the client can read. Unexpected errors say nothing of the inside. */
+export function asUserError(error: unknown, bodyLimit: number): UserError {
+  if (error instanceof UserError) return error
+  const { code, statusCode, message } = error as FastifyError
+  if (code === "FST_ERR_CTP_BODY_TOO_LARGE") return userError("body_too_large", { limit: bodyLimit })
+  if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
+    const type = /Unsupported Media Type: ?(.*)/i.exec(message)?.[1] || "none"
+    return userError("unsupported_media_type", { type })
+  }
+  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500)
+    return new UserError(message, { status: statusCode })
+  return new UserError("The server had an error while processing your request. Its log has the details.", {
+    status: 500,
+    cause: error,
+  })
+}
+
+export function sendError(reply: FastifyReply, error: UserError): FastifyReply {
+  return reply.code(error.status).headers(errorHeaders(error)).send(errorBody(error))
+}
+
+/** Error and not-found handlers; answers to requests that never became HTTP are in server.ts. */
+export function registerErrors(app: FastifyInstance, bodyLimit: number): void {
+  app.setErrorHandler((thrown, request, reply) => {
+    const error = asUserError(thrown, bodyLimit)
+    if (error.status >= 500 && error.code === null) request.log.error({ err: thrown }, "request failed")
+    return sendError(reply, error)
+  })
+  app.setNotFoundHandler((request, reply) => sendError(reply, notFound(app, request)))
+}
+
+function notFound(app: FastifyInstance, request: FastifyRequest): UserError {
+  const { method } = request
+  const url = request.url.split("?")[0]!.slice(0, 200)
+  const allowed = (["GET", "POST"] as const).filter((other) => app.findRoute({ method: other, url }) !== null)
+  if (allowed.length > 0)
+    return userError("method_not_allowed", { method, url, allowed: allowed.join(" or ") })
+  return userError("unknown_url", {
+    method,
+    url,
+    available: "/v1/chat/completions, /v1/completions, /v1/models, /health, /ready, /metrics, /",
+  })
+}

@@ -1,0 +1,28 @@
+/** Names a client may give as `model`: the model, the model with a class (`model:class`), and class aliases. */
+import { userError } from "../errors.ts"
+import type { Service } from "../serve/service.ts"
+import type { SloClass } from "../serve/slo-classes.ts"
+
+export interface NamedModel {
+  id: string
+  class: SloClass | null
+}
+
+export function modelNames(service: Service): NamedModel[] {
+  const { name } = service.engine.model
+  const classes = service.classes.all
+  return [
+    { id: name, class: null },
+    ...classes.map((c) => ({ id: `${name}:${c.name}`, class: c })),
+    ...classes.flatMap((c) => c.aliases.map((alias) => ({ id: alias, class: c }))),
+  ]
+}
+
+/** The class that a model name selects, or null. No name means the one model there is. */
+export function classOfModel(service: Service, name: string | null | undefined): SloClass | null {
+  if (name === null || name === undefined) return null
+  const found = modelNames(service).find((model) => model.id === name)
+  if (found !== undefined) return found.class
+  const model = name.slice(0, 100)
+  throw userError("model_not_found", { model, available: service.engine.model.name }, { param: "model" })
+}

@@ -1,0 +1,61 @@
+/** What a response says of itself: usage, and how its SLO went (`metrics`, DESIGN §6). */
+import type { Outcome } from "../core/types.ts"
+import type { Usage } from "../serve/session.ts"
+import type { ResolvedSlo } from "../serve/slo-resolve.ts"
+
+export function usageJson(usage: Usage): object {
+  return {
+    prompt_tokens: usage.promptTokens,
+    completion_tokens: usage.completionTokens,
+    total_tokens: usage.promptTokens + usage.completionTokens,
+    prompt_tokens_details: { cached_tokens: usage.cachedTokens },
+    completion_tokens_details: { reasoning_tokens: usage.reasoningTokens },
+  }
+}
+
+/** Times in milliseconds from arrival; null where there is none (no objective, no second token). */
+export function metricsJson(outcome: Outcome, slo: ResolvedSlo): object {
+  const { firstTokenUs, finishedUs, outputTokens, arrivalUs, startedUs } = outcome
+  return {
+    time_to_first_token_ms: ms(firstTokenUs - arrivalUs),
+    mean_itl_ms: outputTokens > 1 ? ms((finishedUs - firstTokenUs) / (outputTokens - 1)) : null,
+    queue_time_ms: startedUs < 0 ? null : ms(startedUs - arrivalUs),
+    e2e_ms: ms(finishedUs - arrivalUs),
+    cached_tokens: outcome.cachedTokens,
+    preemptions: outcome.preemptions,
+    slo: {
+      class: slo.class.name,
+      tier: tierJson(outcome.tier),
+      served_tier: tierJson(outcome.servedTier),
+      attained: outcome.tier === "slo" ? outcome.attained : null,
+      ttft_ms: hasTtft(slo) ? ms(outcome.ttftUs) : null,
+      tpot_ms: ms(slo.slo.tpotUs),
+      thinking_tpot_ms: slo.thinking ? ms(slo.slo.thinkingTpotUs) : null,
+      stages: outcome.stages.map((stage) => ({
+        stage: stage.stage,
+        attained: outcome.tier === "slo" ? stage.attained : null,
+        worst_late_ms: outcome.tier === "slo" ? ms(stage.worstLateUs) : null,
+        tokens: stage.tokens,
+      })),
+    },
+  }
+}
+
+/** OpenAI's name of the tier that a request was served in. */
+export function serviceTier(outcome: Outcome, slo: ResolvedSlo): string {
+  if (outcome.servedTier === "bestEffort") return "flex"
+  return slo.priority ? "priority" : "default"
+}
+
+function tierJson(tier: Outcome["tier"]): string {
+  return tier === "slo" ? "slo" : "best_effort"
+}
+
+/** The core counts a missing objective as an hour. */
+function hasTtft({ slo }: ResolvedSlo): boolean {
+  return slo.ttftSlowdown > 0 || Number.isFinite(slo.ttftUs)
+}
+
+function ms(us: number): number | null {
+  return Number.isFinite(us) ? Math.round(us) / 1000 : null
+}

@@ -1,0 +1,22 @@
+/** GET / (the page) and /v1/slo/status (what it shows). */
+import { readFileSync } from "node:fs"
+import type { FastifyInstance } from "fastify"
+import type { ServiceHost } from "../../serve/service.ts"
+import { statusJson } from "../status.ts"
+
+const PAGE = readFileSync(new URL("../page/index.html", import.meta.url))
+
+export function pageRoutes(app: FastifyInstance, host: ServiceHost): void {
+  app.get("/", async (_request, reply) =>
+    reply
+      .header("content-type", "text/html; charset=utf-8")
+      .header(
+        "content-security-policy",
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+      )
+      .send(PAGE),
+  )
+  app.get("/v1/slo/status", async (_request, reply) =>
+    reply.header("cache-control", "no-store").send(statusJson(host)),
+  )
+}

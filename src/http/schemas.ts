@@ -1,0 +1,124 @@
+/** The wire format of requests: OpenAI's, with the extensions of llama.cpp and vLLM, and our `slo` object.
+ * Fields that would change the answer but are not supported are refused; other unknown fields are ignored. */
+import { z } from "zod"
+
+const probability = z.number().gt(0).max(1)
+const penalty = z.number().min(-2).max(2)
+const count = z.int().min(1).max(1_000_000)
+const text = z.string()
+
+const slo = z.strictObject({
+  ttft_ms: z.number().nullish(),
+  ttft_slowdown: z.number().nullish(),
+  tpot_ms: z.number().nullish(),
+  thinking_tpot_ms: z.number().nullish(),
+  class: text.nullish(),
+  session: text.min(1).max(256).nullish(),
+  thinking_tokens: z.int().min(0).max(1_000_000).nullish(),
+})
+
+/** Present, but only with the one value that changes nothing. */
+const only = <T extends string | number | boolean>(value: T, why: string) =>
+  z.literal(value, { error: `is not supported other than ${JSON.stringify(value)}: ${why}` }).nullish()
+
+const common = {
+  model: text.nullish(),
+  stream: z.boolean().nullish(),
+  stream_options: z.object({ include_usage: z.boolean().nullish() }).nullish(),
+  max_tokens: count.nullish(),
+  temperature: z.number().min(0).max(2).nullish(),
+  top_p: probability.nullish(),
+  top_k: z.int().min(-1).max(1_000_000).nullish(),
+  min_p: z.number().min(0).max(1).nullish(),
+  presence_penalty: penalty.nullish(),
+  frequency_penalty: penalty.nullish(),
+  repeat_penalty: z.number().gt(0).max(10).nullish(),
+  repetition_penalty: z.number().gt(0).max(10).nullish(),
+  repeat_last_n: z.int().min(0).max(1_000_000).nullish(),
+  seed: z.int().nullish(),
+  logit_bias: z
+    .record(z.string().regex(/^\d+$/, "keys are token ids"), z.number().min(-100).max(100))
+    .nullish(),
+  stop: z
+    .union([z.string(), z.array(z.string().max(1000)).max(16)], {
+      error: "must be a string or an array of at most 16 strings",
+    })
+    .nullish(),
+  ignore_eos: z.boolean().nullish(),
+  min_tokens: only(
+    0,
+    "the engine cannot forbid the end token for a while (ignore_eos forbids it throughout)",
+  ),
+  n: only(1, "send the request again for another answer"),
+  best_of: only(1, "send the request again for another answer"),
+  user: text.nullish(),
+  priority: z.number().nullish(),
+  service_tier: z.enum(["auto", "default", "flex", "priority"]).nullish(),
+  slo: slo.nullish(),
+  response_format: z
+    .object({
+      type: z.enum(["text", "json_object"], {
+        error: 'must be "text" or "json_object": JSON schemas are not supported yet',
+      }),
+    })
+    .nullish(),
+}
+
+const contentPart = z.object({
+  type: z.literal("text", { error: 'must be "text": this server reads no images, audio or files' }),
+  text,
+})
+
+const message = z.object({
+  role: z.enum(["system", "developer", "user", "assistant", "tool"]),
+  content: z
+    .union([text, z.array(contentPart)], {
+      error: 'must be a string or an array of parts {"type": "text", "text": …}',
+    })
+    .nullish(),
+  name: text.nullish(),
+  reasoning_content: text.nullish(),
+  tool_call_id: text.nullish(),
+  tool_calls: z
+    .array(
+      z.object({
+        id: text.nullish(),
+        type: z.literal("function").nullish(),
+        function: z.object({ name: text, arguments: z.unknown() }),
+      }),
+    )
+    .nullish(),
+})
+
+export const chatSchema = z.object({
+  ...common,
+  messages: z.array(message).min(1),
+  max_completion_tokens: count.nullish(),
+  logprobs: z.boolean().nullish(),
+  top_logprobs: z.int().min(0).max(20).nullish(),
+  tools: z
+    .array(z.looseObject({ type: z.literal("function"), function: z.looseObject({ name: text.min(1) }) }))
+    .max(256)
+    .nullish(),
+  tool_choice: z
+    .enum(["auto", "none"], { error: 'must be "auto" or "none": a call cannot be forced yet' })
+    .nullish(),
+  parallel_tool_calls: z.boolean().nullish(),
+  reasoning: z.boolean({ error: "must be true or false" }).nullish(),
+  reasoning_effort: text.nullish(),
+  chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
+})
+export type ChatBody = z.output<typeof chatSchema>
+
+const tokenIds = z.array(z.int())
+export const completionSchema = z.object({
+  ...common,
+  prompt: z.union([text, tokenIds, z.tuple([text]), z.tuple([tokenIds])], {
+    error: "must be one string or one array of token ids",
+  }),
+  logprobs: z.int().min(0).max(20).nullish(),
+  echo: only(false, "the prompt is not repeated"),
+  suffix: only("", "the model does not fill in the middle"),
+})
+export type CompletionBody = z.output<typeof completionSchema>
+export type CommonBody = Omit<CompletionBody, "prompt" | "logprobs" | "echo" | "suffix">

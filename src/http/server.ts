@@ -1,0 +1,110 @@
+/** The HTTP server: Fastify with limits against slow and huge requests, and every error in OpenAI's shape. */
+import { randomUUID } from "node:crypto"
+import type { Socket } from "node:net"
+import Fastify, { type FastifyBaseLogger, type FastifyInstance } from "fastify"
+import { type UserError, userError } from "../errors.ts"
+import type { Service, ServiceHost } from "../serve/service.ts"
+import { registerJsonParser } from "./body.ts"
+import { errorBody, registerErrors } from "./errors.ts"
+import { chatRoute } from "./routes/chat.ts"
+import { completionsRoute } from "./routes/completions.ts"
+import { healthRoutes } from "./routes/health.ts"
+import { modelRoutes } from "./routes/models.ts"
+import { pageRoutes } from "./routes/page.ts"
+
+declare module "fastify" {
+  interface FastifyRequest {
+    /** performance.now() when the request's head had been read. */
+    arrivalMs: number
+  }
+}
+
+export interface ServerOptions {
+  host: ServiceHost
+  logger?: FastifyBaseLogger
+  /** Largest request body, bytes. */
+  bodyLimit?: number
+  /** A request must be received in full within this time. */
+  requestTimeoutMs?: number
+}
+
+const BODY_LIMIT = 8 * 1024 * 1024
+const REQUEST_TIMEOUT_MS = 30_000
+const KEEP_ALIVE_MS = 65_000
+/** A client's request id is taken over when it is harmless in a log and a header. */
+const REQUEST_ID = /^[\w.:-]{1,128}$/
+
+export function buildServer(options: ServerOptions): FastifyInstance {
+  const { host } = options
+  const bodyLimit = options.bodyLimit ?? BODY_LIMIT
+  const requestTimeout = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS
+  const app: FastifyInstance = Fastify({
+    ...(options.logger === undefined ? { logger: false } : { loggerInstance: options.logger }),
+    disableRequestLogging: true,
+    bodyLimit,
+    requestTimeout,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    // Checked often enough that the timeout means what it says.
+    http: {
+      headersTimeout: requestTimeout,
+      connectionsCheckingInterval: Math.max(100, Math.min(5000, requestTimeout / 4)),
+    },
+    forceCloseConnections: "idle",
+    return503OnClosing: false,
+    genReqId: (request) => {
+      const given = request.headers["x-request-id"]
+      return typeof given === "string" && REQUEST_ID.test(given) ? given : randomUUID()
+    },
+    clientErrorHandler: (error, socket) => refuse(socket, clientError(error, requestTimeout)),
+  })
+
+  app.decorateRequest("arrivalMs", 0)
+  app.addHook("onRequest", async (request, reply) => {
+    request.arrivalMs = performance.now()
+    reply.header("x-request-id", request.id)
+    if (host.phase === "draining") reply.header("connection", "close")
+  })
+  registerJsonParser(app)
+  registerErrors(app, bodyLimit)
+
+  const ready = (): Service => {
+    if (host.phase === "ready" && host.service !== null) return host.service
+    throw host.phase === "draining"
+      ? userError("shutting_down")
+      : userError("not_ready", { detail: host.detail })
+  }
+  chatRoute(app, ready)
+  completionsRoute(app, ready)
+  modelRoutes(app, ready)
+  healthRoutes(app, host)
+  pageRoutes(app, host)
+  return app
+}
+
+/** Errors below HTTP: what arrived was not a request, or did not arrive in time. */
+function clientError(error: NodeJS.ErrnoException, requestTimeoutMs: number): UserError | null {
+  if (error.code === "ECONNRESET") return null
+  if (error.code === "ERR_HTTP_REQUEST_TIMEOUT")
+    return userError("request_timeout", { seconds: requestTimeoutMs / 1000 })
+  if (error.code === "HPE_HEADER_OVERFLOW") return userError("headers_too_large")
+  return userError("invalid_http")
+}
+
+const REASONS: Record<number, string> = {
+  400: "Bad Request",
+  408: "Request Timeout",
+  431: "Request Header Fields Too Large",
+}
+
+function refuse(socket: Socket, error: UserError | null): void {
+  if (error === null || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  const body = JSON.stringify(errorBody(error))
+  socket.end(
+    `HTTP/1.1 ${error.status} ${REASONS[error.status]}\r\nconnection: close\r\n` +
+      `content-type: application/json; charset=utf-8\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+    () => socket.destroy(),
+  )
+}

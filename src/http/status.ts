@@ -1,0 +1,57 @@
+/** The server at a glance, as JSON for the page and for scripts. */
+import type { ServiceHost } from "../serve/service.ts"
+import type { SloClass } from "../serve/slo-classes.ts"
+
+export function statusJson(host: ServiceHost): object {
+  const { service, phase, detail } = host
+  if (service === null) return { phase, detail }
+  const { engine, driver, attainment } = service
+  const nowUs = driver.nowUs
+  const snapshot = driver.snapshot()
+  const rates = attainment.rates(nowUs)
+  const windows = attainment.byClass(nowUs)
+  return {
+    phase,
+    detail,
+    model: {
+      name: engine.model.name,
+      random: engine.model.random,
+      parameters: engine.model.parameters,
+      context_tokens: engine.limits.contextTokens,
+    },
+    policy: service.policy,
+    default_class: service.classes.default.name,
+    uptime_s: Math.round((Date.now() - service.startedMs) / 1000),
+    window_s: attainment.windowS,
+    requests: {
+      running: snapshot.running,
+      waiting: snapshot.waiting,
+      best_effort: snapshot.bestEffort,
+    },
+    kv: {
+      used_tokens: snapshot.kvUsedTokens,
+      cached_tokens: snapshot.kvCachedTokens,
+      capacity_tokens: snapshot.kvCapacityTokens,
+    },
+    prefill_backlog_tokens: snapshot.prefillBacklogTokens,
+    calibration: snapshot.calibration,
+    tokens_per_sec: rates.tokensPerSec,
+    requests_per_sec: rates.requestsPerSec,
+    step_ms: rates.stepMs,
+    classes: service.classes.all.map((c, app) => ({ ...classJson(c), window: windows[app] })),
+  }
+}
+
+function classJson(c: SloClass): object {
+  const finite = (value: number, unit: number) => (Number.isFinite(value) ? value / unit : null)
+  return {
+    name: c.name,
+    description: c.description,
+    tier: c.tier === "slo" ? "slo" : "best_effort",
+    thinking: c.thinking,
+    ttft_ms: finite(c.slo.ttftUs, 1000),
+    ttft_slowdown: c.slo.ttftSlowdown > 0 ? c.slo.ttftSlowdown : null,
+    tpot_ms: finite(c.slo.tpotUs, 1000),
+    thinking_tpot_ms: c.thinking ? finite(c.slo.thinkingTpotUs, 1000) : null,
+  }
+}

@@ -1,0 +1,78 @@
+/** One served model with everything that belongs to it, and the state of the server around it. */
+
+import type { Engine } from "../engine/engine.ts"
+import { AttainmentWindow } from "../metrics/attainment.ts"
+import { Metrics } from "../metrics/metrics.ts"
+import type { ReplicaDriver } from "./driver.ts"
+import { Gateway, type GatewayOptions } from "./gateway.ts"
+import type { SloClasses } from "./slo-classes.ts"
+
+export interface ServiceOptions extends GatewayOptions {
+  engine: Engine
+  driver: ReplicaDriver
+  classes: SloClasses
+  policy: string
+}
+
+export class Service {
+  readonly engine: Engine
+  readonly driver: ReplicaDriver
+  readonly classes: SloClasses
+  readonly policy: string
+  readonly gateway: Gateway
+  readonly metrics: Metrics
+  readonly attainment: AttainmentWindow
+  readonly startedMs = Date.now()
+
+  constructor(options: ServiceOptions) {
+    const { engine, driver, classes } = options
+    this.engine = engine
+    this.driver = driver
+    this.classes = classes
+    this.policy = options.policy
+    this.gateway = new Gateway(engine, driver, options)
+    this.attainment = new AttainmentWindow(classes.all.length)
+    this.metrics = new Metrics({
+      modelName: engine.model.name,
+      classes: classes.all.map((c) => c.name),
+      snapshot: () => driver.snapshot(),
+    })
+    driver.observe((effect, nowUs) => {
+      this.metrics.observe(effect, nowUs)
+      this.attainment.observe(effect, nowUs)
+    })
+    driver.observeSteps(({ batch, planUs, durationUs, failure }) => {
+      this.metrics.step({ planUs, predictedUs: batch.predictedUs, durationUs, failed: failure !== null })
+      this.attainment.step(durationUs, driver.nowUs)
+    })
+  }
+
+  async close(): Promise<void> {
+    this.metrics.close()
+    await this.driver.close()
+  }
+}
+
+/** `starting`: the port is open but the model is not loaded or warm. `draining`: accepts no more. */
+export type Phase = "starting" | "ready" | "draining"
+
+/** What the HTTP server serves: it listens before the model is there, so that a taken port is found at once. */
+export class ServiceHost {
+  phase: Phase = "starting"
+  /** What is being done, for people who ask. */
+  detail = "starting"
+  service: Service | null = null
+
+  ready(service: Service): void {
+    this.service = service
+    this.phase = "ready"
+    this.detail = "ready"
+  }
+
+  /** Accepts no more; resolves when everything accepted has ended. */
+  async drain(): Promise<void> {
+    this.phase = "draining"
+    this.detail = "the server is shutting down"
+    await this.service?.driver.drain()
+  }
+}
