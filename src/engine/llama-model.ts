@@ -1,0 +1,233 @@
+/** Opens a model file and a context of llama.cpp, with every way that can go wrong told to the user. */
+import { createHash } from "node:crypto"
+import { open } from "node:fs/promises"
+import { totalmem } from "node:os"
+import { basename } from "node:path"
+import type { EngineLimits } from "../core/types.ts"
+import { UserError } from "../errors.ts"
+import type { ModelInfo } from "./engine.ts"
+import type { LlamaOptions } from "./llama.ts"
+import { findLibrary } from "./llama-files.ts"
+import { loadNative, type Native, type Pointer } from "./llama-native.ts"
+import { LlamaTokenizer } from "./llama-tokenizer.ts"
+
+export interface Loaded {
+  native: Native
+  model: Pointer
+  vocab: Pointer
+  context: Pointer
+  tokenizer: LlamaTokenizer
+  info: ModelInfo
+  limits: EngineLimits
+  gpu: boolean
+}
+
+/** DESIGN §9, §10. */
+const BLOCK_TOKENS = 16
+const CPU_MIN_CHUNK_TOKENS = 64
+const MOST_SEQUENCES = 256
+const ALL_LAYERS = -1
+const KV_TYPES = {
+  f32: { id: 0, bytes: 4 },
+  f16: { id: 1, bytes: 2 },
+  q8_0: { id: 8, bytes: 34 / 32 },
+} as const
+/** Log levels of ggml. */
+const WARNING = 3
+const ERROR = 4
+const CONTINUED = 5
+
+export async function openModel(options: LlamaOptions): Promise<Loaded> {
+  checkOptions(options)
+  const native = loadNative(findLibrary(options.library ?? "auto"))
+  const log = new LogTail(options.onLog)
+  native.setLog((level, text) => log.push(level, text))
+  try {
+    const gpu = native.supportsGpu() && options.gpuLayers !== 0
+    const model = await native.loadModel(options.modelPath, {
+      ...native.modelDefaults(),
+      n_gpu_layers: gpu ? (options.gpuLayers ?? ALL_LAYERS) : 0,
+    })
+    if (!model) {
+      throw new UserError(
+        `llama.cpp cannot load ${options.modelPath}${log.reason()}; it may be damaged or too new: download it again`,
+        { code: "bad_model_file" },
+      )
+    }
+    try {
+      checkModel(native, model, options)
+      return await openContext(native, model, options, gpu, log)
+    } catch (error) {
+      native.freeModel(model)
+      throw error
+    }
+  } finally {
+    if (!options.onLog) native.setLog(null)
+  }
+}
+
+async function openContext(
+  native: Native,
+  model: Pointer,
+  options: LlamaOptions,
+  gpu: boolean,
+  log: LogTail,
+): Promise<Loaded> {
+  const unifiedKv = options.kvUnified ?? gpu
+  const { maxSequences, contextTokens, maxBatchTokens } = options
+  const kvTokens = (unifiedKv ? options.kvTokens : undefined) ?? maxSequences * contextTokens
+  const kvType = KV_TYPES[options.kvType ?? "f16"]
+  const kvBytes = kvTokens * kvBytesPerToken(native, model, kvType.bytes)
+  const memoryBytes = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY)
+  if (!gpu && kvBytes > memoryBytes) throw outOfMemory(kvBytes, `this machine has ${gibibytes(memoryBytes)}`)
+  const flash = options.flashAttention
+  const context = await native.newContext(model, {
+    ...native.contextDefaults(),
+    n_ctx: kvTokens,
+    n_batch: maxBatchTokens,
+    n_ubatch: maxBatchTokens,
+    n_seq_max: maxSequences,
+    n_outputs_max: Math.min(maxSequences, maxBatchTokens),
+    n_threads: options.threads,
+    n_threads_batch: options.threads,
+    kv_unified: unifiedKv,
+    flash_attn_type: flash === undefined ? -1 : flash ? 1 : 0,
+    type_k: kvType.id,
+    type_v: kvType.id,
+  })
+  if (!context) throw outOfMemory(kvBytes, `llama.cpp could not create its context${log.reason()}`)
+  const vocab = native.vocab(model)
+  return {
+    native,
+    model,
+    vocab,
+    context,
+    gpu,
+    tokenizer: new LlamaTokenizer(native, vocab),
+    info: await modelInfo(native, model, vocab, options),
+    limits: {
+      kvTokens,
+      blockTokens: BLOCK_TOKENS,
+      maxSequences,
+      maxBatchTokens,
+      contextTokens,
+      minChunkTokens: gpu ? 1 : Math.min(CPU_MIN_CHUNK_TOKENS, maxBatchTokens),
+      unifiedKv,
+    },
+  }
+}
+
+async function modelInfo(
+  native: Native,
+  model: Pointer,
+  vocab: Pointer,
+  options: LlamaOptions,
+): Promise<ModelInfo> {
+  const textOf = (token: number) => (token < 0 ? "" : native.tokenText(vocab, token))
+  const room = new Uint8Array(256)
+  const length = native.metadata(model, "general.description", room, room.length)
+  const description = length > 0 ? new TextDecoder().decode(room.subarray(0, Math.min(length, 255))) : ""
+  return {
+    name: options.name ?? basename(options.modelPath).replace(/\.gguf$/i, ""),
+    fingerprint: await fingerprintOf(options.modelPath),
+    chatTemplate: native.chatTemplate(model, null),
+    bosText: textOf(native.bos(vocab)),
+    eosText: textOf(native.eos(vocab)),
+    trainedContextTokens: native.trainedContext(model),
+    vocabSize: native.vocabSize(vocab),
+    parameters: Number(native.parameters(model)),
+    random: description.startsWith("random weights"),
+  }
+}
+
+/** Size, head and tail of the file: enough to tell models apart without reading gigabytes. */
+async function fingerprintOf(path: string): Promise<string> {
+  const file = await open(path)
+  try {
+    const { size } = await file.stat()
+    const hash = createHash("sha256").update(String(size))
+    for (const at of [0, Math.max(0, size - (1 << 20))]) {
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(1 << 20), 0, 1 << 20, at)
+      hash.update(buffer.subarray(0, bytesRead))
+    }
+    return hash.digest("hex").slice(0, 16)
+  } finally {
+    await file.close()
+  }
+}
+
+function kvBytesPerToken(native: Native, model: Pointer, elementBytes: number): number {
+  const headWidth = native.width(model) / Math.max(1, native.heads(model))
+  return 2 * native.layers(model) * native.kvHeads(model) * headWidth * elementBytes
+}
+
+function checkOptions(options: LlamaOptions): void {
+  for (const name of ["threads", "maxSequences", "contextTokens", "maxBatchTokens"] as const) {
+    if (!Number.isSafeInteger(options[name]) || options[name] < 1) {
+      throw new UserError(`${name} must be a whole number above 0, not ${options[name]}`)
+    }
+  }
+  if (options.maxSequences > MOST_SEQUENCES) {
+    throw new UserError(`llama.cpp holds at most ${MOST_SEQUENCES} sequences, not ${options.maxSequences}`)
+  }
+  if (options.maxBatchTokens < options.maxSequences) {
+    throw new UserError(
+      `a batch of ${options.maxBatchTokens} tokens cannot serve ${options.maxSequences} sequences; ` +
+        "raise maxBatchTokens or lower maxSequences",
+    )
+  }
+}
+
+function checkModel(native: Native, model: Pointer, options: LlamaOptions): void {
+  const unfit = (why: string) => new UserError(`${options.modelPath} ${why}`, { code: "unfit_model" })
+  if (native.hasEncoder(model) || !native.hasDecoder(model))
+    throw unfit("is no plain text generator; choose another")
+  if (native.isRecurrent(model) || native.isHybrid(model)) {
+    throw unfit("keeps recurrent state, which cannot share prefixes or be cut; choose a transformer")
+  }
+  const trained = native.trainedContext(model)
+  if (options.contextTokens > trained) {
+    throw unfit(
+      `was trained on contexts of ${trained} tokens, not ${options.contextTokens}; lower the context`,
+    )
+  }
+}
+
+function outOfMemory(kvBytes: number, why: string): UserError {
+  return new UserError(
+    `not enough memory for a KV cache of ${gibibytes(kvBytes)}: ${why}; ` +
+      "lower the number of sequences, the context, or the batch tokens, or use a smaller KV type",
+    { code: "out_of_memory" },
+  )
+}
+
+function gibibytes(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(1)} GiB`
+}
+
+/** Passes log lines on, and keeps the last error for messages. */
+class LogTail {
+  readonly #onLog: ((line: string) => void) | undefined
+  #line = ""
+  #level = 0
+  #lastError = ""
+
+  constructor(onLog: ((line: string) => void) | undefined) {
+    this.#onLog = onLog
+  }
+
+  push(level: number, text: string): void {
+    if (level !== CONTINUED) this.#level = level
+    this.#line += text
+    if (!this.#line.endsWith("\n")) return
+    const line = this.#line.trimEnd()
+    this.#line = ""
+    if (this.#level === ERROR || (this.#level === WARNING && this.#lastError === "")) this.#lastError = line
+    this.#onLog?.(line)
+  }
+
+  /** ": what llama.cpp complained about last", or "". */
+  reason(): string {
+    return this.#lastError === "" ? "" : ` (${this.#lastError.replace(/^\w+: /, "")})`
+  }
+}

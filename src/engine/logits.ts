@@ -1,0 +1,41 @@
+/** Plain reading of a row of logits: the greedy choice, bans and biases, log-probabilities. */
+import type { Sampling, TokenLogprob } from "./engine.ts"
+
+/** Index of the largest value; the first of equals. */
+export function argmax(row: Float32Array): number {
+  let best = 0
+  let bestValue = row[0]!
+  for (let i = 1; i < row.length; i++) {
+    const value = row[i]!
+    if (value > bestValue) {
+      bestValue = value
+      best = i
+    }
+  }
+  return best
+}
+
+/** Applies, in place, what a request forbids and prefers. */
+export function biasLogits(row: Float32Array, sampling: Sampling, ends: readonly number[]): void {
+  for (const [token, bias] of sampling.logitBias) if (token in row) row[token]! += bias
+  // A finished grammar allows nothing but an end token: banning it would leave no choice at all.
+  if (sampling.ignoreEos && sampling.grammar === null) for (const token of ends) row[token] = -Infinity
+}
+
+/** Log-probability of the chosen token and of the `count` likeliest, best first. */
+export function logprobsOf(row: Float32Array, token: number, count: number): TokenLogprob {
+  const highest = row[argmax(row)]!
+  let sum = 0
+  for (let i = 0; i < row.length; i++) sum += Math.exp(row[i]! - highest)
+  const normalizer = highest + Math.log(sum)
+  const top: number[] = []
+  for (let i = 0; i < row.length; i++) {
+    if (top.length === count && row[i]! <= row[top[count - 1]!]!) continue
+    let at = top.length
+    while (at > 0 && row[top[at - 1]!]! < row[i]!) at--
+    top.splice(at, 0, i)
+    if (top.length > count) top.pop()
+  }
+  const of = (id: number) => ({ token: id, logprob: row[id]! - normalizer })
+  return { ...of(token), top: top.map(of) }
+}
