@@ -1,7 +1,7 @@
 /** The HTTP server: Fastify with limits against slow and huge requests, and every error in OpenAI's shape. */
 import { randomUUID } from "node:crypto"
 import type { Socket } from "node:net"
-import Fastify, { type FastifyBaseLogger, type FastifyInstance } from "fastify"
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from "fastify"
 import { type UserError, userError } from "../errors.ts"
 import type { Service, ServiceHost } from "../serve/service.ts"
 import { registerJsonParser } from "./body.ts"
@@ -40,7 +40,7 @@ export function buildServer(options: ServerOptions): FastifyInstance {
   const requestTimeout = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS
   const app: FastifyInstance = Fastify({
     ...(options.logger === undefined ? { logger: false } : { loggerInstance: options.logger }),
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit,
     requestTimeout,
     keepAliveTimeout: KEEP_ALIVE_MS,

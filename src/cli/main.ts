@@ -1,0 +1,48 @@
+#!/usr/bin/env node
+/** The command line. A command's file is loaded only when it is used, so that --help is quick. */
+import { readFileSync } from "node:fs"
+import { Command } from "commander"
+import { fail } from "./errors.ts"
+
+type CommandFile = { register(program: Command): void }
+
+const COMMANDS: Record<string, { summary: string; load: () => Promise<CommandFile> }> = {
+  serve: { summary: "serve a model over the OpenAI API", load: () => import("./serve.ts") },
+  profile: { summary: "measure step times and fit the cost model", load: () => import("./profile.ts") },
+  model: { summary: "list, fetch and generate models", load: () => import("./model.ts") },
+  replay: {
+    summary: "drive a server with a trace and report which SLOs were kept",
+    load: () => import("./replay.ts"),
+  },
+}
+
+async function main(args: string[]): Promise<void> {
+  const program = new Command("slos-serve")
+    .description("Multi-SLO LLM serving: every iteration decides how many tokens of which request run.")
+    .version(version())
+    .showHelpAfterError("(add --help for the options)")
+    .exitOverride()
+  const chosen = args[0] === "help" ? undefined : args.find((arg) => !arg.startsWith("-"))
+  for (const [name, { summary, load }] of Object.entries(COMMANDS)) {
+    if (name === chosen || (args[0] === "help" && name === args[1])) (await load()).register(program)
+    else program.command(name).description(summary)
+  }
+  for (const command of program.commands) inherit(command)
+  if (args.length === 0) program.help()
+  await program.parseAsync(args, { from: "user" })
+}
+
+/** Subcommands made by register() get the program's behaviour on errors. */
+function inherit(command: Command): void {
+  command.exitOverride().showHelpAfterError("(add --help for the options)")
+  for (const sub of command.commands) inherit(sub)
+}
+
+function version(): string {
+  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8")
+  return (JSON.parse(text) as { version: string }).version
+}
+
+main(process.argv.slice(2)).catch((error: unknown) => {
+  process.exitCode = fail(error)
+})

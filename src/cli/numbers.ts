@@ -1,0 +1,28 @@
+/** Readers of option values; what they refuse becomes one line by commander and exit code 2. */
+import { InvalidArgumentError } from "commander"
+
+export function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = /^-?\d+$/.test(text) ? Number(text) : Number.NaN
+    if (value >= min && value <= max) return value
+    throw new InvalidArgumentError(`It must be a whole number between ${min} and ${max}.`)
+  }
+}
+
+export const port = wholeNumber(0, 65_535)
+
+export function fraction(text: string): number {
+  const value = text.trim() === "" ? Number.NaN : Number(text)
+  if (value >= 0 && value <= 2) return value
+  throw new InvalidArgumentError("It must be a number between 0 and 2, for example 0.2.")
+}
+
+const SCALE: Record<string, number> = { "": 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 }
+
+/** "8m" → 8388608. */
+export function byteSize(text: string): number {
+  const match = /^(\d+)\s*([kmg]?)b?$/i.exec(text.trim())
+  const value = match === null ? Number.NaN : Number(match[1]) * SCALE[match[2]!.toLowerCase()]!
+  if (value >= 1024 && value <= 2 ** 30) return value
+  throw new InvalidArgumentError("It must be between 1k and 1g, for example 8m.")
+}

@@ -1,0 +1,125 @@
+/** The engine of a server and its cost model: fetched, loaded, measured and warm. */
+import type { CostModel } from "../core/cost.ts"
+import type { EngineLimits } from "../core/types.ts"
+import { type Engine, GREEDY, type ModelInfo } from "../engine/engine.ts"
+import { fakeEngine } from "../engine/fake.ts"
+import { cacheFolder } from "../models/cache.ts"
+import { resolveModel } from "../models/resolve.ts"
+import type { Reporter } from "./reporter.ts"
+import type { ServeOptions } from "./serve-run.ts"
+import { defaultThreads } from "./threads.ts"
+
+export interface ReadyEngine {
+  engine: Engine
+  cost: CostModel
+}
+
+/** Step times of a 135M model on a laptop core, for --engine fake. */
+const FAKE_COST: CostModel = {
+  pieces: [{ step: 5000, tokens: 150, sequences: 150 }],
+  residualSigma: 0.05,
+  fastPassTokens: 1,
+  unifiedKv: true,
+}
+
+export async function prepareEngine(options: ServeOptions, reporter: Reporter): Promise<ReadyEngine> {
+  if (options.engine === "fake") return { engine: openFake(options), cost: FAKE_COST }
+  const engine = await openReal(options, reporter)
+  const cost = options.profile
+    ? await profiled(engine, options, reporter)
+    : guessCost(engine.model, engine.limits)
+  reporter.begin("warming up")
+  await warmUp(engine)
+  reporter.done("warm")
+  return { engine, cost }
+}
+
+function openFake(options: ServeOptions): Engine {
+  const { maxSequences, context, maxBatchTokens } = options
+  const limits: EngineLimits = {
+    kvTokens: options.kvTokens ?? maxSequences * context,
+    blockTokens: 16,
+    maxSequences,
+    maxBatchTokens,
+    contextTokens: context,
+    minChunkTokens: 1,
+    unifiedKv: true,
+  }
+  return fakeEngine({ cost: FAKE_COST, limits, time: "real", noise: 0.05, outputTokens: 200 })
+}
+
+async function openReal(options: ServeOptions, reporter: Reporter): Promise<Engine> {
+  reporter.begin(`finding the model ${options.model}`)
+  const found = await resolveModel(options.model, {
+    offline: options.offline ?? false,
+    onProgress: ({ message, doneBytes, totalBytes }) => {
+      const share = doneBytes && totalBytes ? ` ${Math.floor((100 * doneBytes) / totalBytes)}%` : ""
+      reporter.progress(`${message}${share}`)
+    },
+  })
+  if (found.banner !== undefined) reporter.warn(found.banner)
+  reporter.done(`model ${found.path}${found.random ? " (random weights: answers are noise)" : ""}`)
+  const threads = options.threads ?? defaultThreads()
+  reporter.begin(`loading ${found.name}`)
+  const { openLlama } = await import("../engine/llama.ts")
+  const engine = await openLlama({
+    modelPath: found.path,
+    name: options.servedName ?? found.name,
+    threads,
+    maxSequences: options.maxSequences,
+    contextTokens: options.context,
+    maxBatchTokens: options.maxBatchTokens,
+    library: options.library,
+    ...(options.kvTokens === undefined ? {} : { kvTokens: options.kvTokens }),
+    ...(options.kvUnified === undefined ? {} : { kvUnified: options.kvUnified }),
+    ...(options.kvType === undefined ? {} : { kvType: options.kvType }),
+    ...(options.gpuLayers === undefined ? {} : { gpuLayers: options.gpuLayers }),
+    onLog: (line) => reporter.log.debug(line.trimEnd()),
+  })
+  if (found.random) engine.model.random = true
+  const size = `${(engine.model.parameters / 1e6).toFixed(0)}M parameters`
+  const { contextTokens, kvTokens } = engine.limits
+  reporter.done(
+    `loaded ${engine.model.name}: ${size}, ${threads} thread${threads === 1 ? "" : "s"}, ` +
+      `context ${contextTokens}, KV for ${kvTokens} tokens`,
+  )
+  return engine
+}
+
+async function profiled(engine: Engine, options: ServeOptions, reporter: Reporter): Promise<CostModel> {
+  reporter.begin("measuring step times (once per model and machine)")
+  const { loadOrProfile } = await import("../profile/profile.ts")
+  const profile = await loadOrProfile(engine, {
+    cacheDir: cacheFolder(),
+    quick: true,
+    threads: options.threads ?? defaultThreads(),
+    onProgress: (message: string) => reporter.progress(message),
+  })
+  reporter.done(`cost model: R² ${profile.r2.toFixed(3)}, mean error ${(100 * profile.mape).toFixed(0)}%`)
+  return profile.model
+}
+
+/** Without a measurement: proportional to the model's size, from a 135M model on one core. Online calibration
+ * corrects the scale within some tens of steps. */
+function guessCost(model: ModelInfo, limits: EngineLimits): CostModel {
+  const millions = Math.max(1, model.parameters / 1e6)
+  return {
+    pieces: [{ step: 60 * millions, tokens: 14 * millions, sequences: 8 * millions }],
+    residualSigma: 0.15,
+    fastPassTokens: limits.minChunkTokens,
+    unifiedKv: limits.unifiedKv,
+  }
+}
+
+/** The first steps of an engine are slow: they must not be a user's. Request 0 is never the driver's. */
+async function warmUp(engine: Engine): Promise<void> {
+  const tokens = Math.min(16, engine.limits.maxBatchTokens)
+  const prompt = await engine.tokenizer.encode("a ".repeat(4 * tokens), { special: false, addBos: false })
+  const step = { number: 0, evict: [], release: [], predictedUs: 0 }
+  engine.open(0, prompt.slice(0, tokens), { ...GREEDY, ignoreEos: true })
+  const item = { id: 0, sample: true, draft: 0 }
+  await engine.execute({ ...step, items: [{ ...item, position: 0, tokens }] })
+  for (let i = 0; i < 3; i++)
+    await engine.execute({ ...step, items: [{ ...item, position: tokens + i, tokens: 1 }] })
+  await engine.execute({ ...step, items: [], release: [0] })
+}

@@ -1,0 +1,146 @@
+/** Runs the server: listen, prepare the engine, announce, drain on a signal. */
+import type { AddressInfo } from "node:net"
+import type { FastifyInstance } from "fastify"
+import pc from "picocolors"
+import type { PolicyName } from "../core/policy/index.ts"
+import { UserError, userError } from "../errors.ts"
+import { buildServer } from "../http/server.ts"
+import { ReplicaDriver } from "../serve/driver.ts"
+import { Service, ServiceHost } from "../serve/service.ts"
+import { defaultSloClasses, readSloClasses } from "../serve/slo-classes.ts"
+import type { Reporter } from "./reporter.ts"
+import { prepareEngine } from "./serve-engine.ts"
+
+export interface ServeOptions {
+  model: string
+  servedName?: string
+  host: string
+  port: number
+  policy: PolicyName
+  config?: string
+  threads?: number
+  maxSequences: number
+  context: number
+  kvTokens?: number
+  kvUnified?: boolean
+  kvType?: "f16" | "f32" | "q8_0"
+  maxBatchTokens: number
+  maxQueue: number
+  defaultMaxTokens: number
+  margin?: number
+  gpuLayers?: number
+  library: string
+  engine: "llama" | "fake"
+  profile: boolean
+  offline?: boolean
+  bodyLimit: number
+  requestTimeout: number
+  drainTimeout: number
+  logLevel?: string
+}
+
+export async function serve(options: ServeOptions, reporter: Reporter): Promise<void> {
+  const classes = options.config === undefined ? defaultSloClasses() : await readSloClasses(options.config)
+  const host = new ServiceHost()
+  host.detail = "the model is being loaded"
+  const app = buildServer({
+    host,
+    logger: reporter.log,
+    bodyLimit: options.bodyLimit,
+    requestTimeoutMs: options.requestTimeout * 1000,
+  })
+  // Before the model: a taken port must not be found out after minutes of loading.
+  await listen(app, options)
+  const stop = onSignals(app, host, options, reporter)
+  try {
+    const { engine, cost } = await prepareEngine(options, reporter)
+    const driver = new ReplicaDriver({
+      engine,
+      config: {
+        limits: engine.limits,
+        cost,
+        policy: options.policy,
+        apps: classes.all.length,
+        maxQueue: options.maxQueue,
+        ...(options.margin === undefined ? {} : { options: { margin: options.margin } }),
+      },
+      log: (message) => reporter.log.error(message),
+    })
+    const { policy, defaultMaxTokens } = options
+    const service = new Service({ engine, driver, classes, policy, defaultMaxTokens })
+    if (stop.requested) return
+    host.ready(service)
+    announce(app, options, service, reporter)
+  } catch (error) {
+    await app.close()
+    throw error
+  }
+}
+
+async function listen(app: FastifyInstance, options: ServeOptions): Promise<void> {
+  const { host, port } = options
+  try {
+    await app.listen({ host, port })
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === "EADDRINUSE") throw userError("port_in_use", { host, port })
+    if (code === undefined || error instanceof UserError) throw error
+    throw userError("cannot_listen", { host, port, detail: code ?? message }, { cause: error })
+  }
+}
+
+function announce(app: FastifyInstance, options: ServeOptions, service: Service, reporter: Reporter): void {
+  const { port } = app.server.address() as AddressInfo
+  const anywhere = options.host === "0.0.0.0" || options.host === "::"
+  const name = anywhere ? "localhost" : options.host.includes(":") ? `[${options.host}]` : options.host
+  const url = `http://${name}:${port}`
+  const body = '{"messages":[{"role":"user","content":"Say hello."}],"max_tokens":64}'
+  const curl = `curl ${url}/v1/chat/completions -H 'content-type: application/json' -d '${body}'`
+  const { model } = service.engine
+  reporter.say(
+    [
+      "",
+      `${pc.bold("SLOs-Serve")} serves ${pc.bold(model.name)}${model.random ? " (random weights)" : ""} at ${pc.cyan(url)}`,
+      "",
+      `  page   ${pc.cyan(`${url}/`)}`,
+      `  API    ${url}/v1`,
+      `  try    ${curl}`,
+      "",
+      pc.dim(`  policy ${service.policy}; classes ${service.classes.all.map((c) => c.name).join(", ")}`),
+      pc.dim("  Ctrl+C stops: running answers are finished first, a second Ctrl+C stops at once."),
+      "",
+    ],
+    { url, model: model.name, random: model.random, policy: service.policy, page: `${url}/`, curl },
+  )
+}
+
+/** First signal: drain; second, or the timeout: stop at once. */
+function onSignals(
+  app: FastifyInstance,
+  host: ServiceHost,
+  options: ServeOptions,
+  reporter: Reporter,
+): { requested: boolean } {
+  const state = { requested: false }
+  const stop = async (signal: string) => {
+    if (state.requested) {
+      reporter.warn("stopping at once")
+      process.exit(130)
+    }
+    state.requested = true
+    if (host.service === null) process.exit(0)
+    const { running, waiting } = host.service.driver.snapshot()
+    reporter.warn(`${signal}: finishing ${running + waiting} requests (${options.drainTimeout} s at most)`)
+    const drained = host.drain()
+    const late = new Promise((resolve) => setTimeout(resolve, options.drainTimeout * 1000).unref())
+    await Promise.race([drained, late])
+    await host.service.close()
+    app.server.closeIdleConnections()
+    setTimeout(() => app.server.closeAllConnections(), 1000).unref()
+    await app.close()
+    reporter.done("stopped")
+    process.exit(0)
+  }
+  for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => void stop(signal))
+  return state
+}

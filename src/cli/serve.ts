@@ -1,0 +1,76 @@
+/** `slos-serve serve`: fetch, load, profile and warm up a model, then serve it until told to stop. */
+import { type Command, Option } from "commander"
+import { POLICY_NAMES } from "../core/policy/index.ts"
+import { UserError } from "../errors.ts"
+import { byteSize, fraction, port, wholeNumber } from "./numbers.ts"
+import { createReporter } from "./reporter.ts"
+import type { ServeOptions } from "./serve-run.ts"
+
+/** Written out so that --help need not load the model code. */
+const DEFAULT_MODEL = "smollm2-135m"
+
+export function register(program: Command): void {
+  program
+    .command("serve")
+    .description("serve a model over the OpenAI API")
+    .option(
+      "-m, --model <name>",
+      "a known name (smollm2-135m, tiny), hf:owner/repo/file.gguf, or a path",
+      DEFAULT_MODEL,
+    )
+    .option("--served-name <name>", "the model's name in the API (default: from --model)")
+    .option("--host <address>", "address to listen on", "127.0.0.1")
+    .option("-p, --port <number>", "port to listen on; 0 picks a free one", port, 8080)
+    .addOption(new Option("--policy <name>", "scheduling policy").choices(POLICY_NAMES).default("slos-serve"))
+    .option("-c, --config <file>", "SLO classes (see examples/slo-classes.yaml)")
+    .option("-t, --threads <n>", "engine threads (default: physical cores - 1)", wholeNumber(1, 1024))
+    .option("--max-sequences <n>", "requests with KV in place at once", wholeNumber(1, 256), 32)
+    .option(
+      "--context <tokens>",
+      "most tokens (prompt + output) of one request",
+      wholeNumber(64, 1_000_000),
+      4096,
+    )
+    .option(
+      "--kv-tokens <n>",
+      "size of a unified KV pool (default: sequences × context)",
+      wholeNumber(64, 1e9),
+    )
+    .option("--kv-unified", "one KV pool and one pass per step (default on a GPU)")
+    .option("--no-kv-unified", "a KV stream per sequence (default on a CPU)")
+    .addOption(new Option("--kv-type <type>", "KV number format").choices(["f16", "f32", "q8_0"]))
+    .option("--max-batch-tokens <n>", "most tokens of one step", wholeNumber(1, 65_536), 512)
+    .option("--max-queue <n>", "live requests above which new ones get 429", wholeNumber(1, 1_000_000), 2048)
+    .option(
+      "--default-max-tokens <n>",
+      "answer length when a request gives none",
+      wholeNumber(1, 1_000_000),
+      1024,
+    )
+    .option("--margin <fraction>", "safety margin on predicted step times, 0.2 = 20%", fraction)
+    .option("--gpu-layers <n>", "layers on the GPU (default: all where there is one)", wholeNumber(0, 10_000))
+    .option("--library <name>", "llama.cpp library: auto, cpu, cuda, vulkan, or a folder", "auto")
+    .addOption(
+      new Option("--engine <name>", "fake: no model, plausible timing")
+        .choices(["llama", "fake"])
+        .default("llama"),
+    )
+    .option("--no-profile", "skip the measurement; start from a guess that running corrects")
+    .option("--offline", "use only what is in the cache")
+    .option("--body-limit <bytes>", "largest request body (8m, 512k)", byteSize, 8 * 2 ** 20)
+    .option("--request-timeout <s>", "a request must be received within this time", wholeNumber(1, 3600), 30)
+    .option(
+      "--drain-timeout <s>",
+      "on SIGTERM, wait this long for running requests",
+      wholeNumber(0, 86_400),
+      30,
+    )
+    .option("--log-level <level>", "fatal, error, warn, info, debug, trace or silent")
+    .action(async (options: ServeOptions) => {
+      if (options.kvTokens !== undefined && options.kvTokens < options.context)
+        throw new UserError(`--kv-tokens ${options.kvTokens} is less than --context ${options.context}`)
+      const reporter = await createReporter(options.logLevel, process.stdout.isTTY && process.stderr.isTTY)
+      const { serve } = await import("./serve-run.ts")
+      await serve(options, reporter)
+    })
+}

@@ -1,0 +1,65 @@
+/** A whole server on the fake engine in real time, for tests: everything above the engine is what users get. */
+import type { AddressInfo } from "node:net"
+import type { EngineLimits } from "../core/types.ts"
+import { type FakeOptions, fakeEngine } from "../engine/fake.ts"
+import { ReplicaDriver } from "../serve/driver.ts"
+import { Service, ServiceHost } from "../serve/service.ts"
+import { defaultSloClasses, type SloClasses } from "../serve/slo-classes.ts"
+import { buildServer, type ServerOptions } from "./server.ts"
+
+export interface TestServerOptions extends Omit<ServerOptions, "host"> {
+  fake?: Partial<FakeOptions>
+  limits?: Partial<EngineLimits>
+  classes?: SloClasses
+  maxQueue?: number
+  /** Listen on a free port. */
+  listen?: boolean
+}
+
+const LIMITS: EngineLimits = {
+  kvTokens: 16_384,
+  blockTokens: 16,
+  maxSequences: 16,
+  maxBatchTokens: 512,
+  contextTokens: 1024,
+  minChunkTokens: 1,
+  unifiedKv: true,
+}
+
+export async function testServer(options: TestServerOptions = {}) {
+  const { fake, limits: someLimits, classes = defaultSloClasses(), maxQueue, listen, ...server } = options
+  const limits = { ...LIMITS, ...someLimits }
+  const cost = fake?.cost ?? {
+    pieces: [{ step: 1000, tokens: 5 }],
+    residualSigma: 0.05,
+    fastPassTokens: 1,
+    unifiedKv: limits.unifiedKv,
+  }
+  const engine = fakeEngine({ limits, time: "real", outputTokens: 20, ...fake, cost })
+  const driver = new ReplicaDriver({
+    engine,
+    config: {
+      limits,
+      cost,
+      policy: "slos-serve",
+      apps: classes.all.length,
+      ...(maxQueue === undefined ? {} : { maxQueue }),
+    },
+  })
+  const service = new Service({ engine, driver, classes, policy: "slos-serve" })
+  const host = new ServiceHost()
+  host.ready(service)
+  const app = buildServer({ ...server, host })
+  await app.ready()
+  let url = ""
+  if (listen) {
+    await app.listen({ port: 0, host: "127.0.0.1" })
+    url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`
+  }
+  const close = async () => {
+    await service.close()
+    app.server.closeAllConnections()
+    await app.close()
+  }
+  return { app, host, service, driver, engine, url, close }
+}
