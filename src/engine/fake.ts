@@ -190,11 +190,13 @@ class FakeEngine implements Engine {
   }
 
   #sample(request: OpenRequest): StepRow {
-    const { ignoreEos, logprobs } = request.sampling
+    const { ignoreEos, logprobs, logitBias } = request.sampling
     const answer = this.#answers.get(request.id)!
     const index = request.known - request.promptTokens
-    const end = !ignoreEos && index === answer.length - 1
-    const token = end ? FAKE_END : answer.token(index)
+    const forced = logitBias.find(([token, bias]) => bias >= FORCING_BIAS && !(ignoreEos && token >= 256))
+    const finished = !ignoreEos && index === answer.length - 1
+    const token = finished ? FAKE_END : (forced?.[0] ?? answer.token(index))
+    const end = fakeTokenizer.isEnd(token)
     this.#table.append(request, token, end)
     const row: StepRow = { id: request.id, tokens: [token], end }
     if (logprobs > 0) {
@@ -223,6 +225,8 @@ class FakeEngine implements Engine {
   }
 }
 
+/** A bias this large leaves a real model no choice. */
+const FORCING_BIAS = 50
 const PARSED = { special: true, addBos: false } as const
 
 function decode(tokens: Int32Array): string {

@@ -1,5 +1,6 @@
 /** The real engine: llama.cpp, commanded token by token (DESIGN §9). One `execute` is one `llama_decode` of
  * exactly the batch, on another thread; then every row is sampled. */
+import { setImmediate } from "node:timers/promises"
 import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/types.ts"
 import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, Tokenizer } from "./engine.ts"
 import type { LibraryChoice } from "./llama-files.ts"
@@ -166,15 +167,20 @@ export class LlamaEngine implements Engine {
     }
     for (const { request, row } of sampled) biasLogits(row, request.sampling, this.#loaded.tokenizer.ends)
     const tokens = await Promise.all(sampled.map(({ request, at, row }) => this.#choose(request, at, row)))
-    return sampled.map(({ request, row }, i) => {
+    const rows: StepRow[] = []
+    for (const [i, { request, row }] of sampled.entries()) {
       const token = tokens[i]!
       const end = this.tokenizer.isEnd(token)
       this.#table.append(request, token, end)
-      const { logprobs } = request.sampling
       const out: StepRow = { id: request.id, tokens: [token], end }
-      if (logprobs > 0) out.logprobs = [logprobsOf(row, token, logprobs)]
-      return out
-    })
+      if (request.sampling.logprobs > 0) {
+        out.logprobs = [logprobsOf(row, token, request.sampling.logprobs)]
+        // A millisecond of arithmetic with a large vocabulary: let the event loop breathe between rows.
+        await setImmediate()
+      }
+      rows.push(out)
+    }
+    return rows
   }
 
   /** Chains run on koffi's threads, beside each other: each owns its state and only reads the logits. */

@@ -1,0 +1,456 @@
+/** One suite for every engine behind the port: the scheduler may rely on what holds here. */
+import { afterEach, beforeEach, describe, expect, test } from "vitest"
+import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/types.ts"
+import { UserError } from "../errors.ts"
+import { type Engine, GREEDY, type Sampling, type StepRow } from "./engine.ts"
+import { Random } from "./random.ts"
+
+export interface SuiteSubject {
+  name: string
+  /** Token by token the same result however a request is batched (DESIGN §9). */
+  open(sizes: Pick<EngineLimits, "maxSequences" | "unifiedKv" | "kvTokens">): Promise<Engine>
+  /** An end-of-generation token. */
+  endToken: number
+  grammars: boolean
+}
+
+export const SUITE_CONTEXT_TOKENS = 256
+export const SUITE_BATCH_TOKENS = 128
+const SEQUENCES = 4
+
+export function engineSuite(subject: SuiteSubject): void {
+  for (const unifiedKv of [false, true]) {
+    describe(`${subject.name}, ${unifiedKv ? "unified" : "separate"} KV`, () => suite(subject, unifiedKv))
+  }
+}
+
+function suite(subject: SuiteSubject, unifiedKv: boolean): void {
+  let engine: Engine
+  let run: Script
+  const open = async (kvTokens = SEQUENCES * SUITE_CONTEXT_TOKENS) => {
+    engine = await subject.open({ maxSequences: SEQUENCES, unifiedKv, kvTokens })
+    run = new Script(engine)
+  }
+  beforeEach(() => open())
+  afterEach(() => engine.close())
+
+  /** What the engine answers to a prompt alone, in one piece. */
+  async function alone(
+    prompt: Int32Array,
+    count: number,
+    sampling: Partial<Sampling> = {},
+  ): Promise<number[]> {
+    const id = run.open(prompt, { ignoreEos: true, ...sampling })
+    await run.step([run.all(id)])
+    for (let i = 1; i < count; i++) await run.step([run.all(id)])
+    const tokens = run.output(id)
+    await run.drop(id)
+    return tokens
+  }
+
+  test("a prompt in chunks gives what it gives in one piece", async () => {
+    const prompt = promptOf(1, 100)
+    const expected = await alone(prompt, 12)
+    for (const chunk of [1, 7, 64]) {
+      const id = run.open(prompt)
+      while (run.held(id) + chunk < prompt.length) expect(await run.step([run.next(id, chunk)])).toEqual([])
+      for (let i = 0; i < 12; i++) await run.step([run.all(id)])
+      expect(run.output(id)).toEqual(expected)
+      await run.drop(id)
+    }
+  })
+
+  test("requests batched together give what they give alone", async () => {
+    const prompts = [promptOf(2, 9), promptOf(3, 33), promptOf(4, 20), promptOf(5, 50)]
+    const expected: number[][] = []
+    for (const prompt of prompts) expected.push(await alone(prompt, 10))
+    const [first, ...rest] = prompts.map((prompt) => run.open(prompt))
+    await run.step([run.all(first!)])
+    await run.step([run.all(first!), ...rest.map((id) => run.next(id, 5))])
+    for (let i = 0; i < 8; i++) await run.step([first!, ...rest].map((id) => run.all(id)))
+    expect(run.output(first!)).toEqual(expected[0])
+    for (const [i, id] of rest.entries()) expect(run.output(id)).toEqual(expected[i + 1]!.slice(0, 8))
+  })
+
+  describe("prefix copies", () => {
+    const shared = promptOf(6, 48)
+    const first = join(shared, promptOf(7, 20))
+    const second = join(shared, promptOf(8, 11))
+    const third = join(shared, promptOf(9, 30))
+
+    test("from a live request change neither of the two", async () => {
+      const expected = [await alone(first, 8), await alone(second, 8)]
+      const a = run.open(first)
+      await run.step([run.all(a)])
+      const b = run.open(second)
+      await run.step([run.all(a), run.copied(b, a, 48)])
+      for (let i = 0; i < 6; i++) await run.step([run.all(a), run.all(b)])
+      expect(run.output(a)).toEqual(expected[0])
+      expect(run.output(b)).toEqual(expected[1]!.slice(0, 7))
+    })
+
+    test("from a request released or evicted in the same batch come before it goes", async () => {
+      const expected = [await alone(second, 6), await alone(third, 6)]
+      for (const how of ["release", "evict"] as const) {
+        const a = run.open(first)
+        await run.step([run.all(a)])
+        const [b, c] = [run.open(second), run.open(third)]
+        await run.step([run.copied(b, a, 48), run.copied(c, a, 32)], { [how]: [a] })
+        for (let i = 0; i < 5; i++) await run.step([run.all(b), run.all(c)])
+        expect([run.output(b), run.output(c)]).toEqual(expected)
+        await run.drop(b, c, ...(how === "evict" ? [a] : []))
+      }
+    })
+
+    test("take a leaving request's place when every sequence is in use", async () => {
+      const expected = await alone(second, 4)
+      const ids = [first, promptOf(10, 5), promptOf(11, 5), promptOf(12, 5)].map((prompt) => run.open(prompt))
+      await run.step(ids.map((id) => run.all(id)))
+      const b = run.open(second)
+      await run.step([run.copied(b, ids[0]!, 48)], { release: [ids[0]!] })
+      for (let i = 0; i < 3; i++) await run.step([run.all(b), run.all(ids[1]!)])
+      expect(run.output(b)).toEqual(expected)
+    })
+
+    test("of tokens that differ are refused, and nothing is lost", async () => {
+      const expected = [await alone(first, 5), await alone(second, 5)]
+      const a = run.open(first)
+      await run.step([run.all(a)])
+      const b = run.open(second)
+      const output = await engine.execute(run.batch([run.all(a), run.copied(b, a, 52)]))
+      expect(output).toMatchObject({ ok: false, reason: "engineError" })
+      await run.step([run.all(a), run.all(b)])
+      for (let i = 0; i < 4; i++) await run.step([run.all(a), run.all(b)])
+      expect(run.output(a).slice(0, 5)).toEqual(expected[0])
+      expect(run.output(b)).toEqual(expected[1])
+    })
+  })
+
+  test("an evicted request is recomputed and goes on as if nothing had happened", async () => {
+    const prompt = promptOf(13, 40)
+    const expected = await alone(prompt, 12)
+    const [id, other] = [run.open(prompt), run.open(promptOf(14, 10))]
+    for (let i = 0; i < 5; i++) await run.step([run.all(id), ...(i === 0 ? [run.all(other)] : [])])
+    await run.step([run.all(other)], { evict: [id] })
+    await run.step([run.next(id, 30)])
+    while (run.output(id).length < 12) await run.step([run.all(id)])
+    expect(run.output(id)).toEqual(expected)
+  })
+
+  test("released requests make room for others", async () => {
+    const expected = await alone(promptOf(15, 12), 2)
+    let previous: RequestId[] = []
+    for (let round = 0; round < 3; round++) {
+      const ids = Array.from({ length: SEQUENCES }, () => run.open(promptOf(15, 12)))
+      await run.step(
+        ids.map((id) => run.all(id)),
+        { release: previous },
+      )
+      await run.step(ids.map((id) => run.all(id)))
+      for (const id of ids) expect(run.output(id)).toEqual(expected)
+      previous = ids
+    }
+  })
+
+  test("a request cancelled in the middle of its prompt leaves nothing behind", async () => {
+    const prompt = promptOf(16, 30)
+    const expected = await alone(prompt, 5)
+    const cancelled = run.open(promptOf(17, 100))
+    await run.step([run.next(cancelled, 60)])
+    const id = run.open(prompt)
+    await run.step([run.all(id)], { release: [cancelled] })
+    for (let i = 0; i < 4; i++) await run.step([run.all(id)])
+    expect(run.output(id)).toEqual(expected)
+  })
+
+  test.runIf(unifiedKv)(
+    "a full pool fails the step, advances nothing, and works again with room",
+    async () => {
+      const prompts = [promptOf(18, 100), promptOf(19, 100), promptOf(20, 100)]
+      const expected: number[][] = []
+      for (const prompt of prompts) expected.push(await alone(prompt, 5))
+      await engine.close()
+      await open(256)
+      const [a, b, c] = prompts.map((prompt) => run.open(prompt)) as [number, number, number]
+      await run.step([run.all(a)])
+      await run.step([run.all(b)])
+      const failed = await engine.execute(run.batch([run.all(a), run.all(c)]))
+      expect(failed).toMatchObject({ ok: false, reason: "kvFull" })
+      await run.step([run.all(a)])
+      await run.step([run.all(c)], { release: [b] })
+      for (let i = 0; i < 3; i++) await run.step([run.all(a), run.all(c)])
+      expect(run.output(a)).toEqual(expected[0])
+      expect(run.output(c)).toEqual(expected[2]!.slice(0, 4))
+    },
+  )
+
+  test("an end token ends a request, unless it is to be ignored", async () => {
+    const logitBias = [[subject.endToken, 100]] as const
+    const [ends, goesOn] = [false, true].map((ignoreEos) =>
+      run.open(promptOf(21, 8), { logitBias, ignoreEos }),
+    )
+    const rows = await run.step([run.all(ends!), run.all(goesOn!)])
+    expect(rows.map((row) => row.end)).toEqual([true, false])
+    expect(rows[0]!.tokens).toEqual([subject.endToken])
+    await expect(engine.execute(run.batch([run.all(ends!)]))).rejects.toThrow(/has ended/)
+    for (let i = 0; i < 20; i++) expect((await run.step([run.all(goesOn!)]))[0]!.end).toBe(false)
+  })
+
+  test("log-probabilities are ordered, negative, and lead with the greedy choice", async () => {
+    const id = run.open(promptOf(22, 8), { logprobs: 4, ignoreEos: true })
+    const [row] = await run.step([run.all(id)])
+    const [logprob] = row!.logprobs!
+    expect(logprob!.token).toBe(row!.tokens[0])
+    expect(logprob!.top).toHaveLength(4)
+    expect(logprob!.top[0]).toEqual({ token: logprob!.token, logprob: logprob!.logprob })
+    const values = logprob!.top.map((entry) => entry.logprob)
+    expect(values).toEqual(values.toSorted((x, y) => y - x))
+    expect(values[0]).toBeLessThan(0)
+    expect(values.reduce((sum, value) => sum + Math.exp(value), 0)).toBeLessThanOrEqual(1)
+  })
+
+  test("sampling is reproducible by its seed", async () => {
+    const draw = (seed: number) => alone(promptOf(23, 8), 24, { temperature: 1.2, seed })
+    const first = await draw(1)
+    expect(await draw(1)).toEqual(first)
+    expect(await draw(2)).not.toEqual(first)
+  })
+
+  test.runIf(subject.grammars)("a grammar is kept to, with and without randomness", async () => {
+    for (const temperature of [0, 1]) {
+      const grammar = `root ::= "{" [a-c]+ "}"`
+      const id = run.open(promptOf(24, 8), { grammar, temperature, seed: 5, logitBias: [[3, 0]] })
+      let text = ""
+      for (let i = 0; i < 40 && !run.ended(id); i++) {
+        const [row] = await run.step([run.all(id)])
+        if (!row!.end) text += Buffer.from(engine.tokenizer.bytes(row!.tokens[0]!)).toString("latin1")
+      }
+      expect(text).toMatch(run.ended(id) ? /^\{[abc]+\}$/ : /^\{[abc]+$/)
+      await run.drop(id)
+    }
+  })
+
+  test.runIf(subject.grammars)(
+    "a grammar that is none is the user's error, and leaves no request open",
+    () => {
+      const broken = { ...GREEDY, grammar: "root ::= (" }
+      expect(() => engine.open(1, promptOf(1, 4), broken)).toThrow(UserError)
+      expect(() => engine.open(1, promptOf(1, 4), GREEDY)).not.toThrow()
+    },
+  )
+
+  describe("a wrong batch is refused", () => {
+    const item = (change: Partial<BatchItem>): BatchItem => ({
+      id: 1,
+      position: 0,
+      tokens: 20,
+      sample: true,
+      draft: 0,
+      ...change,
+    })
+    const cases: [string, BatchItem[], Partial<Batch>][] = [
+      ["unknown request", [item({ id: 99 })], {}],
+      [
+        "the same request twice",
+        [item({ tokens: 5, sample: false }), item({ tokens: 5, sample: false })],
+        {},
+      ],
+      ["a gap", [item({ position: 3, tokens: 17 })], {}],
+      ["no tokens", [item({ tokens: 0, sample: false })], {}],
+      ["more tokens than known", [item({ tokens: 21 })], {}],
+      ["sampling too early", [item({ tokens: 10 })], {}],
+      ["not sampling at the end", [item({ sample: false })], {}],
+      ["speculation", [item({ draft: 2 })], {}],
+      ["computing what it releases", [item({})], { release: [1] }],
+      ["releasing what is not open", [], { release: [99] }],
+      ["evicting what is not open", [], { evict: [99] }],
+      ["dropping twice", [], { release: [1], evict: [1] }],
+      [
+        "copying more than the source holds",
+        [item({ position: 16, tokens: 4, copy: { from: 2, tokens: 16 } })],
+        {},
+      ],
+      ["copying from itself", [item({ position: 16, tokens: 4, copy: { from: 1, tokens: 16 } })], {}],
+      ["copying from nobody", [item({ position: 16, tokens: 4, copy: { from: 99, tokens: 16 } })], {}],
+    ]
+    test.each(cases)("%s", async (_, items, drop) => {
+      engine.open(1, promptOf(25, 20), GREEDY)
+      engine.open(2, promptOf(25, 20), GREEDY)
+      const batch: Batch = { number: 1, items, evict: [], release: [], predictedUs: 0, ...drop }
+      await expect(engine.execute(batch)).rejects.toThrow(/wrong batch 1/)
+      const good = await engine.execute({ ...batch, items: [item({})], evict: [], release: [] })
+      expect(good).toMatchObject({ ok: true })
+    })
+
+    test("too many tokens, sequences or too long a request", async () => {
+      const many = Array.from({ length: SEQUENCES + 1 }, () => run.open(promptOf(26, 40)))
+      await expect(engine.execute(run.batch(many.map((id) => run.next(id, 1))))).rejects.toThrow(/sequences/)
+      await expect(engine.execute(run.batch(many.slice(1).map((id) => run.all(id))))).rejects.toThrow(
+        /batch limit/,
+      )
+      expect(() => engine.open(1000, promptOf(1, SUITE_CONTEXT_TOKENS + 1), GREEDY)).toThrow(/exceeds/)
+    })
+
+    test("while a step runs, and after the end", async () => {
+      const [a, b] = [run.open(promptOf(27, 40)), run.open(promptOf(28, 40))]
+      const running = engine.execute(run.batch([run.all(a)]))
+      await expect(engine.execute(run.batch([run.all(b)]))).rejects.toThrow(/while another/)
+      expect(await running).toMatchObject({ ok: true })
+      await engine.close()
+      await expect(engine.execute(run.batch([run.all(b)]))).rejects.toThrow(/closed/)
+    })
+  })
+
+  test("the tokenizer gives every text back, and special tokens only when asked", async () => {
+    const { tokenizer } = engine
+    const texts = ["Hello, the world of 42 things!", "naïve €9 — 日本語 🙂\n\ttab", "x".repeat(9_000), ""]
+    for (const text of texts) {
+      const tokens = await tokenizer.encode(text, { special: false, addBos: false })
+      expect(Buffer.concat([...tokens].map((token) => tokenizer.bytes(token))).toString("utf8")).toBe(text)
+    }
+    const mark = "<|im_end|>"
+    expect(await tokenizer.encode(mark, { special: true, addBos: false })).toHaveLength(1)
+    expect((await tokenizer.encode(mark, { special: false, addBos: false })).length).toBeGreaterThan(3)
+    expect(tokenizer.isEnd(subject.endToken)).toBe(true)
+    expect(() => tokenizer.bytes(engine.model.vocabSize)).toThrow(RangeError)
+  })
+
+  test("a random schedule of everything gives every request its own answer", async () => {
+    const random = new Random(unifiedKv ? 1 : 2)
+    const heads = [promptOf(30, 64), promptOf(31, 64)]
+    const prompts = Array.from({ length: 14 }, (_, i) =>
+      join(heads[random.below(2)]!.subarray(0, 16 * random.below(5)), promptOf(40 + i, 3 + random.below(40))),
+    )
+    const wanted = prompts.map(() => 1 + random.below(10))
+    const expected: number[][] = []
+    for (const [i, prompt] of prompts.entries()) expected.push(await alone(prompt, wanted[i]!))
+    const ids = prompts.map((prompt) => run.open(prompt))
+    const waiting = [...ids]
+    const running = new Set<RequestId>()
+    const done: RequestId[] = []
+    while (waiting.length > 0 || running.size > 0 || done.length > 0) {
+      const evict = [...running].filter((id) => run.held(id) > 0 && random.uniform() < 0.06)
+      const release = done.splice(0, random.below(done.length + 1))
+      const kept = () =>
+        [...running].filter((id) => run.held(id) > 0 && !evict.includes(id)).length + done.length
+      const items: BatchItem[] = []
+      let newcomers = evict.length
+      while (waiting.length > 0 && kept() + newcomers < SEQUENCES && random.uniform() < 0.5) {
+        const id = waiting.shift()!
+        const source = [...running, ...release, ...done].find((other) => run.commonPrefix(other, id) >= 16)
+        if (source !== undefined && !evict.includes(source)) {
+          items.push(run.copied(id, source, run.commonPrefix(source, id), 1 + random.below(12)))
+        } else items.push(run.next(id, 1 + random.below(12)))
+        newcomers++
+        running.add(id)
+      }
+      for (const id of running) {
+        if (items.some((item) => item.id === id) || evict.includes(id)) continue
+        if (run.held(id) === 0 && kept() + items.length >= SEQUENCES) continue
+        if (random.uniform() < 0.8) items.push(run.next(id, 1 + random.below(12)))
+      }
+      await run.step(items.slice(0, SEQUENCES), { evict, release })
+      for (const [i, id] of ids.entries()) {
+        if (running.has(id) && run.output(id).length >= wanted[i]!) {
+          running.delete(id)
+          done.push(id)
+        }
+      }
+    }
+    for (const [i, id] of ids.entries()) expect(run.output(id)).toEqual(expected[i])
+  })
+}
+
+/** Drives an engine as a scheduler would, keeping the same books. */
+class Script {
+  readonly #engine: Engine
+  readonly #requests = new Map<
+    RequestId,
+    { prompt: Int32Array; output: number[]; held: number; ended: boolean }
+  >()
+  #nextId = 100
+  #batches = 0
+
+  constructor(engine: Engine) {
+    this.#engine = engine
+  }
+
+  open(prompt: Int32Array, sampling: Partial<Sampling> = { ignoreEos: true }): RequestId {
+    const id = this.#nextId++
+    this.#engine.open(id, prompt, { ...GREEDY, ...sampling })
+    this.#requests.set(id, { prompt, output: [], held: 0, ended: false })
+    return id
+  }
+
+  held(id: RequestId): number {
+    return this.#requests.get(id)!.held
+  }
+
+  output(id: RequestId): number[] {
+    return this.#requests.get(id)!.output
+  }
+
+  ended(id: RequestId): boolean {
+    return this.#requests.get(id)!.ended
+  }
+
+  /** All known tokens that are still to be computed. */
+  all(id: RequestId): BatchItem {
+    return this.next(id, Number.POSITIVE_INFINITY)
+  }
+
+  next(id: RequestId, most: number, position = this.held(id)): BatchItem {
+    const { prompt, output } = this.#requests.get(id)!
+    const known = prompt.length + output.length
+    const tokens = Math.min(most, known - position)
+    return { id, position, tokens, sample: position + tokens === known, draft: 0 }
+  }
+
+  copied(id: RequestId, from: RequestId, tokens: number, most = Number.POSITIVE_INFINITY): BatchItem {
+    return { ...this.next(id, most, tokens), copy: { from, tokens } }
+  }
+
+  /** Whole blocks of 16 that `from` holds and that begin the prompt of `to`, leaving a token to compute. */
+  commonPrefix(from: RequestId, to: RequestId): number {
+    const source = this.#requests.get(from)!
+    const { prompt } = this.#requests.get(to)!
+    let n = 0
+    while (n < source.held && n < prompt.length - 1 && source.prompt[n] === prompt[n]) n++
+    return n - (n % 16)
+  }
+
+  batch(items: BatchItem[], drop: Partial<Pick<Batch, "evict" | "release">> = {}): Batch {
+    return { number: ++this.#batches, items, evict: [], release: [], predictedUs: 0, ...drop }
+  }
+
+  async step(items: BatchItem[], drop: Partial<Pick<Batch, "evict" | "release">> = {}): Promise<StepRow[]> {
+    const output = await this.#engine.execute(this.batch(items, drop))
+    if (!output.ok) throw new Error(output.message)
+    expect(output.durationUs).toBeGreaterThanOrEqual(0)
+    for (const id of drop.evict ?? []) this.#requests.get(id)!.held = 0
+    for (const { id, position, tokens } of items) this.#requests.get(id)!.held = position + tokens
+    const rows = output.rows.toSorted((a, b) => a.id - b.id)
+    const sampled = items.filter((item) => item.sample).map((item) => item.id)
+    expect(rows.map((row) => row.id)).toEqual(sampled.toSorted((a, b) => a - b))
+    for (const row of rows) {
+      const request = this.#requests.get(row.id)!
+      request.output.push(...row.tokens)
+      request.ended = row.end
+    }
+    return rows
+  }
+
+  async drop(...ids: RequestId[]): Promise<void> {
+    await this.step([], { release: ids })
+  }
+}
+
+/** Bytes that look like nothing in particular; valid in every vocabulary of at least 256 tokens. */
+function promptOf(seed: number, length: number): Int32Array {
+  const random = new Random(seed)
+  return Int32Array.from({ length }, () => 10 + random.below(200))
+}
+
+function join(a: Int32Array, b: Int32Array): Int32Array {
+  return Int32Array.from([...a, ...b])
+}
