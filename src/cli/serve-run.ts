@@ -68,6 +68,7 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
     })
     const { policy, defaultMaxTokens } = options
     const service = new Service({ engine, driver, classes, policy, defaultMaxTokens })
+    await service.gateway.warmUp()
     if (stop.requested) return
     host.ready(service)
     announce(app, options, service, reporter)

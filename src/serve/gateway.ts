@@ -97,6 +97,17 @@ export class Gateway {
     return session
   }
 
+  /** Runs the text side once, so that the first user does not wait for it to be compiled. */
+  async warmUp(): Promise<void> {
+    const text = this.#template.render({
+      messages: [{ role: "user", content: "hi" }],
+      tools: null,
+      variables: {},
+    })
+    const tokens = await this.engine.tokenizer.encode(text, { special: true, addBos: false })
+    prefixHashes(tokens, this.engine.limits.blockTokens)
+  }
+
   async #tokenize(request: GenerationRequest): Promise<{ prompt: Int32Array; opensThinking: boolean }> {
     const { prompt } = request
     if (prompt.kind === "tokens") return { prompt: this.#checked(prompt.tokens), opensThinking: false }

@@ -90,7 +90,8 @@ export class Session {
       promptTokens: this.#options.promptTokens,
       cachedTokens: outcome.cachedTokens,
       completionTokens: this.#tokens,
-      reasoningTokens: this.#reasoningTokens,
+      reasoningTokens:
+        this.#options.thinkingTokens !== null || this.#text.thought ? this.#reasoningTokens : 0,
     }
   }
 

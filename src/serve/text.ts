@@ -50,7 +50,7 @@ export class TextStream {
       if (i >= count) break
       this.#split(this.#stops.push(this.#detokenizer.push(row.tokens[i]!)), out)
       // A text that turns out not to think answers with this token; after `</think>` the next one does.
-      if (!known && this.#answering && this.#think?.thought !== true) this.#report(out, i)
+      if (!known && this.#answering && !this.thought) this.#report(out, i)
       if (this.#stops.matched !== null) {
         out.stopped = true
         break
@@ -77,6 +77,11 @@ export class TextStream {
       this.#call(rest.calls, out)
     }
     return out
+  }
+
+  /** There was a thinking phase. */
+  get thought(): boolean {
+    return this.#think?.thought ?? false
   }
 
   get #answering(): boolean {
