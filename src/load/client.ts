@@ -185,7 +185,8 @@ function readStream(
     if (typeof chunk.usage?.completion_tokens === "number") result.usageTokens = chunk.usage.completion_tokens
     if (typeof cumulative === "number") {
       if (choice === undefined || (choice.finish_reason && !choice.text)) {
-        result.untimedTokens += Math.max(0, cumulative - counted)
+        // The last token and the closing chunk leave the server together.
+        result.untimedTokens += Math.max(0, cumulative - counted - (choice === undefined ? 0 : 1))
       }
       take(cumulative - counted)
     } else if (choice !== undefined && (choice.text || choice.delta?.content || !choice.finish_reason)) {

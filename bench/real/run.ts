@@ -1,0 +1,380 @@
+/** Attainment against rate for several servers on one machine: identical plans, adjacent in time, in rotating
+ * order, a reference batch before and after each run. Resumable: what is in the results folder is not run again. */
+import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { cpus } from "node:os"
+import { join } from "node:path"
+import { gzipSync } from "node:zlib"
+import { Command } from "commander"
+import { readClasses, type SloClasses, type ZeroLoad } from "../../src/load/classes.ts"
+import type { Plan } from "../../src/load/plan.ts"
+import { type ReplayResult, replay } from "../../src/load/replay.ts"
+import { type Score, score } from "../../src/load/score.ts"
+import { readTrace, type Trace } from "../../src/load/trace.ts"
+import { type AppName, makePlan } from "../../src/load/workload.ts"
+import { resolveModel } from "../../src/models/resolve.ts"
+import { rateOf, rungOf, wantedRungs } from "./ladder.ts"
+import { measureReference, measureZeroLoad, type Reference } from "./reference.ts"
+import { Server } from "./servers.ts"
+import { type Setup, SYSTEMS, type System } from "./systems.ts"
+
+/** One line of runs.jsonl. */
+export interface RunRow {
+  system: string
+  seed: number
+  rung: number
+  ratePerSec: number
+  startedAt: string
+  before: Reference
+  after: Reference
+  score: Score
+}
+
+/** meta.json: what all runs of a results folder share. */
+export interface Meta {
+  model: string
+  cpu: string
+  setup: Omit<Setup, "llamaServer" | "config" | "model">
+  scenario: string
+  durationSec: number
+  scale: number
+  burstiness: number
+  classes: SloClasses
+  zeroLoad: ZeroLoad
+  sources: Record<string, string>
+  commandLine: string[]
+  commands: Record<string, string[]>
+}
+
+interface Options {
+  model: string
+  systems: string
+  scenario: string
+  duration: string
+  seeds: string
+  firstSeed: string
+  scale: string
+  burstiness: string
+  arrivals: string
+  classes?: string
+  tpotScale: string
+  zeroLoadMs?: string
+  zeroLoadPrefillMsPerToken?: string
+  trace: string[]
+  threads: string
+  slots: string
+  contextTokens: string
+  llamaServer?: string
+  config?: string
+  out: string
+  port: string
+  guess: string[]
+  timeBudgetMin: string
+}
+
+const collect = (value: string, before: string[]) => [...before, value]
+
+async function main(): Promise<void> {
+  const program = new Command("bench/real/run.ts")
+    .option("--model <name>", "as for serve", "tiny-bench")
+    .option(
+      "--systems <names>",
+      `of: ${SYSTEMS.map((s) => s.name).join(",")}`,
+      SYSTEMS.map((s) => s.name).join(","),
+    )
+    .option("--scenario <name>", "workload", "mixed")
+    .option("--duration <s>", "of the arrivals of one run", "45")
+    .option("--seeds <n>", "arrival windows", "8")
+    .option("--first-seed <n>", "", "1")
+    .option("--scale <n>", "divide lengths by", "8")
+    .option("--burstiness <n>", "of gamma arrivals", "0.5")
+    .option("--arrivals <process>", "gamma, poisson, trace or superposed", "gamma")
+    .option("--classes <file|list>", "SLO classes")
+    .option("--tpot-scale <n>", "multiply all TPOTs (a slow model)", "1")
+    .option("--zero-load-ms <ms>", "instead of measuring it")
+    .option("--zero-load-prefill-ms-per-token <ms>", "instead of measuring it")
+    .option("--trace <app=file>", "lengths of an app; repeatable", collect, [])
+    .option("--threads <n>", "engine threads", "1")
+    .option("--slots <n>", "sequences in the engine", "32")
+    .option("--context-tokens <n>", "of one request", "1024")
+    .option("--llama-server <path>", "or env LLAMA_SERVER")
+    .option("--config <file>", "--config of our server")
+    .option("--guess <system=rate>", "where to begin the search; repeatable", collect, [])
+    .option("--out <folder>", "results folder", `bench/results/real/${new Date().toISOString().slice(0, 10)}`)
+    .option("--port <n>", "first port", "18200")
+    .option("--time-budget-min <n>", "start no run after this", "60")
+    .parse()
+  await new Bench(program.opts<Options>()).run()
+}
+
+class Bench {
+  private readonly options: Options
+  private readonly systems: System[]
+  private readonly endMs: number
+  private readonly servers = new Map<string, Server>()
+  private readonly rows: RunRow[]
+  private readonly guesses: Map<string, number>
+
+  constructor(options: Options) {
+    this.options = options
+    this.systems = options.systems.split(",").map((name) => {
+      const system = SYSTEMS.find((entry) => entry.name === name)
+      if (system === undefined) throw new Error(`unknown system ${name}`)
+      return system
+    })
+    this.endMs = performance.now() + Number(options.timeBudgetMin) * 60_000
+    mkdirSync(join(options.out, "requests"), { recursive: true })
+    this.rows = readRows(options.out)
+    this.guesses = new Map(this.systems.map((system) => [system.name, rungOf(system.guessPerSec)]))
+    for (const guess of options.guess) {
+      const [name, rate] = guess.split("=")
+      this.guesses.set(name!, rungOf(Number(rate)))
+    }
+  }
+
+  async run(): Promise<void> {
+    try {
+      const { meta, setup } = await this.prepare()
+      await this.startServers(meta, setup)
+      const { firstSeed, seeds } = this.options
+      for (let seed = Number(firstSeed); seed < Number(firstSeed) + Number(seeds); seed++) {
+        for (let rung = this.nextRung(seed); rung !== null; rung = this.nextRung(seed)) {
+          const group = this.systems.filter((system) => this.missing(system, seed).includes(rung!))
+          const turn = (seed + rung + 1000) % group.length
+          for (const system of [...group.slice(turn), ...group.slice(0, turn)]) {
+            if (performance.now() > this.endMs) {
+              console.log("time budget used up; run the same command again to go on")
+              return
+            }
+            await this.measure(system, seed, rung, meta)
+          }
+        }
+      }
+    } finally {
+      await Promise.all([...this.servers.values()].map((server) => server.stop()))
+    }
+  }
+
+  private async prepare(): Promise<{ meta: Meta; setup: Setup }> {
+    const { options } = this
+    const model = await resolveModel(options.model)
+    const llamaServer = options.llamaServer ?? process.env.LLAMA_SERVER ?? "llama-server"
+    const setup: Setup = {
+      model: model.path,
+      threads: Number(options.threads),
+      slots: Number(options.slots),
+      contextTokens: Number(options.contextTokens),
+      llamaServer,
+      config: options.config,
+    }
+    const path = join(options.out, "meta.json")
+    if (existsSync(path)) {
+      const meta = JSON.parse(readFileSync(path, "utf8")) as Meta
+      const asked = {
+        scenario: options.scenario,
+        scale: Number(options.scale),
+        burstiness: Number(options.burstiness),
+      }
+      const kept = { scenario: meta.scenario, scale: meta.scale, burstiness: meta.burstiness }
+      if (meta.model !== model.name || JSON.stringify(asked) !== JSON.stringify(kept)) {
+        throw new Error(
+          `${options.out} holds runs of another setup (${meta.model}, ${JSON.stringify(kept)}); choose another --out`,
+        )
+      }
+      return { meta, setup }
+    }
+    const { model: _model, llamaServer: _llama, config: _config, ...sizes } = setup
+    const tpotScale = Number(options.tpotScale)
+    const classes = Object.fromEntries(
+      Object.entries(readClasses(options.classes)).map(([name, slo]) => {
+        const scaled = { ...slo }
+        if (slo.tpotMs !== undefined) scaled.tpotMs = slo.tpotMs * tpotScale
+        if (slo.thinkingTpotMs !== undefined) scaled.thinkingTpotMs = slo.thinkingTpotMs * tpotScale
+        return [name, scaled]
+      }),
+    )
+    const meta: Meta = {
+      model: model.name,
+      cpu: `${cpus().length} × ${cpus()[0]?.model}`,
+      setup: sizes,
+      scenario: options.scenario,
+      durationSec: Number(options.duration),
+      scale: Number(options.scale),
+      burstiness: Number(options.burstiness),
+      classes,
+      zeroLoad: { ms: 0, msPerToken: 0 },
+      sources: this.plan(1, 0).header.sources,
+      commandLine: process.argv.slice(2).map(withoutFolders),
+      commands: Object.fromEntries(
+        this.systems.map((system) => [system.name, system.command(setup, 0).map(withoutFolders)]),
+      ),
+    }
+    return { meta, setup }
+  }
+
+  private async startServers(meta: Meta, setup: Setup): Promise<void> {
+    let port = Number(this.options.port)
+    const start = async (system: System, name: string) => {
+      const server = new Server(system, setup, port++, join(this.options.out, `${name}.log`))
+      this.servers.set(name, server)
+      await server.ready(300_000)
+      return server
+    }
+    const stock = SYSTEMS.find((system) => system.kind === "llama-server")!
+    const reference = await start(stock, "reference")
+    const path = join(this.options.out, "meta.json")
+    if (!existsSync(path)) {
+      const { zeroLoadMs, zeroLoadPrefillMsPerToken } = this.options
+      meta.zeroLoad =
+        zeroLoadMs === undefined
+          ? await measureZeroLoad(reference, Math.floor(setup.contextTokens * 0.75))
+          : { ms: Number(zeroLoadMs), msPerToken: Number(zeroLoadPrefillMsPerToken ?? 0) }
+      writeFileSync(path, `${JSON.stringify(meta, null, 2)}\n`)
+    }
+    console.log(
+      `zero-load prefill: ${meta.zeroLoad.ms.toFixed(1)} ms + ${meta.zeroLoad.msPerToken.toFixed(3)} ms/token`,
+    )
+    reference.pause()
+    // One after the other, warmed and then stopped: a profile must not be taken beside another server's work.
+    for (const system of this.systems) {
+      const server = await start(system, system.name)
+      await this.replay(server, this.plan(999, rungOf(system.guessPerSec) - 4, 10), meta, "warm-up")
+      server.pause()
+      console.log(`${system.name}: ready and warm`)
+    }
+  }
+
+  private missing(system: System, seed: number): number[] {
+    const own = this.rows.filter((row) => row.system === system.name)
+    const measured = own.map((row) => ({ rung: row.rung, ...row.score.requests }))
+    const done = own.filter((row) => row.seed === seed).map((row) => row.rung)
+    return wantedRungs(measured, this.guesses.get(system.name)!).filter((rung) => !done.includes(rung))
+  }
+
+  /** The rung that most systems still want for this seed. */
+  private nextRung(seed: number): number | null {
+    const votes = new Map<number, number>()
+    for (const system of this.systems) {
+      for (const rung of this.missing(system, seed)) votes.set(rung, (votes.get(rung) ?? 0) + 1)
+    }
+    let best: number | null = null
+    for (const [rung, count] of votes) if (best === null || count > votes.get(best)!) best = rung
+    return best
+  }
+
+  private plan(seed: number, rung: number, durationSec = Number(this.options.duration)): Plan {
+    const { options } = this
+    const traces: Partial<Record<AppName, Trace>> = {}
+    for (const spec of options.trace) {
+      const [app, path] = spec.split("=") as [AppName, string]
+      traces[app] = readTrace(path)
+    }
+    return makePlan({
+      scenario: options.scenario,
+      ratePerSec: Math.max(rateOf(rung), 1 / durationSec),
+      durationMs: durationSec * 1000,
+      seed,
+      scale: Number(options.scale),
+      arrivals: options.arrivals as "gamma",
+      burstiness: Number(options.burstiness),
+      maxSequenceTokens: Number(options.contextTokens) - 1,
+      traces,
+    })
+  }
+
+  private replay(server: Server, plan: Plan, meta: Meta, nonce: string): Promise<ReplayResult> {
+    return replay(plan, {
+      target: server.target,
+      classes: meta.classes,
+      zeroLoad: meta.zeroLoad,
+      tokenRange: { from: 32, to: 256 },
+      nonce: `${nonce}-${Date.now()}`,
+      sendClass: true,
+      timeoutMs: 600_000,
+      stopWhenDecided: true,
+    })
+  }
+
+  private async measure(system: System, seed: number, rung: number, meta: Meta): Promise<void> {
+    const server = this.servers.get(system.name)!
+    if (!server.alive) throw new Error(`${system.name} has died; see its log in ${this.options.out}`)
+    const plan = this.plan(seed, rung)
+    const before = await this.reference()
+    server.resume()
+    const startedAt = new Date().toISOString()
+    const result = await this.replay(server, plan, meta, `${system.name}-${seed}-${rung}`)
+    // What was given up ends at the server's next boundary; let it finish before it is stopped.
+    await new Promise((resolve) => setTimeout(resolve, 1000))
+    server.pause()
+    const after = await this.reference()
+    const scored = score(plan.header, result)
+    const row: RunRow = {
+      system: system.name,
+      seed,
+      rung,
+      ratePerSec: rateOf(rung),
+      startedAt,
+      before,
+      after,
+      score: scored,
+    }
+    writeFileSync(
+      join(this.options.out, "requests", `${system.name}-${seed}-${rung}.csv.gz`),
+      compact(result),
+    )
+    appendFileSync(join(this.options.out, "runs.jsonl"), `${JSON.stringify(row, rounded)}\n`)
+    this.rows.push(row)
+    const { attained, total } = scored.requests
+    const drift = (after.batchMs / before.batchMs - 1) * 100
+    console.log(
+      `${startedAt.slice(11, 19)} seed ${seed} rate ${row.ratePerSec} ${system.name}: ${((100 * attained) / total).toFixed(1)}% of ` +
+        `${total}; reference ${before.batchMs.toFixed(0)} ms (${drift.toFixed(0)}%) ${scored.problems.join("; ")}`,
+    )
+  }
+
+  private async reference(): Promise<Reference> {
+    const server = this.servers.get("reference")!
+    server.resume()
+    const reference = await measureReference(server)
+    server.pause()
+    return reference
+  }
+}
+
+/** One line a round: enough to recompute attainment by class, stage and size. */
+function compact(result: ReplayResult): Buffer {
+  const lines = [
+    "request,class,round,promptTokens,outputTokens,thinkingTokens,scheduledMs,ttftMs,lastMs,worstLateMs,end,attained",
+  ]
+  for (const r of result.records) {
+    const worst = Math.max(...r.stages.map((stage) => stage.worstLateMs ?? Number.NEGATIVE_INFINITY))
+    const ms = (value: number | undefined) =>
+      value === undefined || !Number.isFinite(value) ? "" : value.toFixed(0)
+    lines.push(
+      [
+        ...[r.request, r.class, r.round, r.promptTokens, r.outputTokens, r.thinkingTokens, ms(r.scheduledMs)],
+        ...[ms(r.tokenTimesMs[0]), ms(r.tokenTimesMs.at(-1)), ms(worst), r.end, r.attained ? 1 : 0],
+      ].join(),
+    )
+  }
+  return gzipSync(`${lines.join("\n")}\n`, { level: 9 })
+}
+
+/** Results are published: file names without this machine's folders. */
+function withoutFolders(argument: string): string {
+  return argument.replace(/(^|=)\/(?:[^/]+\/)*([^/]+)$/, "$1$2")
+}
+
+function rounded(_key: string, value: unknown): unknown {
+  return typeof value === "number" ? Number(value.toPrecision(6)) : value
+}
+
+export function readRows(folder: string): RunRow[] {
+  const path = join(folder, "runs.jsonl")
+  if (!existsSync(path)) return []
+  return readFileSync(path, "utf8")
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line) as RunRow)
+}
+
+if (import.meta.main) await main()

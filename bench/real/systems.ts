@@ -1,0 +1,92 @@
+/** The systems compared: our server with each policy, llama-server stock and tuned. Same model, threads, slots
+ * and context for all; rivals are given every advantage their flags offer. */
+import type { TargetKind } from "../../src/load/client.ts"
+
+export interface Setup {
+  /** Path of the GGUF file. */
+  model: string
+  threads: number
+  /** Most requests in the engine at once. */
+  slots: number
+  /** Tokens of one request (prompt + output). */
+  contextTokens: number
+  llamaServer: string
+  /** SLO classes of our server, as a YAML file. */
+  config: string | undefined
+}
+
+export interface System {
+  name: string
+  kind: TargetKind
+  /** Request rate at which the search for its knee begins. */
+  guessPerSec: number
+  command(setup: Setup, port: number): string[]
+}
+
+export const POLICIES = [
+  "slos-serve",
+  "edf-drop",
+  "edf",
+  "sarathi",
+  "vllm",
+  "vllm-prefill-first",
+  "slos-serve-paper",
+] as const
+
+function ours(policy: string, guessPerSec: number): System {
+  return {
+    name: policy,
+    kind: "slos-serve",
+    guessPerSec,
+    command: (setup, port) => [
+      process.execPath,
+      "src/cli/main.ts",
+      "serve",
+      ...["--model", setup.model, "--port", String(port), "--policy", policy],
+      ...["--threads", String(setup.threads), "--max-sequences", String(setup.slots)],
+      ...["--context", String(setup.contextTokens), "--log-level", "warn"],
+      ...(setup.config === undefined ? [] : ["--config", setup.config]),
+    ],
+  }
+}
+
+function llama(
+  name: string,
+  extra: (setup: Setup) => string[],
+  slots = (setup: Setup) => setup.slots,
+): System {
+  return {
+    name,
+    kind: "llama-server",
+    guessPerSec: 1.5,
+    command: (setup, port) => [
+      setup.llamaServer,
+      ...["-m", setup.model, "--host", "127.0.0.1", "--port", String(port)],
+      ...["-t", String(setup.threads), "-tb", String(setup.threads), "--threads-http", "2"],
+      ...["--parallel", String(slots(setup)), "-c", String(setup.contextTokens * slots(setup))],
+      // Saving idle slots to RAM and the slots page cost time that we do not want to beat.
+      ...["--no-ui", "--no-slots", "--cache-ram", "0"],
+      ...extra(setup),
+    ],
+  }
+}
+
+export const SYSTEMS: readonly System[] = [
+  ours("slos-serve", 5),
+  ours("edf-drop", 5),
+  ours("edf", 3.4),
+  ours("sarathi", 2),
+  ours("vllm", 2),
+  ours("vllm-prefill-first", 2),
+  ours("slos-serve-paper", 4),
+  // Its own batch sizes (2048/512) and its own four slots, which share one KV pool.
+  llama(
+    "llama-server",
+    () => ["--kv-unified"],
+    () => 4,
+  ),
+  llama("llama-server-slots", () => []),
+  llama("llama-server-b128", () => ["-b", "128", "-ub", "128"]),
+  llama("llama-server-b64", () => ["-b", "64", "-ub", "64"]),
+  llama("llama-server-b256", () => ["-b", "256", "-ub", "256"]),
+]
