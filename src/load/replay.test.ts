@@ -253,7 +253,7 @@ describe("replay", () => {
   test("several tokens a chunk: cumulative counts are believed, hidden ones are reported", async () => {
     const { url } = await serve(async (body, response) => {
       start(response)
-      response.write(token({ usage: { completion_tokens: 3 } }))
+      response.write(token({ usage: { completion_tokens: 2 } }))
       await sleep(10)
       if (body.prompt.length === 5) response.write(token({ timings: { predicted_n: 4 } }))
       response.write(
