@@ -48,7 +48,15 @@ export function shapeOf(
   items: readonly Pick<BatchItem, "position" | "tokens" | "sample" | "draft">[],
   layout: Pick<CostModel, "fastPassTokens" | "unifiedKv">,
 ): StepShape {
-  const shape = { tokens: 0, sequences: items.length, passes: 0, fastPairs: 0, slowPairs: 0, outputs: 0, specSteps: 0 }
+  const shape = {
+    tokens: 0,
+    sequences: items.length,
+    passes: 0,
+    fastPairs: 0,
+    slowPairs: 0,
+    outputs: 0,
+    specSteps: 0,
+  }
   const lengths = [...new Set(items.map((item) => item.tokens + item.draft))].sort((a, b) => a - b)
   shape.passes = layout.unifiedKv ? Math.min(1, items.length) : lengths.length
   for (const item of items) {

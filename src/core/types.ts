@@ -27,6 +27,8 @@ export interface RequestSpec {
   app: number
   /** Tool session that this round belongs to, or -1. */
   session: number
+  /** When it reached the server, if that was before the event was posted (tokenizing takes time). */
+  arrivalUs?: number
   promptTokens: number
   /** Most tokens this request may produce (≥ 1); promptTokens + maxOutputTokens ≤ limits.contextTokens. */
   maxOutputTokens: number
@@ -79,7 +81,8 @@ export interface Batch {
   /** 1, 2, 3 … per replica. */
   number: number
   items: readonly BatchItem[]
-  /** Drop the KV of these live requests before computing (they are recomputed later). */
+  /** Drop the KV of these live requests before computing (they are recomputed later). A request that starts
+   * afresh in this very batch (position 0, or `copy`) is not listed: the engine clears it first. */
   evict: readonly RequestId[]
   /** Forget these ended requests wholly before computing (prefix copies in `items` are done first). */
   release: readonly RequestId[]

@@ -1,0 +1,286 @@
+/** The batch under construction. Adding a request takes its KV at once (evicting the cache, then whoever the
+ * policy gives up), and keeps the batch's predicted time at hand. */
+import { assert } from "../assert.ts"
+import type { Calibration } from "../calibration.ts"
+import { attentionPairs, type CostModel, type StepShape, stepUs } from "../cost.ts"
+import type { KvAccount } from "../kv.ts"
+import type { OutputLengths } from "../lengths.ts"
+import type { LiveRequest } from "../request.ts"
+import type { BatchItem, DemoteReason, EngineLimits } from "../types.ts"
+
+/** What the draft needs done to requests; the replica turns it into effects. */
+export interface DraftActions {
+  demoted(request: LiveRequest, reason: DemoteReason): void
+  promoted(request: LiveRequest): void
+  admitted(request: LiveRequest): void
+  preempted(request: LiveRequest): void
+}
+
+export class Draft {
+  readonly limits: EngineLimits
+  readonly cost: CostModel
+  readonly lengths: OutputLengths
+  readonly kv: KvAccount
+  #calibration: Calibration
+  #actions: DraftActions
+
+  readonly items: BatchItem[] = []
+  tokens = 0
+  #inBatch = new Set<LiveRequest>()
+  #decodes = 0
+  #decodePairs = 0
+  /** Chunks longer than one token: where they start and how long they are. */
+  #chunkAt: number[] = []
+  #chunkLength: number[] = []
+  #chunkOutputs = 0
+  #shape: StepShape = {
+    tokens: 0,
+    sequences: 0,
+    passes: 0,
+    fastPairs: 0,
+    slowPairs: 0,
+    outputs: 0,
+    specSteps: 0,
+  }
+  #lengthsScratch: number[] = []
+
+  constructor(
+    limits: EngineLimits,
+    cost: CostModel,
+    kv: KvAccount,
+    lengths: OutputLengths,
+    calibration: Calibration,
+    actions: DraftActions,
+  ) {
+    this.limits = limits
+    this.cost = cost
+    this.kv = kv
+    this.lengths = lengths
+    this.#calibration = calibration
+    this.#actions = actions
+  }
+
+  /** Start the next batch with the same scratch memory. */
+  reset(): void {
+    this.items.length = 0
+    this.tokens = 0
+    this.#inBatch.clear()
+    this.#decodes = this.#decodePairs = this.#chunkOutputs = 0
+    this.#chunkAt.length = this.#chunkLength.length = 0
+  }
+
+  has(request: LiveRequest): boolean {
+    return this.#inBatch.has(request)
+  }
+  get tokensLeft(): number {
+    return this.limits.maxBatchTokens - this.tokens
+  }
+
+  /** Predicted time of the batch as it stands, with `tokens` more of a request at `position`; calibrated, in µs,
+   * multiplied by 1 + `margin`. */
+  timeUs(margin: number, position = 0, tokens = 0, samples = false): number {
+    const withPrefill = this.#chunkAt.length > 0 || tokens > 1
+    const raw = stepUs(this.cost, this.#shapeWith(position, tokens, samples))
+    return raw * this.#calibration.ratio(withPrefill) * (1 + margin)
+  }
+
+  /** Time of some other step, by the same calibrated model. */
+  otherUs(shape: StepShape, withPrefill: boolean): number {
+    return stepUs(this.cost, shape) * this.#calibration.ratio(withPrefill)
+  }
+  calibration(withPrefill: boolean): number {
+    return this.#calibration.ratio(withPrefill)
+  }
+
+  /** Add the next decode of `request`. False when there is no room for it (tokens or KV), or when it has lost its
+   * own KV to an earlier one of this batch. */
+  decode(request: LiveRequest, spare?: readonly LiveRequest[]): boolean {
+    return request.decoding && this.#add(request, 1, spare)
+  }
+
+  /** Add up to `most` owed tokens of `request` (a chunk of a prompt, or of a recomputation). Returns how many. */
+  prefill(request: LiveRequest, most: number, spare?: readonly LiveRequest[]): number {
+    return this.#chunk(request, this.startOf(request), most, spare)
+  }
+
+  /** Add as many owed tokens of `request` as keep the batch within `limitUs` (with `margin`). */
+  prefillWithin(
+    request: LiveRequest,
+    limitUs: number,
+    margin: number,
+    spare?: readonly LiveRequest[],
+  ): number {
+    const start = this.startOf(request)
+    const owed = request.known - start
+    const fits = (n: number) => this.timeUs(margin, start, n, n === owed) <= limitUs
+    const most = Math.min(owed, this.tokensLeft)
+    if (most < 1) return 0
+    if (fits(most)) return this.#chunk(request, start, most, spare)
+    let low = 0
+    let high = most
+    while (high - low > 1) {
+      const middle = (low + high) >> 1
+      if (fits(middle)) low = middle
+      else high = middle
+    }
+    return this.#chunk(request, start, low, spare)
+  }
+
+  demote(request: LiveRequest, reason: DemoteReason): void {
+    if (request.tier === "bestEffort") return
+    request.tier = "bestEffort"
+    request.admitted = false
+    this.#actions.demoted(request, reason)
+  }
+  promote(request: LiveRequest): void {
+    request.tier = "slo"
+    this.#actions.promoted(request)
+  }
+  admit(request: LiveRequest): void {
+    if (request.admitted) return
+    request.admitted = true
+    this.#actions.admitted(request)
+  }
+
+  /** Where computing `request` would start: after what it holds, or after what it can share. */
+  startOf(request: LiveRequest): number {
+    if (request.computed > 0 || request.spec.prefix.length === 0 || this.kv.holds(request.id))
+      return request.computed
+    return this.kv.match(request.spec.prefix, request.spec.promptTokens)?.tokens ?? 0
+  }
+
+  #chunk(request: LiveRequest, start: number, most: number, spare?: readonly LiveRequest[]): number {
+    const owed = request.known - start
+    const want = this.#wholeChunk(owed, Math.min(most, owed, this.tokensLeft))
+    if (want < 1 || !this.#sequenceFor(request, spare)) return 0
+    const room = this.#kvRoom(request, start + want, spare) - start
+    const tokens = room < want ? this.#wholeChunk(owed, room) : want
+    return tokens > 0 && this.#add(request, tokens, spare) ? tokens : 0
+  }
+
+  #sequenceFor(request: LiveRequest, spare?: readonly LiveRequest[]): boolean {
+    if (this.kv.holds(request.id)) return true
+    while (!this.kv.canAttach()) if (!this.#giveUp(request, spare)) return false
+    return true
+  }
+
+  /** Up to `want` tokens that the sequence could hold in all, giving up `spare` requests as needed. */
+  #kvRoom(request: LiveRequest, want: number, spare?: readonly LiveRequest[]): number {
+    let room = this.kv.roomTokens(request.id)
+    while (room < want && this.#giveUp(request, spare)) room = this.kv.roomTokens(request.id)
+    return Math.min(want, room)
+  }
+
+  /** Shorten a chunk so that neither it nor what it leaves is a slow short piece (DESIGN §10.1); the end of a
+   * prompt may be short. */
+  #wholeChunk(owed: number, tokens: number): number {
+    if (tokens >= owed) return owed
+    // In a split pass the first token goes with the decodes, so one more makes the piece whole.
+    const least = this.limits.minChunkTokens + (this.limits.unifiedKv || this.#decodes === 0 ? 0 : 1)
+    if (tokens < Math.min(least, owed)) return 0
+    return owed - tokens < least && owed >= 2 * least ? owed - least : tokens
+  }
+
+  #add(request: LiveRequest, tokens: number, spare?: readonly LiveRequest[]): boolean {
+    assert(!this.#inBatch.has(request), `request ${request.id} is already in the batch`)
+    assert(tokens >= 1, `request ${request.id} is given nothing`)
+    if (this.tokensLeft < tokens || !this.#sequenceFor(request, spare)) return false
+    const copy = this.kv.holds(request.id) ? null : this.#attach(request)
+    assert(tokens <= request.owed, `request ${request.id} does not owe ${tokens} tokens`)
+    while (!this.kv.grow(request.id, request.computed + tokens)) {
+      if (this.#giveUp(request, spare)) continue
+      if (copy !== null || request.computed === 0) this.#detach(request)
+      return false
+    }
+    const position = request.computed
+    const sample = tokens === request.owed
+    this.items.push({ id: request.id, position, tokens, sample, draft: 0, ...(copy?.tokens && { copy }) })
+    this.#inBatch.add(request)
+    this.tokens += tokens
+    if (tokens === 1) {
+      this.#decodes++
+      this.#decodePairs += position + 1
+      if (!sample) this.#chunkOutputs--
+    } else {
+      this.#chunkAt.push(position)
+      this.#chunkLength.push(tokens)
+      if (sample) this.#chunkOutputs++
+    }
+    return true
+  }
+
+  /** Take a sequence, sharing the longest prefix that some other request holds. */
+  #attach(request: LiveRequest): { from: number; tokens: number } {
+    const match = this.kv.match(request.spec.prefix, request.spec.promptTokens)
+    const tokens = this.kv.attach(request.id, request.spec.prefix, request.spec.session, match)
+    request.computed = tokens
+    if (request.startedUs < 0) request.cachedTokens = tokens
+    return { from: match?.from ?? request.id, tokens }
+  }
+
+  /** A sequence taken for nothing would hold a slot that nobody uses. */
+  #detach(request: LiveRequest): void {
+    this.kv.drop(request.id)
+    request.computed = 0
+    request.cachedTokens = 0
+  }
+
+  /** Preempt the last of `spare` that holds KV and is not in this batch. */
+  #giveUp(request: LiveRequest, spare: readonly LiveRequest[] = []): boolean {
+    for (let i = spare.length - 1; i >= 0; i--) {
+      const victim = spare[i]!
+      if (victim === request || this.#inBatch.has(victim) || !this.kv.holds(victim.id)) continue
+      this.kv.drop(victim.id)
+      victim.computed = 0
+      victim.preemptions++
+      this.#actions.preempted(victim)
+      return true
+    }
+    return false
+  }
+
+  /** As cost.shapeOf, from running sums: O(chunks²) however many decodes there are. */
+  #shapeWith(position: number, tokens: number, samples: boolean): StepShape {
+    const shape = this.#shape
+    const at = this.#chunkAt
+    const length = this.#chunkLength
+    const chunks = at.length
+    const decodes = this.#decodes + (tokens === 1 ? 1 : 0)
+    if (tokens > 1) {
+      at.push(position)
+      length.push(tokens)
+    }
+    shape.tokens = this.tokens + tokens
+    shape.sequences = decodes + at.length
+    shape.slowPairs = this.#decodePairs + (tokens === 1 ? position + 1 : 0)
+    shape.fastPairs = 0
+    shape.outputs = this.#decodes + this.#chunkOutputs + (samples ? 1 : 0)
+    if (this.limits.unifiedKv) {
+      shape.passes = shape.sequences > 0 ? 1 : 0
+      for (let i = 0; i < at.length; i++) this.#addPairs(at[i]!, length[i]!)
+    } else {
+      const lengths = this.#lengthsScratch
+      lengths.length = 0
+      if (decodes > 0) lengths.push(1)
+      for (const n of length) if (!lengths.includes(n)) lengths.push(n)
+      lengths.sort((a, b) => a - b)
+      shape.passes = lengths.length
+      for (let i = 0; i < at.length; i++) {
+        let done = 0
+        for (const n of lengths) {
+          if (n > length[i]!) break
+          this.#addPairs(at[i]! + done, n - done)
+          done = n
+        }
+      }
+    }
+    at.length = length.length = chunks
+    return shape
+  }
+
+  #addPairs(position: number, tokens: number): void {
+    const pairs = attentionPairs(position, tokens)
+    if (tokens >= this.cost.fastPassTokens) this.#shape.fastPairs += pairs
+    else this.#shape.slowPairs += pairs
+  }
+}

@@ -1,0 +1,95 @@
+/** Which tokens run in the next batch (DESIGN §4 step 4): the batch lasts as long as the tightest decode can
+ * wait, decodes that cannot wait go first, prefill by deadline fills it, the other decodes and best-effort follow. */
+import type { PolicyOptions } from "../policy/policy.ts"
+import type { LiveRequest } from "../request.ts"
+import type { Draft } from "./draft.ts"
+import type { Work } from "./work.ts"
+
+/** Fill `draft` from `work`. */
+export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowUs: number): void {
+  const { margin } = options
+  const { decodes, prefills, bestEffort, byValue } = work
+  const allDecodesUs = decodeTimeUs(draft, decodes) * (1 + margin)
+  let limitUs = Math.max(allDecodesUs, Math.min(options.maxBatchUs, tightestLeadUs(decodes, nowUs)))
+  const waiting = prefills.length > 0 || bestEffort.length > 0
+
+  // A decode that would be late after this batch and the shortest next one cannot wait for it.
+  const mustGoBy = waiting ? nowUs + limitUs + allDecodesUs : Infinity
+  let next = 0
+  for (; next < decodes.length && decodes[next]!.dueUs <= mustGoBy; next++)
+    draft.decode(decodes[next]!, byValue)
+
+  for (const request of prefills) {
+    if (draft.tokensLeft < 1) break
+    const toDeadlineUs = request.dueUs - nowUs
+    if (toDeadlineUs > 0 && toDeadlineUs < limitUs && finishesWithin(draft, request, toDeadlineUs, margin))
+      limitUs = toDeadlineUs
+    draft.prefillWithin(request, limitUs, margin, bestEffort)
+  }
+
+  for (; next < decodes.length; next++) {
+    const request = decodes[next]!
+    if (draft.timeUs(margin, request.computed, 1, true) > limitUs && draft.items.length > 0) break
+    draft.decode(request, byValue)
+  }
+
+  fillBestEffort(draft, bestEffort, bestEffortLimitUs(draft, work, limitUs, options), margin)
+  if (draft.items.length === 0) forceProgress(draft, work)
+}
+
+/** Time until the first decode is due, µs; Infinity without decodes. Late ones are past saving. */
+function tightestLeadUs(decodes: readonly LiveRequest[], nowUs: number): number {
+  for (const request of decodes) if (request.dueUs > nowUs) return request.dueUs - nowUs
+  return Infinity
+}
+
+function decodeTimeUs(draft: Draft, decodes: readonly LiveRequest[]): number {
+  const shape = { tokens: 0, sequences: 0, passes: 0, fastPairs: 0, slowPairs: 0, outputs: 0, specSteps: 0 }
+  if (decodes.length === 0) return 0
+  shape.tokens = shape.sequences = shape.outputs = decodes.length
+  shape.passes = 1
+  for (const request of decodes) shape.slowPairs += request.computed + 1
+  return draft.otherUs(shape, false)
+}
+
+function finishesWithin(draft: Draft, request: LiveRequest, timeUs: number, margin: number): boolean {
+  const start = draft.startOf(request)
+  const owed = request.known - start
+  return owed <= draft.tokensLeft && draft.timeUs(margin, start, owed, true) <= timeUs
+}
+
+/** Best-effort work may stretch a batch while SLO work runs only so far: an arrival waits for the batch's end. */
+function bestEffortLimitUs(draft: Draft, work: Work, limitUs: number, options: PolicyOptions): number {
+  const alone = work.decodes.length === 0 && work.prefills.length === 0
+  if (alone) return options.maxBatchUs
+  return Math.min(limitUs, Math.max(options.bestEffortBatchUs, draft.timeUs(options.margin)))
+}
+
+function fillBestEffort(
+  draft: Draft,
+  requests: readonly LiveRequest[],
+  limitUs: number,
+  margin: number,
+): void {
+  for (let i = 0; i < requests.length && draft.tokensLeft > 0; i++) {
+    const request = requests[i]!
+    const later = requests.length > i + 1 ? requests.slice(i + 1) : undefined
+    if (!request.decoding) draft.prefillWithin(request, limitUs, margin, later)
+    else if (draft.timeUs(margin, request.computed, 1, true) <= limitUs) draft.decode(request, later)
+  }
+}
+
+/** Nothing fitted (a least chunk alone outlasts the limit): run the first work there is, as little as possible. */
+function forceProgress(draft: Draft, work: Work): void {
+  for (const list of [work.decodes, work.prefills, work.bestEffort]) {
+    for (const request of list) {
+      if (
+        request.decoding
+          ? draft.decode(request, work.byValue)
+          : draft.prefill(request, draft.limits.minChunkTokens + 1, work.byValue) > 0
+      ) {
+        return
+      }
+    }
+  }
+}

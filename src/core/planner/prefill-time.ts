@@ -1,0 +1,25 @@
+/** How long a prompt's prefill takes with the engine to itself: zero-load TTFT, and the test for "doomed". */
+import { attentionPairs, type CostModel, type StepShape, stepUs } from "../cost.ts"
+
+/** µs to compute `tokens` tokens from `position` in batches of at most `maxBatchTokens`, nothing else running. */
+export function prefillUs(cost: CostModel, position: number, tokens: number, maxBatchTokens: number): number {
+  let total = 0
+  for (let done = 0; done < tokens; ) {
+    const chunk = Math.min(maxBatchTokens, tokens - done)
+    const pairs = attentionPairs(position + done, chunk)
+    const fast = chunk >= cost.fastPassTokens
+    const last = done + chunk >= tokens
+    const shape: StepShape = {
+      tokens: chunk,
+      sequences: 1,
+      passes: 1,
+      fastPairs: fast ? pairs : 0,
+      slowPairs: fast ? 0 : pairs,
+      outputs: last ? 1 : 0,
+      specSteps: 0,
+    }
+    total += stepUs(cost, shape)
+    done += chunk
+  }
+  return total
+}

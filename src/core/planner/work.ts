@@ -1,0 +1,33 @@
+/** Sorts the live requests into the kinds of work a batch is made of. */
+import type { LiveRequest } from "../request.ts"
+
+/** Arrays are reused from one decision to the next. */
+export interface Work {
+  /** SLO requests one token short: by due time. */
+  decodes: LiveRequest[]
+  /** SLO requests that owe prompt (or recomputation): by due time. */
+  prefills: LiveRequest[]
+  /** Everything else, by arrival. */
+  bestEffort: LiveRequest[]
+  /** All SLO requests by arrival, then best-effort by arrival: who loses KV first stands last. */
+  byValue: LiveRequest[]
+}
+
+export const emptyWork = (): Work => ({ decodes: [], prefills: [], bestEffort: [], byValue: [] })
+
+export const byDue = (a: LiveRequest, b: LiveRequest): number => a.dueUs - b.dueUs || a.order - b.order
+
+/** Fill `work` from `requests` (in order of arrival). */
+export function sortWork(requests: readonly LiveRequest[], work: Work): Work {
+  work.decodes.length = work.prefills.length = work.bestEffort.length = work.byValue.length = 0
+  for (const request of requests) {
+    if (request.tier === "bestEffort") work.bestEffort.push(request)
+    else if (request.decoding) work.decodes.push(request)
+    else work.prefills.push(request)
+    if (request.tier === "slo") work.byValue.push(request)
+  }
+  for (const request of work.bestEffort) work.byValue.push(request)
+  work.decodes.sort(byDue)
+  work.prefills.sort(byDue)
+  return work
+}

@@ -1,0 +1,20 @@
+/** Earliest due token first, without admission; `edf-drop` moves doomed requests to best-effort. The strongest
+ * simple rivals: the same batches as ours, but nobody is turned down before it is too late (DESIGN §10). */
+import { fillBatch } from "../planner/fill.ts"
+import { emptyWork, sortWork } from "../planner/work.ts"
+import { demoteDoomed } from "./doomed.ts"
+import type { Policy, PolicyOptions } from "./policy.ts"
+
+function earliestDueFirst(name: string, drop: boolean, options: PolicyOptions): Policy {
+  const work = emptyWork()
+  return {
+    name,
+    decide(requests, draft, nowUs) {
+      if (drop) demoteDoomed(requests, draft, nowUs)
+      fillBatch(draft, sortWork(requests, work), options, nowUs)
+    },
+  }
+}
+
+export const edf = (options: PolicyOptions): Policy => earliestDueFirst("edf", false, options)
+export const edfDrop = (options: PolicyOptions): Policy => earliestDueFirst("edf-drop", true, options)

@@ -1,0 +1,37 @@
+/** What a scheduling policy is: given the live requests, fill the next batch. All state and rules that policies
+ * share (KV, cost, tiers) live behind Draft, so that a policy fits on a screen. */
+import type { Draft } from "../planner/draft.ts"
+import type { LiveRequest } from "../request.ts"
+
+export interface PolicyOptions {
+  /** Longest batch while anyone has an SLO, µs: bounds how long an arrival waits for its first decision. */
+  maxBatchUs: number
+  /** Added to every predicted batch time (0.2 = 20%). */
+  margin: number
+  /** Most tokens of a batch for the fixed-budget policies (vllm, vllm-prefill-first). */
+  tokenBudget: number
+  /** Longest batch that best-effort work may make while SLO work runs, µs. */
+  bestEffortBatchUs: number
+  /** `revocable`: a promise from the first token on. `firm`: from admission on. */
+  admission: "revocable" | "firm"
+  /** Share of the KV that the memory forecast may fill. */
+  kvShare: number
+}
+
+export const DEFAULT_OPTIONS: PolicyOptions = {
+  maxBatchUs: 150_000,
+  margin: 0.2,
+  tokenBudget: 512,
+  bestEffortBatchUs: 50_000,
+  admission: "revocable",
+  kvShare: 0.985,
+}
+
+export interface Policy {
+  readonly name: string
+  /** Fill `draft` with the next batch for `requests` (in order of arrival, none ended). Called when the engine
+   * is free and some request is live. Leaving the draft empty means waiting for the next event. */
+  decide(requests: readonly LiveRequest[], draft: Draft, nowUs: number): void
+}
+
+export type PolicyFactory = (options: PolicyOptions) => Policy

@@ -1,0 +1,52 @@
+/** The default policy (DESIGN §4): keep every SLO that can be kept, serve the rest with what is left over. */
+import { Admission } from "../planner/admission.ts"
+import type { Draft } from "../planner/draft.ts"
+import { fillBatch } from "../planner/fill.ts"
+import { byDue, emptyWork, sortWork } from "../planner/work.ts"
+import type { LiveRequest } from "../request.ts"
+import { demoteDoomed, isDoomed } from "./doomed.ts"
+import type { Policy, PolicyOptions } from "./policy.ts"
+
+export function slosServe(options: PolicyOptions): Policy {
+  const admission = new Admission(options)
+  const work = emptyWork()
+
+  return {
+    name: "slos-serve",
+    decide(requests, draft, nowUs) {
+      demoteDoomed(requests, draft, nowUs)
+      sortWork(requests, work)
+      const candidates = [
+        ...work.prefills,
+        ...work.bestEffort.filter((r) => canReturn(r, draft, nowUs)),
+      ].sort(byDue)
+      if (candidates.length > 0) {
+        settle(candidates, admission.select(work.decodes, candidates, draft, nowUs), draft, options)
+        sortWork(requests, work)
+      }
+      fillBatch(draft, work, options, nowUs)
+    },
+  }
+}
+
+/** Best-effort requests come back while nobody has seen a token of theirs and their deadline can still be made. */
+function canReturn(request: LiveRequest, draft: Draft, nowUs: number): boolean {
+  return request.spec.tier === "slo" && request.output === 0 && !isDoomed(request, draft, nowUs)
+}
+
+function settle(
+  candidates: readonly LiveRequest[],
+  kept: ReadonlySet<LiveRequest>,
+  draft: Draft,
+  options: PolicyOptions,
+): void {
+  for (const request of candidates) {
+    if (!kept.has(request)) {
+      draft.demote(request, request.admitted ? "revoked" : "wontFit")
+      continue
+    }
+    if (request.tier === "bestEffort") draft.promote(request)
+    if (options.admission === "firm") draft.admit(request)
+    else request.admitted = true
+  }
+}

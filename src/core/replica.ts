@@ -1,0 +1,328 @@
+/** The state machine of one replica (DESIGN §1). `handle(event, now)` changes state only; `poll(now)` returns the
+ * effects since the last poll and, when the engine is free, at most one decision. The very same file runs in
+ * production and in simulation; a driver drains its inbox, orders simultaneous events by `eventRank`, polls once. */
+import { assert } from "./assert.ts"
+import { Calibration } from "./calibration.ts"
+import { type CostModel, shapeOf, stepUs } from "./cost.ts"
+import { KvAccount } from "./kv.ts"
+import { OutputLengths } from "./lengths.ts"
+import { Draft } from "./planner/draft.ts"
+import { prefillUs } from "./planner/prefill-time.ts"
+import { POLICIES, type PolicyName } from "./policy/index.ts"
+import { DEFAULT_OPTIONS, type Policy, type PolicyFactory, type PolicyOptions } from "./policy/policy.ts"
+import { LiveRequest } from "./request.ts"
+import type {
+  Batch,
+  Effect,
+  EngineLimits,
+  Event,
+  FinishReason,
+  RequestId,
+  RequestSpec,
+  Snapshot,
+  StepFailure,
+  StepResult,
+} from "./types.ts"
+
+type StepDone = Extract<Event, { type: "stepDone" }>
+
+export interface ReplicaConfig {
+  limits: EngineLimits
+  cost: CostModel
+  /** A name of the table, or a policy of one's own. */
+  policy: PolicyName | PolicyFactory
+  /** Number of apps (SLO classes). */
+  apps: number
+  options?: Partial<PolicyOptions>
+  /** Most live requests; further ones are rejected (`queueFull`). Default 10,000. */
+  maxQueue?: number
+}
+
+/** An objective that nobody gave is one that is always met: an hour a token, so that arithmetic stays finite. */
+const NO_OBJECTIVE_US = 3_600_000_000
+/** A request that fails alone in a batch this often has failed itself. */
+const MOST_FAILURES = 2
+const BACKOFF_US = 10_000
+
+const RANK: Record<Event["type"], number> = { stepDone: 0, stepFailed: 0, cancelled: 1, arrived: 2, woke: 3 }
+
+/** Order of events of the same microsecond: results, cancellations, arrivals, timers. */
+export function eventRank(event: Event): number {
+  return RANK[event.type]
+}
+
+export class Replica {
+  readonly limits: EngineLimits
+  readonly cost: CostModel
+  readonly options: PolicyOptions
+  readonly policy: Policy
+  #maxQueue: number
+
+  #requests = new Map<RequestId, LiveRequest>()
+  /** In order of arrival; what policies see. */
+  #line: LiveRequest[] = []
+  #effects: Effect[] = []
+  #kv: KvAccount
+  #lengths: OutputLengths
+  #calibration = new Calibration()
+  #draft: Draft
+  #arrivals = 0
+  #batches = 0
+  #inFlight: Batch | null = null
+  #inFlightUs = 0
+  /** Requests that ended while their step was running. */
+  #endedInFlight: RequestId[] = []
+  /** After a failed step: run these one by one, to find out whose fault it was. */
+  #suspects: LiveRequest[] = []
+  #pausedUntilUs = 0
+  #failuresInRow = 0
+
+  constructor(config: ReplicaConfig) {
+    this.limits = config.limits
+    this.cost = config.cost
+    this.options = withDefaults(config)
+    this.policy = (typeof config.policy === "function" ? config.policy : POLICIES[config.policy])(
+      this.options,
+    )
+    this.#maxQueue = config.maxQueue ?? 10_000
+    this.#kv = new KvAccount(config.limits)
+    this.#lengths = new OutputLengths(config.apps)
+    this.#draft = new Draft(config.limits, config.cost, this.#kv, this.#lengths, this.#calibration, {
+      demoted: (request, reason) => this.#effects.push({ type: "demoted", id: request.id, reason }),
+      promoted: (request) => this.#effects.push({ type: "promoted", id: request.id }),
+      admitted: (request) => this.#effects.push({ type: "admitted", id: request.id }),
+      preempted: (request) => this.#effects.push({ type: "preempted", id: request.id }),
+    })
+  }
+
+  /** Zero-load prefill time of a prompt, µs: the unit of `ttftSlowdown`. */
+  zeroLoadPrefillUs(promptTokens: number): number {
+    return prefillUs(this.cost, 0, promptTokens, this.limits.maxBatchTokens)
+  }
+
+  handle(event: Event, nowUs: number): void {
+    if (event.type === "arrived") this.#arrive(event.request, nowUs)
+    else if (event.type === "stepDone") this.#stepDone(event, nowUs)
+    else if (event.type === "stepFailed") this.#stepFailed(this.#landed(event.batch), event.reason, nowUs)
+    else if (event.type === "cancelled") {
+      const request = this.#requests.get(event.id)
+      if (request !== undefined) this.#end(request, "cancelled", nowUs)
+    }
+  }
+
+  /** Effects since the last poll, in order; when the engine is free the last ones are the next decision's. */
+  poll(nowUs: number): Effect[] {
+    if (this.#inFlight === null && this.#line.length > 0) {
+      if (nowUs < this.#pausedUntilUs) this.#effects.push({ type: "wake", atUs: this.#pausedUntilUs })
+      else this.#decide(nowUs)
+    }
+    const effects = this.#effects
+    this.#effects = []
+    return effects
+  }
+
+  snapshot(nowUs: number): Snapshot {
+    const snapshot = {
+      nowUs,
+      waiting: 0,
+      running: 0,
+      bestEffort: 0,
+      kvUsedTokens: this.#kv.usedTokens,
+      kvCachedTokens: this.#kv.cachedTokens,
+      kvCapacityTokens: this.#kv.capacityTokens,
+      batchInFlight: this.#inFlight !== null,
+      prefillBacklogTokens: 0,
+      calibration: this.#calibration.snapshot(),
+    }
+    for (const request of this.#line) {
+      if (this.#kv.holds(request.id)) snapshot.running++
+      else snapshot.waiting++
+      if (request.tier === "bestEffort") snapshot.bestEffort++
+      else if (!request.decoding) snapshot.prefillBacklogTokens += request.owed
+    }
+    return snapshot
+  }
+
+  /** Invariants of the whole replica; throws on the first one broken. For tests and fuzzing. */
+  check(): void {
+    this.#kv.check()
+    assert(this.#requests.size === this.#line.length, "a request is not in line")
+    for (const request of this.#line) {
+      assert(this.#requests.get(request.id) === request, `request ${request.id} is lost`)
+      assert(request.computed >= 0 && request.computed < request.known, `request ${request.id} owes nothing`)
+      assert(
+        request.computed === 0 || this.#kv.holds(request.id),
+        `request ${request.id} has tokens but no KV`,
+      )
+      assert(
+        !(request.admitted && request.tier === "bestEffort"),
+        `request ${request.id} is admitted and best-effort`,
+      )
+    }
+  }
+
+  #arrive(spec: RequestSpec, nowUs: number): void {
+    assert(!this.#requests.has(spec.id), `request ${spec.id} arrived twice`)
+    assert(spec.promptTokens >= 1 && spec.maxOutputTokens >= 1, `request ${spec.id} has nothing to compute`)
+    const total = spec.promptTokens + spec.maxOutputTokens
+    const room = Math.min(this.limits.contextTokens, this.#kv.capacityTokens)
+    if (total > room || this.#line.length >= this.#maxQueue) {
+      this.#effects.push({
+        type: "rejected",
+        id: spec.id,
+        reason: total > room ? "promptTooLong" : "queueFull",
+      })
+      return
+    }
+    const { slo } = spec
+    const ttftUs =
+      slo.ttftSlowdown > 0 ? slo.ttftSlowdown * this.zeroLoadPrefillUs(spec.promptTokens) : slo.ttftUs
+    const finite = (us: number) => Math.min(us, NO_OBJECTIVE_US)
+    const bounded = {
+      ...spec,
+      slo: { ...slo, tpotUs: finite(slo.tpotUs), thinkingTpotUs: finite(slo.thinkingTpotUs) },
+    }
+    const request = new LiveRequest(bounded, spec.arrivalUs ?? nowUs, finite(ttftUs), this.#arrivals++)
+    this.#requests.set(spec.id, request)
+    this.#line.push(request)
+  }
+
+  #landed(batch: number): Batch {
+    const landed = this.#inFlight
+    assert(landed !== null && landed.number === batch, `batch ${batch} is not the one in flight`)
+    this.#inFlight = null
+    return landed
+  }
+
+  #stepDone({ batch: number, durationUs, results }: StepDone, nowUs: number): void {
+    const batch = this.#landed(number)
+    this.#failuresInRow = 0
+    this.#calibration.observe(hasPrefill(batch), this.#inFlightUs, durationUs)
+    const byId = new Map(results.map((result) => [result.id, result]))
+    for (const item of batch.items) {
+      const request = this.#requests.get(item.id)
+      if (request === undefined) continue
+      const result = byId.get(item.id)
+      assert(
+        !item.sample || (result !== undefined && result.tokens >= 1),
+        `request ${item.id} yielded no token`,
+      )
+      assert(
+        item.sample || result === undefined || result.tokens === 0,
+        `request ${item.id} yielded a token too early`,
+      )
+      const accepted = result !== undefined && result.tokens > 1 ? result.tokens - 1 : 0
+      assert(accepted <= item.draft, `request ${item.id} accepted more than was drafted`)
+      request.computed = item.position + item.tokens + accepted
+      this.#kv.computed(item.id, request.computed)
+      request.failures = 0
+      if (result !== undefined && result.tokens > 0) this.#emit(request, result, nowUs)
+    }
+    this.#releaseEnded()
+  }
+
+  #emit(request: LiveRequest, result: StepResult, nowUs: number): void {
+    const first = request.output === 0
+    const lateUs = request.emit(result.tokens, result.answeringFrom, nowUs, (outcome) =>
+      this.#effects.push({ type: "stageDone", id: request.id, outcome }),
+    )
+    this.#effects.push({ type: "token", id: request.id, count: result.tokens, lateUs })
+    if (first && request.tier === "slo" && this.options.admission === "revocable") {
+      this.#effects.push({ type: "admitted", id: request.id })
+    }
+    if (result.stopped) this.#end(request, "stop", nowUs)
+    else if (request.output >= request.spec.maxOutputTokens) this.#end(request, "length", nowUs)
+  }
+
+  #stepFailed(batch: Batch, reason: StepFailure, nowUs: number): void {
+    const items = batch.items.flatMap((item) => this.#requests.get(item.id) ?? [])
+    for (const item of batch.items) {
+      const request = this.#requests.get(item.id)
+      if (request === undefined) continue
+      if (item.position > 0 && item.copy === undefined) this.#kv.computed(item.id, item.position)
+      else this.#loseKv(request)
+    }
+    this.#kv.dropCache()
+    this.#releaseEnded()
+    const alone = items.length === 1 ? items[0]! : null
+    if (alone !== null && ++alone.failures >= MOST_FAILURES) this.#end(alone, "failed", nowUs)
+    else if (alone !== null && reason === "kvFull")
+      for (const other of this.#line) if (other !== alone) this.#loseKv(other)
+    this.#suspects = items.filter((request) => this.#requests.has(request.id))
+    // Full KV heals by running less at once; an engine error may need a moment, ever longer.
+    if (reason === "engineError") {
+      this.#pausedUntilUs = nowUs + BACKOFF_US * 2 ** Math.min(6, this.#failuresInRow++)
+    }
+  }
+
+  #loseKv(request: LiveRequest): void {
+    if (!this.#kv.holds(request.id)) return
+    this.#kv.drop(request.id)
+    request.computed = 0
+    request.preemptions++
+    this.#effects.push({ type: "preempted", id: request.id })
+  }
+
+  #releaseEnded(): void {
+    for (const id of this.#endedInFlight) this.#kv.end(id)
+    this.#endedInFlight.length = 0
+  }
+
+  #end(request: LiveRequest, reason: FinishReason, nowUs: number): void {
+    const { id } = request
+    this.#requests.delete(id)
+    this.#line.splice(this.#line.indexOf(request), 1)
+    const attainable = reason === "stop" || reason === "length"
+    if (attainable) this.#lengths.observe(request.spec.app, request.output)
+    const outcome = request.outcome(nowUs, attainable && request.spec.tier === "slo")
+    if (request.output > 0) this.#effects.push({ type: "stageDone", id, outcome: request.stage })
+    this.#effects.push({ type: "finished", id, reason, outcome })
+    // The engine may be computing it right now: its KV is free at the next boundary.
+    if (request.startedUs < 0) return
+    if (this.#inFlight !== null) this.#endedInFlight.push(id)
+    else this.#kv.end(id)
+  }
+
+  #decide(nowUs: number): void {
+    const draft = this.#draft
+    draft.reset()
+    this.#suspects = this.#suspects.filter((request) => this.#requests.has(request.id))
+    const suspect = this.#suspects.shift()
+    if (suspect !== undefined) {
+      if (suspect.decoding) draft.decode(suspect, this.#line)
+      else draft.prefill(suspect, this.limits.maxBatchTokens, this.#line)
+    } else {
+      this.policy.decide(this.#line, draft, nowUs)
+    }
+    if (draft.items.length === 0) return
+    const items = draft.items.slice()
+    for (const item of items) {
+      const request = this.#requests.get(item.id)!
+      if (request.startedUs < 0) request.startedUs = nowUs
+    }
+    this.#inFlightUs = stepUs(this.cost, shapeOf(items, this.cost))
+    const batch: Batch = {
+      number: ++this.#batches,
+      items,
+      evict: this.#kv.takeDropped(),
+      release: this.#kv.takeReleased(),
+      predictedUs: 0,
+    }
+    batch.predictedUs = this.#inFlightUs * this.#calibration.ratio(hasPrefill(batch))
+    this.#inFlight = batch
+    this.#effects.push({ type: "run", batch })
+  }
+}
+
+function hasPrefill(batch: Batch): boolean {
+  return batch.items.some((item) => item.tokens > 1)
+}
+
+function withDefaults(config: ReplicaConfig): PolicyOptions {
+  const options = { ...DEFAULT_OPTIONS, ...config.options }
+  // Twice the spread of the fit, within what was found to pay (DESIGN §3); a CPU needs the upper end.
+  if (config.options?.margin === undefined) {
+    options.margin = Math.min(0.3, Math.max(0.1, 2 * config.cost.residualSigma))
+  }
+  return options
+}

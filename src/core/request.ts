@@ -1,0 +1,156 @@
+/** One live request: what it still owes, when its next token is due, and how each of its stages went. */
+import { assert } from "./assert.ts"
+import type { Outcome, RequestSpec, StageName, StageOutcome, Tier } from "./types.ts"
+
+export class LiveRequest {
+  readonly spec: RequestSpec
+  readonly arrivalUs: number
+  /** Deadline of the first token, absolute. */
+  readonly deadlineUs: number
+  /** Order of arrival at this replica: breaks ties, so that equal inputs give equal schedules. */
+  readonly order: number
+
+  /** Where it is served now. */
+  tier: Tier
+  /** In the set whose SLOs the planner undertakes to keep. */
+  admitted = false
+  /** Tokens whose KV is in place. */
+  computed = 0
+  /** Tokens produced. */
+  output = 0
+  thinking: boolean
+  /** When its next token is due, absolute; Infinity without an objective. */
+  dueUs: number
+  /** A token was late: its SLO cannot be met any more. */
+  violated = false
+  preemptions = 0
+  cachedTokens = 0
+  /** Failed alone in a batch this many times. */
+  failures = 0
+  startedUs = -1
+  firstTokenUs = -1
+
+  #stages: StageOutcome[] = []
+  #stage: StageOutcome
+  #lateEvery10 = false
+  #lastLate = false
+
+  /** `arrivalUs` absolute; `ttftUs` after it. */
+  constructor(spec: RequestSpec, arrivalUs: number, ttftUs: number, order: number) {
+    this.spec = spec
+    this.arrivalUs = arrivalUs
+    this.order = order
+    this.deadlineUs = arrivalUs + ttftUs
+    this.dueUs = this.deadlineUs
+    this.tier = spec.tier
+    this.thinking = spec.thinking
+    this.#stage = { stage: "prefill", attained: true, worstLateUs: -Infinity, tokens: spec.promptTokens }
+  }
+
+  get id(): number {
+    return this.spec.id
+  }
+  /** Tokens that exist: prompt and output. */
+  get known(): number {
+    return this.spec.promptTokens + this.output
+  }
+  /** Known tokens whose KV is not in place: all that scheduling is about (no phases). */
+  get owed(): number {
+    return this.known - this.computed
+  }
+  /** One known token short of its next: a decode. A preempted request owes more and is a prefill again. */
+  get decoding(): boolean {
+    return this.output > 0 && this.computed === this.known - 1
+  }
+  /** Time per output token of the phase it is in, µs. */
+  get tpotUs(): number {
+    return this.thinking ? this.spec.slo.thinkingTpotUs : this.spec.slo.tpotUs
+  }
+
+  /** `count` tokens came out at `nowUs`; those from index `answeringFrom` on (−1: none) belong to the answer.
+   * Calls `stageDone` for every stage that this ended. Returns how late the last one was (negative = early). */
+  emit(
+    count: number,
+    answeringFrom: number,
+    nowUs: number,
+    stageDone: (stage: StageOutcome) => void,
+  ): number {
+    assert(
+      count > 0 && this.output + count <= this.spec.maxOutputTokens,
+      "more tokens than the request may produce",
+    )
+    let late = 0
+    for (let i = 0; i < count; i++) {
+      if (i === answeringFrom && this.thinking) this.#startAnswer(stageDone)
+      late = nowUs - this.dueUs
+      this.#judge(late)
+      if (++this.output === 1) {
+        this.firstTokenUs = nowUs
+        // An early first token does not start the TPOT clock: the time saved is slack (DESIGN §2).
+        this.dueUs = Math.max(this.deadlineUs, nowUs)
+        this.#endStage(stageDone)
+        this.#startStage(this.thinking ? "thinking" : "answer")
+      }
+      this.#stage.tokens++
+      this.dueUs += this.tpotUs
+    }
+    return late
+  }
+
+  outcome(nowUs: number, attainable: boolean): Outcome {
+    const stages = [
+      ...this.#stages,
+      ...(this.#stage.worstLateUs > -Infinity || this.output > 0 ? [this.#stage] : []),
+    ]
+    return {
+      app: this.spec.app,
+      arrivalUs: this.arrivalUs,
+      startedUs: this.startedUs,
+      firstTokenUs: this.firstTokenUs,
+      finishedUs: nowUs,
+      promptTokens: this.spec.promptTokens,
+      cachedTokens: this.cachedTokens,
+      outputTokens: this.output,
+      ttftUs: this.deadlineUs - this.arrivalUs,
+      tier: this.spec.tier,
+      servedTier: this.tier,
+      preemptions: this.preemptions,
+      attained: attainable && !this.violated,
+      attainedEvery10: attainable && !this.#lateEvery10 && !this.#lastLate,
+      stages,
+    }
+  }
+
+  /** The stage in progress, closed: for the effect when the request ends. */
+  get stage(): StageOutcome {
+    return this.#stage
+  }
+
+  #judge(late: number): void {
+    const stage = this.#stage
+    if (late > stage.worstLateUs) stage.worstLateUs = late
+    this.#lastLate = late > 0
+    if (late <= 0) return
+    stage.attained = false
+    this.violated = true
+    if ((this.output + 1) % 10 === 0 || this.output === 0) this.#lateEvery10 = true
+  }
+
+  #startAnswer(stageDone: (stage: StageOutcome) => void): void {
+    this.thinking = false
+    if (this.output === 0) return
+    // The due time was set while the phase was unknown; the first answer token is judged by the answer's TPOT.
+    this.dueUs += this.spec.slo.tpotUs - this.spec.slo.thinkingTpotUs
+    this.#endStage(stageDone)
+    this.#startStage("answer")
+  }
+
+  #startStage(stage: StageName): void {
+    this.#stage = { stage, attained: true, worstLateUs: -Infinity, tokens: 0 }
+  }
+
+  #endStage(stageDone: (stage: StageOutcome) => void): void {
+    this.#stages.push(this.#stage)
+    stageDone(this.#stage)
+  }
+}

@@ -1,0 +1,243 @@
+/** The real-time driver of one replica: drains its inbox, lets the core decide once, keeps at most one batch in
+ * the engine, and carries out every effect. It decides nothing itself. */
+import { eventRank, Replica, type ReplicaConfig } from "../core/replica.ts"
+import type {
+  Batch,
+  Effect,
+  Event,
+  FinishReason,
+  Outcome,
+  RejectReason,
+  RequestId,
+  Slo,
+  Snapshot,
+  StepResult,
+  Tier,
+} from "../core/types.ts"
+import type { Engine, Sampling, StepOutput, StepRow } from "../engine/engine.ts"
+import { type Clock, realClock } from "./clock.ts"
+
+/** One request as the driver takes it: counts for the core, tokens for the engine, callbacks for the session. */
+export interface Job {
+  app: number
+  /** Tool session, or -1. */
+  session: number
+  prompt: Int32Array
+  /** Chain hash of each full KV block of the prompt. */
+  prefix: readonly number[]
+  maxOutputTokens: number
+  sampling: Sampling
+  slo: Slo
+  tier: Tier
+  thinking: boolean
+  /** When it reached the server, on the driver's clock; now if left out. */
+  arrivalUs?: number
+  /** After each step that gave this request tokens; synchronous, quick. Says how the text side sees them. */
+  onTokens(row: StepRow): { stopped: boolean; answeringFrom: number }
+  /** Exactly once. `outcome` is null only when the request was rejected. */
+  onEnd(end: { reason: FinishReason | RejectReason; outcome: Outcome | null; message?: string }): void
+}
+
+/** What one decision and its step took; for metrics. */
+export interface StepReport {
+  batch: Batch
+  /** Time of the core's decision, µs. */
+  planUs: number
+  /** Time of the engine's step, µs. */
+  durationUs: number
+  /** Null, or why the step failed. */
+  failure: string | null
+}
+
+export interface DriverOptions {
+  engine: Engine
+  config: ReplicaConfig
+  clock?: Clock
+  /** Told of what should not happen: failed steps, callbacks that throw. */
+  log?: (message: string) => void
+}
+
+export class ReplicaDriver {
+  readonly engine: Engine
+  readonly replica: Replica
+  #clock: Clock
+  #log: (message: string) => void
+  #jobs = new Map<RequestId, Job>()
+  #opened = new Set<RequestId>()
+  #lastFailure: string | null = null
+  #inbox: Event[] = []
+  #drainSoon = false
+  #step: Promise<void> | null = null
+  #cancelWake: (() => void) | null = null
+  #nextId = 1
+  #observers: ((effect: Effect, nowUs: number) => void)[] = []
+  #stepObservers: ((report: StepReport) => void)[] = []
+  #accepting = true
+  #closed = false
+  #whenEmpty: (() => void)[] = []
+
+  constructor(options: DriverOptions) {
+    this.engine = options.engine
+    this.replica = new Replica(options.config)
+    this.#clock = options.clock ?? realClock
+    this.#log = options.log ?? (() => {})
+  }
+
+  get nowUs(): number {
+    return this.#clock.nowUs()
+  }
+  get accepting(): boolean {
+    return this.#accepting
+  }
+  snapshot(): Snapshot {
+    return this.replica.snapshot(this.nowUs)
+  }
+  /** See every effect as it is carried out. The one place for metrics, traces and pages. */
+  observe(fn: (effect: Effect, nowUs: number) => void): void {
+    this.#observers.push(fn)
+  }
+  observeSteps(fn: (report: StepReport) => void): void {
+    this.#stepObservers.push(fn)
+  }
+
+  submit(job: Job): RequestId {
+    const id = this.#nextId++
+    if (!this.#accepting) {
+      this.#clock.soon(() => job.onEnd({ reason: "shuttingDown", outcome: null }))
+      return id
+    }
+    this.#jobs.set(id, job)
+    const { app, session, prefix, maxOutputTokens, slo, tier, thinking, arrivalUs } = job
+    this.#post({
+      type: "arrived",
+      request: {
+        ...{ id, app, session, prefix, maxOutputTokens, slo, tier, thinking },
+        ...(arrivalUs !== undefined && { arrivalUs }),
+        promptTokens: job.prompt.length,
+      },
+    })
+    return id
+  }
+
+  cancel(id: RequestId): void {
+    if (this.#jobs.has(id)) this.#post({ type: "cancelled", id })
+  }
+
+  /** Accept no more; resolves when everything accepted has ended. */
+  drain(): Promise<void> {
+    this.#accepting = false
+    return this.#jobs.size === 0 ? Promise.resolve() : new Promise((resolve) => this.#whenEmpty.push(resolve))
+  }
+
+  /** Cancel what is left, wait for the running step, close the engine. */
+  async close(): Promise<void> {
+    const drained = this.drain()
+    for (const id of this.#jobs.keys()) this.cancel(id)
+    await drained
+    this.#closed = true
+    this.#cancelWake?.()
+    await this.#step
+    await this.engine.close()
+  }
+
+  #post(event: Event): void {
+    this.#inbox.push(event)
+    if (this.#drainSoon) return
+    this.#drainSoon = true
+    this.#clock.soon(() => this.#drain())
+  }
+
+  /** Everything posted so far, in the order of ranks; then one decision; then its effects. */
+  #drain(): void {
+    this.#drainSoon = false
+    if (this.#closed) return
+    const nowUs = this.#clock.nowUs()
+    const events = this.#inbox.sort((a, b) => eventRank(a) - eventRank(b))
+    this.#inbox = []
+    const started = performance.now()
+    for (const event of events) this.replica.handle(event, nowUs)
+    const effects = this.replica.poll(nowUs)
+    const planUs = (performance.now() - started) * 1000
+    // The engine first: what follows (text to clients) then runs beside it.
+    for (const effect of effects) if (effect.type === "run") this.#run(effect.batch, planUs)
+    for (const effect of effects) this.#carryOut(effect, nowUs)
+    if (this.#jobs.size === 0) for (const resolve of this.#whenEmpty.splice(0)) resolve()
+  }
+
+  #carryOut(effect: Effect, nowUs: number): void {
+    for (const observer of this.#observers) observer(effect, nowUs)
+    if (effect.type === "finished") {
+      const failed = effect.reason === "failed" && this.#lastFailure !== null
+      this.#endJob(effect.id, {
+        reason: effect.reason,
+        outcome: effect.outcome,
+        ...(failed && { message: this.#lastFailure! }),
+      })
+    } else if (effect.type === "rejected") {
+      this.#endJob(effect.id, { reason: effect.reason, outcome: null })
+    } else if (effect.type === "wake") {
+      this.#cancelWake?.()
+      this.#cancelWake = this.#clock.wakeAt(effect.atUs, () => this.#post({ type: "woke" }))
+    }
+  }
+
+  #endJob(id: RequestId, end: Parameters<Job["onEnd"]>[0]): void {
+    const job = this.#jobs.get(id)
+    this.#jobs.delete(id)
+    try {
+      job?.onEnd(end)
+    } catch (error) {
+      this.#log(`request ${id}: its session failed at the end: ${error}`)
+    }
+  }
+
+  #run(batch: Batch, planUs: number): void {
+    for (const id of batch.release) this.#opened.delete(id)
+    for (const item of batch.items) {
+      if (this.#opened.has(item.id)) continue
+      const job = this.#jobs.get(item.id)!
+      this.#opened.add(item.id)
+      this.engine.open(item.id, job.prompt, job.sampling)
+    }
+    this.#step = this.engine.execute(batch).then(
+      (output) => this.#landed(batch, planUs, output),
+      (error: Error) => {
+        this.#landed(batch, planUs, {
+          ok: false,
+          reason: "engineError",
+          message: error.message,
+          durationUs: 0,
+        })
+      },
+    )
+  }
+
+  #landed(batch: Batch, planUs: number, output: StepOutput): void {
+    const failure = output.ok ? null : `${output.reason}: ${output.message}`
+    for (const observer of this.#stepObservers)
+      observer({ batch, planUs, durationUs: output.durationUs, failure })
+    if (!output.ok) {
+      this.#lastFailure = output.message
+      this.#log(`step ${batch.number} failed (${failure})`)
+      this.#post({ type: "stepFailed", batch: batch.number, reason: output.reason })
+      return
+    }
+    const results = output.rows.map((row) => this.#toText(row))
+    this.#post({ type: "stepDone", batch: batch.number, durationUs: output.durationUs, results })
+  }
+
+  /** Show a row to its session. A session that throws loses its request, not the replica. */
+  #toText(row: StepRow): StepResult {
+    const result = { id: row.id, tokens: row.tokens.length, stopped: row.end, answeringFrom: -1 }
+    const job = this.#jobs.get(row.id)
+    if (job === undefined) return result
+    try {
+      const seen = job.onTokens(row)
+      return { ...result, stopped: seen.stopped, answeringFrom: seen.answeringFrom }
+    } catch (error) {
+      this.#log(`request ${row.id}: its session failed: ${error}`)
+      this.cancel(row.id)
+      return result
+    }
+  }
+}
