@@ -70,6 +70,23 @@ describe("chat completions", () => {
     expect(chunks.slice(0, -1).every((c) => c.usage === null)).toBe(true)
   })
 
+  it("counts tokens in every chunk with continuous_usage_stats", async () => {
+    const stream = await client.chat.completions.create({
+      model: "fake",
+      messages: user("COUNT"),
+      stream: true,
+      stream_options: { include_usage: true, continuous_usage_stats: true } as { include_usage: boolean },
+    })
+    const chunks = await collect(stream)
+    const counts = chunks
+      .filter((c) => c.choices[0]?.delta.content)
+      .map((c) => c.usage?.completion_tokens ?? 0)
+    expect(counts[0]).toBeGreaterThan(0)
+    expect(counts).toEqual([...counts].sort((a, b) => a - b))
+    expect(counts.at(-1)).toBeLessThanOrEqual(chunks.at(-1)!.usage!.completion_tokens)
+    expect(new Set(counts).size).toBe(counts.length)
+  })
+
   it("never cuts a character in two", async () => {
     const stream = await client.chat.completions.create({
       model: "fake",

@@ -14,6 +14,8 @@ export interface FormatOptions {
   tokenizer: Tokenizer
   /** Streams end with a usage chunk. */
   includeUsage: boolean
+  /** Every chunk says how many tokens there are so far (vLLM's continuous_usage_stats). */
+  continuousUsage?: boolean
 }
 
 export interface Format {
@@ -47,6 +49,14 @@ abstract class BaseFormat {
     return this.options.includeUsage ? { usage: null } : {}
   }
 
+  protected usageSoFar({ promptTokens, completionTokens }: SessionDelta): object {
+    if (this.options.continuousUsage !== true) return this.noUsage
+    const total = promptTokens + completionTokens
+    return {
+      usage: { prompt_tokens: promptTokens, completion_tokens: completionTokens, total_tokens: total },
+    }
+  }
+
   protected closingChunks(empty: Record<string, unknown>, choice: object, end: Finished): object[] {
     const last = { ...empty, choices: [choice], ...this.noUsage, ...this.ending(end) }
     if (!this.options.includeUsage) return [last]
@@ -73,7 +83,7 @@ export class ChatFormat extends BaseFormat implements Format {
       ...(delta.content === "" ? {} : { content: delta.content }),
       ...(calls.length === 0 ? {} : { tool_calls: calls }),
     }
-    return this.#chunk(content, this.#logprobs(delta.logprobs))
+    return { ...this.#chunk(content, this.#logprobs(delta.logprobs)), ...this.usageSoFar(delta) }
   }
 
   closing(end: Finished): object[] {
@@ -134,7 +144,7 @@ export class CompletionFormat extends BaseFormat implements Format {
       logprobs: this.#logprobs(delta.logprobs),
       finish_reason: null,
     }
-    return { ...this.envelope("cmpl", "text_completion"), choices: [choice], ...this.noUsage }
+    return { ...this.envelope("cmpl", "text_completion"), choices: [choice], ...this.usageSoFar(delta) }
   }
 
   closing(end: Finished): object[] {

@@ -46,7 +46,14 @@ export async function respond(exchange: Exchange): Promise<unknown> {
 }
 
 class CollectingSink implements SessionSink {
-  readonly all: SessionDelta = { content: "", reasoning: "", toolCalls: [], logprobs: [] }
+  readonly all: SessionDelta = {
+    content: "",
+    reasoning: "",
+    toolCalls: [],
+    logprobs: [],
+    promptTokens: 0,
+    completionTokens: 0,
+  }
   readonly ended: Promise<SessionEnd>
   #resolve!: (end: SessionEnd) => void
 

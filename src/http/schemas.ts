@@ -24,7 +24,9 @@ const only = <T extends string | number | boolean>(value: T, why: string) =>
 const common = {
   model: text.nullish(),
   stream: z.boolean().nullish(),
-  stream_options: z.object({ include_usage: z.boolean().nullish() }).nullish(),
+  stream_options: z
+    .object({ include_usage: z.boolean().nullish(), continuous_usage_stats: z.boolean().nullish() })
+    .nullish(),
   max_tokens: count.nullish(),
   temperature: z.number().min(0).max(2).nullish(),
   top_p: probability.nullish(),

@@ -140,4 +140,6 @@ export function append(to: SessionDelta, delta: SessionDelta): void {
   to.reasoning += delta.reasoning
   to.toolCalls.push(...delta.toolCalls)
   to.logprobs.push(...delta.logprobs)
+  to.promptTokens = delta.promptTokens
+  to.completionTokens = delta.completionTokens
 }

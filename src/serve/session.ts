@@ -7,6 +7,9 @@ import { type TextDelta, type TextOptions, TextStream } from "./text.ts"
 export interface SessionDelta extends TextDelta {
   /** Of the tokens of this step, when asked for. */
   logprobs: TokenLogprob[]
+  promptTokens: number
+  /** Tokens of the answer so far, those of this delta included. */
+  completionTokens: number
 }
 
 export interface Usage {
@@ -58,7 +61,7 @@ export class Session {
     this.#tokens += row.tokens.length
     const logprobs = row.logprobs ?? []
     if (step.content !== "" || step.reasoning !== "" || step.toolCalls.length > 0 || logprobs.length > 0)
-      this.#sink.delta({ ...step, logprobs: [...logprobs] })
+      this.#sink.delta({ ...step, logprobs: [...logprobs], ...this.#counts })
     return { stopped: step.stopped, answeringFrom: this.#options.thinking ? answeringFrom : -1 }
   }
 
@@ -67,12 +70,16 @@ export class Session {
     if ((reason === "stop" || reason === "length") && outcome !== null) {
       const rest = this.#text.flush()
       if (rest.content !== "" || rest.reasoning !== "" || rest.toolCalls.length > 0)
-        this.#sink.delta({ ...rest, logprobs: [] })
+        this.#sink.delta({ ...rest, logprobs: [], ...this.#counts })
       const called = this.#text.toolCalls > 0 && reason === "stop"
       const usage = this.#usage(outcome)
       this.#sink.end({ kind: "finished", reason: called ? "tool_calls" : reason, usage, outcome })
     } else if (reason === "cancelled") this.#sink.end({ kind: "cancelled" })
     else this.#sink.end({ kind: "failed", error: this.#error(reason, end.message) })
+  }
+
+  get #counts() {
+    return { promptTokens: this.#options.promptTokens, completionTokens: this.#tokens }
   }
 
   #answerStart(fromText: number, count: number): number {

@@ -43,6 +43,7 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
       slo,
       tokenizer: service.engine.tokenizer,
       includeUsage: body.stream_options?.include_usage ?? false,
+      continuousUsage: body.stream_options?.continuous_usage_stats ?? false,
     })
     return respond({ service, request, reply, generation, format, stream: body.stream ?? false })
   })
