@@ -26,6 +26,8 @@ export interface SimOptions {
   /** Run the replica's invariants after every poll. */
   check?: boolean
   onEffect?: (effect: Effect, nowUs: number) => void
+  /** What an ended request brings about: the next round of its session, at some later time. */
+  follow?: (id: RequestId, nowUs: number) => SimRequest | null
   /** Give up (throw) after so many decisions: a policy that runs in circles must not run for ever. */
   maxPolls?: number
 }
@@ -40,13 +42,14 @@ export function simulate(options: SimOptions): number {
   const replica = new Replica(options.config)
   const world = new Map<RequestId, SimRequest & { output: number }>()
   const timed: Timed[] = []
-  for (const request of options.requests) {
+  const schedule = (request: SimRequest) => {
     world.set(request.spec.id, { ...request, output: 0 })
     timed.push({ atUs: request.atUs, event: { type: "arrived", request: request.spec } })
     if (request.cancelAtUs !== undefined) {
       timed.push({ atUs: request.cancelAtUs, event: { type: "cancelled", id: request.spec.id } })
     }
   }
+  options.requests.forEach(schedule)
   timed.sort((a, b) => a.atUs - b.atUs)
   let next = 0
   // Besides the sorted arrivals at most a step and a timer are outstanding.
@@ -73,6 +76,11 @@ export function simulate(options: SimOptions): number {
     for (const effect of replica.poll(nowUs)) {
       options.onEffect?.(effect, nowUs)
       if (effect.type === "run") pending.step = run(effect.batch, nowUs, options, world)
+      const follower = effect.type === "finished" ? options.follow?.(effect.id, nowUs) : null
+      if (follower) {
+        schedule({ ...follower, atUs: Math.max(follower.atUs, nowUs + 1) })
+        timed.push(...timed.splice(next).sort((a, b) => a.atUs - b.atUs))
+      }
       if (effect.type === "wake") pending.wake = { atUs: effect.atUs, event: { type: "woke" } }
     }
     if (options.check) replica.check()

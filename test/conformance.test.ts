@@ -1,0 +1,158 @@
+/** The simulator and the server run the same schedule the same way: one random workload through src/sim and
+ * through src/serve on a virtual clock with the fake engine gives the same log (DESIGN §1). */
+import { describe, expect, test } from "vitest"
+import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
+import type { Effect, EngineLimits } from "../src/core/types.ts"
+import { GREEDY } from "../src/engine/engine.ts"
+import { fakeEngine } from "../src/engine/fake.ts"
+import { Random } from "../src/engine/random.ts"
+import type { Clock } from "../src/serve/clock.ts"
+import { ReplicaDriver } from "../src/serve/driver.ts"
+import { type SimRequest, simulate } from "../src/sim/simulate.ts"
+
+const SEEDS = Number(process.env.CONFORMANCE_SEEDS ?? 300)
+const FIRST = Number(process.env.CONFORMANCE_FIRST ?? 1)
+
+const limits: EngineLimits = {
+  kvTokens: 2048,
+  blockTokens: 16,
+  maxSequences: 8,
+  maxBatchTokens: 256,
+  contextTokens: 512,
+  minChunkTokens: 64,
+  unifiedKv: true,
+}
+const cost = {
+  pieces: [{ step: 5000, tokens: 300, sequences: 700, slowPairs: 0.5, fastPairs: 0.1 }],
+  residualSigma: 0.05,
+  fastPassTokens: 64,
+  unifiedKv: true,
+}
+
+/** Time that moves only when everything at the present moment is done. */
+class VirtualClock implements Clock {
+  #nowUs = 0
+  #timers: { atUs: number; order: number; fn: () => void }[] = []
+  #soon: (() => void)[] = []
+  #order = 0
+
+  nowUs(): number {
+    return this.#nowUs
+  }
+  wakeAt(atUs: number, fn: () => void): () => void {
+    const timer = { atUs: Math.max(atUs, this.#nowUs), order: this.#order++, fn }
+    this.#timers.push(timer)
+    return () => {
+      this.#timers = this.#timers.filter((other) => other !== timer)
+    }
+  }
+  soon(fn: () => void): void {
+    this.#soon.push(fn)
+  }
+
+  /** Run until nothing is left to happen. */
+  async run(): Promise<void> {
+    for (;;) {
+      await settled()
+      const soon = this.#soon.splice(0)
+      for (const fn of soon) fn()
+      if (soon.length > 0) continue
+      const atUs = Math.min(...this.#timers.map((timer) => timer.atUs))
+      if (atUs === Infinity) return
+      this.#nowUs = atUs
+      const due = this.#timers.filter((timer) => timer.atUs === atUs).sort((a, b) => a.order - b.order)
+      this.#timers = this.#timers.filter((timer) => timer.atUs !== atUs)
+      for (const timer of due) timer.fn()
+    }
+  }
+}
+
+/** Promise chains of the present moment have run (an engine step resolves through several). */
+async function settled(): Promise<void> {
+  for (let i = 0; i < 20; i++) await Promise.resolve()
+}
+
+/** Arrivals on whole 10 ms, so that many things happen at once; some are cancelled. */
+function workload(seed: number): SimRequest[] {
+  const random = new Random(seed)
+  const integer = (low: number, high: number) => low + Math.floor(random.uniform() * (high - low))
+  return Array.from({ length: integer(3, 25) }, (_, i) => {
+    const id = i + 1
+    const atUs = integer(0, 100) * 10_000
+    const promptTokens = integer(1, 300)
+    const outputTokens = integer(1, 40)
+    return {
+      atUs,
+      outputTokens,
+      ...(integer(0, 4) === 0 && { cancelAtUs: atUs + integer(0, 60) * 10_000 }),
+      spec: {
+        id,
+        app: integer(0, 2),
+        session: -1,
+        promptTokens,
+        maxOutputTokens: outputTokens + integer(0, 20),
+        prefix: [],
+        slo: {
+          ttftUs: integer(1, 20) * 100_000,
+          ttftSlowdown: 0,
+          tpotUs: integer(2, 20) * 10_000,
+          thinkingTpotUs: 20_000,
+        },
+        tier: integer(0, 5) === 0 ? ("bestEffort" as const) : ("slo" as const),
+        thinking: false,
+      },
+    }
+  }).sort((a, b) => a.atUs - b.atUs)
+}
+
+const line = (effect: Effect, nowUs: number) => `${nowUs} ${JSON.stringify(effect)}`
+
+function simulated(policy: PolicyName, requests: SimRequest[]): string[] {
+  const log: string[] = []
+  simulate({
+    config: { limits, cost, policy, apps: 2 },
+    requests,
+    check: true,
+    onEffect: (effect, nowUs) => log.push(line(effect, nowUs)),
+  })
+  return log
+}
+
+async function served(policy: PolicyName, requests: SimRequest[]): Promise<string[]> {
+  const log: string[] = []
+  const clock = new VirtualClock()
+  const outputTokens = (id: number) => requests[id - 1]!.outputTokens
+  const engine = fakeEngine({ cost, limits, time: clock, outputTokens })
+  const driver = new ReplicaDriver({ engine, config: { limits, cost, policy, apps: 2 }, clock })
+  driver.observe((effect, nowUs) => log.push(line(effect, nowUs)))
+  for (const [i, request] of requests.entries()) {
+    const { spec } = request
+    clock.wakeAt(request.atUs, () => {
+      driver.submit({
+        ...spec,
+        prompt: Int32Array.from({ length: spec.promptTokens }, (_, k) => (k * 7 + i) % 200),
+        sampling: GREEDY,
+        onTokens: (row) => ({ stopped: row.end, answeringFrom: -1 }),
+        onEnd: () => {},
+      })
+    })
+    if (request.cancelAtUs !== undefined) clock.wakeAt(request.cancelAtUs, () => driver.cancel(spec.id))
+  }
+  await clock.run()
+  return log
+}
+
+describe("the server runs what the simulator runs", () => {
+  test.each(POLICY_NAMES)("%s", async (policy) => {
+    const seeds = Math.ceil(SEEDS / POLICY_NAMES.length)
+    for (let seed = FIRST; seed < FIRST + seeds; seed++) {
+      // Ids are given in order of submission: number the requests by time.
+      const requests = workload(seed).map((request, i) => ({
+        ...request,
+        spec: { ...request.spec, id: i + 1 },
+      }))
+      const replay = `replay: CONFORMANCE_FIRST=${seed} CONFORMANCE_SEEDS=1 npx vitest run test/conformance.test.ts`
+      expect(await served(policy, requests), replay).toEqual(simulated(policy, requests))
+    }
+  })
+})

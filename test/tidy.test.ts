@@ -1,0 +1,81 @@
+/** The house stays in order: imports point one way, the core stays pure, every room says what it is for. */
+import { readdirSync, readFileSync } from "node:fs"
+import { dirname, join, relative, resolve } from "node:path"
+import { describe, expect, test } from "vitest"
+
+const SRC = resolve(import.meta.dirname, "../src")
+
+/** Which components a component may import from (besides itself and src/errors.ts, outside the pure ones). */
+const MAY_IMPORT: Record<string, readonly string[]> = {
+  core: [],
+  router: ["core"],
+  sim: ["core", "router"],
+  engine: ["core"],
+  models: ["engine"],
+  profile: ["core", "engine", "models"],
+  metrics: ["core"],
+  serve: ["core", "router", "engine", "metrics"],
+  http: ["core", "serve", "engine", "metrics"],
+  load: ["core"],
+  cli: ["core", "engine", "models", "profile", "metrics", "serve", "http", "load", "sim"],
+}
+const PURE = ["core", "router"]
+
+interface Source {
+  path: string
+  component: string
+  text: string
+}
+
+const sources: Source[] = readdirSync(SRC, { recursive: true, encoding: "utf8" })
+  .filter((path) => path.endsWith(".ts"))
+  .map((path) => ({ path, component: path.split(/[\\/]/)[0]!, text: readFileSync(join(SRC, path), "utf8") }))
+
+/** Tests and shared fixtures may look further afield. */
+const isTest = (path: string) => /\.test\.ts$|\.suite\.ts$|testing\.ts$|fixtures\.ts$/.test(path)
+
+const imports = (source: Source) =>
+  [...source.text.matchAll(/(?:from|import)\s*\(?\s*"([^"]+)"/g)].map((match) => match[1]!)
+
+describe("the house", () => {
+  test("has a room for every file", () => {
+    for (const { path, component } of sources) {
+      expect(component in MAY_IMPORT || path === "errors.ts", `src/${path} is in no known component`).toBe(
+        true,
+      )
+    }
+  })
+
+  test.each(sources.filter(({ path }) => !isTest(path)))("src/$path imports one way", (source) => {
+    for (const specifier of imports(source)) {
+      if (!specifier.startsWith(".")) continue
+      const target = relative(SRC, resolve(dirname(join(SRC, source.path)), specifier))
+      if (target === "errors.ts" || target.startsWith("..")) {
+        expect(PURE, `src/${source.path} imports ${specifier}`).not.toContain(source.component)
+        continue
+      }
+      const component = target.split(/[\\/]/)[0]!
+      const allowed = [source.component, ...(MAY_IMPORT[source.component] ?? [])]
+      expect(allowed, `src/${source.path} imports ${specifier}`).toContain(component)
+    }
+  })
+
+  test.each(sources.filter(({ path, component }) => PURE.includes(component) && !isTest(path)))(
+    "src/$path is pure",
+    (source) => {
+      const code = source.text.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "")
+      expect(code).not.toMatch(
+        /\bDate\b|performance\.|Math\.random|setTimeout|setInterval|setImmediate|process\.|console\./,
+      )
+      for (const specifier of imports(source)) expect(specifier, `src/${source.path}`).toMatch(/^\./)
+    },
+  )
+
+  test.each(sources)("src/$path says what it is for", ({ text }) => {
+    expect(text).toMatch(/^(#!.*\n)?\/\*\* \S/)
+  })
+
+  test.each(sources.filter(({ path }) => !isTest(path)))("src/$path is a small room", ({ text }) => {
+    expect(text.split("\n").length).toBeLessThanOrEqual(400)
+  })
+})
