@@ -1,0 +1,59 @@
+/** The page in a real browser, where one is found (CHROMIUM_PATH or the usual places). */
+import { existsSync } from "node:fs"
+import { type Browser, chromium } from "playwright-core"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { testServer } from "./testing.ts"
+
+const browserPath = [
+  process.env.CHROMIUM_PATH,
+  "/usr/bin/chromium",
+  "/usr/bin/chromium-browser",
+  "/usr/bin/google-chrome",
+  "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+].find((path) => path !== undefined && existsSync(path))
+if (browserPath === undefined)
+  console.log("page.test.ts: no Chromium found; set CHROMIUM_PATH to test the page")
+
+describe.skipIf(browserPath === undefined)("the page", () => {
+  let server: Awaited<ReturnType<typeof testServer>>
+  let browser: Browser
+
+  beforeAll(async () => {
+    server = await testServer({
+      listen: true,
+      fake: { script: () => "<think>\nhm\n</think>\n\nA & <b>bold</b> answer" },
+    })
+    browser = await chromium.launch({
+      executablePath: browserPath!,
+      args: ["--no-sandbox", "--single-process", "--no-zygote", "--disable-gpu", "--headless"],
+    })
+  })
+  afterAll(async () => {
+    await browser?.close()
+    await server?.close()
+  })
+
+  for (const width of [1200, 380]) {
+    it(`chats, shows the verdict and live attainment, and fits ${width} px`, async () => {
+      const page = await browser.newPage({ viewport: { width, height: 800 } })
+      const problems: string[] = []
+      page.on("pageerror", (error) => problems.push(String(error)))
+      page.on("console", (message) => message.type() === "error" && problems.push(message.text()))
+      await page.goto(server.url)
+      await page.waitForSelector("#class option", { state: "attached" })
+      await page.selectOption("#class", "reasoning")
+      await page.fill("#text", "hello")
+      await page.keyboard.press("Enter")
+      await page.waitForSelector(".verdict")
+      expect(await page.textContent(".bot > span")).toBe("A & <b>bold</b> answer")
+      expect(await page.textContent(".bot details div")).toBe("hm\n")
+      expect(await page.textContent(".verdict")).toMatch(/reasoning: first token .* · SLO (met|missed)/)
+      const row = page.locator("#classes tr").filter({ hasText: "reasoning" })
+      await expect.poll(() => row.textContent()).toMatch(/\d%/)
+      expect(await page.textContent("#banner")).toContain("random")
+      expect(await page.evaluate("document.documentElement.scrollWidth")).toBeLessThanOrEqual(width)
+      expect(problems).toEqual([])
+      await page.close()
+    })
+  }
+})
