@@ -1,0 +1,99 @@
+/** The cost model, its calibration, and the learnt output lengths. */
+import fc from "fast-check"
+import { describe, expect, test } from "vitest"
+import { Calibration } from "./calibration.ts"
+import { attentionPairs, shapeOf, stepUs } from "./cost.ts"
+import { KvAccount } from "./kv.ts"
+import { OutputLengths } from "./lengths.ts"
+import { Draft } from "./planner/draft.ts"
+import { prefillUs } from "./planner/prefill-time.ts"
+import { COST, LIMITS, liveOf } from "./testing.ts"
+
+const item = (position: number, tokens: number, sample = false) => ({ position, tokens, sample, draft: 0 })
+
+describe("the cost model", () => {
+  test("counts attention pairs as a loop would", () => {
+    let pairs = 0
+    for (let i = 0; i < 37; i++) pairs += 100 + i + 1
+    expect(attentionPairs(100, 37)).toBe(pairs)
+  })
+
+  test("splits a non-unified batch into passes of equal tokens", () => {
+    const split = { fastPassTokens: 64, unifiedKv: false }
+    const shape = shapeOf([item(10, 1, true), item(20, 1, true), item(0, 65), item(0, 200, true)], split)
+    expect(shape).toMatchObject({ tokens: 267, sequences: 4, passes: 3, outputs: 3 })
+    // One token of each chunk goes with the decodes; the rest is fast.
+    expect(shape.slowPairs).toBe(11 + 21 + 1 + 1)
+    expect(shape.fastPairs).toBe(attentionPairs(1, 64) * 2 + attentionPairs(65, 135))
+    expect(shapeOf([item(10, 1, true), item(0, 65)], { fastPassTokens: 64, unifiedKv: true }).passes).toBe(1)
+  })
+
+  test("takes the largest piece", () => {
+    const model = { ...COST, pieces: [{ tokens: 100 }, { step: 2000 }] }
+    expect(stepUs(model, shapeOf([item(0, 5)], model))).toBe(2000)
+    expect(stepUs(model, shapeOf([item(0, 50)], model))).toBe(5000)
+    expect(stepUs(model, shapeOf([], model))).toBe(0)
+  })
+
+  test("a long prompt's zero-load time is that of its chunks", () => {
+    const chunks = [item(0, 512), item(512, 188, true)].map((chunk) => stepUs(COST, shapeOf([chunk], COST)))
+    expect(prefillUs(COST, 0, 700, 512)).toBe(chunks[0]! + chunks[1]!)
+  })
+
+  test("a draft's running sums agree with the definition", () => {
+    const sizes = fc.array(fc.integer({ min: 1, max: 120 }), { minLength: 1, maxLength: 8 })
+    fc.assert(
+      fc.property(sizes, fc.boolean(), fc.integer({ min: 1, max: 100 }), (lengths, unifiedKv, extra) => {
+        const model = {
+          ...COST,
+          unifiedKv,
+          pieces: [
+            { step: 7, tokens: 3, sequences: 11, passes: 500, fastPairs: 0.1, slowPairs: 0.7, outputs: 5 },
+          ],
+        }
+        const limits = {
+          ...LIMITS,
+          unifiedKv,
+          kvTokens: 16_384,
+          maxSequences: 16,
+          maxBatchTokens: 2048,
+          minChunkTokens: 1,
+        }
+        const kv = new KvAccount(limits)
+        const actions = { demoted() {}, promoted() {}, admitted() {}, preempted() {} }
+        const draft = new Draft(limits, model, kv, new OutputLengths(1), new Calibration(), actions)
+        lengths.forEach((tokens, id) => {
+          expect(draft.prefill(liveOf(id, { promptTokens: 121 }), tokens)).toBe(tokens)
+        })
+        expect(draft.timeUs(0)).toBeCloseTo(stepUs(model, shapeOf(draft.items, model)))
+        const next = { position: 40, tokens: extra, sample: true, draft: 0 }
+        expect(draft.timeUs(0, 40, extra, true)).toBeCloseTo(
+          stepUs(model, shapeOf([...draft.items, next], model)),
+        )
+      }),
+    )
+  })
+})
+
+describe("calibration", () => {
+  test("follows a drift, apart for the two kinds, and is not moved by one stall", () => {
+    const calibration = new Calibration()
+    for (let i = 0; i < 200; i++) calibration.observe(true, 1000, 1300)
+    expect(calibration.ratio(true)).toBeCloseTo(1.3, 2)
+    expect(calibration.ratio(false)).toBe(1)
+    calibration.observe(true, 1000, 1e9)
+    expect(calibration.ratio(true)).toBeLessThan(1.5)
+  })
+})
+
+describe("output lengths", () => {
+  test("learns an app's mean, and expects more of a request that has passed it", () => {
+    const lengths = new OutputLengths(2)
+    expect(lengths.remaining(0, 0, 1000)).toBe(128)
+    for (let i = 0; i < 50; i++) lengths.observe(0, 100)
+    expect(lengths.remaining(0, 0, 1000)).toBeCloseTo(100)
+    expect(lengths.remaining(0, 150, 1000)).toBe(30)
+    expect(lengths.remaining(0, 990, 1000)).toBe(10)
+    expect(lengths.remaining(1, 0, 10)).toBe(5)
+  })
+})

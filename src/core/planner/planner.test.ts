@@ -1,0 +1,199 @@
+/** Admission, memory forecast and the dynamic program, against brute force where it is possible. */
+import fc from "fast-check"
+import { describe, expect, test } from "vitest"
+import { Calibration } from "../calibration.ts"
+import { KvAccount } from "../kv.ts"
+import { OutputLengths } from "../lengths.ts"
+import { DEFAULT_OPTIONS } from "../policy/policy.ts"
+import { COST, LIMITS, liveOf } from "../testing.ts"
+import { Admission } from "./admission.ts"
+import { acceptByDp, type DpRequest, segmentBudget, type TokenBudget } from "./dp.ts"
+import { Draft } from "./draft.ts"
+import { Demand } from "./feasible.ts"
+import { peakTokens } from "./memory.ts"
+import { byDue } from "./work.ts"
+
+function draftOf(limits = LIMITS) {
+  const actions = { demoted() {}, promoted() {}, admitted() {}, preempted() {} }
+  return new Draft(limits, COST, new KvAccount(limits), new OutputLengths(1), new Calibration(), actions)
+}
+
+const prompts = fc.array(
+  fc.record({ promptTokens: fc.integer({ min: 1, max: 900 }), ttftMs: fc.integer({ min: 5, max: 900 }) }),
+  { minLength: 1, maxLength: 14 },
+)
+const requestsOf = (shapes: { promptTokens: number; ttftMs: number }[]) =>
+  shapes.map(({ promptTokens, ttftMs }, id) =>
+    liveOf(id, {
+      promptTokens,
+      maxOutputTokens: 1,
+      slo: { ttftUs: ttftMs * 1000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 },
+    }),
+  )
+
+describe("admission", () => {
+  const options = { ...DEFAULT_OPTIONS, margin: 0 }
+
+  /** Feasible by the same fluid test, prefix by prefix of the deadline order. */
+  function feasible(set: readonly ReturnType<typeof liveOf>[]): boolean {
+    const demand = new Demand(COST, LIMITS)
+    demand.reset(0, options.maxBatchUs, 1)
+    const last = Math.max(...set.map((r) => r.dueUs))
+    for (const request of [...set].sort(byDue)) {
+      demand.addPrefill(0, request.owed, 1)
+      demand.addStream(request.dueUs, request.tpotUs, 1, request.known)
+      if (!demand.fits(request.dueUs)) return false
+    }
+    return demand.fits(last + 2 * options.maxBatchUs) && demand.fits(last + 10 * options.maxBatchUs)
+  }
+
+  test("what it keeps can be done in time", () => {
+    fc.assert(
+      fc.property(prompts, (shapes) => {
+        const requests = requestsOf(shapes).sort(byDue)
+        const kept = [...new Admission(options).select([], requests, draftOf(), 0)]
+        expect(kept.length === 0 || feasible(kept)).toBe(true)
+      }),
+    )
+  })
+
+  test("keeps as many as any subset could, within one", () => {
+    // Moore–Hodgson is optimal for one machine and total work; the fluid test's shared iterations may cost one.
+    fc.assert(
+      fc.property(
+        prompts.filter((shapes) => shapes.length <= 8),
+        (shapes) => {
+          const requests = requestsOf(shapes).sort(byDue)
+          const kept = new Admission(options).select(
+            [],
+            requests,
+            draftOf({ ...LIMITS, maxSequences: 16 }),
+            0,
+          ).size
+          let most = 0
+          for (let bits = 1; bits < 1 << requests.length; bits++) {
+            const subset = requests.filter((_, i) => bits & (1 << i))
+            if (subset.length > most && feasible(subset)) most = subset.length
+          }
+          expect(kept).toBeGreaterThanOrEqual(most - 1)
+        },
+      ),
+      { numRuns: 60 },
+    )
+  })
+
+  test("revokes the largest for two small ones, unless admission is firm", () => {
+    const large = liveOf(1, {
+      promptTokens: 900,
+      slo: { ttftUs: 110_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 },
+    })
+    const small = [2, 3].map((id) =>
+      liveOf(id, {
+        promptTokens: 300,
+        slo: { ttftUs: 120_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 },
+      }),
+    )
+    large.admitted = true
+    const all = [large, ...small]
+    expect(new Admission(options).select([], all, draftOf(), 0)).toEqual(new Set(small))
+    expect(new Admission({ ...options, admission: "firm" }).select([], all, draftOf(), 0).has(large)).toBe(
+      true,
+    )
+  })
+
+  test("leaves room for the decodes that run", () => {
+    const request = liveOf(9, {
+      promptTokens: 500,
+      slo: { ttftUs: 70_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 },
+    })
+    expect(new Admission(options).select([], [request], draftOf(), 0).size).toBe(1)
+    const decode = liveOf(1, { slo: { ttftUs: 0, ttftSlowdown: 0, tpotUs: 10_000, thinkingTpotUs: 10_000 } })
+    decode.computed = 100
+    decode.emit(1, -1, 0, () => {})
+    // Seven iterations of 5 ms for the decode in 70 ms: 500 tokens of 0.1 ms do not fit beside them.
+    expect(new Admission(options).select([decode], [request], draftOf(), 0).size).toBe(0)
+  })
+
+  test("drops for memory what could never be held at once", () => {
+    const limits = { ...LIMITS, kvTokens: 1024 }
+    const requests = [1, 2, 3].map((id) =>
+      liveOf(id, {
+        promptTokens: 400,
+        slo: { ttftUs: 1e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 },
+      }),
+    )
+    expect(new Admission(options).select([], requests, draftOf(limits), 0).size).toBe(2)
+  })
+})
+
+describe("the memory forecast", () => {
+  test("is the highest point of a token-by-token run", () => {
+    const requests = fc.array(
+      fc.record({ held: fc.integer({ min: 0, max: 50 }), left: fc.integer({ min: 1, max: 30 }) }),
+      { minLength: 1, maxLength: 8 },
+    )
+    fc.assert(
+      fc.property(requests, (all) => {
+        let peak = 0
+        for (let step = 1; step <= 30; step++) {
+          const alive = all.filter(({ left }) => left >= step)
+          peak = Math.max(
+            peak,
+            alive.reduce((sum, { held }) => sum + held + step, 0),
+          )
+        }
+        expect(
+          peakTokens(
+            all.map((r) => r.held),
+            all.map((r) => r.left),
+          ),
+        ).toBe(peak)
+      }),
+    )
+  })
+})
+
+describe("the paper's dynamic program", () => {
+  const budget: TokenBudget = { pieces: [{ k1: 100, b: 5000 }], decodeWeight: 1, maxBatchTokens: 16_384 }
+
+  test("budgets a segment as published: batches end at the earliest due decode", () => {
+    expect(segmentBudget(budget, 105_000, [0], [50_000])).toEqual({ tokens: 1000, elapsedUs: 105_000 })
+    // Two batches of 50 ms: 450 tokens each, one of them a decode.
+    expect(segmentBudget(budget, 100_000, [1], [50_000])).toEqual({ tokens: 898, elapsedUs: 100_000 })
+    expect(segmentBudget(budget, 100_000, [500], [50_000])).toBeNull()
+  })
+
+  test("accepts as many as the best subset under the same budget", () => {
+    const request = fc.record({
+      deadlineMs: fc.integer({ min: 5, max: 400 }),
+      owed: fc.integer({ min: 1, max: 1500 }),
+      tier: fc.integer({ min: 0, max: 1 }),
+    })
+    const tpotsUs = [50_000, 100_000]
+    fc.assert(
+      fc.property(fc.array(request, { minLength: 1, maxLength: 7 }), (shapes) => {
+        const requests = shapes
+          .map(
+            ({ deadlineMs, owed, tier }): DpRequest => ({
+              deadlineUs: deadlineMs * 1000,
+              owed,
+              tier,
+              kvTokens: owed,
+              must: false,
+            }),
+          )
+          .sort((a, b) => a.deadlineUs - b.deadlineUs)
+        const chosen = acceptByDp(requests, tpotsUs, 3000, budget)!
+        let most = 0
+        for (let bits = 0; bits < 1 << requests.length; bits++) {
+          const subset = requests.filter((_, i) => bits & (1 << i)).map((r) => ({ ...r, must: true }))
+          if (acceptByDp(subset, tpotsUs, 3000, budget) !== null) most = Math.max(most, subset.length)
+        }
+        expect(chosen.size).toBe(most)
+        const kept = requests.filter((_, i) => chosen.has(i)).map((r) => ({ ...r, must: true }))
+        expect(acceptByDp(kept, tpotsUs, 3000, budget)).not.toBeNull()
+      }),
+      { numRuns: 60 },
+    )
+  })
+})

@@ -1,0 +1,42 @@
+/** Small builders shared by the core's tests. */
+import type { CostModel } from "./cost.ts"
+import { LiveRequest } from "./request.ts"
+import type { EngineLimits, RequestSpec } from "./types.ts"
+
+export const LIMITS: EngineLimits = {
+  kvTokens: 4096,
+  blockTokens: 16,
+  maxSequences: 8,
+  maxBatchTokens: 512,
+  contextTokens: 1024,
+  minChunkTokens: 64,
+  unifiedKv: true,
+}
+
+/** 5 ms a step and 0.1 ms a token: a round-numbered GPU. */
+export const COST: CostModel = {
+  pieces: [{ step: 5000, tokens: 100 }],
+  residualSigma: 0.05,
+  fastPassTokens: 64,
+  unifiedKv: true,
+}
+
+export function specOf(id: number, changes: Partial<RequestSpec> = {}): RequestSpec {
+  return {
+    id,
+    app: 0,
+    session: -1,
+    promptTokens: 100,
+    maxOutputTokens: 50,
+    prefix: [],
+    slo: { ttftUs: 1_000_000, ttftSlowdown: 0, tpotUs: 100_000, thinkingTpotUs: 50_000 },
+    tier: "slo",
+    thinking: false,
+    ...changes,
+  }
+}
+
+export function liveOf(id: number, changes: Partial<RequestSpec> = {}, arrivalUs = 0): LiveRequest {
+  const spec = specOf(id, changes)
+  return new LiveRequest(spec, arrivalUs, spec.slo.ttftUs, id)
+}
