@@ -175,8 +175,9 @@ export class Draft {
    * prompt may be short. */
   #wholeChunk(owed: number, tokens: number): number {
     if (tokens >= owed) return owed
+    const { minChunkTokens, unifiedKv } = this.limits
     // In a split pass the first token goes with the decodes, so one more makes the piece whole.
-    const least = this.limits.minChunkTokens + (this.limits.unifiedKv || this.#decodes === 0 ? 0 : 1)
+    const least = minChunkTokens + (minChunkTokens > 1 && !unifiedKv && this.#decodes > 0 ? 1 : 0)
     if (tokens < Math.min(least, owed)) return 0
     return owed - tokens < least && owed >= 2 * least ? owed - least : tokens
   }
