@@ -93,6 +93,7 @@ async function profiled(engine: Engine, options: ServeOptions, reporter: Reporte
     cacheDir: cacheFolder(),
     quick: true,
     threads: options.threads ?? defaultThreads(),
+    key: { library: options.library, kvType: options.kvType ?? null, gpuLayers: options.gpuLayers ?? null },
     onProgress: (message: string) => reporter.progress(message),
   })
   reporter.done(`cost model: R² ${profile.r2.toFixed(3)}, mean error ${(100 * profile.mape).toFixed(0)}%`)
