@@ -47,7 +47,7 @@ async function main(): Promise<void> {
   try {
     await server.ready(60_000)
     const result = await drive(server, clients, Number(options.duration))
-    report(clients, result)
+    report(clients, result, Number(options.duration))
   } finally {
     await server.stop()
   }
@@ -109,10 +109,10 @@ async function drive(server: Server, clients: number, durationSec: number) {
   return { samples, errors, tokens, requests, elapsedSec, mostOpen: openNow.most }
 }
 
-function report(clients: number, result: Awaited<ReturnType<typeof drive>>): void {
+function report(clients: number, result: Awaited<ReturnType<typeof drive>>, durationSec: number): void {
   const { samples, errors, tokens, requests, elapsedSec, mostOpen } = result
-  // The first third fills caches and lets the heap find its size; after the end of load there is no delay to see.
-  const settled = samples.filter((sample) => sample.atSec > elapsedSec / 3)
+  // The first third fills caches and lets the heap find its size; after `durationSec` the load falls off.
+  const settled = samples.filter(({ atSec }) => atSec > durationSec / 3 && atSec <= durationSec)
   if (settled.length < 3) throw new Error("too short to judge: give a longer --duration")
   const slope = linearRegression(settled.map(({ atSec, rssMiB }) => [atSec / 60, rssMiB])).m
   const delays = settled.map((sample) => sample.loopP99Ms).sort((a, b) => a - b)

@@ -1,0 +1,89 @@
+/** The benchmark's own judgement: which rates it measures, and what it concludes from known truth. */
+import { describe, expect, test } from "vitest"
+import { rateOf, rungOf, wantedRungs } from "../bench/real/ladder.ts"
+import { analyse, type Point } from "../bench/real/statistics.ts"
+import { Random } from "../src/load/random.ts"
+
+/** Attainment falls smoothly through 90% at this rate. */
+function truth(ratePerSec: number, capacity: number, steepness = 6): number {
+  return 1 / (1 + (ratePerSec / capacity) ** steepness / 9)
+}
+
+describe("ladder", () => {
+  test.each([0.3, 1, 3.7, 12])(
+    "finds and repeats the rungs around a knee at %d/s from any guess",
+    (capacity) => {
+      for (const guess of [-4, 4, 12]) {
+        const measured: { rung: number; attained: number; total: number }[] = []
+        let runs = 0
+        for (;;) {
+          const next = wantedRungs(measured, guess).find((rung) => !measured.some((m) => m.rung === rung))
+          if (next === undefined) break
+          measured.push({ rung: next, attained: truth(rateOf(next), capacity) * 1000, total: 1000 })
+          expect(++runs).toBeLessThan(20)
+        }
+        const rungs = wantedRungs(measured, guess)
+        expect(rungs.length).toBeLessThanOrEqual(5)
+        const shares = rungs.map((rung) => truth(rateOf(rung), capacity))
+        expect(Math.max(...shares)).toBeGreaterThan(0.9)
+        expect(Math.min(...shares)).toBeLessThan(0.9)
+      }
+    },
+  )
+
+  test("a system that never attains is followed down, but not forever", () => {
+    const measured: { rung: number; attained: number; total: number }[] = []
+    for (let i = 0; i < 100; i++) {
+      const next = wantedRungs(measured, 0).find((rung) => !measured.some((m) => m.rung === rung))
+      if (next === undefined) break
+      measured.push({ rung: next, attained: 0, total: 10 })
+    }
+    expect(measured.length).toBeLessThan(12)
+  })
+
+  test("rates and rungs are inverse", () => {
+    for (let rung = -16; rung <= 32; rung++) expect(rungOf(rateOf(rung))).toBe(rung)
+  })
+})
+
+describe("statistics", () => {
+  /** Windows are hard or easy for all systems alike; the two capacities lie a factor apart. */
+  function simulated(factor: number, seeds: number): Point[] {
+    const random = new Random("truth", factor, seeds)
+    const points: Point[] = []
+    for (let seed = 0; seed < seeds; seed++) {
+      const hardness = Math.exp(0.15 * random.normal())
+      for (const [system, capacity] of [
+        ["a", 2 * factor],
+        ["b", 2],
+      ] as const) {
+        for (const rung of [-2, -1, 0, 1, 2]) {
+          const ratePerSec = capacity * 2 ** (rung / 4)
+          const share = truth(ratePerSec * hardness, capacity)
+          const attained = Array.from({ length: 150 }, () => random.uniform() < share).filter(Boolean).length
+          points.push({ system, seed, ratePerSec, attained, total: 150 })
+        }
+      }
+    }
+    return points
+  }
+
+  test("capacity and ratio are found, the interval holds the truth, pairing narrows it", () => {
+    const { capacities, ratio } = analyse(simulated(1.5, 12), 0.9, 400)
+    const [a, b] = ["a", "b"].map((name) => capacities.find((entry) => entry.system === name)!)
+    expect(b!.value).toBeGreaterThan(1.7)
+    expect(b!.value).toBeLessThan(2.3)
+    expect(a!.bound).toBe("exact")
+    const found = ratio("a", "b")
+    expect(found.low).toBeLessThan(1.5)
+    expect(found.high).toBeGreaterThan(1.5)
+    const unpaired = a!.high / b!.low - a!.low / b!.high
+    expect(found.high - found.low).toBeLessThan(unpaired)
+  })
+
+  test("no difference is not called one", () => {
+    const { low, high } = analyse(simulated(1, 12), 0.9, 400).ratio("a", "b")
+    expect(low).toBeLessThan(1)
+    expect(high).toBeGreaterThan(1)
+  })
+})
