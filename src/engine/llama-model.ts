@@ -24,7 +24,8 @@ export interface Loaded {
 
 /** DESIGN §9, §10. */
 const BLOCK_TOKENS = 16
-const CPU_MIN_CHUNK_TOKENS = 64
+const CPU_FLASH_CHUNK_TOKENS = 64
+const CPU_PLAIN_CHUNK_TOKENS = 16
 const MOST_SEQUENCES = 256
 const ALL_LAYERS = -1
 const KV_TYPES = {
@@ -80,7 +81,9 @@ async function openContext(
   const kvBytes = kvTokens * kvBytesPerToken(native, model, kvType.bytes)
   const memoryBytes = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY)
   if (!gpu && kvBytes > memoryBytes) throw outOfMemory(kvBytes, `this machine has ${gibibytes(memoryBytes)}`)
-  const flash = options.flashAttention
+  // On a CPU plain attention is the faster one: 4x for 29 decodes at 500 tokens of context, 15x for a chunk of
+  // 16 at 1,500, no slower for long chunks. A quantized V cache needs flash attention.
+  const flash = options.flashAttention ?? (gpu || options.kvType === "q8_0" ? undefined : false)
   const context = await native.newContext(model, {
     ...native.contextDefaults(),
     n_ctx: kvTokens,
@@ -111,7 +114,7 @@ async function openContext(
       maxSequences,
       maxBatchTokens,
       contextTokens,
-      minChunkTokens: gpu ? 1 : Math.min(CPU_MIN_CHUNK_TOKENS, maxBatchTokens),
+      minChunkTokens: minChunkTokens(gpu, flash !== false, maxBatchTokens),
       unifiedKv,
     },
   }
@@ -154,6 +157,11 @@ async function fingerprintOf(path: string): Promise<string> {
   } finally {
     await file.close()
   }
+}
+
+function minChunkTokens(gpu: boolean, flash: boolean, maxBatchTokens: number): number {
+  if (gpu) return 1
+  return Math.min(flash ? CPU_FLASH_CHUNK_TOKENS : CPU_PLAIN_CHUNK_TOKENS, maxBatchTokens)
 }
 
 function kvBytesPerToken(native: Native, model: Pointer, elementBytes: number): number {

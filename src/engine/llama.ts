@@ -26,7 +26,7 @@ export interface LlamaOptions {
   kvUnified?: boolean
   /** Size of a unified pool. Default: maxSequences × contextTokens. */
   kvTokens?: number
-  /** Default: wherever the backend offers it. */
+  /** Default: on a GPU where it can, and where the KV type needs it; plain attention on a CPU. */
   flashAttention?: boolean
   kvType?: "f16" | "f32" | "q8_0"
   /** Layers on the GPU; default all where there is one. */

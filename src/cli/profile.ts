@@ -1,0 +1,95 @@
+/** `slos-serve profile`: measure an engine's step times, fit the cost model, show how good it is. */
+import { writeFile } from "node:fs/promises"
+import { type Command, Option } from "commander"
+import { openLlama } from "../engine/llama.ts"
+import { UserError } from "../errors.ts"
+import { cacheFolder } from "../models/cache.ts"
+import { DEFAULT_MODEL, resolveModel } from "../models/resolve.ts"
+import { describeProfile, profileSvg } from "../profile/chart.ts"
+import { loadOrProfile } from "../profile/profile.ts"
+import { progressLine } from "./model.ts"
+import { wholeNumber } from "./numbers.ts"
+import { defaultThreads } from "./threads.ts"
+
+interface ProfileOptions {
+  model: string
+  threads?: number
+  maxSequences: number
+  context: number
+  maxBatchTokens: number
+  kvUnified?: boolean
+  kvType?: "f16" | "f32" | "q8_0"
+  gpuLayers?: number
+  library: string
+  quick?: boolean
+  cached?: boolean
+  json?: boolean
+  out?: string
+  svg?: string
+}
+
+export function register(program: Command): void {
+  program
+    .command("profile")
+    .description("measure step times and fit the cost model")
+    .option(
+      "-m, --model <model>",
+      "a GGUF file, hf:owner/repo/file.gguf, smollm2-135m or tiny",
+      DEFAULT_MODEL,
+    )
+    .option("--threads <n>", "engine threads (default: one less than the cores)", wholeNumber(1, 512))
+    .option("--max-sequences <n>", "most requests with KV in place", wholeNumber(1, 256), 32)
+    .option("--context <tokens>", "most tokens of one request", wholeNumber(32, 1 << 20), 2048)
+    .option("--max-batch-tokens <n>", "most tokens of one step", wholeNumber(1, 1 << 16), 512)
+    .option("--kv-unified", "one KV pool for all requests (default on a GPU)")
+    .option("--no-kv-unified", "a KV stream for each request (default on a CPU)")
+    .addOption(new Option("--kv-type <type>", "numbers in the KV cache").choices(["f16", "f32", "q8_0"]))
+    .option("--gpu-layers <n>", "layers on the GPU", wholeNumber(0, 1 << 16))
+    .option("--library <which>", "auto, cpu, cuda, vulkan or a folder", "auto")
+    .option("--quick", "a few seconds, as at a server's first start")
+    .option("--cached", "use a profile that is already cached")
+    .option("--json", "print the profile as JSON")
+    .option("--out <file>", "write the profile as JSON")
+    .option("--svg <file>", "write the chart as SVG")
+    .action(profile)
+}
+
+async function profile(options: ProfileOptions): Promise<void> {
+  const showProgress = progressLine()
+  const found = await resolveModel(options.model, { onProgress: showProgress })
+  const threads = options.threads ?? defaultThreads()
+  const engine = await openLlama({
+    modelPath: found.path,
+    name: found.name,
+    threads,
+    maxSequences: options.maxSequences,
+    contextTokens: options.context,
+    maxBatchTokens: options.maxBatchTokens,
+    library: options.library,
+    ...(options.kvUnified === undefined ? {} : { kvUnified: options.kvUnified }),
+    ...(options.kvType === undefined ? {} : { kvType: options.kvType }),
+    ...(options.gpuLayers === undefined ? {} : { gpuLayers: options.gpuLayers }),
+  })
+  try {
+    const result = await loadOrProfile(engine, {
+      cacheDir: cacheFolder(),
+      threads,
+      quick: options.quick ?? false,
+      refresh: !options.cached,
+      onProgress: (message) => showProgress?.({ stage: "verify", message }),
+    })
+    if (showProgress) process.stderr.write("\r\u001b[2K")
+    if (found.banner !== undefined) process.stderr.write(`${found.banner}\n`)
+    if (options.out !== undefined) await write(options.out, `${JSON.stringify(result, null, 1)}\n`)
+    if (options.svg !== undefined) await write(options.svg, profileSvg(result))
+    process.stdout.write(`${options.json ? JSON.stringify(result) : describeProfile(result)}\n`)
+  } finally {
+    await engine.close()
+  }
+}
+
+async function write(path: string, text: string): Promise<void> {
+  await writeFile(path, text).catch((error: NodeJS.ErrnoException) => {
+    throw new UserError(`cannot write ${path} (${error.code}); choose another file`, { cause: error })
+  })
+}

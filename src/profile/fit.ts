@@ -1,0 +1,122 @@
+/** From measured steps to a cost model: non-negative least squares on relative errors, because the planner
+ * multiplies predictions and a short step matters as much as a long one. */
+import { fcnnlsVector } from "ml-fcnnls"
+import { quantileSorted } from "simple-statistics"
+import {
+  COST_FEATURES,
+  type CostModel,
+  type CostPiece,
+  type StepShape,
+  shapeOf,
+  stepUs,
+} from "../core/cost.ts"
+import type { BatchItem } from "../core/types.ts"
+
+/** A batch and how long it took. */
+export interface Observation {
+  items: readonly Pick<BatchItem, "position" | "tokens" | "sample" | "draft">[]
+  us: number
+}
+
+interface Shaped {
+  shape: StepShape
+  us: number
+}
+
+/** Where attention may become fast. Flash attention on a CPU: 64; plain: a handful; a GPU: at once. */
+const FAST_PASS_CANDIDATES = [1, 2, 4, 8, 16, 32, 64]
+
+export interface FitQuality {
+  /** Share of the variance of step time explained. */
+  r2: number
+  /** Mean of |predicted / actual − 1|. */
+  mape: number
+  /** Quantiles of actual / predicted. */
+  residuals: { p5: number; p50: number; p95: number; p99: number }
+}
+
+/** Fits to `points` (medians of repeats); the spread comes from `all` single steps. */
+export function fitModel(
+  points: readonly Observation[],
+  all: readonly Observation[],
+  unifiedKv: boolean,
+): CostModel {
+  let best: { model: CostModel; error: number } | undefined
+  for (const fastPassTokens of FAST_PASS_CANDIDATES) {
+    const layout = { fastPassTokens, unifiedKv }
+    const model = { ...layout, pieces: [fitPiece(shapesOf(points, layout))], residualSigma: 0 }
+    const error = meanSquaredError(model, points)
+    if (!best || error < best.error * 0.999) best = { model, error }
+  }
+  const { model } = best!
+  const ratios = ratiosOf(model, all)
+  // The middle 68%: one stall of the machine must not widen every margin.
+  model.residualSigma = (quantileSorted(ratios, 0.84) - quantileSorted(ratios, 0.16)) / 2
+  return model
+}
+
+/** Quality of a model on observations. */
+export function qualityOf(model: CostModel, observations: readonly Observation[]): FitQuality {
+  const mean = observations.reduce((sum, { us }) => sum + us, 0) / observations.length
+  let unexplained = 0
+  let total = 0
+  let relative = 0
+  for (const { shape, us } of shapesOf(observations, model)) {
+    const predicted = stepUs(model, shape)
+    unexplained += (us - predicted) ** 2
+    total += (us - mean) ** 2
+    relative += Math.abs(predicted / us - 1)
+  }
+  const ratios = ratiosOf(model, observations)
+  const [p5, p50, p95, p99] = [0.05, 0.5, 0.95, 0.99].map((q) => quantileSorted(ratios, q)) as [
+    number,
+    number,
+    number,
+    number,
+  ]
+  return {
+    r2: 1 - unexplained / total,
+    mape: relative / observations.length,
+    residuals: { p5, p50, p95, p99 },
+  }
+}
+
+/** One linear piece. Features that no observation has, or that would help only with a negative sign, are out. */
+function fitPiece(observations: readonly Shaped[]): CostPiece {
+  const rows = observations.map(({ shape, us }) =>
+    COST_FEATURES.map((feature) => (feature === "step" ? 1 : shape[feature]) / us),
+  )
+  // Columns of equal length: pairs are counted in millions, steps in ones.
+  const scales = COST_FEATURES.map((_, column) => Math.hypot(...rows.map((row) => row[column]!)))
+  const used = COST_FEATURES.flatMap((_, column) => (scales[column]! > 0 ? [column] : []))
+  const matrix = rows.map((row) => used.map((column) => row[column]! / scales[column]!))
+  const solution = fcnnlsVector(
+    matrix,
+    rows.map(() => 1),
+  ).K.to1DArray()
+  const piece: CostPiece = {}
+  for (const [i, column] of used.entries()) {
+    const value = solution[i]! / scales[column]!
+    if (value > 0) piece[COST_FEATURES[column]!] = value
+  }
+  return piece
+}
+
+function ratiosOf(model: CostModel, observations: readonly Observation[]): number[] {
+  return shapesOf(observations, model)
+    .map(({ shape, us }) => us / stepUs(model, shape))
+    .sort((a, b) => a - b)
+}
+
+/** Of predicted / actual − 1: what the least squares minimize. */
+function meanSquaredError(model: CostModel, observations: readonly Observation[]): number {
+  const errors = shapesOf(observations, model).map(({ shape, us }) => stepUs(model, shape) / us - 1)
+  return errors.reduce((sum, error) => sum + error * error, 0) / errors.length
+}
+
+function shapesOf(
+  observations: readonly Observation[],
+  layout: Pick<CostModel, "fastPassTokens" | "unifiedKv">,
+): Shaped[] {
+  return observations.map(({ items, us }) => ({ shape: shapeOf(items, layout), us }))
+}

@@ -1,0 +1,200 @@
+/** Runs a grid of batches on an engine and times them. Contexts are filled once and shared by prefix copies;
+ * each round goes through them in order, the points of a context in random order against drift. */
+import type { Batch, BatchItem, RequestId } from "../core/types.ts"
+import { type Engine, GREEDY } from "../engine/engine.ts"
+import { Random, shuffle } from "../engine/random.ts"
+import { type Grid, type GridPoint, gridFor, type PointKind, partsFor } from "./grid.ts"
+
+export interface ProfileSample {
+  kind: PointKind
+  /** Equal for repeats of one point of the grid. */
+  point: string
+  items: SampleItem[]
+  us: number
+}
+
+export type SampleItem = Pick<BatchItem, "position" | "tokens" | "sample" | "draft">
+
+export interface MeasureOptions {
+  quick: boolean
+  seed?: number
+  onProgress?: ((message: string) => void) | undefined
+}
+
+const KINDS: PointKind[] = ["decode", "prefill", "mixed", "short"]
+/** Two of each kind. */
+const FEWEST_POINTS = 8
+
+interface Actors {
+  /** Requests that decode, and how many tokens each knows. */
+  decoders: Map<RequestId, number>
+  prefills: RequestId[]
+}
+
+/** Ids that no driver gives. */
+const FIRST_ID = 1e9
+const SAMPLING = { ...GREEDY, ignoreEos: true }
+
+export async function measure(engine: Engine, options: MeasureOptions): Promise<ProfileSample[]> {
+  const run = new Measurement(engine, options)
+  try {
+    return await run.all()
+  } finally {
+    await run.releaseAll()
+  }
+}
+
+class Measurement {
+  readonly samples: ProfileSample[] = []
+  readonly #engine: Engine
+  readonly #options: MeasureOptions
+  readonly #random: Random
+  readonly #prompt: Int32Array
+  readonly #open = new Set<RequestId>()
+  #nextId = FIRST_ID
+  #batches = 0
+  #spentUs = 0
+
+  constructor(engine: Engine, options: MeasureOptions) {
+    this.#engine = engine
+    this.#options = options
+    this.#random = new Random(options.seed ?? 1)
+    const tokens = Math.min(250, engine.model.vocabSize - 10)
+    this.#prompt = Int32Array.from(
+      { length: engine.limits.contextTokens },
+      () => 5 + this.#random.below(tokens),
+    )
+  }
+
+  async all(): Promise<ProfileSample[]> {
+    const { limits } = this.#engine
+    const grid = gridFor(limits, await this.#speed(), this.#options.quick)
+    const longest = grid.contexts.at(-1)!
+    const source = partsFor(limits).source ? this.#openRequest(limits.contextTokens) : null
+    if (source !== null) await this.#fill(source, longest)
+    const scenes = grid.rounds * grid.contexts.length
+    for (let round = 0; round < grid.rounds; round++) {
+      const actors = await this.#cast(source, longest)
+      for (const [i, context] of grid.contexts.toReversed().entries()) {
+        const scene = round * grid.contexts.length + i
+        await this.#scene(grid, actors, context, (grid.budgetUs * (scene + 1)) / scenes)
+      }
+      await this.#close([...actors.decoders.keys(), ...actors.prefills])
+    }
+    return this.samples
+  }
+
+  async releaseAll(): Promise<void> {
+    if (this.#open.size > 0) await this.#execute([], [...this.#open])
+    this.#open.clear()
+  }
+
+  /** Tokens per second of a short prefill, after warming up. */
+  async #speed(): Promise<number> {
+    const { maxBatchTokens, contextTokens } = this.#engine.limits
+    const tokens = Math.min(64, maxBatchTokens, contextTokens - 1)
+    const probe = this.#openRequest(contextTokens)
+    let us = 1
+    for (let i = 0; i < 3; i++) us = await this.#execute([item(probe, 0, tokens, false)])
+    await this.#close([probe])
+    return (tokens * 1e6) / Math.max(1, us)
+  }
+
+  /** Requests that hold the longest context: the source's, copied once, since copies can be slow. At shorter
+   * contexts the same requests are cut back, so those steps sample nothing. */
+  async #cast(source: RequestId | null, longest: number): Promise<Actors> {
+    const { limits } = this.#engine
+    const parts = partsFor(limits)
+    const decoders = Array.from({ length: parts.decodes }, () => this.#openRequest(longest + 1))
+    const prefills = Array.from({ length: parts.prefills }, () => this.#openRequest(limits.contextTokens))
+    const all = [...decoders, ...prefills]
+    for (let at = 0; at < all.length; at += limits.maxBatchTokens) {
+      const items: BatchItem[] = []
+      for (const id of all.slice(at, at + limits.maxBatchTokens)) {
+        if (source === null) await this.#fill(id, longest)
+        const copy = source === null ? {} : { copy: { from: source, tokens: longest } }
+        items.push({ ...item(id, longest, 1, decoders.includes(id)), ...copy })
+      }
+      await this.#execute(items)
+    }
+    return { decoders: new Map(decoders.map((id) => [id, longest + 2])), prefills }
+  }
+
+  async #fill(id: RequestId, longest: number): Promise<void> {
+    this.#report("filling a context")
+    const chunk = Math.min(this.#engine.limits.maxBatchTokens, 64, longest)
+    for (let at = 0; at < longest; at += chunk) {
+      const tokens = Math.min(chunk, longest - at)
+      await this.#timed("prefill", `fill ${at}+${tokens}`, [item(id, at, tokens, false)])
+    }
+  }
+
+  /** Measures points at one context until the time of this scene is up; some of each kind in any case. */
+  async #scene(grid: Grid, actors: Actors, context: number, untilUs: number): Promise<void> {
+    for (const [done, point] of this.#order(grid.points).entries()) {
+      if (this.#spentUs > untilUs && done >= FEWEST_POINTS) break
+      const share = Math.min(99, Math.floor((100 * this.#spentUs) / grid.budgetUs))
+      this.#report(`measuring step times: ${share}%`)
+      const items: BatchItem[] = []
+      for (const [id, known] of [...actors.decoders].slice(0, point.decodes)) {
+        const sample = context === grid.contexts.at(-1)
+        items.push(item(id, sample ? known - 1 : context, 1, sample))
+        if (sample) actors.decoders.set(id, known + 1)
+      }
+      for (const [i, tokens] of point.chunks.entries())
+        items.push(item(actors.prefills[i]!, context, tokens, false))
+      await this.#timed(point.kind, `${context}: ${point.decodes} + ${point.chunks.join("+")}`, items)
+    }
+  }
+
+  /** Every point twice, in random order; but the kinds take turns, so that a scene cut short saw them all. */
+  #order(points: readonly GridPoint[]): GridPoint[] {
+    const order: GridPoint[] = []
+    for (let repeat = 0; repeat < 2; repeat++) {
+      const queues = KINDS.map((kind) =>
+        shuffle(
+          points.filter((point) => point.kind === kind),
+          this.#random,
+        ),
+      )
+      while (queues.some((queue) => queue.length > 0)) {
+        for (const queue of queues) order.push(...queue.splice(0, 1))
+      }
+    }
+    return order
+  }
+
+  async #timed(kind: PointKind, point: string, items: BatchItem[]): Promise<void> {
+    const us = await this.#execute(items)
+    const shapes = items.map(({ position, tokens, sample, draft }) => ({ position, tokens, sample, draft }))
+    this.samples.push({ kind, point, items: shapes, us })
+  }
+
+  #openRequest(promptTokens: number): RequestId {
+    const id = this.#nextId++
+    this.#engine.open(id, this.#prompt.subarray(0, promptTokens), SAMPLING)
+    this.#open.add(id)
+    return id
+  }
+
+  async #close(ids: RequestId[]): Promise<void> {
+    await this.#execute([], ids)
+    for (const id of ids) this.#open.delete(id)
+  }
+
+  async #execute(items: BatchItem[], release: RequestId[] = []): Promise<number> {
+    const batch: Batch = { number: ++this.#batches, items, evict: [], release, predictedUs: 0 }
+    const output = await this.#engine.execute(batch)
+    if (!output.ok) throw new Error(`the engine failed while it was measured: ${output.message}`)
+    this.#spentUs += output.durationUs
+    return output.durationUs
+  }
+
+  #report(message: string): void {
+    this.#options.onProgress?.(message)
+  }
+}
+
+function item(id: RequestId, position: number, tokens: number, sample: boolean): BatchItem {
+  return { id, position, tokens, sample, draft: 0 }
+}
