@@ -1,0 +1,151 @@
+/** The serve command as a user runs it: one line and exit code 2 for what the user can put right, a drained exit. */
+import { type ChildProcess, spawn } from "node:child_process"
+import { mkdtempSync, writeFileSync } from "node:fs"
+import { createServer } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, describe, expect, it } from "vitest"
+
+const MAIN = new URL("./main.ts", import.meta.url).pathname
+const folder = mkdtempSync(join(tmpdir(), "slos-serve-test-"))
+const running = new Set<ChildProcess>()
+afterAll(() => {
+  for (const child of running) child.kill("SIGKILL")
+})
+
+interface Run {
+  child: ChildProcess
+  out: () => string
+  exit: Promise<{ code: number | null; out: string; err: string }>
+}
+
+function run(...args: string[]): Run {
+  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"] })
+  running.add(child)
+  let out = ""
+  let err = ""
+  child.stdout!.on("data", (data) => (out += data))
+  child.stderr!.on("data", (data) => (err += data))
+  const exit = new Promise<{ code: number | null; out: string; err: string }>((resolve) =>
+    child.on("close", (code) => {
+      running.delete(child)
+      resolve({ code, out, err })
+    }),
+  )
+  return { child, out: () => out, exit }
+}
+
+function file(name: string, content: string): string {
+  const path = join(folder, name)
+  writeFileSync(path, content)
+  return path
+}
+
+async function started(server: Run): Promise<string> {
+  for (let i = 0; i < 600; i++) {
+    const ready = server
+      .out()
+      .split("\n")
+      .find((line) => line.includes('"msg":"ready"'))
+    if (ready) return (JSON.parse(ready) as { url: string }).url
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  throw new Error(`not ready: ${server.out()}`)
+}
+
+describe("what the user can put right is one line and exit code 2", () => {
+  const fake = ["serve", "--engine", "fake", "--port", "0"]
+  it.each<[string, string[], RegExp]>([
+    ["an unknown command", ["srve"], /unknown command 'srve'/],
+    ["an unknown option", ["serve", "--prot", "1"], /unknown option '--prot'/],
+    ["a bad port", ["serve", "--port", "99999"], /whole number between 0 and 65535/],
+    ["an unknown policy", ["serve", "--policy", "best"], /Allowed choices are slos-serve/],
+    [
+      "a missing config",
+      [...fake, "--config", join(folder, "none.yaml")],
+      /cannot read the config .*none\.yaml/,
+    ],
+    [
+      "a bad config",
+      [...fake, "--config", file("bad.yaml", "classes:\n  a: {ttft: 5}\n")],
+      /bad\.yaml:2: classes\.a\.ttft/,
+    ],
+    [
+      "a missing model",
+      ["serve", "--port", "0", "--model", join(folder, "none.gguf")],
+      /none\.gguf does not exist/,
+    ],
+    [
+      "a corrupt model",
+      ["serve", "--port", "0", "--model", file("bad.gguf", "GGUF\0\0\0")],
+      /bad\.gguf .*GGUF/,
+    ],
+    ["a log level", [...fake, "--log-level", "loud"], /--log-level loud/],
+  ])("%s", async (_, args, message) => {
+    const { code, err } = await run(...args).exit
+    expect(err).toMatch(message)
+    expect(
+      err
+        .trim()
+        .split("\n")
+        .filter((line) => !line.startsWith("(")),
+    ).toHaveLength(1)
+    expect(code).toBe(2)
+  })
+
+  it("a port in use", async () => {
+    const taken = createServer().listen(0, "127.0.0.1")
+    await new Promise((resolve) => taken.once("listening", resolve))
+    const port = String((taken.address() as { port: number }).port)
+    const { code, err } = await run("serve", "--engine", "fake", "--port", port).exit
+    expect(err).toBe(
+      `error: port ${port} on 127.0.0.1 is already in use; stop the other program or choose another with --port\n`,
+    )
+    expect(code).toBe(2)
+    taken.close()
+  })
+})
+
+describe("a running server", () => {
+  it("finishes what runs on SIGTERM, then exits with 0", async () => {
+    const server = run("serve", "--engine", "fake", "--port", "0")
+    const url = await started(server)
+    const response = await fetch(`${url}/v1/chat/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ messages: [{ role: "user", content: "hi" }], stream: true, max_tokens: 100 }),
+    })
+    server.child.kill("SIGTERM")
+    const text = await response.text()
+    expect(text).toMatch(/"finish_reason":"(length|stop)"[\s\S]*data: \[DONE\]\n\n$/)
+    expect((await server.exit).code).toBe(0)
+  })
+
+  it("stops at once on a second signal", async () => {
+    const server = run("serve", "--engine", "fake", "--port", "0")
+    const url = await started(server)
+    const answer = fetch(`${url}/v1/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ prompt: "hi", max_tokens: 4000, ignore_eos: true }),
+    }).catch(() => "cut off")
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    server.child.kill("SIGINT")
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    server.child.kill("SIGINT")
+    expect((await server.exit).code).toBe(130)
+    expect(await answer).toBe("cut off")
+  })
+
+  it("says that a random model is one", async () => {
+    const server = run("serve", "--engine", "fake", "--port", "0", "--config", "examples/slo-classes.yaml")
+    const url = await started(server)
+    const models = (await (await fetch(`${url}/v1/models`)).json()) as {
+      data: { id: string; random_weights?: boolean }[]
+    }
+    expect(models.data[0]).toMatchObject({ id: "fake", random_weights: true })
+    expect(models.data.map((m) => m.id)).toContain("code-completion")
+    server.child.kill("SIGTERM")
+    expect((await server.exit).code).toBe(0)
+  })
+})
