@@ -31,6 +31,10 @@ const STEP_SHARE = 0.05
 const FEW_TOKENS = 64
 const MOST_CHUNKS = 2
 
+/** The shortest context. So few tokens that requests can compute them afresh, and decode from there: else
+ * sampling would be seen only together with long contexts, and take the blame for them. */
+export const START_CONTEXT = 4
+
 /** How many requests play which part. With a source of prefixes the others copy their context from it; too few
  * sequences for one, and every request computes its own. */
 export function partsFor(limits: EngineLimits): { source: boolean; decodes: number; prefills: number } {

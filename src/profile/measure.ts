@@ -3,7 +3,7 @@
 import type { Batch, BatchItem, RequestId } from "../core/types.ts"
 import { type Engine, GREEDY } from "../engine/engine.ts"
 import { Random, shuffle } from "../engine/random.ts"
-import { type Grid, type GridPoint, gridFor, type PointKind, partsFor } from "./grid.ts"
+import { type Grid, type GridPoint, gridFor, type PointKind, partsFor, START_CONTEXT } from "./grid.ts"
 
 export interface ProfileSample {
   kind: PointKind
@@ -26,6 +26,8 @@ const KINDS: PointKind[] = ["decode", "prefill", "mixed", "short"]
 const FEWEST_POINTS = 8
 
 interface Actors {
+  /** Where they are: steps there sample, steps at shorter contexts do not. */
+  context: number
   /** Requests that decode, and how many tokens each knows. */
   decoders: Map<RequestId, number>
   prefills: RequestId[]
@@ -74,12 +76,16 @@ class Measurement {
     if (source !== null) await this.#fill(source, longest)
     const scenes = grid.rounds * grid.contexts.length
     for (let round = 0; round < grid.rounds; round++) {
-      const actors = await this.#cast(source, longest)
+      let actors = await this.#cast(source, longest)
       for (const [i, context] of grid.contexts.toReversed().entries()) {
+        if (context === START_CONTEXT) {
+          await this.#leave(actors)
+          actors = await this.#cast(null, context)
+        }
         const scene = round * grid.contexts.length + i
         await this.#scene(grid, actors, context, (grid.budgetUs * (scene + 1)) / scenes)
       }
-      await this.#close([...actors.decoders.keys(), ...actors.prefills])
+      await this.#leave(actors)
     }
     return this.samples
   }
@@ -100,32 +106,33 @@ class Measurement {
     return (tokens * 1e6) / Math.max(1, us)
   }
 
-  /** Requests that hold the longest context: the source's, copied once, since copies can be slow. At shorter
-   * contexts the same requests are cut back, so those steps sample nothing. */
-  async #cast(source: RequestId | null, longest: number): Promise<Actors> {
+  /** Requests that hold a context: the source's, copied once, since copies can be slow; or their own. At
+   * shorter contexts they are cut back, so those steps sample nothing. */
+  async #cast(source: RequestId | null, context: number): Promise<Actors> {
     const { limits } = this.#engine
     const parts = partsFor(limits)
-    const decoders = Array.from({ length: parts.decodes }, () => this.#openRequest(longest + 1))
+    const decoders = Array.from({ length: parts.decodes }, () => this.#openRequest(context + 1))
     const prefills = Array.from({ length: parts.prefills }, () => this.#openRequest(limits.contextTokens))
-    const all = [...decoders, ...prefills]
-    for (let at = 0; at < all.length; at += limits.maxBatchTokens) {
-      const items: BatchItem[] = []
-      for (const id of all.slice(at, at + limits.maxBatchTokens)) {
-        if (source === null) await this.#fill(id, longest)
-        const copy = source === null ? {} : { copy: { from: source, tokens: longest } }
-        items.push({ ...item(id, longest, 1, decoders.includes(id)), ...copy })
-      }
-      await this.#execute(items)
+    for (const id of [...decoders, ...prefills]) {
+      if (source === null) await this.#fill(id, context, context > START_CONTEXT)
+      const copy = source === null ? {} : { copy: { from: source, tokens: context } }
+      await this.#execute([{ ...item(id, context, 1, decoders.includes(id)), ...copy }])
     }
-    return { decoders: new Map(decoders.map((id) => [id, longest + 2])), prefills }
+    return { context, decoders: new Map(decoders.map((id) => [id, context + 2])), prefills }
   }
 
-  async #fill(id: RequestId, longest: number): Promise<void> {
+  async #leave(actors: Actors): Promise<void> {
+    await this.#close([...actors.decoders.keys(), ...actors.prefills])
+  }
+
+  async #fill(id: RequestId, context: number, timed = true): Promise<void> {
     this.#report("filling a context")
-    const chunk = Math.min(this.#engine.limits.maxBatchTokens, 64, longest)
-    for (let at = 0; at < longest; at += chunk) {
-      const tokens = Math.min(chunk, longest - at)
-      await this.#timed("prefill", `fill ${at}+${tokens}`, [item(id, at, tokens, false)])
+    const chunk = Math.min(this.#engine.limits.maxBatchTokens, 64, context)
+    for (let at = 0; at < context; at += chunk) {
+      const tokens = Math.min(chunk, context - at)
+      const items = [item(id, at, tokens, false)]
+      if (timed) await this.#timed("prefill", `fill ${at}+${tokens}`, items)
+      else await this.#execute(items)
     }
   }
 
@@ -137,7 +144,7 @@ class Measurement {
       this.#report(`measuring step times: ${share}%`)
       const items: BatchItem[] = []
       for (const [id, known] of [...actors.decoders].slice(0, point.decodes)) {
-        const sample = context === grid.contexts.at(-1)
+        const sample = context === actors.context
         items.push(item(id, sample ? known - 1 : context, 1, sample))
         if (sample) actors.decoders.set(id, known + 1)
       }
