@@ -1,11 +1,12 @@
 /** From measured steps to a cost model: non-negative least squares on relative errors, because the planner
  * multiplies predictions and a short step matters as much as a long one. */
 import { fcnnlsVector } from "ml-fcnnls"
-import { quantileSorted } from "simple-statistics"
+import { quantile, quantileSorted } from "simple-statistics"
 import {
   COST_FEATURES,
   type CostModel,
   type CostPiece,
+  pieceUs,
   type StepShape,
   shapeOf,
   stepUs,
@@ -23,6 +24,8 @@ interface Shaped {
   us: number
 }
 
+/** Median absolute deviations (5 are 3.4σ of a normal). */
+const OUTLIER_SPREADS = 5
 /** Where attention may become fast. Flash attention on a CPU: 64; plain: a handful; a GPU: at once. */
 const FAST_PASS_CANDIDATES = [1, 2, 4, 8, 16, 32, 64]
 
@@ -44,8 +47,8 @@ export function fitModel(
   let best: { model: CostModel; error: number } | undefined
   for (const fastPassTokens of FAST_PASS_CANDIDATES) {
     const layout = { fastPassTokens, unifiedKv }
-    const model = { ...layout, pieces: [fitPiece(shapesOf(points, layout))], residualSigma: 0 }
-    const error = meanSquaredError(model, points)
+    const model = { ...layout, pieces: [fitRobustly(shapesOf(points, layout))], residualSigma: 0 }
+    const error = meanError(model, points)
     if (!best || error < best.error * 0.999) best = { model, error }
   }
   const { model } = best!
@@ -81,6 +84,21 @@ export function qualityOf(model: CostModel, observations: readonly Observation[]
   }
 }
 
+/** Two fits: the second without the points that lie far off the first, where something else took the machine. */
+function fitRobustly(observations: readonly Shaped[]): CostPiece {
+  const first = fitPiece(observations)
+  const offsets = observations.map(({ shape, us }) => Math.log(us / Math.max(1, pieceUs(first, shape))))
+  const center = quantile(offsets, 0.5)
+  const spread = quantile(
+    offsets.map((offset) => Math.abs(offset - center)),
+    0.5,
+  )
+  const near = observations.filter(
+    (_, i) => Math.abs(offsets[i]! - center) <= OUTLIER_SPREADS * spread + 0.01,
+  )
+  return fitPiece(near.length >= observations.length / 2 ? near : observations)
+}
+
 /** One linear piece. Features that no observation has, or that would help only with a negative sign, are out. */
 function fitPiece(observations: readonly Shaped[]): CostPiece {
   const rows = observations.map(({ shape, us }) =>
@@ -108,10 +126,12 @@ function ratiosOf(model: CostModel, observations: readonly Observation[]): numbe
     .sort((a, b) => a - b)
 }
 
-/** Of predicted / actual − 1: what the least squares minimize. */
-function meanSquaredError(model: CostModel, observations: readonly Observation[]): number {
-  const errors = shapesOf(observations, model).map(({ shape, us }) => stepUs(model, shape) / us - 1)
-  return errors.reduce((sum, error) => sum + error * error, 0) / errors.length
+/** Mean of |ln(predicted / actual)|: a few outliers must not decide. */
+function meanError(model: CostModel, observations: readonly Observation[]): number {
+  const errors = shapesOf(observations, model).map(({ shape, us }) =>
+    Math.abs(Math.log(Math.max(1, stepUs(model, shape)) / us)),
+  )
+  return errors.reduce((sum, error) => sum + error, 0) / errors.length
 }
 
 function shapesOf(

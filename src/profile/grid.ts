@@ -56,8 +56,8 @@ export function gridFor(limits: EngineLimits, tokensPerSec: number, quick: boole
     Math.max(FEW_TOKENS, affordable(STEP_SHARE)),
   )
   const contexts = quick
-    ? [16, longest / 3, longest]
-    : [16, longest / 8, longest / 3, (2 * longest) / 3, longest]
+    ? [START_CONTEXT, longest / 3, longest]
+    : [START_CONTEXT, longest / 8, longest / 3, (2 * longest) / 3, longest]
   return {
     contexts: [...new Set(contexts.map((n) => Math.max(1, Math.round(n))))].sort((a, b) => a - b),
     points: pointsFor(limits, mostChunk, Math.max(FEW_TOKENS, affordable(STEP_SHARE)), quick),

@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, test } from "vitest"
 import { type CostModel, shapeOf, stepUs } from "../core/cost.ts"
 import { type Engine, GREEDY } from "../engine/engine.ts"
-import { fakeEngine, type VirtualTime } from "../engine/fake.ts"
+import { type FakeOptions, fakeEngine, type VirtualTime } from "../engine/fake.ts"
 import { describeProfile, profileSvg } from "./chart.ts"
 import { gridFor } from "./grid.ts"
 import { loadOrProfile, profileEngine, profilePath } from "./profile.ts"
@@ -34,7 +34,12 @@ function instantTime(): VirtualTime {
   }
 }
 
-function engine(cost = COST, noise = 0, maxSequences = 32): Engine & { steps: number } {
+function engine(
+  cost = COST,
+  noise = 0,
+  maxSequences = 32,
+  more: Partial<FakeOptions> = {},
+): Engine & { steps: number } {
   const limits = {
     kvTokens: maxSequences * 2048,
     blockTokens: 16,
@@ -44,7 +49,7 @@ function engine(cost = COST, noise = 0, maxSequences = 32): Engine & { steps: nu
     minChunkTokens: 16,
     unifiedKv: cost.unifiedKv,
   }
-  const fake = fakeEngine({ cost, limits, time: instantTime(), noise, seed: 4 })
+  const fake = fakeEngine({ cost, limits, time: instantTime(), noise, seed: 4, ...more })
   const counted = Object.assign(fake, { steps: 0 })
   const execute = fake.execute.bind(fake)
   fake.execute = (batch) => {
@@ -92,6 +97,15 @@ describe("fitting", () => {
     expect(model.residualSigma).toBeLessThan(0.13)
     expect(residuals.p5).toBeLessThan(0.9)
     expect(residuals.p95).toBeGreaterThan(1.1)
+  })
+
+  test("a few stalls of the machine do not bend it", async () => {
+    const stalls = { slowdown: (batch: number) => (batch % 9 === 0 ? 5 : 1) }
+    const { model } = await profileEngine(engine(COST, 0.03, 32, stalls), { quick: false })
+    for (const items of UNSEEN) {
+      const ratio = stepUs(model, shapeOf(items, model)) / stepUs(COST, shapeOf(items, COST))
+      expect(Math.abs(ratio - 1)).toBeLessThan(0.1)
+    }
   })
 
   test("never gives a negative coefficient, whatever the noise", async () => {
