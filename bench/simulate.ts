@@ -178,10 +178,8 @@ for (const policy of (options.policies as string).split(",") as PolicyName[]) {
   if (!options.apps) continue
   for (const app of APPS) {
     const share = (runs: Result[]) => {
-      const sum = runs.reduce(([a, t], r) => [a + r.byApp.get(app)![0], t + r.byApp.get(app)![1]] as const, [
-        0, 0,
-      ] as const)
-      return sum[0] / Math.max(1, sum[1])
+      const sum = (index: 0 | 1) => runs.reduce((total, r) => total + r.byApp.get(app)![index], 0)
+      return sum(0) / Math.max(1, sum(1))
     }
     console.log([`  ${app}`.padEnd(20), ...results.map((runs) => cell(share(runs)))].join(""))
   }
