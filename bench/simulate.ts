@@ -30,6 +30,7 @@ const program = new Command("bench/simulate.ts")
   .option("--duration <s>", "", "60")
   .option("--scenario <name>", "", "mixed")
   .option("--scale <n>", "", "8")
+  .option("--arrivals <process>", "gamma, poisson, trace or superposed", "gamma")
   .option("--burstiness <n>", "", "0.5")
   .option("--classes <list>")
   .option("--tpot-scale <n>", "", "1.5")
@@ -88,7 +89,7 @@ function run(policy: PolicyName, ratePerSec: number, seed: number): Result {
     durationMs: Number(options.duration) * 1000,
     seed,
     scale: Number(options.scale),
-    arrivals: "gamma",
+    arrivals: options.arrivals,
     burstiness: Number(options.burstiness),
     maxSequenceTokens: 1000,
     traces,

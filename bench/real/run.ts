@@ -224,10 +224,12 @@ class Bench {
     const path = join(this.options.out, "meta.json")
     if (!existsSync(path)) {
       const { zeroLoadMs, zeroLoadPrefillMsPerToken } = this.options
-      meta.zeroLoad =
-        zeroLoadMs === undefined
-          ? await measureZeroLoad(reference, Math.floor(setup.contextTokens * 0.75))
-          : { ms: Number(zeroLoadMs), msPerToken: Number(zeroLoadPrefillMsPerToken ?? 0) }
+      const measured = await measureZeroLoad(reference, Math.floor(setup.contextTokens * 0.75))
+      meta.zeroLoad = {
+        ms: zeroLoadMs === undefined ? measured.ms : Number(zeroLoadMs),
+        msPerToken:
+          zeroLoadPrefillMsPerToken === undefined ? measured.msPerToken : Number(zeroLoadPrefillMsPerToken),
+      }
       writeFileSync(path, `${JSON.stringify(meta, null, 2)}\n`)
     }
     console.log(

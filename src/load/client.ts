@@ -186,7 +186,7 @@ function readStream(
     if (typeof cumulative === "number") {
       if (choice === undefined || (choice.finish_reason && !choice.text)) {
         // The last token and the closing chunk leave the server together.
-        result.untimedTokens += Math.max(0, cumulative - counted - (choice === undefined ? 0 : 1))
+        result.untimedTokens += Math.max(0, cumulative - counted - 1)
       }
       take(cumulative - counted)
     } else if (choice !== undefined && (choice.text || choice.delta?.content || !choice.finish_reason)) {

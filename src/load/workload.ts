@@ -50,11 +50,14 @@ export function makePlan(options: WorkloadOptions): Plan {
   for (const [i, [app]] of apps.entries()) {
     // One stream for times and one for lengths: at another rate the same seed draws the same lengths.
     const trace = options.traces[app]
-    const times = arrivalTimes(options.arrivals, {
+    const timed = timesOf(app, options.traces)
+    const fromTraces = options.arrivals === "trace" || options.arrivals === "superposed"
+    const process = fromTraces && app === "summarize" && timed === undefined ? "poisson" : options.arrivals
+    const times = arrivalTimes(process, {
       count: counts[i]!,
       spanMs: options.durationMs,
       burstiness: options.burstiness,
-      trace,
+      trace: timed,
       random: new Random(options.seed, app, "arrivals"),
     })
     const random = new Random(options.seed, app, "lengths")
@@ -85,6 +88,15 @@ export function makePlan(options: WorkloadOptions): Plan {
     },
     requests,
   }
+}
+
+/** Whose timestamps an app's arrivals follow (DESIGN §7): its own trace's; chat's for the synthetic apps; and
+ * summaries, whose trace has none, arrive by Poisson. */
+function timesOf(app: AppName, traces: WorkloadOptions["traces"]): Trace | undefined {
+  const own = traces[app]
+  if (own?.rows[0]?.atMs !== undefined || app === "summarize")
+    return own?.rows[0]?.atMs === undefined ? undefined : own
+  return app === "reasoning" || app === "tools" ? traces.chat : own
 }
 
 function checkNumbers(options: WorkloadOptions): void {
