@@ -64,6 +64,12 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     reply.header("x-request-id", request.id)
     if (host.phase === "draining") reply.header("connection", "close")
   })
+  app.addHook("onResponse", async (request, reply) => {
+    const ms = Math.round(performance.now() - request.arrivalMs)
+    const tenant = request.headers["x-llm-d-inference-fairness-id"]
+    const { method, url } = request
+    request.log.debug({ method, url, status: reply.statusCode, ms, ...(tenant && { tenant }) }, "answered")
+  })
   registerJsonParser(app)
   registerErrors(app, bodyLimit)
 
