@@ -78,7 +78,7 @@ export interface Tokenizer {
 export interface ModelInfo {
   /** Name shown by /v1/models. */
   name: string
-  /** Identifies weights for caches of profiles. */
+  /** Identifies weights, and how they are run, for caches of profiles. */
   fingerprint: string
   /** Jinja chat template of the model file, or null. */
   chatTemplate: string | null

@@ -100,6 +100,9 @@ async function openContext(
   })
   if (!context) throw outOfMemory(kvBytes, `llama.cpp could not create its context${log.reason()}`)
   const vocab = native.vocab(model)
+  // Everything else that changes step times and is not in the limits.
+  const layers = gpu ? `-gpu${options.gpuLayers ?? "all"}` : ""
+  const variant = `-${options.kvType ?? "f16"}${flash === false ? "" : "-flash"}${layers}`
   return {
     native,
     model,
@@ -107,7 +110,7 @@ async function openContext(
     context,
     gpu,
     tokenizer: new LlamaTokenizer(native, vocab),
-    info: await modelInfo(native, model, vocab, options),
+    info: await modelInfo(native, model, vocab, options, variant),
     limits: {
       kvTokens,
       blockTokens: BLOCK_TOKENS,
@@ -125,6 +128,7 @@ async function modelInfo(
   model: Pointer,
   vocab: Pointer,
   options: LlamaOptions,
+  variant: string,
 ): Promise<ModelInfo> {
   const textOf = (token: number) => (token < 0 ? "" : native.tokenText(vocab, token))
   const room = new Uint8Array(256)
@@ -132,7 +136,7 @@ async function modelInfo(
   const description = length > 0 ? new TextDecoder().decode(room.subarray(0, Math.min(length, 255))) : ""
   return {
     name: options.name ?? basename(options.modelPath).replace(/\.gguf$/i, ""),
-    fingerprint: await fingerprintOf(options.modelPath),
+    fingerprint: (await fingerprintOf(options.modelPath)) + variant,
     chatTemplate: native.chatTemplate(model, null),
     bosText: textOf(native.bos(vocab)),
     eosText: textOf(native.eos(vocab)),

@@ -1,29 +1,18 @@
-/** A request's sampling as a chain of llama.cpp's own samplers; plain greedy needs none. */
-import { UserError } from "../errors.ts"
+/** A request's sampling as a chain of llama.cpp's own samplers; plain greedy needs none. Grammars are
+ * apart, in llama-grammar.ts. */
 import type { Sampling } from "./engine.ts"
 import type { Native, Pointer } from "./llama-native.ts"
 
 /** The chain for a request, or null when its choice is the largest logit. Free it with `freeSampler`. */
 export function samplerChain(
   native: Native,
-  vocab: Pointer,
   vocabSize: number,
   sampling: Sampling,
   prompt: Int32Array,
 ): Pointer | null {
   const penalized = hasPenalties(sampling)
-  if (sampling.temperature <= 0 && !penalized && sampling.grammar === null) return null
+  if (sampling.temperature <= 0 && !penalized) return null
   const parts: Pointer[] = []
-  if (sampling.grammar !== null) {
-    const grammar = native.grammar(vocab, sampling.grammar, "root")
-    if (!grammar) {
-      throw new UserError("the grammar is not valid GBNF, or has no rule named root", {
-        code: "invalid_grammar",
-        param: "grammar",
-      })
-    }
-    parts.push(grammar)
-  }
   if (penalized) {
     const { repeatLastTokens, repeatPenalty, frequencyPenalty, presencePenalty } = sampling
     const penalties = native.penalties(

@@ -4,6 +4,7 @@ import { setImmediate } from "node:timers/promises"
 import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/types.ts"
 import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, Tokenizer } from "./engine.ts"
 import type { LibraryChoice } from "./llama-files.ts"
+import { GrammarSampling, parseGrammar } from "./llama-grammar.ts"
 import { type Loaded, openModel } from "./llama-model.ts"
 import type { Pointer } from "./llama-native.ts"
 import { allocate, type BatchStruct, floatsAt } from "./llama-native.ts"
@@ -42,6 +43,8 @@ export interface StepTiming {
   totalUs: number
 }
 
+/** Stands for a token that is drawn under a grammar, after the others. */
+const NOT_YET = -1
 /** rc of llama_decode: no room in the KV. */
 const NO_SLOT = 1
 
@@ -58,6 +61,8 @@ export class LlamaEngine implements Engine {
   readonly #table: RequestTable
   readonly #slots: Slots
   readonly #chains = new Map<RequestId, Pointer>()
+  readonly #grammars = new Map<RequestId, Pointer>()
+  #grammarSampling: GrammarSampling | null = null
   readonly #batch: BatchBuffers
   #logits: { pointer: Pointer; floats: Float32Array } | null = null
   #running: Promise<StepOutput> | null = null
@@ -81,7 +86,8 @@ export class LlamaEngine implements Engine {
     }
     this.#table.open(id, prompt, sampling)
     try {
-      const chain = samplerChain(native, vocab, info.vocabSize, sampling, prompt)
+      if (sampling.grammar !== null) this.#grammars.set(id, parseGrammar(native, vocab, sampling.grammar))
+      const chain = samplerChain(native, info.vocabSize, sampling, prompt)
       if (chain) this.#chains.set(id, chain)
     } catch (error) {
       this.#table.delete(id)
@@ -106,7 +112,8 @@ export class LlamaEngine implements Engine {
     this.#closed = true
     await this.#running?.catch(() => {})
     const { native, context, model } = this.#loaded
-    for (const chain of this.#chains.values()) native.freeSampler(chain)
+    for (const sampler of [...this.#chains.values(), ...this.#grammars.values()]) native.freeSampler(sampler)
+    this.#grammarSampling?.free()
     this.#logits = null
     native.freeContext(context)
     native.freeModel(model)
@@ -118,7 +125,7 @@ export class LlamaEngine implements Engine {
     const elapsedUs = () => Math.round((performance.now() - from) * 1000)
     const refused = this.#slots.prepare(batch)
     if (refused) return { ok: false, reason: "engineError", message: refused, durationUs: elapsedUs() }
-    for (const id of batch.release) this.#forgetChain(id)
+    for (const id of batch.release) this.#forgetSamplers(id)
     const items = batch.items.toSorted((a, b) => this.#slots.slot(a.id) - this.#slots.slot(b.id))
     const code = items.length > 0 ? await this.#decode(items) : 0
     if (code !== 0) {
@@ -167,6 +174,12 @@ export class LlamaEngine implements Engine {
     }
     for (const { request, row } of sampled) biasLogits(row, request.sampling, this.#loaded.tokenizer.ends)
     const tokens = await Promise.all(sampled.map(({ request, at, row }) => this.#choose(request, at, row)))
+    for (const [i, { request, row }] of sampled.entries()) {
+      const grammar = this.#grammars.get(request.id)
+      if (!grammar) continue
+      this.#grammarSampling ??= new GrammarSampling(this.#loaded.native, vocabSize)
+      tokens[i] = await this.#grammarSampling.choose(row, grammar, this.#chains.get(request.id) ?? null)
+    }
     const rows: StepRow[] = []
     for (const [i, { request, row }] of sampled.entries()) {
       const token = tokens[i]!
@@ -185,6 +198,7 @@ export class LlamaEngine implements Engine {
 
   /** Chains run on koffi's threads, beside each other: each owns its state and only reads the logits. */
   #choose(request: OpenRequest, at: number, row: Float32Array): number | Promise<number> {
+    if (this.#grammars.has(request.id)) return NOT_YET
     const chain = this.#chains.get(request.id)
     return chain ? this.#loaded.native.sample(chain, this.#loaded.context, at) : argmax(row)
   }
@@ -199,11 +213,12 @@ export class LlamaEngine implements Engine {
     return this.#logits!.floats
   }
 
-  #forgetChain(id: RequestId): void {
-    const chain = this.#chains.get(id)
-    if (!chain) return
-    this.#loaded.native.freeSampler(chain)
-    this.#chains.delete(id)
+  #forgetSamplers(id: RequestId): void {
+    for (const samplers of [this.#chains, this.#grammars]) {
+      const sampler = samplers.get(id)
+      if (sampler) this.#loaded.native.freeSampler(sampler)
+      samplers.delete(id)
+    }
   }
 }
 

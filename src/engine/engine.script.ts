@@ -1,0 +1,98 @@
+/** Drives an engine in tests as a scheduler would, keeping the same books. */
+import { expect } from "vitest"
+import type { Batch, BatchItem, RequestId } from "../core/types.ts"
+import { type Engine, GREEDY, type Sampling, type StepRow } from "./engine.ts"
+import { Random } from "./random.ts"
+
+export class Script {
+  readonly #engine: Engine
+  readonly #requests = new Map<
+    RequestId,
+    { prompt: Int32Array; output: number[]; held: number; ended: boolean }
+  >()
+  #nextId = 100
+  #batches = 0
+
+  constructor(engine: Engine) {
+    this.#engine = engine
+  }
+
+  open(prompt: Int32Array, sampling: Partial<Sampling> = { ignoreEos: true }): RequestId {
+    const id = this.#nextId++
+    this.#engine.open(id, prompt, { ...GREEDY, ...sampling })
+    this.#requests.set(id, { prompt, output: [], held: 0, ended: false })
+    return id
+  }
+
+  held(id: RequestId): number {
+    return this.#requests.get(id)!.held
+  }
+
+  output(id: RequestId): number[] {
+    return this.#requests.get(id)!.output
+  }
+
+  ended(id: RequestId): boolean {
+    return this.#requests.get(id)!.ended
+  }
+
+  /** All known tokens that are still to be computed. */
+  all(id: RequestId): BatchItem {
+    return this.next(id, Number.POSITIVE_INFINITY)
+  }
+
+  next(id: RequestId, most: number, position = this.held(id)): BatchItem {
+    const { prompt, output } = this.#requests.get(id)!
+    const known = prompt.length + output.length
+    const tokens = Math.min(most, known - position)
+    return { id, position, tokens, sample: position + tokens === known, draft: 0 }
+  }
+
+  copied(id: RequestId, from: RequestId, tokens: number, most = Number.POSITIVE_INFINITY): BatchItem {
+    return { ...this.next(id, most, tokens), copy: { from, tokens } }
+  }
+
+  /** Whole blocks of 16 that `from` holds and that begin the prompt of `to`, leaving a token to compute. */
+  commonPrefix(from: RequestId, to: RequestId): number {
+    const source = this.#requests.get(from)!
+    const { prompt } = this.#requests.get(to)!
+    let n = 0
+    while (n < source.held && n < prompt.length - 1 && source.prompt[n] === prompt[n]) n++
+    return n - (n % 16)
+  }
+
+  batch(items: BatchItem[], drop: Partial<Pick<Batch, "evict" | "release">> = {}): Batch {
+    return { number: ++this.#batches, items, evict: [], release: [], predictedUs: 0, ...drop }
+  }
+
+  async step(items: BatchItem[], drop: Partial<Pick<Batch, "evict" | "release">> = {}): Promise<StepRow[]> {
+    const output = await this.#engine.execute(this.batch(items, drop))
+    if (!output.ok) throw new Error(output.message)
+    expect(output.durationUs).toBeGreaterThanOrEqual(0)
+    for (const id of drop.evict ?? []) this.#requests.get(id)!.held = 0
+    for (const { id, position, tokens } of items) this.#requests.get(id)!.held = position + tokens
+    const rows = output.rows.toSorted((a, b) => a.id - b.id)
+    const sampled = items.filter((item) => item.sample).map((item) => item.id)
+    expect(rows.map((row) => row.id)).toEqual(sampled.toSorted((a, b) => a - b))
+    for (const row of rows) {
+      const request = this.#requests.get(row.id)!
+      request.output.push(...row.tokens)
+      request.ended = row.end
+    }
+    return rows
+  }
+
+  async drop(...ids: RequestId[]): Promise<void> {
+    await this.step([], { release: ids })
+  }
+}
+
+/** Bytes that look like nothing in particular; valid in every vocabulary of at least 256 tokens. */
+export function promptOf(seed: number, length: number): Int32Array {
+  const random = new Random(seed)
+  return Int32Array.from({ length }, () => 10 + random.below(200))
+}
+
+export function join(a: Int32Array, b: Int32Array): Int32Array {
+  return Int32Array.from([...a, ...b])
+}

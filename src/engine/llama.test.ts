@@ -1,0 +1,96 @@
+/** What a user is told when the real engine cannot be had, and that a running step leaves the event loop free. */
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { UserError } from "../errors.ts"
+import { TINY_PRESETS, tinyModel } from "../models/tiny.ts"
+import { Script } from "./engine.script.ts"
+import { type LlamaOptions, openLlama } from "./llama.ts"
+import { findLibrary } from "./llama-files.ts"
+
+let folder: string
+let modelPath: string
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "slos-llama-"))
+  modelPath = await tinyModel(TINY_PRESETS["tiny-f32"], folder, "tiny-f32")
+})
+afterAll(() => rm(folder, { recursive: true, force: true }))
+
+function open(change: Partial<LlamaOptions> = {}) {
+  const sizes = { threads: 1, maxSequences: 4, contextTokens: 256, maxBatchTokens: 128 }
+  return openLlama({ modelPath, ...sizes, library: "cpu", ...change })
+}
+
+describe("one line and a remedy for", () => {
+  const cases: [string, () => Promise<Partial<LlamaOptions>>, RegExp][] = [
+    [
+      "a truncated model",
+      async () => ({ modelPath: await damaged((bytes) => bytes.subarray(0, 300_000)) }),
+      /cannot load/,
+    ],
+    [
+      "a damaged header",
+      async () => ({ modelPath: await damaged((bytes) => bytes.fill(255, 8, 24)) }),
+      /cannot load/,
+    ],
+    ["a context beyond the model's", async () => ({ contextTokens: 100_000 }), /trained on contexts of 8192/],
+    [
+      "more KV than memory",
+      async () => ({ maxSequences: 256, maxBatchTokens: 256, contextTokens: 8192, ...huge() }),
+      /memory/,
+    ],
+    ["too many sequences", async () => ({ maxSequences: 257, maxBatchTokens: 512 }), /at most 256/],
+    ["batches smaller than the sequences", async () => ({ maxBatchTokens: 2 }), /raise maxBatchTokens/],
+    ["no threads", async () => ({ threads: 0 }), /threads must be/],
+    ["a folder without the library", async () => ({ library: folder }), /has no ggml-base/],
+  ]
+  test.each(cases)("%s", async (_, options, message) => {
+    const error = await open(await options()).then(
+      (engine) => engine.close().then(() => undefined),
+      (problem: unknown) => problem,
+    )
+    expect(error).toBeInstanceOf(UserError)
+    expect((error as Error).message).toMatch(message)
+    expect((error as Error).message).not.toContain("\n")
+  })
+
+  test("a GPU library that is not installed", () => {
+    expect(() => findLibrary("cuda", "linux-none")).toThrow(/npm install .*linux-none-cuda@/)
+  })
+
+  async function damaged(change: (bytes: Buffer) => Buffer): Promise<string> {
+    const path = join(folder, "damaged.gguf")
+    await writeFile(path, change(await readFile(modelPath)))
+    return path
+  }
+
+  /** A pool that no machine has. */
+  function huge(): Partial<LlamaOptions> {
+    return { kvUnified: true, kvTokens: 2 ** 40, kvType: "f32" }
+  }
+})
+
+test("timers run while a step computes", async () => {
+  const engine = await open({ contextTokens: 2048, maxBatchTokens: 2000 })
+  try {
+    const run = new Script(engine)
+    const id = run.open(new Int32Array(1900).fill(20))
+    let ticks = 0
+    const timer = setInterval(() => ticks++, 1)
+    await run.step([run.all(id)])
+    clearInterval(timer)
+    expect(engine.timing.decodeUs).toBeGreaterThan(5_000)
+    expect(ticks).toBeGreaterThan(3)
+  } finally {
+    await engine.close()
+  }
+})
+
+test("log lines go to the listener, whole", async () => {
+  const lines: string[] = []
+  const engine = await open({ onLog: (line) => lines.push(line) })
+  await engine.close()
+  expect(lines.some((line) => line.includes("llama_model_loader"))).toBe(true)
+  expect(lines.some((line) => line.includes("\n"))).toBe(false)
+})
