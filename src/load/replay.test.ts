@@ -149,16 +149,16 @@ describe("replay", () => {
   })
 
   test("thinking tokens are judged by their own TPOT, and the server is told how many there are", async () => {
-    const { url, bodies } = await serve(steady(10, 80))
+    const { url, bodies } = await serve(steady(10, 200))
     const round = { class: "a", promptTokens: 5, outputTokens: 6, thinkingTokens: 5, delayMs: 0 }
-    const classes = readClasses("a=ttft:500,tpot:400,thinking:20")
+    const classes = readClasses("a=ttft:300,tpot:2000,thinking:20")
     const { records } = await run(url, planOf([{ rounds: [round] }]), { classes })
     expect(records[0]!.stages.map((stage) => [stage.stage, stage.attained])).toEqual([
       ["prefill", true],
       ["thinking", false],
       ["answer", true],
     ])
-    expect(bodies[0]!.slo).toMatchObject({ thinking_tokens: 5, thinking_tpot_ms: 20, tpot_ms: 400 })
+    expect(bodies[0]!.slo).toMatchObject({ thinking_tokens: 5, thinking_tpot_ms: 20, tpot_ms: 2000 })
   })
 
   test("rounds of a session follow each other with their delay and the whole history", async () => {
