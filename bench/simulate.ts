@@ -22,6 +22,15 @@ interface Result {
   byApp: Map<string, [attained: number, total: number]>
 }
 
+/** Where a simulated round stands in its session. */
+interface Played {
+  planned: PlannedRequest
+  round: number
+  history: number
+  session: number
+  ok: boolean
+}
+
 const program = new Command("bench/simulate.ts")
   .requiredOption("--profile <file>", "JSON of slos-serve profile --out")
   .option("--policies <names>", "", POLICY_NAMES.join(","))
@@ -95,10 +104,7 @@ function run(policy: PolicyName, ratePerSec: number, seed: number): Result {
     traces,
   })
   let nextId = 0
-  const sessions = new Map<
-    RequestId,
-    { planned: PlannedRequest; round: number; history: number; ok: boolean }
-  >()
+  const sessions = new Map<RequestId, Played>()
   const requestOf = (
     planned: PlannedRequest,
     index: number,
@@ -111,7 +117,7 @@ function run(policy: PolicyName, ratePerSec: number, seed: number): Result {
     const zeroLoad = { ms: Number(options.zeroLoadMs), msPerToken: Number(options.zeroLoadPrefillMsPerToken) }
     const slo = roundSlo(round, promptTokens, classes, zeroLoad)
     const id = nextId++
-    sessions.set(id, { planned, round: index, history: promptTokens + round.outputTokens, ok: true })
+    sessions.set(id, { planned, round: index, history: promptTokens + round.outputTokens, ok: true, session })
     return {
       atUs: Math.round(atUs),
       outputTokens: round.outputTokens,
@@ -139,7 +145,7 @@ function run(policy: PolicyName, ratePerSec: number, seed: number): Result {
   const byApp = new Map<string, [number, number]>(APPS.map((app) => [app, [0, 0]]))
   simulate({
     config: { limits, cost, policy, apps: APPS.length, options: policyOptions },
-    requests: plan.requests.map((planned, i) => requestOf(planned, 0, 0, planned.atMs * 1000, i + 1)),
+    requests: plan.requests.map((planned, i) => requestOf(planned, 0, 0, planned.atMs * 1000, i)),
     noise: () => Math.exp(sigma * random.normal()),
     onEffect: (effect) => {
       if (effect.type !== "finished") return
@@ -151,10 +157,10 @@ function run(policy: PolicyName, ratePerSec: number, seed: number): Result {
       counts[1]++
     },
     follow: (id, nowUs) => {
-      const { planned, round, history, ok } = sessions.get(id)!
+      const { planned, round, history, ok, session } = sessions.get(id)!
       const next = planned.rounds[round + 1]
       if (next === undefined) return null
-      const request = requestOf(planned, round + 1, history, nowUs + next.delayMs * 1000, 1_000_000 + id)
+      const request = requestOf(planned, round + 1, history, nowUs + next.delayMs * 1000, session)
       sessions.get(request.spec.id)!.ok = ok
       return request
     },

@@ -51,13 +51,9 @@ export class KvAccount {
   get usedTokens(): number {
     return (this.#references.length - this.#free.length) * this.limits.blockTokens
   }
+  /** Tokens of room in blocks that no live request holds: given up as soon as room is needed. */
   get cachedTokens(): number {
-    let tokens = 0
-    for (const sequence of this.#cached.values()) tokens += sequence.tokens
-    return tokens
-  }
-  get liveSequences(): number {
-    return this.#live.size
+    return this.usedTokens - this.#liveBlocks * this.limits.blockTokens
   }
   holds(id: RequestId): boolean {
     return this.#live.has(id)

@@ -42,7 +42,11 @@ export interface ReplicaConfig {
 const NO_OBJECTIVE_US = 3_600_000_000
 /** A request that fails alone in a batch this often has failed itself. */
 const MOST_FAILURES = 2
+/** A TTFT given as a slowdown is never shorter: a few times a short prompt's prefill is less than one batch, and
+ * nobody feels the difference. */
+const LEAST_SLOWDOWN_US = 100_000
 const BACKOFF_US = 10_000
+const MOST_MISSED_SESSIONS = 10_000
 
 const RANK: Record<Event["type"], number> = { stepDone: 0, stepFailed: 0, cancelled: 1, arrived: 2, woke: 3 }
 
@@ -72,6 +76,8 @@ export class Replica {
   #inFlightUs = 0
   /** Requests that ended while their step was running. */
   #endedInFlight: RequestId[] = []
+  /** Sessions with a round that missed, latest last; bounded, since nobody says when a session is over. */
+  #missedSessions = new Set<number>()
   /** After a failed step: run these one by one, to find out whose fault it was. */
   #suspects: LiveRequest[] = []
   #pausedUntilUs = 0
@@ -175,16 +181,20 @@ export class Replica {
       return
     }
     const { slo } = spec
-    const ttftUs =
-      slo.ttftSlowdown > 0 ? slo.ttftSlowdown * this.zeroLoadPrefillUs(spec.promptTokens) : slo.ttftUs
+    const ttftUs = slo.ttftSlowdown > 0 ? this.#slowdownUs(spec) : slo.ttftUs
     const finite = (us: number) => Math.min(us, NO_OBJECTIVE_US)
     const bounded = {
       ...spec,
       slo: { ...slo, tpotUs: finite(slo.tpotUs), thinkingTpotUs: finite(slo.thinkingTpotUs) },
     }
     const request = new LiveRequest(bounded, spec.arrivalUs ?? nowUs, finite(ttftUs), this.#arrivals++)
+    request.sessionMissed = this.#missedSessions.has(spec.session)
     this.#requests.set(spec.id, request)
     this.#line.push(request)
+  }
+
+  #slowdownUs({ slo, promptTokens }: RequestSpec): number {
+    return Math.max(LEAST_SLOWDOWN_US, slo.ttftSlowdown * this.zeroLoadPrefillUs(promptTokens))
   }
 
   #landed(batch: number): Batch {
@@ -269,18 +279,27 @@ export class Replica {
   }
 
   #end(request: LiveRequest, reason: FinishReason, nowUs: number): void {
-    const { id } = request
+    const { id, spec } = request
     this.#requests.delete(id)
     this.#line.splice(this.#line.indexOf(request), 1)
     const attainable = reason === "stop" || reason === "length"
-    if (attainable) this.#lengths.observe(request.spec.app, request.output)
-    const outcome = request.outcome(nowUs, attainable && request.spec.tier === "slo")
+    if (attainable) this.#lengths.observe(spec.app, request.output)
+    const outcome = request.outcome(nowUs, attainable && spec.tier === "slo")
+    if (spec.session >= 0 && !outcome.attained) this.#noteMissed(spec.session)
     if (request.output > 0) this.#effects.push({ type: "stageDone", id, outcome: request.stage })
     this.#effects.push({ type: "finished", id, reason, outcome })
     // The engine may be computing it right now: its KV is free at the next boundary.
     if (request.startedUs < 0) return
     if (this.#inFlight !== null) this.#endedInFlight.push(id)
     else this.#kv.end(id)
+  }
+
+  #noteMissed(session: number): void {
+    this.#missedSessions.delete(session)
+    this.#missedSessions.add(session)
+    if (this.#missedSessions.size > MOST_MISSED_SESSIONS) {
+      for (const oldest of this.#missedSessions) return void this.#missedSessions.delete(oldest)
+    }
   }
 
   #decide(nowUs: number): void {
@@ -318,11 +337,17 @@ function hasPrefill(batch: Batch): boolean {
   return batch.items.some((item) => item.tokens > 1)
 }
 
+/** What nobody set follows from the engine's speed. */
 function withDefaults(config: ReplicaConfig): PolicyOptions {
-  const options = { ...DEFAULT_OPTIONS, ...config.options }
-  // Twice the spread of the fit, within what was found to pay (DESIGN §3); a CPU needs the upper end.
-  if (config.options?.margin === undefined) {
-    options.margin = Math.min(0.3, Math.max(0.1, 2 * config.cost.residualSigma))
+  const { cost, limits } = config
+  const chunkUs = prefillUs(cost, 0, limits.minChunkTokens, limits.maxBatchTokens)
+  return {
+    ...DEFAULT_OPTIONS,
+    // Twice the spread of the fit, within what was found to pay (DESIGN §3); a CPU needs the upper end.
+    margin: Math.min(0.3, Math.max(0.1, 2 * cost.residualSigma)),
+    // A batch must have room for a chunk beside the decodes, or no prompt moves while anyone decodes.
+    maxBatchUs: Math.max(DEFAULT_OPTIONS.maxBatchUs, 2 * chunkUs),
+    bestEffortBatchUs: Math.max(DEFAULT_OPTIONS.bestEffortBatchUs, chunkUs),
+    ...config.options,
   }
-  return options
 }

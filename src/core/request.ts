@@ -23,6 +23,8 @@ export class LiveRequest {
   dueUs: number
   /** A token was late: its SLO cannot be met any more. */
   violated = false
+  /** An earlier round of its session has missed: the session as a whole cannot attain any more. */
+  sessionMissed = false
   preemptions = 0
   cachedTokens = 0
   /** Failed alone in a batch this many times. */

@@ -192,14 +192,7 @@ export class ReplicaDriver {
   }
 
   #run(batch: Batch, planUs: number): void {
-    for (const id of batch.release) this.#opened.delete(id)
-    for (const item of batch.items) {
-      if (this.#opened.has(item.id)) continue
-      const job = this.#jobs.get(item.id)!
-      this.#opened.add(item.id)
-      this.engine.open(item.id, job.prompt, job.sampling)
-    }
-    this.#step = this.engine.execute(batch).then(
+    this.#step = this.#execute(batch).then(
       (output) => this.#landed(batch, planUs, output),
       (error: Error) => {
         this.#landed(batch, planUs, {
@@ -210,6 +203,18 @@ export class ReplicaDriver {
         })
       },
     )
+  }
+
+  async #execute(batch: Batch): Promise<StepOutput> {
+    // A request that the engine refused to open must not be released: that would fail the others' step.
+    const release = batch.release.filter((id) => this.#opened.delete(id))
+    for (const item of batch.items) {
+      if (this.#opened.has(item.id)) continue
+      const job = this.#jobs.get(item.id)!
+      this.engine.open(item.id, job.prompt, job.sampling)
+      this.#opened.add(item.id)
+    }
+    return this.engine.execute({ ...batch, release })
   }
 
   #landed(batch: Batch, planUs: number, output: StepOutput): void {

@@ -1,5 +1,6 @@
 /** Whose SLOs to keep: revocable Moore–Hodgson over prefills by deadline (DESIGN §4 step 3). Going by deadline,
- * every prefill joins; while the set cannot be done in time, the one with the most prefill left goes. */
+ * every prefill joins; while the set cannot be done in time, one goes: of a session that
+ * has missed already if there is one, else the one with the most prefill left. */
 import type { PolicyOptions } from "../policy/policy.ts"
 import type { LiveRequest } from "../request.ts"
 import type { Draft } from "./draft.ts"
@@ -105,8 +106,9 @@ export class Admission {
     let largest: Candidate | null = null
     for (const candidate of this.#candidates) {
       // A request whose first token is out (and is being recomputed) holds a promise, as does a firm admission.
-      if (!candidate.kept || candidate.request.output > 0 || (firm && candidate.request.admitted)) continue
-      if (largest === null || candidate.owed > largest.owed) largest = candidate
+      const promised = candidate.request.admitted && (firm || candidate.request.output > 0)
+      if (!candidate.kept || promised) continue
+      if (largest === null || goesBefore(candidate, largest)) largest = candidate
     }
     return largest
   }
@@ -114,4 +116,10 @@ export class Admission {
   #remaining(request: LiveRequest, draft: Draft): number {
     return draft.lengths.remaining(request.spec.app, request.output, request.spec.maxOutputTokens)
   }
+}
+
+/** Rounds of a session that has missed already go first: keeping their SLO saves no request. Then the largest. */
+function goesBefore(a: Candidate, b: Candidate): boolean {
+  if (a.request.sessionMissed !== b.request.sessionMissed) return a.request.sessionMissed
+  return a.owed > b.owed
 }

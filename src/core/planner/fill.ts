@@ -8,7 +8,7 @@ import type { Work } from "./work.ts"
 /** Fill `draft` from `work`. */
 export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowUs: number): void {
   const { margin } = options
-  const { decodes, prefills, bestEffort, byValue } = work
+  const { decodes, prefills, hopeful, bestEffort, byValue } = work
   const allDecodesUs = decodeTimeUs(draft, decodes) * (1 + margin)
   let limitUs = Math.max(allDecodesUs, Math.min(options.maxBatchUs, tightestLeadUs(decodes, nowUs)))
   const waiting = prefills.length > 0 || bestEffort.length > 0
@@ -26,6 +26,7 @@ export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowU
       limitUs = toDeadlineUs
     draft.prefillWithin(request, limitUs, margin, bestEffort)
   }
+  for (const request of hopeful) draft.prefillWithin(request, limitUs, margin, bestEffort)
 
   for (; next < decodes.length; next++) {
     const request = decodes[next]!
@@ -74,6 +75,7 @@ function fillBestEffort(
   for (let i = 0; i < requests.length && draft.tokensLeft > 0; i++) {
     const request = requests[i]!
     const later = requests.length > i + 1 ? requests.slice(i + 1) : undefined
+    if (draft.has(request)) continue
     if (!request.decoding) draft.prefillWithin(request, limitUs, margin, later)
     else if (draft.timeUs(margin, request.computed, 1, true) <= limitUs) draft.decode(request, later)
   }

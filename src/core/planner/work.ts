@@ -7,19 +7,26 @@ export interface Work {
   decodes: LiveRequest[]
   /** SLO requests that owe prompt (or recomputation): by due time. */
   prefills: LiveRequest[]
+  /** Turned down for now, but their deadline can still be made: by due time. Filled in by the policy. */
+  hopeful: LiveRequest[]
   /** Everything else, by arrival. */
   bestEffort: LiveRequest[]
   /** All SLO requests by arrival, then best-effort by arrival: who loses KV first stands last. */
   byValue: LiveRequest[]
 }
 
-export const emptyWork = (): Work => ({ decodes: [], prefills: [], bestEffort: [], byValue: [] })
+export const emptyWork = (): Work => ({ decodes: [], prefills: [], hopeful: [], bestEffort: [], byValue: [] })
 
 export const byDue = (a: LiveRequest, b: LiveRequest): number => a.dueUs - b.dueUs || a.order - b.order
 
 /** Fill `work` from `requests` (in order of arrival). */
 export function sortWork(requests: readonly LiveRequest[], work: Work): Work {
-  work.decodes.length = work.prefills.length = work.bestEffort.length = work.byValue.length = 0
+  work.hopeful.length =
+    work.decodes.length =
+    work.prefills.length =
+    work.bestEffort.length =
+    work.byValue.length =
+      0
   for (const request of requests) {
     if (request.tier === "bestEffort") work.bestEffort.push(request)
     else if (request.decoding) work.decodes.push(request)

@@ -18,11 +18,12 @@ export interface PolicyOptions {
   kvShare: number
 }
 
+/** Where the engine is fast; a slow one gets longer batches (replica.ts). Found by simulation and on a CPU. */
 export const DEFAULT_OPTIONS: PolicyOptions = {
-  maxBatchUs: 150_000,
+  maxBatchUs: 100_000,
   margin: 0.2,
   tokenBudget: 512,
-  bestEffortBatchUs: 50_000,
+  bestEffortBatchUs: 20_000,
   admission: "revocable",
   kvShare: 0.985,
 }

@@ -23,15 +23,16 @@ export function slosServe(options: PolicyOptions): Policy {
       if (candidates.length > 0) {
         settle(candidates, admission.select(work.decodes, candidates, draft, nowUs), draft, options)
         sortWork(requests, work)
+        for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
       }
       fillBatch(draft, work, options, nowUs)
     },
   }
 }
 
-/** Best-effort requests come back while nobody has seen a token of theirs and their deadline can still be made. */
+/** Best-effort requests come back while no token of theirs was late and their next one can still be on time. */
 function canReturn(request: LiveRequest, draft: Draft, nowUs: number): boolean {
-  return request.spec.tier === "slo" && request.output === 0 && !isDoomed(request, draft, nowUs)
+  return request.spec.tier === "slo" && !isDoomed(request, draft, nowUs)
 }
 
 function settle(
