@@ -68,6 +68,7 @@ interface Options {
   out: string
   port: string
   guess: string[]
+  rates: string[]
   timeBudgetMin: string
 }
 
@@ -99,6 +100,7 @@ async function main(): Promise<void> {
     .option("--llama-server <path>", "or env LLAMA_SERVER")
     .option("--config <file>", "--config of our server")
     .option("--guess <system=rate>", "where to begin the search; repeatable", collect, [])
+    .option("--rates <system=r1,r2>", "exactly these rates instead of a search; repeatable", collect, [])
     .option("--out <folder>", "results folder", `bench/results/real/${new Date().toISOString().slice(0, 10)}`)
     .option("--port <n>", "first port", "18200")
     .option("--time-budget-min <n>", "start no run after this", "60")
@@ -113,6 +115,7 @@ class Bench {
   private readonly servers = new Map<string, Server>()
   private readonly rows: RunRow[]
   private readonly guesses: Map<string, number>
+  private readonly fixed: Map<string, number[]>
 
   constructor(options: Options) {
     this.options = options
@@ -125,10 +128,22 @@ class Bench {
     mkdirSync(join(options.out, "requests"), { recursive: true })
     this.rows = readRows(options.out)
     this.guesses = new Map(this.systems.map((system) => [system.name, rungOf(system.guessPerSec)]))
+    this.fixed = new Map(
+      options.rates.map((entry) => {
+        const [name, list] = entry.split("=") as [string, string]
+        return [name, list.split(",").map((rate) => rungOf(Number(rate)))]
+      }),
+    )
     for (const guess of options.guess) {
       const [name, rate] = guess.split("=")
       this.guesses.set(name!, rungOf(Number(rate)))
     }
+  }
+
+  private rungs(system: System): number[] {
+    const own = this.rows.filter((row) => row.system === system.name)
+    const measured = own.map((row) => ({ rung: row.rung, ...row.score.requests }))
+    return this.fixed.get(system.name) ?? wantedRungs(measured, this.guesses.get(system.name)!)
   }
 
   async run(): Promise<void> {
@@ -247,9 +262,8 @@ class Bench {
 
   private missing(system: System, seed: number): number[] {
     const own = this.rows.filter((row) => row.system === system.name)
-    const measured = own.map((row) => ({ rung: row.rung, ...row.score.requests }))
     const done = own.filter((row) => row.seed === seed).map((row) => row.rung)
-    return wantedRungs(measured, this.guesses.get(system.name)!).filter((rung) => !done.includes(rung))
+    return this.rungs(system).filter((rung) => !done.includes(rung))
   }
 
   /** The rung that most systems still want for this seed. */

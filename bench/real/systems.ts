@@ -87,6 +87,8 @@ export const SYSTEMS: readonly System[] = [
   ),
   llama("llama-server-slots", () => []),
   llama("llama-server-b128", () => ["-b", "128", "-ub", "128"]),
+  // Plain attention, which on a CPU is the faster one (our engine's default there), with small batches.
+  llama("llama-server-tuned", () => ["-b", "128", "-ub", "128", "-fa", "off"]),
   llama("llama-server-b64", () => ["-b", "64", "-ub", "64"]),
   llama("llama-server-b256", () => ["-b", "256", "-ub", "256"]),
 ]
