@@ -3,6 +3,7 @@ import type { AddressInfo } from "node:net"
 import type { FastifyInstance } from "fastify"
 import pc from "picocolors"
 import type { PolicyName } from "../core/policy/index.ts"
+import type { PolicyOptions } from "../core/policy/policy.ts"
 import { UserError, userError } from "../errors.ts"
 import { buildServer } from "../http/server.ts"
 import { ReplicaDriver } from "../serve/driver.ts"
@@ -28,6 +29,10 @@ export interface ServeOptions {
   maxQueue: number
   defaultMaxTokens: number
   margin?: number
+  maxBatchMs?: number
+  bestEffortMs?: number
+  tokenBudget?: number
+  admission?: PolicyOptions["admission"]
   gpuLayers?: number
   library: string
   engine: "llama" | "fake"
@@ -62,7 +67,7 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
         policy: options.policy,
         apps: classes.all.length,
         maxQueue: options.maxQueue,
-        ...(options.margin === undefined ? {} : { options: { margin: options.margin } }),
+        options: policyOptions(options),
       },
       log: (message) => reporter.log.error(message),
     })
@@ -75,6 +80,18 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
   } catch (error) {
     await app.close()
     throw error
+  }
+}
+
+/** Only what was given: the rest follows from the profile. */
+function policyOptions(options: ServeOptions): Partial<PolicyOptions> {
+  const { margin, maxBatchMs, bestEffortMs, tokenBudget, admission } = options
+  return {
+    ...(margin !== undefined && { margin }),
+    ...(maxBatchMs !== undefined && { maxBatchUs: maxBatchMs * 1000 }),
+    ...(bestEffortMs !== undefined && { bestEffortBatchUs: bestEffortMs * 1000 }),
+    ...(tokenBudget !== undefined && { tokenBudget }),
+    ...(admission !== undefined && { admission }),
   }
 }
 

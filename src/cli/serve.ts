@@ -48,6 +48,23 @@ export function register(program: Command): void {
       1024,
     )
     .option("--margin <fraction>", "safety margin on predicted step times, 0.2 = 20%", fraction)
+    .option(
+      "--max-batch-ms <ms>",
+      "longest step while SLO work runs (default: from the profile)",
+      wholeNumber(1, 60_000),
+    )
+    .option(
+      "--best-effort-ms <ms>",
+      "longest step that best-effort work may make then",
+      wholeNumber(1, 60_000),
+    )
+    .option("--token-budget <n>", "tokens of a step for the vllm policies", wholeNumber(1, 65_536))
+    .addOption(
+      new Option(
+        "--admission <kind>",
+        "when an SLO becomes a promise: at the first token, or at admission",
+      ).choices(["revocable", "firm"]),
+    )
     .option("--gpu-layers <n>", "layers on the GPU (default: all where there is one)", wholeNumber(0, 10_000))
     .option("--library <name>", "llama.cpp library: auto, cpu, cuda, vulkan, or a folder", "auto")
     .addOption(

@@ -34,7 +34,7 @@ export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowU
     draft.decode(request, byValue)
   }
 
-  fillBestEffort(draft, bestEffort, bestEffortLimitUs(draft, work, limitUs, options), margin)
+  serveBestEffort(draft, work, limitUs, options, nowUs)
   if (draft.items.length === 0) forceProgress(draft, work)
 }
 
@@ -59,11 +59,26 @@ function finishesWithin(draft: Draft, request: LiveRequest, timeUs: number, marg
   return owed <= draft.tokensLeft && draft.timeUs(margin, start, owed, true) <= timeUs
 }
 
-/** Best-effort work may stretch a batch while SLO work runs only so far: an arrival waits for the batch's end. */
-function bestEffortLimitUs(draft: Draft, work: Work, limitUs: number, options: PolicyOptions): number {
+/** Best-effort work may stretch a batch while SLO work runs only so far, since an arrival waits for the batch's
+ * end. When that has left it nothing for a while, it gets what the tightest decode can spare: it must not starve. */
+function serveBestEffort(
+  draft: Draft,
+  work: Work,
+  limitUs: number,
+  options: PolicyOptions,
+  nowUs: number,
+): void {
+  const { bestEffort } = work
+  if (bestEffort.length === 0) {
+    work.bestEffortServedUs = nowUs
+    return
+  }
+  const before = draft.items.length
   const alone = work.decodes.length === 0 && work.prefills.length === 0
-  if (alone) return options.maxBatchUs
-  return Math.min(limitUs, Math.max(options.bestEffortBatchUs, draft.timeUs(options.margin)))
+  const starved = nowUs - work.bestEffortServedUs >= options.bestEffortEveryUs
+  const usualUs = Math.min(limitUs, Math.max(options.bestEffortBatchUs, draft.timeUs(options.margin)))
+  fillBestEffort(draft, bestEffort, alone ? options.maxBatchUs : starved ? limitUs : usualUs, options.margin)
+  if (draft.items.length > before) work.bestEffortServedUs = nowUs
 }
 
 function fillBestEffort(

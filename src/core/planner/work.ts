@@ -13,20 +13,25 @@ export interface Work {
   bestEffort: LiveRequest[]
   /** All SLO requests by arrival, then best-effort by arrival: who loses KV first stands last. */
   byValue: LiveRequest[]
+  /** When best-effort work was last in a batch (or there was none). Kept from one decision to the next. */
+  bestEffortServedUs: number
 }
 
-export const emptyWork = (): Work => ({ decodes: [], prefills: [], hopeful: [], bestEffort: [], byValue: [] })
+export const emptyWork = (): Work => ({
+  decodes: [],
+  prefills: [],
+  hopeful: [],
+  bestEffort: [],
+  byValue: [],
+  bestEffortServedUs: 0,
+})
 
 export const byDue = (a: LiveRequest, b: LiveRequest): number => a.dueUs - b.dueUs || a.order - b.order
 
 /** Fill `work` from `requests` (in order of arrival). */
 export function sortWork(requests: readonly LiveRequest[], work: Work): Work {
-  work.hopeful.length =
-    work.decodes.length =
-    work.prefills.length =
-    work.bestEffort.length =
-    work.byValue.length =
-      0
+  for (const list of [work.decodes, work.prefills, work.hopeful, work.bestEffort, work.byValue])
+    list.length = 0
   for (const request of requests) {
     if (request.tier === "bestEffort") work.bestEffort.push(request)
     else if (request.decoding) work.decodes.push(request)

@@ -12,6 +12,8 @@ export interface PolicyOptions {
   tokenBudget: number
   /** Longest batch that best-effort work may make while SLO work runs, µs. */
   bestEffortBatchUs: number
+  /** When that has given best-effort work nothing for so long, µs, it gets a batch's whole slack. */
+  bestEffortEveryUs: number
   /** `revocable`: a promise from the first token on. `firm`: from admission on. */
   admission: "revocable" | "firm"
   /** Share of the KV that the memory forecast may fill. */
@@ -24,6 +26,7 @@ export const DEFAULT_OPTIONS: PolicyOptions = {
   margin: 0.2,
   tokenBudget: 512,
   bestEffortBatchUs: 20_000,
+  bestEffortEveryUs: 250_000,
   admission: "revocable",
   kvShare: 0.985,
 }
