@@ -33,9 +33,9 @@ export const POLICIES = [
   "slos-serve-paper",
 ] as const
 
-function ours(policy: string, guessPerSec: number): System {
+function ours(policy: string, guessPerSec: number, name = policy, extra: readonly string[] = []): System {
   return {
-    name: policy,
+    name,
     kind: "slos-serve",
     guessPerSec,
     command: (setup, port) => [
@@ -46,6 +46,7 @@ function ours(policy: string, guessPerSec: number): System {
       ...["--threads", String(setup.threads), "--max-sequences", String(setup.slots)],
       ...["--context", String(setup.contextTokens), "--log-level", "warn"],
       ...(setup.config === undefined ? [] : ["--config", setup.config]),
+      ...extra,
     ],
   }
 }
@@ -77,6 +78,8 @@ export const SYSTEMS: readonly System[] = [
   ours("edf", 3.4),
   ours("sarathi", 2),
   ours("vllm", 2),
+  // The fixed token budget is vLLM's knob: a small one keeps TPOT, as -b 128 does for llama-server.
+  ours("vllm", 2, "vllm-budget128", ["--token-budget", "128"]),
   ours("vllm-prefill-first", 2),
   ours("slos-serve-paper", 4),
   // Its own batch sizes (2048/512) and its own four slots, which share one KV pool.

@@ -22,6 +22,21 @@ const BUFFER_LIMIT = 64 * 1024
 const STALL_MS = 60_000
 const HEARTBEAT_MS = 15_000
 
+/** Sinks with something to write. Deltas come while the driver has a finished step in hand; the next step starts in
+ * the event loop's next round, and only then is written, so that sockets never keep the engine waiting. */
+const unwritten = new Set<SseSink>()
+
+function flushLater(sink: SseSink): void {
+  if (unwritten.size === 0) setImmediate(() => setImmediate(flushAll))
+  unwritten.add(sink)
+}
+
+function flushAll(): void {
+  const sinks = [...unwritten]
+  unwritten.clear()
+  for (const sink of sinks) sink.flush()
+}
+
 export class SseSink implements SessionSink {
   /** Resolves with the error when the request ended before the stream began, else null when it begins. */
   readonly begun: Promise<UserError | null>
@@ -50,11 +65,18 @@ export class SseSink implements SessionSink {
   }
 
   delta(delta: SessionDelta): void {
+    if (this.#waiting === null) this.#waiting = delta
+    else append(this.#waiting, delta)
+    flushLater(this)
+  }
+
+  /** Writes what came in since the last time, if the reader takes it. */
+  flush(): void {
+    if (this.#ended || this.#stall !== null || this.#waiting === null) return
+    const waiting = this.#waiting
+    this.#waiting = null
     this.#begin()
-    if (this.#stall !== null) {
-      if (this.#waiting === null) this.#waiting = delta
-      else append(this.#waiting, delta)
-    } else this.#write(this.#format.chunk(delta))
+    this.#write(this.#format.chunk(waiting))
   }
 
   end(end: SessionEnd): void {
@@ -65,6 +87,7 @@ export class SseSink implements SessionSink {
       return
     }
     this.#begin()
+    this.flush()
     this.#end = end
     if (this.#stall === null) this.#finish()
   }
@@ -102,9 +125,7 @@ export class SseSink implements SessionSink {
     this.#raw.once("drain", () => {
       if (this.#stall !== null) clearTimeout(this.#stall)
       this.#stall = null
-      const waiting = this.#waiting
-      this.#waiting = null
-      if (waiting !== null) this.#write(this.#format.chunk(waiting))
+      this.flush()
       if (this.#end !== null && this.#stall === null) this.#finish()
     })
   }

@@ -16,7 +16,7 @@ test.each(["slos-serve", "edf", "edf-drop"] as PolicyName[])("%s does not let it
   const ends = new Map<number, { atUs: number; attained: boolean }>()
   const flex: SimRequest = {
     atUs: 1_000_000,
-    outputTokens: 5,
+    outputTokens: 3,
     spec: specOf(99, { tier: "bestEffort", promptTokens: 200 }),
   }
   simulate({

@@ -26,7 +26,7 @@ export const DEFAULT_OPTIONS: PolicyOptions = {
   margin: 0.2,
   tokenBudget: 512,
   bestEffortBatchUs: 20_000,
-  bestEffortEveryUs: 250_000,
+  bestEffortEveryUs: 500_000,
   admission: "revocable",
   kvShare: 0.985,
 }
