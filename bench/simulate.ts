@@ -13,6 +13,7 @@ import type { PlannedRequest } from "../src/load/plan.ts"
 import { readTrace, type Trace } from "../src/load/trace.ts"
 import { type AppName, makePlan } from "../src/load/workload.ts"
 import { type SimRequest, simulate } from "../src/sim/simulate.ts"
+import { analyse, type Interval, type Point } from "./real/statistics.ts"
 
 const APPS = ["chat", "code", "summarize", "reasoning", "tools"]
 
@@ -100,7 +101,7 @@ function run(policy: PolicyName, ratePerSec: number, seed: number): Result {
     scale: Number(options.scale),
     arrivals: options.arrivals,
     burstiness: Number(options.burstiness),
-    maxSequenceTokens: 1000,
+    maxSequenceTokens: 1023,
     traces,
   })
   let nextId = 0
@@ -175,9 +176,15 @@ function run(policy: PolicyName, ratePerSec: number, seed: number): Result {
 
 const rates = (options.rates as string).split(",").map(Number)
 const seeds = Array.from({ length: Number(options.seeds) }, (_, i) => i + 1)
+const points: Point[] = []
 console.log(["policy".padEnd(20), ...rates.map((rate) => String(rate).padStart(7))].join(""))
 for (const policy of (options.policies as string).split(",") as PolicyName[]) {
   const results = rates.map((rate) => seeds.map((seed) => run(policy, rate, seed)))
+  for (const [i, runs] of results.entries()) {
+    for (const [j, { attained, total }] of runs.entries()) {
+      points.push({ system: policy, seed: seeds[j]!, ratePerSec: rates[i]!, attained, total })
+    }
+  }
   const cell = (value: number) => (100 * value).toFixed(1).padStart(7)
   console.log(
     [policy.padEnd(20), ...results.map((runs) => cell(mean(runs.map((r) => r.attained / r.total))))].join(""),
@@ -190,4 +197,18 @@ for (const policy of (options.policies as string).split(",") as PolicyName[]) {
     }
     console.log([`  ${app}`.padEnd(20), ...results.map((runs) => cell(share(runs)))].join(""))
   }
+}
+
+const { capacities, ratio } = analyse(points)
+const ours = "slos-serve"
+const range = ({ value, low, high }: Interval) => `${value.toFixed(2)} (${low.toFixed(2)}–${high.toFixed(2)})`
+console.log(
+  `\ncapacity at 90%, requests/s (95% interval over ${seeds.length} windows); ${ours} over it, in pairs`,
+)
+for (const entry of capacities) {
+  const bound = { exact: "", atLeast: "at least ", atMost: "at most " }[entry.bound]
+  const against = capacities.some(({ system }) => system === ours)
+    ? `   ${range(ratio(ours, entry.system))}`
+    : ""
+  console.log(`${entry.system.padEnd(20)}${bound}${range(entry)}${against}`)
 }

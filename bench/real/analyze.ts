@@ -48,7 +48,13 @@ function referenceMs(row: RunRow): number {
 /** On a machine that is slower just now the same rate is a higher load: the rate is scaled by the reference. */
 function pointOf(row: RunRow, typicalMs: number): Point {
   const ratePerSec = row.ratePerSec * (referenceMs(row) / typicalMs)
-  return { system: row.system, seed: row.seed, ratePerSec, ...row.score.requests }
+  return {
+    system: row.system,
+    seed: row.seed,
+    ratePerSec,
+    nominalPerSec: row.ratePerSec,
+    ...row.score.requests,
+  }
 }
 
 function heading(meta: Meta, rows: readonly RunRow[], dropped: number, typicalMs: number): string {

@@ -7,6 +7,8 @@ export interface Point {
   system: string
   seed: number
   ratePerSec: number
+  /** The rate that was asked for, when that differs: runs of one nominal rate are one point of the curve. */
+  nominalPerSec?: number
   attained: number
   total: number
 }
@@ -34,7 +36,7 @@ export function analyse(points: readonly Point[], target = 0.9, resamples = RESA
   const bySystem = new Map(
     systems.map((system) => [system, points.filter((point) => point.system === system)]),
   )
-  const capacity = (own: readonly Point[]) => capacityAt(own.map(ratePoint), target)
+  const capacity = (own: readonly Point[]) => capacityAt(ratePoints(own), target)
   const draws = new Map<string, number[]>(systems.map((system) => [system, []]))
   const random = new Random("bootstrap", points.length)
   for (let i = 0; i < resamples; i++) {
@@ -64,8 +66,19 @@ export function analyse(points: readonly Point[], target = 0.9, resamples = RESA
   return { capacities, ratio }
 }
 
-function ratePoint(point: Point): RatePoint {
-  return { ratePerSec: point.ratePerSec, attainment: point.attained / point.total, weight: point.total }
+/** One point a nominal rate, all windows pooled: single windows scatter by tens of percent, and a curve through
+ * them would fall below the target at the first unlucky one. */
+function ratePoints(points: readonly Point[]): RatePoint[] {
+  const groups = Map.groupBy(points, (point) => point.nominalPerSec ?? point.ratePerSec)
+  return [...groups.values()].map((group) => {
+    const sum = (of: (point: Point) => number) => group.reduce((total, point) => total + of(point), 0)
+    const weight = sum((point) => point.total)
+    return {
+      ratePerSec: sum((point) => point.ratePerSec * point.total) / weight,
+      attainment: sum((point) => point.attained) / weight,
+      weight,
+    }
+  })
 }
 
 /** Middle 95%. */
