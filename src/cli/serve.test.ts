@@ -20,7 +20,8 @@ interface Run {
 }
 
 function run(...args: string[]): Run {
-  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"] })
+  const env = { ...process.env, NO_COLOR: "1" }
+  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"], env })
   running.add(child)
   let out = ""
   let err = ""
