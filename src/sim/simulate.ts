@@ -2,7 +2,8 @@
  * says times seeded noise. Used to test and to tune policies; the fleet simulator grows from here. */
 import { shapeOf, stepUs } from "../core/cost.ts"
 import { eventRank, Replica, type ReplicaConfig } from "../core/replica.ts"
-import type { Batch, Effect, Event, RequestId, RequestSpec, StepResult } from "../core/types.ts"
+import type { Batch, BatchItem, Effect, Event, RequestId, RequestSpec, StepResult } from "../core/types.ts"
+import { acceptedTokens } from "./accepted.ts"
 
 /** One request of a simulated workload: what the core is told, and what only the world knows. */
 export interface SimRequest {
@@ -14,6 +15,8 @@ export interface SimRequest {
   thinkingTokens?: number
   /** Cancelled at this time, if still there. */
   cancelAtUs?: number
+  /** Probability that a drafted token is accepted. Default 0.7, the paper's. */
+  acceptance?: number
 }
 
 export interface SimOptions {
@@ -21,6 +24,8 @@ export interface SimOptions {
   requests: readonly SimRequest[]
   /** A factor for each step's time; 1 = the cost model is exact. Called once a step, in order. */
   noise?: () => number
+  /** Of the luck of speculation. Default 0. */
+  seed?: number
   /** Makes the step of this batch number fail. */
   fails?: (batch: number) => "kvFull" | "engineError" | null
   /** Run the replica's invariants after every poll. */
@@ -103,16 +108,26 @@ function run(
   if (failure !== null) return { atUs, event: { type: "stepFailed", batch: batch.number, reason: failure } }
   const results: StepResult[] = []
   for (const item of batch.items) {
-    if (!item.sample) continue
-    const request = world.get(item.id)!
-    const answering = request.output === (request.thinkingTokens ?? 0) && request.spec.thinking
-    request.output++
-    results.push({
-      id: item.id,
-      tokens: 1,
-      stopped: request.output >= request.outputTokens,
-      answeringFrom: answering ? 0 : -1,
-    })
+    if (item.sample) results.push(sampled(item, world.get(item.id)!, options.seed ?? 0))
   }
   return { atUs, event: { type: "stepDone", batch: batch.number, durationUs, results } }
+}
+
+const DEFAULT_ACCEPTANCE = 0.7
+
+/** What a sampled row yields: the accepted drafts and the sure token, up to where the request stops by itself. */
+function sampled(item: BatchItem, request: SimRequest & { output: number }, seed: number): StepResult {
+  const before = request.output
+  const acceptance = request.acceptance ?? DEFAULT_ACCEPTANCE
+  const accepted = acceptedTokens(seed, item.id, before, item.draft, acceptance)
+  const tokens = Math.min(1 + accepted, request.outputTokens - before)
+  request.output += tokens
+  const answerAt = (request.thinkingTokens ?? 0) - before
+  const answering = request.spec.thinking && answerAt >= 0 && answerAt < tokens
+  return {
+    id: item.id,
+    tokens,
+    stopped: request.output >= request.outputTokens,
+    answeringFrom: answering ? answerAt : -1,
+  }
 }
