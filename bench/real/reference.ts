@@ -5,7 +5,7 @@
  * a neighbour that steals memory bandwidth shows in it; a spin loop would only see clock speed and stolen time.
  * The spin loop is recorded too: it tells the two causes apart. */
 import { complete, connect } from "../../src/load/client.ts"
-import { Random } from "../../src/load/random.ts"
+import { Random } from "../../src/random.ts"
 import type { Server } from "./servers.ts"
 
 const PROMPT_TOKENS = 256

@@ -67,6 +67,7 @@ interface Options {
   config?: string
   out: string
   port: string
+  warmUp: string
   guess: string[]
   rates: string[]
   timeBudgetMin: string
@@ -103,6 +104,7 @@ async function main(): Promise<void> {
     .option("--rates <system=r1,r2>", "exactly these rates instead of a search; repeatable", collect, [])
     .option("--out <folder>", "results folder", `bench/results/real/${new Date().toISOString().slice(0, 10)}`)
     .option("--port <n>", "first port", "18200")
+    .option("--warm-up <s>", "of light load on each server before the first run", "10")
     .option("--time-budget-min <n>", "start no run after this", "60")
     .parse()
   await new Bench(program.opts<Options>()).run()
@@ -254,7 +256,12 @@ class Bench {
     // One after the other, warmed and then stopped: a profile must not be taken beside another server's work.
     for (const system of this.systems) {
       const server = await start(system, system.name)
-      await this.replay(server, this.plan(999, rungOf(system.guessPerSec) - 4, 10), meta, "warm-up")
+      await this.replay(
+        server,
+        this.plan(999, rungOf(system.guessPerSec) - 4, Number(this.options.warmUp)),
+        meta,
+        "warm-up",
+      )
       server.pause()
       console.log(`${system.name}: ready and warm`)
     }

@@ -79,7 +79,9 @@ export const SYSTEMS: readonly System[] = [
   ours("sarathi", 2),
   ours("vllm", 2),
   // The fixed token budget is vLLM's knob: a small one keeps TPOT, as -b 128 does for llama-server.
+  ours("vllm", 2, "vllm-budget64", ["--token-budget", "64"]),
   ours("vllm", 2, "vllm-budget128", ["--token-budget", "128"]),
+  ours("vllm", 2, "vllm-budget256", ["--token-budget", "256"]),
   ours("vllm-prefill-first", 2),
   ours("slos-serve-paper", 4),
   // Its own batch sizes (2048/512) and its own four slots, which share one KV pool.
@@ -89,9 +91,15 @@ export const SYSTEMS: readonly System[] = [
     () => 4,
   ),
   llama("llama-server-slots", () => []),
-  llama("llama-server-b128", () => ["-b", "128", "-ub", "128"]),
-  // Plain attention, which on a CPU is the faster one (our engine's default there), with small batches.
-  llama("llama-server-tuned", () => ["-b", "128", "-ub", "128", "-fa", "off"]),
-  llama("llama-server-b64", () => ["-b", "64", "-ub", "64"]),
-  llama("llama-server-b256", () => ["-b", "256", "-ub", "256"]),
+  // Its knob is the batch size; plain attention is the faster one on a CPU (our engine's default there).
+  ...[64, 128, 256, 512].flatMap((tokens) => {
+    const batch = ["-b", String(tokens), "-ub", String(tokens)]
+    return [
+      llama(`llama-server-b${tokens}`, () => batch),
+      llama(tokens === 128 ? "llama-server-tuned" : `llama-server-b${tokens}-plain`, () => [
+        ...batch,
+        ...["-fa", "off"],
+      ]),
+    ]
+  }),
 ]
