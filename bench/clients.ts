@@ -3,7 +3,7 @@
 import { Command } from "commander"
 import { linearRegression, median } from "simple-statistics"
 import { complete, connect } from "../src/load/client.ts"
-import { Random } from "../src/load/random.ts"
+import { Random } from "../src/random.ts"
 import { Server } from "./real/servers.ts"
 
 interface Sample {

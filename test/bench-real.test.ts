@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest"
 import { rateOf, rungOf, wantedRungs } from "../bench/real/ladder.ts"
 import { analyse, type Point } from "../bench/real/statistics.ts"
-import { Random } from "../src/load/random.ts"
+import { Random } from "../src/random.ts"
 
 /** Attainment falls smoothly through 90% at this rate. */
 function truth(ratePerSec: number, capacity: number, steepness = 6): number {

@@ -1,8 +1,8 @@
 /** Drives an engine in tests as a scheduler would, keeping the same books. */
 import { expect } from "vitest"
 import type { Batch, BatchItem, RequestId } from "../core/types.ts"
+import { Random } from "../random.ts"
 import { type Engine, GREEDY, type Sampling, type StepRow } from "./engine.ts"
-import { Random } from "./random.ts"
 
 export class Script {
   readonly #engine: Engine

@@ -2,9 +2,9 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest"
 import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/types.ts"
 import { UserError } from "../errors.ts"
+import { Random } from "../random.ts"
 import { join, promptOf, Script } from "./engine.script.ts"
 import { type Engine, GREEDY, type Sampling } from "./engine.ts"
-import { Random } from "./random.ts"
 
 export interface SuiteSubject {
   name: string

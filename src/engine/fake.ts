@@ -2,12 +2,13 @@
  * on demand. Checks batches as strictly as the real one, in real time or on a virtual clock. */
 import { type CostModel, shapeOf, stepUs } from "../core/cost.ts"
 import type { Batch, BatchItem, EngineLimits, RequestId, StepFailure } from "../core/types.ts"
+import { Random } from "../random.ts"
 import { CHATML_TEMPLATE } from "./chatml.ts"
 import type { Engine, ModelInfo, Sampling, StepOutput, StepRow } from "./engine.ts"
 import { FakePool } from "./fake-pool.ts"
 import { FakeText } from "./fake-text.ts"
 import { FAKE_END, FAKE_VOCAB_SIZE, fakeTokenizer } from "./fake-tokenizer.ts"
-import { hashInts, Random } from "./random.ts"
+import { hashInts } from "./hash.ts"
 import { firstDifference, type OpenRequest, RequestTable } from "./request-table.ts"
 
 /** A clock that a test or a simulation drives. The real-time driver's clock has the same shape. */

@@ -1,6 +1,6 @@
 /** Arrival processes. Each gives exactly `count` times within the span, so that the rate is what was asked. */
 import { UserError } from "../errors.ts"
-import type { Random } from "./random.ts"
+import type { Random } from "../random.ts"
 import type { Trace } from "./trace.ts"
 
 export const ARRIVALS = ["poisson", "gamma", "trace", "superposed"] as const

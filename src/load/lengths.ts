@@ -1,5 +1,5 @@
 /** Where lengths come from: a trace, or generators fitted to published statistics when no file is given. */
-import type { Random } from "./random.ts"
+import type { Random } from "../random.ts"
 import type { Trace } from "./trace.ts"
 
 export interface Lengths {

@@ -1,11 +1,11 @@
 /** Replays a plan against a server, open loop: nobody waits for anybody, latencies count from the scheduled
  * send, and the generator says when it could not keep the schedule itself. */
 
+import { Random } from "../random.ts"
 import { type RoundSlo, roundSlo, type SloClasses, type ZeroLoad } from "./classes.ts"
 import { type CompletionEnd, complete, connect, type Target } from "./client.ts"
 import { Judge, type StageVerdict } from "./judge.ts"
 import type { Plan, PlannedRequest, PlannedRound } from "./plan.ts"
-import { Random } from "./random.ts"
 
 /** How one round went. Times are ms; `tokenTimesMs` counts from the scheduled send, one entry a token. */
 export interface RoundRecord {

@@ -2,10 +2,10 @@
 import * as fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { UserError } from "../errors.ts"
+import { Random } from "../random.ts"
 import { ARRIVALS, arrivalTimes } from "./arrivals.ts"
 import { quantile } from "./lengths.ts"
 import { formatPlan, parsePlan } from "./plan.ts"
-import { Random } from "./random.ts"
 import { parseTrace, type Trace } from "./trace.ts"
 import { makePlan, SCENARIOS, type WorkloadOptions } from "./workload.ts"
 

@@ -1,9 +1,9 @@
 /** Scenarios and the making of plans: who sends how much, when, of what length (DESIGN §7). */
 import { UserError } from "../errors.ts"
+import { Random } from "../random.ts"
 import { type ArrivalName, arrivalTimes } from "./arrivals.ts"
 import { fromTrace, type LengthSource, type PublishedName, published } from "./lengths.ts"
 import type { Plan, PlannedRequest, PlannedRound } from "./plan.ts"
-import { Random } from "./random.ts"
 import type { Trace } from "./trace.ts"
 
 export const APPS = ["chat", "code", "summarize", "reasoning", "tools"] as const

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { CHATML_TEMPLATE } from "../engine/chatml.ts"
-import { Random } from "../engine/random.ts"
+import { Random } from "../random.ts"
 import { bpeVocab, VOCAB_IDS } from "./bpe-vocab.ts"
 import { writeAtomically } from "./cache.ts"
 import {

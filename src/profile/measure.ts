@@ -2,7 +2,7 @@
  * each round goes through them in order, the points of a context in random order against drift. */
 import type { Batch, BatchItem, RequestId } from "../core/types.ts"
 import { type Engine, GREEDY } from "../engine/engine.ts"
-import { Random, shuffle } from "../engine/random.ts"
+import { Random, shuffle } from "../random.ts"
 import { type Grid, type GridPoint, gridFor, type PointKind, partsFor, START_CONTEXT } from "./grid.ts"
 
 export interface ProfileSample {

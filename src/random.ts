@@ -1,4 +1,4 @@
-/** Seeded randomness for plans: same seed, same plan, on every machine. */
+/** Seeded randomness for everything that draws: the same seed gives the same numbers on every machine. */
 
 /** A stream of pseudo-random numbers (xoshiro128**, seeded through splitmix32). */
 export class Random {
@@ -15,10 +15,11 @@ export class Random {
       z = Math.imul(z ^ (z >>> 15), 0x735a2d97)
       return (z ^ (z >>> 15)) >>> 0
     })
-    for (let i = 0; i < 8; i++) this.next()
+    for (let i = 0; i < 8; i++) this.u32()
   }
 
-  private next(): number {
+  /** Uniform unsigned 32-bit integer. */
+  u32(): number {
     const s = this.state
     const product = Math.imul(s[1]!, 5)
     const result = Math.imul((product << 7) | (product >>> 25), 9) >>> 0
@@ -34,12 +35,17 @@ export class Random {
 
   /** Uniform in [0, 1). */
   uniform(): number {
-    return this.next() / 2 ** 32
+    return this.u32() / 2 ** 32
   }
 
   /** Uniform integer in [from, to). */
   integer(from: number, to: number): number {
     return from + Math.floor(this.uniform() * (to - from))
+  }
+
+  /** Uniform integer in [0, n). */
+  below(n: number): number {
+    return this.integer(0, n)
   }
 
   /** Standard normal (Box–Muller). */
@@ -66,4 +72,13 @@ export class Random {
       if (v > 0 && Math.log(1 - this.uniform()) < x ** 2 / 2 + d - d * v + d * Math.log(v)) return d * v
     }
   }
+}
+
+/** In-place Fisher–Yates. */
+export function shuffle<T>(items: T[], random: Random): T[] {
+  for (let i = items.length - 1; i > 0; i--) {
+    const j = random.below(i + 1)
+    ;[items[i], items[j]] = [items[j]!, items[i]!]
+  }
+  return items
 }
