@@ -3,20 +3,24 @@
  * production and in simulation; a driver drains its inbox, orders simultaneous events by `eventRank`, polls once. */
 import { assert } from "./assert.ts"
 import { Calibration } from "./calibration.ts"
+import { type ReplicaConfig, withDefaults } from "./config.ts"
 import { type CostModel, shapeOf, stepUs } from "./cost.ts"
 import { KvAccount } from "./kv.ts"
 import { OutputLengths } from "./lengths.ts"
+import { type Moved, movedFrom, startRequest } from "./moved.ts"
 import { Draft } from "./planner/draft.ts"
 import { prefillUs } from "./planner/prefill-time.ts"
-import { POLICIES, type PolicyName } from "./policy/index.ts"
-import { DEFAULT_OPTIONS, type Policy, type PolicyFactory, type PolicyOptions } from "./policy/policy.ts"
-import { LiveRequest } from "./request.ts"
+import { POLICIES } from "./policy/index.ts"
+import type { Policy, PolicyOptions } from "./policy/policy.ts"
+import type { LiveRequest } from "./request.ts"
 import type {
   Batch,
   Effect,
   EngineLimits,
   Event,
   FinishReason,
+  Progress,
+  RejectReason,
   RequestId,
   RequestSpec,
   Snapshot,
@@ -24,22 +28,11 @@ import type {
   StepResult,
 } from "./types.ts"
 
+export type { ReplicaConfig } from "./config.ts"
+export type { Moved } from "./moved.ts"
+
 type StepDone = Extract<Event, { type: "stepDone" }>
 
-export interface ReplicaConfig {
-  limits: EngineLimits
-  cost: CostModel
-  /** A name of the table, or a policy of one's own. */
-  policy: PolicyName | PolicyFactory
-  /** Number of apps (SLO classes). */
-  apps: number
-  options?: Partial<PolicyOptions>
-  /** Most live requests; further ones are rejected (`queueFull`). Default 10,000. */
-  maxQueue?: number
-}
-
-/** An objective that nobody gave is one that is always met: an hour a token, so that arithmetic stays finite. */
-const NO_OBJECTIVE_US = 3_600_000_000
 /** A request that fails alone in a batch this often has failed itself. */
 const MOST_FAILURES = 2
 /** A TTFT given as a slowdown is never shorter: a few times a short prompt's prefill is less than one batch, and
@@ -61,6 +54,7 @@ export class Replica {
   readonly options: PolicyOptions
   readonly policy: Policy
   #maxQueue: number
+  #prefillOnly: boolean
 
   #requests = new Map<RequestId, LiveRequest>()
   /** In order of arrival; what policies see. */
@@ -74,6 +68,8 @@ export class Replica {
   #batches = 0
   #inFlight: Batch | null = null
   #inFlightUs = 0
+  /** When the batch in flight should end. */
+  #boundaryUs = 0
   /** Requests that ended while their step was running. */
   #endedInFlight: RequestId[] = []
   /** Sessions with a round that missed, latest last; bounded, since nobody says when a session is over. */
@@ -91,6 +87,7 @@ export class Replica {
       this.options,
     )
     this.#maxQueue = config.maxQueue ?? 10_000
+    this.#prefillOnly = config.prefillOnly ?? false
     this.#kv = new KvAccount(config.limits)
     this.#lengths = new OutputLengths(config.apps)
     this.#draft = new Draft(config.limits, config.cost, this.#kv, this.#lengths, this.#calibration, {
@@ -107,7 +104,7 @@ export class Replica {
   }
 
   handle(event: Event, nowUs: number): void {
-    if (event.type === "arrived") this.#arrive(event.request, nowUs)
+    if (event.type === "arrived") this.#arrive(event.request, nowUs, event.progress)
     else if (event.type === "stepDone") this.#stepDone(event, nowUs)
     else if (event.type === "stepFailed") this.#stepFailed(this.#landed(event.batch), event.reason, nowUs)
     else if (event.type === "cancelled") {
@@ -167,30 +164,75 @@ export class Replica {
     }
   }
 
-  #arrive(spec: RequestSpec, nowUs: number): void {
+  /** Could it keep this request's SLOs from its next batch boundary on, and everyone's it has promised? True
+   * where the policy promises nothing. Changes no state: a router asks several replicas (DESIGN §5). */
+  offer(spec: RequestSpec, nowUs: number, progress?: Progress): boolean {
+    if (this.#refusal(spec) !== null) return false
+    if (this.policy.offer === undefined || spec.tier === "bestEffort") return true
+    const boundaryUs = this.#inFlight === null ? nowUs : Math.max(nowUs, this.#boundaryUs)
+    return this.policy.offer(this.#line, this.#live(spec, nowUs, progress), this.#draft, boundaryUs)
+  }
+
+  /** Take KV for the known tokens of a request that comes with its KV (`arrived` with progress follows). False
+   * while there is no room, or while a request that is here already waits for some. */
+  reserve(id: RequestId, tokens: number): boolean {
+    if (!this.#kv.canAttach() || this.#line.some((request) => !this.#kv.holds(request.id))) return false
+    // One block more, or its first decode would need someone else's.
+    if (this.#kv.roomTokens(id) < tokens + this.limits.blockTokens) return false
+    this.#kv.attach(id, [], -1, null)
+    assert(this.#kv.grow(id, tokens), "room that was there is gone")
+    return true
+  }
+
+  /** Nobody needs the KV of a handed-off (or reserved) request any more. */
+  release(id: RequestId): void {
+    if (this.#inFlight !== null) this.#endedInFlight.push(id)
+    else this.#kv.end(id)
+  }
+
+  /** Give up a live request so that another replica can have it: without KV, its tokens are computed anew there.
+   * Null when it is not here, or in the running batch. */
+  withdraw(id: RequestId): Moved | null {
+    const request = this.#requests.get(id)
+    if (request === undefined || this.#inFlight?.items.some((item) => item.id === id)) return null
+    this.#remove(request)
+    if (request.startedUs >= 0) this.release(id)
+    return movedFrom(request)
+  }
+
+  /** The replica is lost: everything live on it, by arrival, to go on elsewhere. It must not be used any more. */
+  surrender(): Moved[] {
+    return this.#line.map(movedFrom)
+  }
+
+  #arrive(spec: RequestSpec, nowUs: number, progress?: Progress): void {
     assert(!this.#requests.has(spec.id), `request ${spec.id} arrived twice`)
     assert(spec.promptTokens >= 1 && spec.maxOutputTokens >= 1, `request ${spec.id} has nothing to compute`)
-    const total = spec.promptTokens + spec.maxOutputTokens
-    const room = Math.min(this.limits.contextTokens, this.#kv.capacityTokens)
-    if (total > room || this.#line.length >= this.#maxQueue) {
-      this.#effects.push({
-        type: "rejected",
-        id: spec.id,
-        reason: total > room ? "promptTooLong" : "queueFull",
-      })
+    const refusal = this.#refusal(spec)
+    // What was accepted once is never dropped for a full queue.
+    if (refusal !== null && (refusal === "promptTooLong" || progress === undefined)) {
+      this.#effects.push({ type: "rejected", id: spec.id, reason: refusal })
       return
     }
-    const { slo } = spec
-    const ttftUs = slo.ttftSlowdown > 0 ? this.#slowdownUs(spec) : slo.ttftUs
-    const finite = (us: number) => Math.min(us, NO_OBJECTIVE_US)
-    const bounded = {
-      ...spec,
-      slo: { ...slo, tpotUs: finite(slo.tpotUs), thinkingTpotUs: finite(slo.thinkingTpotUs) },
-    }
-    const request = new LiveRequest(bounded, spec.arrivalUs ?? nowUs, finite(ttftUs), this.#arrivals++)
+    const request = this.#live(spec, nowUs, progress)
+    this.#arrivals++
     request.sessionMissed = this.#missedSessions.has(spec.session)
+    if (this.#kv.holds(spec.id)) {
+      request.computed = request.known - 1
+      this.#kv.computed(spec.id, request.computed)
+    }
     this.#requests.set(spec.id, request)
     this.#line.push(request)
+  }
+
+  #refusal(spec: RequestSpec): RejectReason | null {
+    const total = spec.promptTokens + spec.maxOutputTokens
+    if (total > Math.min(this.limits.contextTokens, this.#kv.capacityTokens)) return "promptTooLong"
+    return this.#line.length >= this.#maxQueue ? "queueFull" : null
+  }
+
+  #live(spec: RequestSpec, nowUs: number, progress?: Progress): LiveRequest {
+    return startRequest(spec, nowUs, this.#arrivals, (asked) => this.#slowdownUs(asked), progress)
   }
 
   #slowdownUs({ slo, promptTokens }: RequestSpec): number {
@@ -224,9 +266,12 @@ export class Replica {
       const accepted = result !== undefined && result.tokens > 1 ? result.tokens - 1 : 0
       assert(accepted <= item.draft, `request ${item.id} accepted more than was drafted`)
       request.computed = item.position + item.tokens + accepted
+      if (result?.prefix !== undefined) request.prefix.push(...result.prefix)
       this.#kv.computed(item.id, request.computed)
       request.failures = 0
-      if (result !== undefined && result.tokens > 0) this.#emit(request, result, nowUs)
+      if (result === undefined || result.tokens === 0) continue
+      this.#emit(request, result, nowUs)
+      if (this.#prefillOnly && this.#requests.has(item.id)) this.#handOff(request)
     }
     this.#releaseEnded()
   }
@@ -242,6 +287,11 @@ export class Replica {
     }
     if (result.stopped) this.#end(request, "stop", nowUs)
     else if (request.output >= request.spec.maxOutputTokens) this.#end(request, "length", nowUs)
+  }
+
+  #handOff(request: LiveRequest): void {
+    this.#remove(request)
+    this.#effects.push({ type: "handedOff", id: request.id, progress: request.progress })
   }
 
   #stepFailed(batch: Batch, reason: StepFailure, nowUs: number): void {
@@ -280,8 +330,7 @@ export class Replica {
 
   #end(request: LiveRequest, reason: FinishReason, nowUs: number): void {
     const { id, spec } = request
-    this.#requests.delete(id)
-    this.#line.splice(this.#line.indexOf(request), 1)
+    this.#remove(request)
     const attainable = reason === "stop" || reason === "length"
     if (attainable) this.#lengths.observe(spec.app, request.output)
     const outcome = request.outcome(nowUs, attainable && spec.tier === "slo")
@@ -289,9 +338,12 @@ export class Replica {
     if (request.output > 0) this.#effects.push({ type: "stageDone", id, outcome: request.stage })
     this.#effects.push({ type: "finished", id, reason, outcome })
     // The engine may be computing it right now: its KV is free at the next boundary.
-    if (request.startedUs < 0) return
-    if (this.#inFlight !== null) this.#endedInFlight.push(id)
-    else this.#kv.end(id)
+    if (request.startedUs >= 0) this.release(id)
+  }
+
+  #remove(request: LiveRequest): void {
+    this.#requests.delete(request.id)
+    this.#line.splice(this.#line.indexOf(request), 1)
   }
 
   #noteMissed(session: number): void {
@@ -329,25 +381,11 @@ export class Replica {
     }
     batch.predictedUs = this.#inFlightUs * this.#calibration.ratio(hasPrefill(batch))
     this.#inFlight = batch
+    this.#boundaryUs = nowUs + batch.predictedUs
     this.#effects.push({ type: "run", batch })
   }
 }
 
 function hasPrefill(batch: Batch): boolean {
   return batch.items.some((item) => item.tokens > 1)
-}
-
-/** What nobody set follows from the engine's speed. */
-function withDefaults(config: ReplicaConfig): PolicyOptions {
-  const { cost, limits } = config
-  const chunkUs = prefillUs(cost, 0, limits.minChunkTokens, limits.maxBatchTokens)
-  return {
-    ...DEFAULT_OPTIONS,
-    // Twice the spread of the fit, within what was found to pay (DESIGN §3); a CPU needs the upper end.
-    margin: Math.min(0.3, Math.max(0.1, 2 * cost.residualSigma)),
-    // A batch must have room for a chunk beside the decodes, or no prompt moves while anyone decodes.
-    maxBatchUs: Math.max(DEFAULT_OPTIONS.maxBatchUs, 2 * chunkUs),
-    bestEffortBatchUs: Math.max(DEFAULT_OPTIONS.bestEffortBatchUs, chunkUs),
-    ...config.options,
-  }
 }

@@ -1,9 +1,11 @@
 /** One live request: what it still owes, when its next token is due, and how each of its stages went. */
 import { assert } from "./assert.ts"
-import type { Outcome, RequestSpec, StageName, StageOutcome, Tier } from "./types.ts"
+import type { Outcome, Progress, RequestSpec, StageName, StageOutcome, Tier } from "./types.ts"
 
 export class LiveRequest {
   readonly spec: RequestSpec
+  /** Chain hashes of its full KV blocks: the prompt's, then those that its output filled. */
+  readonly prefix: number[]
   readonly arrivalUs: number
   /** Deadline of the first token, absolute. */
   readonly deadlineUs: number
@@ -40,6 +42,7 @@ export class LiveRequest {
   /** `arrivalUs` absolute; `ttftUs` after it. */
   constructor(spec: RequestSpec, arrivalUs: number, ttftUs: number, order: number) {
     this.spec = spec
+    this.prefix = spec.prefix.slice()
     this.arrivalUs = arrivalUs
     this.order = order
     this.deadlineUs = arrivalUs + ttftUs
@@ -97,6 +100,29 @@ export class LiveRequest {
       this.dueUs += this.tpotUs
     }
     return late
+  }
+
+  /** What another replica needs to go on with it. */
+  get progress(): Progress {
+    const { arrivalUs, deadlineUs, dueUs, output, thinking, tier, admitted, violated } = this
+    const { preemptions, cachedTokens, startedUs, firstTokenUs } = this
+    return {
+      ...{ arrivalUs, deadlineUs, dueUs, output, thinking, tier, admitted, violated },
+      ...{ preemptions, cachedTokens, startedUs, firstTokenUs },
+      stages: [...this.#stages, { ...this.#stage }],
+      lateEvery10: this.#lateEvery10,
+      lastLate: this.#lastLate,
+    }
+  }
+
+  /** Go on where another replica stopped; `arrivalUs` and the deadline were given to the constructor. */
+  resume(progress: Progress): void {
+    const { arrivalUs: _arrival, deadlineUs: _deadline, stages, lateEvery10, lastLate, ...rest } = progress
+    Object.assign(this, rest)
+    this.#stages = stages.slice(0, -1)
+    this.#stage = { ...stages[stages.length - 1]! }
+    this.#lateEvery10 = lateEvery10
+    this.#lastLate = lastLate
   }
 
   outcome(nowUs: number, attainable: boolean): Outcome {

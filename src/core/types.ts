@@ -49,13 +49,17 @@ export interface StepResult {
   stopped: boolean
   /** Index within `tokens` of the first answer token, or -1 when the phase did not change to answering. */
   answeringFrom: number
+  /** Chain hashes of the KV blocks that these tokens filled, continuing `RequestSpec.prefix`: a later prompt that
+   * repeats the output (a session's next round) then shares its KV too. Left out: outputs are not shared. */
+  prefix?: readonly number[]
 }
 
 export type StepFailure = "kvFull" | "engineError"
 
 /** Everything that can happen to a replica. Simultaneous events are handled in the order of `eventRank`. */
 export type Event =
-  | { type: "arrived"; request: RequestSpec }
+  /** `progress`: it comes from another replica and goes on where it was. */
+  | { type: "arrived"; request: RequestSpec; progress?: Progress }
   | { type: "cancelled"; id: RequestId }
   | { type: "stepDone"; batch: number; durationUs: number; results: readonly StepResult[] }
   | { type: "stepFailed"; batch: number; reason: StepFailure }
@@ -128,6 +132,28 @@ export interface Outcome {
   stages: StageOutcome[]
 }
 
+/** How far a request has come, for another replica to go on with it: it keeps its arrival, its deadlines and the
+ * verdicts so far, so that it is judged once. Times are absolute µs. */
+export interface Progress {
+  arrivalUs: number
+  deadlineUs: number
+  dueUs: number
+  /** Tokens produced. */
+  output: number
+  thinking: boolean
+  tier: Tier
+  admitted: boolean
+  violated: boolean
+  preemptions: number
+  cachedTokens: number
+  startedUs: number
+  firstTokenUs: number
+  /** Stages that ended, then the one in progress. */
+  stages: readonly StageOutcome[]
+  lateEvery10: boolean
+  lastLate: boolean
+}
+
 export type FinishReason = "stop" | "length" | "cancelled" | "failed"
 export type RejectReason = "promptTooLong" | "queueFull" | "shuttingDown"
 export type DemoteReason = "wontFit" | "violated" | "revoked"
@@ -145,6 +171,8 @@ export type Effect =
   | { type: "promoted"; id: RequestId }
   | { type: "preempted"; id: RequestId }
   | { type: "rejected"; id: RequestId; reason: RejectReason }
+  /** A replica that only prefills is done with it; its KV stays until `Replica.release`. */
+  | { type: "handedOff"; id: RequestId; progress: Progress }
   /** Post `woke` at this time if nothing else happened before. */
   | { type: "wake"; atUs: number }
 

@@ -36,6 +36,9 @@ export interface Policy {
   /** Fill `draft` with the next batch for `requests` (in order of arrival, none ended). Called when the engine
    * is free and some request is live. Leaving the draft empty means waiting for the next event. */
   decide(requests: readonly LiveRequest[], draft: Draft, nowUs: number): void
+  /** Could `offered` join `requests` and be on time, if the next batch began at `atUs`, without giving up anyone
+   * who is to be on time? Changes nothing. Left out by policies that promise nothing. */
+  offer?(requests: readonly LiveRequest[], offered: LiveRequest, draft: Draft, atUs: number): boolean
 }
 
 export type PolicyFactory = (options: PolicyOptions) => Policy

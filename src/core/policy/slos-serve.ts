@@ -10,6 +10,7 @@ import type { Policy, PolicyOptions } from "./policy.ts"
 export function slosServe(options: PolicyOptions): Policy {
   const admission = new Admission(options)
   const work = emptyWork()
+  const asked = emptyWork()
 
   return {
     name: "slos-serve",
@@ -26,6 +27,13 @@ export function slosServe(options: PolicyOptions): Policy {
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
       }
       fillBatch(draft, work, options, nowUs)
+    },
+    offer(requests, offered, draft, atUs) {
+      if (isDoomed(offered, draft, atUs)) return false
+      sortWork(requests, asked)
+      asked.prefills.push(offered)
+      asked.prefills.sort(byDue)
+      return admission.select(asked.decodes, asked.prefills, draft, atUs).size === asked.prefills.length
     },
   }
 }

@@ -1,0 +1,35 @@
+/** What a replica is made of, and the options that follow from it. */
+import type { CostModel } from "./cost.ts"
+import { prefillUs } from "./planner/prefill-time.ts"
+import type { PolicyName } from "./policy/index.ts"
+import { DEFAULT_OPTIONS, type PolicyFactory, type PolicyOptions } from "./policy/policy.ts"
+import type { EngineLimits } from "./types.ts"
+
+export interface ReplicaConfig {
+  limits: EngineLimits
+  cost: CostModel
+  /** A name of the table, or a policy of one's own. */
+  policy: PolicyName | PolicyFactory
+  /** Number of apps (SLO classes). */
+  apps: number
+  options?: Partial<PolicyOptions>
+  /** Most live requests; further ones are rejected (`queueFull`). Default 10,000. */
+  maxQueue?: number
+  /** Disaggregated serving: hand a request off as soon as it has yielded a token (effect `handedOff`). */
+  prefillOnly?: boolean
+}
+
+/** What nobody set follows from the engine's speed. */
+export function withDefaults(config: ReplicaConfig): PolicyOptions {
+  const { cost, limits } = config
+  const chunkUs = prefillUs(cost, 0, limits.minChunkTokens, limits.maxBatchTokens)
+  return {
+    ...DEFAULT_OPTIONS,
+    // Twice the spread of the fit, within what was found to pay (DESIGN §3); a CPU needs the upper end.
+    margin: Math.min(0.3, Math.max(0.1, 2 * cost.residualSigma)),
+    // A batch must have room for a chunk beside the decodes, or no prompt moves while anyone decodes.
+    maxBatchUs: Math.max(DEFAULT_OPTIONS.maxBatchUs, 2 * chunkUs),
+    bestEffortBatchUs: Math.max(DEFAULT_OPTIONS.bestEffortBatchUs, chunkUs),
+    ...config.options,
+  }
+}

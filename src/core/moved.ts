@@ -1,0 +1,42 @@
+/** Requests as they enter a replica, new or on their way from another one. */
+import { LiveRequest } from "./request.ts"
+import type { Progress, RequestSpec } from "./types.ts"
+
+/** A request on its way from one replica to another. */
+export interface Moved {
+  request: RequestSpec
+  progress: Progress
+}
+
+/** An objective that nobody gave is one that is always met: an hour a token, so that arithmetic stays finite. */
+const NO_OBJECTIVE_US = 3_600_000_000
+/** A request as it starts here: afresh, or where another replica stopped. `slowdownTtftUs`: see Slo.ttftSlowdown. */
+export function startRequest(
+  spec: RequestSpec,
+  nowUs: number,
+  order: number,
+  slowdownTtftUs: (spec: RequestSpec) => number,
+  progress?: Progress,
+): LiveRequest {
+  const { slo } = spec
+  const finite = (us: number) => Math.min(us, NO_OBJECTIVE_US)
+  const bounded = {
+    ...spec,
+    slo: { ...slo, tpotUs: finite(slo.tpotUs), thinkingTpotUs: finite(slo.thinkingTpotUs) },
+  }
+  const arrivalUs = progress?.arrivalUs ?? spec.arrivalUs ?? nowUs
+  const ttftUs =
+    progress === undefined
+      ? finite(slo.ttftSlowdown > 0 ? slowdownTtftUs(spec) : slo.ttftUs)
+      : progress.deadlineUs - arrivalUs
+  const request = new LiveRequest(bounded, arrivalUs, ttftUs, order)
+  if (progress !== undefined) request.resume(progress)
+  return request
+}
+
+/** Its tokens are computed anew, and whoever takes it has promised nothing yet. */
+export function movedFrom(request: LiveRequest): Moved {
+  const { spec, progress } = request
+  const preemptions = progress.preemptions + (request.computed > 0 ? 1 : 0)
+  return { request: spec, progress: { ...progress, tier: spec.tier, admitted: false, preemptions } }
+}
