@@ -9,6 +9,7 @@ interface Sequence {
   blocks: number[]
   /** Tokens whose KV is (or, in the running batch, will be) in place. */
   tokens: number
+  /** The request's own list: grows as its output fills blocks. */
   prefix: readonly number[]
   /** Leading blocks entered in the prefix index. */
   indexed: number

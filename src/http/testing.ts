@@ -1,6 +1,7 @@
 /** A whole server on the fake engine in real time, for tests: everything above the engine is what users get. */
 import type { AddressInfo } from "node:net"
 import type { EngineLimits } from "../core/types.ts"
+import type { Engine } from "../engine/engine.ts"
 import { type FakeOptions, fakeEngine } from "../engine/fake.ts"
 import { ReplicaDriver } from "../serve/driver.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
@@ -10,6 +11,8 @@ import { buildServer, type ServerOptions } from "./server.ts"
 export interface TestServerOptions extends Omit<ServerOptions, "host"> {
   fake?: Partial<FakeOptions>
   limits?: Partial<EngineLimits>
+  /** Instead of the fake one. */
+  engine?: Engine
   classes?: SloClasses
   maxQueue?: number
   /** Listen on a free port. */
@@ -27,15 +30,23 @@ const LIMITS: EngineLimits = {
 }
 
 export async function testServer(options: TestServerOptions = {}) {
-  const { fake, limits: someLimits, classes = defaultSloClasses(), maxQueue, listen, ...server } = options
-  const limits = { ...LIMITS, ...someLimits }
+  const {
+    fake,
+    limits: someLimits,
+    classes = defaultSloClasses(),
+    maxQueue,
+    listen,
+    engine: _,
+    ...server
+  } = options
+  const limits = options.engine?.limits ?? { ...LIMITS, ...someLimits }
   const cost = fake?.cost ?? {
     pieces: [{ step: 1000, tokens: 5 }],
     residualSigma: 0.05,
     fastPassTokens: 1,
     unifiedKv: limits.unifiedKv,
   }
-  const engine = fakeEngine({ limits, time: "real", outputTokens: 20, ...fake, cost })
+  const engine = options.engine ?? fakeEngine({ limits, time: "real", outputTokens: 20, ...fake, cost })
   const driver = new ReplicaDriver({
     engine,
     config: {

@@ -33,7 +33,7 @@ export interface Job {
   /** When it reached the server, on the driver's clock; now if left out. */
   arrivalUs?: number
   /** After each step that gave this request tokens; synchronous, quick. Says how the text side sees them. */
-  onTokens(row: StepRow): { stopped: boolean; answeringFrom: number }
+  onTokens(row: StepRow): Pick<StepResult, "stopped" | "answeringFrom" | "prefix">
   /** Exactly once. `outcome` is null only when the request was rejected. */
   onEnd(end: { reason: FinishReason | RejectReason; outcome: Outcome | null; message?: string }): void
 }
@@ -238,7 +238,7 @@ export class ReplicaDriver {
     if (job === undefined) return result
     try {
       const seen = job.onTokens(row)
-      return { ...result, stopped: seen.stopped, answeringFrom: seen.answeringFrom }
+      return { ...result, ...seen }
     } catch (error) {
       this.#log(`request ${row.id}: its session failed: ${error}`)
       this.cancel(row.id)

@@ -5,7 +5,7 @@ import type { Engine, Sampling } from "../engine/engine.ts"
 import { UserError, userError } from "../errors.ts"
 import { type ChatPrompt, ChatTemplate } from "./chat-template.ts"
 import type { Job, ReplicaDriver } from "./driver.ts"
-import { prefixHashes, sessionNumber } from "./prefix.ts"
+import { PrefixHasher, prefixHashes, sessionNumber } from "./prefix.ts"
 import { Session, type SessionSink } from "./session.ts"
 import type { ResolvedSlo } from "./slo-resolve.ts"
 
@@ -78,18 +78,22 @@ export class Gateway {
       sink.end({ kind: "cancelled" })
       return session
     }
+    const hasher = new PrefixHasher(this.engine.limits.blockTokens, this.#salt)
     const job: Job = {
       app: request.slo.class.app,
       session: request.session === null ? -1 : sessionNumber(request.session, this.#salt),
       prompt,
-      prefix: prefixHashes(prompt, this.engine.limits.blockTokens, this.#salt),
+      prefix: hasher.push(prompt),
       maxOutputTokens,
       sampling: request.sampling,
       slo,
       tier,
       thinking: thinking && timed,
       arrivalUs: Math.round(this.driver.nowUs - (performance.now() - request.arrivalMs) * 1000),
-      onTokens: (row) => session.onTokens(row),
+      onTokens: (row) => {
+        const prefix = hasher.push(row.tokens)
+        return { ...session.onTokens(row), ...(prefix.length > 0 && { prefix }) }
+      },
       onEnd: (end) => session.onEnd(end),
     }
     const id: RequestSpec["id"] = this.driver.submit(job)

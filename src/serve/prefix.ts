@@ -27,18 +27,35 @@ function join(high: number, low: number): number {
   return (finish(high) & 0x1fffff) * 0x1_0000_0000 + finish(low)
 }
 
-/** Hash of each full block of `blockTokens` tokens, each over all tokens up to its end. The engine's copies
- * compare tokens too, so a collision costs time, not correctness; `salt` keeps them from being provoked. */
-export function prefixHashes(prompt: Int32Array, blockTokens: number, salt = 0): number[] {
-  const hashes: number[] = []
-  let high = salt | 0
-  let low = ~salt | 0
-  for (let i = 0; i < prompt.length; i++) {
-    high = mixHigh(high, prompt[i]!)
-    low = mixLow(low, prompt[i]!)
-    if ((i + 1) % blockTokens === 0) hashes.push(join(high, low))
+/** Hashes a growing list of tokens block by block, each hash over all tokens up to its block's end. The engine's
+ * copies compare tokens too, so a collision costs time, not correctness; `salt` keeps them from being provoked. */
+export class PrefixHasher {
+  readonly #blockTokens: number
+  #high: number
+  #low: number
+  #count = 0
+
+  constructor(blockTokens: number, salt = 0) {
+    this.#blockTokens = blockTokens
+    this.#high = salt | 0
+    this.#low = ~salt | 0
   }
-  return hashes
+
+  /** Hashes of the blocks that these tokens fill. */
+  push(tokens: Int32Array | readonly number[]): number[] {
+    const hashes: number[] = []
+    for (let i = 0; i < tokens.length; i++) {
+      this.#high = mixHigh(this.#high, tokens[i]!)
+      this.#low = mixLow(this.#low, tokens[i]!)
+      if (++this.#count % this.#blockTokens === 0) hashes.push(join(this.#high, this.#low))
+    }
+    return hashes
+  }
+}
+
+/** Hash of each full block of a prompt. */
+export function prefixHashes(prompt: Int32Array, blockTokens: number, salt = 0): number[] {
+  return new PrefixHasher(blockTokens, salt).push(prompt)
 }
 
 /** The core's number for a client's session name. */

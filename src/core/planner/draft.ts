@@ -144,9 +144,9 @@ export class Draft {
 
   /** Where computing `request` would start: after what it holds, or after what it can share. */
   startOf(request: LiveRequest): number {
-    if (request.computed > 0 || request.spec.prefix.length === 0 || this.kv.holds(request.id))
+    if (request.computed > 0 || request.prefix.length === 0 || this.kv.holds(request.id))
       return request.computed
-    return this.kv.match(request.spec.prefix, request.spec.promptTokens)?.tokens ?? 0
+    return this.kv.match(request.prefix, request.spec.promptTokens)?.tokens ?? 0
   }
 
   #chunk(request: LiveRequest, start: number, most: number, spare?: readonly LiveRequest[]): number {
@@ -212,8 +212,8 @@ export class Draft {
 
   /** Take a sequence, sharing the longest prefix that some other request holds. */
   #attach(request: LiveRequest): { from: number; tokens: number } {
-    const match = this.kv.match(request.spec.prefix, request.spec.promptTokens)
-    const tokens = this.kv.attach(request.id, request.spec.prefix, request.spec.session, match)
+    const match = this.kv.match(request.prefix, request.spec.promptTokens)
+    const tokens = this.kv.attach(request.id, request.prefix, request.spec.session, match)
     request.computed = tokens
     if (request.startedUs < 0) request.cachedTokens = tokens
     return { from: match?.from ?? request.id, tokens }
