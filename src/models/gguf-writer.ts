@@ -19,6 +19,7 @@ export type GgufValue =
 export const WEIGHTS = {
   f32: { id: 0, block: 1, bytes: 4, fileType: 0 },
   f16: { id: 1, block: 1, bytes: 2, fileType: 1 },
+  q4_0: { id: 2, block: 32, bytes: 18, fileType: 2 },
   q8_0: { id: 8, block: 32, bytes: 34, fileType: 7 },
 } as const
 export type WeightType = keyof typeof WEIGHTS

@@ -5,7 +5,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { bpeVocab, SMALLEST_VOCAB } from "./bpe-vocab.ts"
-import { TINY_PRESETS, tinyModel, toF16 } from "./tiny.ts"
+import { patternWeights, toF16 } from "./random-weights.ts"
+import { TINY_PRESETS, tinyModel } from "./tiny.ts"
 
 let folder: string
 beforeAll(async () => {
@@ -70,4 +71,18 @@ test("half precision rounds as IEEE does", () => {
     [1 + 3 * 2 ** -11, 0x3c02],
   ] as const
   for (const [value, bits] of cases) expect(toF16(value).toString(16)).toBe(bits.toString(16))
+})
+
+test("a pattern fills a matrix of any size, and no two rows are the same", () => {
+  for (const type of ["f16", "q8_0", "q4_0"] as const) {
+    const rowBytes = { f16: 512, q8_0: 272, q4_0: 144 }[type]
+    const bytes = Buffer.concat([...patternWeights([256, 4096], type, 0.1, 5)])
+    expect(bytes.length).toBe(4096 * rowBytes)
+    const rows = Array.from({ length: 4096 }, (_, i) =>
+      bytes.toString("latin1", i * rowBytes, (i + 1) * rowBytes),
+    )
+    expect(new Set(rows).size).toBe(4096)
+    expect(Buffer.concat([...patternWeights([256, 4096], type, 0.1, 5)]).equals(bytes)).toBe(true)
+    expect(Buffer.concat([...patternWeights([256, 4096], type, 0.1, 6)]).equals(bytes)).toBe(false)
+  }
 })

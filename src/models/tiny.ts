@@ -4,21 +4,15 @@ import { createHash } from "node:crypto"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { CHATML_TEMPLATE } from "../engine/chatml.ts"
-import { Random } from "../random.ts"
 import { bpeVocab, VOCAB_IDS } from "./bpe-vocab.ts"
 import { writeAtomically } from "./cache.ts"
-import {
-  type GgufTensor,
-  type GgufValue,
-  tensorBytes,
-  WEIGHTS,
-  type WeightType,
-  writeGguf,
-} from "./gguf-writer.ts"
+import { type GgufTensor, type GgufValue, WEIGHTS, type WeightType, writeGguf } from "./gguf-writer.ts"
+import { patternWeights, randomWeights } from "./random-weights.ts"
 
 /** Raised whenever the same spec gives other bytes: names of cached files contain it. */
 const FORMAT = 1
-const CHUNK_BYTES = 1 << 20
+/** What layers from `quietFrom` on add to the residual stream, as a share of what others add. */
+const QUIET_GAIN = 0.25
 
 export interface TinySpec {
   layers: number
@@ -31,9 +25,29 @@ export interface TinySpec {
   contextTokens: number
   weights: WeightType
   seed: number
+  /** Layers from this one on add little, so that a model of the layers before it (same seed, width and
+   * vocabulary) often agrees: a draft model. */
+  quietFrom?: number
+  /** One drawn pattern repeated: for models of billions, which are timed and not judged. */
+  pattern?: boolean
 }
 
-/** `tiny` for the server, `tiny-bench` for load statistics (about 10M), `tiny-f32` for token identity. */
+const EIGHT_BILLION = {
+  layers: 32,
+  width: 4096,
+  feedForward: 14_336,
+  heads: 32,
+  kvHeads: 8,
+  vocab: 32_000,
+  weights: "q8_0",
+  quietFrom: 2,
+  pattern: true,
+} as const
+const TINY_PAIR = { width: 192, feedForward: 512, heads: 6, kvHeads: 2, vocab: 2048, quietFrom: 2 } as const
+
+/** `tiny` for the server, `tiny-bench` for load statistics (about 10M), `tiny-f32` for token identity,
+ * `tiny-target` and `tiny-draft` for speculation. `random-8b` and `random-1b` have the shapes of Llama 3.1 8B
+ * and 3.2 1B, for timing on GPUs; `random-draft` is the first layers of `random-8b`. */
 export const TINY_PRESETS = {
   tiny: spec({ layers: 8, width: 192, feedForward: 512, heads: 6, kvHeads: 2, vocab: 2048 }),
   "tiny-bench": spec({
@@ -54,6 +68,11 @@ export const TINY_PRESETS = {
     vocab: 512,
     weights: "f32",
   }),
+  "tiny-target": spec({ ...TINY_PAIR, layers: 10 }),
+  "tiny-draft": spec({ ...TINY_PAIR, layers: 2 }),
+  "random-8b": spec(EIGHT_BILLION),
+  "random-1b": spec({ ...EIGHT_BILLION, layers: 16, width: 2048, feedForward: 8192 }),
+  "random-draft": spec({ ...EIGHT_BILLION, layers: 2 }),
 } as const satisfies Record<string, TinySpec>
 export type TinyPreset = keyof typeof TINY_PRESETS
 
@@ -135,22 +154,24 @@ function tensorsOf(given: TinySpec): GgufTensor[] {
     const seed = given.seed * 1000 + tensors.length
     const shape = [rowLength, rows] as const
     const sigma = gain / Math.sqrt(rowLength)
-    tensors.push({ name, shape, type: weights, data: () => randomWeights(shape, weights, sigma, seed) })
+    const draw = given.pattern ? patternWeights : randomWeights
+    tensors.push({ name, shape, type: weights, data: () => draw(shape, weights, sigma, seed) })
   }
   matrix("token_embd.weight", width, vocab, Math.sqrt(width))
   norm("output_norm.weight")
   matrix("output.weight", width, vocab, 3)
   for (let layer = 0; layer < given.layers; layer++) {
     const block = `blk.${layer}`
+    const added = layer >= (given.quietFrom ?? given.layers) ? 2 * QUIET_GAIN : 2
     norm(`${block}.attn_norm.weight`)
     matrix(`${block}.attn_q.weight`, width, width, 1.5)
     matrix(`${block}.attn_k.weight`, width, kvWidth, 1.5)
     matrix(`${block}.attn_v.weight`, width, kvWidth, 1)
-    matrix(`${block}.attn_output.weight`, width, width, 2)
+    matrix(`${block}.attn_output.weight`, width, width, added)
     norm(`${block}.ffn_norm.weight`)
     matrix(`${block}.ffn_gate.weight`, width, feedForward, 1)
     matrix(`${block}.ffn_up.weight`, width, feedForward, 1)
-    matrix(`${block}.ffn_down.weight`, feedForward, width, 2)
+    matrix(`${block}.ffn_down.weight`, feedForward, width, added)
   }
   return tensors
 }
@@ -162,64 +183,4 @@ function ones(name: string, length: number): GgufTensor {
     type: "f32",
     data: () => [new Uint8Array(new Float32Array(length).fill(1).buffer)],
   }
-}
-
-function* randomWeights(
-  shape: readonly [number, number],
-  type: WeightType,
-  sigma: number,
-  seed: number,
-): Iterable<Uint8Array> {
-  const random = new Random(seed)
-  const rowBytes = tensorBytes({ shape: [shape[0]], type })
-  const rowsPerChunk = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes))
-  for (let row = 0; row < shape[1]; row += rowsPerChunk) {
-    const rows = Math.min(rowsPerChunk, shape[1] - row)
-    if (type === "q8_0") yield randomQ8(rows * rowBytes, sigma, random)
-    else yield randomFloats(rows * shape[0], type, sigma, random)
-  }
-}
-
-function randomFloats(count: number, type: "f16" | "f32", sigma: number, random: Random): Uint8Array {
-  const floats = Float32Array.from({ length: count }, () => random.normal() * sigma)
-  return new Uint8Array(type === "f32" ? floats.buffer : Uint16Array.from(floats, toF16).buffer)
-}
-
-/** Uniform bytes in −127 … 127 (standard deviation 73.3), one f16 scale per 32. */
-function randomQ8(bytes: number, sigma: number, random: Random): Uint8Array {
-  const out = new Uint8Array(bytes)
-  const scale = toF16(sigma / 73.3)
-  for (let at = 0; at < bytes; at += WEIGHTS.q8_0.bytes) {
-    out[at] = scale & 255
-    out[at + 1] = scale >> 8
-    for (let i = 2; i < WEIGHTS.q8_0.bytes; i++) out[at + i] = (random.below(255) - 127) & 255
-  }
-  return out
-}
-
-const floatBits = new Uint32Array(1)
-const floatValue = new Float32Array(floatBits.buffer)
-
-/** IEEE half-precision bits, rounded to nearest even. */
-export function toF16(value: number): number {
-  floatValue[0] = value
-  const bits = floatBits[0]!
-  const sign = (bits >>> 16) & 0x8000
-  const exponent = ((bits >>> 23) & 0xff) - 112
-  const mantissa = bits & 0x7fffff
-  if (exponent >= 31) return sign | 0x7c00
-  if (exponent > 0) {
-    const half = (exponent << 10) | (mantissa >>> 13)
-    return sign | (half + roundUp(mantissa, 13, half))
-  }
-  if (exponent < -10) return sign
-  const shift = 14 - exponent
-  const half = (mantissa | 0x800000) >>> shift
-  return sign | (half + roundUp(mantissa | 0x800000, shift, half))
-}
-
-function roundUp(mantissa: number, shift: number, half: number): number {
-  const rest = mantissa & ((1 << shift) - 1)
-  const middle = 1 << (shift - 1)
-  return rest > middle || (rest === middle && (half & 1) === 1) ? 1 : 0
 }
