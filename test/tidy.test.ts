@@ -17,7 +17,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   serve: ["core", "router", "engine", "metrics"],
   http: ["core", "serve", "engine", "metrics"],
   load: ["core"],
-  cli: ["core", "engine", "models", "profile", "metrics", "serve", "http", "load", "sim"],
+  study: ["core", "router", "sim", "load"],
+  cli: ["core", "engine", "models", "profile", "metrics", "serve", "http", "load", "sim", "study"],
 }
 const PURE = ["core", "router"]
 /** Files beside the components that every impure one may use. */

@@ -14,6 +14,10 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<CommandFil
     summary: "drive a server with a trace and report which SLOs were kept",
     load: () => import("./replay.ts"),
   },
+  simulate: {
+    summary: "play a workload through a simulated fleet",
+    load: () => import("./simulate.ts"),
+  },
 }
 
 async function main(args: string[]): Promise<void> {

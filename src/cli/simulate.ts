@@ -1,0 +1,133 @@
+/** `slos-serve simulate`: one run of any fleet under any policy on virtual time, and everything about it. */
+import { mkdirSync, writeFileSync } from "node:fs"
+import { dirname } from "node:path"
+import { type Command, InvalidArgumentError } from "commander"
+import { POLICY_NAMES } from "../core/policy/index.ts"
+import { UserError } from "../errors.ts"
+import { SCENARIOS } from "../load/workload.ts"
+import { type RunReport, runScenario } from "../study/run.ts"
+import { describeRun } from "../study/show.ts"
+import type { RunSpec, Split } from "../study/spec.ts"
+import {
+  numberIn,
+  policyName,
+  type SharedOptions,
+  scenarioName,
+  sharedOptions,
+  specOf,
+  wholeIn,
+} from "./study-options.ts"
+
+interface Options extends SharedOptions {
+  scenario: string
+  policy: string
+  rate: number
+  duration?: number
+  requests: number
+  leadIn: number
+  speculate: string
+  split?: Split
+  plan?: string
+  json?: boolean
+  out?: string
+  svg?: string
+}
+
+const EXAMPLES = `
+Examples:
+  # 4 replicas of OPT-6.7B on A100s, chat at 20 requests/s
+  slos-serve simulate --scenario chatbot --replicas 4 --rate 20
+
+  # the same under another policy, with prefill and decode on GPUs apart (DistServe)
+  slos-serve simulate --scenario chatbot --replicas 4 --rate 20 --policy vllm --split 1:3
+
+  # Azure's code trace with its own bursts, speculative decoding, all figures as JSON, a chart
+  slos-serve simulate --scenario coder --trace azure-code-2023.csv --arrivals trace --rate 2 \\
+    --speculate on --json --out run.json --svg run.svg
+
+  # this machine's profile, lengths an eighth, laxer TPOTs
+  slos-serve profile tiny-bench --out profile.json
+  slos-serve simulate --scenario mixed --profile profile.json --slots 32 --scale 8 --tpot-scale 3 --rate 4
+
+  # the very requests that a server was sent
+  slos-serve replay --scenario mixed --rate 2 --scale 8 --save-plan plan.jsonl --dry-run
+  slos-serve simulate --plan plan.jsonl --profile profile.json`
+
+export function register(program: Command): void {
+  const command = program
+    .command("simulate")
+    .description("play a workload through a simulated fleet and report which SLOs were kept")
+    .option("--scenario <name>", Object.keys(SCENARIOS).join(", "), "mixed")
+    .option("--policy <name>", POLICY_NAMES.join(", "), "slos-serve")
+    .option("--replicas <n>", "number of GPUs (replicas)", wholeIn(1, 1024), 1)
+    .option(
+      "--rate <n>",
+      "requests per second over the fleet; a tool session is one",
+      numberIn(1e-4, 10_000),
+      4,
+    )
+    .option("--duration <s>", "span of the arrivals (default: that of --requests)", numberIn(0.1, 1e6))
+    .option("--requests <n>", "number of requests", wholeIn(1, 1e6), 2000)
+    .option("--lead-in <share>", "first share of the span that is not counted", numberIn(0, 0.9), 0.1)
+    .option("--speculate <on|off>", "speculative decoding", onOff, "off")
+    .option("--split <P:D>", "P replicas prefill, D decode (DistServe)", splitOf)
+    .option("--plan <file>", "play this plan (slos-serve replay --save-plan) instead of a scenario")
+  sharedOptions(command)
+    .option("--json", "print the report as JSON")
+    .option("--out <file>", "write the report as JSON")
+    .option("--svg <file>", "write the timeline as a chart")
+    .addHelpText("after", EXAMPLES)
+    .action((options: Options) => run(options))
+}
+
+export function onOff(text: string): string {
+  if (text === "on" || text === "off") return text
+  throw new InvalidArgumentError("It must be on or off.")
+}
+
+function splitOf(text: string): Split {
+  const match = /^(\d+):(\d+)$/.exec(text)
+  const split = { prefill: Number(match?.[1]), decode: Number(match?.[2]) }
+  if (split.prefill >= 1 && split.decode >= 1) return split
+  throw new InvalidArgumentError("It must be such as 1:3: replicas that prefill, replicas that decode.")
+}
+
+async function run(options: Options): Promise<void> {
+  const spec: RunSpec = {
+    ...specOf(options, scenarioName(options.scenario), policyName(options.policy)),
+    ratePerSec: options.rate,
+    durationS: options.duration ?? options.requests / options.rate,
+    leadIn: options.leadIn,
+    speculate: options.speculate === "on",
+    split: options.split ?? null,
+    ...(options.plan !== undefined && { plan: options.plan }),
+  }
+  checkSplit(spec)
+  const report = runScenario(spec, { timeline: true })
+  const json = `${JSON.stringify({ spec, report }, null, 2)}\n`
+  if (options.out !== undefined) write(options.out, json)
+  if (options.svg !== undefined) write(options.svg, await timelineSvg(spec, report))
+  process.stdout.write(options.json ? json : `${describeRun(spec, report)}\n`)
+}
+
+async function timelineSvg(spec: RunSpec, report: RunReport): Promise<string> {
+  const { timelineChart } = await import("../study/charts.ts")
+  return timelineChart(spec, report)
+}
+
+function checkSplit({ split, replicas }: RunSpec): void {
+  if (split === null || split.prefill + split.decode === replicas) return
+  throw new UserError(
+    `--split ${split.prefill}:${split.decode} is ${split.prefill + split.decode} replicas, --replicas is ${replicas}; make them equal`,
+  )
+}
+
+/** Writes a result file, making its folder. */
+export function write(path: string, text: string): void {
+  try {
+    mkdirSync(dirname(path), { recursive: true })
+    writeFileSync(path, text)
+  } catch (error) {
+    throw new UserError(`cannot write ${path} (${(error as NodeJS.ErrnoException).code})`)
+  }
+}

@@ -1,0 +1,272 @@
+/** Options that `simulate` and `capacity` share, and what they mean: text in, a RunSpec out, or one clear line. */
+import { readFileSync } from "node:fs"
+import { type Command, InvalidArgumentError } from "commander"
+import type { CostModel } from "../core/cost.ts"
+import { POLICY_NAMES, type PolicyName } from "../core/policy/index.ts"
+import { DEFAULT_OPTIONS, type PolicyOptions } from "../core/policy/policy.ts"
+import { UserError } from "../errors.ts"
+import { ARRIVALS, type ArrivalName } from "../load/arrivals.ts"
+import { readClasses, type SloClasses, type ZeroLoad } from "../load/classes.ts"
+import { APPS, type AppName, SCENARIOS } from "../load/workload.ts"
+import { HARDWARE, type Hardware, SCENARIO_HARDWARE } from "../sim/presets.ts"
+import { RUN_DEFAULTS, type RunSpec } from "../study/spec.ts"
+
+export interface SharedOptions {
+  hardware?: string
+  profile?: string
+  slots: number
+  context?: number
+  maxBatchTokens?: number
+  replicas: number
+  arrivals?: string
+  burstiness: number
+  noise: number
+  bias: number
+  acceptance: number
+  trace: string[]
+  scale: number
+  classes?: string
+  tpotScale: number
+  zeroLoadMs?: number
+  zeroLoadPrefillMsPerToken?: number
+  knownLengths?: boolean
+  router: RunSpec["router"]
+  seed: number
+  set: string[]
+  maxSequenceTokens?: number
+}
+
+export const collect = (value: string, before: string[]): string[] => [...before, value]
+
+/** A finite number within [min, max]. */
+export function numberIn(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = text.trim() === "" ? Number.NaN : Number(text)
+    if (value >= min && value <= max) return value
+    throw new InvalidArgumentError(`It must be a number from ${min} to ${max}.`)
+  }
+}
+
+export function wholeIn(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = numberIn(min, max)(text)
+    if (Number.isInteger(value)) return value
+    throw new InvalidArgumentError("It must be a whole number.")
+  }
+}
+
+/** Adds the shared options to a command. */
+export function sharedOptions(command: Command): Command {
+  return command
+    .option(
+      "--hardware <name>",
+      `GPU and model of a replica: ${Object.keys(HARDWARE).join(", ")} (default: the paper's for the scenario)`,
+    )
+    .option("--profile <file>", "instead: a cost model of your own, the JSON of `slos-serve profile --out`")
+    .option(
+      "--slots <n>",
+      "with --profile: most requests at once; KV is this many contexts",
+      wholeIn(1, 65_536),
+      32,
+    )
+    .option(
+      "--context <n>",
+      "longest prompt + output of a request (with --profile default 1024)",
+      wholeIn(2, 1e7),
+    )
+    .option("--max-batch-tokens <n>", "most tokens of one step (with --profile default 512)", wholeIn(1, 1e6))
+    .option("--arrivals <process>", `${ARRIVALS.join(", ")} (default: superposed with a trace, else gamma)`)
+    .option(
+      "--burstiness <n>",
+      "of gamma arrivals: 1 = Poisson, smaller = more bursty",
+      numberIn(0.01, 100),
+      0.5,
+    )
+    .option("--noise <sigma>", "spread of step times", numberIn(0, 2), RUN_DEFAULTS.noiseSigma)
+    .option("--bias <factor>", "steps take so many times what the planner believes", numberIn(0.1, 10), 1)
+    .option(
+      "--acceptance <p>",
+      "chance that a drafted token is accepted",
+      numberIn(0, 1),
+      RUN_DEFAULTS.acceptance,
+    )
+    .option("--trace <app=file>", "lengths and times of an app; repeatable", collect, [])
+    .option("--scale <n>", "divide all lengths by this", numberIn(0.01, 1000), 1)
+    .option(
+      "--max-sequence-tokens <n>",
+      "longest prompt + output in the workload (default: the context)",
+      wholeIn(2, 1e7),
+    )
+    .option(
+      "--classes <file|list>",
+      "SLO classes: YAML as for serve, or name=ttft:500,tpot:100,thinking:50;… (ms; ttft:5x)",
+    )
+    .option("--tpot-scale <n>", "multiply every TPOT by this", numberIn(0.01, 1000), 1)
+    .option(
+      "--zero-load-ms <ms>",
+      "zero-load prefill time for TTFT slowdowns (default: the cost model's)",
+      numberIn(0, 1e6),
+    )
+    .option("--zero-load-prefill-ms-per-token <ms>", "its part per prompt token", numberIn(0, 1e4))
+    .option("--known-lengths", "tell the planner every output's length (an oracle)")
+    .option("--router <kind>", "offer, round-robin or power-of-two", routerKind, "offer")
+    .option("--set <name=value>", "a policy option such as margin=0.1; repeatable", collect, [])
+    .option("--seed <n>", "same seed, same bytes", wholeIn(0, 2 ** 31), 1)
+}
+
+function routerKind(text: string): string {
+  if (["offer", "round-robin", "power-of-two"].includes(text)) return text
+  throw new InvalidArgumentError("It must be offer, round-robin or power-of-two.")
+}
+
+/** The hardware of a scenario under these options. */
+export function hardwareOf(options: SharedOptions, scenario: string): Hardware {
+  const found =
+    options.profile === undefined ? presetOf(options, scenario) : profiled(options.profile, options)
+  const context = options.context ?? found.contextTokens
+  return { ...found, contextTokens: context, maxBatchTokens: options.maxBatchTokens ?? found.maxBatchTokens }
+}
+
+const ALIASES: Record<string, string> = { chat: "chatbot", code: "coder", summarize: "summarizer" }
+
+function presetOf(options: SharedOptions, scenario: string): Hardware {
+  const name = options.hardware ?? SCENARIO_HARDWARE[ALIASES[scenario] ?? scenario] ?? "opt-6.7b-a100"
+  const preset = HARDWARE[name]
+  if (preset !== undefined) return preset
+  throw new UserError(
+    `unknown --hardware "${name}"; known: ${Object.keys(HARDWARE).join(", ")}, or give --profile`,
+  )
+}
+
+function profiled(path: string, { slots, context = 1024, maxBatchTokens = 512 }: SharedOptions): Hardware {
+  const cost = readModel(path)
+  return {
+    cost,
+    gpus: 1,
+    kvTokens: slots * context,
+    blockTokens: 16,
+    maxBatchTokens,
+    maxSequences: slots,
+    contextTokens: context,
+    minChunkTokens: cost.fastPassTokens,
+    unifiedKv: cost.unifiedKv,
+    source: `profile ${path.split(/[\\/]/).at(-1)}`,
+  }
+}
+
+function readModel(path: string): CostModel {
+  let text: string
+  try {
+    text = readFileSync(path, "utf8")
+  } catch (error) {
+    throw new UserError(`cannot read --profile ${path} (${(error as NodeJS.ErrnoException).code})`)
+  }
+  try {
+    const { model } = JSON.parse(text) as { model?: CostModel }
+    if (Array.isArray(model?.pieces) && model.pieces.length > 0) return model
+  } catch {
+    // Said below.
+  }
+  throw new UserError(`${path}: no cost model in it; make one with \`slos-serve profile --out ${path}\``)
+}
+
+export function scenarioName(text: string): string {
+  if (text in SCENARIOS) return text
+  throw new UserError(`unknown scenario "${text}"; known: ${Object.keys(SCENARIOS).join(", ")}`)
+}
+
+export function policyName(text: string): PolicyName {
+  if ((POLICY_NAMES as string[]).includes(text)) return text as PolicyName
+  throw new UserError(`unknown policy "${text}"; known: ${POLICY_NAMES.join(", ")}`)
+}
+
+/** What --set entries say. */
+export function policyOptions(entries: readonly string[]): Partial<PolicyOptions> {
+  const options: Record<string, unknown> = {}
+  for (const entry of entries) {
+    const [name = "", value = ""] = entry.split("=", 2)
+    const standard = (DEFAULT_OPTIONS as unknown as Record<string, unknown>)[name]
+    if (standard === undefined || value === "") {
+      throw new UserError(
+        `--set ${entry}: expected name=value with a name of ${Object.keys(DEFAULT_OPTIONS).join(", ")}`,
+      )
+    }
+    if (typeof standard === "string") options[name] = value
+    else if (typeof standard === "boolean" && /^(true|false)$/.test(value)) options[name] = value === "true"
+    else if (typeof standard === "number" && Number.isFinite(Number(value))) options[name] = Number(value)
+    else throw new UserError(`--set ${entry}: ${name} is a ${typeof standard}, such as ${standard}`)
+  }
+  return options as Partial<PolicyOptions>
+}
+
+export function classesOf(options: SharedOptions): SloClasses {
+  const classes = structuredClone(readClasses(options.classes))
+  for (const slo of Object.values(classes)) {
+    if (slo.tpotMs) slo.tpotMs *= options.tpotScale
+    if (slo.thinkingTpotMs) slo.thinkingTpotMs *= options.tpotScale
+  }
+  return classes
+}
+
+/** `--trace`: app=file, or a file alone for a scenario of one app. */
+export function tracesOf(entries: readonly string[], scenario: string): Record<string, string> {
+  const traces: Record<string, string> = {}
+  for (const entry of entries) {
+    const match = /^(\w+)=(.+)$/.exec(entry)
+    const own = Object.keys(SCENARIOS[scenario] ?? {})
+    const app = match?.[1] ?? (own.length === 1 ? own[0]! : "")
+    if (!APPS.includes(app as AppName))
+      throw new UserError(
+        `--trace ${entry}: say whose it is, such as chat=${match?.[2] ?? entry} (apps: ${APPS.join(", ")})`,
+      )
+    traces[app] = match?.[2] ?? entry
+  }
+  return traces
+}
+
+function zeroLoadOf({ zeroLoadMs, zeroLoadPrefillMsPerToken }: SharedOptions): ZeroLoad | null {
+  if (zeroLoadMs === undefined && zeroLoadPrefillMsPerToken === undefined) return null
+  return { ms: zeroLoadMs ?? 0, msPerToken: zeroLoadPrefillMsPerToken ?? 0 }
+}
+
+export function arrivalsOf(text: string | undefined, hasTraces: boolean): ArrivalName {
+  if (text === undefined) return hasTraces ? "superposed" : "gamma"
+  if ((ARRIVALS as readonly string[]).includes(text)) return text as ArrivalName
+  throw new UserError(`unknown --arrivals "${text}"; known: ${ARRIVALS.join(", ")}`)
+}
+
+/** Everything of a RunSpec that the shared options decide; rate and duration are the caller's. */
+export function specOf(options: SharedOptions, scenario: string, policy: PolicyName): RunSpec {
+  const hardware = hardwareOf(options, scenario)
+  const traces = tracesOf(options.trace, scenario)
+  const zeroLoad = zeroLoadOf(options)
+  const most = options.maxSequenceTokens ?? hardware.contextTokens - 1
+  if (most > hardware.contextTokens) {
+    throw new UserError(
+      `--max-sequence-tokens ${most} is longer than the context of ${hardware.contextTokens}; lower it or raise --context`,
+    )
+  }
+  return {
+    ...RUN_DEFAULTS,
+    scenario: scenarioName(scenario),
+    policy,
+    options: policyOptions(options.set),
+    hardware,
+    replicas: options.replicas,
+    ratePerSec: 1,
+    durationS: 60,
+    seed: options.seed,
+    arrivals: arrivalsOf(options.arrivals, Object.keys(traces).length > 0),
+    burstiness: options.burstiness,
+    noiseSigma: options.noise,
+    bias: options.bias,
+    acceptance: options.acceptance,
+    traces,
+    scale: options.scale,
+    classes: classesOf(options),
+    ...(zeroLoad && { zeroLoad }),
+    knownLengths: options.knownLengths === true,
+    maxSequenceTokens: most,
+    router: options.router,
+  }
+}

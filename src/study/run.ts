@@ -1,0 +1,182 @@
+/** One simulated run: a scenario played through a fleet of the production core on virtual time, and judged. */
+import type { ReplicaConfig } from "../core/replica.ts"
+import type { Effect } from "../core/types.ts"
+import { APPS } from "../load/workload.ts"
+import { Random } from "../random.ts"
+import { limitsOf } from "../sim/presets.ts"
+import { simulate } from "../sim/simulate.ts"
+import type { RunSpec } from "./spec.ts"
+import { deciles, type Quantiles, quantiles, type Share, type Slice, Tally } from "./tally.ts"
+import { Timeline } from "./timeline.ts"
+import { Workload } from "./workload.ts"
+
+export interface RunReport {
+  /** Of the counted requests: kept strictly, token by token. */
+  attainment: Share
+  /** By the paper's check: first token, every tenth and the last. */
+  attainmentEvery10: Share
+  byClass: Record<string, Share>
+  byStage: Record<string, Share>
+  bySizeDecile: (Share & { upTo: number })[]
+  /** Per round, counted or not best-effort. */
+  ttftMs: Quantiles
+  tpotMs: Quantiles
+  /** From arrival to last token of requests that ended as best-effort. */
+  bestEffortMs: Quantiles
+  /** Share of the time that each replica was computing. */
+  utilization: number[]
+  revoked: number
+  demoted: number
+  promoted: number
+  preempted: number
+  rejected: number
+  /** Planned requests, those of the lead-in included. */
+  planned: number
+  endS: number
+  steps: number
+  batchTokens: number
+  sources: Record<string, string>
+  /** The run was stopped because more than the allowed share had missed: attainment is an upper bound. */
+  stopped: boolean
+  timeline: Slice[]
+}
+
+export interface RunExtras {
+  timeline?: boolean
+  /** Stop as soon as more than this share of the counted requests has missed. */
+  stopAtMissed?: number
+  /** Every effect, for logs. */
+  onEffect?: (effect: Effect, nowUs: number, replica: number) => void
+}
+
+/** Decisions per planned token after which a run is taken to be going in circles. */
+const POLLS_PER_TOKEN = 50
+
+export function runScenario(spec: RunSpec, extras: RunExtras = {}): RunReport {
+  return new Run(spec, extras).play()
+}
+
+class TooManyMissed extends Error {}
+
+class Run {
+  #spec: RunSpec
+  #extras: RunExtras
+  #workload: Workload
+  #tally = new Tally()
+  #timeline: Timeline | null
+  #toCount: number
+  #busyUs: number[]
+  #steps = 0
+  #batchTokens = 0
+
+  constructor(spec: RunSpec, extras: RunExtras) {
+    this.#spec = spec
+    this.#extras = extras
+    this.#workload = new Workload(spec)
+    this.#toCount = this.#workload.counted
+    this.#busyUs = new Array<number>(spec.replicas).fill(0)
+    const kvTokens = spec.hardware.kvTokens * spec.replicas
+    this.#timeline = extras.timeline ? new Timeline(spec.durationS * 1e6, kvTokens) : null
+  }
+
+  play(): RunReport {
+    const { first } = this.#workload
+    const random = new Random("noise", this.#spec.seed)
+    const { noiseSigma, bias } = this.#spec
+    let endUs = 0
+    let stopped = false
+    try {
+      endUs = simulate({
+        config: replicaConfig(this.#spec),
+        requests: first,
+        seed: this.#spec.seed,
+        noise: () => bias * Math.exp(noiseSigma * random.normal()),
+        follow: (id, nowUs) => this.#workload.follow(id, nowUs),
+        onEffect: (effect, nowUs) => this.#effect(effect, nowUs, 0),
+        maxPolls: this.#mostPolls(),
+      })
+    } catch (error) {
+      if (!(error instanceof TooManyMissed)) throw error
+      stopped = true
+    }
+    return this.#report(endUs, stopped)
+  }
+
+  #mostPolls(): number {
+    let tokens = 0
+    for (const { rounds } of this.#workload.plan.requests)
+      for (const round of rounds) tokens += round.outputTokens + 20
+    return 1000 + POLLS_PER_TOKEN * tokens
+  }
+
+  #effect(effect: Effect, nowUs: number, replica: number): void {
+    this.#extras.onEffect?.(effect, nowUs, replica)
+    this.#timeline?.effect(effect, nowUs)
+    this.#tally.effect(effect)
+    if (effect.type === "run") {
+      this.#steps++
+      this.#busyUs[replica]! += effect.batch.predictedUs
+      for (const { tokens, draft } of effect.batch.items) this.#batchTokens += tokens + draft
+    } else if (effect.type === "rejected") this.#ended(effect.id, null)
+    else if (effect.type === "finished") this.#ended(effect.id, effect)
+  }
+
+  #ended(id: number, effect: Extract<Effect, { type: "finished" }> | null): void {
+    const workload = this.#workload
+    const played = workload.sessions.get(id)!
+    const { planned, counted } = played
+    if (counted && effect !== null) {
+      this.#tally.round(planned.rounds[played.round]!.class, effect.outcome)
+    }
+    const over = workload.ended(id, effect?.outcome ?? null)
+    if (over === null) return
+    this.#timeline?.ended(planned.atMs * 1000, over.ok)
+    if (!counted) return
+    this.#tally.request(over)
+    const { kept, total } = this.#tally.strict
+    if (total - kept > (this.#extras.stopAtMissed ?? 1) * this.#toCount) throw new TooManyMissed()
+  }
+
+  #report(endUs: number, stopped: boolean): RunReport {
+    const tally = this.#tally
+    const strict = { ...tally.strict }
+    if (stopped) strict.kept += this.#toCount - strict.total
+    return {
+      attainment: { kept: strict.kept, total: this.#toCount },
+      attainmentEvery10: tally.every10,
+      byClass: Object.fromEntries(tally.byClass),
+      byStage: Object.fromEntries(tally.byStage),
+      bySizeDecile: deciles(tally.sized),
+      ttftMs: quantiles(tally.ttftMs),
+      tpotMs: quantiles(tally.tpotMs),
+      bestEffortMs: quantiles(tally.bestEffortMs),
+      utilization: this.#busyUs.map((us) => (endUs > 0 ? us / endUs : 0)),
+      revoked: tally.revoked,
+      demoted: tally.demoted,
+      promoted: tally.promoted,
+      preempted: tally.preempted,
+      rejected: tally.rejected,
+      planned: this.#workload.plan.requests.length,
+      endS: endUs / 1e6,
+      steps: this.#steps,
+      batchTokens: this.#batchTokens,
+      sources: this.#workload.plan.header.sources,
+      stopped,
+      timeline: this.#timeline?.slices() ?? [],
+    }
+  }
+}
+
+/** What one replica of this run believes and does. */
+export function replicaConfig(spec: RunSpec): ReplicaConfig {
+  const { hardware, policy, options, speculate } = spec
+  const cost = speculate ? (hardware.draftCost ?? hardware.cost) : hardware.cost
+  const speculation = speculate ? { speculation: "on" as const } : {}
+  return {
+    limits: limitsOf(hardware),
+    cost,
+    policy,
+    apps: APPS.length,
+    options: { ...speculation, ...options },
+  }
+}

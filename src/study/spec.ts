@@ -1,0 +1,69 @@
+/** What one simulated experiment is: plain data, so that it can be sent to a worker, hashed and written down. */
+import type { PolicyName } from "../core/policy/index.ts"
+import type { PolicyOptions } from "../core/policy/policy.ts"
+import type { ArrivalName } from "../load/arrivals.ts"
+import type { SloClasses, ZeroLoad } from "../load/classes.ts"
+import type { Hardware } from "../sim/presets.ts"
+
+/** A prefill/decode split of the fleet (DistServe): how many replicas do which. */
+export interface Split {
+  prefill: number
+  decode: number
+}
+
+/** Everything that decides the outcome of one run. The same spec gives the same report, byte for byte. */
+export interface RunSpec {
+  scenario: string
+  policy: PolicyName
+  options: Partial<PolicyOptions>
+  hardware: Hardware
+  replicas: number
+  ratePerSec: number
+  /** Span of the arrivals, s: lead-in and counted part together. */
+  durationS: number
+  /** Requests that arrive in this first share of the span warm the system up and are not counted. */
+  leadIn: number
+  seed: number
+  arrivals: ArrivalName
+  burstiness: number
+  /** Step times are multiplied by exp(sigma·normal). */
+  noiseSigma: number
+  /** Step times are multiplied by this, which the planner does not know. */
+  bias: number
+  speculate: boolean
+  /** Probability that a drafted token is accepted. */
+  acceptance: number
+  /** Paths of trace files by app. */
+  traces: Record<string, string>
+  /** All lengths are divided by this. */
+  scale: number
+  classes: SloClasses
+  /** Zero-load prefill time that TTFT slowdowns multiply; default: the hardware's cost model, no draft. */
+  zeroLoad?: ZeroLoad
+  /** The planner is told each output's length (an oracle): only for comparisons that say so. */
+  knownLengths: boolean
+  maxSequenceTokens: number
+  router: "offer" | "round-robin" | "power-of-two"
+  split: Split | null
+  /** A saved plan instead of a scenario. */
+  plan?: string
+}
+
+/** Arguments that most runs share. */
+export const RUN_DEFAULTS = {
+  options: {},
+  replicas: 1,
+  leadIn: 0.1,
+  seed: 1,
+  arrivals: "gamma",
+  burstiness: 0.5,
+  noiseSigma: 0.05,
+  bias: 1,
+  speculate: false,
+  acceptance: 0.7,
+  traces: {},
+  scale: 1,
+  knownLengths: false,
+  router: "offer",
+  split: null,
+} as const satisfies Partial<RunSpec>

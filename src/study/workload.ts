@@ -1,0 +1,169 @@
+/** From a plan to the requests of a simulation: rounds of sessions, prefixes, thinking, deadlines, and which of
+ * the planned requests are in the end counted as kept. */
+
+import { prefillUs } from "../core/planner/prefill-time.ts"
+import type { Outcome, RequestId } from "../core/types.ts"
+import { UserError } from "../errors.ts"
+import { roundSlo, type ZeroLoad } from "../load/classes.ts"
+import { type Plan, type PlannedRequest, type PlannedRound, readPlan } from "../load/plan.ts"
+import { readTrace, type Trace } from "../load/trace.ts"
+import { APPS, type AppName, makePlan } from "../load/workload.ts"
+import type { Hardware } from "../sim/presets.ts"
+import type { SimRequest } from "../sim/simulate.ts"
+import type { RunSpec } from "./spec.ts"
+
+/** A planned request (a whole tool session) as it plays. */
+export interface Played {
+  planned: PlannedRequest
+  /** Index of the round that runs or waits. */
+  round: number
+  /** Tokens of the session before this round. */
+  history: number
+  session: number
+  /** Arrived after the lead-in. */
+  counted: boolean
+  /** No round so far missed: strictly, and by the paper's check of every tenth token. */
+  ok: boolean
+  okEvery10: boolean
+  /** Prompt tokens computed anew and output tokens over all rounds: its size. */
+  tokens: number
+}
+
+const traceCache = new Map<string, Trace>()
+
+function traceOf(path: string): Trace {
+  const known = traceCache.get(path) ?? readTrace(path)
+  traceCache.set(path, known)
+  return known
+}
+
+export function planOf(spec: RunSpec): Plan {
+  if (spec.plan !== undefined) return readPlan(spec.plan)
+  const traces: Partial<Record<AppName, Trace>> = {}
+  for (const [app, path] of Object.entries(spec.traces)) traces[app as AppName] = traceOf(path)
+  return makePlan({
+    scenario: spec.scenario,
+    ratePerSec: spec.ratePerSec,
+    durationMs: spec.durationS * 1000,
+    seed: spec.seed,
+    scale: spec.scale,
+    arrivals: spec.arrivals,
+    burstiness: spec.burstiness,
+    maxSequenceTokens: spec.maxSequenceTokens,
+    traces,
+  })
+}
+
+/** Plays a plan: first rounds up front, later ones as their predecessors end. */
+export class Workload {
+  readonly plan: Plan
+  readonly first: SimRequest[]
+  readonly sessions = new Map<RequestId, Played>()
+  #spec: RunSpec
+  #zeroLoad: ZeroLoad | undefined
+  #nextId = 0
+
+  constructor(spec: RunSpec) {
+    this.#spec = spec
+    this.#zeroLoad = spec.zeroLoad
+    this.plan = planOf(spec)
+    const leadInMs = this.plan.header.durationMs * spec.leadIn
+    this.first = this.plan.requests.map((planned, session) => {
+      const counted = planned.atMs >= leadInMs
+      const played = { planned, round: 0, history: 0, session, counted, ok: true, okEvery10: true, tokens: 0 }
+      return this.#request(played, planned.atMs * 1000)
+    })
+  }
+
+  /** Planned requests that are counted. */
+  get counted(): number {
+    let count = 0
+    for (const { spec } of this.first) if (this.sessions.get(spec.id)!.counted) count++
+    return count
+  }
+
+  /** A round ended. Returns its session when that was the last round, else null. */
+  ended(id: RequestId, outcome: Pick<Outcome, "attained" | "attainedEvery10"> | null): Played | null {
+    const played = this.sessions.get(id)!
+    played.ok &&= outcome?.attained ?? false
+    played.okEvery10 &&= outcome?.attainedEvery10 ?? false
+    const over = outcome === null || played.round === played.planned.rounds.length - 1
+    return over ? played : null
+  }
+
+  /** The next round of the session whose round `id` has just ended; null after the last. */
+  follow(id: RequestId, nowUs: number): SimRequest | null {
+    const played = this.sessions.get(id)!
+    const done = played.planned.rounds[played.round]!
+    const next = played.planned.rounds[played.round + 1]
+    this.sessions.delete(id)
+    if (next === undefined) return null
+    played.history += done.promptTokens + done.outputTokens
+    played.round++
+    return this.#request(played, nowUs + next.delayMs * 1000)
+  }
+
+  #request(played: Played, atUs: number): SimRequest {
+    const { planned, session } = played
+    const spec = this.#spec
+    const round = planned.rounds[played.round]!
+    const promptTokens = played.history + round.promptTokens
+    played.tokens += round.promptTokens + round.outputTokens
+    const room = spec.hardware.contextTokens - promptTokens
+    if (round.outputTokens > room) this.#tooLong(played, promptTokens + round.outputTokens)
+    const id = this.#nextId++
+    this.sessions.set(id, played)
+    const tools = planned.rounds.length > 1
+    return {
+      atUs: Math.round(atUs),
+      outputTokens: round.outputTokens,
+      thinkingTokens: round.thinkingTokens,
+      acceptance: spec.acceptance,
+      spec: {
+        id,
+        app: appIndex(planned.app),
+        session: tools ? session : -1,
+        promptTokens,
+        maxOutputTokens: spec.knownLengths ? round.outputTokens : room,
+        prefix: tools ? blockHashes(session, promptTokens, spec.hardware.blockTokens) : [],
+        slo: this.#slo(round, promptTokens),
+        tier: "slo",
+        thinking: round.thinkingTokens > 0,
+      },
+    }
+  }
+
+  #slo(round: PlannedRound, promptTokens: number) {
+    const zeroLoad = this.#zeroLoad ?? zeroLoadOf(this.#spec.hardware, promptTokens)
+    const slo = roundSlo(round, promptTokens, this.#spec.classes, zeroLoad)
+    return {
+      ttftUs: slo.ttftMs * 1000,
+      ttftSlowdown: 0,
+      tpotUs: slo.tpotMs * 1000,
+      thinkingTpotUs: slo.thinkingTpotMs * 1000,
+    }
+  }
+
+  #tooLong(played: Played, tokens: number): never {
+    const { plan = "the plan", hardware } = this.#spec
+    const line = this.plan.requests.indexOf(played.planned) + 2
+    throw new UserError(
+      `${plan}:${line}: prompt and output are ${tokens} tokens, the context is ${hardware.contextTokens}; ` +
+        "shorten the request, or raise --scale or --context",
+    )
+  }
+}
+
+function appIndex(app: string): number {
+  return Math.max(0, (APPS as readonly string[]).indexOf(app))
+}
+
+/** Zero-load prefill time of this prompt on this hardware without a draft model: the same for every policy. */
+function zeroLoadOf({ cost, maxBatchTokens }: Hardware, promptTokens: number): ZeroLoad {
+  return { ms: prefillUs(cost, 0, promptTokens, maxBatchTokens) / 1000, msPerToken: 0 }
+}
+
+/** Hashes of the full blocks of a session's prompt: equal for its rounds, unlike all others. */
+function blockHashes(session: number, promptTokens: number, blockTokens: number): number[] {
+  return Array.from({ length: Math.floor(promptTokens / blockTokens) }, (_, i) => session * 100_000 + i)
+}
