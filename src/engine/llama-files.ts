@@ -69,7 +69,7 @@ function filesIn(folder: string, what: string): LibraryFiles {
     throw new UserError(`${what} cannot be read; give a folder with libllama in it`, { cause })
   }
   const find = (stem: string) => {
-    const pattern = new RegExp(`^(lib)?${stem}(\\.v[\\d.]+)?\\.(so|dylib|dll)$`)
+    const pattern = new RegExp(`^(lib)?${stem}(\\.(cuda|vulkan|metal))?(\\.v[\\d.]+)?\\.(so|dylib|dll)$`)
     const name = names.find((candidate) => pattern.test(candidate))
     if (!name) throw new UserError(`${what} has no ${stem} library; reinstall it with: npm install`)
     return join(folder, name)
