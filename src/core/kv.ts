@@ -121,6 +121,25 @@ export class KvAccount {
     return (this.#references.length - this.#liveBlocks + own) * this.limits.blockTokens
   }
 
+  /** Live requests that hold KV. */
+  get liveSequences(): number {
+    return this.#live.size
+  }
+
+  /** Give back the blocks beyond the first `tokens` tokens of `id`: drafted tokens that were not accepted. */
+  shrink(id: RequestId, tokens: number): void {
+    const sequence = this.#live.get(id)
+    if (sequence === undefined) return
+    const keep = Math.ceil(tokens / this.limits.blockTokens)
+    assert(keep >= sequence.indexed, `request ${id} would lose KV that others may share`)
+    while (sequence.blocks.length > keep) {
+      const block = sequence.blocks.pop()!
+      if (--this.#liveReferences[block]! === 0) this.#liveBlocks--
+      if (--this.#references[block]! === 0) this.#free.push(block)
+    }
+    sequence.tokens = Math.min(sequence.tokens, tokens)
+  }
+
   /** A step is done: the first `tokens` tokens of `id` are really in place and their full blocks can be shared. */
   computed(id: RequestId, tokens: number): void {
     const sequence = this.#live.get(id)

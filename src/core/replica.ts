@@ -1,6 +1,7 @@
 /** The state machine of one replica (DESIGN §1). `handle(event, now)` changes state only; `poll(now)` returns the
  * effects since the last poll and, when the engine is free, at most one decision. The very same file runs in
  * production and in simulation; a driver drains its inbox, orders simultaneous events by `eventRank`, polls once. */
+import { Acceptance } from "./acceptance.ts"
 import { assert } from "./assert.ts"
 import { Calibration } from "./calibration.ts"
 import { type ReplicaConfig, withDefaults } from "./config.ts"
@@ -8,7 +9,7 @@ import { type CostModel, shapeOf, stepUs } from "./cost.ts"
 import { KvAccount } from "./kv.ts"
 import { OutputLengths } from "./lengths.ts"
 import { type Moved, movedFrom, startRequest } from "./moved.ts"
-import { Draft } from "./planner/draft.ts"
+import { Draft, type DraftActions } from "./planner/draft.ts"
 import { prefillUs } from "./planner/prefill-time.ts"
 import { POLICIES } from "./policy/index.ts"
 import type { Policy, PolicyOptions } from "./policy/policy.ts"
@@ -63,6 +64,7 @@ export class Replica {
   #kv: KvAccount
   #lengths: OutputLengths
   #calibration = new Calibration()
+  #acceptance: Acceptance
   #draft: Draft
   #arrivals = 0
   #batches = 0
@@ -90,12 +92,16 @@ export class Replica {
     this.#prefillOnly = config.prefillOnly ?? false
     this.#kv = new KvAccount(config.limits)
     this.#lengths = new OutputLengths(config.apps)
-    this.#draft = new Draft(config.limits, config.cost, this.#kv, this.#lengths, this.#calibration, {
+    this.#acceptance = new Acceptance(this.options.acceptancePrior)
+    const actions: DraftActions = {
       demoted: (request, reason) => this.#effects.push({ type: "demoted", id: request.id, reason }),
       promoted: (request) => this.#effects.push({ type: "promoted", id: request.id }),
       admitted: (request) => this.#effects.push({ type: "admitted", id: request.id }),
       preempted: (request) => this.#effects.push({ type: "preempted", id: request.id }),
-    })
+    }
+    const { limits, cost } = config
+    const learnt = [this.#lengths, this.#calibration] as const
+    this.#draft = new Draft(limits, cost, this.#kv, ...learnt, actions, this.#acceptance)
   }
 
   /** Zero-load prefill time of a prompt, µs: the unit of `ttftSlowdown`. */
@@ -177,8 +183,9 @@ export class Replica {
    * while there is no room, or while a request that is here already waits for some. */
   reserve(id: RequestId, tokens: number): boolean {
     if (!this.#kv.canAttach() || this.#line.some((request) => !this.#kv.holds(request.id))) return false
-    // One block more, or its first decode would need someone else's.
-    if (this.#kv.roomTokens(id) < tokens + this.limits.blockTokens) return false
+    // One block more where there can be one, or its first decode would need someone else's.
+    const need = Math.min(this.#kv.capacityTokens, tokens + this.limits.blockTokens)
+    if (this.#kv.roomTokens(id) < need) return false
     this.#kv.attach(id, [], -1, null)
     assert(this.#kv.grow(id, tokens), "room that was there is gone")
     return true
@@ -267,9 +274,11 @@ export class Replica {
       assert(accepted <= item.draft, `request ${item.id} accepted more than was drafted`)
       request.computed = item.position + item.tokens + accepted
       if (result?.prefix !== undefined) request.prefix.push(...result.prefix)
+      if (item.draft > 0) this.#kv.shrink(item.id, request.computed)
       this.#kv.computed(item.id, request.computed)
       request.failures = 0
       if (result === undefined || result.tokens === 0) continue
+      this.#acceptance.observe(request.spec.app, item.draft, result.tokens, result.stopped)
       this.#emit(request, result, nowUs)
       if (this.#prefillOnly && this.#requests.has(item.id)) this.#handOff(request)
     }

@@ -6,6 +6,7 @@ import type { LiveRequest } from "../request.ts"
 import type { Draft } from "./draft.ts"
 import { Demand } from "./feasible.ts"
 import { peakTokens } from "./memory.ts"
+import type { Speculator } from "./speculator.ts"
 
 interface Candidate {
   request: LiveRequest
@@ -26,10 +27,10 @@ export class Admission {
     this.#options = options
   }
 
-  /** Split `prefills` (by deadline) into kept ones and the rest, given the running `decodes`.
-   * Returns the kept set; the caller demotes or leaves the others. */
+  /** Split `prefills` (by deadline) into kept ones and the rest, given the running `decodes` and how they
+   * speculate. Returns the kept set; the caller demotes or leaves the others. */
   select(
-    decodes: readonly LiveRequest[],
+    { decodes, speculator }: { decodes: readonly LiveRequest[]; speculator: Speculator },
     prefills: readonly LiveRequest[],
     draft: Draft,
     nowUs: number,
@@ -45,12 +46,14 @@ export class Admission {
         request.tpotUs,
         this.#remaining(request, draft),
         request.known,
+        speculator.lengthOf(request),
+        speculator.expectedOf(request, draft),
       )
     }
     const candidates = this.#candidates
     candidates.length = 0
     for (const request of prefills) {
-      const candidate = this.#join(request, draft, demand)
+      const candidate = this.#join(request, draft, demand, speculator)
       candidates.push(candidate)
       this.#dropUntil(request.dueUs, demand)
     }
@@ -64,12 +67,19 @@ export class Admission {
     return kept
   }
 
-  #join(request: LiveRequest, draft: Draft, demand: Demand): Candidate {
+  #join(request: LiveRequest, draft: Draft, demand: Demand, speculator: Speculator): Candidate {
     const start = draft.startOf(request)
     const owed = request.known - start
     const remaining = this.#remaining(request, draft)
     demand.addPrefill(start, owed, 1)
-    const stream = demand.addStream(request.dueUs, request.tpotUs, remaining, request.known)
+    const stream = demand.addStream(
+      request.dueUs,
+      request.tpotUs,
+      remaining,
+      request.known,
+      speculator.lengthOf(request),
+      speculator.expectedOf(request, draft),
+    )
     return { request, start, owed, remaining, stream, kept: true }
   }
 

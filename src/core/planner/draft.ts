@@ -1,12 +1,14 @@
 /** The batch under construction. Adding a request takes its KV at once (evicting the cache, then whoever the
  * policy gives up), and keeps the batch's predicted time at hand. */
+import { Acceptance } from "../acceptance.ts"
 import { assert } from "../assert.ts"
 import type { Calibration } from "../calibration.ts"
-import { attentionPairs, type CostModel, type StepShape, stepUs } from "../cost.ts"
+import { type CostModel, type StepShape, stepUs } from "../cost.ts"
 import type { KvAccount } from "../kv.ts"
 import type { OutputLengths } from "../lengths.ts"
 import type { LiveRequest } from "../request.ts"
 import type { BatchItem, DemoteReason, EngineLimits } from "../types.ts"
+import { RunningShape } from "./shape.ts"
 
 /** What the draft needs done to requests; the replica turns it into effects. */
 export interface DraftActions {
@@ -25,24 +27,15 @@ export class Draft {
   #actions: DraftActions
 
   readonly items: BatchItem[] = []
-  tokens = 0
+  /** What drafting yields, per app. */
+  readonly acceptance: Acceptance
+  #shape: RunningShape
+  /** For whoever asks how long some other batch would take. */
+  readonly scratchShape: RunningShape
   #inBatch = new Set<LiveRequest>()
-  #decodes = 0
-  #decodePairs = 0
-  /** Chunks longer than one token: where they start and how long they are. */
-  #chunkAt: number[] = []
-  #chunkLength: number[] = []
-  #chunkOutputs = 0
-  #shape: StepShape = {
-    tokens: 0,
-    sequences: 0,
-    passes: 0,
-    fastPairs: 0,
-    slowPairs: 0,
-    outputs: 0,
-    specSteps: 0,
-  }
-  #lengthsScratch: number[] = []
+  /** Items of one token, and of more. */
+  #singles = 0
+  #chunks = 0
 
   constructor(
     limits: EngineLimits,
@@ -51,6 +44,7 @@ export class Draft {
     lengths: OutputLengths,
     calibration: Calibration,
     actions: DraftActions,
+    acceptance = new Acceptance(0.7),
   ) {
     this.limits = limits
     this.cost = cost
@@ -58,29 +52,35 @@ export class Draft {
     this.lengths = lengths
     this.#calibration = calibration
     this.#actions = actions
+    this.acceptance = acceptance
+    this.#shape = new RunningShape(cost)
+    this.scratchShape = new RunningShape(cost)
   }
 
   /** Start the next batch with the same scratch memory. */
   reset(): void {
     this.items.length = 0
-    this.tokens = 0
     this.#inBatch.clear()
-    this.#decodes = this.#decodePairs = this.#chunkOutputs = 0
-    this.#chunkAt.length = this.#chunkLength.length = 0
+    this.#shape.reset()
+    this.#singles = this.#chunks = 0
   }
 
   has(request: LiveRequest): boolean {
     return this.#inBatch.has(request)
   }
+  /** Tokens in the batch, drafted ones included. */
+  get tokens(): number {
+    return this.#shape.tokens
+  }
   get tokensLeft(): number {
-    return this.limits.maxBatchTokens - this.tokens
+    return this.limits.maxBatchTokens - this.#shape.tokens
   }
 
-  /** Predicted time of the batch as it stands, with `tokens` more of a request at `position`; calibrated, in µs,
-   * multiplied by 1 + `margin`. */
-  timeUs(margin: number, position = 0, tokens = 0, samples = false): number {
-    const withPrefill = this.#chunkAt.length > 0 || tokens > 1
-    const raw = stepUs(this.cost, this.#shapeWith(position, tokens, samples))
+  /** Predicted time of the batch as it stands, with `tokens` more of a request at `position` and `draft` drafted
+   * ones; calibrated, in µs, multiplied by 1 + `margin`. */
+  timeUs(margin: number, position = 0, tokens = 0, samples = false, draft = 0): number {
+    const withPrefill = this.#chunks > 0 || tokens > 1
+    const raw = stepUs(this.cost, this.#shape.with(position, tokens, samples, draft))
     return raw * this.#calibration.ratio(withPrefill) * (1 + margin)
   }
 
@@ -92,10 +92,11 @@ export class Draft {
     return this.#calibration.ratio(withPrefill)
   }
 
-  /** Add the next decode of `request`. False when there is no room for it (tokens or KV), or when it has lost its
-   * own KV to an earlier one of this batch. */
-  decode(request: LiveRequest, spare?: readonly LiveRequest[]): boolean {
-    return request.decoding && this.#add(request, 1, spare)
+  /** Add the next decode of `request`, drafting up to `draft` tokens: fewer when it may not produce so many, or
+   * when only giving someone up would make room for them. False when there is no room for the decode itself
+   * (tokens or KV), or when the request has lost its own KV to an earlier one of this batch. */
+  decode(request: LiveRequest, spare?: readonly LiveRequest[], draft = 0): boolean {
+    return request.decoding && this.#add(request, 1, spare, draft > 0 ? this.#draftRoom(request, draft) : 0)
   }
 
   /** Add up to `most` owed tokens of `request` (a chunk of a prompt, or of a recomputation). Returns how many. */
@@ -177,36 +178,38 @@ export class Draft {
     if (tokens >= owed) return owed
     const { minChunkTokens, unifiedKv } = this.limits
     // In a split pass the first token goes with the decodes, so one more makes the piece whole.
-    const least = minChunkTokens + (minChunkTokens > 1 && !unifiedKv && this.#decodes > 0 ? 1 : 0)
+    const least = minChunkTokens + (minChunkTokens > 1 && !unifiedKv && this.#singles > 0 ? 1 : 0)
     if (tokens < Math.min(least, owed)) return 0
     return owed - tokens < least && owed >= 2 * least ? owed - least : tokens
   }
 
-  #add(request: LiveRequest, tokens: number, spare?: readonly LiveRequest[]): boolean {
+  /** Drafting must not take the room of the decodes that are still to come: a block for every sequence. */
+  #draftRoom(request: LiveRequest, draft: number): number {
+    const { blockTokens } = this.limits
+    const others = Math.max(0, this.kv.liveSequences - this.items.length - 1)
+    const room = this.kv.roomTokens(request.id) - others * blockTokens - request.known
+    const most = Math.min(draft, request.spec.maxOutputTokens - request.output - 1, this.tokensLeft - 1, room)
+    return Math.max(0, most)
+  }
+
+  #add(request: LiveRequest, tokens: number, spare?: readonly LiveRequest[], draft = 0): boolean {
     assert(!this.#inBatch.has(request), `request ${request.id} is already in the batch`)
     assert(tokens >= 1, `request ${request.id} is given nothing`)
-    if (this.tokensLeft < tokens || !this.#sequenceFor(request, spare)) return false
+    if (this.tokensLeft < tokens + draft || !this.#sequenceFor(request, spare)) return false
     const copy = this.kv.holds(request.id) ? null : this.#attach(request)
     assert(tokens <= request.owed, `request ${request.id} does not owe ${tokens} tokens`)
-    while (!this.kv.grow(request.id, request.computed + tokens)) {
+    while (!this.kv.grow(request.id, request.computed + tokens + draft)) {
       if (this.#giveUp(request, spare)) continue
       if (copy !== null || request.computed === 0) this.#detach(request)
       return false
     }
     const position = request.computed
     const sample = tokens === request.owed
-    this.items.push({ id: request.id, position, tokens, sample, draft: 0, ...(copy?.tokens && { copy }) })
+    this.items.push({ id: request.id, position, tokens, sample, draft, ...(copy?.tokens && { copy }) })
     this.#inBatch.add(request)
-    this.tokens += tokens
-    if (tokens === 1) {
-      this.#decodes++
-      this.#decodePairs += position + 1
-      if (!sample) this.#chunkOutputs--
-    } else {
-      this.#chunkAt.push(position)
-      this.#chunkLength.push(tokens)
-      if (sample) this.#chunkOutputs++
-    }
+    this.#shape.add(position, tokens, sample, draft)
+    if (tokens === 1) this.#singles++
+    else this.#chunks++
     return true
   }
 
@@ -238,50 +241,5 @@ export class Draft {
       return true
     }
     return false
-  }
-
-  /** As cost.shapeOf, from running sums: O(chunks²) however many decodes there are. */
-  #shapeWith(position: number, tokens: number, samples: boolean): StepShape {
-    const shape = this.#shape
-    const at = this.#chunkAt
-    const length = this.#chunkLength
-    const chunks = at.length
-    const decodes = this.#decodes + (tokens === 1 ? 1 : 0)
-    if (tokens > 1) {
-      at.push(position)
-      length.push(tokens)
-    }
-    shape.tokens = this.tokens + tokens
-    shape.sequences = decodes + at.length
-    shape.slowPairs = this.#decodePairs + (tokens === 1 ? position + 1 : 0)
-    shape.fastPairs = 0
-    shape.outputs = this.#decodes + this.#chunkOutputs + (samples ? 1 : 0)
-    if (this.limits.unifiedKv) {
-      shape.passes = shape.sequences > 0 ? 1 : 0
-      for (let i = 0; i < at.length; i++) this.#addPairs(at[i]!, length[i]!)
-    } else {
-      const lengths = this.#lengthsScratch
-      lengths.length = 0
-      if (decodes > 0) lengths.push(1)
-      for (const n of length) if (!lengths.includes(n)) lengths.push(n)
-      lengths.sort((a, b) => a - b)
-      shape.passes = lengths.length
-      for (let i = 0; i < at.length; i++) {
-        let done = 0
-        for (const n of lengths) {
-          if (n > length[i]!) break
-          this.#addPairs(at[i]! + done, n - done)
-          done = n
-        }
-      }
-    }
-    at.length = length.length = chunks
-    return shape
-  }
-
-  #addPairs(position: number, tokens: number): void {
-    const pairs = attentionPairs(position, tokens)
-    if (tokens >= this.cost.fastPassTokens) this.#shape.fastPairs += pairs
-    else this.#shape.slowPairs += pairs
   }
 }

@@ -12,12 +12,16 @@ export class Demand {
   #maxBatchUs = 1
   #scale = 1
 
-  /** One row per decode stream: when its TPOT clock starts, its pace, tokens left, context. */
+  /** One row per decode stream: when its TPOT clock starts, its pace, tokens left, context; tokens verified per
+   * step, and how many of them are expected to come out. */
   #streams = 0
   #startUs = new Float64Array(64)
   #tpotUs = new Float64Array(64)
   #remaining = new Float64Array(64)
   #context = new Float64Array(64)
+  #length = new Float64Array(64)
+  #expected = new Float64Array(64)
+  #longest = 1
   #active = new Uint8Array(64)
 
   #prefills = 0
@@ -36,16 +40,28 @@ export class Demand {
     this.#maxBatchUs = maxBatchUs
     this.#scale = scale
     this.#streams = this.#prefills = this.#prefillTokens = this.#fastPairs = this.#slowPairs = 0
+    this.#longest = 1
   }
 
-  /** A stream of decodes, the first token due at startUs + tpotUs. Returns its row, for `toggle`. */
-  addStream(startUs: number, tpotUs: number, remaining: number, contextTokens: number): number {
+  /** A stream of decodes, the first token due at startUs + tpotUs; each step verifies `length` tokens, of which
+   * `expected` come out. Returns its row, for `toggle`. */
+  addStream(
+    startUs: number,
+    tpotUs: number,
+    remaining: number,
+    contextTokens: number,
+    length = 1,
+    expected = 1,
+  ): number {
     const row = this.#streams++
     if (row === this.#startUs.length) this.#enlarge()
     this.#startUs[row] = startUs
     this.#tpotUs[row] = tpotUs
     this.#remaining[row] = remaining
     this.#context[row] = contextTokens
+    this.#length[row] = length
+    this.#expected[row] = expected
+    if (length > this.#longest) this.#longest = length
     this.#active[row] = 1
     return row
   }
@@ -66,8 +82,10 @@ export class Demand {
   fits(atUs: number): boolean {
     const horizon = atUs - this.#nowUs
     if (horizon <= 0) return this.#prefills === 0
-    let due = 0
-    let longest = 0
+    // Steps of all decodes together and of the busiest one, tokens they verify, and what those attend to.
+    let steps = 0
+    let most = 0
+    let verified = 0
     let pairs = 0
     let alive = 0
     for (let row = 0; row < this.#streams; row++) {
@@ -77,28 +95,31 @@ export class Demand {
       const paced = elapsed / this.#tpotUs[row]!
       if (paced < remaining) alive++
       if (elapsed <= 0) continue
-      const tokens = Math.min(paced, remaining)
-      due += tokens
+      const own = Math.min(paced, remaining) / this.#expected[row]!
+      const tokens = own * this.#length[row]!
+      steps += own
+      verified += tokens
       pairs += tokens * this.#context[row]!
-      if (tokens > longest) longest = tokens
+      if (own > most) most = own
     }
     if (alive > this.#limits.maxSequences) return false
-    const iterations = Math.max(horizon / this.#maxBatchUs, longest) + 0.5
+    const iterations = Math.max(horizon / this.#maxBatchUs, most) + 0.5
     // Iterations that also carry a chunk: a split engine makes a second pass in each.
     const chunked =
       this.#prefillTokens > 0
         ? Math.min(iterations, Math.max(this.#prefills, this.#prefillTokens / this.#limits.minChunkTokens))
         : 0
-    const split = this.#limits.unifiedKv || due === 0 ? 0 : chunked
+    const split = this.#limits.unifiedKv || steps === 0 ? 0 : chunked
     for (const piece of this.#cost.pieces) {
       const time =
         (piece.step ?? 0) * iterations +
         (piece.passes ?? 0) * (iterations + split) +
-        (piece.tokens ?? 0) * (this.#prefillTokens + due) +
-        (piece.sequences ?? 0) * (due + chunked) +
+        (piece.tokens ?? 0) * (this.#prefillTokens + verified) +
+        (piece.sequences ?? 0) * (steps + chunked) +
         (piece.fastPairs ?? 0) * this.#fastPairs +
         (piece.slowPairs ?? 0) * (this.#slowPairs + pairs) +
-        (piece.outputs ?? 0) * (this.#prefills + due)
+        (piece.outputs ?? 0) * (this.#prefills + verified) +
+        (piece.specSteps ?? 0) * (this.#longest - 1) * iterations
       if (time * this.#scale > horizon) return false
     }
     return true
@@ -114,6 +135,8 @@ export class Demand {
     this.#tpotUs = grow(this.#tpotUs)
     this.#remaining = grow(this.#remaining)
     this.#context = grow(this.#context)
+    this.#length = grow(this.#length)
+    this.#expected = grow(this.#expected)
     const active = new Uint8Array(this.#active.length * 2)
     active.set(this.#active)
     this.#active = active

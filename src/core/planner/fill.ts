@@ -9,15 +9,21 @@ import type { Work } from "./work.ts"
 export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowUs: number): void {
   const { margin } = options
   const { decodes, prefills, hopeful, bestEffort, byValue } = work
-  const allDecodesUs = decodeTimeUs(draft, decodes) * (1 + margin)
+  const allDecodesUs = decodeTimeUs(draft, work, decodes.length, 1) * (1 + margin)
   let limitUs = Math.max(allDecodesUs, Math.min(options.maxBatchUs, tightestLeadUs(decodes, nowUs)))
   const waiting = prefills.length > 0 || bestEffort.length > 0
 
   // A decode that would be late after this batch and the shortest next one cannot wait for it.
   const mustGoBy = waiting ? nowUs + limitUs + allDecodesUs : Infinity
+  let urgent = 0
+  while (urgent < decodes.length && decodes[urgent]!.dueUs <= mustGoBy) urgent++
+  const longest = longestWithin(draft, work, urgent, limitUs / (1 + margin))
   let next = 0
-  for (; next < decodes.length && decodes[next]!.dueUs <= mustGoBy; next++)
-    draft.decode(decodes[next]!, byValue)
+  for (; next < urgent; next++) {
+    const drafted = Math.min(work.speculator.lengthOf(decodes[next]!), longest) - 1
+    // Whoever is still to come must find room for a token.
+    draft.decode(decodes[next]!, byValue, Math.min(drafted, draft.tokensLeft - (urgent - next)))
+  }
 
   for (const request of prefills) {
     if (draft.tokensLeft < 1) break
@@ -30,8 +36,9 @@ export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowU
 
   for (; next < decodes.length; next++) {
     const request = decodes[next]!
-    if (draft.timeUs(margin, request.computed, 1, true) > limitUs && draft.items.length > 0) break
-    draft.decode(request, byValue)
+    const drafted = draftWithin(draft, work, request, limitUs, margin)
+    if (drafted < 0 && draft.items.length > 0) break
+    draft.decode(request, byValue, drafted)
   }
 
   serveBestEffort(draft, work, limitUs, options, nowUs)
@@ -44,13 +51,39 @@ function tightestLeadUs(decodes: readonly LiveRequest[], nowUs: number): number 
   return Infinity
 }
 
-function decodeTimeUs(draft: Draft, decodes: readonly LiveRequest[]): number {
-  const shape = { tokens: 0, sequences: 0, passes: 0, fastPairs: 0, slowPairs: 0, outputs: 0, specSteps: 0 }
-  if (decodes.length === 0) return 0
-  shape.tokens = shape.sequences = shape.outputs = decodes.length
-  shape.passes = 1
-  for (const request of decodes) shape.slowPairs += request.computed + 1
-  return draft.otherUs(shape, false)
+/** Time of a batch of the first `count` decodes alone, each verifying its tokens but at most `longest`, µs. */
+function decodeTimeUs(draft: Draft, { decodes, speculator }: Work, count: number, longest: number): number {
+  const shape = draft.scratchShape
+  shape.reset()
+  for (let i = 0; i < count; i++) {
+    const length = longest > 1 ? Math.min(longest, speculator.lengthOf(decodes[i]!)) : 1
+    shape.add(decodes[i]!.computed, 1, true, length - 1)
+  }
+  return draft.otherUs(shape.with(0, 0, false, 0), false)
+}
+
+/** Most tokens that one of the first `count` decodes may verify for all of them to take at most `limitUs`. */
+function longestWithin(draft: Draft, work: Work, count: number, limitUs: number): number {
+  let longest = 1
+  for (let i = 0; i < count; i++) longest = Math.max(longest, work.speculator.lengthOf(work.decodes[i]!))
+  while (longest > 1 && decodeTimeUs(draft, work, count, longest) > limitUs) longest--
+  return longest
+}
+
+/** Tokens that `request` can draft within `limitUs`: as many as it should, or none; −1 when not even its decode
+ * fits. */
+function draftWithin(
+  draft: Draft,
+  work: Work,
+  request: LiveRequest,
+  limitUs: number,
+  margin: number,
+): number {
+  const drafted = work.speculator.lengthOf(request) - 1
+  for (const most of drafted > 0 ? [drafted, 0] : [0]) {
+    if (draft.timeUs(margin, request.computed, 1, true, most) <= limitUs) return most
+  }
+  return -1
 }
 
 function finishesWithin(draft: Draft, request: LiveRequest, timeUs: number, margin: number): boolean {
@@ -77,22 +110,21 @@ function serveBestEffort(
   const alone = work.decodes.length === 0 && work.prefills.length === 0
   const starved = nowUs - work.bestEffortServedUs >= options.bestEffortEveryUs
   const usualUs = Math.min(limitUs, Math.max(options.bestEffortBatchUs, draft.timeUs(options.margin)))
-  fillBestEffort(draft, bestEffort, alone ? options.maxBatchUs : starved ? limitUs : usualUs, options.margin)
+  fillBestEffort(draft, work, alone ? options.maxBatchUs : starved ? limitUs : usualUs, options.margin)
   if (draft.items.length > before) work.bestEffortServedUs = nowUs
 }
 
-function fillBestEffort(
-  draft: Draft,
-  requests: readonly LiveRequest[],
-  limitUs: number,
-  margin: number,
-): void {
+function fillBestEffort(draft: Draft, work: Work, limitUs: number, margin: number): void {
+  const requests = work.bestEffort
   for (let i = 0; i < requests.length && draft.tokensLeft > 0; i++) {
     const request = requests[i]!
     const later = requests.length > i + 1 ? requests.slice(i + 1) : undefined
     if (draft.has(request)) continue
     if (!request.decoding) draft.prefillWithin(request, limitUs, margin, later)
-    else if (draft.timeUs(margin, request.computed, 1, true) <= limitUs) draft.decode(request, later)
+    else {
+      const drafted = draftWithin(draft, work, request, limitUs, margin)
+      if (drafted >= 0) draft.decode(request, later, drafted)
+    }
   }
 }
 

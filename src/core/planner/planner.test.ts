@@ -5,12 +5,14 @@ import { Calibration } from "../calibration.ts"
 import { KvAccount } from "../kv.ts"
 import { OutputLengths } from "../lengths.ts"
 import { DEFAULT_OPTIONS } from "../policy/policy.ts"
+import type { LiveRequest } from "../request.ts"
 import { COST, LIMITS, liveOf } from "../testing.ts"
 import { Admission } from "./admission.ts"
 import { acceptByDp, type DpRequest, segmentBudget, type TokenBudget } from "./dp.ts"
 import { Draft } from "./draft.ts"
 import { Demand } from "./feasible.ts"
 import { peakTokens } from "./memory.ts"
+import { Speculator } from "./speculator.ts"
 import { byDue } from "./work.ts"
 
 function draftOf(limits = LIMITS) {
@@ -33,6 +35,7 @@ const requestsOf = (shapes: { promptTokens: number; ttftMs: number }[]) =>
 
 describe("admission", () => {
   const options = { ...DEFAULT_OPTIONS, margin: 0 }
+  const running = (...decodes: LiveRequest[]) => ({ decodes, speculator: new Speculator(options) })
 
   /** Feasible by the same fluid test, prefix by prefix of the deadline order. */
   function feasible(set: readonly ReturnType<typeof liveOf>[]): boolean {
@@ -51,7 +54,7 @@ describe("admission", () => {
     fc.assert(
       fc.property(prompts, (shapes) => {
         const requests = requestsOf(shapes).sort(byDue)
-        const kept = [...new Admission(options).select([], requests, draftOf(), 0)]
+        const kept = [...new Admission(options).select(running(), requests, draftOf(), 0)]
         expect(kept.length === 0 || feasible(kept)).toBe(true)
       }),
     )
@@ -65,7 +68,7 @@ describe("admission", () => {
         (shapes) => {
           const requests = requestsOf(shapes).sort(byDue)
           const kept = new Admission(options).select(
-            [],
+            running(),
             requests,
             draftOf({ ...LIMITS, maxSequences: 16 }),
             0,
@@ -95,10 +98,10 @@ describe("admission", () => {
     )
     large.admitted = true
     const all = [large, ...small]
-    expect(new Admission(options).select([], all, draftOf(), 0)).toEqual(new Set(small))
-    expect(new Admission({ ...options, admission: "firm" }).select([], all, draftOf(), 0).has(large)).toBe(
-      true,
-    )
+    expect(new Admission(options).select(running(), all, draftOf(), 0)).toEqual(new Set(small))
+    expect(
+      new Admission({ ...options, admission: "firm" }).select(running(), all, draftOf(), 0).has(large),
+    ).toBe(true)
   })
 
   test("leaves room for the decodes that run", () => {
@@ -106,12 +109,12 @@ describe("admission", () => {
       promptTokens: 500,
       slo: { ttftUs: 70_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 },
     })
-    expect(new Admission(options).select([], [request], draftOf(), 0).size).toBe(1)
+    expect(new Admission(options).select(running(), [request], draftOf(), 0).size).toBe(1)
     const decode = liveOf(1, { slo: { ttftUs: 0, ttftSlowdown: 0, tpotUs: 10_000, thinkingTpotUs: 10_000 } })
     decode.computed = 100
     decode.emit(1, -1, 0, () => {})
     // Seven iterations of 5 ms for the decode in 70 ms: 500 tokens of 0.1 ms do not fit beside them.
-    expect(new Admission(options).select([decode], [request], draftOf(), 0).size).toBe(0)
+    expect(new Admission(options).select(running(decode), [request], draftOf(), 0).size).toBe(0)
   })
 
   test("drops for memory what could never be held at once", () => {
@@ -122,7 +125,7 @@ describe("admission", () => {
         slo: { ttftUs: 1e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 },
       }),
     )
-    expect(new Admission(options).select([], requests, draftOf(limits), 0).size).toBe(2)
+    expect(new Admission(options).select(running(), requests, draftOf(limits), 0).size).toBe(2)
   })
 })
 

@@ -1,5 +1,7 @@
 /** Sorts the live requests into the kinds of work a batch is made of. */
+import { DEFAULT_OPTIONS, type PolicyOptions } from "../policy/policy.ts"
 import type { LiveRequest } from "../request.ts"
+import { Speculator } from "./speculator.ts"
 
 /** Arrays are reused from one decision to the next. */
 export interface Work {
@@ -15,15 +17,18 @@ export interface Work {
   byValue: LiveRequest[]
   /** When best-effort work was last in a batch (or there was none). Kept from one decision to the next. */
   bestEffortServedUs: number
+  /** How many tokens whose decode drafts. Kept likewise. */
+  speculator: Speculator
 }
 
-export const emptyWork = (): Work => ({
+export const emptyWork = (options: PolicyOptions = DEFAULT_OPTIONS): Work => ({
   decodes: [],
   prefills: [],
   hopeful: [],
   bestEffort: [],
   byValue: [],
   bestEffortServedUs: 0,
+  speculator: new Speculator(options),
 })
 
 export const byDue = (a: LiveRequest, b: LiveRequest): number => a.dueUs - b.dueUs || a.order - b.order

@@ -6,12 +6,14 @@ import { demoteDoomed } from "./doomed.ts"
 import type { Policy, PolicyOptions } from "./policy.ts"
 
 function earliestDueFirst(name: string, drop: boolean, options: PolicyOptions): Policy {
-  const work = emptyWork()
+  const work = emptyWork(options)
   return {
     name,
     decide(requests, draft, nowUs) {
       if (drop) demoteDoomed(requests, draft, nowUs)
-      fillBatch(draft, sortWork(requests, work), options, nowUs)
+      sortWork(requests, work)
+      work.speculator.planFor(work, draft)
+      fillBatch(draft, work, options, nowUs)
     },
   }
 }

@@ -7,10 +7,12 @@ import { type SimRequest, simulate } from "../../sim/simulate.ts"
 import type { CostModel } from "../cost.ts"
 import type { Batch, Effect, EngineLimits, RequestId } from "../types.ts"
 import { POLICY_NAMES, type PolicyName } from "./index.ts"
+import type { PolicyOptions } from "./policy.ts"
 
 const COST: CostModel = {
   pieces: [
     { step: 4000, passes: 3000, tokens: 400, sequences: 500, fastPairs: 0.2, slowPairs: 0.9, outputs: 100 },
+    { step: 1000, tokens: 420, specSteps: 1500 },
   ],
   residualSigma: 0.05,
   fastPassTokens: 64,
@@ -62,6 +64,7 @@ const requestArbitrary = fc.record({
   /** Requests of one family share their prompts' leading blocks. */
   family: fc.integer({ min: 0, max: 2 }),
   session: fc.integer({ min: -1, max: 2 }),
+  acceptance: fc.constantFrom<number>(0, 0.3, 0.7, 1),
   cancelAfterUs: fc.option(fc.integer({ min: 0, max: 2_000_000 }), { freq: 5, nil: undefined }),
 })
 type Shape = typeof requestArbitrary extends fc.Arbitrary<infer T> ? T : never
@@ -76,6 +79,7 @@ function requestsOf(shapes: readonly Shape[]): SimRequest[] {
       atUs,
       outputTokens: shape.outputTokens,
       thinkingTokens,
+      acceptance: shape.acceptance,
       ...(shape.cancelAfterUs !== undefined && { cancelAtUs: atUs + shape.cancelAfterUs }),
       spec: {
         id,
@@ -126,6 +130,10 @@ class Auditor {
     else if (effect.type === "token") {
       ok(!this.ends.has(effect.id), `token for ended request ${effect.id}`)
       this.#output.set(effect.id, (this.#output.get(effect.id) ?? 0) + effect.count)
+      const most = this.#requests.get(effect.id)!.spec.maxOutputTokens
+      ok(this.#output.get(effect.id)! <= most, `too many tokens for request ${effect.id}`)
+      // What was accepted is in place, all but the last token.
+      this.#held.get(effect.id)!.computed += effect.count - 1
     } else if (effect.type === "finished" || effect.type === "rejected") {
       this.ends.set(effect.id, [...(this.ends.get(effect.id) ?? []), effect.reason])
     }
@@ -163,12 +171,14 @@ class Auditor {
       const known = spec.promptTokens + (this.#output.get(item.id) ?? 0)
       ok(held!.computed <= known, "more than the engine holds")
       equal(item.sample, held!.computed === known)
+      ok(item.draft === 0 || item.sample, "a draft without a sampled row")
+      ok(known + item.draft < spec.promptTokens + spec.maxOutputTokens, "a draft beyond the end")
     }
     ok(this.#held.size <= limits.maxSequences, "more than the engine holds")
     if (!limits.unifiedKv) return void (this.#inFlight = batch)
     // Cells of shared prefixes count once in the pool: blocks by family, the rest per request.
     const shared = new Map<string, true>()
-    let own = 0
+    let own = batch.items.reduce((n, item) => n + item.draft, 0)
     for (const [id, held] of this.#held) {
       const { spec } = this.#requests.get(id)!
       const full = Math.min(spec.prefix.length, Math.floor(held.computed / limits.blockTokens))
@@ -185,10 +195,11 @@ function play(
   shapes: readonly Shape[],
   limits: EngineLimits,
   failing: readonly number[] = [],
+  options: Partial<PolicyOptions> = {},
 ) {
   const requests = requestsOf(shapes)
   const auditor = new Auditor(requests, limits)
-  const config = { limits, cost: { ...COST, unifiedKv: limits.unifiedKv }, policy, apps: 3 }
+  const config = { limits, cost: { ...COST, unifiedKv: limits.unifiedKv }, policy, apps: 3, options }
   let noise = 0
   simulate({
     config,
@@ -206,16 +217,25 @@ function play(
   return { auditor, requests }
 }
 
-describe.each(POLICY_NAMES)("policy %s", (policy) => {
+const modes: [string, Partial<PolicyOptions>][] = [
+  ["", {}],
+  [" speculating", { speculation: "on", acceptancePrior: 0.6 }],
+  [" with fixed drafts", { fixedDraft: 3 }],
+]
+const cases = POLICY_NAMES.flatMap((policy) =>
+  modes.map(([mode, options]) => ({ name: policy + mode, policy, mode, options })),
+)
+
+describe.each(cases)("policy $name", ({ policy, mode, options }) => {
   const workload = fc.array(requestArbitrary, { minLength: 1, maxLength: 24 })
 
   test("runs only what the engine can run, and ends every request exactly once", () => {
     fc.assert(
       fc.property(workload, limitsArbitrary, (shapes, size) => {
-        const { auditor, requests } = play(policy, shapes, limitsOf(size))
+        const { auditor, requests } = play(policy, shapes, limitsOf(size), [], options)
         for (const { spec } of requests) equal(auditor.ends.get(spec.id)?.length, 1, `ends of ${spec.id}`)
       }),
-      { numRuns: 100, ...replay },
+      { numRuns: mode === "" ? 100 : 60, ...replay },
     )
   })
 
@@ -223,18 +243,18 @@ describe.each(POLICY_NAMES)("policy %s", (policy) => {
     const failing = fc.uniqueArray(fc.integer({ min: 1, max: 60 }), { maxLength: 8 })
     fc.assert(
       fc.property(workload, limitsArbitrary, failing, (shapes, size, steps) => {
-        const { auditor, requests } = play(policy, shapes, limitsOf(size), steps)
+        const { auditor, requests } = play(policy, shapes, limitsOf(size), steps, options)
         for (const { spec } of requests) equal(auditor.ends.get(spec.id)?.length, 1, `ends of ${spec.id}`)
       }),
-      { numRuns: 60, ...replay },
+      { numRuns: mode === "" ? 60 : 30, ...replay },
     )
   })
 
   test("decides the same for the same events", () => {
     fc.assert(
       fc.property(workload, limitsArbitrary, (shapes, size) => {
-        const first = play(policy, shapes, limitsOf(size)).auditor.log
-        deepStrictEqual(play(policy, shapes, limitsOf(size)).auditor.log, first)
+        const run = () => play(policy, shapes, limitsOf(size), [], options).auditor.log
+        deepStrictEqual(run(), run())
       }),
       { numRuns: 20, ...replay },
     )
@@ -250,11 +270,14 @@ describe.each(POLICY_NAMES)("policy %s", (policy) => {
       family: 0,
       session: -1,
       cancelAfterUs: undefined,
+      acceptance: 0.7,
     }
     const { auditor } = play(
       policy,
       [shape],
       limitsOf({ unifiedKv: false, maxSequences: 4, poolRequests: 4 }),
+      [],
+      options,
     )
     const finished = auditor.log.at(-1)!
     expect(finished).toContain('"type":"finished"')

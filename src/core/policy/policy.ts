@@ -18,6 +18,14 @@ export interface PolicyOptions {
   admission: "revocable" | "firm"
   /** Share of the KV that the memory forecast may fill. */
   kvShare: number
+  /** `on`: edf, edf-drop and slos-serve choose how many tokens each decode drafts, by what pays (DESIGN §4.5). */
+  speculation: "off" | "on"
+  /** Most tokens verified per request and step, the sure one included. */
+  maxSpeculation: number
+  /** Probability that a drafted token is accepted, until it has been measured. */
+  acceptancePrior: number
+  /** Without speculation by choice: tokens that every decode drafts (vllm and sarathi too). */
+  fixedDraft: number
 }
 
 /** Where the engine is fast; a slow one gets longer batches (replica.ts). Found by simulation and on a CPU. */
@@ -29,6 +37,10 @@ export const DEFAULT_OPTIONS: PolicyOptions = {
   bestEffortEveryUs: 500_000,
   admission: "revocable",
   kvShare: 0.985,
+  speculation: "off",
+  maxSpeculation: 8,
+  acceptancePrior: 0.7,
+  fixedDraft: 0,
 }
 
 export interface Policy {

@@ -9,20 +9,21 @@ import type { Policy, PolicyOptions } from "./policy.ts"
 
 export function slosServe(options: PolicyOptions): Policy {
   const admission = new Admission(options)
-  const work = emptyWork()
-  const asked = emptyWork()
+  const work = emptyWork(options)
+  const asked = { ...emptyWork(options), speculator: work.speculator }
 
   return {
     name: "slos-serve",
     decide(requests, draft, nowUs) {
       demoteDoomed(requests, draft, nowUs)
       sortWork(requests, work)
+      work.speculator.planFor(work, draft)
       const candidates = [
         ...work.prefills,
         ...work.bestEffort.filter((r) => canReturn(r, draft, nowUs)),
       ].sort(byDue)
       if (candidates.length > 0) {
-        settle(candidates, admission.select(work.decodes, candidates, draft, nowUs), draft, options)
+        settle(candidates, admission.select(work, candidates, draft, nowUs), draft, options)
         sortWork(requests, work)
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
       }
@@ -33,7 +34,7 @@ export function slosServe(options: PolicyOptions): Policy {
       sortWork(requests, asked)
       asked.prefills.push(offered)
       asked.prefills.sort(byDue)
-      return admission.select(asked.decodes, asked.prefills, draft, atUs).size === asked.prefills.length
+      return admission.select(asked, asked.prefills, draft, atUs).size === asked.prefills.length
     },
   }
 }

@@ -11,7 +11,7 @@ export function vllm(options: PolicyOptions): Policy {
     name: "vllm",
     decide(requests, draft) {
       const running = requests.filter((r) => draft.kv.holds(r.id))
-      addDecodes(running, draft)
+      addDecodes(running, draft, options.fixedDraft)
       for (const request of [...running, ...requests.filter((r) => !draft.kv.holds(r.id))]) {
         const left = options.tokenBudget - draft.tokens
         if (left < 1) break
@@ -37,6 +37,7 @@ export function vllmPrefillFirst(options: PolicyOptions): Policy {
         addDecodes(
           requests.filter((r) => r.decoding),
           draft,
+          options.fixedDraft,
         )
       if (draft.items.length === 0) addFirst(requests, draft)
     },
@@ -49,7 +50,7 @@ export function sarathi(options: PolicyOptions): Policy {
     name: "sarathi",
     decide(requests, draft) {
       const running = requests.filter((r) => draft.kv.holds(r.id))
-      addDecodes(running, draft)
+      addDecodes(running, draft, options.fixedDraft)
       let tightestUs = options.maxBatchUs * 4
       for (const request of running) if (request.decoding) tightestUs = Math.min(tightestUs, request.tpotUs)
       for (const request of [...running, ...requests.filter((r) => !draft.kv.holds(r.id))]) {
@@ -62,9 +63,11 @@ export function sarathi(options: PolicyOptions): Policy {
 }
 
 /** All decodes in order of arrival; when KV runs out the latest running request gives way. */
-function addDecodes(running: readonly LiveRequest[], draft: Draft): void {
+function addDecodes(running: readonly LiveRequest[], draft: Draft, drafted: number): void {
+  let left = running.reduce((n, request) => n + (request.decoding ? 1 : 0), 0)
   for (const request of running) {
-    if (request.decoding) draft.decode(request, running)
+    // Whoever is still to come must find room for a token.
+    if (request.decoding) draft.decode(request, running, Math.min(drafted, draft.tokensLeft - left--))
   }
 }
 

@@ -1,0 +1,58 @@
+/** The acceptance estimate: finds the true rate though longer drafts are censored, follows it, and comes back. */
+import { describe, expect, test } from "vitest"
+import { Random } from "../random.ts"
+import { Acceptance, expectedTokens } from "./acceptance.ts"
+
+function draws(estimate: Acceptance, alpha: number, steps: number, draft: number, seed = 1): void {
+  const random = new Random(seed)
+  for (let i = 0; i < steps; i++) {
+    let accepted = 0
+    while (accepted < draft && random.uniform() < alpha) accepted++
+    estimate.observe(0, draft, accepted + 1, false)
+  }
+}
+
+describe("acceptance", () => {
+  test.each([0.2, 0.5, 0.9])("finds %s whatever was drafted", (alpha) => {
+    for (const draft of [1, 3, 7]) {
+      const estimate = new Acceptance(0.7)
+      draws(estimate, alpha, 2000, draft)
+      expect(Math.abs(estimate.of(0) - alpha)).toBeLessThan(0.06)
+    }
+  })
+
+  test("starts from the prior, keeps apps apart and stays within bounds", () => {
+    const estimate = new Acceptance(0.7)
+    expect(estimate.of(0)).toBe(0.7)
+    draws(estimate, 0, 5000, 4)
+    expect(estimate.of(0)).toBeLessThan(0.1)
+    expect(estimate.of(0)).toBeGreaterThanOrEqual(0.05)
+    expect(estimate.of(1)).toBe(0.7)
+    draws(estimate, 1, 5000, 4)
+    expect(estimate.of(0)).toBeGreaterThan(0.95)
+    expect(estimate.of(0)).toBeLessThanOrEqual(0.98)
+  })
+
+  test("does not take the end of an answer for a refusal", () => {
+    const estimate = new Acceptance(0.7)
+    for (let i = 0; i < 100; i++) estimate.observe(0, 4, 1, true)
+    expect(estimate.of(0)).toBe(0.7)
+  })
+
+  test("drifts back to the prior while nothing is drafted, so that it is tried again", () => {
+    const estimate = new Acceptance(0.7)
+    draws(estimate, 0.05, 1000, 3)
+    const low = estimate.of(0)
+    for (let i = 0; i < 2000; i++) estimate.observe(0, 0, 1, false)
+    expect(estimate.of(0)).toBeGreaterThan(low)
+    expect(estimate.of(0)).toBeLessThan(0.3)
+    for (let i = 0; i < 20_000; i++) estimate.observe(0, 0, 1, false)
+    expect(estimate.of(0)).toBeGreaterThan(0.6)
+  })
+})
+
+test("expected tokens of a verification are the mean of the censored run", () => {
+  expect(expectedTokens(0.7, 1)).toBe(1)
+  expect(expectedTokens(0.5, 3)).toBeCloseTo(1.75)
+  expect(expectedTokens(0.7, 4)).toBeCloseTo(1 + 0.7 + 0.49 + 0.343)
+})

@@ -1,0 +1,50 @@
+/** How often drafted tokens are accepted, learnt per app (DESIGN §4.5). A step's accepted prefix is a run of
+ * Bernoulli trials that ends with the first refusal; what was drafted after it says nothing. */
+
+/** Trials that the prior is worth. */
+const PRIOR_TRIALS = 50
+/** Weight of the past: evidence never exceeds this many trials, so that a change of content shows soon. */
+const MEMORY_TRIALS = 1000
+/** An estimate that stopped speculation gets no new trials. So evidence fades with every undrafted token, until
+ * the prior wins a short try: about one in a few thousand tokens. */
+const FADE = 1 / 4000
+/** Outside this range lengths explode or the try never comes. */
+const FLOOR = 0.05
+const CEILING = 0.98
+
+/** Expected tokens of a verification of `s` tokens, the sure one included: (1 − α^s) / (1 − α). */
+export function expectedTokens(acceptance: number, s: number): number {
+  return s <= 1 ? 1 : (1 - acceptance ** s) / (1 - acceptance)
+}
+
+export class Acceptance {
+  #prior: number
+  /** Per app; those not seen yet have no entry. */
+  #accepted: number[] = []
+  #refused: number[] = []
+
+  /** `prior`: probability assumed before any trial. */
+  constructor(prior: number) {
+    this.#prior = prior
+  }
+
+  /** A step drafted `draft` tokens for a request of `app` and yielded `tokens` (accepted + 1). `ended`: the
+   * request stopped there, so that nothing was refused. */
+  observe(app: number, draft: number, tokens: number, ended: boolean): void {
+    const cut = Math.min(draft, tokens - 1)
+    const accepted = (this.#accepted[app] ?? 0) + cut
+    const refused = (this.#refused[app] ?? 0) + (cut < draft && !ended ? 1 : 0)
+    const trials = accepted + refused
+    const keep = draft === 0 ? 1 - FADE : trials > MEMORY_TRIALS ? MEMORY_TRIALS / trials : 1
+    this.#accepted[app] = accepted * keep
+    this.#refused[app] = refused * keep
+  }
+
+  /** Probability that one more drafted token of `app` is accepted. */
+  of(app: number): number {
+    const accepted = this.#accepted[app] ?? 0
+    const trials = accepted + (this.#refused[app] ?? 0)
+    const estimate = (this.#prior * PRIOR_TRIALS + accepted) / (PRIOR_TRIALS + trials)
+    return Math.min(CEILING, Math.max(FLOOR, estimate))
+  }
+}

@@ -1,0 +1,36 @@
+/** Running sums agree with the definition (cost.shapeOf), for every batch, layout and speculation length. */
+import fc from "fast-check"
+import { expect, test } from "vitest"
+import { shapeOf } from "../cost.ts"
+import { RunningShape } from "./shape.ts"
+
+const item = fc
+  .record({
+    position: fc.integer({ min: 0, max: 900 }),
+    tokens: fc.oneof(fc.constant(1), fc.integer({ min: 1, max: 200 })),
+    sample: fc.boolean(),
+    draft: fc.integer({ min: 0, max: 7 }),
+  })
+  .map((one) => ({ ...one, draft: one.sample && one.tokens === 1 ? one.draft : 0 }))
+
+test("is the shape of the items with one more", () => {
+  const layout = fc.record({
+    unifiedKv: fc.boolean(),
+    fastPassTokens: fc.constantFrom(1, 2, 4, 64, 128),
+  })
+  fc.assert(
+    fc.property(fc.array(item, { maxLength: 20 }), item, layout, (items, extra, layout) => {
+      const running = new RunningShape(layout)
+      // Twice, so that what a reset leaves behind would show.
+      for (let round = 0; round < 2; round++) {
+        running.reset()
+        for (const { position, tokens, sample, draft } of items) running.add(position, tokens, sample, draft)
+      }
+      expect(running.with(0, 0, false, 0)).toEqual(shapeOf(items, layout))
+      const { position, tokens, sample, draft } = extra
+      expect(running.with(position, tokens, sample, draft)).toEqual(shapeOf([...items, extra], layout))
+      expect(running.with(0, 0, false, 0)).toEqual(shapeOf(items, layout))
+    }),
+    { numRuns: 500 },
+  )
+})
