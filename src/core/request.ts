@@ -109,6 +109,7 @@ export class LiveRequest {
     return {
       ...{ arrivalUs, deadlineUs, dueUs, output, thinking, tier, admitted, violated },
       ...{ preemptions, cachedTokens, startedUs, firstTokenUs },
+      prefix: this.prefix.slice(),
       stages: [...this.#stages, { ...this.#stage }],
       lateEvery10: this.#lateEvery10,
       lastLate: this.#lastLate,
@@ -118,7 +119,7 @@ export class LiveRequest {
   /** Go on where another replica stopped; `arrivalUs` and the deadline were given to the constructor. */
   resume(progress: Progress): void {
     const { arrivalUs: _arrival, deadlineUs: _deadline, stages, lateEvery10, lastLate, ...rest } = progress
-    Object.assign(this, rest)
+    Object.assign(this, rest, { prefix: progress.prefix.slice() })
     this.#stages = stages.slice(0, -1)
     this.#stage = { ...stages[stages.length - 1]! }
     this.#lateEvery10 = lateEvery10

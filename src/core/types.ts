@@ -146,6 +146,8 @@ export interface Progress {
   violated: boolean
   preemptions: number
   cachedTokens: number
+  /** Chain hashes of its full KV blocks so far. */
+  prefix: readonly number[]
   startedUs: number
   firstTokenUs: number
   /** Stages that ended, then the one in progress. */

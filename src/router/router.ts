@@ -1,0 +1,90 @@
+/** Which replica gets an arrival (DESIGN §5). Pure: what it knows of replicas is handed in and may be stale, and
+ * so are the random numbers it needs. */
+import type { RequestSpec, Snapshot } from "../core/types.ts"
+import { POLICIES, ROUTER_KINDS, type RouterKind } from "./policies.ts"
+
+export interface RouterOptions {
+  /** How the replica is chosen. Default `offer`. */
+  kind?: RouterKind
+  /** Most replicas asked whether they could keep the request's SLOs. Default 3. */
+  hops?: number
+  /** Prefer the replica that served the session last: it holds the session's KV. Default off. */
+  affinity?: boolean
+  /** Offer who is turned down later to other replicas, at most so many times. Default 0. */
+  reoffers?: number
+}
+
+/** A replica as the router sees it. */
+export interface Target {
+  /** False once it is known to be lost. */
+  readonly alive: boolean
+  /** How busy it was when last heard of; maybe a while ago. */
+  snapshot(): Snapshot
+  /** Ask its planner whether it could keep the request's SLOs; a replica that does not answer declines. */
+  offer(request: RequestSpec, nowUs: number): boolean
+}
+
+/** Uniform numbers in [0, 1): a kind that draws uses these, in order. */
+export type Chances = readonly [number, number]
+
+/** Sessions remembered for affinity; the oldest are forgotten. */
+const MOST_SESSIONS = 100_000
+
+export class Router {
+  readonly kind: RouterKind
+  readonly hops: number
+  readonly affinity: boolean
+  readonly reoffers: number
+  #turn = 0
+  #homes = new Map<number, number>()
+
+  constructor(options: RouterOptions = {}) {
+    this.kind = options.kind ?? "offer"
+    this.hops = Math.max(1, options.hops ?? 3)
+    this.affinity = options.affinity ?? false
+    this.reoffers = options.reoffers ?? 0
+  }
+
+  /** Index of the replica for `request`; -1 when none is alive. Who is turned down everywhere goes to the first
+   * replica asked, whose planner may still promote it. */
+  route(request: RequestSpec, targets: readonly Target[], nowUs: number, chances: Chances): number {
+    const alive: number[] = []
+    for (let i = 0; i < targets.length; i++) if (targets[i]!.alive) alive.push(i)
+    if (alive.length === 0) return -1
+    const home = this.affinity && request.session >= 0 ? this.#homes.get(request.session) : undefined
+    const chosen =
+      alive.length === 1
+        ? alive[0]!
+        : POLICIES[this.kind]({
+            ...{ request, targets, alive, nowUs, chances, hops: this.hops },
+            turn: this.#turn++,
+            home: home !== undefined && targets[home]?.alive ? home : -1,
+          })
+    if (this.affinity && request.session >= 0) this.#remember(request.session, chosen)
+    return chosen
+  }
+
+  /** A replica other than `from` that takes a request turned down there; -1 when none of `hops` does. */
+  reoffer(request: RequestSpec, targets: readonly Target[], from: number, nowUs: number): number {
+    const count = targets.length
+    const start = this.#turn++
+    for (let i = 0, asked = 0; i < count && asked < this.hops; i++) {
+      const index = (start + i) % count
+      if (index === from || !targets[index]!.alive) continue
+      asked++
+      if (!targets[index]!.offer(request, nowUs)) continue
+      if (this.affinity && request.session >= 0) this.#remember(request.session, index)
+      return index
+    }
+    return -1
+  }
+
+  #remember(session: number, replica: number): void {
+    this.#homes.delete(session)
+    this.#homes.set(session, replica)
+    if (this.#homes.size <= MOST_SESSIONS) return
+    for (const oldest of this.#homes.keys()) return void this.#homes.delete(oldest)
+  }
+}
+
+export { ROUTER_KINDS, type RouterKind }

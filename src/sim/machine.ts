@@ -1,0 +1,111 @@
+/** One simulated GPU: a replica of the production core, and an engine whose steps take modelled time. */
+import { type CostModel, shapeOf, stepUs } from "../core/cost.ts"
+import { Replica, type ReplicaConfig } from "../core/replica.ts"
+import type { Batch, Event, RequestSpec, Snapshot, StepResult } from "../core/types.ts"
+import type { Target } from "../router/router.ts"
+import { normalChance } from "./chance.ts"
+import type { Faults } from "./faults.ts"
+import type { World } from "./world.ts"
+
+/** How real step times differ from what the planner believes. */
+export interface Reality {
+  truth?: CostModel
+  /** Of a lognormal factor on each step's time. */
+  noiseSigma: number
+  bias: number
+  seed: number
+  /** Instead of seeded noise: a factor for each step begun, in order. */
+  noise?: () => number
+  /** Further failures: why this batch of this replica fails, or null. */
+  fails?: (batch: number, replica: number) => "kvFull" | "engineError" | null
+}
+
+/** Keeps noise apart from other luck of the same seed. */
+const NOISE_STREAM = 0x6e6f6973
+
+export class Machine implements Target {
+  readonly index: number
+  readonly replica: Replica
+  #reality: Reality
+  #faults: Faults
+  #world: World
+  /** What the router knows, when snapshots are stale: the one it sees, and the next. */
+  #seen: Seen
+  #next: Seen
+  lost = false
+  /** Something happened since it last decided. */
+  touched = false
+  /** When it asked to be woken; Infinity if it did not. */
+  wakeAtUs = Infinity
+  busyUs = 0
+  steps = 0
+  batchTokens = 0
+  /** Requests that it was given. */
+  routed = 0
+  /** Set by the fleet: the present. */
+  nowUs = 0
+
+  constructor(index: number, config: ReplicaConfig, reality: Reality, faults: Faults, world: World) {
+    this.index = index
+    this.replica = new Replica(config)
+    this.#reality = reality
+    this.#faults = faults
+    this.#world = world
+    this.#seen = this.#next = { lost: false, snapshot: this.replica.snapshot(0) }
+  }
+
+  /** Begin a step: when it ends, and with what event. */
+  run(batch: Batch, nowUs: number): { atUs: number; event: Event; results: StepResult[] } {
+    const { truth = this.replica.cost, noise, fails } = this.#reality
+    const factor = noise === undefined ? this.#noise() : noise()
+    const us = stepUs(truth, shapeOf(batch.items, truth)) * factor * this.#faults.slowdown(this.index, nowUs)
+    const durationUs = Math.max(1, Math.round(us))
+    this.steps++
+    this.busyUs += durationUs
+    for (const item of batch.items) this.batchTokens += item.tokens + item.draft
+    const atUs = nowUs + durationUs
+    const reason = fails?.(batch.number, this.index) ?? this.#faults.failure(this.index, nowUs)
+    if (reason !== null) {
+      return { atUs, event: { type: "stepFailed", batch: batch.number, reason }, results: [] }
+    }
+    const results = this.#world.results(batch.items)
+    return { atUs, event: { type: "stepDone", batch: batch.number, durationUs, results }, results }
+  }
+
+  // As the router sees it.
+
+  get alive(): boolean {
+    return !(this.#faults.staleUs === 0 ? this.lost : this.#refreshed().lost)
+  }
+  snapshot(): Snapshot {
+    return this.#faults.staleUs === 0 ? this.replica.snapshot(this.nowUs) : this.#refreshed().snapshot
+  }
+  /** An offer is a question to the replica itself: its answer is never stale, and a lost one does not answer. */
+  offer(request: RequestSpec, nowUs: number): boolean {
+    return !this.lost && this.replica.offer(request, nowUs)
+  }
+  /** A request bounced off it: the router knows. */
+  foundLost(): void {
+    this.#seen = this.#next = { ...this.#next, lost: true }
+  }
+
+  /** The picture taken last comes into sight when it is old enough, and a new one is taken. */
+  #refreshed(): Seen {
+    if (this.nowUs - this.#next.snapshot.nowUs >= this.#faults.staleUs) {
+      this.#seen = this.#next
+      this.#next = { lost: this.lost, snapshot: this.replica.snapshot(this.nowUs) }
+    }
+    return this.#seen
+  }
+
+  #noise(): number {
+    const { noiseSigma, bias, seed } = this.#reality
+    if (noiseSigma === 0) return bias
+    return bias * Math.exp(noiseSigma * normalChance(seed ^ NOISE_STREAM, this.index, this.steps))
+  }
+}
+
+interface Seen {
+  lost: boolean
+  snapshot: Snapshot
+}

@@ -1,0 +1,81 @@
+/** What only the simulated world knows of requests: how long they really get, and which drafts are accepted. */
+import type { BatchItem, RequestId, RequestSpec, StepResult } from "../core/types.ts"
+import { acceptedTokens } from "./accepted.ts"
+
+/** One request of a simulated workload. */
+export interface SimRequest {
+  atUs: number
+  spec: RequestSpec
+  /** Output tokens after which it stops by itself (at most spec.maxOutputTokens). */
+  outputTokens: number
+  /** Of these the first so many are thinking. */
+  thinkingTokens?: number
+  /** Cancelled at this time, if still there. */
+  cancelAtUs?: number
+  /** Probability that a drafted token is accepted. Default 0.7, the paper's. */
+  acceptance?: number
+  /** Chain hashes of the full KV blocks of prompt and output, so that a later round finds the output's KV too. */
+  blocks?: readonly number[]
+}
+
+/** A request under way. */
+export interface Play {
+  request: SimRequest
+  /** Tokens produced. */
+  output: number
+  /** The replica it is at; -1 before it is routed and while its KV is on the way. */
+  at: number
+  /** Times it was re-offered after being turned down. */
+  moves: number
+}
+
+const DEFAULT_ACCEPTANCE = 0.7
+
+export class World {
+  readonly plays = new Map<RequestId, Play>()
+  #seed: number
+  #blockTokens: number
+
+  constructor(seed: number, blockTokens: number) {
+    this.#seed = seed
+    this.#blockTokens = blockTokens
+  }
+
+  enter(request: SimRequest): Play {
+    const play: Play = { request, output: 0, at: -1, moves: 0 }
+    this.plays.set(request.spec.id, play)
+    return play
+  }
+
+  /** What a step with these items yields, if it succeeds. */
+  results(items: readonly BatchItem[]): StepResult[] {
+    const results: StepResult[] = []
+    for (const item of items) if (item.sample) results.push(this.#sampled(item))
+    return results
+  }
+
+  /** The step succeeded: its tokens exist. */
+  happened(results: readonly StepResult[]): void {
+    for (const { id, tokens } of results) {
+      const play = this.plays.get(id)
+      if (play !== undefined) play.output += tokens
+    }
+  }
+
+  /** The accepted drafts and the sure token, up to where the request stops by itself. */
+  #sampled({ id, draft }: BatchItem): StepResult {
+    const { request, output } = this.plays.get(id)!
+    const accepted = acceptedTokens(this.#seed, id, output, draft, request.acceptance ?? DEFAULT_ACCEPTANCE)
+    const tokens = Math.min(1 + accepted, request.outputTokens - output)
+    const answerAt = (request.thinkingTokens ?? 0) - output
+    const answering = request.spec.thinking && answerAt >= 0 && answerAt < tokens
+    const stopped = output + tokens >= request.outputTokens
+    const result: StepResult = { id, tokens, stopped, answeringFrom: answering ? answerAt : -1 }
+    if (request.blocks !== undefined) {
+      const known = request.spec.promptTokens + output
+      const block = (n: number) => Math.floor(n / this.#blockTokens)
+      result.prefix = request.blocks.slice(block(known), block(known + tokens))
+    }
+    return result
+  }
+}
