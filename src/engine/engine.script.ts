@@ -48,6 +48,13 @@ export class Script {
     return { id, position, tokens, sample: position + tokens === known, draft: 0 }
   }
 
+  /** As `next`; a step that samples drafts up to `draft` tokens, within the context. */
+  speculating(id: RequestId, most: number, draft: number): BatchItem {
+    const item = this.next(id, most)
+    const room = this.#engine.limits.contextTokens - item.position - item.tokens
+    return { ...item, draft: item.sample ? Math.min(draft, room) : 0 }
+  }
+
   copied(id: RequestId, from: RequestId, tokens: number, most = Number.POSITIVE_INFINITY): BatchItem {
     return { ...this.next(id, most, tokens), copy: { from, tokens } }
   }
@@ -77,6 +84,7 @@ export class Script {
     for (const row of rows) {
       const request = this.#requests.get(row.id)!
       request.output.push(...row.tokens)
+      request.held += row.tokens.length - 1
       request.ended = row.end
     }
     return rows

@@ -197,6 +197,13 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
     for (let i = 0; i < 20; i++) expect((await run.step([run.all(goesOn!)]))[0]!.end).toBe(false)
   })
 
+  test("no end token comes before the least number of tokens", async () => {
+    const id = run.open(promptOf(21, 8), { logitBias: [[subject.endToken, 100]], minTokens: 3 })
+    const ends: boolean[] = []
+    for (let i = 0; i < 4; i++) ends.push((await run.step([run.all(id)]))[0]!.end)
+    expect(ends).toEqual([false, false, false, true])
+  })
+
   test("log-probabilities are ordered, negative, and lead with the greedy choice", async () => {
     const id = run.open(promptOf(22, 8), { logprobs: 4, ignoreEos: true })
     const [row] = await run.step([run.all(id)])

@@ -21,6 +21,8 @@ export interface Sampling {
   seed: number
   /** Never choose an end-of-generation token (forced lengths). */
   ignoreEos: boolean
+  /** No end-of-generation token among the first so many output tokens. */
+  minTokens: number
   /** Added to the logits of single tokens. */
   logitBias: readonly (readonly [token: number, bias: number])[]
   /** GBNF grammar that the output must match, or null. */
@@ -40,6 +42,7 @@ export const GREEDY: Sampling = {
   repeatLastTokens: 64,
   seed: 0,
   ignoreEos: false,
+  minTokens: 0,
   logitBias: [],
   grammar: null,
   logprobs: 0,
@@ -54,8 +57,11 @@ export interface TokenLogprob {
 /** What one request of the batch produced. Items that do not `sample` produce no row. */
 export interface StepRow {
   id: RequestId
-  /** New tokens in order; length 1 without speculation. An end-of-generation token is included. */
+  /** New tokens in order; length 1 without speculation, else accepted drafts and the sure one. An
+   * end-of-generation token is included, and is the last. */
   tokens: number[]
+  /** Tokens that were drafted and verified: at most `BatchItem.draft`, fewer where the drafter had no idea. */
+  drafted: number
   /** The last token is an end-of-generation token. */
   end: boolean
   /** Parallel to `tokens` when asked for. */

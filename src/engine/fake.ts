@@ -4,7 +4,8 @@ import { type CostModel, shapeOf, stepUs } from "../core/cost.ts"
 import type { Batch, BatchItem, EngineLimits, RequestId, StepFailure } from "../core/types.ts"
 import { Random } from "../random.ts"
 import { CHATML_TEMPLATE } from "./chatml.ts"
-import type { Engine, ModelInfo, Sampling, StepOutput, StepRow } from "./engine.ts"
+import type { Speculation } from "./drafter.ts"
+import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, TokenLogprob } from "./engine.ts"
 import { FakePool } from "./fake-pool.ts"
 import { FakeText } from "./fake-text.ts"
 import { FAKE_END, FAKE_VOCAB_SIZE, fakeTokenizer } from "./fake-tokenizer.ts"
@@ -36,6 +37,11 @@ export interface FakeOptions {
   slowdown?: (batch: number) => number
   /** When a unified pool overflows: "throw" (default: the scheduler counted wrongly) or fail with kvFull. */
   onKvFull?: "throw" | "fail"
+  /** Whether batches may speculate. Default "off". */
+  speculate?: Speculation
+  /** Of `draft` tokens drafted after `output` tokens of a request, how many are accepted. Default: each with
+   * probability 0.7 until the first refusal, by the seed and the token's place alone. */
+  acceptance?: number | ((id: RequestId, output: number, draft: number) => number)
   name?: string
 }
 
@@ -64,7 +70,7 @@ class FakeEngine implements Engine {
   constructor(options: FakeOptions) {
     this.#options = options
     this.limits = options.limits
-    this.#table = new RequestTable(options.limits)
+    this.#table = new RequestTable(options.limits, (options.speculate ?? "off") !== "off")
     this.#pool = options.limits.unifiedKv ? new FakePool(options.limits.blockTokens) : null
     this.#noise = new Random(options.seed ?? 0)
     this.model = {
@@ -173,7 +179,7 @@ class FakeEngine implements Engine {
   #overflows(items: readonly BatchItem[]): boolean {
     const pool = this.#pool
     if (!pool) return false
-    for (const item of items) pool.grow(item.id, item.position, item.position + item.tokens)
+    for (const item of items) pool.grow(item.id, item.position, item.position + item.tokens + item.draft)
     const full = pool.usedTokens > this.limits.kvTokens
     for (const item of items) pool.truncate(item.id, item.position)
     return full
@@ -184,30 +190,47 @@ class FakeEngine implements Engine {
     for (const item of batch.items) {
       const request = this.#table.get(item.id)
       request.held = item.position + item.tokens
+      if (item.sample) rows.push(this.#verify(request, item.draft))
       this.#pool?.grow(item.id, item.position, request.held)
-      if (item.sample) rows.push(this.#sample(request))
     }
     return rows
   }
 
-  #sample(request: OpenRequest): StepRow {
-    const { ignoreEos, logprobs, logitBias } = request.sampling
+  /** As many tokens as the model would accept, and the sure one. */
+  #verify(request: OpenRequest, draft: number): StepRow {
+    const { logprobs } = request.sampling
+    const drafted = Math.min(draft, this.limits.contextTokens - request.held)
+    const accepted = this.#accepted(request, drafted)
+    const row: StepRow = { id: request.id, tokens: [], end: false, drafted }
+    while (!row.end && row.tokens.length <= accepted) {
+      const token = this.#choose(request)
+      row.tokens.push(token)
+      row.end = fakeTokenizer.isEnd(token)
+      this.#table.append(request, token, row.end)
+      if (logprobs > 0) row.logprobs = [...(row.logprobs ?? []), fakeLogprobs(token, logprobs)]
+    }
+    request.held += row.tokens.length - 1
+    return row
+  }
+
+  #accepted(request: OpenRequest, draft: number): number {
+    const { acceptance = 0.7, seed = 0 } = this.#options
+    const output = request.known - request.promptTokens
+    if (typeof acceptance === "function") return acceptance(request.id, output, draft)
+    const luck = (place: number) => new Random(hashInts([seed, request.id, place])).uniform()
+    let accepted = 0
+    while (accepted < draft && luck(output + accepted) < acceptance) accepted++
+    return accepted
+  }
+
+  #choose(request: OpenRequest): number {
+    const { minTokens, logitBias } = request.sampling
     const answer = this.#answers.get(request.id)!
     const index = request.known - request.promptTokens
+    const ignoreEos = request.sampling.ignoreEos || index < minTokens
     const forced = logitBias.find(([token, bias]) => bias >= FORCING_BIAS && !(ignoreEos && token >= 256))
     const finished = !ignoreEos && index === answer.length - 1
-    const token = finished ? FAKE_END : (forced?.[0] ?? answer.token(index))
-    const end = fakeTokenizer.isEnd(token)
-    this.#table.append(request, token, end)
-    const row: StepRow = { id: request.id, tokens: [token], end }
-    if (logprobs > 0) {
-      const top = Array.from({ length: logprobs }, (_, i) => ({
-        token: (token + i) % FAKE_VOCAB_SIZE,
-        logprob: Math.log(0.5) * (i + 1),
-      }))
-      row.logprobs = [{ token, logprob: top[0]!.logprob, top }]
-    }
-    return row
+    return finished ? FAKE_END : (forced?.[0] ?? answer.token(index))
   }
 
   /** The answer is a function of the prompt and the seeds, as a model's is. */
@@ -229,6 +252,14 @@ class FakeEngine implements Engine {
 /** A bias this large leaves a real model no choice. */
 const FORCING_BIAS = 50
 const PARSED = { special: true, addBos: false } as const
+
+function fakeLogprobs(token: number, count: number): TokenLogprob {
+  const top = Array.from({ length: count }, (_, i) => ({
+    token: (token + i) % FAKE_VOCAB_SIZE,
+    logprob: Math.log(0.5) * (i + 1),
+  }))
+  return { token, logprob: top[0]!.logprob, top }
+}
 
 function decode(tokens: Int32Array): string {
   return Buffer.concat([...tokens].map((token) => fakeTokenizer.bytes(token))).toString("utf8")

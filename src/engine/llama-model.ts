@@ -20,6 +20,10 @@ export interface Loaded {
   info: ModelInfo
   limits: EngineLimits
   gpu: boolean
+  /** Most tokens of a request verified in one step, the sure one included; 1 without speculation. */
+  maxSpeculation: number
+  /** Most rows of logits of one step. */
+  maxOutputs: number
 }
 
 /** DESIGN §9, §10. */
@@ -27,6 +31,7 @@ const BLOCK_TOKENS = 16
 const CPU_FLASH_CHUNK_TOKENS = 64
 const CPU_PLAIN_CHUNK_TOKENS = 16
 const MOST_SEQUENCES = 256
+const DEFAULT_MAX_SPECULATION = 8
 const ALL_LAYERS = -1
 const KV_TYPES = {
   f32: { id: 0, bytes: 4 },
@@ -85,13 +90,15 @@ async function openContext(
   // of context, 15x for a chunk of 16 at 1,500. SmolLM2-135M: equal at 500, 2.7x for a chunk of 16 at 1,000.
   // Long chunks differ by less than the noise. A quantized V cache needs flash attention.
   const flash = options.flashAttention ?? (gpu || options.kvType === "q8_0" ? undefined : false)
+  const maxSpeculation = (options.speculate ?? "off") === "off" ? 1 : mostSpeculation(options)
+  const maxOutputs = Math.min(maxSequences * maxSpeculation, maxBatchTokens)
   const context = await native.newContext(model, {
     ...native.contextDefaults(),
     n_ctx: kvTokens,
     n_batch: maxBatchTokens,
     n_ubatch: maxBatchTokens,
     n_seq_max: maxSequences,
-    n_outputs_max: Math.min(maxSequences, maxBatchTokens),
+    n_outputs_max: maxOutputs,
     n_threads: options.threads,
     n_threads_batch: options.threads,
     kv_unified: unifiedKv,
@@ -110,6 +117,8 @@ async function openContext(
     vocab,
     context,
     gpu,
+    maxSpeculation,
+    maxOutputs,
     tokenizer: new LlamaTokenizer(native, vocab),
     info: await modelInfo(native, model, vocab, options, variant),
     limits: {
@@ -164,6 +173,10 @@ async function fingerprintOf(path: string): Promise<string> {
   }
 }
 
+function mostSpeculation(options: LlamaOptions): number {
+  return options.maxSpeculation ?? DEFAULT_MAX_SPECULATION
+}
+
 function minChunkTokens(gpu: boolean, flash: boolean, maxBatchTokens: number): number {
   if (gpu) return 1
   return Math.min(flash ? CPU_FLASH_CHUNK_TOKENS : CPU_PLAIN_CHUNK_TOKENS, maxBatchTokens)
@@ -180,6 +193,9 @@ function checkOptions(options: LlamaOptions): void {
       throw new UserError(`${name} must be a whole number above 0, not ${options[name]}`)
     }
   }
+  const most = mostSpeculation(options)
+  if (!Number.isSafeInteger(most) || most < 1)
+    throw new UserError(`maxSpeculation must be a whole number above 0, not ${most}`)
   if (options.maxSequences > MOST_SEQUENCES) {
     throw new UserError(`llama.cpp holds at most ${MOST_SEQUENCES} sequences, not ${options.maxSequences}`)
   }

@@ -15,11 +15,17 @@ export function argmax(row: Float32Array): number {
   return best
 }
 
-/** Applies, in place, what a request forbids and prefers. */
-export function biasLogits(row: Float32Array, sampling: Sampling, ends: readonly number[]): void {
+/** Applies, in place, what a request forbids and prefers for its next token; `produced`: output tokens before it. */
+export function biasLogits(
+  row: Float32Array,
+  sampling: Sampling,
+  ends: readonly number[],
+  produced: number,
+): void {
   for (const [token, bias] of sampling.logitBias) if (token in row) row[token]! += bias
   // A finished grammar allows nothing but an end token: banning it would leave no choice at all.
-  if (sampling.ignoreEos && sampling.grammar === null) for (const token of ends) row[token] = -Infinity
+  const endless = sampling.ignoreEos || produced < sampling.minTokens
+  if (endless && sampling.grammar === null) for (const token of ends) row[token] = -Infinity
 }
 
 /** Log-probability of the chosen token and of the `count` likeliest, best first. */

@@ -18,10 +18,12 @@ export interface OpenRequest {
 
 export class RequestTable {
   readonly limits: EngineLimits
+  readonly #speculates: boolean
   readonly #requests = new Map<RequestId, OpenRequest>()
 
-  constructor(limits: EngineLimits) {
+  constructor(limits: EngineLimits, speculates: boolean) {
     this.limits = limits
+    this.#speculates = speculates
   }
 
   get size(): number {
@@ -115,7 +117,9 @@ export class RequestTable {
     if (!request) return "is not open"
     if (request.ended) return "has ended"
     if (!Number.isInteger(tokens) || tokens < 1) return `computes ${tokens} tokens`
-    if (item.draft !== 0) return "speculates, which this engine cannot"
+    if (!Number.isInteger(item.draft) || item.draft < 0) return `drafts ${item.draft} tokens`
+    if (item.draft > 0 && !this.#speculates) return "speculates, but the engine was opened without a drafter"
+    if (item.draft > 0 && !item.sample) return "speculates before its last known token"
     let held = gone.has(item.id) ? 0 : request.held
     if (copy) {
       const source = this.#requests.get(copy.from)
