@@ -83,7 +83,7 @@ async function main(): Promise<void> {
       `of: ${SYSTEMS.map((s) => s.name).join(",")}`,
       SYSTEMS.map((s) => s.name).join(","),
     )
-    .option("--scenario <name>", "workload", "mixed")
+    .option("--scenario <name>", "workload", "all")
     .option("--duration <s>", "of the arrivals of one run", "45")
     .option("--seeds <n>", "arrival windows", "8")
     .option("--first-seed <n>", "", "1")

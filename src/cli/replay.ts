@@ -10,7 +10,8 @@ import { type Progress, replay } from "../load/replay.ts"
 import { formatRecords, formatScore, summaryJson } from "../load/report.ts"
 import { type GoodputLimits, score } from "../load/score.ts"
 import { readTrace, type Trace } from "../load/trace.ts"
-import { APPS, type AppName, makePlan, SCENARIOS } from "../load/workload.ts"
+import { TRACE_FORMATS } from "../load/trace-formats.ts"
+import { APPS, type AppName, appOf, makePlan, SCENARIOS } from "../load/workload.ts"
 
 interface Options {
   url: string
@@ -59,8 +60,9 @@ reasoning=ttft:1000,thinking:150,tpot:200;tools=ttft:1000,tpot:150;tools_final=t
   slos-serve replay --plan plan.jsonl --url http://127.0.0.1:8080 --out ours.jsonl
   slos-serve replay --plan plan.jsonl --url http://127.0.0.1:8081 --target-kind llama-server --out theirs.jsonl
 
-Traces: Azure CSV (TIMESTAMP,ContextTokens,GeneratedTokens; github.com/Azure/AzurePublicDataset) or lengths
-(num_prefill_tokens,num_decode_tokens). Without a trace, lengths come from generators fitted to the published ones.`
+Traces: lengths, times, shared prefixes and conversations are read from these published formats:
+${TRACE_FORMATS.map(({ name, kind, published }) => `  ${name} (${kind}): ${published}`).join("\n")}
+Without a trace, lengths and bursts come from generators fitted to the published ones.`
 
 export function register(program: Command): void {
   program
@@ -83,7 +85,7 @@ export function register(program: Command): void {
     .option("--arrivals <process>", `${ARRIVALS.join(", ")} (default: gamma)`)
     .option(
       "--burstiness <n>",
-      "of gamma arrivals: 1 = Poisson, smaller = more bursty (default: 0.5 for mixed, else 1)",
+      "of gamma arrivals: 1 = Poisson, smaller = more bursty (default: 0.5 for mixed and all, else 1)",
     )
     .option("--trace <file|app=file>", "lengths (and times) of an app; repeatable", collect, [])
     .option(
@@ -183,7 +185,7 @@ function planOf(options: Options): Plan {
     arrivals: arrivals as ArrivalName,
     burstiness:
       options.burstiness === undefined
-        ? scenario === "mixed"
+        ? scenario === "mixed" || scenario === "all"
           ? 0.5
           : 1
         : number(options.burstiness, "--burstiness"),
@@ -196,7 +198,7 @@ function tracesOf(specs: string[], scenario: string): Partial<Record<AppName, Tr
   const traces: Partial<Record<AppName, Trace>> = {}
   for (const spec of specs) {
     const match = /^(\w+)=(.+)$/.exec(spec)
-    const app = match?.[1] ?? scenario
+    const app = appOf(match?.[1] ?? scenario)
     if (!APPS.includes(app as AppName)) {
       throw new UserError(
         `--trace ${spec}: say whose lengths these are, such as chat=${spec} (apps: ${APPS.join(", ")})`,

@@ -1,6 +1,6 @@
-/** Where lengths come from: a trace, or generators fitted to published statistics when no file is given. */
+/** Lengths when no trace is at hand: generators fitted to published statistics. */
 import type { Random } from "../random.ts"
-import type { Trace } from "./trace.ts"
+import { SEQUENCE_LIMIT_TOKENS } from "./sessions.ts"
 
 export interface Lengths {
   promptTokens: number
@@ -37,9 +37,6 @@ const PUBLISHED = {
 } as const
 export type PublishedName = keyof typeof PUBLISHED
 
-/** Requests longer than this (prompt + output, unscaled) are left out: the models' context. */
-export const SEQUENCE_LIMIT_TOKENS = 8192
-
 /** Quantile function: log-linear between the table's points. */
 export function quantile(table: readonly number[], u: number): number {
   let i = 1
@@ -61,14 +58,5 @@ export function published(name: PublishedName): LengthSource {
         if (lengths.promptTokens + lengths.outputTokens <= SEQUENCE_LIMIT_TOKENS) return lengths
       }
     },
-  }
-}
-
-export function fromTrace(trace: Trace): LengthSource {
-  const rows = trace.rows.filter((row) => row.promptTokens + row.outputTokens <= SEQUENCE_LIMIT_TOKENS)
-  const file = trace.path.split(/[\\/]/).at(-1)
-  return {
-    source: `trace ${file} (${rows.length} of ${trace.rows.length} requests, those within ${SEQUENCE_LIMIT_TOKENS} tokens)`,
-    draw: (random) => rows[random.integer(0, rows.length)]!,
   }
 }

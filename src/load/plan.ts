@@ -25,6 +25,9 @@ const requestSchema = z.strictObject({
   /** Key of a tool session, or null for a single request. */
   session: z.string().nullable().default(null),
   rounds: z.array(roundSchema).min(1),
+  /** What the first round's prompt begins with: blocks by name. Where two requests of the plan have the same id,
+   * their prompts are equal up to the end of that block. */
+  prefix: z.strictObject({ blockTokens: tokens, ids: z.array(z.int().min(0)).min(1) }).optional(),
 })
 
 const headerSchema = z.strictObject({
@@ -38,7 +41,7 @@ const headerSchema = z.strictObject({
   scale: z.number().positive(),
   arrivals: z.string(),
   burstiness: z.number().nullable().default(null),
-  /** Where each app's lengths come from. */
+  /** Where each app's lengths come from, and its arrivals where they follow a trace. */
   sources: z.record(z.string(), z.string()),
 })
 
@@ -82,6 +85,10 @@ export function parsePlan(text: string, name: string): Plan {
     const request = parsed(requestSchema, i)
     if (request.rounds.some((round) => round.thinkingTokens > round.outputTokens)) {
       throw new UserError(`${name}:${i + 1}: thinkingTokens is more than outputTokens; mend the line`)
+    }
+    const { prefix } = request
+    if (prefix !== undefined && prefix.ids.length * prefix.blockTokens > request.rounds[0]!.promptTokens) {
+      throw new UserError(`${name}:${i + 1}: prefix is longer than the first round's prompt; mend the line`)
     }
     plan.requests.push(request)
   }

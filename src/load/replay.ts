@@ -6,6 +6,7 @@ import { type RoundSlo, roundSlo, type SloClasses, type ZeroLoad } from "./class
 import { type CompletionEnd, complete, connect, type Target } from "./client.ts"
 import { Judge, type StageVerdict } from "./judge.ts"
 import type { Plan, PlannedRequest, PlannedRound } from "./plan.ts"
+import { prefixTokens } from "./prefix.ts"
 
 /** How one round went. Times are ms; `tokenTimesMs` counts from the scheduled send, one entry a token. */
 export interface RoundRecord {
@@ -102,7 +103,7 @@ export async function replay(plan: Plan, options: ReplayOptions): Promise<Replay
         scheduledMs = nowMs() + round.delayMs
         await sleepUntil(scheduledMs, nowMs)
       }
-      history.push(...tokensOf(options, index, number, "prompt", round.promptTokens))
+      history.push(...promptOf(request, index, number, options))
       const record = emptyRecord(
         request,
         index,
@@ -232,6 +233,14 @@ function emptyRecord(
   }
   record.stages = new Judge(record).verdict(false).stages
   return record
+}
+
+/** What a round adds to the prompt: shared blocks first, where the plan has some, then tokens of its own. */
+function promptOf(request: PlannedRequest, index: number, number: number, options: ReplayOptions): number[] {
+  const shared =
+    number === 0 && request.prefix ? prefixTokens(request.prefix, options.nonce, options.tokenRange) : []
+  const own = request.rounds[number]!.promptTokens - shared.length
+  return [...shared, ...tokensOf(options, index, number, "prompt", own)]
 }
 
 /** Token ids that no other request shares; the same for the same nonce, request and round. */

@@ -3,14 +3,13 @@ import * as fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { UserError } from "../errors.ts"
 import { Random } from "../random.ts"
-import { ARRIVALS, arrivalTimes } from "./arrivals.ts"
+import { ARRIVALS, arrivalTimes, type TraceTimes } from "./arrivals.ts"
 import { quantile } from "./lengths.ts"
 import { formatPlan, parsePlan } from "./plan.ts"
-import { parseTrace, type Trace } from "./trace.ts"
 import { makePlan, SCENARIOS, type WorkloadOptions } from "./workload.ts"
 
 const base: WorkloadOptions = {
-  scenario: "mixed",
+  scenario: "all",
   ratePerSec: 4,
   durationMs: 60_000,
   seed: 1,
@@ -68,10 +67,19 @@ describe("plans", () => {
     )
   })
 
-  test("mixed has its shares", () => {
-    const { requests } = makePlan({ ...base, ratePerSec: 10 })
+  test.each(["mixed", "all"])("%s has its shares", (scenario) => {
+    const { requests } = makePlan({ ...base, scenario, ratePerSec: 10 })
     const share = (app: string) => requests.filter((r) => r.app === app).length / requests.length
-    for (const [app, wanted] of Object.entries(SCENARIOS.mixed!)) expect(share(app)).toBeCloseTo(wanted, 2)
+    for (const [app, wanted] of Object.entries(SCENARIOS[scenario]!))
+      expect(share(app)).toBeCloseTo(wanted, 2)
+  })
+
+  test.each([
+    ["chat", "chatbot"],
+    ["code", "coder"],
+    ["summarize", "summarizer"],
+  ])("%s is another name of %s", (alias, scenario) => {
+    expect(makePlan({ ...base, scenario: alias }).requests).toEqual(makePlan({ ...base, scenario }).requests)
   })
 
   test("tool sessions have 2 to 5 rounds with growing delays; reasoning thinks about 3000 tokens", () => {
@@ -112,9 +120,8 @@ describe("plans", () => {
     [{ ratePerSec: Number.NaN }, "--request-rate must be"],
     [{ ratePerSec: 1e9 }, "more than one generator can send"],
     [{ ratePerSec: 0.001 }, "sends no request"],
-    [{ scenario: "nope" }, "known: mixed, chat"],
+    [{ scenario: "nope" }, "known: chatbot, coder"],
     [{ seed: 1.5 }, "--seed"],
-    [{ arrivals: "trace" as const }, "need a trace with timestamps"],
   ])("refuses %j in one line", (wrong, message) => {
     expect(() => makePlan({ ...base, ...wrong })).toThrow(UserError)
     expect(() => makePlan({ ...base, ...wrong })).toThrow(message)
@@ -122,10 +129,7 @@ describe("plans", () => {
 })
 
 describe("arrivals", () => {
-  const trace: Trace = {
-    path: "t.csv",
-    rows: Array.from({ length: 5000 }, (_, i) => ({ atMs: i * 100, promptTokens: 1, outputTokens: 1 })),
-  }
+  const trace: TraceTimes = { name: "t.csv", times: Array.from({ length: 5000 }, (_, i) => i * 100) }
   test.each(ARRIVALS)("%s: exact count, sorted, within the span", (process) => {
     for (const count of [0, 1, 7, 400]) {
       const options = { count, spanMs: 10_000, burstiness: 0.3, trace, random: new Random(count) }
@@ -149,13 +153,9 @@ describe("arrivals", () => {
   })
 
   test("a time-compressed trace keeps its bursts", () => {
-    const bursts: Trace = {
-      path: "t.csv",
-      rows: Array.from({ length: 1000 }, (_, i) => ({
-        atMs: Math.floor(i / 10) * 1000,
-        promptTokens: 1,
-        outputTokens: 1,
-      })),
+    const bursts: TraceTimes = {
+      name: "t.csv",
+      times: Array.from({ length: 1000 }, (_, i) => Math.floor(i / 10) * 1000),
     }
     const times = arrivalTimes("trace", {
       count: 200,
@@ -168,37 +168,7 @@ describe("arrivals", () => {
   })
 })
 
-describe("files", () => {
-  test("Azure CSV with 100 ns digits, any order", () => {
-    const text =
-      "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:04.0319600,3180,8\n2023-11-16 18:17:03.9799600,4808,10\n"
-    const rows = parseTrace(text, "azure.csv")
-    expect(rows.map((row) => [row.promptTokens, row.outputTokens])).toEqual([
-      [4808, 10],
-      [3180, 8],
-    ])
-    expect(rows[1]!.atMs).toBeCloseTo(52, 6)
-  })
-
-  test("length CSV with columns to spare", () => {
-    const text = "num_prefill_tokens,num_decode_tokens,num_total_tokens\n3772,54,3826\n"
-    expect(parseTrace(text, "l.csv")).toEqual([{ promptTokens: 3772, outputTokens: 54 }])
-  })
-
-  test.each([
-    [
-      "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,12,x\n",
-      'f.csv:2: GeneratedTokens is "x"',
-    ],
-    ["TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,12,3\n", "f.csv:2: TIMESTAMP"],
-    ["TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,12\n", "f.csv: "],
-    ["a,b\n1,2\n", "f.csv:1: unknown columns a,b"],
-    ["", "no requests"],
-  ])("malformed trace %j is reported by place", (text, message) => {
-    expect(() => parseTrace(text, "f.csv")).toThrow(UserError)
-    expect(() => parseTrace(text, "f.csv")).toThrow(message)
-  })
-
+describe("plan files", () => {
   test("malformed plan lines are reported by place", () => {
     const good = formatPlan(makePlan({ ...base, ratePerSec: 0.1 })).trimEnd()
     expect(() => parsePlan(`${good}\n{"atMs":-1}`, "p.jsonl")).toThrow(/^p\.jsonl:8: /)

@@ -1,22 +1,33 @@
 /** Scenarios and the making of plans: who sends how much, when, of what length (DESIGN §7). */
 import { UserError } from "../errors.ts"
 import { Random } from "../random.ts"
-import { type ArrivalName, arrivalTimes } from "./arrivals.ts"
-import { fromTrace, type LengthSource, type PublishedName, published } from "./lengths.ts"
+import { type AppName, type Drawer, drawerOf } from "./apps.ts"
+import { type ArrivalName, arrivals, followsTrace, type TraceTimes } from "./arrivals.ts"
+import { BURSTS, burstTimes } from "./bursts.ts"
 import type { Plan, PlannedRequest, PlannedRound } from "./plan.ts"
+import { type Prefixed, scaledPrefix, shareWithin } from "./prefix.ts"
 import type { Trace } from "./trace.ts"
 
-export const APPS = ["chat", "code", "summarize", "reasoning", "tools"] as const
-export type AppName = (typeof APPS)[number]
+export { APPS, type AppName } from "./apps.ts"
 
-/** Share of the requests (tool sessions count once) of each app. */
+/** Share of the requests (sessions count once) of each app: the paper's six scenarios (DESIGN §7), and a mix of all. */
 export const SCENARIOS: Readonly<Record<string, Partial<Record<AppName, number>>>> = {
-  mixed: { chat: 0.35, code: 0.25, summarize: 0.2, reasoning: 0.1, tools: 0.1 },
-  chat: { chat: 1 },
-  code: { code: 1 },
-  summarize: { summarize: 1 },
+  chatbot: { chat: 1 },
+  coder: { code: 1 },
+  summarizer: { summarize: 1 },
+  mixed: { chat: 1 / 3, code: 1 / 3, summarize: 1 / 3 },
   reasoning: { reasoning: 1 },
   tools: { tools: 1 },
+  all: { chat: 0.35, code: 0.25, summarize: 0.2, reasoning: 0.1, tools: 0.1 },
+}
+
+/** Other names of scenarios. */
+const ALIASES: Readonly<Record<string, string>> = { chat: "chatbot", code: "coder", summarize: "summarizer" }
+
+/** The app of a scenario of one app (or the app's own name), for options that are given per app. */
+export function appOf(scenario: string): string {
+  const apps = Object.keys(SCENARIOS[ALIASES[scenario] ?? scenario] ?? {})
+  return apps.length === 1 ? apps[0]! : scenario
 }
 
 export interface WorkloadOptions {
@@ -35,7 +46,7 @@ export interface WorkloadOptions {
 }
 
 export function makePlan(options: WorkloadOptions): Plan {
-  const shares = SCENARIOS[options.scenario]
+  const shares = SCENARIOS[ALIASES[options.scenario] ?? options.scenario]
   if (shares === undefined) {
     throw new UserError(`unknown scenario "${options.scenario}"; known: ${Object.keys(SCENARIOS).join(", ")}`)
   }
@@ -46,34 +57,14 @@ export function makePlan(options: WorkloadOptions): Plan {
     apps.map(([, share]) => share),
   )
   const sources: Record<string, string> = {}
-  const requests: PlannedRequest[] = []
+  const planned: Prefixed[] = []
   for (const [i, [app]] of apps.entries()) {
-    // One stream for times and one for lengths: at another rate the same seed draws the same lengths.
-    const trace = options.traces[app]
-    const timed = timesOf(app, options.traces)
-    const fromTraces = options.arrivals === "trace" || options.arrivals === "superposed"
-    const process = fromTraces && app === "summarize" && timed === undefined ? "poisson" : options.arrivals
-    const times = arrivalTimes(process, {
-      count: counts[i]!,
-      spanMs: options.durationMs,
-      burstiness: options.burstiness,
-      trace: timed,
-      random: new Random(options.seed, app, "arrivals"),
-    })
-    const random = new Random(options.seed, app, "lengths")
-    const draw = drawerOf(app, trace)
-    sources[app] = draw.source
-    for (const [n, atMs] of times.entries()) {
-      const rounds = draw.rounds(random).map((round) => scaled(round, options.scale))
-      requests.push({
-        atMs: Math.round(atMs * 1000) / 1000,
-        app,
-        session: rounds.length > 1 ? `${options.seed}-${app}-${n}` : null,
-        rounds: fitted(rounds, options.maxSequenceTokens),
-      })
-    }
+    const { source, entries } = appRequests(app, counts[i]!, options)
+    sources[app] = source
+    planned.push(...entries)
   }
-  requests.sort((a, b) => a.atMs - b.atMs)
+  planned.sort((a, b) => a.request.atMs - b.request.atMs)
+  shareWithin(planned)
   return {
     header: {
       plan: 1,
@@ -86,17 +77,74 @@ export function makePlan(options: WorkloadOptions): Plan {
       burstiness: options.arrivals === "gamma" ? options.burstiness : null,
       sources,
     },
-    requests,
+    requests: planned.map(({ request }) => request),
   }
 }
 
-/** Whose timestamps an app's arrivals follow (DESIGN §7): its own trace's; chat's for the synthetic apps; and
- * summaries, whose trace has none, arrive by Poisson. */
-function timesOf(app: AppName, traces: WorkloadOptions["traces"]): Trace | undefined {
-  const own = traces[app]
-  if (own?.rows[0]?.atMs !== undefined || app === "summarize")
-    return own?.rows[0]?.atMs === undefined ? undefined : own
-  return app === "reasoning" || app === "tools" ? traces.chat : own
+/** All requests of one app. One stream for times and one for lengths: at another rate the same seed draws the same
+ * lengths. */
+function appRequests(
+  app: AppName,
+  count: number,
+  options: WorkloadOptions,
+): { source: string; entries: Prefixed[] } {
+  const { seed, scale, maxSequenceTokens } = options
+  const drawer = drawerOf(app, options.traces[app])
+  const clock = followsTrace(options.arrivals) ? clockOf(app, drawer, count, options) : null
+  const times = arrivals(clock === null && followsTrace(options.arrivals) ? "poisson" : options.arrivals, {
+    count,
+    spanMs: options.durationMs,
+    burstiness: options.burstiness,
+    trace: clock ?? undefined,
+    random: new Random(seed, app, "arrivals"),
+  })
+  const random = new Random(seed, app, "lengths")
+  const entries = times.map(({ atMs, index, copy }, n): Prefixed => {
+    const asItWas = clock?.own && index !== undefined
+    const drawn = asItWas ? drawer.at(index, copy!) : drawer.next(random)
+    const rounds = fitted(
+      drawn.rounds.map((round) => scaled(round, scale)),
+      maxSequenceTokens,
+    )
+    const prefix = drawn.prefix && scaledPrefix(drawn.prefix, scale, rounds[0]!.promptTokens)
+    const request: PlannedRequest = {
+      atMs: Math.round(atMs * 1000) / 1000,
+      app,
+      session: drawn.rounds.length > 1 ? `${seed}-${app}-${n}` : null,
+      rounds,
+      ...(prefix && { prefix }),
+    }
+    return { request, space: `${app} ${drawn.copy}` }
+  })
+  const arrivalSource = clock === null ? "" : `; arrivals: ${options.arrivals}, ${clock.source}`
+  return { source: drawer.source + arrivalSource, entries }
+}
+
+interface Clock extends TraceTimes {
+  source: string
+  /** The times are those of the drawer's own sessions. */
+  own: boolean
+}
+
+/** Whose timestamps an app's arrivals follow (DESIGN §7): its own trace's; chat's for the synthetic apps; generated
+ * bursts without a trace. Null: summaries, whose trace has no times, arrive by Poisson. */
+function clockOf(app: AppName, drawer: Drawer, count: number, options: WorkloadOptions): Clock | null {
+  const { traces, seed, arrivals } = options
+  const timed = app === "reasoning" || app === "tools" ? traces.chat : traces[app]
+  if (timed?.rows[0]?.atMs !== undefined) {
+    const name = timed.path
+    const source = `times of ${name.split(/[\\/]/).at(-1)}`
+    const { sessions } = drawer
+    const linked = sessions?.some(({ rounds }) => rounds.length > 1) ?? false
+    // Requests beyond the sequence limit are not sent, but their times count where only times are taken.
+    return sessions !== null && (linked || arrivals === "raw")
+      ? { name, source, times: sessions.map(({ atMs }) => atMs!), own: true }
+      : { name, source, times: timed.rows.map(({ atMs }) => atMs!), own: false }
+  }
+  if (app === "summarize") return null
+  const bursts = BURSTS[app === "code" ? "code" : "chat"]
+  const times = burstTimes(bursts, new Random(seed, app, "bursts"), count + 1)
+  return { name: bursts.source, source: bursts.source, times, own: false }
 }
 
 function checkNumbers(options: WorkloadOptions): void {
@@ -136,52 +184,6 @@ function apportion(total: number, shares: readonly number[]): number[] {
   const missing = total - counts.reduce((a, b) => a + b, 0)
   for (const { i } of order.slice(0, missing)) counts[i]!++
   return counts
-}
-
-interface Drawer {
-  source: string
-  rounds(random: Random): PlannedRound[]
-}
-
-function drawerOf(app: AppName, trace: Trace | undefined): Drawer {
-  if (app === "reasoning")
-    return { source: "synthetic (lognormal prompt, thinking and answer)", rounds: drawReasoning }
-  if (app === "tools") return { source: "synthetic (2 to 5 rounds of tool calls)", rounds: drawTools }
-  const lengths: LengthSource =
-    trace === undefined ? published(app satisfies PublishedName) : fromTrace(trace)
-  return {
-    source: lengths.source,
-    rounds: (random) => [{ class: app, ...pick(lengths.draw(random)), thinkingTokens: 0, delayMs: 0 }],
-  }
-}
-
-function pick(lengths: { promptTokens: number; outputTokens: number }) {
-  return { promptTokens: lengths.promptTokens, outputTokens: lengths.outputTokens }
-}
-
-function drawReasoning(random: Random): PlannedRound[] {
-  const promptTokens = random.lognormal(120, 0.8)
-  const thinkingTokens = Math.min(8192, lognormalOfMean(random, 3000, 0.7))
-  const outputTokens = thinkingTokens + lognormalOfMean(random, 600, 0.6)
-  return [{ class: "reasoning", promptTokens, outputTokens, thinkingTokens, delayMs: 0 }]
-}
-
-function drawTools(random: Random): PlannedRound[] {
-  const count = random.integer(2, 6)
-  return Array.from({ length: count }, (_, i) => {
-    const last = i === count - 1
-    return {
-      class: last ? "tools_final" : "tools",
-      promptTokens: i === 0 ? 300 + random.lognormal(1000, 0.5) : Math.min(3000, random.lognormal(600, 0.8)),
-      outputTokens: random.lognormal(last ? 200 : 80, 0.6),
-      thinkingTokens: 0,
-      delayMs: i === 0 ? 0 : random.exponential(1000),
-    }
-  })
-}
-
-function lognormalOfMean(random: Random, mean: number, sigma: number): number {
-  return random.lognormal(mean / Math.exp(sigma ** 2 / 2), sigma)
 }
 
 function scaled(round: PlannedRound, scale: number): PlannedRound {
