@@ -5,6 +5,7 @@ import { APPS } from "../load/workload.ts"
 import { Random } from "../random.ts"
 import { limitsOf } from "../sim/presets.ts"
 import { simulate } from "../sim/simulate.ts"
+import { Misses } from "./misses.ts"
 import type { RunSpec } from "./spec.ts"
 import { deciles, type Quantiles, quantiles, type Share, type Slice, Tally } from "./tally.ts"
 import { Timeline } from "./timeline.ts"
@@ -65,6 +66,7 @@ class Run {
   #tally = new Tally()
   #timeline: Timeline | null
   #toCount: number
+  #misses: Misses | null
   #busyUs: number[]
   #steps = 0
   #batchTokens = 0
@@ -74,6 +76,7 @@ class Run {
     this.#extras = extras
     this.#workload = new Workload(spec)
     this.#toCount = this.#workload.counted
+    this.#misses = extras.stopAtMissed === undefined ? null : new Misses(this.#workload.awaited())
     this.#busyUs = new Array<number>(spec.replicas).fill(0)
     const kvTokens = spec.hardware.kvTokens * spec.replicas
     this.#timeline = extras.timeline ? new Timeline(spec.durationS * 1e6, kvTokens) : null
@@ -113,6 +116,7 @@ class Run {
     this.#extras.onEffect?.(effect, nowUs, replica)
     this.#timeline?.effect(effect, nowUs)
     this.#tally.effect(effect)
+    this.#watch(effect, nowUs)
     if (effect.type === "run") {
       this.#steps++
       this.#busyUs[replica]! += effect.batch.predictedUs
@@ -128,19 +132,24 @@ class Run {
     if (counted && effect !== null) {
       this.#tally.round(planned.rounds[played.round]!.class, effect.outcome)
     }
+    if (effect !== null) this.#timeline?.present(effect.outcome.arrivalUs, effect.outcome.finishedUs)
     const over = workload.ended(id, effect?.outcome ?? null)
     if (over === null) return
     this.#timeline?.ended(planned.atMs * 1000, over.ok)
-    if (!counted) return
-    this.#tally.request(over)
-    const { kept, total } = this.#tally.strict
-    if (total - kept > (this.#extras.stopAtMissed ?? 1) * this.#toCount) throw new TooManyMissed()
+    if (counted) this.#tally.request(over)
+  }
+
+  /** Stops a run that is decided. */
+  #watch(effect: Effect, nowUs: number): void {
+    if (this.#misses === null) return
+    this.#misses.effect(effect, nowUs)
+    if (this.#misses.count > this.#extras.stopAtMissed! * this.#toCount) throw new TooManyMissed()
   }
 
   #report(endUs: number, stopped: boolean): RunReport {
     const tally = this.#tally
     const strict = { ...tally.strict }
-    if (stopped) strict.kept += this.#toCount - strict.total
+    if (stopped) strict.kept = this.#toCount - this.#misses!.count
     return {
       attainment: { kept: strict.kept, total: this.#toCount },
       attainmentEvery10: tally.every10,

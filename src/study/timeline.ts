@@ -9,7 +9,8 @@ export class Timeline {
   #kvCapacityTokens: number
   #slices: Slice[] = []
   #at = 0
-  #live = 0
+  #arrivedUs: number[] = []
+  #endedUs: number[] = []
   /** Tokens computed of each request that has begun. */
   #computed = new Map<RequestId, number>()
   #kvTokens = 0
@@ -30,9 +31,10 @@ export class Timeline {
     }
   }
 
-  /** A request (or a session's round) arrives or leaves. */
-  count(change: 1 | -1): void {
-    this.#live += change
+  /** A request (or a session's round) was in the system from then to then. */
+  present(fromUs: number, toUs: number): void {
+    this.#arrivedUs.push(fromUs)
+    this.#endedUs.push(toUs)
   }
 
   /** A planned request that arrived at `atUs` was kept or not. */
@@ -43,6 +45,15 @@ export class Timeline {
   }
 
   slices(): Slice[] {
+    const arrived = Float64Array.from(this.#arrivedUs).sort()
+    const ended = Float64Array.from(this.#endedUs).sort()
+    let [a, e] = [0, 0]
+    for (const [i, slice] of this.#slices.entries()) {
+      const untilUs = (i + 1) * this.#sliceUs
+      while (a < arrived.length && arrived[a]! <= untilUs) a++
+      while (e < ended.length && ended[e]! <= untilUs) e++
+      slice.live = a - e
+    }
     return this.#slices
   }
 
@@ -54,7 +65,6 @@ export class Timeline {
   #closeUntil(nowUs: number): void {
     for (; (this.#at + 1) * this.#sliceUs <= nowUs && this.#at < SLICES * 4; this.#at++) {
       const slice = this.#slice(this.#at)
-      slice.live = this.#live
       slice.running = this.#computed.size
       slice.kv = this.#kvTokens / this.#kvCapacityTokens
     }

@@ -10,6 +10,8 @@ import { readTrace, type Trace } from "../load/trace.ts"
 import { APPS, type AppName, makePlan } from "../load/workload.ts"
 import type { Hardware } from "../sim/presets.ts"
 import type { SimRequest } from "../sim/simulate.ts"
+import type { Job } from "./bound.ts"
+import type { Awaited } from "./misses.ts"
 import type { RunSpec } from "./spec.ts"
 
 /** A planned request (a whole tool session) as it plays. */
@@ -80,6 +82,33 @@ export class Workload {
     let count = 0
     for (const { spec } of this.first) if (this.sessions.get(spec.id)!.counted) count++
     return count
+  }
+
+  /** First rounds of the counted requests, and when their first tokens are due. */
+  awaited(): Awaited[] {
+    return this.first.flatMap(({ spec: { id, slo }, atUs }) =>
+      this.sessions.get(id)!.counted ? [{ id, deadlineUs: atUs + slo.ttftUs }] : [],
+    )
+  }
+
+  /** The requests as the fluid bound sees them. */
+  jobs(): Job[] {
+    return this.plan.requests.map(({ rounds }) => {
+      const job = { prefill: 0, output: 0, windowS: 0, heldTokens: 0 }
+      let history = 0
+      for (const round of rounds) {
+        const prompt = history + round.promptTokens
+        const slo = this.#slo(round, prompt)
+        const thinking = round.thinkingTokens
+        const answer = round.outputTokens - thinking
+        job.prefill += round.promptTokens
+        job.output += round.outputTokens
+        job.windowS += (slo.ttftUs + thinking * slo.thinkingTpotUs + answer * slo.tpotUs) / 1e6
+        job.heldTokens += round.outputTokens * (prompt + round.outputTokens / 2)
+        history = prompt + round.outputTokens
+      }
+      return job
+    })
   }
 
   /** A round ended. Returns its session when that was the last round, else null. */

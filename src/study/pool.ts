@@ -1,0 +1,145 @@
+/** Runs tasks on worker threads, as many as the machine has cores, and keeps each result in a file, so that an
+ * interrupted study goes on where it stopped. Results come back in the order of the tasks. */
+import { createHash } from "node:crypto"
+import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs"
+import { availableParallelism } from "node:os"
+import { join } from "node:path"
+import { Worker } from "node:worker_threads"
+import { UserError } from "../errors.ts"
+import { type Result, runTask, type Task } from "./tasks.ts"
+
+export interface PoolOptions {
+  /** Threads; 0 runs everything in this one. Default: one a core. */
+  workers?: number
+  /** Folder for the results of single tasks. */
+  cache?: string
+  onEvent?: (event: PoolEvent) => void
+}
+
+export type PoolEvent =
+  | { type: "cached" | "done"; index: number }
+  | { type: "progress"; index: number; text: string }
+
+/** From a worker. */
+export type Message =
+  | { type: "progress"; text: string }
+  | { type: "done"; result: Result }
+  | { type: "failed"; message: string; user: boolean }
+
+export async function runTasks<T extends Task>(
+  tasks: readonly T[],
+  options: PoolOptions = {},
+): Promise<Result<T>[]> {
+  const { cache, onEvent } = options
+  if (cache !== undefined) mkdirSync(cache, { recursive: true })
+  const results = new Array<Result<T>>(tasks.length)
+  const todo: number[] = []
+  for (const [index, task] of tasks.entries()) {
+    const found = cache === undefined ? null : recall<T>(join(cache, fileOf(task)))
+    if (found === null) todo.push(index)
+    else {
+      results[index] = found
+      onEvent?.({ type: "cached", index })
+    }
+  }
+  const finish = (index: number, result: Result<T>) => {
+    results[index] = result
+    if (cache !== undefined) keep(join(cache, fileOf(tasks[index]!)), result)
+    onEvent?.({ type: "done", index })
+  }
+  const threads = Math.min(options.workers ?? availableParallelism(), todo.length)
+  if (threads === 0) {
+    for (const index of todo) {
+      const progress = (text: string) => onEvent?.({ type: "progress", index, text })
+      finish(index, runTask(tasks[index]!, progress) as Result<T>)
+    }
+    return results
+  }
+  let next = 0
+  const take = () => (next < todo.length ? todo[next++]! : null)
+  const lanes = Array.from({ length: threads }, () => lane(tasks, take, finish, onEvent))
+  await Promise.all(lanes)
+  return results
+}
+
+/** One worker, fed until nothing is left. */
+async function lane<T extends Task>(
+  tasks: readonly T[],
+  take: () => number | null,
+  finish: (index: number, result: Result<T>) => void,
+  onEvent: PoolOptions["onEvent"],
+): Promise<void> {
+  const worker = new Worker(new URL("./worker.ts", import.meta.url))
+  try {
+    for (let index = take(); index !== null; index = take()) {
+      const own = index
+      const result = await ask<T>(worker, tasks[own]!, (text) =>
+        onEvent?.({ type: "progress", index: own, text }),
+      )
+      finish(own, result)
+    }
+  } finally {
+    await worker.terminate()
+  }
+}
+
+function ask<T extends Task>(
+  worker: Worker,
+  task: T,
+  onProgress: (text: string) => void,
+): Promise<Result<T>> {
+  return new Promise((resolve, reject) => {
+    const done = () => worker.removeAllListeners()
+    worker.on("message", (message: Message) => {
+      if (message.type === "progress") return onProgress(message.text)
+      done()
+      if (message.type === "done") resolve(message.result as Result<T>)
+      else reject(message.user ? new UserError(message.message) : new Error(message.message))
+    })
+    worker.on("error", (error) => {
+      done()
+      reject(error)
+    })
+    worker.postMessage(task)
+  })
+}
+
+let codeHash: string | null = null
+
+/** Name of a task's result: changes with the task and with the code that computes it. */
+function fileOf(task: Task): string {
+  codeHash ??= hashOfCode()
+  return `${createHash("sha256").update(codeHash).update(JSON.stringify(task)).digest("hex").slice(0, 24)}.json`
+}
+
+/** Everything that a simulated result depends on. */
+function hashOfCode(): string {
+  const hash = createHash("sha256")
+  for (const part of ["core", "router", "sim", "load", "study"]) {
+    const folder = new URL(`../${part}/`, import.meta.url)
+    let files: string[] = []
+    try {
+      files = readdirSync(folder, { recursive: true, encoding: "utf8" }).sort()
+    } catch {
+      continue
+    }
+    for (const file of files) {
+      if (file.endsWith(".ts") && !file.endsWith(".test.ts"))
+        hash.update(file).update(readFileSync(new URL(file, folder)))
+    }
+  }
+  return hash.digest("hex")
+}
+
+function recall<T extends Task>(path: string): Result<T> | null {
+  try {
+    return JSON.parse(readFileSync(path, "utf8")) as Result<T>
+  } catch {
+    return null
+  }
+}
+
+function keep(path: string, result: unknown): void {
+  writeFileSync(`${path}.part`, JSON.stringify(result))
+  renameSync(`${path}.part`, path)
+}

@@ -1,0 +1,144 @@
+/** The units of work of a study. Each is plain data with a plain result, needs no other, and says nothing of
+ * time: so they can run on any worker in any order and give the same bytes. */
+import { type Bound, boundOf } from "./bound.ts"
+import { type Capacity, gridOf, rateOf, Search } from "./capacity.ts"
+import { type RunReport, runScenario } from "./run.ts"
+import type { RunSpec } from "./spec.ts"
+import { applied, FIXED_DRAFTS, type Knob, systemOf } from "./systems.ts"
+
+/** Tune a system's knobs, then measure its capacity with fresh seeds; without and then with speculation. */
+export interface CapacityTask {
+  kind: "capacity"
+  system: string
+  /** Rate, duration and seed are the search's. */
+  base: RunSpec
+  /** Requests of one run. */
+  requests: number
+  tuneSeeds: number[]
+  seeds: number[]
+  speculate: boolean[]
+  /** No tuning: exactly these options. */
+  fixed?: boolean
+}
+
+/** Attainment at given rates, all of it. */
+export interface SweepTask {
+  kind: "sweep"
+  base: RunSpec
+  requests: number
+  rates: number[]
+  seeds: number[]
+}
+
+export type Task = CapacityTask | SweepTask
+
+export interface Measured extends Capacity {
+  speculate: boolean
+  /** The settings kept, and how many were tried. */
+  setting: string[]
+  tried: number
+  bound: Bound
+  /** The configuration that was measured. */
+  spec: RunSpec
+}
+
+export interface SweepResult {
+  points: { ratePerSec: number; reports: RunReport[] }[]
+}
+
+export type Result<T extends Task = Task> = T extends CapacityTask ? Measured[] : SweepResult
+
+export function runTask(task: Task, onProgress: (text: string) => void = () => {}): Measured[] | SweepResult {
+  return task.kind === "capacity" ? measure(task, onProgress) : sweep(task, onProgress)
+}
+
+/** A run of so many requests at this rate. */
+export function at(base: RunSpec, requests: number, ratePerSec: number, seed: number): RunSpec {
+  return { ...base, ratePerSec, durationS: requests / ratePerSec, seed }
+}
+
+function sweep({ base, requests, rates, seeds }: SweepTask, onProgress: (text: string) => void): SweepResult {
+  const points = rates.map((ratePerSec) => {
+    onProgress(`${ratePerSec.toPrecision(3)}/s`)
+    return { ratePerSec, reports: seeds.map((seed) => runScenario(at(base, requests, ratePerSec, seed))) }
+  })
+  return { points }
+}
+
+function measure(task: CapacityTask, onProgress: (text: string) => void): Measured[] {
+  const system = systemOf(task.system)!
+  const results: Measured[] = []
+  let best = { spec: task.base, setting: [] as string[] }
+  for (const speculate of task.speculate) {
+    const bound = boundOf({ ...at(best.spec, task.requests, 1, task.seeds[0]!), speculate })
+    const before = results.at(-1)
+    let guess = gridOf(before?.ratePerSec || bound.ratePerSec / 2)
+    let tried = 1
+    const adaptive = speculate && !system.fixedDraft
+    best = { ...best, spec: { ...best.spec, policy: system.policy, speculate } }
+    const knobs = task.fixed ? [] : knobsOf(task, speculate, before !== undefined)
+    if (knobs.length > 0) {
+      const tuned = tune(task, best, knobs, guess, onProgress)
+      best = tuned
+      guess = tuned.k ?? guess
+      tried = tuned.tried
+    }
+    const drafts = best.setting.some((label) => /^fixedDraft=[1-9]/.test(label))
+    if (before !== undefined && !adaptive && !drafts) {
+      results.push({ ...before, speculate, tried, bound, setting: best.setting, spec: best.spec })
+      continue
+    }
+    onProgress(
+      `${speculate ? "speculative" : "autoregressive"}: measuring near ${rateOf(guess).toPrecision(3)}/s`,
+    )
+    const capacity = searchOf(task, best.spec).capacity(guess, task.seeds)
+    results.push({ ...capacity, speculate, setting: best.setting, tried, bound, spec: best.spec })
+  }
+  return results
+}
+
+/** With speculation only the length of drafts is tuned anew: the other knobs have been. */
+function knobsOf(task: CapacityTask, speculate: boolean, tunedBefore: boolean): readonly Knob[] {
+  const system = systemOf(task.system)!
+  const own = tunedBefore ? [] : system.knobs(task.base.replicas)
+  return speculate && system.fixedDraft ? [...own, FIXED_DRAFTS] : own
+}
+
+function searchOf(task: CapacityTask, spec: RunSpec): Search {
+  return new Search((ratePerSec, seed, stopAtMissed) => {
+    const report = runScenario(at(spec, task.requests, ratePerSec, seed), { stopAtMissed })
+    return { ...report.attainment, stopped: report.stopped }
+  })
+}
+
+/** One knob after the other; a value is tried at the next higher rate than the best so far holds, and searched
+ * further only if it holds that. */
+function tune(
+  task: CapacityTask,
+  start: { spec: RunSpec; setting: string[] },
+  knobs: readonly Knob[],
+  guess: number,
+  onProgress: (text: string) => void,
+) {
+  const seeds = task.tuneSeeds
+  let { spec, setting } = start
+  let tried = 1
+  for (const knob of knobs) spec = applied(spec, knob[0]!)
+  let k = searchOf(task, spec).highest(guess, seeds, 8)
+  for (const knob of knobs) {
+    let label = knob[0]!.label
+    for (const value of knob.slice(1)) {
+      tried++
+      onProgress(`tuning ${value.label}`)
+      const candidate = applied(spec, value)
+      const search = searchOf(task, candidate)
+      const goal = k === null ? guess - 100 : k + 1
+      if (!search.passes(goal, seeds)) continue
+      k = search.highest(goal, seeds)
+      spec = candidate
+      label = value.label
+    }
+    setting = [...setting, label]
+  }
+  return { spec, setting, k, tried }
+}
