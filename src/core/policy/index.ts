@@ -1,6 +1,7 @@
 /** The table of policies. A new one is a file and a row. */
 import { edf, edfDrop } from "./edf.ts"
 import type { PolicyFactory } from "./policy.ts"
+import { qoserve } from "./qoserve.ts"
 import { slosServe } from "./slos-serve.ts"
 import { slosServePaper } from "./slos-serve-paper.ts"
 import { sarathi, vllm, vllmPrefillFirst } from "./vllm.ts"
@@ -13,6 +14,7 @@ export const POLICIES = {
   sarathi,
   edf,
   "edf-drop": edfDrop,
+  qoserve,
 } as const satisfies Record<string, PolicyFactory>
 
 export type PolicyName = keyof typeof POLICIES

@@ -26,6 +26,8 @@ export interface PolicyOptions {
   acceptancePrior: number
   /** Without speculation by choice: tokens that every decode drafts (vllm and sarathi too). */
   fixedDraft: number
+  /** qoserve: weight of the remaining prefill time in its priority (0 = earliest deadline first). */
+  hybridAlpha: number
 }
 
 /** Where the engine is fast; a slow one gets longer batches (replica.ts). Found by simulation and on a CPU. */
@@ -41,6 +43,7 @@ export const DEFAULT_OPTIONS: PolicyOptions = {
   maxSpeculation: 8,
   acceptancePrior: 0.7,
   fixedDraft: 0,
+  hybridAlpha: 1,
 }
 
 export interface Policy {

@@ -1,0 +1,102 @@
+/** QoServe (ASPLOS'26; first called Niyama, arXiv 2503.22562, §3): every decode in every batch, the chunk sized to the
+ * slack of the tightest decode; prefill by a priority between earliest deadline and shortest remaining prefill;
+ * prefills, never decodes, are preempted, if they can afford it; who would miss its deadline is relegated eagerly. */
+import type { Draft } from "../planner/draft.ts"
+import { prefillUs } from "../planner/prefill-time.ts"
+import { emptyWork, sortWork, type Work } from "../planner/work.ts"
+import type { LiveRequest } from "../request.ts"
+import { demoteDoomed } from "./doomed.ts"
+import type { Policy, PolicyOptions } from "./policy.ts"
+
+export function qoserve(options: PolicyOptions): Policy {
+  const work = emptyWork(options)
+  return {
+    name: "qoserve",
+    decide(requests, draft, nowUs) {
+      demoteDoomed(requests, draft, nowUs)
+      sortWork(requests, work)
+      const kept = relegate(ranked(work.prefills, draft, options, nowUs), draft, nowUs)
+      sortWork(requests, work)
+      fill(kept, work, draft, options, nowUs)
+      if (draft.items.length === 0) runFirst(work, draft)
+    },
+  }
+}
+
+interface Prefill {
+  request: LiveRequest
+  /** Time that its prefill still takes alone, µs. */
+  remainingUs: number
+  /** Smallest first. */
+  key: number
+}
+
+/** Hybrid priority: deadline + α · remaining prefill time; α = 0 is EDF, a large α shortest remaining first. All
+ * requests have a first token to be on time, so decode time (the paper's term for batch jobs) does not enter. */
+function ranked(
+  prefills: readonly LiveRequest[],
+  draft: Draft,
+  options: PolicyOptions,
+  nowUs: number,
+): Prefill[] {
+  const { maxBatchTokens } = draft.limits
+  const queue = prefills.map((request): Prefill => {
+    const start = draft.startOf(request)
+    const remainingUs =
+      prefillUs(draft.cost, start, request.known - start, maxBatchTokens) * draft.calibration(true)
+    // Selective preemption: a prefill under way that cannot wait for another batch is not preempted.
+    const cannotWait = nowUs + remainingUs * (1 + options.margin) + options.maxBatchUs > request.dueUs
+    const key =
+      request.computed > 0 && cannotWait ? -Infinity : request.dueUs + options.hybridAlpha * remainingUs
+    return { request, remainingUs, key }
+  })
+  return queue.sort((a, b) => a.key - b.key || a.request.order - b.request.order)
+}
+
+/** Eager relegation: who cannot make its deadline behind those before it goes to best-effort. Returns the others. */
+function relegate(queue: readonly Prefill[], draft: Draft, nowUs: number): LiveRequest[] {
+  const kept: LiveRequest[] = []
+  let doneUs = nowUs
+  for (const { request, remainingUs } of queue) {
+    // After its first token there is no deadline to miss that waiting decides: it only recomputes lost KV.
+    if (request.output === 0 && doneUs + remainingUs > request.dueUs) {
+      draft.demote(request, "wontFit")
+      continue
+    }
+    doneUs += remainingUs
+    kept.push(request)
+  }
+  return kept
+}
+
+/** Decodes, then prefill in chunks that keep the batch within the tightest decode's slack, then the relegated. */
+function fill(
+  prefills: readonly LiveRequest[],
+  work: Work,
+  draft: Draft,
+  { maxBatchUs, margin, fixedDraft }: PolicyOptions,
+  nowUs: number,
+): void {
+  let limitUs = maxBatchUs
+  for (const { dueUs } of work.decodes) if (dueUs > nowUs) limitUs = Math.min(limitUs, dueUs - nowUs)
+  let left = work.decodes.length
+  for (const request of work.decodes)
+    draft.decode(request, work.byValue, Math.min(fixedDraft, draft.tokensLeft - left--))
+  for (const request of prefills) draft.prefillWithin(request, limitUs, margin, work.bestEffort)
+  for (const request of work.bestEffort) {
+    if (!request.decoding) draft.prefillWithin(request, limitUs, margin)
+    else if (draft.timeUs(margin, request.computed, 1, true) <= limitUs) draft.decode(request)
+  }
+}
+
+/** Nothing fitted (a least chunk outlasts the slack): someone must go on all the same. */
+function runFirst(work: Work, draft: Draft): void {
+  for (const request of [...work.decodes, ...work.prefills, ...work.bestEffort]) {
+    if (
+      request.decoding
+        ? draft.decode(request, work.byValue)
+        : draft.prefill(request, draft.limits.minChunkTokens + 1, work.byValue) > 0
+    )
+      return
+  }
+}
