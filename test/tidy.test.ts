@@ -18,7 +18,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   http: ["core", "serve", "engine", "metrics"],
   load: ["core"],
   study: ["core", "router", "sim", "load"],
-  cli: ["core", "engine", "models", "profile", "metrics", "serve", "http", "load", "sim", "study"],
+  cli: ["core", "router", "engine", "models", "profile", "metrics", "serve", "http", "load", "sim", "study"],
 }
 const PURE = ["core", "router"]
 /** Files beside the components that every impure one may use. */

@@ -7,7 +7,8 @@ import { DEFAULT_OPTIONS, type PolicyOptions } from "../core/policy/policy.ts"
 import { UserError } from "../errors.ts"
 import { ARRIVALS, type ArrivalName } from "../load/arrivals.ts"
 import { readClasses, type SloClasses, type ZeroLoad } from "../load/classes.ts"
-import { APPS, type AppName, SCENARIOS } from "../load/workload.ts"
+import { APPS, type AppName, appOf, SCENARIOS } from "../load/workload.ts"
+import { ROUTER_KINDS, type RouterKind } from "../router/policies.ts"
 import { HARDWARE, type Hardware, SCENARIO_HARDWARE } from "../sim/presets.ts"
 import { RUN_DEFAULTS, type RunSpec } from "../study/spec.ts"
 
@@ -30,7 +31,9 @@ export interface SharedOptions {
   zeroLoadMs?: number
   zeroLoadPrefillMsPerToken?: number
   knownLengths?: boolean
-  router: RunSpec["router"]
+  router: RouterKind
+  affinity?: boolean
+  reoffers: number
   seed: number
   set: string[]
   maxSequenceTokens?: number
@@ -109,14 +112,16 @@ export function sharedOptions(command: Command): Command {
     )
     .option("--zero-load-prefill-ms-per-token <ms>", "its part per prompt token", numberIn(0, 1e4))
     .option("--known-lengths", "tell the planner every output's length (an oracle)")
-    .option("--router <kind>", "offer, round-robin or power-of-two", routerKind, "offer")
+    .option("--router <kind>", ROUTER_KINDS.join(", "), routerKind, "offer")
+    .option("--affinity", "rounds of a session go where its KV is")
+    .option("--reoffers <n>", "offer who is turned down to other replicas so often", wholeIn(0, 100), 0)
     .option("--set <name=value>", "a policy option such as margin=0.1; repeatable", collect, [])
     .option("--seed <n>", "same seed, same bytes", wholeIn(0, 2 ** 31), 1)
 }
 
-function routerKind(text: string): string {
-  if (["offer", "round-robin", "power-of-two"].includes(text)) return text
-  throw new InvalidArgumentError("It must be offer, round-robin or power-of-two.")
+function routerKind(text: string): RouterKind {
+  if ((ROUTER_KINDS as readonly string[]).includes(text)) return text as RouterKind
+  throw new InvalidArgumentError(`It must be one of ${ROUTER_KINDS.join(", ")}.`)
 }
 
 /** The hardware of a scenario under these options. */
@@ -130,7 +135,7 @@ export function hardwareOf(options: SharedOptions, scenario: string): Hardware {
 const ALIASES: Record<string, string> = { chat: "chatbot", code: "coder", summarize: "summarizer" }
 
 function presetOf(options: SharedOptions, scenario: string): Hardware {
-  const name = options.hardware ?? SCENARIO_HARDWARE[ALIASES[scenario] ?? scenario] ?? "opt-6.7b-a100"
+  const name = options.hardware ?? SCENARIO_HARDWARE[scenario] ?? "opt-6.7b-a100"
   const preset = HARDWARE[name]
   if (preset !== undefined) return preset
   throw new UserError(
@@ -171,7 +176,8 @@ function readModel(path: string): CostModel {
 }
 
 export function scenarioName(text: string): string {
-  if (text in SCENARIOS) return text
+  const name = ALIASES[text] ?? text
+  if (name in SCENARIOS) return name
   throw new UserError(`unknown scenario "${text}"; known: ${Object.keys(SCENARIOS).join(", ")}`)
 }
 
@@ -213,8 +219,7 @@ export function tracesOf(entries: readonly string[], scenario: string): Record<s
   const traces: Record<string, string> = {}
   for (const entry of entries) {
     const match = /^(\w+)=(.+)$/.exec(entry)
-    const own = Object.keys(SCENARIOS[scenario] ?? {})
-    const app = match?.[1] ?? (own.length === 1 ? own[0]! : "")
+    const app = appOf(match?.[1] ?? scenario)
     if (!APPS.includes(app as AppName))
       throw new UserError(
         `--trace ${entry}: say whose it is, such as chat=${match?.[2] ?? entry} (apps: ${APPS.join(", ")})`,
@@ -267,6 +272,6 @@ export function specOf(options: SharedOptions, scenario: string, policy: PolicyN
     ...(zeroLoad && { zeroLoad }),
     knownLengths: options.knownLengths === true,
     maxSequenceTokens: most,
-    router: options.router,
+    router: { kind: options.router, affinity: options.affinity === true, reoffers: options.reoffers },
   }
 }

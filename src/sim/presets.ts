@@ -11,6 +11,8 @@ export interface Hardware {
   /** GPUs that one replica takes. */
   gpus: number
   kvTokens: number
+  /** Bytes of KV of one token: what a transfer between replicas moves. */
+  kvBytesPerToken?: number
   blockTokens: number
   maxBatchTokens: number
   maxSequences: number
@@ -169,6 +171,7 @@ function hardwareOf(name: string, model: Published): Hardware {
     draftCost: costOf(draft.fits),
     gpus: model.gpus,
     kvTokens: kvTokensOf(model),
+    kvBytesPerToken: kvBytesPerToken(model),
     blockTokens: BLOCK_TOKENS,
     maxBatchTokens: 16_384,
     maxSequences: 512,

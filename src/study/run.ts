@@ -2,9 +2,8 @@
 import type { ReplicaConfig } from "../core/replica.ts"
 import type { Effect } from "../core/types.ts"
 import { APPS } from "../load/workload.ts"
-import { Random } from "../random.ts"
+import { type FleetOptions, type FleetResult, simulateFleet } from "../sim/fleet.ts"
 import { limitsOf } from "../sim/presets.ts"
-import { simulate } from "../sim/simulate.ts"
 import { Misses } from "./misses.ts"
 import type { RunSpec } from "./spec.ts"
 import { deciles, type Quantiles, quantiles, type Share, type Slice, Tally } from "./tally.ts"
@@ -31,6 +30,8 @@ export interface RunReport {
   promoted: number
   preempted: number
   rejected: number
+  /** Requests that went on at another replica. */
+  moved: number
   /** Planned requests, those of the lead-in included. */
   planned: number
   endS: number
@@ -50,6 +51,12 @@ export interface RunExtras {
   onEffect?: (effect: Effect, nowUs: number, replica: number) => void
 }
 
+/** Between GPUs that prefill and GPUs that decode: 25 GB/s, what a 200 Gb/s link or PCIe 4 carries; KV of OPT-6.7B
+ * where the hardware does not say. */
+const LINK_BYTES_PER_US = 25_000
+const LINK_LATENCY_US = 1000
+const OPT_KV_BYTES = 524_288
+
 /** Decisions per planned token after which a run is taken to be going in circles. */
 const POLLS_PER_TOKEN = 50
 
@@ -67,9 +74,6 @@ class Run {
   #timeline: Timeline | null
   #toCount: number
   #misses: Misses | null
-  #busyUs: number[]
-  #steps = 0
-  #batchTokens = 0
 
   constructor(spec: RunSpec, extras: RunExtras) {
     this.#spec = spec
@@ -77,32 +81,40 @@ class Run {
     this.#workload = new Workload(spec)
     this.#toCount = this.#workload.counted
     this.#misses = extras.stopAtMissed === undefined ? null : new Misses(this.#workload.awaited())
-    this.#busyUs = new Array<number>(spec.replicas).fill(0)
     const kvTokens = spec.hardware.kvTokens * spec.replicas
     this.#timeline = extras.timeline ? new Timeline(spec.durationS * 1e6, kvTokens) : null
   }
 
   play(): RunReport {
-    const { first } = this.#workload
-    const random = new Random("noise", this.#spec.seed)
-    const { noiseSigma, bias } = this.#spec
-    let endUs = 0
-    let stopped = false
     try {
-      endUs = simulate({
-        config: replicaConfig(this.#spec),
-        requests: first,
-        seed: this.#spec.seed,
-        noise: () => bias * Math.exp(noiseSigma * random.normal()),
-        follow: (id, nowUs) => this.#workload.follow(id, nowUs),
-        onEffect: (effect, nowUs) => this.#effect(effect, nowUs, 0),
-        maxPolls: this.#mostPolls(),
-      })
+      return this.#report(simulateFleet(this.#fleet()))
     } catch (error) {
       if (!(error instanceof TooManyMissed)) throw error
-      stopped = true
+      return this.#report(null)
     }
-    return this.#report(endUs, stopped)
+  }
+
+  #fleet(): FleetOptions {
+    const { replicas, noiseSigma, bias, seed, router, split, hardware } = this.#spec
+    const config = replicaConfig(this.#spec)
+    return {
+      replicas: Array.from({ length: replicas }, () => config),
+      requests: this.#workload.first,
+      noiseSigma,
+      bias,
+      seed,
+      router,
+      ...(split && {
+        disaggregated: {
+          ...split,
+          transferUsPerToken: (hardware.kvBytesPerToken ?? OPT_KV_BYTES) / LINK_BYTES_PER_US,
+          transferLatencyUs: LINK_LATENCY_US,
+        },
+      }),
+      follow: (id, nowUs) => this.#workload.follow(id, nowUs),
+      onEffect: (effect, nowUs, replica) => this.#effect(effect, nowUs, replica),
+      maxPolls: this.#mostPolls(),
+    }
   }
 
   #mostPolls(): number {
@@ -117,11 +129,7 @@ class Run {
     this.#timeline?.effect(effect, nowUs)
     this.#tally.effect(effect)
     this.#watch(effect, nowUs)
-    if (effect.type === "run") {
-      this.#steps++
-      this.#busyUs[replica]! += effect.batch.predictedUs
-      for (const { tokens, draft } of effect.batch.items) this.#batchTokens += tokens + draft
-    } else if (effect.type === "rejected") this.#ended(effect.id, null)
+    if (effect.type === "rejected") this.#ended(effect.id, null)
     else if (effect.type === "finished") this.#ended(effect.id, effect)
   }
 
@@ -146,8 +154,11 @@ class Run {
     if (this.#misses.count > this.#extras.stopAtMissed! * this.#toCount) throw new TooManyMissed()
   }
 
-  #report(endUs: number, stopped: boolean): RunReport {
+  /** `result` null: the run was stopped. */
+  #report(result: FleetResult | null): RunReport {
     const tally = this.#tally
+    const stopped = result === null
+    const endUs = result?.endUs ?? 0
     const strict = { ...tally.strict }
     if (stopped) strict.kept = this.#toCount - this.#misses!.count
     return {
@@ -159,16 +170,17 @@ class Run {
       ttftMs: quantiles(tally.ttftMs),
       tpotMs: quantiles(tally.tpotMs),
       bestEffortMs: quantiles(tally.bestEffortMs),
-      utilization: this.#busyUs.map((us) => (endUs > 0 ? us / endUs : 0)),
+      utilization: Array.from(result?.busyUs ?? [], (us) => us / Math.max(1, endUs)),
       revoked: tally.revoked,
       demoted: tally.demoted,
       promoted: tally.promoted,
       preempted: tally.preempted,
       rejected: tally.rejected,
+      moved: result?.moved ?? 0,
       planned: this.#workload.plan.requests.length,
       endS: endUs / 1e6,
-      steps: this.#steps,
-      batchTokens: this.#batchTokens,
+      steps: result?.steps ?? 0,
+      batchTokens: result?.batchTokens ?? 0,
       sources: this.#workload.plan.header.sources,
       stopped,
       timeline: this.#timeline?.slices() ?? [],

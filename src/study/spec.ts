@@ -3,6 +3,7 @@ import type { PolicyName } from "../core/policy/index.ts"
 import type { PolicyOptions } from "../core/policy/policy.ts"
 import type { ArrivalName } from "../load/arrivals.ts"
 import type { SloClasses, ZeroLoad } from "../load/classes.ts"
+import type { RouterOptions } from "../router/router.ts"
 import type { Hardware } from "../sim/presets.ts"
 
 /** A prefill/decode split of the fleet (DistServe): how many replicas do which. */
@@ -43,7 +44,7 @@ export interface RunSpec {
   /** The planner is told each output's length (an oracle): only for comparisons that say so. */
   knownLengths: boolean
   maxSequenceTokens: number
-  router: "offer" | "round-robin" | "power-of-two"
+  router: RouterOptions
   split: Split | null
   /** A saved plan instead of a scenario. */
   plan?: string
@@ -64,6 +65,6 @@ export const RUN_DEFAULTS = {
   traces: {},
   scale: 1,
   knownLengths: false,
-  router: "offer",
+  router: { kind: "offer" },
   split: null,
 } as const satisfies Partial<RunSpec>

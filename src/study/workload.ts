@@ -9,7 +9,7 @@ import { type Plan, type PlannedRequest, type PlannedRound, readPlan } from "../
 import { readTrace, type Trace } from "../load/trace.ts"
 import { APPS, type AppName, makePlan } from "../load/workload.ts"
 import type { Hardware } from "../sim/presets.ts"
-import type { SimRequest } from "../sim/simulate.ts"
+import type { SimRequest } from "../sim/world.ts"
 import type { Job } from "./bound.ts"
 import type { Awaited } from "./misses.ts"
 import type { RunSpec } from "./spec.ts"
@@ -142,19 +142,22 @@ export class Workload {
     if (round.outputTokens > room) this.#tooLong(played, promptTokens + round.outputTokens)
     const id = this.#nextId++
     this.sessions.set(id, played)
-    const tools = planned.rounds.length > 1
+    const several = planned.rounds.length > 1
+    const shares = several || planned.prefix !== undefined
+    const hashes = (tokens: number) => (shares ? blockHashes(played, tokens, spec.hardware.blockTokens) : [])
     return {
       atUs: Math.round(atUs),
       outputTokens: round.outputTokens,
       thinkingTokens: round.thinkingTokens,
       acceptance: spec.acceptance,
+      ...(several && { blocks: hashes(promptTokens + round.outputTokens) }),
       spec: {
         id,
         app: appIndex(planned.app),
-        session: tools ? session : -1,
+        session: several ? session : -1,
         promptTokens,
         maxOutputTokens: spec.knownLengths ? round.outputTokens : room,
-        prefix: tools ? blockHashes(session, promptTokens, spec.hardware.blockTokens) : [],
+        prefix: hashes(promptTokens),
         slo: this.#slo(round, promptTokens),
         tier: "slo",
         thinking: round.thinkingTokens > 0,
@@ -192,7 +195,15 @@ function zeroLoadOf({ cost, maxBatchTokens }: Hardware, promptTokens: number): Z
   return { ms: prefillUs(cost, 0, promptTokens, maxBatchTokens) / 1000, msPerToken: 0 }
 }
 
-/** Hashes of the full blocks of a session's prompt: equal for its rounds, unlike all others. */
-function blockHashes(session: number, promptTokens: number, blockTokens: number): number[] {
-  return Array.from({ length: Math.floor(promptTokens / blockTokens) }, (_, i) => session * 100_000 + i)
+const MOST_BLOCKS = 1_000_000
+
+/** Chain hashes of the full blocks of a session's text: its own (below 0) after the prefix that its plan shares with
+ * others. */
+function blockHashes({ session, planned }: Played, tokens: number, blockTokens: number): number[] {
+  const { ids = [], blockTokens: planBlock = 1 } = planned.prefix ?? {}
+  return Array.from({ length: Math.floor(tokens / blockTokens) }, (_, i) => {
+    // Equal ids mean equal prompts up to the end of that block of the plan, so up to the end of this one.
+    const shared = ids[Math.ceil(((i + 1) * blockTokens) / planBlock) - 1]
+    return shared === undefined ? -(session * MOST_BLOCKS + i + 1) : shared * MOST_BLOCKS + i
+  })
 }
