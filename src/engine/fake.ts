@@ -229,7 +229,7 @@ class FakeEngine implements Engine {
     const index = request.known - request.promptTokens
     const ignoreEos = request.sampling.ignoreEos || index < minTokens
     const forced = logitBias.find(([token, bias]) => bias >= FORCING_BIAS && !(ignoreEos && token >= 256))
-    const finished = !ignoreEos && index === answer.length - 1
+    const finished = !ignoreEos && index >= answer.length - 1
     return finished ? FAKE_END : (forced?.[0] ?? answer.token(index))
   }
 

@@ -44,6 +44,8 @@ const slo = (name: string, param: string, extra: object, headers: Record<string,
   param,
 })
 
+const tool = (parameters: object | undefined) => ({ type: "function", function: { name: "a", parameters } })
+
 const CASES: Case[] = [
   { name: "malformed JSON", body: '{"messages": [', status: 400, code: "invalid_json" },
   { name: "an empty body", body: "", status: 400, code: "invalid_json" },
@@ -108,20 +110,44 @@ const CASES: Case[] = [
     param: "prompt",
   },
   {
-    name: "two prompts",
+    name: "more answers than one request may have",
     url: "/v1/completions",
-    body: { prompt: ["a", "b"] },
+    body: { prompt: ["a", "b"], n: 65 },
     status: 400,
     code: "invalid_value",
     param: "prompt",
   },
   {
-    name: "echo",
+    name: "log-probabilities of the prompt",
     url: "/v1/completions",
-    body: { prompt: "a", echo: true },
+    body: { prompt: "a", echo: true, logprobs: 1 },
     status: 400,
     code: "invalid_value",
     param: "echo",
+  },
+  {
+    name: "a text to go before",
+    url: "/v1/completions",
+    body: { prompt: "a", suffix: "b" },
+    status: 400,
+    code: "invalid_value",
+    param: "suffix",
+  },
+  {
+    name: "a schema that no grammar keeps",
+    body: chat({
+      response_format: { type: "json_schema", json_schema: { name: "a", schema: { pattern: "^a$" } } },
+    }),
+    status: 400,
+    code: "invalid_json_schema",
+    param: "response_format",
+  },
+  {
+    name: "arguments that no grammar keeps",
+    body: chat({ tools: [tool({ type: "object", patternProperties: {} })], tool_choice: "required" }),
+    status: 400,
+    code: "invalid_json_schema",
+    param: "tools",
   },
   value("no messages", "messages", { messages: [] }),
   value("messages of a wrong type", "messages", { messages: "hi" }),
@@ -132,11 +158,21 @@ const CASES: Case[] = [
   value("a temperature that is text", "temperature", { temperature: "1" }),
   value("a temperature beyond 2", "temperature", { temperature: 2.5 }),
   value("max_tokens of zero", "max_tokens", { max_tokens: 0 }),
-  value("several answers", "n", { n: 2 }),
-  value("min_tokens", "min_tokens", { min_tokens: 5 }),
-  value("a JSON schema", "response_format.type", {
+  value("no answers", "n", { n: 0 }),
+  value("too many answers", "n", { n: 129 }),
+  value("the best of several answers", "best_of", { best_of: 2 }),
+  value("more tokens at least than at most", "min_tokens", { min_tokens: 5 }),
+  value("a schema without a name", "response_format.json_schema.name", {
     response_format: { type: "json_schema", json_schema: {} },
   }),
+  value("an unknown format", "response_format.type", { response_format: { type: "xml" } }),
+  value("a forced call of nothing", "tool_choice", { tool_choice: "required" }),
+  value("a forced call of an unknown tool", "tool_choice", {
+    tools: [tool(undefined)],
+    tool_choice: { type: "function", function: { name: "other" } },
+  }),
+  value("functions of old", "functions", { functions: [{ name: "a" }] }),
+  value("a priority that is no integer", "priority", { priority: 0.5 }),
   value("an unknown service tier", "service_tier", { service_tier: "gold" }),
   value("a misspelt SLO field", "slo.ttft", { slo: { ttft: 5 } }),
   value("an SLO that is text", "slo.tpot_ms", { slo: { tpot_ms: "fast" } }),

@@ -40,7 +40,9 @@ export function validate<T>(schema: z.ZodType<T>, body: unknown): T {
     return typeof key === "number" ? `${to}[${key}]` : to === "" ? String(key) : `${to}.${String(key)}`
   }, "")
   if (param === "") throw userError("invalid_json", { detail: "the body is not a JSON object" })
-  const message = issue.code === "unrecognized_keys" ? "is not a known field" : lowerFirst(issue.message)
+  const missing = issue.code === "invalid_type" && /received undefined$/.test(issue.message)
+  const told = missing ? "is required" : lowerFirst(issue.message)
+  const message = issue.code === "unrecognized_keys" ? "is not a known field" : told
   throw new UserError(`Invalid '${param}': ${message}.`, { code: "invalid_value", param })
 }
 

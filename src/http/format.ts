@@ -1,4 +1,5 @@
-/** Responses of the two generation endpoints, whole and in chunks, as OpenAI's. */
+/** Responses of the two generation endpoints, whole and in chunks, as OpenAI's. A request has one or more choices:
+ * several answers to each of its prompts. Chunks are JSON text, most of which is the same in every one. */
 import type { Tokenizer, TokenLogprob } from "../engine/engine.ts"
 import type { SessionDelta, SessionEnd } from "../serve/session.ts"
 import type { ResolvedSlo } from "../serve/slo-resolve.ts"
@@ -12,26 +13,40 @@ export interface FormatOptions {
   model: string
   slo: ResolvedSlo
   tokenizer: Tokenizer
+  /** Choices in all, and how many of them each prompt has. */
+  choices?: number
+  perPrompt?: number
   /** Streams end with a usage chunk. */
   includeUsage: boolean
   /** Every chunk says how many tokens there are so far (vLLM's continuous_usage_stats). */
   continuousUsage?: boolean
+  /** Fields of the request that were accepted and have no effect. */
+  ignored?: readonly string[]
 }
 
 export interface Format {
-  /** First chunk, before any text; null when there is none. */
-  opening(): object | null
-  chunk(delta: SessionDelta): object
-  closing(end: Finished): object[]
-  whole(all: SessionDelta, end: Finished): object
+  /** First chunk of a choice, before any text; null when there is none. */
+  opening(choice: number): string | null
+  chunk(delta: SessionDelta, choice: number): string
+  /** Last chunk of a choice. */
+  closing(end: Finished, choice: number): string
+  /** Last chunk of all, or null. */
+  usage(ends: readonly Finished[]): string | null
+  whole(all: readonly SessionDelta[], ends: readonly Finished[]): object
 }
 
 abstract class BaseFormat {
   protected readonly options: FormatOptions
   readonly #created = Math.floor(Date.now() / 1000)
+  readonly #head: string
+  readonly #tail: string
 
-  constructor(options: FormatOptions) {
+  constructor(options: FormatOptions, chunk: { prefix: string; object: string }) {
     this.options = options
+    // Everything before the choice, and after it, of a chunk.
+    this.#head = `${JSON.stringify(this.envelope(chunk.prefix, chunk.object)).slice(0, -1)},"choices":[{"index":`
+    // With include_usage every chunk has the field: null until the last.
+    this.#tail = options.includeUsage ? `}],"usage":null` : "}]"
   }
 
   protected envelope(prefix: string, object: string): Record<string, unknown> {
@@ -39,83 +54,142 @@ abstract class BaseFormat {
     return { id: `${prefix}-${id}`, object, created: this.#created, model }
   }
 
-  protected ending(end: Finished): Record<string, unknown> {
+  /** A chunk around the fields of its choice. */
+  protected chunkText(choice: number, fields: string, usage: string | null = null): string {
+    if (usage === null) return `${this.#head}${choice},${fields}${this.#tail}}`
+    return `${this.#head}${choice},${fields}}],"usage":${usage}}`
+  }
+
+  protected closingText(choice: number, fields: string, end: Finished): string {
     const { slo } = this.options
-    return { service_tier: serviceTier(end.outcome, slo), metrics: metricsJson(end.outcome, slo) }
+    const own = this.#alone ? "" : `,"metrics":${JSON.stringify(this.#metrics(end))}`
+    const all = this.#alone ? `,"metrics":${JSON.stringify(this.#metrics(end))}` : ""
+    const tier = `,"service_tier":"${serviceTier([end.outcome], slo)}"`
+    return `${this.#head}${choice},${fields}${own}${this.#tail}${tier}${all}}`
   }
 
-  /** With include_usage every chunk has the field: null until the last. */
-  protected get noUsage(): object {
-    return this.options.includeUsage ? { usage: null } : {}
+  protected usageText(prefix: string, object: string, ends: readonly Finished[]): string | null {
+    if (!this.options.includeUsage) return null
+    return JSON.stringify({ ...this.envelope(prefix, object), choices: [], ...this.#ending(ends) })
   }
 
-  protected usageSoFar({ promptTokens, completionTokens }: SessionDelta): object {
-    if (this.options.continuousUsage !== true) return this.noUsage
+  protected wholeObject(
+    prefix: string,
+    object: string,
+    choices: readonly object[],
+    ends: readonly Finished[],
+  ): object {
+    const told = choices.map((choice, index) => ({
+      index,
+      ...choice,
+      finish_reason: ends[index]!.reason,
+      ...(this.#alone ? {} : { metrics: this.#metrics(ends[index]!) }),
+    }))
+    return { ...this.envelope(prefix, object), choices: told, ...this.#ending(ends) }
+  }
+
+  protected usageSoFar({ promptTokens, completionTokens }: SessionDelta): string | null {
+    if (this.options.continuousUsage !== true) return null
     const total = promptTokens + completionTokens
-    return {
-      usage: { prompt_tokens: promptTokens, completion_tokens: completionTokens, total_tokens: total },
-    }
-  }
-
-  protected closingChunks(empty: Record<string, unknown>, choice: object, end: Finished): object[] {
-    const last = { ...empty, choices: [choice], ...this.noUsage, ...this.ending(end) }
-    if (!this.options.includeUsage) return [last]
-    return [last, { ...empty, choices: [], usage: usageJson(end.usage), ...this.ending(end) }]
+    return JSON.stringify({
+      prompt_tokens: promptTokens,
+      completion_tokens: completionTokens,
+      total_tokens: total,
+    })
   }
 
   protected token(token: number): { token: string; bytes: number[] } {
     const bytes = this.options.tokenizer.bytes(token)
     return { token: new TextDecoder().decode(bytes), bytes: [...bytes] }
   }
-}
 
-export class ChatFormat extends BaseFormat implements Format {
-  #toolCalls = 0
-
-  opening(): object {
-    return this.#chunk({ role: "assistant", content: "" }, null)
+  /** Metrics belong to a choice; of a single one they stand beside it. */
+  get #alone(): boolean {
+    return (this.options.choices ?? 1) === 1
   }
 
-  chunk(delta: SessionDelta): object {
-    const calls = delta.toolCalls.map((call) => this.#toolCall(call, true))
-    const content = {
+  #metrics({ outcome }: Finished): object {
+    const { slo, ignored = [] } = this.options
+    return { ...metricsJson(outcome, slo), ...(ignored.length > 0 && { ignored }) }
+  }
+
+  #ending(ends: readonly Finished[]): object {
+    const { slo, perPrompt } = this.options
+    return {
+      usage: usageJson(
+        ends.map((end) => end.usage),
+        perPrompt ?? 1,
+      ),
+      service_tier: serviceTier(
+        ends.map((end) => end.outcome),
+        slo,
+      ),
+      ...(this.#alone ? { metrics: this.#metrics(ends[0]!) } : {}),
+    }
+  }
+}
+
+const CHAT_CHUNK = { prefix: "chatcmpl", object: "chat.completion.chunk" }
+
+export class ChatFormat extends BaseFormat implements Format {
+  /** Calls so far, per choice. */
+  readonly #toolCalls = new Map<number, number>()
+
+  constructor(options: FormatOptions) {
+    super(options, CHAT_CHUNK)
+  }
+
+  opening(choice: number): string {
+    return this.chunkText(choice, `"delta":{"role":"assistant","content":""},${NO_LOGPROBS},${NOT_YET}`)
+  }
+
+  chunk(delta: SessionDelta, choice: number): string {
+    const usage = this.usageSoFar(delta)
+    const plain = delta.reasoning === "" && delta.toolCalls.length === 0 && delta.content !== ""
+    const told = plain
+      ? `{"content":${JSON.stringify(delta.content)}}`
+      : JSON.stringify(this.#content(delta, choice))
+    const logprobs = `"logprobs":${JSON.stringify(this.#logprobs(delta.logprobs))}`
+    return this.chunkText(choice, `"delta":${told},${logprobs},${NOT_YET}`, usage)
+  }
+
+  closing(end: Finished, choice: number): string {
+    return this.closingText(choice, `"delta":{},${NO_LOGPROBS},"finish_reason":"${end.reason}"`, end)
+  }
+
+  usage(ends: readonly Finished[]): string | null {
+    return this.usageText(CHAT_CHUNK.prefix, CHAT_CHUNK.object, ends)
+  }
+
+  whole(all: readonly SessionDelta[], ends: readonly Finished[]): object {
+    const choices = all.map((one, choice) => {
+      const calls = one.toolCalls.map((call) => this.#toolCall(call, choice, false))
+      const message = {
+        role: "assistant",
+        content: calls.length > 0 && one.content.trim() === "" ? null : one.content,
+        refusal: null,
+        ...(one.reasoning === "" ? {} : { reasoning_content: one.reasoning }),
+        ...(calls.length === 0 ? {} : { tool_calls: calls }),
+      }
+      return { message, logprobs: this.#logprobs(one.logprobs) }
+    })
+    return this.wholeObject("chatcmpl", "chat.completion", choices, ends)
+  }
+
+  #content(delta: SessionDelta, choice: number): object {
+    const calls = delta.toolCalls.map((call) => this.#toolCall(call, choice, true))
+    return {
       ...(delta.reasoning === "" ? {} : { reasoning_content: delta.reasoning }),
       ...(delta.content === "" ? {} : { content: delta.content }),
       ...(calls.length === 0 ? {} : { tool_calls: calls }),
     }
-    return { ...this.#chunk(content, this.#logprobs(delta.logprobs)), ...this.usageSoFar(delta) }
   }
 
-  closing(end: Finished): object[] {
-    const choice = { index: 0, delta: {}, logprobs: null, finish_reason: end.reason }
-    return this.closingChunks(this.envelope("chatcmpl", "chat.completion.chunk"), choice, end)
-  }
-
-  whole(all: SessionDelta, end: Finished): object {
-    const calls = all.toolCalls.map((call) => this.#toolCall(call, false))
-    const message = {
-      role: "assistant",
-      content: calls.length > 0 && all.content.trim() === "" ? null : all.content,
-      refusal: null,
-      ...(all.reasoning === "" ? {} : { reasoning_content: all.reasoning }),
-      ...(calls.length === 0 ? {} : { tool_calls: calls }),
-    }
-    return {
-      ...this.envelope("chatcmpl", "chat.completion"),
-      choices: [{ index: 0, message, logprobs: this.#logprobs(all.logprobs), finish_reason: end.reason }],
-      usage: usageJson(end.usage),
-      ...this.ending(end),
-    }
-  }
-
-  #chunk(delta: object, logprobs: object | null): object {
-    const choices = [{ index: 0, delta, logprobs, finish_reason: null }]
-    return { ...this.envelope("chatcmpl", "chat.completion.chunk"), choices, ...this.noUsage }
-  }
-
-  #toolCall(call: { name: string; arguments: string }, streamed: boolean): object {
-    const index = this.#toolCalls++
-    const id = `call_${this.options.id.replace(/[^A-Za-z0-9]/g, "").slice(-12)}_${index}`
+  #toolCall(call: { name: string; arguments: string }, choice: number, streamed: boolean): object {
+    const index = this.#toolCalls.get(choice) ?? 0
+    this.#toolCalls.set(choice, index + 1)
+    const of = choice === 0 ? "" : `${choice}_`
+    const id = `call_${this.options.id.replace(/[^A-Za-z0-9]/g, "").slice(-12)}_${of}${index}`
     return { ...(streamed ? { index } : {}), id, type: "function", function: call }
   }
 
@@ -130,42 +204,56 @@ export class ChatFormat extends BaseFormat implements Format {
   }
 }
 
+const TEXT = { prefix: "cmpl", object: "text_completion" }
+
 export class CompletionFormat extends BaseFormat implements Format {
-  #offset = 0
+  /** Characters so far, per choice. */
+  readonly #offsets = new Map<number, number>()
+  readonly #echo: readonly string[] | null
 
-  opening(): null {
-    return null
+  /** `echo`: the prompts, when they are to be repeated before each answer. */
+  constructor(options: FormatOptions & { echo?: readonly string[] | null }) {
+    super(options, TEXT)
+    this.#echo = options.echo ?? null
   }
 
-  chunk(delta: SessionDelta): object {
-    const choice = {
-      index: 0,
-      text: delta.content,
-      logprobs: this.#logprobs(delta.logprobs),
-      finish_reason: null,
-    }
-    return { ...this.envelope("cmpl", "text_completion"), choices: [choice], ...this.usageSoFar(delta) }
+  opening(choice: number): string | null {
+    if (this.#echo === null) return null
+    return this.chunkText(choice, `"text":${JSON.stringify(this.#prompt(choice))},${NO_LOGPROBS},${NOT_YET}`)
   }
 
-  closing(end: Finished): object[] {
-    const choice = { index: 0, text: "", logprobs: null, finish_reason: end.reason }
-    return this.closingChunks(this.envelope("cmpl", "text_completion"), choice, end)
+  chunk(delta: SessionDelta, choice: number): string {
+    const logprobs = JSON.stringify(this.#logprobs(delta.logprobs, choice))
+    const fields = `"text":${JSON.stringify(delta.content)},"logprobs":${logprobs},${NOT_YET}`
+    return this.chunkText(choice, fields, this.usageSoFar(delta))
   }
 
-  whole(all: SessionDelta, end: Finished): object {
-    const logprobs = this.#logprobs(all.logprobs)
-    return {
-      ...this.envelope("cmpl", "text_completion"),
-      choices: [{ index: 0, text: all.content, logprobs, finish_reason: end.reason }],
-      usage: usageJson(end.usage),
-      ...this.ending(end),
-    }
+  closing(end: Finished, choice: number): string {
+    return this.closingText(choice, `"text":"",${NO_LOGPROBS},"finish_reason":"${end.reason}"`, end)
   }
 
-  #logprobs(logprobs: readonly TokenLogprob[]): object | null {
+  usage(ends: readonly Finished[]): string | null {
+    return this.usageText(TEXT.prefix, TEXT.object, ends)
+  }
+
+  whole(all: readonly SessionDelta[], ends: readonly Finished[]): object {
+    const choices = all.map((one, choice) => ({
+      text: this.#prompt(choice) + one.content,
+      logprobs: this.#logprobs(one.logprobs, choice),
+    }))
+    return this.wholeObject(TEXT.prefix, TEXT.object, choices, ends)
+  }
+
+  #prompt(choice: number): string {
+    return this.#echo?.[Math.floor(choice / (this.options.perPrompt ?? 1))] ?? ""
+  }
+
+  #logprobs(logprobs: readonly TokenLogprob[], choice: number): object | null {
     if (logprobs.length === 0) return null
     const tokens = logprobs.map((entry) => this.token(entry.token).token)
-    const offsets = tokens.map((token) => (this.#offset += token.length) - token.length)
+    let offset = this.#offsets.get(choice) ?? 0
+    const offsets = tokens.map((token) => (offset += token.length) - token.length)
+    this.#offsets.set(choice, offset)
     const top = logprobs.map((entry) =>
       Object.fromEntries(entry.top.map((other) => [this.token(other.token).token, other.logprob])),
     )
@@ -177,3 +265,6 @@ export class CompletionFormat extends BaseFormat implements Format {
     }
   }
 }
+
+const NO_LOGPROBS = '"logprobs":null'
+const NOT_YET = '"finish_reason":null'

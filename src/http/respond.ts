@@ -1,48 +1,84 @@
-/** Runs one generation and answers it, whole or as a stream. The client's going away cancels it. */
+/** Runs the generations of one request and answers them, whole or as a stream. The client's going away cancels them. */
 import type { FastifyReply, FastifyRequest } from "fastify"
 import { userError } from "../errors.ts"
 import type { GenerationRequest } from "../serve/gateway.ts"
 import type { Service } from "../serve/service.ts"
 import type { SessionDelta, SessionEnd, SessionSink } from "../serve/session.ts"
-import type { Format } from "./format.ts"
-import { append, SseSink } from "./sse.ts"
+import type { Finished, Format } from "./format.ts"
+import { append, SseStream } from "./sse.ts"
+
+export type Generation = Omit<GenerationRequest, "signal" | "arrivalMs">
 
 export interface Exchange {
   service: Service
   request: FastifyRequest
   reply: FastifyReply
-  generation: Omit<GenerationRequest, "signal" | "arrivalMs">
+  /** One per prompt. */
+  generations: readonly Generation[]
+  /** Answers to each prompt. */
+  perPrompt: number
   format: Format
   stream: boolean
 }
 
 export async function respond(exchange: Exchange): Promise<unknown> {
-  const { service, request, reply, format } = exchange
+  const { reply, format } = exchange
   const abort = new AbortController()
   // "close" also comes after a complete response; cancelling what has ended does nothing.
   reply.raw.once("close", () => abort.abort())
-  const generation = { ...exchange.generation, arrivalMs: request.arrivalMs, signal: abort.signal }
-  if (exchange.stream) {
-    const sink = new SseSink(reply.raw, format, {
-      begin: () => reply.hijack(),
-      headers: { "x-request-id": request.id },
-    })
-    try {
-      await service.gateway.start(generation, sink)
-    } catch (error) {
-      sink.discard()
-      throw error
-    }
-    const refused = await sink.begun
-    if (refused !== null) throw refused
-    return reply
+  if (exchange.stream) return stream(exchange, abort)
+  const sinks = Array.from({ length: choices(exchange) }, () => new CollectingSink())
+  try {
+    await start(exchange, abort, sinks)
+    const ends = await Promise.all(sinks.map((sink) => sink.finished()))
+    return format.whole(
+      sinks.map((sink) => sink.all),
+      ends,
+    )
+  } catch (error) {
+    abort.abort()
+    throw error
   }
-  const sink = new CollectingSink()
-  await service.gateway.start(generation, sink)
-  const end = await sink.ended
-  if (end.kind === "failed") throw end.error
-  if (end.kind === "cancelled") throw userError("shutting_down")
-  return format.whole(sink.all, end)
+}
+
+async function stream(exchange: Exchange, abort: AbortController): Promise<FastifyReply> {
+  const { request, reply, format } = exchange
+  const sse = new SseStream(reply.raw, format, {
+    begin: () => reply.hijack(),
+    headers: { "x-request-id": request.id },
+    choices: choices(exchange),
+    failed: () => abort.abort(),
+  })
+  try {
+    await start(exchange, abort, sse.sinks)
+  } catch (error) {
+    sse.discard()
+    abort.abort()
+    throw error
+  }
+  const refused = await sse.begun
+  if (refused !== null) throw refused
+  return reply
+}
+
+function choices({ generations, perPrompt }: Exchange): number {
+  return generations.length * perPrompt
+}
+
+/** Starts every generation; the choices of the first prompt come first. */
+async function start(
+  { service, request, generations, perPrompt }: Exchange,
+  { signal }: AbortController,
+  sinks: readonly SessionSink[],
+): Promise<void> {
+  const { arrivalMs } = request
+  const started = generations.map((generation, i) =>
+    service.gateway.start(
+      { ...generation, arrivalMs, signal },
+      sinks.slice(i * perPrompt, (i + 1) * perPrompt),
+    ),
+  )
+  await Promise.all(started)
 }
 
 class CollectingSink implements SessionSink {
@@ -54,11 +90,11 @@ class CollectingSink implements SessionSink {
     promptTokens: 0,
     completionTokens: 0,
   }
-  readonly ended: Promise<SessionEnd>
+  readonly #ended: Promise<SessionEnd>
   #resolve!: (end: SessionEnd) => void
 
   constructor() {
-    this.ended = new Promise((resolve) => {
+    this.#ended = new Promise((resolve) => {
       this.#resolve = resolve
     })
   }
@@ -69,5 +105,12 @@ class CollectingSink implements SessionSink {
 
   end(end: SessionEnd): void {
     this.#resolve(end)
+  }
+
+  async finished(): Promise<Finished> {
+    const end = await this.#ended
+    if (end.kind === "failed") throw end.error
+    if (end.kind === "cancelled") throw userError("shutting_down")
+    return end
   }
 }

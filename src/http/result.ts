@@ -3,13 +3,18 @@ import type { Outcome } from "../core/types.ts"
 import type { Usage } from "../serve/session.ts"
 import type { ResolvedSlo } from "../serve/slo-resolve.ts"
 
-export function usageJson(usage: Usage): object {
+/** Usage of all choices together. A prompt with `perPrompt` choices counts once, as computed for the first of them. */
+export function usageJson(choices: readonly Usage[], perPrompt: number): object {
+  const total = (of: readonly Usage[], key: keyof Usage) => of.reduce((sum, usage) => sum + usage[key], 0)
+  const prompts = choices.filter((_, i) => i % perPrompt === 0)
+  const promptTokens = total(prompts, "promptTokens")
+  const completionTokens = total(choices, "completionTokens")
   return {
-    prompt_tokens: usage.promptTokens,
-    completion_tokens: usage.completionTokens,
-    total_tokens: usage.promptTokens + usage.completionTokens,
-    prompt_tokens_details: { cached_tokens: usage.cachedTokens },
-    completion_tokens_details: { reasoning_tokens: usage.reasoningTokens },
+    prompt_tokens: promptTokens,
+    completion_tokens: completionTokens,
+    total_tokens: promptTokens + completionTokens,
+    prompt_tokens_details: { cached_tokens: total(prompts, "cachedTokens") },
+    completion_tokens_details: { reasoning_tokens: total(choices, "reasoningTokens") },
   }
 }
 
@@ -41,9 +46,9 @@ export function metricsJson(outcome: Outcome, slo: ResolvedSlo): object {
   }
 }
 
-/** OpenAI's name of the tier that a request was served in. */
-export function serviceTier(outcome: Outcome, slo: ResolvedSlo): string {
-  if (outcome.servedTier === "bestEffort") return "flex"
+/** OpenAI's name of the tier that a request was served in; of several choices the lowest. */
+export function serviceTier(outcomes: readonly Outcome[], slo: ResolvedSlo): string {
+  if (outcomes.some((outcome) => outcome.servedTier === "bestEffort")) return "flex"
   return slo.priority ? "priority" : "default"
 }
 

@@ -2,11 +2,17 @@
 import { randomInt } from "node:crypto"
 import type { Sampling } from "../engine/engine.ts"
 import { UserError } from "../errors.ts"
-import { JSON_OBJECT_GRAMMAR } from "../serve/grammar.ts"
+import type { OutputFormat } from "../serve/grammar.ts"
 import type { CommonBody } from "./schemas.ts"
 
-/** `logprobs`: tokens wanted per position, the chosen one included; 0 = none. */
-export function samplingOf(body: CommonBody, logprobs: number, vocabSize: number): Sampling {
+export interface SamplingExtras {
+  /** Tokens wanted per position, the chosen one included; 0 = none. */
+  logprobs: number
+  grammar: string | null
+  vocabSize: number
+}
+
+export function samplingOf(body: CommonBody, { logprobs, grammar, vocabSize }: SamplingExtras): Sampling {
   return {
     temperature: body.temperature ?? 0.8,
     topK: Math.max(0, body.top_k ?? 40),
@@ -21,8 +27,9 @@ export function samplingOf(body: CommonBody, logprobs: number, vocabSize: number
         ? randomInt(2 ** 32)
         : Number(BigInt.asUintN(32, BigInt(body.seed))),
     ignoreEos: body.ignore_eos ?? false,
+    minTokens: minTokens(body),
     logitBias: logitBias(body.logit_bias, vocabSize),
-    grammar: body.response_format?.type === "json_object" ? JSON_OBJECT_GRAMMAR : null,
+    grammar,
     logprobs,
   }
 }
@@ -30,6 +37,29 @@ export function samplingOf(body: CommonBody, logprobs: number, vocabSize: number
 export function stopsOf(stop: CommonBody["stop"]): string[] {
   if (stop === null || stop === undefined) return []
   return (typeof stop === "string" ? [stop] : stop).filter((text) => text !== "")
+}
+
+/** What `response_format` asks of the text. */
+export function textFormat(format: CommonBody["response_format"]): OutputFormat["text"] {
+  if (format?.type === "json_object") return { kind: "object" }
+  if (format?.type !== "json_schema") return null
+  const { name, schema } = format.json_schema
+  return { kind: "schema", name, schema: schema ?? { type: "object" } }
+}
+
+/** Fields that are accepted for compatibility and change nothing: no policy here orders requests by a number. */
+export function ignoredFields(body: CommonBody): string[] {
+  return body.priority ? ["priority"] : []
+}
+
+function minTokens(body: CommonBody): number {
+  const least = body.min_tokens ?? 0
+  const most = body.max_completion_tokens ?? body.max_tokens
+  if (most === null || most === undefined || least <= most) return least
+  throw new UserError(`Invalid 'min_tokens': ${least} is more than the most tokens asked for, ${most}.`, {
+    code: "invalid_value",
+    param: "min_tokens",
+  })
 }
 
 function logitBias(given: CommonBody["logit_bias"], vocabSize: number): [number, number][] {

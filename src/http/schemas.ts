@@ -2,10 +2,10 @@
  * Fields that would change the answer but are not supported are refused; other unknown fields are ignored. */
 import { z } from "zod"
 
+const text = z.string()
 const probability = z.number().gt(0).max(1)
 const penalty = z.number().min(-2).max(2)
 const count = z.int().min(1).max(1_000_000)
-const text = z.string()
 
 const slo = z.strictObject({
   ttft_ms: z.number().nullish(),
@@ -20,6 +20,32 @@ const slo = z.strictObject({
 /** Present, but only with the one value that changes nothing. */
 const only = <T extends string | number | boolean>(value: T, why: string) =>
   z.literal(value, { error: `is not supported other than ${JSON.stringify(value)}: ${why}` }).nullish()
+
+/** Fields whose newer form this server has. */
+const superseded = (instead: string) => z.null({ error: `is not supported: use ${instead}` }).optional()
+
+/** Most choices of one request, over all its prompts. */
+export const MOST_CHOICES = 128
+
+const NAME = "must be 1 to 64 letters, digits, _ or -"
+
+const responseFormat = z.discriminatedUnion(
+  "type",
+  [
+    z.object({ type: z.literal("text") }),
+    z.object({ type: z.literal("json_object") }),
+    z.object({
+      type: z.literal("json_schema"),
+      json_schema: z.object({
+        name: z.string({ error: NAME }).regex(/^[\w-]{1,64}$/, NAME),
+        description: text.nullish(),
+        schema: z.record(z.string(), z.unknown(), { error: "must be a JSON schema (an object)" }),
+        strict: z.boolean().nullish(),
+      }),
+    }),
+  ],
+  { error: 'must be {"type": "text"}, {"type": "json_object"} or {"type": "json_schema", "json_schema": …}' },
+)
 
 const common = {
   model: text.nullish(),
@@ -47,23 +73,14 @@ const common = {
     })
     .nullish(),
   ignore_eos: z.boolean().nullish(),
-  min_tokens: only(
-    0,
-    "the engine cannot forbid the end token for a while (ignore_eos forbids it throughout)",
-  ),
-  n: only(1, "send the request again for another answer"),
-  best_of: only(1, "send the request again for another answer"),
+  min_tokens: z.int().min(0).max(1_000_000).nullish(),
+  n: z.int().min(1).max(MOST_CHOICES).nullish(),
+  best_of: only(1, "choices are not ranked; n gives several answers"),
   user: text.nullish(),
-  priority: z.number().nullish(),
+  priority: z.int().nullish(),
   service_tier: z.enum(["auto", "default", "flex", "priority"]).nullish(),
   slo: slo.nullish(),
-  response_format: z
-    .object({
-      type: z.enum(["text", "json_object"], {
-        error: 'must be "text" or "json_object": JSON schemas are not supported yet',
-      }),
-    })
-    .nullish(),
+  response_format: responseFormat.nullish(),
 }
 
 const contentPart = z.object({
@@ -99,13 +116,31 @@ export const chatSchema = z.object({
   logprobs: z.boolean().nullish(),
   top_logprobs: z.int().min(0).max(20).nullish(),
   tools: z
-    .array(z.looseObject({ type: z.literal("function"), function: z.looseObject({ name: text.min(1) }) }))
+    .array(
+      z.looseObject({
+        type: z.literal("function"),
+        function: z.looseObject({
+          name: text.min(1),
+          parameters: z.record(z.string(), z.unknown()).nullish(),
+        }),
+      }),
+    )
     .max(256)
     .nullish(),
   tool_choice: z
-    .enum(["auto", "none"], { error: 'must be "auto" or "none": a call cannot be forced yet' })
+    .union(
+      [
+        z.enum(["auto", "none", "required"]),
+        z.object({ type: z.literal("function"), function: z.object({ name: text.min(1) }) }),
+      ],
+      {
+        error: 'must be "auto", "none", "required" or {"type": "function", "function": {"name": …}}',
+      },
+    )
     .nullish(),
   parallel_tool_calls: z.boolean().nullish(),
+  functions: superseded("tools"),
+  function_call: superseded("tool_choice"),
   reasoning: z.boolean({ error: "must be true or false" }).nullish(),
   reasoning_effort: text.nullish(),
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
@@ -115,12 +150,15 @@ export type ChatBody = z.output<typeof chatSchema>
 const tokenIds = z.array(z.int())
 export const completionSchema = z.object({
   ...common,
-  prompt: z.union([text, tokenIds, z.tuple([text]), z.tuple([tokenIds])], {
-    error: "must be one string or one array of token ids",
+  prompt: z.union([text, tokenIds, z.array(text).min(1), z.array(tokenIds).min(1)], {
+    error: "must be a string, an array of token ids, or an array of either",
   }),
   logprobs: z.int().min(0).max(20).nullish(),
-  echo: only(false, "the prompt is not repeated"),
+  echo: z.boolean().nullish(),
   suffix: only("", "the model does not fill in the middle"),
 })
 export type CompletionBody = z.output<typeof completionSchema>
-export type CommonBody = Omit<CompletionBody, "prompt" | "logprobs" | "echo" | "suffix">
+/** What both endpoints have. */
+export type CommonBody = Omit<CompletionBody, "prompt" | "logprobs" | "echo" | "suffix"> & {
+  max_completion_tokens?: number | null | undefined
+}

@@ -1,15 +1,19 @@
-/** Server-sent events over a raw response. A slow reader gets fewer, longer chunks instead of a growing buffer;
- * a reader that stops reading is dropped. */
+/** Server-sent events over a raw response, one stream for all choices of a request. A slow reader gets fewer, longer
+ * chunks instead of a growing buffer; a reader that stops reading is dropped. */
 import type { ServerResponse } from "node:http"
 import { type UserError, userError } from "../errors.ts"
 import type { SessionDelta, SessionEnd, SessionSink } from "../serve/session.ts"
 import { errorBody } from "./errors.ts"
-import type { Format } from "./format.ts"
+import type { Finished, Format } from "./format.ts"
 
 export interface SseOptions {
   /** Called once, before the first byte is written. */
   begin: () => void
   headers: Readonly<Record<string, string>>
+  /** Default 1. */
+  choices?: number
+  /** A choice came to nothing: the others are not wanted any more. */
+  failed?: () => void
   /** Bytes not yet taken by the socket above which deltas wait and are merged. */
   bufferLimit?: number
   /** A reader that takes nothing for this long is dropped. */
@@ -21,41 +25,64 @@ export interface SseOptions {
 const BUFFER_LIMIT = 64 * 1024
 const STALL_MS = 60_000
 const HEARTBEAT_MS = 15_000
+/** Streams are written in slices this long, so that other events get their turn in between. */
+const SLICE_MS = 2
 
-/** Sinks with something to write. Deltas come while the driver has a finished step in hand; the next step starts in
+/** Streams with something to write. Deltas come while the driver has a finished step in hand; the next step starts in
  * the event loop's next round, and only then is written, so that sockets never keep the engine waiting. */
-const unwritten = new Set<SseSink>()
+const unwritten = new Set<SseStream>()
 
-function flushLater(sink: SseSink): void {
-  if (unwritten.size === 0) setImmediate(() => setImmediate(flushAll))
-  unwritten.add(sink)
+function flushLater(stream: SseStream): void {
+  if (unwritten.size === 0) setImmediate(() => setImmediate(flushSome))
+  unwritten.add(stream)
 }
 
-function flushAll(): void {
-  const sinks = [...unwritten]
-  unwritten.clear()
-  for (const sink of sinks) sink.flush()
+function flushSome(): void {
+  const until = performance.now() + SLICE_MS
+  for (const stream of unwritten) {
+    unwritten.delete(stream)
+    stream.flush()
+    if (performance.now() < until) continue
+    if (unwritten.size > 0) setImmediate(flushSome)
+    return
+  }
 }
 
-export class SseSink implements SessionSink {
-  /** Resolves with the error when the request ended before the stream began, else null when it begins. */
+interface Choice {
+  opened: boolean
+  /** Deltas merged until they are written. */
+  waiting: SessionDelta | null
+  end: Finished | null
+  closed: boolean
+}
+
+export class SseStream {
+  /** Resolves with the error when a choice failed before the stream began, else null when it begins. */
   readonly begun: Promise<UserError | null>
+  /** Where the sessions of the choices put their results. */
+  readonly sinks: readonly SessionSink[]
   readonly #raw: ServerResponse
   readonly #format: Format
   readonly #options: SseOptions
   readonly #heartbeat: NodeJS.Timeout
+  readonly #choices: Choice[]
   #settle!: (error: UserError | null) => void
   #open = false
   #ended = false
-  /** Deltas merged while the socket is full. */
-  #waiting: SessionDelta | null = null
-  #end: SessionEnd | null = null
+  #failure: UserError | null = null
   #stall: NodeJS.Timeout | null = null
 
   constructor(raw: ServerResponse, format: Format, options: SseOptions) {
     this.#raw = raw
     this.#format = format
     this.#options = options
+    this.#choices = Array.from({ length: options.choices ?? 1 }, () => ({
+      ...{ opened: false, waiting: null, end: null, closed: false },
+    }))
+    this.sinks = this.#choices.map((choice) => ({
+      delta: (delta) => this.#delta(choice, delta),
+      end: (end) => this.#end(choice, end),
+    }))
     this.begun = new Promise((resolve) => {
       this.#settle = resolve
     })
@@ -64,38 +91,74 @@ export class SseSink implements SessionSink {
     raw.once("close", () => this.#gone())
   }
 
-  delta(delta: SessionDelta): void {
-    if (this.#waiting === null) this.#waiting = delta
-    else append(this.#waiting, delta)
-    flushLater(this)
-  }
-
   /** Writes what came in since the last time, if the reader takes it. */
   flush(): void {
-    if (this.#ended || this.#stall !== null || this.#waiting === null) return
-    const waiting = this.#waiting
-    this.#waiting = null
+    if (this.#ended || this.#stall !== null) return
+    let text = ""
+    for (const [index, choice] of this.#choices.entries()) text += this.#take(choice, index)
+    const over = this.#failure !== null || this.#choices.every((choice) => choice.closed)
+    if (over) text += this.#last()
+    if (text === "") return
     this.#begin()
-    this.#write(this.#format.chunk(waiting))
-  }
-
-  end(end: SessionEnd): void {
-    clearInterval(this.#heartbeat)
-    if (!this.#open && end.kind !== "finished") {
-      this.#ended = true
-      this.#settle(end.kind === "failed" ? end.error : userError("shutting_down"))
-      return
+    this.#ended = over
+    if (this.#raw.destroyed) return
+    if (over) this.#raw.end(text)
+    else {
+      this.#raw.write(text)
+      if (this.#raw.writableLength > (this.#options.bufferLimit ?? BUFFER_LIMIT)) this.#wait()
     }
-    this.#begin()
-    this.flush()
-    this.#end = end
-    if (this.#stall === null) this.#finish()
   }
 
   /** Nothing will be streamed: an error is answered instead. */
   discard(): void {
     this.#ended = true
     clearInterval(this.#heartbeat)
+  }
+
+  #delta(choice: Choice, delta: SessionDelta): void {
+    if (choice.waiting === null) choice.waiting = delta
+    else append(choice.waiting, delta)
+    flushLater(this)
+  }
+
+  #end(choice: Choice, end: SessionEnd): void {
+    if (this.#ended) return
+    if (end.kind === "finished") choice.end = end
+    else {
+      const error = end.kind === "failed" ? end.error : userError("shutting_down")
+      this.#options.failed?.()
+      if (!this.#open) {
+        this.discard()
+        this.#settle(error)
+        return
+      }
+      this.#failure ??= error
+    }
+    flushLater(this)
+  }
+
+  /** The events that a choice has for its reader. */
+  #take(choice: Choice, index: number): string {
+    const { waiting, end } = choice
+    if (choice.closed || (waiting === null && end === null)) return ""
+    let text = ""
+    if (!choice.opened) {
+      choice.opened = true
+      const opening = this.#format.opening(index)
+      if (opening !== null) text += event(opening)
+    }
+    if (waiting !== null) text += event(this.#format.chunk(waiting, index))
+    choice.waiting = null
+    if (end !== null) text += event(this.#format.closing(end, index))
+    choice.closed = end !== null
+    return text
+  }
+
+  #last(): string {
+    clearInterval(this.#heartbeat)
+    if (this.#failure !== null) return event(JSON.stringify(errorBody(this.#failure))) + DONE
+    const usage = this.#format.usage(this.#choices.map((choice) => choice.end!))
+    return (usage === null ? "" : event(usage)) + DONE
   }
 
   #begin(): void {
@@ -109,14 +172,6 @@ export class SseSink implements SessionSink {
       "x-accel-buffering": "no",
     })
     this.#settle(null)
-    const opening = this.#format.opening()
-    if (opening !== null) this.#write(opening)
-  }
-
-  #write(event: object): void {
-    if (this.#raw.destroyed) return
-    this.#raw.write(`data: ${JSON.stringify(event)}\n\n`)
-    if (this.#raw.writableLength > (this.#options.bufferLimit ?? BUFFER_LIMIT)) this.#wait()
   }
 
   #wait(): void {
@@ -126,24 +181,11 @@ export class SseSink implements SessionSink {
       if (this.#stall !== null) clearTimeout(this.#stall)
       this.#stall = null
       this.flush()
-      if (this.#end !== null && this.#stall === null) this.#finish()
     })
   }
 
-  #finish(): void {
-    const end = this.#end
-    if (this.#ended || end === null || this.#raw.destroyed) return
-    this.#ended = true
-    if (end.kind === "finished") {
-      for (const chunk of this.#format.closing(end)) this.#raw.write(`data: ${JSON.stringify(chunk)}\n\n`)
-    } else {
-      const error = end.kind === "failed" ? end.error : userError("shutting_down")
-      this.#raw.write(`data: ${JSON.stringify(errorBody(error))}\n\n`)
-    }
-    this.#raw.end("data: [DONE]\n\n")
-  }
-
   #beat(): void {
+    if (this.#ended) return
     this.#begin()
     if (this.#stall === null && !this.#raw.destroyed) this.#raw.write(": waiting\n\n")
   }
@@ -153,6 +195,12 @@ export class SseSink implements SessionSink {
     if (this.#stall !== null) clearTimeout(this.#stall)
     this.#settle(null)
   }
+}
+
+const DONE = "data: [DONE]\n\n"
+
+function event(data: string): string {
+  return `data: ${data}\n\n`
 }
 
 /** Appends a delta to another. */

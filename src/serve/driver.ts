@@ -30,6 +30,9 @@ export interface Job {
   slo: Slo
   tier: Tier
   thinking: boolean
+  /** Another request with the same prompt: this one arrives at the core when that one has its first token (or has
+   * ended), to find its KV. Its SLO counts from `arrivalUs` all the same. */
+  after?: RequestId
   /** When it reached the server, on the driver's clock; now if left out. */
   arrivalUs?: number
   /** After each step that gave this request tokens; synchronous, quick. Says how the text side sees them. */
@@ -64,6 +67,8 @@ export class ReplicaDriver {
   #log: (message: string) => void
   #jobs = new Map<RequestId, Job>()
   #opened = new Set<RequestId>()
+  /** Requests that wait for another's first token, by that other one. */
+  #followers = new Map<RequestId, RequestId[]>()
   #lastFailure: string | null = null
   #inbox: Event[] = []
   #drainSoon = false
@@ -107,6 +112,13 @@ export class ReplicaDriver {
       return id
     }
     this.#jobs.set(id, job)
+    if (job.after !== undefined && this.#jobs.has(job.after))
+      this.#followers.set(job.after, [...(this.#followers.get(job.after) ?? []), id])
+    else this.#arrive(id, job)
+    return id
+  }
+
+  #arrive(id: RequestId, job: Job): void {
     const { app, session, prefix, maxOutputTokens, slo, tier, thinking, arrivalUs } = job
     this.#post({
       type: "arrived",
@@ -116,11 +128,24 @@ export class ReplicaDriver {
         promptTokens: job.prompt.length,
       },
     })
-    return id
   }
 
   cancel(id: RequestId): void {
-    if (this.#jobs.has(id)) this.#post({ type: "cancelled", id })
+    const after = this.#jobs.get(id)?.after
+    const siblings = after === undefined ? undefined : this.#followers.get(after)
+    if (after !== undefined && siblings?.includes(id)) {
+      const others = siblings.filter((other) => other !== id)
+      this.#followers.set(after, others)
+      this.#endJob(id, { reason: "cancelled", outcome: null })
+    } else if (this.#jobs.has(id)) this.#post({ type: "cancelled", id })
+  }
+
+  /** The prompt of `id` is in place, or never will be: those that waited for it arrive. */
+  #release(id: RequestId): void {
+    const followers = this.#followers.get(id)
+    if (followers === undefined) return
+    this.#followers.delete(id)
+    for (const follower of followers) this.#arrive(follower, this.#jobs.get(follower)!)
   }
 
   /** Accept no more; resolves when everything accepted has ended. */
@@ -166,6 +191,8 @@ export class ReplicaDriver {
 
   #carryOut(effect: Effect, nowUs: number): void {
     for (const observer of this.#observers) observer(effect, nowUs)
+    if (effect.type === "token" || effect.type === "finished" || effect.type === "rejected")
+      this.#release(effect.id)
     if (effect.type === "finished") {
       const failed = effect.reason === "failed" && this.#lastFailure !== null
       this.#endJob(effect.id, {

@@ -5,6 +5,7 @@ import type { Engine, Sampling } from "../engine/engine.ts"
 import { UserError, userError } from "../errors.ts"
 import { type ChatPrompt, ChatTemplate } from "./chat-template.ts"
 import type { Job, ReplicaDriver } from "./driver.ts"
+import { afterThinking } from "./grammar.ts"
 import { PrefixHasher, prefixHashes, sessionNumber } from "./prefix.ts"
 import { Session, type SessionSink } from "./session.ts"
 import type { ResolvedSlo } from "./slo-resolve.ts"
@@ -21,6 +22,8 @@ export interface GenerationRequest {
   maxTokens: number | null
   sampling: Sampling
   stops: readonly string[]
+  /** The answer ends with its first tool call. */
+  singleCall: boolean
   slo: ResolvedSlo
   /** Client's name of its tool session, or null. */
   session: string | null
@@ -32,6 +35,14 @@ export interface GenerationRequest {
   arrivalMs: number
   /** Aborted when the client goes away. */
   signal: AbortSignal
+}
+
+/** What all choices of a request have in common. */
+interface Plan {
+  prompt: Int32Array
+  maxOutputTokens: number
+  opensThinking: boolean
+  thinking: boolean
 }
 
 export interface GatewayOptions {
@@ -56,39 +67,59 @@ export class Gateway {
     this.#template = new ChatTemplate(engine.model)
   }
 
-  /** Submits a request; what becomes of it goes to the sink. Throws UserError for one that cannot be served. */
-  async start(request: GenerationRequest, sink: SessionSink): Promise<Session> {
+  /** Submits a request, once for each sink: answers to one prompt that differ in their seeds. What becomes of them
+   * goes to the sinks. Throws UserError for a request that cannot be served. */
+  async start(request: GenerationRequest, sinks: readonly SessionSink[]): Promise<void> {
     const { prompt, opensThinking } = await this.#tokenize(request)
     const maxOutputTokens = this.#outputLimit(prompt.length, request.maxTokens)
+    if (request.signal.aborted) {
+      for (const sink of sinks) sink.end({ kind: "cancelled" })
+      return
+    }
     const wanted = request.reasoning ?? (request.slo.thinking || opensThinking)
-    const thinking = request.thinkingTokens === null ? wanted : request.thinkingTokens > 0
-    const { slo, tier } = request.slo
+    const thinks = request.thinkingTokens === null ? wanted : request.thinkingTokens > 0
+    const { slo } = request.slo
     const timed = Number.isFinite(slo.tpotUs) || Number.isFinite(slo.thinkingTpotUs)
+    const sampling = this.#sampling(request, wanted, opensThinking)
+    const plan = { prompt, maxOutputTokens, opensThinking, thinking: thinks && timed }
+    let first: RequestSpec["id"] | null = null
+    for (const [choice, sink] of sinks.entries()) {
+      const seed = (sampling.seed + choice) >>> 0
+      const job = this.#job(request, { ...sampling, seed }, plan, sink)
+      // The others share the prompt's KV, once there is any to share.
+      const shares = first !== null && prompt.length > this.engine.limits.blockTokens
+      const id = this.driver.submit(shares ? { ...job, after: first! } : job)
+      first ??= id
+      request.signal.addEventListener("abort", () => this.driver.cancel(id), { once: true })
+    }
+  }
+
+  #job(request: GenerationRequest, sampling: Sampling, plan: Plan, sink: SessionSink): Job {
+    const { prompt, thinking } = plan
+    const { slo, tier } = request.slo
     const session = new Session(this.engine.tokenizer, sink, {
       promptTokens: prompt.length,
-      thinking: thinking && timed,
+      thinking,
       thinkingTokens: request.thinkingTokens,
       text: {
         stops: request.stops,
-        think: request.prompt.kind === "chat" ? { opened: opensThinking } : null,
+        minTokens: sampling.minTokens,
+        think: request.prompt.kind === "chat" ? { opened: plan.opensThinking } : null,
         tools: request.prompt.kind === "chat" && request.prompt.tools !== null,
+        singleCall: request.singleCall,
       },
     })
-    if (request.signal.aborted) {
-      sink.end({ kind: "cancelled" })
-      return session
-    }
     const hasher = new PrefixHasher(this.engine.limits.blockTokens, this.#salt)
-    const job: Job = {
+    return {
       app: request.slo.class.app,
       session: request.session === null ? -1 : sessionNumber(request.session, this.#salt),
       prompt,
       prefix: hasher.push(prompt),
-      maxOutputTokens,
-      sampling: request.sampling,
+      maxOutputTokens: plan.maxOutputTokens,
+      sampling,
       slo,
       tier,
-      thinking: thinking && timed,
+      thinking,
       arrivalUs: Math.round(this.driver.nowUs - (performance.now() - request.arrivalMs) * 1000),
       onTokens: (row) => {
         const prefix = hasher.push(row.tokens)
@@ -96,9 +127,12 @@ export class Gateway {
       },
       onEnd: (end) => session.onEnd(end),
     }
-    const id: RequestSpec["id"] = this.driver.submit(job)
-    request.signal.addEventListener("abort", () => this.driver.cancel(id), { once: true })
-    return session
+  }
+
+  /** A format holds for the answer, not for the thoughts before it. */
+  #sampling({ sampling, prompt }: GenerationRequest, wanted: boolean, opened: boolean): Sampling {
+    if (sampling.grammar === null || prompt.kind !== "chat" || !(wanted || opened)) return sampling
+    return { ...sampling, grammar: afterThinking(sampling.grammar, opened) }
   }
 
   /** Runs the text side once, so that the first user does not wait for it to be compiled. */

@@ -1,11 +1,50 @@
-/** The grammar behind `response_format: {"type": "json_object"}`, in llama.cpp's GBNF. */
+/** The grammar that an answer is held to: JSON, a JSON schema, calls of given tools, or a choice of these. */
+import { literal } from "./gbnf.ts"
+import { SchemaGrammar } from "./json-schema.ts"
 
-/** One JSON object; white space is bounded so that a model cannot fill its answer with it. */
-export const JSON_OBJECT_GRAMMAR = String.raw`root   ::= object
-value  ::= object | array | string | number | ("true" | "false" | "null") ws
-object ::= "{" ws ( string ":" ws value ("," ws string ":" ws value)* )? "}" ws
-array  ::= "[" ws ( value ("," ws value)* )? "]" ws
-string ::= "\"" ( [^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt/] | "u" [0-9a-fA-F]{4}) )* "\"" ws
-number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [0-9] [1-9]{0,15})? ws
-ws     ::= | " " | "\n" [ \t]{0,20}
-`
+export interface ToolSpec {
+  name: string
+  /** JSON schema of the arguments; undefined: any object. */
+  parameters: unknown
+}
+
+export interface OutputFormat {
+  /** What the text must be; null: free text. */
+  text: { kind: "object" } | { kind: "schema"; name: string; schema: unknown } | null
+  /** Tools one of which must be called (or may be, when there is a format of text); empty: none. */
+  calls: readonly ToolSpec[]
+  /** More than one call may be made. */
+  parallel: boolean
+}
+
+/** GBNF with a rule `root`, or null when anything may be said. Throws UserError for a schema it cannot keep. */
+export function outputGrammar(format: OutputFormat): string | null {
+  const { text, calls } = format
+  if (text === null && calls.length === 0) return null
+  const grammar = new SchemaGrammar()
+  const choices: string[] = []
+  if (text?.kind === "object") choices.push("object")
+  if (text?.kind === "schema") {
+    const source = { what: `response_format '${text.name}'`, param: "response_format" }
+    choices.push(grammar.add(text.schema, source))
+  }
+  if (calls.length > 0) {
+    const bodies = calls.map((tool) => callBody(grammar, tool))
+    grammar.rule("call", `"<tool_call>\\n" (${bodies.join(" | ")}) "\\n</tool_call>"`)
+    choices.push(format.parallel ? `call ("\\n" call)*` : "call")
+  }
+  return grammar.text(choices.join(" | "))
+}
+
+function callBody(grammar: SchemaGrammar, { name, parameters }: ToolSpec): string {
+  const source = { what: `function '${name}'`, param: "tools" }
+  const rule = grammar.add(parameters ?? { type: "object" }, source)
+  return `${literal(`{"name": ${JSON.stringify(name)}, "arguments": `)} ${rule} "}"`
+}
+
+/** The same answer after thinking: `opened` when the prompt already ends in `<think>`; otherwise it is optional. */
+export function afterThinking(grammar: string, opened: boolean): string {
+  const thoughts = `thoughts ::= ([^<] | "<"+ [^</] | "<"+ "/" [^t])* "<"* "</think>" "\\n"{0,2}`
+  const root = opened ? "root ::= thoughts answer" : `root ::= ("<think>" thoughts)? answer`
+  return `${root}\n${thoughts}\n${grammar.replace(/^root ::=/m, "answer ::=")}`
+}

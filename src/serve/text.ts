@@ -7,9 +7,13 @@ import { type ToolCall, ToolCallParser } from "./tool-calls.ts"
 
 export interface TextOptions {
   stops: readonly string[]
+  /** Stop strings count only after so many tokens. */
+  minTokens?: number
   /** Split thinking off; `opened` when the prompt ends in `<think>`. null: all text is content. */
   think: { opened: boolean } | null
   tools: boolean
+  /** The text ends with its first tool call. */
+  singleCall?: boolean
 }
 
 export interface TextDelta {
@@ -30,11 +34,14 @@ export class TextStream {
   readonly #stops: StopStrings
   readonly #think: ThinkSplitter | null
   readonly #tools: ToolCallParser | null
+  readonly #options: TextOptions
+  #tokens = 0
   /** The answer's beginning was seen and reported. */
   #reported = false
   toolCalls = 0
 
   constructor(tokenizer: Tokenizer, options: TextOptions) {
+    this.#options = options
     this.#detokenizer = new Detokenizer(tokenizer)
     this.#stops = new StopStrings(options.stops)
     this.#think = options.think === null ? null : new ThinkSplitter(options.think.opened)
@@ -48,10 +55,12 @@ export class TextStream {
       const known = this.#answering
       if (known) this.#report(out, i)
       if (i >= count) break
-      this.#split(this.#stops.push(this.#detokenizer.push(row.tokens[i]!)), out)
+      const piece = this.#detokenizer.push(row.tokens[i]!)
+      const early = this.#tokens++ < (this.#options.minTokens ?? 0)
+      this.#split(early ? piece : this.#stops.push(piece), out)
       // A text that turns out not to think answers with this token; after `</think>` the next one does.
       if (!known && this.#answering && !this.thought) this.#report(out, i)
-      if (this.#stops.matched !== null) {
+      if (this.#stops.matched !== null || (this.#options.singleCall === true && this.toolCalls > 0)) {
         out.stopped = true
         break
       }
@@ -115,7 +124,8 @@ export class TextStream {
     this.#call(calls, out)
   }
 
-  #call(calls: ToolCall[], out: TextDelta): void {
+  #call(found: ToolCall[], out: TextDelta): void {
+    const calls = this.#options.singleCall === true ? found.slice(0, 1 - this.toolCalls) : found
     this.toolCalls += calls.length
     out.toolCalls.push(...calls)
   }

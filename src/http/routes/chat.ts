@@ -1,14 +1,15 @@
 /** POST /v1/chat/completions */
 import type { FastifyInstance, FastifyRequest } from "fastify"
+import { UserError } from "../../errors.ts"
 import type { ChatMessage } from "../../serve/chat-template.ts"
-import type { GenerationRequest } from "../../serve/gateway.ts"
+import { type OutputFormat, outputGrammar, type ToolSpec } from "../../serve/grammar.ts"
 import type { Service } from "../../serve/service.ts"
 import { resolveSlo } from "../../serve/slo-resolve.ts"
 import { validate } from "../body.ts"
 import { ChatFormat } from "../format.ts"
 import { classOfModel } from "../model-names.ts"
-import { respond } from "../respond.ts"
-import { samplingOf, stopsOf } from "../sampling.ts"
+import { type Generation, respond } from "../respond.ts"
+import { ignoredFields, samplingOf, stopsOf, textFormat } from "../sampling.ts"
 import { type ChatBody, chatSchema } from "../schemas.ts"
 
 export function chatRoute(app: FastifyInstance, ready: () => Service): void {
@@ -16,36 +17,39 @@ export function chatRoute(app: FastifyInstance, ready: () => Service): void {
     const service = ready()
     const body = validate(chatSchema, request.body)
     const generation = chatGeneration(service, request, body)
+    const perPrompt = body.n ?? 1
     const format = new ChatFormat({
       id: request.id,
       model: body.model ?? service.engine.model.name,
       slo: generation.slo,
       tokenizer: service.engine.tokenizer,
+      choices: perPrompt,
+      perPrompt,
       includeUsage: body.stream_options?.include_usage ?? false,
       continuousUsage: body.stream_options?.continuous_usage_stats ?? false,
+      ignored: ignoredFields(body),
     })
-    return respond({ service, request, reply, generation, format, stream: body.stream ?? false })
+    const stream = body.stream ?? false
+    return respond({ service, request, reply, generations: [generation], perPrompt, format, stream })
   })
 }
 
-function chatGeneration(
-  service: Service,
-  request: FastifyRequest,
-  body: ChatBody,
-): Omit<GenerationRequest, "signal" | "arrivalMs"> {
+function chatGeneration(service: Service, request: FastifyRequest, body: ChatBody): Generation {
   const modelClass = classOfModel(service, body.model)
   const tools = body.tools && body.tools.length > 0 && body.tool_choice !== "none" ? body.tools : null
   const variables = body.chat_template_kwargs ?? {}
   const wanted = body.reasoning ?? variables.enable_thinking
+  const single = body.parallel_tool_calls === false || typeof body.tool_choice === "object"
   return {
     prompt: { kind: "chat", messages: body.messages.map(plainMessage), tools, variables },
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? null,
-    sampling: samplingOf(
-      body,
-      body.logprobs ? (body.top_logprobs ?? 0) + 1 : 0,
-      service.engine.model.vocabSize,
-    ),
+    sampling: samplingOf(body, {
+      logprobs: body.logprobs ? (body.top_logprobs ?? 0) + 1 : 0,
+      grammar: outputGrammar(outputFormat(body, single)),
+      vocabSize: service.engine.model.vocabSize,
+    }),
     stops: stopsOf(body.stop),
+    singleCall: single,
     slo: resolveSlo(service.classes, {
       slo: body.slo,
       serviceTier: body.service_tier,
@@ -56,6 +60,32 @@ function chatGeneration(
     reasoning: typeof wanted === "boolean" ? wanted : null,
     thinkingTokens: body.slo?.thinking_tokens ?? null,
   }
+}
+
+/** A format of text is no format of calls: the model may still call the tools it was given. */
+function outputFormat(body: ChatBody, single: boolean): OutputFormat {
+  const choice = body.tool_choice ?? "auto"
+  const forced = choice === "required" || typeof choice === "object"
+  const text = forced ? null : textFormat(body.response_format)
+  const may = forced || (text !== null && choice === "auto")
+  return { text, calls: may ? calledTools(body, choice) : [], parallel: !single }
+}
+
+/** The tools that a choice leaves to be called. */
+function calledTools(body: ChatBody, choice: NonNullable<ChatBody["tool_choice"]>): ToolSpec[] {
+  const tools = (body.tools ?? []).map((tool) => ({
+    name: tool.function.name,
+    parameters: tool.function.parameters ?? undefined,
+  }))
+  if (choice === "auto") return tools
+  const wrong = (why: string) =>
+    new UserError(`Invalid 'tool_choice': ${why}.`, { code: "invalid_value", param: "tool_choice" })
+  if (tools.length === 0) throw wrong("there are no tools to call")
+  if (typeof choice !== "object") return tools
+  const { name } = choice.function
+  const found = tools.filter((tool) => tool.name === name)
+  if (found.length > 0) return found
+  throw wrong(`there is no tool named ${JSON.stringify(name.slice(0, 100))}`)
 }
 
 /** Content parts become one text; nulls disappear. */

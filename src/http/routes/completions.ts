@@ -1,36 +1,43 @@
 /** POST /v1/completions */
 import type { FastifyInstance } from "fastify"
+import type { Tokenizer } from "../../engine/engine.ts"
+import { UserError } from "../../errors.ts"
 import type { Prompt } from "../../serve/gateway.ts"
+import { outputGrammar } from "../../serve/grammar.ts"
 import type { Service } from "../../serve/service.ts"
 import { resolveSlo } from "../../serve/slo-resolve.ts"
 import { validate } from "../body.ts"
 import { CompletionFormat } from "../format.ts"
 import { classOfModel } from "../model-names.ts"
 import { respond } from "../respond.ts"
-import { samplingOf, stopsOf } from "../sampling.ts"
-import { type CompletionBody, completionSchema } from "../schemas.ts"
+import { ignoredFields, samplingOf, stopsOf, textFormat } from "../sampling.ts"
+import { type CompletionBody, completionSchema, MOST_CHOICES } from "../schemas.ts"
 
 export function completionsRoute(app: FastifyInstance, ready: () => Service): void {
   app.post("/v1/completions", async (request, reply) => {
     const service = ready()
+    const { engine } = service
     const body = validate(completionSchema, request.body)
-    const { logprobs } = body
+    const prompts = promptsOf(body.prompt)
+    const perPrompt = body.n ?? 1
+    check(body, prompts.length * perPrompt)
     const slo = resolveSlo(service.classes, {
       slo: body.slo,
       serviceTier: body.service_tier,
       headers: request.headers,
       modelClass: classOfModel(service, body.model),
     })
+    const text = textFormat(body.response_format)
     const generation = {
-      prompt: promptOf(body.prompt),
       // OpenAI's default for this endpoint.
       maxTokens: body.max_tokens ?? 16,
-      sampling: samplingOf(
-        body,
-        typeof logprobs === "number" ? logprobs + 1 : 0,
-        service.engine.model.vocabSize,
-      ),
+      sampling: samplingOf(body, {
+        logprobs: typeof body.logprobs === "number" ? body.logprobs + 1 : 0,
+        grammar: outputGrammar({ text, calls: [], parallel: false }),
+        vocabSize: engine.model.vocabSize,
+      }),
       stops: stopsOf(body.stop),
+      singleCall: false,
       slo,
       session: body.slo?.session ?? null,
       // Plain text has no thinking markup, so only a forced length can say where thinking ends.
@@ -39,20 +46,46 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
     }
     const format = new CompletionFormat({
       id: request.id,
-      model: body.model ?? service.engine.model.name,
+      model: body.model ?? engine.model.name,
       slo,
-      tokenizer: service.engine.tokenizer,
+      tokenizer: engine.tokenizer,
+      choices: prompts.length * perPrompt,
+      perPrompt,
       includeUsage: body.stream_options?.include_usage ?? false,
       continuousUsage: body.stream_options?.continuous_usage_stats ?? false,
+      ignored: ignoredFields(body),
+      echo: body.echo ? prompts.map((prompt) => promptText(prompt, engine.tokenizer)) : null,
     })
-    return respond({ service, request, reply, generation, format, stream: body.stream ?? false })
+    const generations = prompts.map((prompt) => ({ ...generation, prompt }))
+    return respond({ service, request, reply, generations, perPrompt, format, stream: body.stream ?? false })
   })
 }
 
-function promptOf(prompt: CompletionBody["prompt"]): Prompt {
-  if (typeof prompt === "string") return { kind: "text", text: prompt }
-  const first = prompt[0]
-  if (typeof first === "string") return { kind: "text", text: first }
-  if (Array.isArray(first)) return { kind: "tokens", tokens: first }
-  return { kind: "tokens", tokens: prompt as number[] }
+function check(body: CompletionBody, choices: number): void {
+  const wrong = (param: string, why: string) =>
+    new UserError(`Invalid '${param}': ${why}.`, { code: "invalid_value", param })
+  if (choices > MOST_CHOICES)
+    throw wrong("prompt", `prompts times n must be at most ${MOST_CHOICES}, not ${choices}`)
+  if (body.echo && typeof body.logprobs === "number")
+    throw wrong("echo", "log-probabilities of the prompt are not computed: leave out echo or logprobs")
+}
+
+function promptsOf(prompt: CompletionBody["prompt"]): Prompt[] {
+  if (typeof prompt === "string") return [{ kind: "text", text: prompt }]
+  if (prompt.length === 0 || typeof prompt[0] === "number")
+    return [{ kind: "tokens", tokens: prompt as number[] }]
+  return (prompt as (string | number[])[]).map((one) =>
+    typeof one === "string" ? { kind: "text", text: one } : { kind: "tokens", tokens: one },
+  )
+}
+
+/** A prompt as text; tokens that the model does not have are left to the gateway, which refuses them. */
+function promptText(prompt: Prompt, tokenizer: Tokenizer): string {
+  if (prompt.kind === "text") return prompt.text
+  if (prompt.kind === "chat") return ""
+  try {
+    return Buffer.concat(prompt.tokens.map((token) => tokenizer.bytes(token))).toString("utf8")
+  } catch {
+    return ""
+  }
 }
