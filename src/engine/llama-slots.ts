@@ -8,15 +8,16 @@ const TO_THE_END = -1
 
 export class Slots {
   readonly #native: Native
-  readonly #memory: Pointer
+  readonly #memories: readonly Pointer[]
   readonly #unified: boolean
   readonly #table: RequestTable
   readonly #owner: (RequestId | null)[]
   readonly #slotOf = new Map<RequestId, number>()
 
-  constructor(native: Native, memory: Pointer, table: RequestTable) {
+  /** `memories`: of the target's context, and of the draft model's where there is one. */
+  constructor(native: Native, memories: readonly Pointer[], table: RequestTable) {
     this.#native = native
-    this.#memory = memory
+    this.#memories = memories
     this.#table = table
     this.#unified = table.limits.unifiedKv
     this.#owner = new Array(table.limits.maxSequences).fill(null)
@@ -63,34 +64,34 @@ export class Slots {
   /** Forgets KV from `tokens` on; the slot stays with the request. */
   truncate(request: OpenRequest, tokens: number): void {
     const slot = this.#slotOf.get(request.id)
-    if (slot !== undefined && !this.#native.removeKv(this.#memory, slot, tokens, TO_THE_END)) {
+    if (slot !== undefined && !this.#remove(slot, tokens)) {
       throw new Error(`llama.cpp cannot shorten sequence ${slot} to ${tokens} tokens`)
     }
     request.held = Math.min(request.held, tokens)
+    request.draftHeld = Math.min(request.draftHeld, tokens)
   }
 
   /** Forgets all KV and frees the slot. */
   drop(request: OpenRequest): void {
     const slot = this.#slotOf.get(request.id)
     if (slot === undefined) return
-    this.#native.removeKv(this.#memory, slot, 0, TO_THE_END)
+    this.#remove(slot, 0)
     this.#owner[slot] = null
     this.#slotOf.delete(request.id)
     request.held = 0
+    request.draftHeld = 0
   }
 
   #copy(from: OpenRequest, to: OpenRequest, tokens: number): void {
     const source = this.slot(from.id)
     const target = this.#lowestFree()
     this.#assign(to.id, target)
-    if (this.#unified) {
-      this.#native.copyKv(this.#memory, source, target, 0, tokens)
-    } else {
-      // Between streams llama.cpp copies whole sequences only (at the next decode); the tail goes again.
-      this.#native.copyKv(this.#memory, source, target, 0, TO_THE_END)
-      this.#native.removeKv(this.#memory, target, tokens, TO_THE_END)
-    }
+    // Between streams llama.cpp copies whole sequences only (at the next decode); the tail goes again.
+    const end = this.#unified ? tokens : TO_THE_END
+    for (const memory of this.#memories) this.#native.copyKv(memory, source, target, 0, end)
+    if (!this.#unified) this.#remove(target, tokens)
     to.held = tokens
+    to.draftHeld = Math.min(from.draftHeld, tokens)
   }
 
   #takeOver(from: OpenRequest, to: OpenRequest): void {
@@ -98,7 +99,13 @@ export class Slots {
     this.#slotOf.delete(from.id)
     this.#assign(to.id, slot)
     to.held = from.held
+    to.draftHeld = from.draftHeld
     from.held = 0
+    from.draftHeld = 0
+  }
+
+  #remove(slot: number, from: number): boolean {
+    return this.#memories.every((memory) => this.#native.removeKv(memory, slot, from, TO_THE_END))
   }
 
   #assign(id: RequestId, slot: number): void {

@@ -3,6 +3,7 @@
 import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/types.ts"
 import { type Drafter, type Drafts, NO_DRAFTS, type Speculation } from "./drafter.ts"
 import { LookupDrafter } from "./drafter-lookup.ts"
+import { ModelDrafter, openDraftModel } from "./drafter-model.ts"
 import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, Tokenizer } from "./engine.ts"
 import { BatchBuffers, type BatchPart } from "./llama-batch.ts"
 import type { LibraryChoice } from "./llama-files.ts"
@@ -52,7 +53,16 @@ export interface StepTiming {
 const NO_SLOT = 1
 
 export async function openLlama(options: LlamaOptions): Promise<LlamaEngine> {
-  return new LlamaEngine(await openModel(options), options.speculate ?? "off")
+  const speculate = options.speculate ?? "off"
+  const target = await openModel(options)
+  if (typeof speculate === "string") return new LlamaEngine(target, speculate)
+  try {
+    return new LlamaEngine(target, await openDraftModel(speculate.draftModel, options, target))
+  } catch (error) {
+    target.native.freeContext(target.context)
+    target.native.freeModel(target.model)
+    throw error
+  }
 }
 
 export class LlamaEngine implements Engine {
@@ -69,15 +79,19 @@ export class LlamaEngine implements Engine {
   #running: Promise<StepOutput> | null = null
   #closed = false
 
-  constructor(loaded: Loaded, speculate: Speculation) {
+  /** `drafts`: nobody, lookup, or a draft model. */
+  constructor(loaded: Loaded, drafts: "off" | "lookup" | Loaded) {
     this.#loaded = loaded
     this.model = loaded.info
     this.limits = loaded.limits
     this.tokenizer = loaded.tokenizer
     const { native, context, limits } = loaded
-    this.#table = new RequestTable(limits, speculate !== "off")
-    this.#slots = new Slots(native, native.memory(context), this.#table)
-    this.#drafter = speculate === "off" ? null : new LookupDrafter(this.#table)
+    this.#table = new RequestTable(limits, drafts !== "off")
+    const contexts = typeof drafts === "string" ? [context] : [context, drafts.context]
+    this.#slots = new Slots(native, contexts.map(native.memory), this.#table)
+    if (drafts === "off") this.#drafter = null
+    else if (drafts === "lookup") this.#drafter = new LookupDrafter(this.#table)
+    else this.#drafter = new ModelDrafter(drafts, this.model.vocabSize, this.#table, this.#slots)
     this.#verifier = new Verifier(
       loaded,
       this.#table,

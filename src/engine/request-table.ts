@@ -12,6 +12,8 @@ export interface OpenRequest {
   known: number
   /** Tokens [0, held) have their KV in place. */
   held: number
+  /** The same of a draft model's KV; ≤ `held` between steps. */
+  draftHeld: number
   /** An end token was produced: nothing may follow. */
   ended: boolean
 }
@@ -47,6 +49,7 @@ export class RequestTable {
       tokens: prompt.slice(),
       known: prompt.length,
       held: 0,
+      draftHeld: 0,
       ended: false,
     }
     this.#requests.set(id, request)

@@ -1,10 +1,13 @@
 /** The speculation suite over the fake engine and over llama.cpp with each drafter. */
-import { mkdtemp, rm } from "node:fs/promises"
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { UserError } from "../errors.ts"
 import { TINY_PRESETS, tinyModel } from "../models/tiny.ts"
+import { Random } from "../random.ts"
 import { continuation } from "./drafter-lookup.ts"
+import { join as joined, promptOf, Script } from "./engine.script.ts"
 import { SUITE_BATCH_TOKENS, SUITE_CONTEXT_TOKENS } from "./engine.suite.ts"
 import { fakeEngine } from "./fake.ts"
 import { FAKE_END } from "./fake-tokenizer.ts"
@@ -48,9 +51,12 @@ speculationSuite({
 describe("llama.cpp", () => {
   let folder: string
   let target: string
+  let draftModel: string
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), "slos-speculation-"))
-    target = await tinyModel({ ...TINY_PRESETS["tiny-f32"], layers: 4, quietFrom: 1 }, folder, "target")
+    const spec = { ...TINY_PRESETS["tiny-f32"], quietFrom: 1 }
+    target = await tinyModel({ ...spec, layers: 4 }, folder, "target")
+    draftModel = await tinyModel({ ...spec, layers: 1 }, folder, "draft")
   })
   afterAll(() => rm(folder, { recursive: true, force: true }))
 
@@ -74,5 +80,79 @@ describe("llama.cpp", () => {
       openExact({ maxSequences, kvUnified: unifiedKv, kvTokens, speculate: speculates ? "lookup" : "off" }),
     endToken: 2,
     grammars: true,
+  })
+
+  speculationSuite({
+    name: "llama, draft model",
+    open: ({ maxSequences, unifiedKv, kvTokens }, speculates) =>
+      openExact({
+        maxSequences,
+        kvUnified: unifiedKv,
+        kvTokens,
+        speculate: speculates ? { draftModel } : "off",
+      }),
+    endToken: 2,
+    grammars: true,
+  })
+
+  test("a draft model's KV follows copies, evictions and refused drafts", async () => {
+    // The target drafts for itself: where the choice was the likeliest token, it must have been the draft.
+    const engine = await openExact({ kvUnified: true, speculate: { draftModel: target } })
+    const run = new Script(engine)
+    const random = new Random(8)
+    const shared = promptOf(1, 48)
+    const sampling = { temperature: 1, ignoreEos: true, logprobs: 1 }
+    const open = (i: number) => run.open(joined(shared, promptOf(i, 20)), { ...sampling, seed: i })
+    const ids = [2, 3, 4, 5].map(open)
+    const [first, ...others] = ids as [number, number, number, number]
+    await run.step([run.all(first)])
+    await run.step([run.all(first), ...others.map((id) => run.copied(id, first, 48))])
+    let [accepted, refused] = [0, 0]
+    for (let step = 0; step < 40; step++) {
+      const evict = step % 10 === 9 ? [ids[random.below(4)]!] : []
+      const going = ids.filter((id) => !evict.includes(id) && run.held(id) < 220 && random.uniform() < 0.8)
+      const items = going.map((id) => run.speculating(id, 24, random.below(5)))
+      for (const row of await run.step(items, { evict })) {
+        accepted += row.tokens.length - 1
+        for (const [i, { token, top }] of row.logprobs!.entries()) {
+          const drafted = i < row.drafted
+          if (drafted && i < row.tokens.length - 1) expect(token).toBe(top[0]!.token)
+          else if (drafted) {
+            expect(token).not.toBe(top[0]!.token)
+            refused++
+          }
+        }
+      }
+    }
+    expect(accepted).toBeGreaterThan(20)
+    expect(refused).toBeGreaterThan(20)
+    await engine.close()
+  })
+
+  describe("one line and a remedy for a draft model", () => {
+    const mismatch = (path: string) => openExact({ speculate: { draftModel: path } }).catch((error) => error)
+
+    test("of another vocabulary size", async () => {
+      const path = await tinyModel({ ...TINY_PRESETS["tiny-f32"], layers: 1, vocab: 700 }, folder, "large")
+      const error = await mismatch(path)
+      expect(error).toBeInstanceOf(UserError)
+      expect(error.message).toMatch(/vocabulary has 700 tokens, not 512; choose/)
+    })
+
+    test("of other tokens", async () => {
+      const bytes = await readFile(draftModel)
+      bytes.write("<thinx>", bytes.indexOf("<think>"))
+      const path = join(folder, "other.gguf")
+      await writeFile(path, bytes)
+      const error = await mismatch(path)
+      expect(error).toBeInstanceOf(UserError)
+      expect(error.message).toMatch(/token 3 is "<thinx>" there and "<think>" here; choose/)
+    })
+
+    test("that is not there", async () => {
+      const error = await mismatch(join(folder, "none.gguf"))
+      expect(error).toBeInstanceOf(UserError)
+      expect(error.message).toMatch(/none\.gguf/)
+    })
   })
 })

@@ -1,0 +1,173 @@
+/** Drafts by a smaller model of the same vocabulary, all requests of a step together. Its KV lies in the same
+ * sequences as the target's (llama-slots.ts moves both) and may lag behind it, never lead. */
+import type { BatchItem } from "../core/types.ts"
+import { UserError } from "../errors.ts"
+import type { Drafter, Drafts } from "./drafter.ts"
+import type { LlamaOptions } from "./llama.ts"
+import { BatchBuffers, type BatchPart } from "./llama-batch.ts"
+import { type Loaded, openModel } from "./llama-model.ts"
+import { LogitRows } from "./llama-rows.ts"
+import type { Slots } from "./llama-slots.ts"
+import { argmax, biasLogits } from "./logits.ts"
+import type { OpenRequest, RequestTable } from "./request-table.ts"
+
+/** Vocabularies of one family are padded differently (llama.cpp allows as much). */
+const MOST_PADDING = 128
+/** A request that does not speculate now is kept up with in pieces of this size. */
+const LAG_TOKENS = 16
+
+/** One request's drafting in one step. */
+interface Draft {
+  request: OpenRequest
+  slot: number
+  /** Tokens [0, end) are known, or will be computed by the target in this step. */
+  end: number
+  /** Tokens wanted. */
+  count: number
+  tokens: number[]
+  /** Nothing can follow: enough, or an end token. */
+  done: boolean
+}
+
+interface Part extends BatchPart {
+  draft: Draft
+}
+
+/** The draft model, in a context shaped as the target's. */
+export async function openDraftModel(path: string, options: LlamaOptions, target: Loaded): Promise<Loaded> {
+  const { limits } = target
+  const draft = await openModel({
+    ...options,
+    modelPath: path,
+    speculate: "off",
+    kvUnified: limits.unifiedKv,
+    kvTokens: limits.kvTokens,
+  })
+  const why = vocabularyMismatch(target, draft)
+  if (why === null) return draft
+  draft.native.freeContext(draft.context)
+  draft.native.freeModel(draft.model)
+  throw new UserError(
+    `${path} cannot draft for ${options.modelPath}: ${why}; choose a draft model of the same family`,
+    { code: "draft_vocabulary" },
+  )
+}
+
+export class ModelDrafter implements Drafter {
+  readonly #draft: Loaded
+  readonly #targetVocabSize: number
+  readonly #table: RequestTable
+  readonly #slots: Slots
+  readonly #batch: BatchBuffers
+  readonly #rows: LogitRows
+
+  constructor(draft: Loaded, targetVocabSize: number, table: RequestTable, slots: Slots) {
+    this.#draft = draft
+    this.#targetVocabSize = targetVocabSize
+    this.#table = table
+    this.#slots = slots
+    this.#batch = new BatchBuffers(draft.limits.maxBatchTokens)
+    this.#rows = new LogitRows(draft.native, draft.context, draft.info.vocabSize, draft.maxOutputs)
+  }
+
+  async propose(items: readonly BatchItem[]): Promise<Drafts> {
+    const drafts = items.flatMap((item) => this.#begin(item))
+    let going = (await this.#catchUp(drafts)) ? drafts.filter(({ done }) => !done) : []
+    while (going.length > 0) {
+      const parts = going.map((draft) => ({
+        draft,
+        slot: draft.slot,
+        position: draft.request.draftHeld,
+        tokens: draft.tokens.slice(-1),
+        outputs: 1,
+      }))
+      if (!(await this.#decode(parts))) break
+      going = going.filter(({ done }) => !done)
+    }
+    return new Map(drafts.flatMap(({ request, tokens }) => (tokens.length > 0 ? [[request.id, tokens]] : [])))
+  }
+
+  close(): void {
+    const { native, context, model } = this.#draft
+    native.freeContext(context)
+    native.freeModel(model)
+    this.#batch.free()
+  }
+
+  #begin({ id, position, tokens, draft: count }: BatchItem): Draft[] {
+    const request = this.#table.get(id)
+    const end = position + tokens
+    const due = count > 0 || end - request.draftHeld >= LAG_TOKENS
+    if (!due || !this.#knows(request, end)) return []
+    return [{ request, slot: this.#slots.slot(id), end, count, tokens: [], done: count === 0 }]
+  }
+
+  /** Computes what the target knows or is about to; the last token of who wants drafts gives the first. */
+  async #catchUp(drafts: readonly Draft[]): Promise<boolean> {
+    const left = new Map(drafts.map((draft) => [draft, draft.request.draftHeld]))
+    while (left.size > 0) {
+      let room = this.#draft.limits.maxBatchTokens
+      const parts: Part[] = []
+      for (const [draft, position] of left) {
+        const to = Math.min(draft.end, position + room)
+        if (to === position) break
+        const outputs = draft.count > 0 && to === draft.end ? 1 : 0
+        const tokens = draft.request.tokens.subarray(position, to)
+        parts.push({ draft, slot: draft.slot, position, tokens, outputs })
+        room -= to - position
+        if (to === draft.end) left.delete(draft)
+        else left.set(draft, to)
+      }
+      if (!(await this.#decode(parts))) return false
+    }
+    return true
+  }
+
+  /** One pass of the draft model. False where it has no room: then nobody drafts further in this step. */
+  async #decode(parts: readonly Part[]): Promise<boolean> {
+    const { native, context, gpu } = this.#draft
+    const code = await native.decode(context, this.#batch.fill(parts))
+    if (gpu && code === 0) await native.synchronize(context)
+    let row = 0
+    for (const { draft, slot, position, tokens, outputs } of parts) {
+      if (code !== 0) native.removeKv(native.memory(context), slot, position, -1)
+      else draft.request.draftHeld = position + tokens.length
+      if (code === 0 && outputs > 0) this.#push(draft, this.#rows.row(row++))
+    }
+    return code === 0
+  }
+
+  /** The likeliest token of a row. */
+  #push(draft: Draft, row: Float32Array): void {
+    const { request, tokens } = draft
+    const { tokenizer } = this.#draft
+    biasLogits(row, request.sampling, tokenizer.ends, request.known + tokens.length - request.promptTokens)
+    const token = argmax(row)
+    // Padding of the draft's vocabulary is no token of the target's.
+    if (token < this.#targetVocabSize) tokens.push(token)
+    draft.done = token >= this.#targetVocabSize || tokens.length === draft.count || tokenizer.isEnd(token)
+  }
+
+  /** Padding tokens of the target are none of the draft's. */
+  #knows(request: OpenRequest, end: number): boolean {
+    for (let i = request.draftHeld; i < end; i++)
+      if (request.tokens[i]! >= this.#draft.info.vocabSize) return false
+    return true
+  }
+}
+
+/** Why the draft's tokens are not the target's, or null. */
+function vocabularyMismatch(target: Loaded, draft: Loaded): string | null {
+  const [most, least] = [target.info.vocabSize, draft.info.vocabSize].sort((a, b) => b - a) as [
+    number,
+    number,
+  ]
+  if (most - least > MOST_PADDING)
+    return `its vocabulary has ${draft.info.vocabSize} tokens, not ${target.info.vocabSize}`
+  for (let token = 0; token < least; token++) {
+    const [ours, theirs] = [target, draft].map(({ native, vocab }) => native.tokenText(vocab, token))
+    if (ours !== theirs)
+      return `token ${token} is ${JSON.stringify(theirs)} there and ${JSON.stringify(ours)} here`
+  }
+  return null
+}
