@@ -1,183 +1,285 @@
 /** The paper's admission (arXiv 2504.08784 §4.1, Alg. 1): a dynamic program over requests by prefill deadline.
- * State: how many requests of each TPOT tier are accepted, and their memory; value: the prefill budget left over.
- * Between two deadlines the budget is what batches, sized to the tightest due decode, leave beside the decodes. */
-import type { CostModel } from "../cost.ts"
+ * State: how many requests of each TPOT tier are accepted, and their memory; value: profit, the prefill budget
+ * left over (more is better) and the time used (less is better). Unlike the published code it keeps the best final
+ * state, the larger leftover, and one of equal states. Times in any one unit. */
+import { Hope } from "./dp-bound.ts"
+import type { SegmentPlan } from "./dp-segment.ts"
 
-/** One request in a DP instance, times in µs relative to now. */
+/** One request of an instance. */
 export interface DpRequest {
-  deadlineUs: number
+  /** Absolute deadline of the prefill. */
+  deadline: number
   /** Prompt tokens still to prefill (0 = decoding). */
   owed: number
-  /** Index into `tpotsUs`. */
+  /** Index of its TPOT. */
   tier: number
-  /** KV tokens for its whole life; 0 for running ones, which hold theirs. */
-  kvTokens: number
+  /** Memory for its whole life, in any unit; 0 for running ones, which hold theirs. */
+  memory: number
+  profit: number
   /** Running or promised: must be kept. */
   must: boolean
 }
 
-/** Batch time as the paper has it, in terms of prefill tokens: max over pieces of k1·tokens + b. */
-export interface TokenBudget {
-  pieces: { k1: number; b: number }[]
-  /** Prefill tokens that one decode costs as much as (1 on a GPU in the paper's model). */
-  decodeWeight: number
-  maxBatchTokens: number
+/** One accepted request, with how the segment up to its deadline is spent. */
+export interface DpStep {
+  request: number
+  /** When the segment starts, and how long it may take. */
+  from: number
+  time: number
+  /** Which of the segment plan's options. */
+  option: number
 }
 
-/** The linear model as seen by the paper's planner, for contexts of about `contextTokens`. */
-export function tokenBudget(
-  cost: CostModel,
-  scale: number,
-  contextTokens: number,
-  maxBatchTokens: number,
-): TokenBudget {
-  const pieces = cost.pieces.map((p) => ({
-    k1: ((p.tokens ?? 0) + ((p.fastPairs ?? 0) * contextTokens) / 2) * scale,
-    b:
-      ((p.step ?? 0) + (p.passes ?? 0) * (cost.unifiedKv ? 1 : 2) + (p.sequences ?? 0) + (p.outputs ?? 0)) *
-      scale,
-  }))
-  const worst = cost.pieces.reduce((a, b) => ((b.tokens ?? 0) > (a.tokens ?? 0) ? b : a))
-  const decode =
-    (worst.tokens ?? 0) +
-    (worst.sequences ?? 0) +
-    (worst.outputs ?? 0) +
-    (worst.slowPairs ?? 0) * contextTokens
-  const prefill = (worst.tokens ?? 0) + ((worst.fastPairs ?? 0) * contextTokens) / 2
-  return { pieces, decodeWeight: prefill > 0 ? Math.max(1, decode / prefill) : 1, maxBatchTokens }
-}
-
-function batchTokens(budget: TokenBudget, timeUs: number): number {
-  let least = budget.maxBatchTokens
-  for (const { k1, b } of budget.pieces) {
-    if (b > timeUs) return 0
-    if (k1 > 0) least = Math.min(least, (timeUs - b) / k1)
-  }
-  return Math.floor(least)
-}
-
-function batchUs(budget: TokenBudget, tokens: number): number {
-  return Math.max(...budget.pieces.map(({ k1, b }) => k1 * tokens + b))
-}
-
-/** Prefill tokens that fit in `timeUs` beside `counts[tier]` decodes, and the time those batches take; null when
- * the decodes alone do not fit (the published segment plan, autoregressive). */
-export function segmentBudget(
-  budget: TokenBudget,
-  timeUs: number,
-  counts: readonly number[],
-  tpotsUs: readonly number[],
-): { tokens: number; elapsedUs: number } | null {
-  const used = tpotsUs.map((_, i) => i).filter((i) => counts[i]! > 0)
-  if (used.length === 0) {
-    const tokens = batchTokens(budget, timeUs)
-    return tokens === 0 ? { tokens: 0, elapsedUs: 0 } : { tokens, elapsedUs: batchUs(budget, tokens) }
-  }
-  const due = tpotsUs.slice()
-  let clock = 0
-  let tokens = 0
-  for (;;) {
-    const end = Math.min(timeUs, ...used.map((i) => due[i]!))
-    const room = batchTokens(budget, end - clock)
-    if (room === 0) return { tokens, elapsedUs: clock }
-    clock += batchUs(budget, room)
-    let taken = 0
-    for (const tier of used) {
-      if (due[tier]! - tpotsUs[tier]! >= clock) continue
-      taken += counts[tier]! * budget.decodeWeight
-      due[tier]! += tpotsUs[tier]!
-    }
-    if (taken > room) return null
-    tokens += room - taken
-  }
-}
-
-interface State {
+export interface DpAnswer {
+  /** In order of deadline. */
+  steps: DpStep[]
+  /** Of the accepted requests that were free to choose. */
+  profit: number
+  /** Decodes per tier at the end. */
   counts: number[]
-  kvTokens: number
-  leftover: number
-  atUs: number
-  accepted: number
-  choice: { index: number; rest: State["choice"] } | null
 }
 
-/** Indices of the requests to accept: all that must be, and the most of the others. Null when not even the
- * requests that must be kept can be. `requests` by deadline. */
-export function acceptByDp(
-  requests: readonly DpRequest[],
-  tpotsUs: readonly number[],
-  freeKvTokens: number,
-  budget: TokenBudget,
-): Set<number> | null {
-  let states: State[] = [
-    { counts: tpotsUs.map(() => 0), kvTokens: 0, leftover: 0, atUs: 0, accepted: 0, choice: null },
-  ]
-  for (let index = 0; index < requests.length; index++) {
-    const request = requests[index]!
-    const next: State[] = request.must ? [] : states.slice()
-    for (const state of states) {
-      const taken = accept(state, request, index, tpotsUs, freeKvTokens, budget)
-      if (taken !== null) next.push(taken)
+/** States alive at once at most; beyond it the least promising go. */
+const MOST_STATES = 512
+/** A first pass with so few finds a good answer, which lets the second drop whatever cannot beat it. */
+const SCOUTS = 24
+/** Profits that differ by less are equal: sums of the same numbers in another order. */
+const EQUAL = 1e-9
+
+/** Reusable: one per planner, keeps its memory from one decision to the next. */
+export class Dp {
+  #size = 0
+  #tiers = 0
+  #profit = new Float64Array(256)
+  #memory = new Float64Array(256)
+  #leftover = new Float64Array(256)
+  #at = new Float64Array(256)
+  #key = new Float64Array(256)
+  #parent = new Int32Array(256)
+  #request = new Int32Array(256)
+  #option = new Int32Array(256)
+  #next = new Int32Array(256)
+  #dead = new Uint8Array(256)
+  #counts = new Uint16Array(256 * 4)
+  #heads = new Map<number, number>()
+  #alive: number[] = []
+  #scratch = new Uint16Array(4)
+  #hope = new Hope()
+  #toBeat = -Infinity
+  /** States were dropped that might have led to something better. */
+  #cut = false
+  /** Per state: the most profit that it may end with. */
+  #most = new Float64Array(256)
+
+  /** The most profitable set that holds every `must`, or null when not even those can be kept. */
+  solve(
+    requests: readonly DpRequest[],
+    now: number,
+    freeMemory: number,
+    plan: SegmentPlan,
+    tiers: number,
+  ): DpAnswer | null {
+    const order = requests.map((_, i) => i).sort((a, b) => requests[a]!.deadline - requests[b]!.deadline)
+    this.#hope.reset(requests, order, freeMemory, plan)
+    this.#toBeat = -Infinity
+    const scouted = this.#pass(requests, order, now, freeMemory, plan, tiers, SCOUTS)
+    if (!this.#cut) return scouted
+    this.#toBeat = scouted?.profit ?? -Infinity
+    const found = this.#pass(requests, order, now, freeMemory, plan, tiers, MOST_STATES)
+    return scouted === null || (found !== null && found.profit > scouted.profit) ? found : scouted
+  }
+
+  #pass(
+    requests: readonly DpRequest[],
+    order: readonly number[],
+    now: number,
+    freeMemory: number,
+    plan: SegmentPlan,
+    tiers: number,
+    mostStates: number,
+  ): DpAnswer | null {
+    this.#start(now, tiers)
+    for (let j = 0; j < order.length; j++) {
+      const index = order[j]!
+      this.#extend(requests[index]!, index, requests.length, freeMemory, plan)
+      this.#prune(j, order.length - 1, mostStates)
+      if (this.#alive.length === 0) return null
     }
-    states = undominated(next)
-    if (states.length === 0) return null
+    let best = this.#alive[0]!
+    for (const state of this.#alive) if (this.#better(state, best)) best = state
+    return this.#answer(best, requests)
   }
-  const best = states.reduce((a, b) =>
-    b.accepted > a.accepted || (b.accepted === a.accepted && b.leftover > a.leftover) ? b : a,
-  )
-  const chosen = new Set<number>()
-  for (let choice = best.choice; choice !== null; choice = choice.rest) chosen.add(choice.index)
-  return chosen
-}
 
-const SUSTAINED_US = 1_000_000
-
-function accept(
-  state: State,
-  request: DpRequest,
-  index: number,
-  tpotsUs: readonly number[],
-  freeKvTokens: number,
-  budget: TokenBudget,
-): State | null {
-  const kvTokens = state.kvTokens + request.kvTokens
-  if (kvTokens > freeKvTokens) return null
-  let { leftover, atUs } = state
-  if (request.owed > 0) {
-    const segment = segmentBudget(budget, request.deadlineUs - atUs, state.counts, tpotsUs)
-    if (segment === null) return null
-    leftover += segment.tokens - request.owed
-    atUs += segment.elapsedUs
-    if (leftover < 0) return null
+  #start(now: number, tiers: number): void {
+    this.#size = 0
+    this.#cut = false
+    if (tiers !== this.#tiers) {
+      this.#tiers = tiers
+      this.#counts = new Uint16Array(this.#profit.length * tiers)
+      this.#scratch = new Uint16Array(tiers)
+    }
+    this.#alive.length = 0
+    this.#heads.clear()
+    const root = this.#allocate()
+    this.#profit[root] = this.#memory[root] = this.#leftover[root] = this.#key[root] = 0
+    this.#at[root] = now
+    this.#parent[root] = this.#request[root] = -1
+    this.#counts.fill(0, 0, tiers)
+    this.#enter(root)
   }
-  const counts = state.counts.slice()
-  counts[request.tier]!++
-  const sustained = segmentBudget(budget, SUSTAINED_US, counts, tpotsUs)
-  if (sustained === null || sustained.elapsedUs === 0) return null
-  return {
-    counts,
-    kvTokens,
-    leftover,
-    atUs,
-    accepted: state.accepted + (request.must ? 0 : 1),
-    choice: { index, rest: state.choice },
-  }
-}
 
-/** Of states with equal counts keep those that no other beats in memory, budget left and time left. */
-function undominated(states: State[]): State[] {
-  const groups = new Map<string, State[]>()
-  for (const state of states) {
-    const key = state.counts.join()
-    const group = groups.get(key)
-    if (group === undefined) groups.set(key, [state])
-    else if (!group.some((other) => dominates(other, state))) {
-      groups.set(key, [...group.filter((other) => !dominates(state, other)), state])
+  /** Every state with `request` taken joins those without it (or replaces them, if it must be kept). */
+  #extend(request: DpRequest, index: number, total: number, freeMemory: number, plan: SegmentPlan): void {
+    const before = this.#alive
+    if (request.must) {
+      this.#alive = []
+      this.#heads.clear()
+    }
+    const size = before.length
+    const step = request.must ? 0 : (total + 1) ** request.tier
+    for (let i = 0; i < size; i++) {
+      const state = before[i]!
+      const memory = this.#memory[state]! + request.memory
+      if (memory > freeMemory) continue
+      const counts = this.#scratch
+      const row = state * this.#tiers
+      for (let tier = 0; tier < counts.length; tier++) counts[tier] = this.#counts[row + tier]!
+      const time = request.deadline - this.#at[state]!
+      const options = plan.plan(time, counts)
+      counts[request.tier]!++
+      if (!plan.sustains(counts)) continue
+      for (let option = 0; option < options; option++) {
+        const leftover = this.#leftover[state]! + plan.tokens[option]! - request.owed
+        if (leftover < 0) continue
+        const taken = this.#allocate()
+        this.#profit[taken] = this.#profit[state]! + (request.must ? 0 : request.profit)
+        this.#memory[taken] = memory
+        this.#leftover[taken] = leftover
+        this.#at[taken] = this.#at[state]! + plan.elapsed[option]!
+        this.#key[taken] = this.#key[state]! + step
+        this.#parent[taken] = state
+        this.#request[taken] = index
+        this.#option[taken] = option
+        this.#counts.set(counts, taken * this.#tiers)
+        this.#enter(taken)
+      }
     }
   }
-  return [...groups.values()].flat()
-}
 
-function dominates(a: State, b: State): boolean {
-  return a.kvTokens <= b.kvTokens && a.leftover >= b.leftover && a.atUs <= b.atUs
+  /** Join the living unless one with equal counts is as good in everything; those that it beats so die. */
+  #enter(state: number): void {
+    this.#dead[state] = 0
+    const key = this.#key[state]!
+    const head = this.#heads.get(key) ?? -1
+    let last = -1
+    for (let other = head; other >= 0; other = this.#next[other]!) {
+      if (this.#dominates(other, state)) {
+        // The newest state is the only one that nothing refers to.
+        this.#size--
+        return
+      }
+      if (this.#dominates(state, other)) {
+        this.#dead[other] = 1
+        if (last >= 0) this.#next[last] = this.#next[other]!
+        else this.#heads.set(key, this.#next[other]!)
+      } else last = other
+    }
+    this.#next[state] = this.#heads.get(key) ?? -1
+    this.#heads.set(key, state)
+    this.#alive.push(state)
+  }
+
+  #dominates(a: number, b: number): boolean {
+    return (
+      this.#profit[a]! >= this.#profit[b]! &&
+      this.#leftover[a]! >= this.#leftover[b]! &&
+      this.#at[a]! <= this.#at[b]! &&
+      this.#memory[a]! <= this.#memory[b]!
+    )
+  }
+
+  /** Forget the dead, those that cannot beat the best so far, and, beyond the limit, the least promising. */
+  #prune(place: number, last: number, mostStates: number): void {
+    if (this.#alive.length < 2) return
+    const most = this.#most
+    let kept: number[] = []
+    for (const state of this.#alive) {
+      if (this.#dead[state] === 1) continue
+      const row = state * this.#tiers
+      const counts = this.#scratch
+      for (let tier = 0; tier < counts.length; tier++) counts[tier] = this.#counts[row + tier]!
+      most[state] =
+        this.#profit[state]! +
+        this.#hope.after(place, this.#at[state]!, this.#leftover[state]!, this.#memory[state]!, counts)
+      if (most[state]! <= this.#toBeat + EQUAL) this.#dead[state] = 1
+      else kept.push(state)
+    }
+    if (kept.length > mostStates && place < last) {
+      this.#cut = true
+      kept.sort((a, b) => most[b]! - most[a]! || this.#leftover[b]! - this.#leftover[a]!)
+      for (let i = mostStates; i < kept.length; i++) this.#dead[kept[i]!] = 1
+      kept = kept.slice(0, mostStates)
+    }
+    if (kept.length === this.#alive.length) return
+    this.#alive = kept
+    this.#heads.clear()
+    for (const state of kept) {
+      this.#next[state] = this.#heads.get(this.#key[state]!) ?? -1
+      this.#heads.set(this.#key[state]!, state)
+    }
+  }
+
+  #better(a: number, b: number): boolean {
+    if (this.#profit[a] !== this.#profit[b]) return this.#profit[a]! > this.#profit[b]!
+    return this.#leftover[a]! > this.#leftover[b]!
+  }
+
+  #answer(best: number, requests: readonly DpRequest[]): DpAnswer {
+    const steps: DpStep[] = []
+    for (let state = best; this.#request[state]! >= 0; state = this.#parent[state]!) {
+      const request = this.#request[state]!
+      const from = this.#at[this.#parent[state]!]!
+      const time = requests[request]!.deadline - from
+      steps.push({ request, from, time, option: this.#option[state]! })
+    }
+    steps.reverse()
+    const row = best * this.#tiers
+    const counts = [...this.#counts.subarray(row, row + this.#tiers)]
+    return { steps, profit: this.#profit[best]!, counts }
+  }
+
+  #allocate(): number {
+    if (this.#size === this.#profit.length) this.#enlarge()
+    return this.#size++
+  }
+
+  #enlarge(): void {
+    const size = this.#profit.length * 2
+    const floats = (old: Float64Array<ArrayBuffer>) => {
+      const larger = new Float64Array(size)
+      larger.set(old)
+      return larger
+    }
+    const integers = (old: Int32Array<ArrayBuffer>) => {
+      const larger = new Int32Array(size)
+      larger.set(old)
+      return larger
+    }
+    this.#profit = floats(this.#profit)
+    this.#memory = floats(this.#memory)
+    this.#leftover = floats(this.#leftover)
+    this.#at = floats(this.#at)
+    this.#most = floats(this.#most)
+    this.#key = floats(this.#key)
+    this.#parent = integers(this.#parent)
+    this.#request = integers(this.#request)
+    this.#option = integers(this.#option)
+    this.#next = integers(this.#next)
+    const dead = new Uint8Array(size)
+    dead.set(this.#dead)
+    this.#dead = dead
+    const counts = new Uint16Array(size * this.#tiers)
+    counts.set(this.#counts)
+    this.#counts = counts
+  }
 }

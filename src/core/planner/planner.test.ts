@@ -1,4 +1,4 @@
-/** Admission, memory forecast and the dynamic program, against brute force where it is possible. */
+/** Admission and memory forecast, against brute force where it is possible. */
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { Calibration } from "../calibration.ts"
@@ -8,7 +8,6 @@ import { DEFAULT_OPTIONS } from "../policy/policy.ts"
 import type { LiveRequest } from "../request.ts"
 import { COST, LIMITS, liveOf } from "../testing.ts"
 import { Admission } from "./admission.ts"
-import { acceptByDp, type DpRequest, segmentBudget, type TokenBudget } from "./dp.ts"
 import { Draft } from "./draft.ts"
 import { Demand } from "./feasible.ts"
 import { peakTokens } from "./memory.ts"
@@ -152,51 +151,6 @@ describe("the memory forecast", () => {
           ),
         ).toBe(peak)
       }),
-    )
-  })
-})
-
-describe("the paper's dynamic program", () => {
-  const budget: TokenBudget = { pieces: [{ k1: 100, b: 5000 }], decodeWeight: 1, maxBatchTokens: 16_384 }
-
-  test("budgets a segment as published: batches end at the earliest due decode", () => {
-    expect(segmentBudget(budget, 105_000, [0], [50_000])).toEqual({ tokens: 1000, elapsedUs: 105_000 })
-    // Two batches of 50 ms: 450 tokens each, one of them a decode.
-    expect(segmentBudget(budget, 100_000, [1], [50_000])).toEqual({ tokens: 898, elapsedUs: 100_000 })
-    expect(segmentBudget(budget, 100_000, [500], [50_000])).toBeNull()
-  })
-
-  test("accepts as many as the best subset under the same budget", () => {
-    const request = fc.record({
-      deadlineMs: fc.integer({ min: 5, max: 400 }),
-      owed: fc.integer({ min: 1, max: 1500 }),
-      tier: fc.integer({ min: 0, max: 1 }),
-    })
-    const tpotsUs = [50_000, 100_000]
-    fc.assert(
-      fc.property(fc.array(request, { minLength: 1, maxLength: 7 }), (shapes) => {
-        const requests = shapes
-          .map(
-            ({ deadlineMs, owed, tier }): DpRequest => ({
-              deadlineUs: deadlineMs * 1000,
-              owed,
-              tier,
-              kvTokens: owed,
-              must: false,
-            }),
-          )
-          .sort((a, b) => a.deadlineUs - b.deadlineUs)
-        const chosen = acceptByDp(requests, tpotsUs, 3000, budget)!
-        let most = 0
-        for (let bits = 0; bits < 1 << requests.length; bits++) {
-          const subset = requests.filter((_, i) => bits & (1 << i)).map((r) => ({ ...r, must: true }))
-          if (acceptByDp(subset, tpotsUs, 3000, budget) !== null) most = Math.max(most, subset.length)
-        }
-        expect(chosen.size).toBe(most)
-        const kept = requests.filter((_, i) => chosen.has(i)).map((r) => ({ ...r, must: true }))
-        expect(acceptByDp(kept, tpotsUs, 3000, budget)).not.toBeNull()
-      }),
-      { numRuns: 60 },
     )
   })
 })
