@@ -173,6 +173,18 @@ export class KvAccount {
     this.#released.push(id)
   }
 
+  /** A request that left is live again and starts afresh: what the engine still has of it must go. */
+  comeBack(id: RequestId): void {
+    const live = this.#live.get(id)
+    const old = live ?? this.#cached.get(id)
+    if (live !== undefined) this.#leaveLive(live)
+    this.#cached.delete(id)
+    if (old !== undefined) this.#forget(old)
+    const released = this.#released.indexOf(id)
+    if (released >= 0) this.#released.splice(released, 1)
+    if (old !== undefined || released >= 0) this.#dropped.add(id)
+  }
+
   /** Give up the whole cache: after the engine found less room than accounted for. */
   dropCache(): void {
     for (const sequence of [...this.#cached.values()]) this.#uncache(sequence)

@@ -8,6 +8,7 @@ import { type ReplicaConfig, withDefaults } from "./config.ts"
 import { type CostModel, shapeOf, stepUs } from "./cost.ts"
 import { KvAccount } from "./kv.ts"
 import { OutputLengths } from "./lengths.ts"
+import { MissedSessions } from "./missed-sessions.ts"
 import { type Moved, movedFrom, startRequest } from "./moved.ts"
 import { Draft, type DraftActions } from "./planner/draft.ts"
 import { prefillUs } from "./planner/prefill-time.ts"
@@ -40,7 +41,6 @@ const MOST_FAILURES = 2
  * nobody feels the difference. */
 const LEAST_SLOWDOWN_US = 100_000
 const BACKOFF_US = 10_000
-const MOST_MISSED_SESSIONS = 10_000
 
 const RANK: Record<Event["type"], number> = { stepDone: 0, stepFailed: 0, cancelled: 1, arrived: 2, woke: 3 }
 
@@ -74,8 +74,9 @@ export class Replica {
   #boundaryUs = 0
   /** Requests that ended while their step was running. */
   #endedInFlight: RequestId[] = []
-  /** Sessions with a round that missed, latest last; bounded, since nobody says when a session is over. */
-  #missedSessions = new Set<number>()
+  #missedSessions = new MissedSessions()
+  /** KV taken for requests that are yet to come with it. */
+  #reserved = new Set<RequestId>()
   /** After a failed step: run these one by one, to find out whose fault it was. */
   #suspects: LiveRequest[] = []
   #pausedUntilUs = 0
@@ -182,17 +183,18 @@ export class Replica {
   /** Take KV for the known tokens of a request that comes with its KV (`arrived` with progress follows). False
    * while there is no room, or while a request that is here already waits for some. */
   reserve(id: RequestId, tokens: number): boolean {
-    if (!this.#kv.canAttach() || this.#line.some((request) => !this.#kv.holds(request.id))) return false
+    if (this.#line.some((request) => !this.#kv.holds(request.id))) return false
     // One block more where there can be one, or its first decode would need someone else's.
-    const need = Math.min(this.#kv.capacityTokens, tokens + this.limits.blockTokens)
-    if (this.#kv.roomTokens(id) < need) return false
+    const needed = Math.min(this.#kv.capacityTokens, tokens + this.limits.blockTokens)
+    if (this.#kv.roomTokens(id) < needed || !this.#kv.canAttach()) return false
     this.#kv.attach(id, [], -1, null)
-    assert(this.#kv.grow(id, tokens), "room that was there is gone")
-    return true
+    this.#reserved.add(id)
+    return this.#kv.grow(id, tokens)
   }
 
   /** Nobody needs the KV of a handed-off (or reserved) request any more. */
   release(id: RequestId): void {
+    this.#reserved.delete(id)
     if (this.#inFlight !== null) this.#endedInFlight.push(id)
     else this.#kv.end(id)
   }
@@ -224,9 +226,13 @@ export class Replica {
     const request = this.#live(spec, nowUs, progress)
     this.#arrivals++
     request.sessionMissed = this.#missedSessions.has(spec.session)
-    if (this.#kv.holds(spec.id)) {
+    if (this.#reserved.delete(spec.id)) {
       request.computed = request.known - 1
       this.#kv.computed(spec.id, request.computed)
+    } else if (progress !== undefined) {
+      // It may have been here before: nothing of that is left.
+      this.#endedInFlight = this.#endedInFlight.filter((ended) => ended !== spec.id)
+      this.#kv.comeBack(spec.id)
     }
     this.#requests.set(spec.id, request)
     this.#line.push(request)
@@ -343,7 +349,7 @@ export class Replica {
     const attainable = reason === "stop" || reason === "length"
     if (attainable) this.#lengths.observe(spec.app, request.output)
     const outcome = request.outcome(nowUs, attainable && spec.tier === "slo")
-    if (spec.session >= 0 && !outcome.attained) this.#noteMissed(spec.session)
+    if (spec.session >= 0 && !outcome.attained) this.#missedSessions.note(spec.session)
     if (request.output > 0) this.#effects.push({ type: "stageDone", id, outcome: request.stage })
     this.#effects.push({ type: "finished", id, reason, outcome })
     // The engine may be computing it right now: its KV is free at the next boundary.
@@ -353,14 +359,6 @@ export class Replica {
   #remove(request: LiveRequest): void {
     this.#requests.delete(request.id)
     this.#line.splice(this.#line.indexOf(request), 1)
-  }
-
-  #noteMissed(session: number): void {
-    this.#missedSessions.delete(session)
-    this.#missedSessions.add(session)
-    if (this.#missedSessions.size > MOST_MISSED_SESSIONS) {
-      for (const oldest of this.#missedSessions) return void this.#missedSessions.delete(oldest)
-    }
   }
 
   #decide(nowUs: number): void {

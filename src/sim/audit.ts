@@ -1,0 +1,127 @@
+/** An independent bookkeeper for simulated fleets: sees every effect, and refuses the first that cannot be right. */
+import { assert } from "../core/assert.ts"
+import type { Batch, Effect, EngineLimits, RequestId } from "../core/types.ts"
+import type { FleetOptions, FleetResult } from "./fleet.ts"
+import type { FuzzCase } from "./fuzz-case.ts"
+import type { SimRequest } from "./world.ts"
+
+interface Account {
+  request: SimRequest
+  tokens: number
+  promised: boolean
+  ended: boolean
+}
+
+export class Audit {
+  #accounts = new Map<RequestId, Account>()
+  #batches = new Map<number, number>()
+  #limits: EngineLimits
+  #mayFail: boolean
+  #nowUs = 0
+  /** Promised requests with a late token: [id, µs late]. */
+  readonly broken: [id: RequestId, lateUs: number][] = []
+  promises = 0
+  tokens = 0
+
+  constructor({ fleet }: Pick<FuzzCase, "fleet">) {
+    this.#limits = fleet.replicas[0]!.limits
+    this.#mayFail = (fleet.faults ?? []).some(({ kind }) => kind === "failedStep")
+    for (const request of fleet.requests) this.#expect(request)
+  }
+
+  /** The same fleet, watched. */
+  watched(fleet: FleetOptions): FleetOptions {
+    return {
+      ...fleet,
+      onEffect: (effect, nowUs, replica) => {
+        this.#see(effect, nowUs, replica)
+        fleet.onEffect?.(effect, nowUs, replica)
+      },
+      follow: (id, nowUs) => {
+        const next = fleet.follow?.(id, nowUs) ?? null
+        // A follower comes after what it follows.
+        if (next !== null) this.#expect({ ...next, atUs: Math.max(next.atUs, nowUs + 1) })
+        return next
+      },
+    }
+  }
+
+  /** After the run: nobody was lost. */
+  finish(result: FleetResult): void {
+    for (const [id, { ended }] of this.#accounts) assert(ended, `request ${id} never ended`)
+    assert(result.endUs >= this.#nowUs, "the end came before the last effect")
+  }
+
+  #expect(request: SimRequest): void {
+    this.#accounts.set(request.spec.id, { request, tokens: 0, promised: false, ended: false })
+  }
+
+  #see(effect: Effect, nowUs: number, replica: number): void {
+    assert(nowUs >= this.#nowUs, "time runs backwards")
+    this.#nowUs = nowUs
+    if (effect.type === "run") this.#run(effect.batch, replica)
+    else if (effect.type === "wake") assert(effect.atUs > nowUs, "a timer in the past")
+    else this.#request(effect)
+  }
+
+  #request(effect: Exclude<Effect, { type: "run" } | { type: "wake" }>): void {
+    const account = this.#accounts.get(effect.id)
+    assert(account !== undefined, `effect ${effect.type} for unknown request ${effect.id}`)
+    assert(!account.ended, `effect ${effect.type} for ended request ${effect.id}`)
+    if (effect.type === "token") this.#token(account, effect.count, effect.lateUs)
+    else if (effect.type === "admitted") this.#promise(account)
+    else if (effect.type === "rejected") account.ended = true
+    else if (effect.type === "finished") this.#finished(account, effect)
+  }
+
+  #promise(account: Account): void {
+    if (!account.promised) this.promises++
+    account.promised = true
+  }
+
+  #token(account: Account, count: number, lateUs: number): void {
+    account.tokens += count
+    this.tokens += count
+    const { spec, outputTokens } = account.request
+    assert(account.tokens <= outputTokens, `request ${spec.id} has more tokens than were drawn`)
+    if (lateUs > 0 && account.promised) this.broken.push([spec.id, lateUs])
+  }
+
+  #finished(account: Account, { id, reason, outcome }: Extract<Effect, { type: "finished" }>): void {
+    account.ended = true
+    const { outputTokens, spec, cancelAtUs } = account.request
+    assert(outcome.outputTokens === account.tokens, `tokens of request ${id} were not all seen`)
+    const whole = reason === "stop" || reason === "length"
+    assert(!whole || account.tokens === outputTokens, `request ${id} ended with tokens missing`)
+    assert(reason !== "cancelled" || cancelAtUs !== undefined, `request ${id} was never cancelled`)
+    assert(reason !== "failed" || this.#mayFail, `request ${id} failed though no step did`)
+    assert(outcome.arrivalUs === account.request.atUs, `request ${id} forgot when it arrived`)
+    assert(outcome.promptTokens === spec.promptTokens, `request ${id} changed its prompt`)
+    const judged = outcome.stages.slice(1).reduce((n, { tokens }) => n + tokens, 0)
+    assert(judged === account.tokens, `${judged} of ${account.tokens} tokens of request ${id} were judged`)
+  }
+
+  #run(batch: Batch, replica: number): void {
+    const expected = (this.#batches.get(replica) ?? 0) + 1
+    assert(batch.number === expected, `batch ${batch.number} of replica ${replica} comes out of turn`)
+    this.#batches.set(replica, expected)
+    const { kvTokens, blockTokens, maxBatchTokens, maxSequences, unifiedKv } = this.#limits
+    let tokens = 0
+    let blocks = 0
+    const seen = new Set<RequestId>()
+    for (const item of batch.items) {
+      const account = this.#accounts.get(item.id)
+      assert(account !== undefined && !account.ended && !seen.has(item.id), `item ${item.id} out of place`)
+      seen.add(item.id)
+      const reach = item.position + item.tokens
+      const known = account.request.spec.promptTokens + account.tokens
+      assert(item.tokens >= 1 && reach <= known, `item ${item.id} computes tokens that do not exist`)
+      assert(item.sample === (reach === known), `item ${item.id} samples at the wrong place`)
+      tokens += item.tokens + item.draft
+      // Blocks of a session's shared prefix may count once for several requests.
+      if (account.request.spec.session < 0) blocks += Math.ceil((reach + item.draft) / blockTokens)
+    }
+    assert(tokens <= maxBatchTokens && seen.size <= maxSequences, "a batch beyond the engine's limits")
+    assert(!unifiedKv || blocks * blockTokens <= kvTokens, "a batch needs more KV than there is")
+  }
+}

@@ -1,0 +1,198 @@
+/** A random fleet with a random workload and random faults, for the simulation fuzz: all from one seed. */
+import type { CostModel } from "../core/cost.ts"
+import { POLICY_NAMES, type PolicyName } from "../core/policy/index.ts"
+import type { PolicyOptions } from "../core/policy/policy.ts"
+import type { ReplicaConfig } from "../core/replica.ts"
+import type { EngineLimits, RequestId } from "../core/types.ts"
+import { Random } from "../random.ts"
+import { ROUTER_KINDS } from "../router/router.ts"
+import type { Fault } from "./faults.ts"
+import type { FleetOptions } from "./fleet.ts"
+import type { SimRequest } from "./world.ts"
+
+export interface FuzzCase {
+  seed: number
+  policy: PolicyName
+  fleet: FleetOptions
+  /** Admission is firm, the timer exact and nothing fails: what is admitted is to be on time. */
+  exact: boolean
+}
+
+const APPS = 3
+const SPAN_US = 4_000_000
+
+/** The case of `seed`; `policy` replaces the one that the seed would choose. */
+export function fuzzCase(seed: number, policy?: PolicyName): FuzzCase {
+  const random = new Random("sim fuzz", seed)
+  const chosen = pick(random, POLICY_NAMES)
+  const replicas = random.integer(1, 5)
+  const split = replicas > 1 && random.uniform() < 0.25 ? random.integer(1, replicas) : 0
+  const exact = random.uniform() < 0.3
+  const config = configOf(random, policy ?? chosen, exact)
+  const players = playersOf(random, config.limits)
+  const { requests, follow } = sessionsOf(random, config.limits, players)
+  return {
+    seed,
+    policy: policy ?? chosen,
+    exact,
+    fleet: {
+      seed,
+      replicas: Array.from({ length: replicas }, () => config),
+      requests,
+      follow,
+      noiseSigma: exact ? 0 : pick(random, [0, 0.05, 0.3]),
+      bias: exact ? 1 : pick(random, [1, 1, 0.8, 1.5]),
+      router: routerOf(random),
+      faults: exact ? [] : faultsOf(random, replicas, split),
+      ...(split > 0 && {
+        disaggregated: {
+          prefill: split,
+          decode: replicas - split,
+          transferLatencyUs: random.integer(0, 3000),
+          transferUsPerToken: pick(random, [0, 5, 50]),
+        },
+      }),
+      check: true,
+      maxPolls: 200_000,
+    },
+  }
+}
+
+function pick<T>(random: Random, of: readonly T[]): T {
+  return of[random.integer(0, of.length)]!
+}
+
+function configOf(random: Random, policy: PolicyName, exact: boolean): ReplicaConfig {
+  const unifiedKv = random.uniform() < 0.6
+  const maxSequences = random.integer(2, 13)
+  const contextTokens = 512
+  const limits: EngineLimits = {
+    kvTokens: contextTokens * (unifiedKv ? random.integer(1, maxSequences + 1) : maxSequences),
+    blockTokens: 16,
+    maxSequences,
+    maxBatchTokens: pick(random, [64, 256, 512]),
+    contextTokens,
+    minChunkTokens: pick(random, [1, 16, 64]),
+    unifiedKv,
+  }
+  const options: Partial<PolicyOptions> = {
+    admission: exact || random.uniform() < 0.3 ? "firm" : "revocable",
+    margin: exact ? 0 : pick(random, [0, 0.1, 0.2]),
+    tokenBudget: pick(random, [64, 256]),
+    ...(random.uniform() < 0.5 && { speculation: "on", maxSpeculation: random.integer(2, 9) }),
+  }
+  return { limits, cost: costOf(random, unifiedKv), policy, apps: APPS, options }
+}
+
+function costOf(random: Random, unifiedKv: boolean): CostModel {
+  const gpu = random.uniform() < 0.5
+  return {
+    pieces: gpu
+      ? [
+          { step: 8000, tokens: 40, specSteps: 500 },
+          { step: 2000, tokens: 80, specSteps: 500 },
+        ]
+      : [{ step: 4000, passes: 2000, tokens: 300, sequences: 300, slowPairs: 0.5, fastPairs: 0.1 }],
+    residualSigma: 0.05,
+    fastPassTokens: 64,
+    unifiedKv,
+  }
+}
+
+function routerOf(random: Random) {
+  return {
+    kind: pick(random, ROUTER_KINDS),
+    hops: random.integer(1, 4),
+    affinity: random.uniform() < 0.4,
+    reoffers: random.uniform() < 0.4 ? random.integer(1, 4) : 0,
+  }
+}
+
+/** Any faults, but the first replica of each side survives. */
+function faultsOf(random: Random, replicas: number, split: number): Fault[] {
+  const faults: Fault[] = []
+  const some = (most: number) => (random.uniform() < 0.5 ? random.integer(1, most + 1) : 0)
+  const time = () => random.integer(0, SPAN_US)
+  for (let i = some(4); i > 0; i--) {
+    const reason = pick(random, ["kvFull", "engineError"] as const)
+    faults.push({ kind: "failedStep", replica: random.integer(0, replicas), atUs: time(), reason })
+  }
+  for (let i = some(2); i > 0; i--) {
+    const fromUs = time()
+    const untilUs = fromUs + random.integer(1, SPAN_US)
+    const factor = pick(random, [2, 10])
+    faults.push({ kind: "slowSteps", replica: random.integer(0, replicas), fromUs, untilUs, factor })
+  }
+  for (let i = some(replicas); i > 0; i--) {
+    const replica = random.integer(0, replicas)
+    if (replica !== 0 && replica !== split) faults.push({ kind: "lostReplica", replica, atUs: time() })
+  }
+  if (random.uniform() < 0.3) faults.push({ kind: "staleSnapshots", ageUs: random.integer(1, 1_000_000) })
+  return faults
+}
+
+type Player = (id: RequestId, atUs: number, session: number, history: number) => SimRequest
+
+/** Requests on whole 10 ms, so that many things happen at once. */
+function playersOf(random: Random, limits: EngineLimits): Player {
+  const slos = Array.from({ length: APPS }, () => ({
+    ttftUs: pick(random, [50_000, 300_000, 2_000_000, Infinity]),
+    ttftSlowdown: random.uniform() < 0.2 ? 4 : 0,
+    tpotUs: pick(random, [20_000, 60_000, 200_000, Infinity]),
+    thinkingTpotUs: 30_000,
+  }))
+  return (id, atUs, session, history) => {
+    const app = random.integer(0, APPS)
+    const room = limits.contextTokens - history
+    const promptTokens = history + random.integer(1, Math.max(2, Math.min(300, room >> 1)))
+    const outputTokens = random.integer(1, Math.min(80, limits.contextTokens - promptTokens) + 1)
+    const spare = limits.contextTokens - promptTokens - outputTokens
+    const thinkingTokens = random.uniform() < 0.2 ? random.integer(0, outputTokens) : 0
+    const blocks = Array.from(
+      { length: Math.floor((promptTokens + outputTokens) / limits.blockTokens) },
+      (_, i) => (session < 0 ? id + 10_000 : session) * 1000 + i,
+    )
+    return {
+      atUs,
+      outputTokens,
+      thinkingTokens,
+      acceptance: pick(random, [0, 0.4, 0.7, 1]),
+      ...(random.uniform() < 0.15 && { cancelAtUs: atUs + random.integer(0, 100) * 10_000 }),
+      ...(session >= 0 && { blocks }),
+      spec: {
+        id,
+        app,
+        session,
+        promptTokens,
+        maxOutputTokens: outputTokens + random.integer(0, spare + 1),
+        prefix: session < 0 ? [] : blocks.slice(0, Math.floor(promptTokens / limits.blockTokens)),
+        slo: slos[app]!,
+        tier: random.uniform() < 0.15 ? "bestEffort" : "slo",
+        thinking: thinkingTokens > 0,
+      },
+    }
+  }
+}
+
+/** First rounds, and later ones for those that are sessions; ids in order of making. */
+function sessionsOf(random: Random, limits: EngineLimits, player: Player) {
+  let nextId = 0
+  const history = new Map<RequestId, SimRequest & { roundsLeft: number }>()
+  const begin = (atUs: number, session: number, before: number, roundsLeft: number) => {
+    const request = player(nextId++, atUs, session, before)
+    history.set(request.spec.id, { ...request, roundsLeft })
+    return request
+  }
+  const requests = Array.from({ length: random.integer(3, 60) }, (_, i) => {
+    const atUs = Math.floor((random.uniform() ** 2 * SPAN_US) / 10_000) * 10_000
+    const rounds = random.uniform() < 0.2 ? random.integer(1, 4) : 0
+    return begin(atUs, rounds > 0 ? i : -1, 0, rounds)
+  })
+  const follow = (id: RequestId, nowUs: number): SimRequest | null => {
+    const { spec, outputTokens, roundsLeft } = history.get(id)!
+    const tokens = spec.promptTokens + outputTokens
+    if (roundsLeft === 0 || tokens > limits.contextTokens - 20) return null
+    return begin(nowUs + random.integer(0, 20) * 10_000, spec.session, tokens, roundsLeft - 1)
+  }
+  return { requests, follow }
+}
