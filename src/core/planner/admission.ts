@@ -4,8 +4,8 @@
 import type { PolicyOptions } from "../policy/policy.ts"
 import type { LiveRequest } from "../request.ts"
 import type { Draft } from "./draft.ts"
-import { Demand } from "./feasible.ts"
-import { peakTokens } from "./memory.ts"
+import { Demand, type Stream } from "./feasible.ts"
+import { MemoryForecast } from "./memory.ts"
 import type { Speculator } from "./speculator.ts"
 
 interface Candidate {
@@ -17,70 +17,80 @@ interface Candidate {
   kept: boolean
 }
 
+/** What runs, and how it speculates. */
+export interface Running {
+  decodes: readonly LiveRequest[]
+  speculator: Speculator
+}
+
 /** Reusable: one per policy instance. */
 export class Admission {
   #options: PolicyOptions
   #demand: Demand | null = null
   #candidates: Candidate[] = []
+  #count = 0
+  #kept = new Set<LiveRequest>()
+  #forecast = new MemoryForecast()
 
   constructor(options: PolicyOptions) {
     this.#options = options
   }
 
-  /** Split `prefills` (by deadline) into kept ones and the rest, given the running `decodes` and how they
-   * speculate. Returns the kept set; the caller demotes or leaves the others. */
+  /** Split `prefills` (by deadline) into kept ones and the rest, given what runs. Returns the kept set (valid
+   * until the next call); the caller demotes or leaves the others. */
   select(
-    { decodes, speculator }: { decodes: readonly LiveRequest[]; speculator: Speculator },
+    running: Running,
     prefills: readonly LiveRequest[],
     draft: Draft,
     nowUs: number,
-  ): Set<LiveRequest> {
+  ): ReadonlySet<LiveRequest> {
     const options = this.#options
     const demand = (this.#demand ??= new Demand(draft.cost, draft.limits))
     // A mixed horizon is mostly prefill-bound: be as careful as the worse of the two calibrations.
     const scale = Math.max(draft.calibration(true), draft.calibration(false)) * (1 + options.margin)
     demand.reset(nowUs, options.maxBatchUs, scale)
-    for (const request of decodes) {
-      demand.addStream(
-        request.dueUs - request.tpotUs,
-        request.tpotUs,
-        this.#remaining(request, draft),
-        request.known,
-        speculator.lengthOf(request),
-        speculator.expectedOf(request, draft),
-      )
+    for (const request of running.decodes) {
+      const startUs = request.dueUs - request.tpotUs
+      demand.addRunning(this.#stream(request, startUs, running.speculator, draft))
     }
-    const candidates = this.#candidates
-    candidates.length = 0
+    this.#count = 0
     for (const request of prefills) {
-      const candidate = this.#join(request, draft, demand, speculator)
-      candidates.push(candidate)
+      this.#join(request, draft, demand, running.speculator)
       this.#dropUntil(request.dueUs, demand)
     }
     // The decodes that follow the last prefill must fit as well, soon and a while later.
     const last = prefills.length > 0 ? prefills[prefills.length - 1]!.dueUs : nowUs
     this.#dropUntil(last + 2 * options.maxBatchUs, demand)
     this.#dropUntil(last + 10 * options.maxBatchUs, demand)
-    if (draft.limits.unifiedKv) this.#dropForMemory(decodes, draft)
-    const kept = new Set<LiveRequest>()
-    for (const candidate of candidates) if (candidate.kept) kept.add(candidate.request)
+    if (draft.limits.unifiedKv) this.#dropForMemory(running.decodes, draft)
+    const kept = this.#kept
+    kept.clear()
+    for (let i = 0; i < this.#count; i++) {
+      const candidate = this.#candidates[i]!
+      if (candidate.kept) kept.add(candidate.request)
+    }
     return kept
   }
 
-  #join(request: LiveRequest, draft: Draft, demand: Demand, speculator: Speculator): Candidate {
+  #join(request: LiveRequest, draft: Draft, demand: Demand, speculator: Speculator): void {
     const start = draft.startOf(request)
     const owed = request.known - start
-    const remaining = this.#remaining(request, draft)
     demand.addPrefill(start, owed, 1)
-    const stream = demand.addStream(
-      request.dueUs,
-      request.tpotUs,
-      remaining,
-      request.known,
-      speculator.lengthOf(request),
-      speculator.expectedOf(request, draft),
-    )
-    return { request, start, owed, remaining, stream, kept: true }
+    const asked = this.#stream(request, request.dueUs, speculator, draft)
+    const stream = demand.addStream(asked)
+    const { remaining } = asked
+    this.#candidates[this.#count++] = { request, start, owed, remaining, stream, kept: true }
+  }
+
+  #stream(request: LiveRequest, startUs: number, speculator: Speculator, draft: Draft): Stream {
+    return {
+      startUs,
+      tpotUs: request.tpotUs,
+      remaining: this.#remaining(request, draft),
+      contextTokens: request.known,
+      length: speculator.lengthOf(request),
+      expected: speculator.expectedOf(request, draft),
+    }
   }
 
   /** Drop the prefill with the most left until everything due by `atUs` fits (or nothing can be dropped). */
@@ -90,21 +100,21 @@ export class Admission {
       if (victim === null) return
       victim.kept = false
       demand.addPrefill(victim.start, victim.owed, -1)
-      demand.toggle(victim.stream, false)
+      demand.drop(victim.stream)
     }
   }
 
   #dropForMemory(decodes: readonly LiveRequest[], draft: Draft): void {
     const room = draft.kv.capacityTokens * this.#options.kvShare
+    const forecast = this.#forecast
     for (;;) {
-      const current = decodes.map((r) => r.known)
-      const remaining = decodes.map((r) => this.#remaining(r, draft))
-      for (const candidate of this.#candidates) {
-        if (!candidate.kept) continue
-        current.push(candidate.request.known)
-        remaining.push(candidate.remaining)
+      forecast.clear()
+      for (const request of decodes) forecast.add(request.known, this.#remaining(request, draft))
+      for (let i = 0; i < this.#count; i++) {
+        const { kept, request, remaining } = this.#candidates[i]!
+        if (kept) forecast.add(request.known, remaining)
       }
-      if (peakTokens(current, remaining) <= room) return
+      if (!forecast.exceeds(room)) return
       const victim = this.#largest()
       if (victim === null) return
       victim.kept = false
@@ -114,7 +124,8 @@ export class Admission {
   #largest(): Candidate | null {
     const firm = this.#options.admission === "firm"
     let largest: Candidate | null = null
-    for (const candidate of this.#candidates) {
+    for (let i = 0; i < this.#count; i++) {
+      const candidate = this.#candidates[i]!
       // A request whose first token is out (and is being recomputed) holds a promise, as does a firm admission.
       const promised = candidate.request.admitted && (firm || candidate.request.output > 0)
       if (!candidate.kept || promised) continue

@@ -12,17 +12,14 @@ export class Demand {
   #maxBatchUs = 1
   #scale = 1
 
-  /** One row per decode stream: when its TPOT clock starts, its pace, tokens left, context; tokens verified per
-   * step, and how many of them are expected to come out. */
-  #streams = 0
-  #startUs = new Float64Array(64)
-  #tpotUs = new Float64Array(64)
-  #remaining = new Float64Array(64)
-  #context = new Float64Array(64)
-  #length = new Float64Array(64)
-  #expected = new Float64Array(64)
+  /** Decodes that run, and those that follow the prefills added: only these can be taken back. */
+  #running = new Streams()
+  #coming = new Streams()
+  /** What the running ones sum up to by `#summedUs`: a drop asks again for the same time. */
+  #summedUs = Number.NaN
+  #sums: Sums = { steps: 0, most: 0, verified: 0, pairs: 0, alive: 0 }
+  #total: Sums = { steps: 0, most: 0, verified: 0, pairs: 0, alive: 0 }
   #longest = 1
-  #active = new Uint8Array(64)
 
   #prefills = 0
   #prefillTokens = 0
@@ -39,34 +36,27 @@ export class Demand {
     this.#nowUs = nowUs
     this.#maxBatchUs = maxBatchUs
     this.#scale = scale
-    this.#streams = this.#prefills = this.#prefillTokens = this.#fastPairs = this.#slowPairs = 0
+    this.#running.clear()
+    this.#coming.clear()
+    this.#prefills = this.#prefillTokens = this.#fastPairs = this.#slowPairs = 0
     this.#longest = 1
+    this.#summedUs = Number.NaN
   }
 
-  /** A stream of decodes, the first token due at startUs + tpotUs; each step verifies `length` tokens, of which
-   * `expected` come out. Returns its row, for `toggle`. */
-  addStream(
-    startUs: number,
-    tpotUs: number,
-    remaining: number,
-    contextTokens: number,
-    length = 1,
-    expected = 1,
-  ): number {
-    const row = this.#streams++
-    if (row === this.#startUs.length) this.#enlarge()
-    this.#startUs[row] = startUs
-    this.#tpotUs[row] = tpotUs
-    this.#remaining[row] = remaining
-    this.#context[row] = contextTokens
-    this.#length[row] = length
-    this.#expected[row] = expected
-    if (length > this.#longest) this.#longest = length
-    this.#active[row] = 1
-    return row
+  /** A stream of decodes that runs. */
+  addRunning(stream: Stream): void {
+    this.#running.add(stream)
+    this.#longest = Math.max(this.#longest, stream.length)
+    this.#summedUs = Number.NaN
   }
-  toggle(row: number, active: boolean): void {
-    this.#active[row] = active ? 1 : 0
+
+  /** A stream of decodes that will follow a prefill. Returns its row, for `drop`. */
+  addStream(stream: Stream): number {
+    this.#longest = Math.max(this.#longest, stream.length)
+    return this.#coming.add(stream)
+  }
+  drop(row: number): void {
+    this.#coming.drop(row)
   }
 
   /** Add (`sign` 1) or take back (−1) a prefill of `tokens` tokens from `position`. */
@@ -82,26 +72,7 @@ export class Demand {
   fits(atUs: number): boolean {
     const horizon = atUs - this.#nowUs
     if (horizon <= 0) return this.#prefills === 0
-    // Steps of all decodes together and of the busiest one, tokens they verify, and what those attend to.
-    let steps = 0
-    let most = 0
-    let verified = 0
-    let pairs = 0
-    let alive = 0
-    for (let row = 0; row < this.#streams; row++) {
-      if (this.#active[row] === 0) continue
-      const elapsed = atUs - this.#startUs[row]!
-      const remaining = this.#remaining[row]!
-      const paced = elapsed / this.#tpotUs[row]!
-      if (paced < remaining) alive++
-      if (elapsed <= 0) continue
-      const own = Math.min(paced, remaining) / this.#expected[row]!
-      const tokens = own * this.#length[row]!
-      steps += own
-      verified += tokens
-      pairs += tokens * this.#context[row]!
-      if (own > most) most = own
-    }
+    const { steps, most, verified, pairs, alive } = this.#due(atUs)
     if (alive > this.#limits.maxSequences) return false
     const iterations = Math.max(horizon / this.#maxBatchUs, most) + 0.5
     // Iterations that also carry a chunk: a split engine makes a second pass in each.
@@ -125,6 +96,109 @@ export class Demand {
     return true
   }
 
+  #due(atUs: number): Sums {
+    if (atUs !== this.#summedUs) {
+      clear(this.#sums)
+      this.#running.sum(atUs, this.#sums)
+      this.#summedUs = atUs
+    }
+    Object.assign(this.#total, this.#sums)
+    this.#coming.sum(atUs, this.#total)
+    return this.#total
+  }
+}
+
+/** A request's decodes. */
+export interface Stream {
+  /** When its TPOT clock starts: its first token is due at startUs + tpotUs. */
+  startUs: number
+  tpotUs: number
+  /** Tokens left. */
+  remaining: number
+  contextTokens: number
+  /** Tokens verified per step, and how many of them are expected to come out. */
+  length: number
+  expected: number
+}
+
+/** What streams ask for by some time. */
+interface Sums {
+  /** Steps of all streams together, and of the one that needs most. */
+  steps: number
+  most: number
+  /** Tokens verified, and what those attend to. */
+  verified: number
+  pairs: number
+  /** Streams that go on after that time. */
+  alive: number
+}
+
+function clear(sums: Sums): void {
+  sums.steps = sums.most = sums.verified = sums.pairs = sums.alive = 0
+}
+
+/** Streams as columns, reused. */
+class Streams {
+  #rows = 0
+  #startUs = new Float64Array(64)
+  #perUs = new Float64Array(64)
+  #remaining = new Float64Array(64)
+  #context = new Float64Array(64)
+  #length = new Float64Array(64)
+  #perToken = new Float64Array(64)
+
+  clear(): void {
+    this.#rows = 0
+  }
+
+  add({ startUs, tpotUs, remaining, contextTokens, length, expected }: Stream): number {
+    const row = this.#rows++
+    if (row === this.#startUs.length) this.#enlarge()
+    this.#startUs[row] = startUs
+    this.#perUs[row] = 1 / tpotUs
+    this.#remaining[row] = remaining
+    this.#context[row] = contextTokens
+    this.#length[row] = length
+    this.#perToken[row] = 1 / expected
+    return row
+  }
+
+  /** A row that asks for nothing any more. */
+  drop(row: number): void {
+    this.#startUs[row] = Infinity
+    this.#remaining[row] = -Infinity
+  }
+
+  /** Add to `sums` what is due by `atUs`. */
+  sum(atUs: number, sums: Sums): void {
+    const rows = this.#rows
+    const startUs = this.#startUs
+    const perUs = this.#perUs
+    const left = this.#remaining
+    const context = this.#context
+    const length = this.#length
+    const perToken = this.#perToken
+    let { steps, most, verified, pairs, alive } = sums
+    for (let row = 0; row < rows; row++) {
+      const elapsed = atUs - startUs[row]!
+      const paced = elapsed * perUs[row]!
+      const remaining = left[row]!
+      if (paced < remaining) alive++
+      if (elapsed <= 0) continue
+      const own = Math.min(paced, remaining) * perToken[row]!
+      const tokens = own * length[row]!
+      steps += own
+      verified += tokens
+      pairs += tokens * context[row]!
+      if (own > most) most = own
+    }
+    sums.steps = steps
+    sums.most = most
+    sums.verified = verified
+    sums.pairs = pairs
+    sums.alive = alive
+  }
+
   #enlarge(): void {
     const grow = (old: Float64Array<ArrayBuffer>) => {
       const next = new Float64Array(old.length * 2)
@@ -132,13 +206,10 @@ export class Demand {
       return next
     }
     this.#startUs = grow(this.#startUs)
-    this.#tpotUs = grow(this.#tpotUs)
+    this.#perUs = grow(this.#perUs)
     this.#remaining = grow(this.#remaining)
     this.#context = grow(this.#context)
     this.#length = grow(this.#length)
-    this.#expected = grow(this.#expected)
-    const active = new Uint8Array(this.#active.length * 2)
-    active.set(this.#active)
-    this.#active = active
+    this.#perToken = grow(this.#perToken)
   }
 }

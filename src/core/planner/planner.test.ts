@@ -10,7 +10,7 @@ import { COST, LIMITS, liveOf } from "../testing.ts"
 import { Admission } from "./admission.ts"
 import { Draft } from "./draft.ts"
 import { Demand } from "./feasible.ts"
-import { peakTokens } from "./memory.ts"
+import { MemoryForecast } from "./memory.ts"
 import { Speculator } from "./speculator.ts"
 import { byDue } from "./work.ts"
 
@@ -43,7 +43,8 @@ describe("admission", () => {
     const last = Math.max(...set.map((r) => r.dueUs))
     for (const request of [...set].sort(byDue)) {
       demand.addPrefill(0, request.owed, 1)
-      demand.addStream(request.dueUs, request.tpotUs, 1, request.known)
+      const { dueUs, tpotUs, known } = request
+      demand.addStream({ startUs: dueUs, tpotUs, remaining: 1, contextTokens: known, length: 1, expected: 1 })
       if (!demand.fits(request.dueUs)) return false
     }
     return demand.fits(last + 2 * options.maxBatchUs) && demand.fits(last + 10 * options.maxBatchUs)
@@ -144,12 +145,11 @@ describe("the memory forecast", () => {
             alive.reduce((sum, { held }) => sum + held + step, 0),
           )
         }
-        expect(
-          peakTokens(
-            all.map((r) => r.held),
-            all.map((r) => r.left),
-          ),
-        ).toBe(peak)
+        const forecast = new MemoryForecast()
+        for (const { held, left } of all) forecast.add(held, left)
+        expect(forecast.peakTokens()).toBe(peak)
+        expect(forecast.exceeds(peak)).toBe(false)
+        expect(forecast.exceeds(peak - 1)).toBe(true)
       }),
     )
   })

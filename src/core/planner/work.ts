@@ -35,16 +35,36 @@ export const byDue = (a: LiveRequest, b: LiveRequest): number => a.dueUs - b.due
 
 /** Fill `work` from `requests` (in order of arrival). */
 export function sortWork(requests: readonly LiveRequest[], work: Work): Work {
-  for (const list of [work.decodes, work.prefills, work.hopeful, work.bestEffort, work.byValue])
-    list.length = 0
-  for (const request of requests) {
-    if (request.tier === "bestEffort") work.bestEffort.push(request)
-    else if (request.decoding) work.decodes.push(request)
-    else work.prefills.push(request)
-    if (request.tier === "slo") work.byValue.push(request)
-  }
-  for (const request of work.bestEffort) work.byValue.push(request)
+  work.hopeful.length = 0
+  splitWork(requests, work)
   work.decodes.sort(byDue)
   work.prefills.sort(byDue)
   return work
+}
+
+/** After changes of tier: what runs is as it was, unless `decodesToo`. Keeps `hopeful`. */
+export function resortWork(requests: readonly LiveRequest[], work: Work, decodesToo: boolean): void {
+  splitWork(requests, work, decodesToo ? work.decodes : null)
+  if (decodesToo) work.decodes.sort(byDue)
+  work.prefills.sort(byDue)
+}
+
+function splitWork(
+  requests: readonly LiveRequest[],
+  work: Work,
+  decodes: LiveRequest[] | null = work.decodes,
+): void {
+  const { prefills, bestEffort, byValue } = work
+  prefills.length = bestEffort.length = byValue.length = 0
+  if (decodes !== null) decodes.length = 0
+  for (const request of requests) {
+    if (request.tier === "bestEffort") {
+      bestEffort.push(request)
+      continue
+    }
+    byValue.push(request)
+    if (!request.decoding) prefills.push(request)
+    else if (decodes !== null) decodes.push(request)
+  }
+  for (const request of bestEffort) byValue.push(request)
 }

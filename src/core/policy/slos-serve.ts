@@ -2,7 +2,7 @@
 import { Admission } from "../planner/admission.ts"
 import type { Draft } from "../planner/draft.ts"
 import { fillBatch } from "../planner/fill.ts"
-import { byDue, emptyWork, sortWork } from "../planner/work.ts"
+import { byDue, emptyWork, resortWork, sortWork } from "../planner/work.ts"
 import type { LiveRequest } from "../request.ts"
 import { demoteDoomed, isDoomed } from "./doomed.ts"
 import type { Policy, PolicyOptions } from "./policy.ts"
@@ -12,19 +12,22 @@ export function slosServe(options: PolicyOptions): Policy {
   const work = emptyWork(options)
   const asked = { ...emptyWork(options), speculator: work.speculator }
 
+  const candidates: LiveRequest[] = []
+
   return {
     name: "slos-serve",
     decide(requests, draft, nowUs) {
       demoteDoomed(requests, draft, nowUs)
       sortWork(requests, work)
       work.speculator.planFor(work, draft)
-      const candidates = [
-        ...work.prefills,
-        ...work.bestEffort.filter((r) => canReturn(r, draft, nowUs)),
-      ].sort(byDue)
+      candidates.length = 0
+      for (const request of work.prefills) candidates.push(request)
+      for (const request of work.bestEffort) if (canReturn(request, draft, nowUs)) candidates.push(request)
       if (candidates.length > 0) {
-        settle(candidates, admission.select(work, candidates, draft, nowUs), draft, options)
-        sortWork(requests, work)
+        candidates.sort(byDue)
+        const kept = admission.select(work, candidates, draft, nowUs)
+        const promoted = settle(candidates, kept, draft, options)
+        resortWork(requests, work, promoted)
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
       }
       fillBatch(draft, work, options, nowUs)
@@ -44,19 +47,25 @@ function canReturn(request: LiveRequest, draft: Draft, nowUs: number): boolean {
   return request.spec.tier === "slo" && !isDoomed(request, draft, nowUs)
 }
 
+/** Make it so. Answers whether some request came back that had begun to decode. */
 function settle(
   candidates: readonly LiveRequest[],
   kept: ReadonlySet<LiveRequest>,
   draft: Draft,
   options: PolicyOptions,
-): void {
+): boolean {
+  let decodesToo = false
   for (const request of candidates) {
     if (!kept.has(request)) {
       draft.demote(request, request.admitted ? "revoked" : "wontFit")
       continue
     }
-    if (request.tier === "bestEffort") draft.promote(request)
+    if (request.tier === "bestEffort") {
+      draft.promote(request)
+      decodesToo ||= request.decoding
+    }
     if (options.admission === "firm") draft.admit(request)
     else request.admitted = true
   }
+  return decodesToo
 }
