@@ -16,8 +16,14 @@ const UNITS: Record<CostFeature, string> = {
   outputs: "per sampled row",
   specSteps: "per draft step",
 }
-const MARKS = { decode: "d", prefill: "p", mixed: "m", short: "s" } as const
-const COLORS = { decode: "#1b6ca8", prefill: "#c0392b", mixed: "#2e8b57", short: "#8e44ad" } as const
+const MARKS = { decode: "d", prefill: "p", mixed: "m", short: "s", speculation: "v" } as const
+const COLORS = {
+  decode: "#1b6ca8",
+  prefill: "#c0392b",
+  mixed: "#2e8b57",
+  short: "#8e44ad",
+  speculation: "#d68910",
+} as const
 
 interface Dot {
   kind: keyof typeof MARKS
@@ -66,7 +72,7 @@ function scatter(dots: readonly Dot[]): string {
   for (const { kind, predicted, actual } of dots) grid[row(actual)]![column(predicted)] = MARKS[kind]
   const axis = `${milliseconds(low)} … ${milliseconds(high)}`
   return [
-    `measured ${axis}   (d decode, p prefill, m mixed, s short chunks)`,
+    `measured ${axis}   (d decode, p prefill, m mixed, s short chunks, v speculation)`,
     ...grid.map((cells) => `│${cells.join("")}`),
     `└${"─".repeat(WIDTH)}`,
     ` predicted ${axis}`,

@@ -2,12 +2,14 @@
  * under the engine's fast length), both together; each at several contexts. */
 import type { EngineLimits } from "../core/types.ts"
 
-export type PointKind = "decode" | "prefill" | "mixed" | "short"
+export type PointKind = "decode" | "prefill" | "mixed" | "short" | "speculation"
 
 /** A batch shape: so many decodes and these prefill chunks, all at the context of their scene. */
 export interface GridPoint {
   kind: PointKind
   decodes: number
+  /** Tokens that every decode drafts. */
+  draft: number
   /** Tokens of each prefill chunk, one request each. */
   chunks: number[]
 }
@@ -44,8 +46,9 @@ export function partsFor(limits: EngineLimits): { source: boolean; decodes: numb
   return { source: true, decodes, prefills: MOST_CHUNKS }
 }
 
-/** A grid for an engine that prefills so many tokens per second. */
-export function gridFor(limits: EngineLimits, tokensPerSec: number, quick: boolean): Grid {
+/** A grid for an engine that prefills so many tokens per second; `maxDraft`: most tokens that a decode drafts,
+ * 0 where nothing speculates. */
+export function gridFor(limits: EngineLimits, tokensPerSec: number, quick: boolean, maxDraft = 0): Grid {
   const budgetUs = quick ? QUICK_BUDGET_US : FULL_BUDGET_US
   const affordable = (share: number) => Math.floor((budgetUs / 1e6) * share * tokensPerSec)
   const room = Math.max(32, limits.contextTokens - 64)
@@ -60,13 +63,19 @@ export function gridFor(limits: EngineLimits, tokensPerSec: number, quick: boole
     : [START_CONTEXT, longest / 8, longest / 3, (2 * longest) / 3, longest]
   return {
     contexts: [...new Set(contexts.map((n) => Math.max(1, Math.round(n))))].sort((a, b) => a - b),
-    points: pointsFor(limits, mostChunk, Math.max(FEW_TOKENS, affordable(STEP_SHARE)), quick),
+    points: pointsFor(limits, mostChunk, Math.max(FEW_TOKENS, affordable(STEP_SHARE)), quick, maxDraft),
     rounds: quick ? 1 : 4,
     budgetUs,
   }
 }
 
-function pointsFor(limits: EngineLimits, mostChunk: number, mostTokens: number, quick: boolean): GridPoint[] {
+function pointsFor(
+  limits: EngineLimits,
+  mostChunk: number,
+  mostTokens: number,
+  quick: boolean,
+  maxDraft: number,
+): GridPoint[] {
   const fast = limits.minChunkTokens
   const parts = partsFor(limits)
   const counts = upTo(
@@ -75,13 +84,14 @@ function pointsFor(limits: EngineLimits, mostChunk: number, mostTokens: number, 
   )
   const chunks = upTo(mostChunk, quick ? [64, 128, 256, 512] : [64, 96, 128, 192, 256, 384, 512])
   const points: GridPoint[] = []
-  const add = (kind: PointKind, decodes: number, ...sizes: number[]) => {
-    const tokens = decodes + sizes.reduce((sum, size) => sum + size, 0)
+  const add = (kind: PointKind, decodes: number, ...sizes: number[]) => point(0, kind, decodes, ...sizes)
+  const point = (draft: number, kind: PointKind, decodes: number, ...sizes: number[]) => {
+    const tokens = decodes * (1 + draft) + sizes.reduce((sum, size) => sum + size, 0)
     const fits =
       tokens <= Math.min(limits.maxBatchTokens, mostTokens) &&
       sizes.every((size) => size >= 1 && size <= mostChunk)
     if (fits && sizes.length <= Math.min(MOST_CHUNKS, limits.maxSequences - decodes - 1))
-      points.push({ kind, decodes, chunks: sizes })
+      points.push({ kind, decodes, draft, chunks: sizes })
   }
   for (const count of counts) add("decode", count)
   for (const chunk of chunks) {
@@ -104,6 +114,11 @@ function pointsFor(limits: EngineLimits, mostChunk: number, mostTokens: number, 
     add("mixed", count, 16)
     add("mixed", count, 32)
     add("mixed", count, 64, 100)
+  }
+  for (const length of maxDraft > 0 ? upTo(maxDraft, quick ? [1, 3, 7] : [1, 2, 3, 4, 5, 6, 7]) : []) {
+    const few = quick ? [1, Math.ceil(full / 4), full] : counts
+    for (const count of new Set(few.filter((n) => n > 0))) point(length, "speculation", count)
+    point(length, "speculation", Math.ceil(full / 4), 64)
   }
   return points
 }

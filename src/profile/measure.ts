@@ -1,7 +1,7 @@
 /** Runs a grid of batches on an engine and times them. Contexts are filled once and shared by prefix copies;
  * each round goes through them in order, the points of a context in random order against drift. */
 import type { Batch, BatchItem, RequestId } from "../core/types.ts"
-import { type Engine, GREEDY } from "../engine/engine.ts"
+import { type Engine, GREEDY, type StepOutput, type StepRow } from "../engine/engine.ts"
 import { Random, shuffle } from "../random.ts"
 import { type Grid, type GridPoint, gridFor, type PointKind, partsFor, START_CONTEXT } from "./grid.ts"
 
@@ -18,10 +18,12 @@ export type SampleItem = Pick<BatchItem, "position" | "tokens" | "sample" | "dra
 export interface MeasureOptions {
   quick: boolean
   seed?: number
+  /** Most tokens that a decode will draft; 0 (the default) where the engine does not speculate. */
+  maxDraft?: number
   onProgress?: ((message: string) => void) | undefined
 }
 
-const KINDS: PointKind[] = ["decode", "prefill", "mixed", "short"]
+const KINDS: PointKind[] = ["decode", "prefill", "mixed", "short", "speculation"]
 /** Two of each kind. */
 const FEWEST_POINTS = 8
 
@@ -33,6 +35,8 @@ interface Actors {
   prefills: RequestId[]
 }
 
+/** Decodes go on at the end of a context: speculation must leave the others room there. */
+const SPARE_TOKENS = 64
 /** Ids that no driver gives. */
 const FIRST_ID = 1e9
 const SAMPLING = { ...GREEDY, ignoreEos: true }
@@ -70,7 +74,7 @@ class Measurement {
 
   async all(): Promise<ProfileSample[]> {
     const { limits } = this.#engine
-    const grid = gridFor(limits, await this.#speed(), this.#options.quick)
+    const grid = gridFor(limits, await this.#speed(), this.#options.quick, this.#options.maxDraft)
     const longest = grid.contexts.at(-1)!
     const source = partsFor(limits).source ? this.#openRequest(limits.contextTokens) : null
     if (source !== null) await this.#fill(source, longest)
@@ -142,15 +146,21 @@ class Measurement {
       if (this.#spentUs > untilUs && done >= FEWEST_POINTS) break
       const share = Math.min(99, Math.floor((100 * this.#spentUs) / grid.budgetUs))
       this.#report(`measuring step times: ${share}%`)
-      const items: BatchItem[] = []
-      for (const [id, known] of [...actors.decoders].slice(0, point.decodes)) {
-        const sample = context === actors.context
-        items.push(item(id, sample ? known - 1 : context, 1, sample))
-        if (sample) actors.decoders.set(id, known + 1)
-      }
+      const items = [...this.#decodes(point, actors, context)]
       for (const [i, tokens] of point.chunks.entries())
         items.push(item(actors.prefills[i]!, context, tokens, false))
-      await this.#timed(point.kind, `${context}: ${point.decodes} + ${point.chunks.join("+")}`, items)
+      const rows = await this.#timed(point.kind, pointName(point, context), items)
+      for (const { id, tokens } of rows)
+        if (actors.decoders.has(id)) actors.decoders.set(id, actors.decoders.get(id)! + tokens.length)
+    }
+  }
+
+  /** Where requests are at their end they sample and draft; cut back, they compute as many tokens. */
+  *#decodes({ decodes, draft }: GridPoint, actors: Actors, context: number): Iterable<BatchItem> {
+    for (const [id, known] of [...actors.decoders].slice(0, decodes)) {
+      const room = this.#engine.limits.contextTokens - known - SPARE_TOKENS
+      if (context !== actors.context) yield item(id, context, 1 + draft, false)
+      else yield { ...item(id, known - 1, 1, true), draft: Math.max(0, Math.min(draft, room)) }
     }
   }
 
@@ -171,10 +181,16 @@ class Measurement {
     return order
   }
 
-  async #timed(kind: PointKind, point: string, items: BatchItem[]): Promise<void> {
-    const us = await this.#execute(items)
-    const shapes = items.map(({ position, tokens, sample, draft }) => ({ position, tokens, sample, draft }))
-    this.samples.push({ kind, point, items: shapes, us })
+  /** What was drafted counts, not what was asked for. */
+  async #timed(kind: PointKind, point: string, items: BatchItem[]): Promise<StepRow[]> {
+    const { rows, durationUs } = await this.#run(items)
+    const drafted = new Map(rows.map((row) => [row.id, row.drafted]))
+    const shapes = items.map(({ id, position, tokens, sample }) => {
+      return { position, tokens, sample, draft: drafted.get(id) ?? 0 }
+    })
+    const drafts = kind === "speculation" ? `: ${shapes.map(({ draft }) => draft).join()}` : ""
+    this.samples.push({ kind, point: point + drafts, items: shapes, us: durationUs })
+    return rows
   }
 
   #openRequest(promptTokens: number): RequestId {
@@ -190,16 +206,24 @@ class Measurement {
   }
 
   async #execute(items: BatchItem[], release: RequestId[] = []): Promise<number> {
+    return (await this.#run(items, release)).durationUs
+  }
+
+  async #run(items: BatchItem[], release: RequestId[] = []): Promise<Extract<StepOutput, { ok: true }>> {
     const batch: Batch = { number: ++this.#batches, items, evict: [], release, predictedUs: 0 }
     const output = await this.#engine.execute(batch)
     if (!output.ok) throw new Error(`the engine failed while it was measured: ${output.message}`)
     this.#spentUs += output.durationUs
-    return output.durationUs
+    return output
   }
 
   #report(message: string): void {
     this.#options.onProgress?.(message)
   }
+}
+
+function pointName({ decodes, draft, chunks }: GridPoint, context: number): string {
+  return `${context}: ${decodes}${draft > 0 ? `×${1 + draft}` : ""} + ${chunks.join("+")}`
 }
 
 function item(id: RequestId, position: number, tokens: number, sample: boolean): BatchItem {

@@ -87,6 +87,28 @@ describe("fitting", () => {
     },
   )
 
+  test.each([true, false])("recovers the cost of speculation (quick: %s)", async (quick) => {
+    const cost = { ...COST, pieces: [{ ...COST.pieces[0]!, specSteps: 1200 }] }
+    const speculating = engine(cost, 0, 32, { speculate: "lookup", acceptance: 0.5 })
+    const { model, samples } = await profileEngine(speculating, { quick, maxDraft: 7 })
+    expect(model.pieces[0]!.specSteps).toBeGreaterThan(1000)
+    expect(model.pieces[0]!.specSteps).toBeLessThan(1400)
+    const most = (sample: (typeof samples)[number]) => Math.max(...sample.items.map((item) => item.draft))
+    expect(Math.max(...samples.map(most))).toBe(7)
+    expect(samples.filter((sample) => most(sample) > 0 && sample.items.length > 8).length).toBeGreaterThan(1)
+    const unseen = decodes(5, 800).map((item, i) => ({ ...item, draft: i }))
+    const ratio = stepUs(model, shapeOf(unseen, model)) / stepUs(cost, shapeOf(unseen, cost))
+    expect(Math.abs(ratio - 1)).toBeLessThan(0.05)
+  })
+
+  test("a small context has room for speculation, and what is not drafted is not counted", async () => {
+    const cost = { ...COST, pieces: [{ ...COST.pieces[0]!, specSteps: 1200 }] }
+    const limits = { ...engine().limits, contextTokens: 160, maxSequences: 4, maxBatchTokens: 64 }
+    const small = fakeEngine({ cost, limits, time: instantTime(), speculate: "lookup", acceptance: 1 })
+    const { samples } = await profileEngine(small, { quick: true, maxDraft: 7 })
+    for (const { items, us } of samples) expect(stepUs(cost, shapeOf(items, cost))).toBeCloseTo(us, -1)
+  })
+
   test("predicts unseen batches of a noisy engine, and knows its noise", async () => {
     const { model, residuals } = await profileEngine(engine(COST, 0.1), { quick: false })
     for (const items of UNSEEN) {
@@ -213,9 +235,12 @@ describe("the cache", () => {
 })
 
 test("the chart shows every kind of step, and the SVG is one document", async () => {
-  const profile = await profileEngine(engine(COST, 0.1), { quick: true })
+  const profile = await profileEngine(engine(COST, 0.1, 32, { speculate: "lookup" }), {
+    quick: true,
+    maxDraft: 7,
+  })
   const text = describeProfile(profile)
-  for (const mark of ["d", "p", "m", "s"]) expect(text.split("measured")[1]).toContain(mark)
+  for (const mark of ["d", "p", "m", "s", "v"]) expect(text.split("measured")[1]).toContain(mark)
   expect(text).toMatch(/R² 0\.9/)
   const svg = profileSvg(profile)
   expect(svg.match(/<circle/g)).toHaveLength(profile.samples.length)

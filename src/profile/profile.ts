@@ -78,7 +78,7 @@ export function profilePath(engine: Engine, options: CachedProfileOptions): stri
     model.fingerprint,
     limits,
     options.threads,
-    options.key ?? {},
+    { ...options.key, ...(options.maxDraft && { maxDraft: options.maxDraft }) },
     cpuName(),
     cpus().length,
   ]
@@ -109,7 +109,7 @@ const profileSchema = z.object({
   residuals: z.object({ p5: positive, p50: positive, p95: positive, p99: positive }),
   samples: z.array(
     z.object({
-      kind: z.enum(["decode", "prefill", "mixed", "short"]),
+      kind: z.enum(["decode", "prefill", "mixed", "short", "speculation"]),
       point: z.string(),
       items: z.array(
         z.object({ position: positive, tokens: positive, sample: z.boolean(), draft: positive }),
