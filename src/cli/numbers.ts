@@ -1,4 +1,4 @@
-/** Readers of option values; what they refuse becomes one line by commander and exit code 2. */
+/** Readers of option values, mostly numbers; what they refuse becomes one line by commander and exit code 2. */
 import { InvalidArgumentError } from "commander"
 
 export function wholeNumber(min: number, max: number): (text: string) => number {
@@ -25,4 +25,10 @@ export function byteSize(text: string): number {
   const value = match === null ? Number.NaN : Number(match[1]) * SCALE[match[2]!.toLowerCase()]!
   if (value >= 1024 && value <= 2 ** 30) return value
   throw new InvalidArgumentError("It must be between 1k and 1g, for example 8m.")
+}
+
+/** "lookup", "off", or "draft=<model>" with a model as after --model. */
+export function drafter(text: string): string {
+  if (text === "lookup" || text === "off" || /^draft=\S/.test(text)) return text
+  throw new InvalidArgumentError("It must be lookup, off, or draft=<model>, for example draft=tiny-draft.")
 }

@@ -1,14 +1,15 @@
 /** `slos-serve profile`: measure an engine's step times, fit the cost model, show how good it is. */
 import { writeFile } from "node:fs/promises"
 import { type Command, Option } from "commander"
+import type { Speculation } from "../engine/drafter.ts"
 import { openLlama } from "../engine/llama.ts"
 import { UserError } from "../errors.ts"
 import { cacheFolder } from "../models/cache.ts"
-import { DEFAULT_MODEL, resolveModel } from "../models/resolve.ts"
+import { DEFAULT_MODEL, type OnProgress, resolveModel } from "../models/resolve.ts"
 import { describeProfile, profileSvg } from "../profile/chart.ts"
 import { loadOrProfile } from "../profile/profile.ts"
 import { progressLine } from "./model.ts"
-import { wholeNumber } from "./numbers.ts"
+import { drafter, wholeNumber } from "./numbers.ts"
 import { defaultThreads } from "./threads.ts"
 
 interface ProfileOptions {
@@ -21,6 +22,8 @@ interface ProfileOptions {
   kvType?: "f16" | "f32" | "q8_0"
   gpuLayers?: number
   library: string
+  speculate: string
+  maxSpeculation: number
   quick?: boolean
   cached?: boolean
   json?: boolean
@@ -46,6 +49,8 @@ export function register(program: Command): void {
     .addOption(new Option("--kv-type <type>", "numbers in the KV cache").choices(["f16", "f32", "q8_0"]))
     .option("--gpu-layers <n>", "layers on the GPU", wholeNumber(0, 1 << 16))
     .option("--library <which>", "auto, cpu, cuda, vulkan or a folder", "auto")
+    .option("--speculate <drafter>", "measure speculation too: lookup, draft=<model> or off", drafter, "off")
+    .option("--max-speculation <n>", "most tokens verified per request and step", wholeNumber(1, 64), 8)
     .option("--quick", "a few seconds, as at a server's first start")
     .option("--cached", "use a profile that is already cached")
     .option("--json", "print the profile as JSON")
@@ -57,6 +62,7 @@ export function register(program: Command): void {
 async function profile(options: ProfileOptions): Promise<void> {
   const showProgress = progressLine()
   const found = await resolveModel(options.model, { onProgress: showProgress })
+  const speculate = await speculation(options.speculate, showProgress)
   const threads = options.threads ?? defaultThreads()
   const engine = await openLlama({
     modelPath: found.path,
@@ -66,6 +72,8 @@ async function profile(options: ProfileOptions): Promise<void> {
     contextTokens: options.context,
     maxBatchTokens: options.maxBatchTokens,
     library: options.library,
+    speculate,
+    maxSpeculation: options.maxSpeculation,
     ...(options.kvUnified === undefined ? {} : { kvUnified: options.kvUnified }),
     ...(options.kvType === undefined ? {} : { kvType: options.kvType }),
     ...(options.gpuLayers === undefined ? {} : { gpuLayers: options.gpuLayers }),
@@ -76,6 +84,10 @@ async function profile(options: ProfileOptions): Promise<void> {
       threads,
       quick: options.quick ?? false,
       refresh: !options.cached,
+      ...(speculate !== "off" && {
+        maxDraft: options.maxSpeculation - 1,
+        key: { speculate: options.speculate },
+      }),
       onProgress: (message) => showProgress?.({ stage: "verify", message }),
     })
     if (showProgress) process.stderr.write("\r\u001b[2K")
@@ -86,6 +98,11 @@ async function profile(options: ProfileOptions): Promise<void> {
   } finally {
     await engine.close()
   }
+}
+
+async function speculation(drafts: string, onProgress: OnProgress | undefined): Promise<Speculation> {
+  if (drafts === "off" || drafts === "lookup") return drafts
+  return { draftModel: (await resolveModel(drafts.slice("draft=".length), { onProgress })).path }
 }
 
 async function write(path: string, text: string): Promise<void> {

@@ -1,10 +1,11 @@
 /** The engine of a server and its cost model: fetched, loaded, measured and warm. */
 import type { CostModel } from "../core/cost.ts"
 import type { EngineLimits } from "../core/types.ts"
+import type { Speculation } from "../engine/drafter.ts"
 import { type Engine, GREEDY, type ModelInfo } from "../engine/engine.ts"
 import { fakeEngine } from "../engine/fake.ts"
 import { cacheFolder } from "../models/cache.ts"
-import { resolveModel } from "../models/resolve.ts"
+import { type ResolvedModel, resolveModel } from "../models/resolve.ts"
 import type { Reporter } from "./reporter.ts"
 import type { ServeOptions } from "./serve-run.ts"
 import { defaultThreads } from "./threads.ts"
@@ -27,7 +28,7 @@ export async function prepareEngine(options: ServeOptions, reporter: Reporter): 
   const engine = await openReal(options, reporter)
   const cost = options.profile
     ? await profiled(engine, options, reporter)
-    : guessCost(engine.model, engine.limits)
+    : guessCost(engine.model, engine.limits, options.speculate.startsWith("draft="))
   reporter.begin("warming up")
   await warmUp(engine)
   reporter.done("warm")
@@ -45,20 +46,13 @@ function openFake(options: ServeOptions): Engine {
     minChunkTokens: 1,
     unifiedKv: true,
   }
-  return fakeEngine({ cost: FAKE_COST, limits, time: "real", noise: 0.05, outputTokens: 200 })
+  const speculate = options.speculate === "off" ? "off" : "lookup"
+  return fakeEngine({ cost: FAKE_COST, limits, time: "real", noise: 0.05, outputTokens: 200, speculate })
 }
 
 async function openReal(options: ServeOptions, reporter: Reporter): Promise<Engine> {
-  reporter.begin(`finding the model ${options.model}`)
-  const found = await resolveModel(options.model, {
-    offline: options.offline ?? false,
-    onProgress: ({ message, doneBytes, totalBytes }) => {
-      const share = doneBytes && totalBytes ? ` ${Math.floor((100 * doneBytes) / totalBytes)}%` : ""
-      reporter.progress(`${message}${share}`)
-    },
-  })
-  if (found.banner !== undefined) reporter.warn(found.banner)
-  reporter.done(`model ${found.path}${found.random ? " (random weights: answers are noise)" : ""}`)
+  const found = await find(options.model, options, reporter)
+  const speculate = await speculation(options, reporter)
   const threads = options.threads ?? defaultThreads()
   reporter.begin(`loading ${found.name}`)
   const { openLlama } = await import("../engine/llama.ts")
@@ -70,6 +64,8 @@ async function openReal(options: ServeOptions, reporter: Reporter): Promise<Engi
     contextTokens: options.context,
     maxBatchTokens: options.maxBatchTokens,
     library: options.library,
+    speculate,
+    maxSpeculation: options.maxSpeculation,
     ...(options.kvTokens === undefined ? {} : { kvTokens: options.kvTokens }),
     ...(options.kvUnified === undefined ? {} : { kvUnified: options.kvUnified }),
     ...(options.kvType === undefined ? {} : { kvType: options.kvType }),
@@ -86,6 +82,28 @@ async function openReal(options: ServeOptions, reporter: Reporter): Promise<Engi
   return engine
 }
 
+/** Off, lookup, or a draft model that is on this machine then. */
+async function speculation(options: ServeOptions, reporter: Reporter): Promise<Speculation> {
+  const { speculate } = options
+  if (speculate === "off" || speculate === "lookup") return speculate
+  const found = await find(speculate.slice("draft=".length), options, reporter)
+  return { draftModel: found.path }
+}
+
+async function find(name: string, options: ServeOptions, reporter: Reporter): Promise<ResolvedModel> {
+  reporter.begin(`finding the model ${name}`)
+  const found = await resolveModel(name, {
+    offline: options.offline ?? false,
+    onProgress: ({ message, doneBytes, totalBytes }) => {
+      const share = doneBytes && totalBytes ? ` ${Math.floor((100 * doneBytes) / totalBytes)}%` : ""
+      reporter.progress(`${message}${share}`)
+    },
+  })
+  if (found.banner !== undefined) reporter.warn(found.banner)
+  reporter.done(`model ${found.path}${found.random ? " (random weights: answers are noise)" : ""}`)
+  return found
+}
+
 async function profiled(engine: Engine, options: ServeOptions, reporter: Reporter): Promise<CostModel> {
   reporter.begin("measuring step times (once per model and machine)")
   const { loadOrProfile } = await import("../profile/profile.ts")
@@ -93,7 +111,11 @@ async function profiled(engine: Engine, options: ServeOptions, reporter: Reporte
     cacheDir: cacheFolder(),
     quick: true,
     threads: options.threads ?? defaultThreads(),
-    key: { library: options.library, kvType: options.kvType ?? null, gpuLayers: options.gpuLayers ?? null },
+    key: {
+      ...{ library: options.library, kvType: options.kvType ?? null, gpuLayers: options.gpuLayers ?? null },
+      ...(options.speculate !== "off" && { speculate: options.speculate }),
+    },
+    ...(options.speculate !== "off" && { maxDraft: options.maxSpeculation - 1 }),
     onProgress: (message: string) => reporter.progress(message),
   })
   reporter.done(`cost model: R² ${profile.r2.toFixed(3)}, mean error ${(100 * profile.mape).toFixed(0)}%`)
@@ -102,10 +124,12 @@ async function profiled(engine: Engine, options: ServeOptions, reporter: Reporte
 
 /** Without a measurement: proportional to the model's size, from a 135M model on one core. Online calibration
  * corrects the scale within some tens of steps. */
-function guessCost(model: ModelInfo, limits: EngineLimits): CostModel {
+function guessCost(model: ModelInfo, limits: EngineLimits, draftModel: boolean): CostModel {
   const millions = Math.max(1, model.parameters / 1e6)
+  // A draft model is typically a tenth of its target.
+  const specSteps = draftModel ? 6 * millions : 0
   return {
-    pieces: [{ step: 60 * millions, tokens: 14 * millions, sequences: 8 * millions }],
+    pieces: [{ step: 60 * millions, tokens: 14 * millions, sequences: 8 * millions, specSteps }],
     residualSigma: 0.15,
     fastPassTokens: limits.minChunkTokens,
     unifiedKv: limits.unifiedKv,

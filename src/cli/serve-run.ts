@@ -33,6 +33,9 @@ export interface ServeOptions {
   bestEffortMs?: number
   tokenBudget?: number
   admission?: PolicyOptions["admission"]
+  /** lookup, off or draft=<model>. */
+  speculate: string
+  maxSpeculation: number
   gpuLayers?: number
   library: string
   engine: "llama" | "fake"
@@ -85,8 +88,9 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
 
 /** Only what was given: the rest follows from the profile. */
 function policyOptions(options: ServeOptions): Partial<PolicyOptions> {
-  const { margin, maxBatchMs, bestEffortMs, tokenBudget, admission } = options
+  const { margin, maxBatchMs, bestEffortMs, tokenBudget, admission, speculate, maxSpeculation } = options
   return {
+    ...(speculate !== "off" && { speculation: "on", maxSpeculation }),
     ...(margin !== undefined && { margin }),
     ...(maxBatchMs !== undefined && { maxBatchUs: maxBatchMs * 1000 }),
     ...(bestEffortMs !== undefined && { bestEffortBatchUs: bestEffortMs * 1000 }),

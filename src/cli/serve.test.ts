@@ -81,6 +81,7 @@ describe("what the user can put right is one line and exit code 2", () => {
       ["serve", "--port", "0", "--model", file("bad.gguf", "GGUF\0\0\0")],
       /bad\.gguf .*GGUF/,
     ],
+    ["a drafter", [...fake, "--speculate", "draft"], /--speculate .*must be lookup, off, or draft=<model>/],
     ["a log level", [...fake, "--log-level", "loud"], /--log-level loud/],
   ])("%s", async (_, args, message) => {
     const { code, err } = await run(...args).exit

@@ -2,7 +2,7 @@
 import { type Command, Option } from "commander"
 import { POLICY_NAMES } from "../core/policy/index.ts"
 import { UserError } from "../errors.ts"
-import { byteSize, fraction, port, wholeNumber } from "./numbers.ts"
+import { byteSize, drafter, fraction, port, wholeNumber } from "./numbers.ts"
 import { createReporter } from "./reporter.ts"
 import type { ServeOptions } from "./serve-run.ts"
 
@@ -64,6 +64,18 @@ export function register(program: Command): void {
         "--admission <kind>",
         "when an SLO becomes a promise: at the first token, or at admission",
       ).choices(["revocable", "firm"]),
+    )
+    .option(
+      "--speculate <drafter>",
+      "draft tokens and verify several at once: lookup (from the request's own text), draft=<model>, or off",
+      drafter,
+      "off",
+    )
+    .option(
+      "--max-speculation <n>",
+      "most tokens verified per request and step, the sure one included",
+      wholeNumber(1, 64),
+      8,
     )
     .option("--gpu-layers <n>", "layers on the GPU (default: all where there is one)", wholeNumber(0, 10_000))
     .option("--library <name>", "llama.cpp library: auto, cpu, cuda, vulkan, or a folder", "auto")
