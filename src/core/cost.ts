@@ -57,15 +57,22 @@ export function shapeOf(
     outputs: 0,
     specSteps: 0,
   }
-  const lengths = [...new Set(items.map((item) => item.tokens + item.draft))].sort((a, b) => a - b)
+  const lengths = layout.unifiedKv
+    ? []
+    : [...new Set(items.map((item) => item.tokens + item.draft))].sort((a, b) => a - b)
   shape.passes = layout.unifiedKv ? Math.min(1, items.length) : lengths.length
   for (const item of items) {
     const n = item.tokens + item.draft
     shape.tokens += n
     shape.outputs += item.sample ? 1 + item.draft : 0
     shape.specSteps = Math.max(shape.specSteps, item.draft)
+    if (layout.unifiedKv) {
+      const pairs = attentionPairs(item.position, n)
+      if (n >= layout.fastPassTokens) shape.fastPairs += pairs
+      else shape.slowPairs += pairs
+    }
     let done = 0
-    for (const length of layout.unifiedKv ? [n] : lengths) {
+    for (const length of lengths) {
       if (length > n) break
       const pairs = attentionPairs(item.position + done, length - done)
       if (length - done >= layout.fastPassTokens) shape.fastPairs += pairs

@@ -103,7 +103,7 @@ export class KvAccount {
    * requests hold too much. */
   grow(id: RequestId, tokens: number): boolean {
     const sequence = this.#live.get(id)
-    assert(sequence !== undefined, `request ${id} holds no KV`)
+    if (sequence === undefined) assert(false, `request ${id} holds no KV`)
     const need = Math.ceil(tokens / this.limits.blockTokens) - sequence.blocks.length
     while (this.#free.length < need) {
       const oldest = this.#cached.values().next().value

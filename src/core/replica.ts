@@ -5,7 +5,7 @@ import { Acceptance } from "./acceptance.ts"
 import { assert } from "./assert.ts"
 import { Calibration } from "./calibration.ts"
 import { type ReplicaConfig, withDefaults } from "./config.ts"
-import { type CostModel, shapeOf, stepUs } from "./cost.ts"
+import type { CostModel } from "./cost.ts"
 import { KvAccount } from "./kv.ts"
 import { OutputLengths } from "./lengths.ts"
 import { MissedSessions } from "./missed-sessions.ts"
@@ -26,6 +26,7 @@ import type {
   RequestId,
   RequestSpec,
   Snapshot,
+  StageOutcome,
   StepFailure,
   StepResult,
 } from "./types.ts"
@@ -70,6 +71,7 @@ export class Replica {
   #batches = 0
   #inFlight: Batch | null = null
   #inFlightUs = 0
+  #inFlightPrefill = false
   /** When the batch in flight should end. */
   #boundaryUs = 0
   /** Requests that ended while their step was running. */
@@ -262,29 +264,26 @@ export class Replica {
   #stepDone({ batch: number, durationUs, results }: StepDone, nowUs: number): void {
     const batch = this.#landed(number)
     this.#failuresInRow = 0
-    this.#calibration.observe(hasPrefill(batch), this.#inFlightUs, durationUs)
-    const byId = new Map(results.map((result) => [result.id, result]))
+    this.#calibration.observe(this.#inFlightPrefill, this.#inFlightUs, durationUs)
+    let next = 0
     for (const item of batch.items) {
+      // Results come in the order of the items, as a rule.
+      const inOrder = results[next]?.id === item.id
+      const result = inOrder ? results[next++] : results.find(({ id }) => id === item.id)
       const request = this.#requests.get(item.id)
       if (request === undefined) continue
-      const result = byId.get(item.id)
-      assert(
-        !item.sample || (result !== undefined && result.tokens >= 1),
-        `request ${item.id} yielded no token`,
-      )
-      assert(
-        item.sample || result === undefined || result.tokens === 0,
-        `request ${item.id} yielded a token too early`,
-      )
-      const accepted = result !== undefined && result.tokens > 1 ? result.tokens - 1 : 0
-      assert(accepted <= item.draft, `request ${item.id} accepted more than was drafted`)
+      const tokens = result?.tokens ?? 0
+      if (tokens > 0 !== item.sample)
+        assert(false, `request ${item.id} yielded ${item.sample ? "no token" : "a token too early"}`)
+      const accepted = Math.max(0, tokens - 1)
+      if (accepted > item.draft) assert(false, `request ${item.id} accepted more than was drafted`)
       request.computed = item.position + item.tokens + accepted
       if (result?.prefix !== undefined) request.prefix.push(...result.prefix)
       if (item.draft > 0) this.#kv.shrink(item.id, request.computed)
       this.#kv.computed(item.id, request.computed)
       request.failures = 0
-      if (result === undefined || result.tokens === 0) continue
-      this.#acceptance.observe(request.spec.app, item.draft, result.tokens, result.stopped)
+      if (result === undefined || tokens === 0) continue
+      this.#acceptance.observe(request.spec.app, item.draft, tokens, result.stopped)
       this.#emit(request, result, nowUs)
       if (this.#prefillOnly && this.#requests.has(item.id)) this.#handOff(request)
     }
@@ -293,15 +292,17 @@ export class Replica {
 
   #emit(request: LiveRequest, result: StepResult, nowUs: number): void {
     const first = request.output === 0
-    const lateUs = request.emit(result.tokens, result.answeringFrom, nowUs, (outcome) =>
-      this.#effects.push({ type: "stageDone", id: request.id, outcome }),
-    )
+    const lateUs = request.emit(result.tokens, result.answeringFrom, nowUs, this.#stageDone)
     this.#effects.push({ type: "token", id: request.id, count: result.tokens, lateUs })
     if (first && request.tier === "slo" && this.options.admission === "revocable") {
       this.#effects.push({ type: "admitted", id: request.id })
     }
     if (result.stopped) this.#end(request, "stop", nowUs)
     else if (request.output >= request.spec.maxOutputTokens) this.#end(request, "length", nowUs)
+  }
+
+  #stageDone = (outcome: StageOutcome, id: RequestId): void => {
+    this.#effects.push({ type: "stageDone", id, outcome })
   }
 
   #handOff(request: LiveRequest): void {
@@ -373,12 +374,15 @@ export class Replica {
       this.policy.decide(this.#line, draft, nowUs)
     }
     if (draft.items.length === 0) return
-    const items = draft.items.slice()
-    for (const item of items) {
-      const request = this.#requests.get(item.id)!
+    const { items } = draft
+    for (const { id, position, copy } of items) {
+      // Only a request that starts afresh can be new.
+      if (position > 0 && copy === undefined) continue
+      const request = this.#requests.get(id)!
       if (request.startedUs < 0) request.startedUs = nowUs
     }
-    this.#inFlightUs = stepUs(this.cost, shapeOf(items, this.cost))
+    this.#inFlightUs = draft.modelUs
+    this.#inFlightPrefill = draft.hasPrefill
     const batch: Batch = {
       number: ++this.#batches,
       items,
@@ -386,13 +390,9 @@ export class Replica {
       release: this.#kv.takeReleased(),
       predictedUs: 0,
     }
-    batch.predictedUs = this.#inFlightUs * this.#calibration.ratio(hasPrefill(batch))
+    batch.predictedUs = this.#inFlightUs * this.#calibration.ratio(this.#inFlightPrefill)
     this.#inFlight = batch
     this.#boundaryUs = nowUs + batch.predictedUs
     this.#effects.push({ type: "run", batch })
   }
-}
-
-function hasPrefill(batch: Batch): boolean {
-  return batch.items.some((item) => item.tokens > 1)
 }

@@ -1,6 +1,6 @@
 /** One live request: what it still owes, when its next token is due, and how each of its stages went. */
 import { assert } from "./assert.ts"
-import type { Outcome, Progress, RequestSpec, StageName, StageOutcome, Tier } from "./types.ts"
+import type { Outcome, Progress, RequestId, RequestSpec, StageName, StageOutcome, Tier } from "./types.ts"
 
 export class LiveRequest {
   readonly spec: RequestSpec
@@ -31,6 +31,8 @@ export class LiveRequest {
   cachedTokens = 0
   /** Failed alone in a batch this many times. */
   failures = 0
+  /** Number of the last batch that it was put in. */
+  batch = 0
   startedUs = -1
   firstTokenUs = -1
 
@@ -78,7 +80,7 @@ export class LiveRequest {
     count: number,
     answeringFrom: number,
     nowUs: number,
-    stageDone: (stage: StageOutcome) => void,
+    stageDone: (stage: StageOutcome, id: RequestId) => void,
   ): number {
     assert(
       count > 0 && this.output + count <= this.spec.maxOutputTokens,
@@ -165,7 +167,7 @@ export class LiveRequest {
     if ((this.output + 1) % 10 === 0 || this.output === 0) this.#lateEvery10 = true
   }
 
-  #startAnswer(stageDone: (stage: StageOutcome) => void): void {
+  #startAnswer(stageDone: (stage: StageOutcome, id: RequestId) => void): void {
     this.thinking = false
     if (this.output === 0) return
     // The due time was set while the phase was unknown; the first answer token is judged by the answer's TPOT.
@@ -178,8 +180,8 @@ export class LiveRequest {
     this.#stage = { stage, attained: true, worstLateUs: -Infinity, tokens: 0 }
   }
 
-  #endStage(stageDone: (stage: StageOutcome) => void): void {
+  #endStage(stageDone: (stage: StageOutcome, id: RequestId) => void): void {
     this.#stages.push(this.#stage)
-    stageDone(this.#stage)
+    stageDone(this.#stage, this.spec.id)
   }
 }

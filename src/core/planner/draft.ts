@@ -26,13 +26,14 @@ export class Draft {
   #calibration: Calibration
   #actions: DraftActions
 
-  readonly items: BatchItem[] = []
+  items: BatchItem[] = []
   /** What drafting yields, per app. */
   readonly acceptance: Acceptance
   #shape: RunningShape
   /** For whoever asks how long some other batch would take. */
   readonly scratchShape: RunningShape
-  #inBatch = new Set<LiveRequest>()
+  /** Requests in the batch are marked with its number. */
+  #number = 1
   /** Items of one token, and of more. */
   #singles = 0
   #chunks = 0
@@ -59,14 +60,16 @@ export class Draft {
 
   /** Start the next batch with the same scratch memory. */
   reset(): void {
-    this.items.length = 0
-    this.#inBatch.clear()
+    this.#exhausted = null
+    // The last batch's items are whoever runs it's.
+    if (this.items.length > 0) this.items = []
+    this.#number++
     this.#shape.reset()
     this.#singles = this.#chunks = 0
   }
 
   has(request: LiveRequest): boolean {
-    return this.#inBatch.has(request)
+    return request.batch === this.#number
   }
   /** Tokens in the batch, drafted ones included. */
   get tokens(): number {
@@ -82,6 +85,14 @@ export class Draft {
     const withPrefill = this.#chunks > 0 || tokens > 1
     const raw = stepUs(this.cost, this.#shape.with(position, tokens, samples, draft))
     return raw * this.#calibration.ratio(withPrefill) * (1 + margin)
+  }
+
+  get hasPrefill(): boolean {
+    return this.#chunks > 0
+  }
+  /** Predicted time of the batch as it stands, uncalibrated, µs. */
+  get modelUs(): number {
+    return stepUs(this.cost, this.#shape.with(0, 0, false, 0))
   }
 
   /** Time of some other step, by the same calibrated model. */
@@ -160,8 +171,14 @@ export class Draft {
   }
 
   #sequenceFor(request: LiveRequest, spare?: readonly LiveRequest[]): boolean {
-    if (this.kv.holds(request.id)) return true
-    while (!this.kv.canAttach()) if (!this.#giveUp(request, spare)) return false
+    if (request.computed > 0 || this.kv.holds(request.id)) return true
+    while (!this.kv.canAttach()) {
+      // Nobody of it held KV a moment ago, and whoever took KV since is in the batch: no use looking again.
+      if (spare !== undefined && spare === this.#exhausted) return false
+      if (this.#giveUp(request, spare)) continue
+      this.#exhausted = spare ?? null
+      return false
+    }
     return true
   }
 
@@ -193,20 +210,22 @@ export class Draft {
   }
 
   #add(request: LiveRequest, tokens: number, spare?: readonly LiveRequest[], draft = 0): boolean {
-    assert(!this.#inBatch.has(request), `request ${request.id} is already in the batch`)
-    assert(tokens >= 1, `request ${request.id} is given nothing`)
+    if (this.has(request)) assert(false, `request ${request.id} is already in the batch`)
     if (this.tokensLeft < tokens + draft || !this.#sequenceFor(request, spare)) return false
-    const copy = this.kv.holds(request.id) ? null : this.#attach(request)
-    assert(tokens <= request.owed, `request ${request.id} does not owe ${tokens} tokens`)
+    const copy = request.computed > 0 || this.kv.holds(request.id) ? null : this.#attach(request)
+    const { owed } = request
+    if (tokens < 1 || tokens > owed) assert(false, `request ${request.id} does not owe ${tokens} tokens`)
     while (!this.kv.grow(request.id, request.computed + tokens + draft)) {
       if (this.#giveUp(request, spare)) continue
       if (copy !== null || request.computed === 0) this.#detach(request)
       return false
     }
     const position = request.computed
-    const sample = tokens === request.owed
-    this.items.push({ id: request.id, position, tokens, sample, draft, ...(copy?.tokens && { copy }) })
-    this.#inBatch.add(request)
+    const sample = tokens === owed
+    const item: BatchItem = { id: request.id, position, tokens, sample, draft }
+    if (copy !== null && copy.tokens > 0) item.copy = copy
+    this.items.push(item)
+    request.batch = this.#number
     this.#shape.add(position, tokens, sample, draft)
     if (tokens === 1) this.#singles++
     else this.#chunks++
@@ -233,7 +252,7 @@ export class Draft {
   #giveUp(request: LiveRequest, spare: readonly LiveRequest[] = []): boolean {
     for (let i = spare.length - 1; i >= 0; i--) {
       const victim = spare[i]!
-      if (victim === request || this.#inBatch.has(victim) || !this.kv.holds(victim.id)) continue
+      if (victim === request || this.has(victim) || !this.kv.holds(victim.id)) continue
       this.kv.drop(victim.id)
       victim.computed = 0
       victim.preemptions++

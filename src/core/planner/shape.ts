@@ -5,6 +5,7 @@ import type { CostModel, StepShape } from "../cost.ts"
 export class RunningShape {
   #layout: Pick<CostModel, "fastPassTokens" | "unifiedKv">
   /** Different token counts of the items, ascending; how many items have each, and the sum of their positions. */
+  #size = 0
   #lengths: number[] = []
   #counts: number[] = []
   #positions: number[] = []
@@ -32,7 +33,7 @@ export class RunningShape {
   }
 
   reset(): void {
-    this.#lengths.length = this.#counts.length = this.#positions.length = 0
+    this.#size = 0
     this.#tokens = this.#sequences = this.#outputs = this.#specSteps = 0
   }
 
@@ -40,19 +41,24 @@ export class RunningShape {
   add(position: number, tokens: number, sample: boolean, draft: number): void {
     const length = tokens + draft
     let at = 0
-    while (at < this.#lengths.length && this.#lengths[at]! < length) at++
-    if (this.#lengths[at] === length) {
-      this.#counts[at]!++
-      this.#positions[at]! += position
-    } else {
-      this.#lengths.splice(at, 0, length)
-      this.#counts.splice(at, 0, 1)
-      this.#positions.splice(at, 0, position)
-    }
+    while (at < this.#size && this.#lengths[at]! < length) at++
+    if (at === this.#size || this.#lengths[at] !== length) this.#insert(at, length)
+    this.#counts[at]!++
+    this.#positions[at]! += position
     this.#tokens += length
     this.#sequences++
     if (sample) this.#outputs += 1 + draft
     if (draft > this.#specSteps) this.#specSteps = draft
+  }
+
+  #insert(at: number, length: number): void {
+    for (let i = this.#size++; i > at; i--) {
+      this.#lengths[i] = this.#lengths[i - 1]!
+      this.#counts[i] = this.#counts[i - 1]!
+      this.#positions[i] = this.#positions[i - 1]!
+    }
+    this.#lengths[at] = length
+    this.#counts[at] = this.#positions[at] = 0
   }
 
   /** As cost.shapeOf of the items so far and (when `tokens` > 0) one more. The answer is overwritten by the next
@@ -73,7 +79,7 @@ export class RunningShape {
   #onePass(position: number, extra: number): void {
     const shape = this.#shape
     shape.passes = shape.sequences > 0 ? 1 : 0
-    for (let i = 0; i < this.#lengths.length; i++) {
+    for (let i = 0; i < this.#size; i++) {
       this.#addPairs(this.#lengths[i]!, 0, this.#counts[i]!, this.#positions[i]!)
     }
     if (extra > 0) this.#addPairs(extra, 0, 1, position)
@@ -85,7 +91,7 @@ export class RunningShape {
     let count = 0
     let positions = 0
     let pending = extra
-    for (let i = lengths.length - 1; i >= 0 || pending > 0; ) {
+    for (let i = this.#size - 1; i >= 0 || pending > 0; ) {
       const length = i >= 0 && lengths[i]! >= pending ? lengths[i]! : pending
       if (i >= 0 && lengths[i] === length) {
         count += this.#counts[i]!

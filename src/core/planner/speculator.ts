@@ -85,7 +85,8 @@ export class Speculator {
 
   /** Tokens that such a step is expected to yield. */
   expectedOf(request: LiveRequest, draft: Draft): number {
-    return expectedTokens(draft.acceptance.of(request.spec.app), this.lengthOf(request))
+    const length = this.lengthOf(request)
+    return length > 1 ? expectedTokens(draft.acceptance.of(request.spec.app), length) : 1
   }
 
   #tiersOf(decodes: readonly LiveRequest[], expected: readonly LiveRequest[], draft: Draft): Tier[] {
