@@ -46,7 +46,7 @@ export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowU
 }
 
 /** Time until the first decode is due, µs; Infinity without decodes. Late ones are past saving. */
-function tightestLeadUs(decodes: readonly LiveRequest[], nowUs: number): number {
+export function tightestLeadUs(decodes: readonly LiveRequest[], nowUs: number): number {
   for (const request of decodes) if (request.dueUs > nowUs) return request.dueUs - nowUs
   return Infinity
 }
@@ -94,7 +94,7 @@ function finishesWithin(draft: Draft, request: LiveRequest, timeUs: number, marg
 
 /** Best-effort work may stretch a batch while SLO work runs only so far, since an arrival waits for the batch's
  * end. When that has left it nothing for a while, it gets what the tightest decode can spare: it must not starve. */
-function serveBestEffort(
+export function serveBestEffort(
   draft: Draft,
   work: Work,
   limitUs: number,
@@ -116,10 +116,14 @@ function serveBestEffort(
 
 function fillBestEffort(draft: Draft, work: Work, limitUs: number, margin: number): void {
   const requests = work.bestEffort
+  // Only who holds KV can give it up: with a thousand waiting, looking through all of them for each is the pause.
+  let last = requests.length - 1
   for (let i = 0; i < requests.length && draft.tokensLeft > 0; i++) {
     const request = requests[i]!
-    const later = requests.length > i + 1 ? requests.slice(i + 1) : undefined
     if (draft.has(request)) continue
+    while (last > i && (draft.has(requests[last]!) || !draft.kv.holds(requests[last]!.id))) last--
+    const later = last > i ? requests.slice(i + 1, last + 1) : undefined
+    if (later === undefined && !draft.kv.canAttach() && !draft.kv.holds(request.id)) continue
     if (!request.decoding) draft.prefillWithin(request, limitUs, margin, later)
     else {
       const drafted = draftWithin(draft, work, request, limitUs, margin)
@@ -129,7 +133,7 @@ function fillBestEffort(draft: Draft, work: Work, limitUs: number, margin: numbe
 }
 
 /** Nothing fitted (a least chunk alone outlasts the limit): run the first work there is, as little as possible. */
-function forceProgress(draft: Draft, work: Work): void {
+export function forceProgress(draft: Draft, work: Work): void {
   for (const list of [work.decodes, work.prefills, work.bestEffort]) {
     for (const request of list) {
       if (

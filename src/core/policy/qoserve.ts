@@ -2,6 +2,7 @@
  * slack of the tightest decode; prefill by a priority between earliest deadline and shortest remaining prefill;
  * prefills, never decodes, are preempted, if they can afford it; who would miss its deadline is relegated eagerly. */
 import type { Draft } from "../planner/draft.ts"
+import { forceProgress, serveBestEffort, tightestLeadUs } from "../planner/fill.ts"
 import { prefillUs } from "../planner/prefill-time.ts"
 import { emptyWork, sortWork, type Work } from "../planner/work.ts"
 import type { LiveRequest } from "../request.ts"
@@ -15,10 +16,11 @@ export function qoserve(options: PolicyOptions): Policy {
     decide(requests, draft, nowUs) {
       demoteDoomed(requests, draft, nowUs)
       sortWork(requests, work)
-      const kept = relegate(ranked(work.prefills, draft, options, nowUs), draft, nowUs)
+      const kept = relegate(ranked(work.prefills, draft, options, nowUs), draft, options, nowUs)
       sortWork(requests, work)
+      work.speculator.planFor(work, draft)
       fill(kept, work, draft, options, nowUs)
-      if (draft.items.length === 0) runFirst(work, draft)
+      if (draft.items.length === 0) forceProgress(draft, work)
     },
   }
 }
@@ -54,12 +56,17 @@ function ranked(
 }
 
 /** Eager relegation: who cannot make its deadline behind those before it goes to best-effort. Returns the others. */
-function relegate(queue: readonly Prefill[], draft: Draft, nowUs: number): LiveRequest[] {
+function relegate(
+  queue: readonly Prefill[],
+  draft: Draft,
+  { margin }: PolicyOptions,
+  nowUs: number,
+): LiveRequest[] {
   const kept: LiveRequest[] = []
   let doneUs = nowUs
   for (const { request, remainingUs } of queue) {
     // After its first token there is no deadline to miss that waiting decides: it only recomputes lost KV.
-    if (request.output === 0 && doneUs + remainingUs > request.dueUs) {
+    if (request.output === 0 && doneUs + remainingUs * (1 + margin) > request.dueUs) {
       draft.demote(request, "wontFit")
       continue
     }
@@ -74,29 +81,16 @@ function fill(
   prefills: readonly LiveRequest[],
   work: Work,
   draft: Draft,
-  { maxBatchUs, margin, fixedDraft }: PolicyOptions,
+  options: PolicyOptions,
   nowUs: number,
 ): void {
-  let limitUs = maxBatchUs
-  for (const { dueUs } of work.decodes) if (dueUs > nowUs) limitUs = Math.min(limitUs, dueUs - nowUs)
-  let left = work.decodes.length
-  for (const request of work.decodes)
-    draft.decode(request, work.byValue, Math.min(fixedDraft, draft.tokensLeft - left--))
-  for (const request of prefills) draft.prefillWithin(request, limitUs, margin, work.bestEffort)
-  for (const request of work.bestEffort) {
-    if (!request.decoding) draft.prefillWithin(request, limitUs, margin)
-    else if (draft.timeUs(margin, request.computed, 1, true) <= limitUs) draft.decode(request)
-  }
-}
-
-/** Nothing fitted (a least chunk outlasts the slack): someone must go on all the same. */
-function runFirst(work: Work, draft: Draft): void {
-  for (const request of [...work.decodes, ...work.prefills, ...work.bestEffort]) {
-    if (
-      request.decoding
-        ? draft.decode(request, work.byValue)
-        : draft.prefill(request, draft.limits.minChunkTokens + 1, work.byValue) > 0
-    )
-      return
-  }
+  const { decodes, speculator, byValue, bestEffort } = work
+  const limitUs = Math.min(options.maxBatchUs, tightestLeadUs(decodes, nowUs))
+  decodes.forEach((request, i) => {
+    // Whoever is still to come must find room for a token.
+    const room = draft.tokensLeft - (decodes.length - i)
+    draft.decode(request, byValue, Math.min(speculator.lengthOf(request) - 1, room))
+  })
+  for (const request of prefills) draft.prefillWithin(request, limitUs, options.margin, bestEffort)
+  serveBestEffort(draft, work, limitUs, options, nowUs)
 }
