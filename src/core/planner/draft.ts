@@ -34,6 +34,8 @@ export class Draft {
   readonly scratchShape: RunningShape
   /** Requests in the batch are marked with its number. */
   #number = 1
+  /** A list of requests none of which has KV to give up for this batch. */
+  #exhausted: readonly LiveRequest[] | null = null
   /** Items of one token, and of more. */
   #singles = 0
   #chunks = 0
