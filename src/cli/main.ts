@@ -18,6 +18,10 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<CommandFil
     summary: "play a workload through a simulated fleet",
     load: () => import("./simulate.ts"),
   },
+  capacity: {
+    summary: "find what rate a fleet holds within its SLOs",
+    load: () => import("./capacity.ts"),
+  },
 }
 
 async function main(args: string[]): Promise<void> {

@@ -94,10 +94,10 @@ export class Search {
     return low
   }
 
-  /** Capacity over `seeds` together, and of each alone. */
-  capacity(guess: number, seeds: readonly number[]): Capacity {
+  /** Capacity over `seeds` together and, for the `spread`, of each alone. */
+  capacity(guess: number, seeds: readonly number[], spread = true): Capacity {
     const pooled = this.highest(guess, seeds)
-    const perSeed = seeds.map((seed) => {
+    const perSeed = (spread ? seeds : []).map((seed) => {
       const own = pooled === null ? null : this.highest(pooled, [seed], 1)
       return own === null ? 0 : rateOf(own)
     })

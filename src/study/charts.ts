@@ -1,8 +1,11 @@
 /** Charts of simulated results as SVG, drawn by vega-lite. */
 import * as vega from "vega"
 import { compile, type TopLevelSpec } from "vega-lite"
+import type { PlannerLatency } from "./planner-latency.ts"
 import type { RunReport } from "./run.ts"
 import type { RunSpec } from "./spec.ts"
+import type { Study } from "./study.ts"
+import { geomean, ratios, wayName, ways } from "./tables.ts"
 
 /** Colours that read on light and dark ground; the ground itself stays transparent. */
 const INK = "#808794"
@@ -58,5 +61,266 @@ export async function timelineChart(spec: RunSpec, report: RunReport): Promise<s
       panel("live", "requests in the system", "d"),
       panel("kv", "KV in use", "%", [0, 1]),
     ],
+  })
+}
+
+const COLUMNS = 3
+const facet = { field: "scenario", type: "nominal", title: null, sort: null }
+const SYSTEM_COLOR = { field: "system", type: "nominal", scale: { scheme: "tableau10" }, title: null }
+
+/** Bars of every system's capacity, a panel a scenario; ticks mark the bound. */
+export async function capacityChart({ rows }: Study): Promise<string | null> {
+  if (rows.length === 0) return null
+  const values = rows.map((row) => ({
+    scenario: `${row.scenario} (${row.spec.replicas * row.spec.hardware.gpus} GPUs)`,
+    system: row.system,
+    decoding: wayName(row.speculate),
+    rate: row.ratePerSec,
+    low: row.perSeed.length > 1 ? Math.min(...row.perSeed) : row.ratePerSec,
+    high: row.perSeed.length > 1 ? Math.max(...row.perSeed) : row.ratePerSec,
+    bound: row.bound.ratePerSec,
+  }))
+  const y = { field: "system", type: "nominal", sort: null, title: null }
+  const yOffset = { field: "decoding" }
+  const color = { field: "decoding", type: "nominal", title: null, scale: { range: ["#4c78a8", "#f58518"] } }
+  const x = (field: string) => ({ field, type: "quantitative", title: "requests/s" })
+  return draw({
+    data: { values },
+    facet,
+    columns: COLUMNS,
+    resolve: { scale: { x: "independent" } },
+    spec: {
+      width: 240,
+      height: { step: 12 },
+      layer: [
+        { mark: "bar", encoding: { y, yOffset, x: x("rate"), color } },
+        {
+          mark: { type: "rule", color: INK, strokeWidth: 1.5 },
+          encoding: { y, yOffset, x: x("low"), x2: { field: "high" } },
+        },
+        { mark: { type: "tick", color: INK, thickness: 1 }, encoding: { y, yOffset, x: x("bound") } },
+      ],
+    },
+  })
+}
+
+/** Ours over the best baseline and peer, and over the bound. */
+export async function ratioChart(study: Study): Promise<string | null> {
+  const values = ways(study).flatMap((way) =>
+    (["baseline", "peer"] as const).flatMap((group) => {
+      const found = ratios(study.rows, group, way)
+      const against = group === "baseline" ? "best baseline" : "best research peer"
+      const all = { scenario: "geometric mean", ratio: geomean(found.map(({ ratio }) => ratio)) }
+      return [...found, ...(found.length > 1 ? [all] : [])].map(({ scenario, ratio }) => ({
+        scenario,
+        ratio,
+        against: `${against}, ${wayName(way)}`,
+      }))
+    }),
+  )
+  const bounds = study.rows
+    .filter((row) => row.system === "slos-serve")
+    .map((row) => ({
+      scenario: row.scenario,
+      share: row.ratePerSec / row.bound.ratePerSec,
+      decoding: wayName(row.speculate),
+    }))
+  if (values.length === 0 && bounds.length === 0) return null
+  const x = { field: "scenario", type: "nominal", sort: null, title: null, axis: { labelAngle: -30 } }
+  return draw({
+    hconcat: [
+      {
+        title: "capacity of slos-serve over",
+        width: { step: 18 },
+        height: 240,
+        data: { values },
+        layer: [
+          {
+            mark: "bar",
+            encoding: {
+              x,
+              xOffset: { field: "against" },
+              y: { field: "ratio", type: "quantitative", title: "ratio" },
+              color: { field: "against", type: "nominal", title: null, scale: { scheme: "tableau10" } },
+            },
+          },
+          { mark: { type: "rule", color: INK, strokeDash: [4, 4] }, encoding: { y: { datum: 1 } } },
+        ],
+      },
+      {
+        title: "share of the fluid bound",
+        width: { step: 18 },
+        height: 240,
+        data: { values: bounds },
+        mark: "bar",
+        encoding: {
+          x,
+          xOffset: { field: "decoding" },
+          y: {
+            field: "share",
+            type: "quantitative",
+            axis: { format: "%" },
+            scale: { domain: [0, 1] },
+            title: null,
+          },
+          color: {
+            field: "decoding",
+            type: "nominal",
+            title: null,
+            scale: { range: ["#4c78a8", "#f58518"] },
+          },
+        },
+      },
+    ],
+    resolve: { scale: { color: "independent" } },
+  })
+}
+
+/** Attainment of the leaders at rates around their capacities. */
+export async function curveChart({ curves }: Study): Promise<string | null> {
+  if (curves.length === 0) return null
+  const values = curves.flatMap(({ scenario, system, points }) =>
+    points.map((point) => ({ scenario, system, ...point })),
+  )
+  return draw({
+    data: { values },
+    facet,
+    columns: COLUMNS,
+    resolve: { scale: { x: "independent" } },
+    spec: {
+      width: 280,
+      height: 180,
+      layer: [
+        {
+          mark: { type: "line", point: true },
+          encoding: {
+            x: { field: "ratePerSec", type: "quantitative", title: "requests/s", scale: { zero: false } },
+            y: {
+              field: "attainment",
+              type: "quantitative",
+              title: "SLOs kept",
+              axis: { format: "%" },
+              scale: { domain: [0, 1] },
+            },
+            color: SYSTEM_COLOR,
+          },
+        },
+        { mark: { type: "rule", color: INK, strokeDash: [4, 4] }, encoding: { y: { datum: 0.9 } } },
+      ],
+    },
+  })
+}
+
+/** Attainment by tenth of the requests by size. */
+export async function decileChart({ curves }: Study): Promise<string | null> {
+  if (curves.length === 0) return null
+  const values = curves.flatMap(({ scenario, system, deciles }) =>
+    deciles.map(({ attainment }, i) => ({ scenario, system, decile: i + 1, attainment })),
+  )
+  return draw({
+    data: { values },
+    facet,
+    columns: COLUMNS,
+    spec: {
+      width: 280,
+      height: 140,
+      mark: { type: "line", point: true },
+      encoding: {
+        x: {
+          field: "decile",
+          type: "ordinal",
+          title: "tenth of the requests, smallest first",
+          axis: { labelAngle: 0 },
+        },
+        y: {
+          field: "attainment",
+          type: "quantitative",
+          title: "SLOs kept",
+          axis: { format: "%" },
+          scale: { domain: [0, 1] },
+        },
+        color: SYSTEM_COLOR,
+      },
+    },
+  })
+}
+
+/** Change of our capacity without each piece. */
+export async function ablationChart({ ablations }: Study): Promise<string | null> {
+  const whole = new Map(
+    ablations.filter(({ without }) => without === "nothing").map((a) => [a.scenario, a.ratePerSec]),
+  )
+  const values = ablations
+    .filter(({ without }) => without !== "nothing")
+    .map((a) => ({ ...a, change: a.ratePerSec / whole.get(a.scenario)! - 1 }))
+  if (values.length === 0) return null
+  return draw({
+    data: { values },
+    facet,
+    columns: COLUMNS,
+    spec: {
+      width: 200,
+      height: { step: 20 },
+      mark: "bar",
+      encoding: {
+        y: { field: "without", type: "nominal", sort: null, title: null },
+        x: { field: "change", type: "quantitative", title: "change of capacity", axis: { format: "+%" } },
+        color: { condition: { test: "datum.change < 0", value: "#e45756" }, value: "#54a24b" },
+      },
+    },
+  })
+}
+
+/** Capacity by fleet size. */
+export async function fleetChart({ fleetSizes }: Study): Promise<string | null> {
+  if (fleetSizes.length === 0) return null
+  const scale = { type: "log", base: 2 }
+  return draw({
+    width: 480,
+    height: 280,
+    data: { values: fleetSizes.filter(({ ratePerSec }) => ratePerSec > 0) },
+    mark: { type: "line", point: true },
+    encoding: {
+      x: {
+        field: "replicas",
+        type: "quantitative",
+        title: "GPUs (log)",
+        scale,
+        axis: { values: [1, 2, 4, 8, 16] },
+      },
+      y: { field: "ratePerSec", type: "quantitative", title: "requests/s (log)", scale },
+      color: SYSTEM_COLOR,
+    },
+  })
+}
+
+/** Decision times by number of live requests. */
+export async function latencyChart(latencies: readonly PlannerLatency[]): Promise<string | null> {
+  if (latencies.length === 0) return null
+  const values = latencies.flatMap(({ upTo, us, scenario, speculate }) =>
+    (["p50", "p99"] as const).map((level) => ({
+      level,
+      us: us[level],
+      live: upTo === Infinity ? "more" : `≤ ${upTo}`,
+      run: `${scenario}, ${wayName(speculate)}`,
+    })),
+  )
+  return draw({
+    width: 480,
+    height: 240,
+    data: { values },
+    mark: { type: "line", point: true },
+    encoding: {
+      x: {
+        field: "live",
+        type: "ordinal",
+        sort: null,
+        title: "requests in the replica",
+        axis: { labelAngle: 0 },
+      },
+      y: { field: "us", type: "quantitative", title: "µs a decision (log)", scale: { type: "log" } },
+      color: { field: "run", type: "nominal", title: null, scale: { scheme: "tableau10" } },
+      strokeDash: { field: "level", type: "nominal", title: null },
+    },
   })
 }

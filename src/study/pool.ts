@@ -89,17 +89,18 @@ function ask<T extends Task>(
   onProgress: (text: string) => void,
 ): Promise<Result<T>> {
   return new Promise((resolve, reject) => {
-    const done = () => worker.removeAllListeners()
-    worker.on("message", (message: Message) => {
+    const onMessage = (message: Message) => {
       if (message.type === "progress") return onProgress(message.text)
-      done()
+      over()
       if (message.type === "done") resolve(message.result as Result<T>)
       else reject(message.user ? new UserError(message.message) : new Error(message.message))
-    })
-    worker.on("error", (error) => {
-      done()
+    }
+    const onError = (error: unknown) => {
+      over()
       reject(error)
-    })
+    }
+    const over = () => worker.off("message", onMessage).off("error", onError)
+    worker.on("message", onMessage).on("error", onError)
     worker.postMessage(task)
   })
 }

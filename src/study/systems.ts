@@ -98,7 +98,7 @@ const ALL: readonly (Omit<System, "policy"> & { policy: string })[] = [
     title: "QoServe",
     group: "peer",
     policy: "qoserve",
-    knobs: () => [option("hybridAlpha", [0.5, 0, 0.25, 1]), MARGINS],
+    knobs: () => [option("hybridAlpha", [1, 0, 0.5, 2, 4]), MARGINS],
     fixedDraft: true,
   },
   {

@@ -19,6 +19,8 @@ export interface CapacityTask {
   speculate: boolean[]
   /** No tuning: exactly these options. */
   fixed?: boolean
+  /** Where to begin the search, requests/s. */
+  guess?: number
 }
 
 /** Attainment at given rates, all of it. */
@@ -72,7 +74,7 @@ function measure(task: CapacityTask, onProgress: (text: string) => void): Measur
   for (const speculate of task.speculate) {
     const bound = boundOf({ ...at(best.spec, task.requests, 1, task.seeds[0]!), speculate })
     const before = results.at(-1)
-    let guess = gridOf(before?.ratePerSec || bound.ratePerSec / 2)
+    let guess = gridOf(task.guess ?? (before?.ratePerSec || bound.ratePerSec / 2))
     let tried = 1
     const adaptive = speculate && !system.fixedDraft
     best = { ...best, spec: { ...best.spec, policy: system.policy, speculate } }
@@ -91,7 +93,7 @@ function measure(task: CapacityTask, onProgress: (text: string) => void): Measur
     onProgress(
       `${speculate ? "speculative" : "autoregressive"}: measuring near ${rateOf(guess).toPrecision(3)}/s`,
     )
-    const capacity = searchOf(task, best.spec).capacity(guess, task.seeds)
+    const capacity = searchOf(task, best.spec).capacity(guess, task.seeds, task.guess === undefined)
     results.push({ ...capacity, speculate, setting: best.setting, tried, bound, spec: best.spec })
   }
   return results

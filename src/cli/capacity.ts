@@ -1,0 +1,170 @@
+/** `slos-serve capacity`: what rate a fleet holds within its SLOs, under which policy, and a report of it all. */
+import { type Command, InvalidArgumentError } from "commander"
+import { UserError } from "../errors.ts"
+import { SCENARIOS } from "../load/workload.ts"
+import { type PlannerLatency, plannerLatency } from "../study/planner-latency.ts"
+import type { RunSpec } from "../study/spec.ts"
+import { runStudy, type Study, type StudyOptions, SYSTEM_NAMES } from "../study/study.ts"
+import { systemOf } from "../study/systems.ts"
+import { describeStudy } from "../study/tables.ts"
+import { createProgress } from "./progress.ts"
+import { write } from "./simulate.ts"
+import {
+  numberIn,
+  type SharedOptions,
+  scenarioName,
+  sharedOptions,
+  specOf,
+  wholeIn,
+} from "./study-options.ts"
+
+interface Options extends SharedOptions {
+  scenarios: string
+  policies: string
+  replicas: number
+  speculate: boolean[]
+  seeds: number
+  requests?: number
+  leadIn?: number
+  tune: boolean
+  quick?: boolean
+  workers?: number
+  mostReplicas: number
+  json?: boolean
+  out?: string
+  report?: string
+}
+
+/** The paper's six (DESIGN §7). */
+const SIX = ["chatbot", "coder", "summarizer", "mixed", "tools", "reasoning"]
+
+/** Requests of one run over 4 GPUs: spans of many minutes at capacity, and all of it within half an hour on two
+ * cores. A reasoning request takes minutes of 500 decodes a step, so that scenario is measured on one GPU. */
+const REQUESTS: Record<string, number> = { coder: 2000, tools: 700, reasoning: 600 }
+const USUAL_REQUESTS = 1500
+const LATENCY_REQUESTS = 300
+const LATENCY_LOAD = 1.2
+const LONG = "reasoning"
+const LONG_LEAD_IN = 0.3
+
+const EXAMPLES = `
+Examples:
+  # what 4 GPUs hold of chat, ours against two rivals, each with its best knobs
+  slos-serve capacity --scenarios chatbot --policies slos-serve,vllm-v1,sarathi --replicas 4
+
+  # everything: six scenarios, all policies, with and without speculation; resumes when interrupted
+  slos-serve capacity --report out/ --trace chat=azure-conv-2023.csv --trace code=azure-code-2023.csv \\
+    --trace summarize=arxiv-summarization-lengths.csv
+
+  # the same in a few minutes
+  slos-serve capacity --quick --report out/
+
+  # this machine's profile, its own SLOs
+  slos-serve capacity --scenarios all --profile profile.json --slots 32 --scale 8 --tpot-scale 3 --replicas 1
+
+Policies: ${SYSTEM_NAMES.map((name) => `${name} (${systemOf(name)!.title})`).join(", ")}.`
+
+export function register(program: Command): void {
+  const command = program
+    .command("capacity")
+    .description("find the highest rate at which 90% of the requests keep every SLO, per scenario and policy")
+    .option("--scenarios <list>", `of ${Object.keys(SCENARIOS).join(", ")} (default: the paper's six)`)
+    .option("--policies <list>", `of ${SYSTEM_NAMES.join(", ")} (default: all)`)
+    .option("--replicas <n>", `GPUs (default: 4; ${LONG}: 1)`, wholeIn(1, 1024))
+    .option("--speculate <list>", "off, on or both", ways, [false, true])
+    .option("--seeds <n>", "arrival windows measured, after tuning on others", wholeIn(1, 100))
+    .option("--requests <n>", "requests of one run", wholeIn(50, 1e6))
+    .option("--lead-in <share>", "first share of a run that is not counted", numberIn(0, 0.9))
+    .option("--no-tune", "policies with their defaults and --set, no knobs tried")
+    .option("--quick", "fewer requests, seeds and knobs: a few minutes, coarser figures")
+    .option("--most-replicas <n>", "largest fleet of the report's fleet sizes", wholeIn(1, 64), 16)
+    .option(
+      "--workers <n>",
+      "threads (default: one a core; the results do not depend on it)",
+      wholeIn(0, 256),
+    )
+  sharedOptions(command)
+    .option("--json", "print the results as JSON")
+    .option("--out <file>", "write the results as JSON")
+    .option("--report <dir>", "write index.html, results.json and results.md, with curves and ablations")
+    .addHelpText("after", EXAMPLES)
+    .action((options: Options) => run(options))
+}
+
+function ways(text: string): boolean[] {
+  const found = { off: [false], on: [true], both: [false, true] }[text]
+  if (found !== undefined) return found
+  throw new InvalidArgumentError("It must be off, on or both.")
+}
+
+async function run(options: Options): Promise<void> {
+  const scenarios = listed(options.scenarios, SIX).map(scenarioName)
+  const systems = listed(options.policies, SYSTEM_NAMES).map(systemName)
+  const seeds = options.seeds ?? (options.quick ? 1 : 3)
+  const bases = new Map(scenarios.map((name) => [name, baseOf(options, name)]))
+  const progress = createProgress(process.stderr)
+  const study: StudyOptions = {
+    scenarios,
+    systems,
+    speculate: options.speculate,
+    base: (name) => bases.get(name)!,
+    requests: (name) => requestsOf(options, name),
+    seeds: Array.from({ length: seeds }, (_, i) => options.seed + i),
+    tuneSeeds: [options.seed + 1000],
+    extras: options.report !== undefined,
+    mostReplicas: options.quick ? Math.min(4, options.mostReplicas) : options.mostReplicas,
+    tuned: options.tune,
+    pool: {
+      ...(options.workers !== undefined && { workers: options.workers }),
+      ...(options.report !== undefined && { cache: `${options.report}/.cache` }),
+      onEvent: progress.event,
+    },
+    onStage: progress.stage,
+  }
+  const results = await runStudy(study)
+  progress.end()
+  const json = `${JSON.stringify(results, null, 1)}\n`
+  if (options.out !== undefined) write(options.out, json)
+  if (options.report !== undefined) await writeReport(options.report, results, json)
+  process.stdout.write(options.json ? json : `${describeStudy(results)}\n`)
+}
+
+async function writeReport(folder: string, results: Study, json: string): Promise<void> {
+  const { page } = await import("../study/page.ts")
+  const { markdown } = await import("../study/tables.ts")
+  const command = `slos-serve ${process.argv.slice(2).join(" ")}`
+  write(`${folder}/results.json`, json)
+  write(`${folder}/results.md`, markdown(results, command))
+  write(`${folder}/index.html`, await page(results, command, latencies(results)))
+  process.stderr.write(`report: ${folder}/index.html\n`)
+}
+
+/** Decision times at a load just above what one replica holds, the worst that a planner should see. */
+function latencies(results: Study): PlannerLatency[] {
+  const rows = results.rows.filter((row) => row.system === "slos-serve" && row.ratePerSec > 0)
+  return rows.flatMap(({ spec, ratePerSec }) => {
+    const rate = (LATENCY_LOAD * ratePerSec) / spec.replicas
+    return plannerLatency({ ...spec, replicas: 1, ratePerSec: rate, durationS: LATENCY_REQUESTS / rate })
+  })
+}
+
+function listed(text: string | undefined, standard: readonly string[]): string[] {
+  const names = text?.split(",").map((name) => name.trim()) ?? [...standard]
+  return [...new Set(names)]
+}
+
+function systemName(name: string): string {
+  if (systemOf(name) !== undefined) return name
+  throw new UserError(`unknown policy "${name}"; known: ${SYSTEM_NAMES.join(", ")}`)
+}
+
+function requestsOf(options: Options, scenario: string): number {
+  const usual = options.requests ?? REQUESTS[scenario] ?? USUAL_REQUESTS
+  return options.quick && options.requests === undefined ? Math.round(usual / 3) : usual
+}
+
+function baseOf(options: Options, scenario: string): RunSpec {
+  const replicas = options.replicas ?? (scenario === LONG ? 1 : 4)
+  const spec = specOf({ ...options, replicas }, scenario, "slos-serve")
+  return { ...spec, leadIn: options.leadIn ?? (scenario === LONG ? LONG_LEAD_IN : spec.leadIn) }
+}

@@ -1,0 +1,231 @@
+/** A study as tables: for the terminal and as Markdown. The same figures as the page shows. */
+import Table from "cli-table3"
+import { percent } from "./show.ts"
+import { bestOf, type Row, type Study } from "./study.ts"
+import { systemOf } from "./systems.ts"
+
+/** A table: the first row is its head. */
+export interface Grid {
+  title: string
+  note?: string
+  rows: string[][]
+}
+
+export const rate = (value: number): string => (value === 0 ? "0" : value.toPrecision(3))
+const times = (value: number): string => (Number.isFinite(value) ? `${value.toFixed(2)}×` : "–")
+const distinct = <T>(values: readonly T[]): T[] => [...new Set(values)]
+
+export function geomean(values: readonly number[]): number {
+  return values.length === 0
+    ? Number.NaN
+    : Math.exp(values.reduce((sum, v) => sum + Math.log(v), 0) / values.length)
+}
+
+/** Ours over the best of a group, per scenario; scenarios where either is missing or 0 are left out. */
+export function ratios(
+  rows: readonly Row[],
+  group: "baseline" | "peer",
+  speculate: boolean,
+): { scenario: string; ratio: number; best: Row }[] {
+  return distinct(rows.map((row) => row.scenario)).flatMap((scenario) => {
+    const ours = bestOf(rows, "ours", scenario, speculate)
+    const best = bestOf(rows, group, scenario, speculate)
+    if (ours === null || best === null || best.ratePerSec === 0) return []
+    return [{ scenario, ratio: ours.ratePerSec / best.ratePerSec, best }]
+  })
+}
+
+/** Every way of decoding in the study. */
+export const ways = (study: Study): boolean[] => distinct(study.rows.map((row) => row.speculate))
+export const wayName = (speculate: boolean): string => (speculate ? "speculative" : "autoregressive")
+
+/** All tables of a study, in the order of reading. */
+export function grids(study: Study): Grid[] {
+  const own = ways(study).flatMap((way) => [capacityGrid(study, way), ratioGrid(study, way)])
+  return [...own, ...detailGrids(study), settingsGrid(study)].filter(({ rows }) => rows.length > 1)
+}
+
+function capacityGrid({ rows }: Study, speculate: boolean): Grid {
+  const own = rows.filter((row) => row.speculate === speculate)
+  const scenarios = distinct(own.map((row) => row.scenario))
+  const cell = (scenario: string, name: string) => {
+    const row = own.find((r) => r.scenario === scenario && r.system === name)
+    if (row === undefined) return "–"
+    const seeds =
+      row.perSeed.length > 1 ? ` (${rate(Math.min(...row.perSeed))}–${rate(Math.max(...row.perSeed))})` : ""
+    return `${rate(row.ratePerSec)}${seeds}`
+  }
+  const first = (scenario: string) => own.find((row) => row.scenario === scenario)!
+  return {
+    title: `Capacity, requests/s, ${wayName(speculate)}`,
+    note: "Highest rate at which 90% of the requests keep every SLO, all seeds pooled; in brackets the least and the highest of single seeds.",
+    rows: [
+      ["policy", ...scenarios],
+      ...distinct(own.map((row) => row.system)).map((name) => [name, ...scenarios.map((s) => cell(s, name))]),
+      [
+        "fluid bound",
+        ...scenarios.map((s) => `${rate(first(s).bound.ratePerSec)} (${first(s).bound.limit})`),
+      ],
+      ["GPUs", ...scenarios.map((s) => String(first(s).spec.replicas * first(s).spec.hardware.gpus))],
+    ],
+  }
+}
+
+function ratioGrid({ rows }: Study, speculate: boolean): Grid {
+  const lines: string[][] = [["slos-serve over", "scenario", "ratio", "best of them"]]
+  for (const group of ["baseline", "peer"] as const) {
+    const title = group === "baseline" ? "the paper's baselines" : "research peers"
+    const found = ratios(rows, group, speculate)
+    for (const { scenario, ratio, best } of found)
+      lines.push([title, scenario, times(ratio), [best.system, ...best.setting].join(" ")])
+    if (found.length > 1)
+      lines.push([title, "geometric mean", times(geomean(found.map(({ ratio }) => ratio))), ""])
+  }
+  for (const row of rows)
+    if (row.system === "slos-serve" && row.speculate === speculate)
+      lines.push([
+        "fluid bound",
+        row.scenario,
+        percent(row.ratePerSec / row.bound.ratePerSec, 0),
+        row.bound.limit,
+      ])
+  return { title: `Ratios, ${wayName(speculate)}`, rows: lines }
+}
+
+function detailGrids(study: Study): Grid[] {
+  const { ablations, fleetSizes, byArrivals, curves } = study
+  const scenarios = distinct(ablations.map(({ scenario }) => scenario))
+  const ablated = (scenario: string, without: string) =>
+    ablations.find((a) => a.scenario === scenario && a.without === without)?.ratePerSec ?? Number.NaN
+  const pieces = distinct(ablations.map(({ without }) => without)).filter((name) => name !== "nothing")
+  const sizes = distinct(fleetSizes.map(({ replicas }) => replicas))
+  const processes = distinct(byArrivals.map(({ arrivals }) => arrivals))
+  return [
+    {
+      title: "Ablations: change of slos-serve's capacity without",
+      rows: [
+        ["without", ...scenarios],
+        ...pieces.map((without) => [
+          without,
+          ...scenarios.map((s) => percent(ablated(s, without) / ablated(s, "nothing") - 1, 0)),
+        ]),
+      ],
+    },
+    {
+      title: "Chat under bursts (gamma, burstiness 0.25): requests/s by number of GPUs",
+      rows: [
+        ["system", ...sizes.map(String)],
+        ...distinct(fleetSizes.map((f) => f.system)).map((name) => [
+          name,
+          ...sizes.map((n) =>
+            rate(fleetSizes.find((f) => f.system === name && f.replicas === n)?.ratePerSec ?? 0),
+          ),
+        ]),
+      ],
+    },
+    {
+      title: "Arrival processes: requests/s",
+      note: "raw: the trace's own gaps; Azure's code trace comes in bursts of one instant, where first come, first served keeps hardly anybody.",
+      rows: [
+        ["scenario", "system", ...processes],
+        ...distinct(byArrivals.map((b) => `${b.scenario} ${b.system}`)).map((key) => [
+          ...key.split(" "),
+          ...processes.map((p) =>
+            rate(
+              byArrivals.find((b) => `${b.scenario} ${b.system}` === key && b.arrivals === p)?.ratePerSec ??
+                0,
+            ),
+          ),
+        ]),
+      ],
+    },
+    {
+      title: "At its own capacity: attainment by tenth of the requests by size, smallest first",
+      rows: [
+        [
+          "scenario",
+          "system",
+          ...Array.from({ length: 10 }, (_, i) => String(i + 1)),
+          "best-effort p50",
+          "p99",
+          "revoked",
+          "busy",
+        ],
+        ...curves.map((c) => [
+          c.scenario,
+          c.system,
+          ...c.deciles.map((d) => percent(d.attainment, 0)),
+          `${(c.bestEffortP50Ms / 1000).toFixed(1)} s`,
+          `${(c.bestEffortP99Ms / 1000).toFixed(1)} s`,
+          String(c.revoked),
+          percent(c.utilization, 0),
+        ]),
+      ],
+    },
+  ]
+}
+
+function settingsGrid({ rows }: Study): Grid {
+  return {
+    title: "Settings kept",
+    note: "Ours runs with its defaults. Baselines and peers: each knob tuned on a seed of its own.",
+    rows: [
+      ["scenario", "system", "decoding", "kept", "tried", "requests a run", "runs"],
+      ...rows.map((row) => [
+        row.scenario,
+        row.system,
+        wayName(row.speculate),
+        systemOf(row.system)?.group === "ours" ? "defaults" : row.setting.join(" ") || "defaults",
+        String(row.tried),
+        String(row.requests),
+        String(row.runs),
+      ]),
+    ],
+  }
+}
+
+export function describeStudy(study: Study): string {
+  return grids(study)
+    .map(({ title, note, rows: [head, ...body] }) => {
+      const table = new Table({ head: head!, style: { head: [], border: [], compact: true } })
+      table.push(...body)
+      return [title, note, table.toString()].filter(Boolean).join("\n")
+    })
+    .join("\n\n")
+}
+
+/** What holds for all figures. */
+export function conditions(study: Study, command: string): string[] {
+  const first = study.rows[0]
+  if (first === undefined) return [`command: ${command}`]
+  const { noiseSigma, seed, arrivals, knownLengths, acceptance } = first.spec
+  const hardware = distinct(study.rows.map((row) => `${row.scenario}: ${row.spec.hardware.source}`))
+  return [
+    `command: ${command}`,
+    `seeds: ${first.perSeed.length || 1} from ${seed}; tuned on another seed`,
+    `noise: ${percent(noiseSigma, 0)} on every step; output lengths ${knownLengths ? "known (oracle)" : "unknown to the planner"}`,
+    `arrivals: ${arrivals} unless said otherwise; ${percent(acceptance, 0)} of drafted tokens accepted when speculating`,
+    ...hardware,
+    ...Object.entries(study.sources).flatMap(([scenario, sources]) =>
+      Object.entries(sources).map(([app, source]) => `${scenario}, ${app}: ${source}`),
+    ),
+  ]
+}
+
+export function markdown(study: Study, command: string): string {
+  const line = (cells: string[]) => `| ${cells.join(" | ")} |`
+  return [
+    "# Capacity",
+    ...conditions(study, command).map((text) => `- ${text}`),
+    ...grids(study).flatMap(({ title, note, rows: [head, ...body] }) => [
+      "",
+      `## ${title}`,
+      ...(note ? ["", note] : []),
+      "",
+      line(head!),
+      line(head!.map(() => "---")),
+      ...body.map(line),
+    ]),
+    "",
+  ].join("\n")
+}
