@@ -21,11 +21,14 @@ export interface Exchange {
   stream: boolean
 }
 
+/** A reason of one's own: the default one is an exception with a stack trace, made for every response. */
+const GONE = "gone"
+
 export async function respond(exchange: Exchange): Promise<unknown> {
   const { reply, format } = exchange
   const abort = new AbortController()
   // "close" also comes after a complete response; cancelling what has ended does nothing.
-  reply.raw.once("close", () => abort.abort())
+  reply.raw.once("close", () => abort.abort(GONE))
   if (exchange.stream) return stream(exchange, abort)
   const sinks = Array.from({ length: choices(exchange) }, () => new CollectingSink())
   try {
@@ -36,7 +39,7 @@ export async function respond(exchange: Exchange): Promise<unknown> {
       ends,
     )
   } catch (error) {
-    abort.abort()
+    abort.abort(GONE)
     throw error
   }
 }
@@ -47,13 +50,13 @@ async function stream(exchange: Exchange, abort: AbortController): Promise<Fasti
     begin: () => reply.hijack(),
     headers: { "x-request-id": request.id },
     choices: choices(exchange),
-    failed: () => abort.abort(),
+    failed: () => abort.abort(GONE),
   })
   try {
     await start(exchange, abort, sse.sinks)
   } catch (error) {
     sse.discard()
-    abort.abort()
+    abort.abort(GONE)
     throw error
   }
   const refused = await sse.begun
