@@ -33,7 +33,8 @@ export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowU
     draft.prefillWithin(request, limitUs, margin, bestEffort)
   }
   // Hopeful requests spare each other: two that do not fit together would take turns and never end.
-  const hopeless = hopeful.length > 0 ? bestEffort.filter((request) => !hopeful.includes(request)) : []
+  const spared = new Set(hopeful)
+  const hopeless = hopeful.length > 0 ? bestEffort.filter((request) => !spared.has(request)) : []
   for (const request of hopeful) draft.prefillWithin(request, limitUs, margin, hopeless)
 
   for (; next < decodes.length; next++) {
