@@ -6,6 +6,7 @@ import type { Outcome, RequestId } from "../core/types.ts"
 import { UserError } from "../errors.ts"
 import { roundSlo, type ZeroLoad } from "../load/classes.ts"
 import { type Plan, type PlannedRequest, type PlannedRound, readPlan } from "../load/plan.ts"
+import { prefixBlocks } from "../load/prefix.ts"
 import { readTrace, type Trace } from "../load/trace.ts"
 import { APPS, type AppName, makePlan } from "../load/workload.ts"
 import type { Hardware } from "../sim/presets.ts"
@@ -144,7 +145,8 @@ export class Workload {
     this.sessions.set(id, played)
     const several = planned.rounds.length > 1
     const shares = several || planned.prefix !== undefined
-    const hashes = (tokens: number) => (shares ? blockHashes(played, tokens, spec.hardware.blockTokens) : [])
+    const hashes = (tokens: number) =>
+      shares ? prefixBlocks(planned, session, tokens, spec.hardware.blockTokens) : []
     return {
       atUs: Math.round(atUs),
       outputTokens: round.outputTokens,
@@ -193,17 +195,4 @@ function appIndex(app: string): number {
 /** Zero-load prefill time of this prompt on this hardware without a draft model: the same for every policy. */
 function zeroLoadOf({ cost, maxBatchTokens }: Hardware, promptTokens: number): ZeroLoad {
   return { ms: prefillUs(cost, 0, promptTokens, maxBatchTokens) / 1000, msPerToken: 0 }
-}
-
-const MOST_BLOCKS = 1_000_000
-
-/** Chain hashes of the full blocks of a session's text: its own (below 0) after the prefix that its plan shares with
- * others. */
-function blockHashes({ session, planned }: Played, tokens: number, blockTokens: number): number[] {
-  const { ids = [], blockTokens: planBlock = 1 } = planned.prefix ?? {}
-  return Array.from({ length: Math.floor(tokens / blockTokens) }, (_, i) => {
-    // Equal ids mean equal prompts up to the end of that block of the plan, so up to the end of this one.
-    const shared = ids[Math.ceil(((i + 1) * blockTokens) / planBlock) - 1]
-    return shared === undefined ? -(session * MOST_BLOCKS + i + 1) : shared * MOST_BLOCKS + i
-  })
 }
