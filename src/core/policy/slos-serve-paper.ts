@@ -30,6 +30,8 @@ export function slosServePaper(options: PolicyOptions): Policy {
         sortWork(requests, work)
       }
       fill(draft, work, options, nowUs)
+      // Nothing fits beside decodes that could wait: they had better end than lose their KV to others in turns.
+      for (const request of draft.items.length === 0 ? work.decodes : []) draft.decode(request, work.byValue)
       if (draft.items.length === 0) runFirst(requests, work.byValue, draft)
     },
   }
