@@ -108,9 +108,9 @@ abstract class BaseFormat {
     return (this.options.choices ?? 1) === 1
   }
 
-  #metrics({ outcome }: Finished): object {
+  #metrics({ outcome, usage }: Finished): object {
     const { slo, ignored = [] } = this.options
-    return { ...metricsJson(outcome, slo), ...(ignored.length > 0 && { ignored }) }
+    return { ...metricsJson(outcome, slo, usage), ...(ignored.length > 0 && { ignored }) }
   }
 
   #ending(ends: readonly Finished[]): object {

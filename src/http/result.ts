@@ -19,7 +19,7 @@ export function usageJson(choices: readonly Usage[], perPrompt: number): object 
 }
 
 /** Times in milliseconds from arrival; null where there is none (no objective, no second token). */
-export function metricsJson(outcome: Outcome, slo: ResolvedSlo): object {
+export function metricsJson(outcome: Outcome, slo: ResolvedSlo, usage: Usage): object {
   const { firstTokenUs, finishedUs, outputTokens, arrivalUs, startedUs } = outcome
   return {
     time_to_first_token_ms: ms(firstTokenUs - arrivalUs),
@@ -28,6 +28,7 @@ export function metricsJson(outcome: Outcome, slo: ResolvedSlo): object {
     e2e_ms: ms(finishedUs - arrivalUs),
     cached_tokens: outcome.cachedTokens,
     preemptions: outcome.preemptions,
+    speculation: usage.drafts > 0 ? speculationJson(usage) : null,
     slo: {
       class: slo.class.name,
       tier: tierJson(outcome.tier),
@@ -44,6 +45,10 @@ export function metricsJson(outcome: Outcome, slo: ResolvedSlo): object {
       })),
     },
   }
+}
+
+function speculationJson({ drafts, draftedTokens, acceptedTokens }: Usage): object {
+  return { drafts, drafted_tokens: draftedTokens, accepted_tokens: acceptedTokens }
 }
 
 /** OpenAI's name of the tier that a request was served in; of several choices the lowest. */

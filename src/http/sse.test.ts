@@ -33,7 +33,15 @@ const outcome: Outcome = {
 const end = {
   kind: "finished" as const,
   reason: "stop" as const,
-  usage: { promptTokens: 1, cachedTokens: 0, completionTokens: 2, reasoningTokens: 0 },
+  usage: {
+    promptTokens: 1,
+    cachedTokens: 0,
+    completionTokens: 2,
+    reasoningTokens: 0,
+    drafts: 0,
+    draftedTokens: 0,
+    acceptedTokens: 0,
+  },
   outcome,
 }
 const delta = (content: string, completionTokens: number): SessionDelta => ({

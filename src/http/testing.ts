@@ -1,5 +1,6 @@
 /** A whole server on the fake engine in real time, for tests: everything above the engine is what users get. */
 import type { AddressInfo } from "node:net"
+import type { PolicyOptions } from "../core/policy/policy.ts"
 import type { EngineLimits } from "../core/types.ts"
 import type { Engine } from "../engine/engine.ts"
 import { type FakeOptions, fakeEngine } from "../engine/fake.ts"
@@ -15,6 +16,7 @@ export interface TestServerOptions extends Omit<ServerOptions, "host"> {
   engine?: Engine
   classes?: SloClasses
   maxQueue?: number
+  policyOptions?: Partial<PolicyOptions>
   /** Listen on a free port. */
   listen?: boolean
 }
@@ -35,6 +37,7 @@ export async function testServer(options: TestServerOptions = {}) {
     limits: someLimits,
     classes = defaultSloClasses(),
     maxQueue,
+    policyOptions = {},
     listen,
     engine: _,
     ...server
@@ -54,6 +57,7 @@ export async function testServer(options: TestServerOptions = {}) {
       cost,
       policy: "slos-serve",
       apps: classes.all.length,
+      options: policyOptions,
       ...(maxQueue === undefined ? {} : { maxQueue }),
     },
   })

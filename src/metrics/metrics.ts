@@ -81,6 +81,15 @@ export class Metrics {
     if (step.predictedUs > 0) this.#m.stepRatio.observe(step.durationUs / step.predictedUs)
   }
 
+  /** One request's step: tokens drafted and verified, and how many of them were accepted. */
+  speculation(drafted: number, accepted: number): void {
+    if (drafted === 0) return
+    const label = { model_name: this.#model }
+    this.#m.drafts.inc(label)
+    this.#m.draftTokens.inc(label, drafted)
+    this.#m.acceptedTokens.inc(label, accepted)
+  }
+
   close(): void {
     this.#loop.disable()
     this.registry.clear()
@@ -194,6 +203,9 @@ function createMetrics(registry: Registry) {
     prompt: counter("vllm:prompt_tokens_total", "Prefill tokens of ended requests.", vllm),
     success: counter("vllm:request_success_total", "Ended requests.", ["model_name", "finished_reason"]),
     vllmPreemptions: counter("vllm:num_preemptions_total", "Preemptions.", vllm),
+    drafts: counter("vllm:spec_decode_num_drafts_total", "Verified drafts.", vllm),
+    draftTokens: counter("vllm:spec_decode_num_draft_tokens_total", "Drafted tokens.", vllm),
+    acceptedTokens: counter("vllm:spec_decode_num_accepted_tokens_total", "Accepted draft tokens.", vllm),
     ttft: histogram("vllm:time_to_first_token_seconds", "Time to first token, from arrival.", TTFT_S, vllm),
     itl: histogram("vllm:inter_token_latency_seconds", "Time between output tokens.", ITL_S, vllm),
     e2e: histogram("vllm:e2e_request_latency_seconds", "End-to-end request latency.", E2E_S, vllm),

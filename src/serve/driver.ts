@@ -36,7 +36,9 @@ export interface Job {
   /** When it reached the server, on the driver's clock; now if left out. */
   arrivalUs?: number
   /** After each step that gave this request tokens; synchronous, quick. Says how the text side sees them. */
-  onTokens(row: StepRow): Pick<StepResult, "stopped" | "answeringFrom" | "prefix">
+  onTokens(
+    row: StepRow,
+  ): Pick<StepResult, "stopped" | "answeringFrom" | "prefix"> & Partial<Pick<StepResult, "tokens">>
   /** Exactly once. `outcome` is null only when the request was rejected. */
   onEnd(end: { reason: FinishReason | RejectReason; outcome: Outcome | null; message?: string }): void
 }
@@ -50,6 +52,8 @@ export interface StepReport {
   durationUs: number
   /** Null, or why the step failed. */
   failure: string | null
+  /** What came out of it. */
+  rows: readonly StepRow[]
 }
 
 export interface DriverOptions {
@@ -247,7 +251,7 @@ export class ReplicaDriver {
   #landed(batch: Batch, planUs: number, output: StepOutput): void {
     const failure = output.ok ? null : `${output.reason}: ${output.message}`
     for (const observer of this.#stepObservers)
-      observer({ batch, planUs, durationUs: output.durationUs, failure })
+      observer({ batch, planUs, durationUs: output.durationUs, failure, rows: output.ok ? output.rows : [] })
     if (!output.ok) {
       this.#lastFailure = output.message
       this.#log(`step ${batch.number} failed (${failure})`)

@@ -41,7 +41,8 @@ export class Service {
       this.metrics.observe(effect, nowUs)
       this.attainment.observe(effect, nowUs)
     })
-    driver.observeSteps(({ batch, planUs, durationUs, failure }) => {
+    driver.observeSteps(({ batch, planUs, durationUs, failure, rows }) => {
+      for (const row of rows) this.metrics.speculation(row.drafted, row.tokens.length - 1)
       this.metrics.step({ planUs, predictedUs: batch.predictedUs, durationUs, failed: failure !== null })
       this.attainment.step(durationUs, driver.nowUs)
     })

@@ -17,6 +17,10 @@ export interface Usage {
   cachedTokens: number
   completionTokens: number
   reasoningTokens: number
+  /** Steps that speculated, tokens drafted in them, and how many of those were accepted. */
+  drafts: number
+  draftedTokens: number
+  acceptedTokens: number
 }
 
 export type SessionEnd =
@@ -47,6 +51,7 @@ export class Session {
   /** Tokens before the answer began; grows until it does. */
   #reasoningTokens = 0
   #answering: boolean
+  readonly #speculated = { drafts: 0, draftedTokens: 0, acceptedTokens: 0 }
 
   constructor(tokenizer: Tokenizer, sink: SessionSink, options: SessionOptions) {
     this.#text = new TextStream(tokenizer, options.text)
@@ -55,14 +60,22 @@ export class Session {
     this.#answering = options.text.think === null && options.thinkingTokens === null
   }
 
-  onTokens(row: StepRow): { stopped: boolean; answeringFrom: number } {
-    const step = this.#text.push(row)
-    const answeringFrom = this.#answerStart(step.answeringFrom, row.tokens.length)
-    this.#tokens += row.tokens.length
-    const logprobs = row.logprobs ?? []
+  onTokens(row: StepRow): { stopped: boolean; answeringFrom: number; tokens: number } {
+    const { used, ...step } = this.#text.push(row)
+    const answeringFrom = this.#answerStart(step.answeringFrom, used)
+    this.#tokens += used
+    const speculated = this.#speculated
+    if (row.drafted > 0) speculated.drafts++
+    speculated.draftedTokens += row.drafted
+    speculated.acceptedTokens += row.tokens.length - 1
+    const logprobs = row.logprobs?.slice(0, used) ?? []
     if (step.content !== "" || step.reasoning !== "" || step.toolCalls.length > 0 || logprobs.length > 0)
-      this.#sink.delta({ ...step, logprobs: [...logprobs], ...this.#counts })
-    return { stopped: step.stopped, answeringFrom: this.#options.thinking ? answeringFrom : -1 }
+      this.#sink.delta({ ...step, logprobs, ...this.#counts })
+    return {
+      stopped: step.stopped,
+      answeringFrom: this.#options.thinking ? answeringFrom : -1,
+      tokens: used,
+    }
   }
 
   onEnd(end: { reason: FinishReason | RejectReason; outcome: Outcome | null; message?: string }): void {
@@ -94,6 +107,7 @@ export class Session {
 
   #usage(outcome: Outcome): Usage {
     return {
+      ...this.#speculated,
       promptTokens: this.#options.promptTokens,
       cachedTokens: outcome.cachedTokens,
       completionTokens: this.#tokens,

@@ -159,6 +159,16 @@ describe("thinking", () => {
   })
 })
 
+it("a row that speculated past a stop string is used up to there", () => {
+  const stream = new TextStream(pieces(["one", " two", " STOP", " four"].map(bytes)), {
+    stops: ["STOP"],
+    think: null,
+    tools: false,
+  })
+  expect(stream.push({ tokens: [0, 1], end: false })).toMatchObject({ used: 2, stopped: false })
+  expect(stream.push({ tokens: [2, 3], end: false })).toMatchObject({ used: 1, stopped: true })
+})
+
 describe("tool calls", () => {
   const tools: TextOptions = { stops: [], think: null, tools: true }
 

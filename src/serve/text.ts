@@ -27,6 +27,8 @@ export interface TextStep extends TextDelta {
   stopped: boolean
   /** Index within the row's tokens of the first answer token, or -1 when the phase did not change. */
   answeringFrom: number
+  /** Tokens of the row up to where the text stopped: all, unless it speculated past a stop string. */
+  used: number
 }
 
 export class TextStream {
@@ -49,7 +51,15 @@ export class TextStream {
   }
 
   push(row: Pick<StepRow, "tokens" | "end">): TextStep {
-    const out: TextStep = { content: "", reasoning: "", toolCalls: [], stopped: row.end, answeringFrom: -1 }
+    const used = row.tokens.length
+    const out: TextStep = {
+      content: "",
+      reasoning: "",
+      toolCalls: [],
+      stopped: row.end,
+      answeringFrom: -1,
+      used,
+    }
     const count = row.end ? row.tokens.length - 1 : row.tokens.length
     for (let i = 0; i < row.tokens.length; i++) {
       const known = this.#answering
@@ -62,6 +72,7 @@ export class TextStream {
       if (!known && this.#answering && !this.thought) this.#report(out, i)
       if (this.#stops.matched !== null || (this.#options.singleCall === true && this.toolCalls > 0)) {
         out.stopped = true
+        out.used = i + 1
         break
       }
     }
