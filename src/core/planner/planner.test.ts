@@ -9,6 +9,7 @@ import type { LiveRequest } from "../request.ts"
 import { COST, LIMITS, liveOf } from "../testing.ts"
 import { Admission } from "./admission.ts"
 import { Draft } from "./draft.ts"
+import { sortByDue } from "./due-order.ts"
 import { Demand } from "./feasible.ts"
 import { MemoryForecast } from "./memory.ts"
 import { Speculator } from "./speculator.ts"
@@ -127,6 +128,26 @@ describe("admission", () => {
     )
     expect(new Admission(options).select(running(), requests, draftOf(limits), 0).size).toBe(2)
   })
+})
+
+test("sorts by due time, then by arrival, as a comparison sort does", () => {
+  const dues = fc.array(
+    fc.oneof(fc.integer({ min: 0, max: 5 }), fc.constant(Infinity), fc.double({ noNaN: true })),
+    {
+      maxLength: 300,
+    },
+  )
+  fc.assert(
+    fc.property(dues, fc.boolean(), (all, backwards) => {
+      const requests = all.map((dueUs, id) => Object.assign(liveOf(id), { dueUs }))
+      if (backwards) requests.reverse()
+      const expected = [...requests].sort((a, b) =>
+        a.dueUs === b.dueUs ? a.order - b.order : a.dueUs < b.dueUs ? -1 : 1,
+      )
+      sortByDue(requests)
+      expect(requests.map((r) => r.id)).toEqual(expected.map((r) => r.id))
+    }),
+  )
 })
 
 describe("the memory forecast", () => {

@@ -1,6 +1,7 @@
 /** Sorts the live requests into the kinds of work a batch is made of. */
 import { DEFAULT_OPTIONS, type PolicyOptions } from "../policy/policy.ts"
 import type { LiveRequest } from "../request.ts"
+import { sortByDue } from "./due-order.ts"
 import { Speculator } from "./speculator.ts"
 
 /** Arrays are reused from one decision to the next. */
@@ -37,16 +38,16 @@ export const byDue = (a: LiveRequest, b: LiveRequest): number => a.dueUs - b.due
 export function sortWork(requests: readonly LiveRequest[], work: Work): Work {
   work.hopeful.length = 0
   splitWork(requests, work)
-  work.decodes.sort(byDue)
-  work.prefills.sort(byDue)
+  sortByDue(work.decodes)
+  sortByDue(work.prefills)
   return work
 }
 
 /** After changes of tier: what runs is as it was, unless `decodesToo`. Keeps `hopeful`. */
 export function resortWork(requests: readonly LiveRequest[], work: Work, decodesToo: boolean): void {
   splitWork(requests, work, decodesToo ? work.decodes : null)
-  if (decodesToo) work.decodes.sort(byDue)
-  work.prefills.sort(byDue)
+  if (decodesToo) sortByDue(work.decodes)
+  sortByDue(work.prefills)
 }
 
 function splitWork(

@@ -1,8 +1,9 @@
 /** The default policy (DESIGN §4): keep every SLO that can be kept, serve the rest with what is left over. */
 import { Admission } from "../planner/admission.ts"
 import type { Draft } from "../planner/draft.ts"
+import { sortByDue } from "../planner/due-order.ts"
 import { fillBatch } from "../planner/fill.ts"
-import { byDue, emptyWork, resortWork, sortWork } from "../planner/work.ts"
+import { emptyWork, resortWork, sortWork } from "../planner/work.ts"
 import type { LiveRequest } from "../request.ts"
 import { demoteDoomed, isDoomed } from "./doomed.ts"
 import type { Policy, PolicyOptions } from "./policy.ts"
@@ -24,7 +25,7 @@ export function slosServe(options: PolicyOptions): Policy {
       for (const request of work.prefills) candidates.push(request)
       for (const request of work.bestEffort) if (canReturn(request, draft, nowUs)) candidates.push(request)
       if (candidates.length > 0) {
-        candidates.sort(byDue)
+        sortByDue(candidates)
         const kept = admission.select(work, candidates, draft, nowUs)
         const promoted = settle(candidates, kept, draft, options)
         resortWork(requests, work, promoted)
@@ -36,7 +37,7 @@ export function slosServe(options: PolicyOptions): Policy {
       if (isDoomed(offered, draft, atUs)) return false
       sortWork(requests, asked)
       asked.prefills.push(offered)
-      asked.prefills.sort(byDue)
+      sortByDue(asked.prefills)
       return admission.select(asked, asked.prefills, draft, atUs).size === asked.prefills.length
     },
   }
