@@ -82,7 +82,7 @@ export const ABLATIONS: Readonly<Record<string, Partial<PolicyOptions>>> = {
   "cap on best-effort work": { bestEffortBatchUs: 1e9 },
   "best-effort's share when starved": { bestEffortEveryUs: 1e12 },
   "safety margin": { margin: 0 },
-  "slack batches (25 ms at most)": { maxBatchUs: 25_000 },
+  "slack batches (50 ms at most)": { maxBatchUs: 50_000 },
 }
 
 const FLEET_SCENARIO = "chatbot"

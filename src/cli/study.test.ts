@@ -1,0 +1,106 @@
+import { execFile } from "node:child_process"
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { promisify } from "node:util"
+import { describe, expect, test } from "vitest"
+
+const main = join(import.meta.dirname, "main.ts")
+const folder = mkdtempSync(join(tmpdir(), "study-cli-"))
+
+async function cli(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  const env = { ...process.env, NO_COLOR: "1", FORCE_COLOR: undefined }
+  try {
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, [main, ...args], { env })
+    return { code: 0, stdout, stderr }
+  } catch (error) {
+    const { code, stdout, stderr } = error as { code: number; stdout: string; stderr: string }
+    return { code, stdout, stderr }
+  }
+}
+
+function file(name: string, text: string): string {
+  const path = join(folder, name)
+  writeFileSync(path, text)
+  return path
+}
+
+const badTrace = file(
+  "bad.csv",
+  "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9,10,5\nx,y,z\n",
+)
+const longPlan = file(
+  "long.jsonl",
+  [
+    '{"plan":1,"scenario":"x","seed":1,"ratePerSec":1,"durationMs":1000,"scale":1,"arrivals":"x","sources":{}}',
+    '{"atMs":0,"app":"chat","rounds":[{"class":"chat","promptTokens":10,"outputTokens":5}]}',
+    '{"atMs":5,"app":"chat","rounds":[{"class":"chat","promptTokens":9000,"outputTokens":5}]}',
+  ].join("\n"),
+)
+const notProfile = file("profile.json", '{"model":{}}')
+
+describe("bad input is one line and exit code 2", () => {
+  test.each<[string[], RegExp]>([
+    [["simulate", "--policy", "fifo"], /unknown policy "fifo"; known: .*slos-serve/],
+    [["simulate", "--scenario", "tetris"], /unknown scenario "tetris"; known: chatbot/],
+    [["simulate", "--rate", "-3"], /--rate/],
+    [["simulate", "--rate", "0"], /--rate/],
+    [["simulate", "--hardware", "abacus"], /unknown --hardware "abacus"; known: opt-6.7b/],
+    [["simulate", "--scenario", "chatbot", "--trace", badTrace], /bad\.csv:3: .*(mend|delete)/],
+    [["simulate", "--plan", longPlan], /long\.jsonl:3: .*9005 tokens, the context is 8192; shorten/],
+    [["simulate", "--profile", notProfile], /profile\.json: no cost model in it; make one/],
+    [["simulate", "--profile", join(folder, "none.json")], /cannot read --profile .*ENOENT/],
+    [["simulate", "--split", "1:1", "--replicas", "4"], /--split 1:1 is 2 replicas, --replicas is 4/],
+    [["simulate", "--set", "margins=1"], /--set margins=1: expected name=value with a name of .*margin/],
+    [["simulate", "--max-sequence-tokens", "9000"], /9000 is longer than the context of 8192/],
+    [["simulate", "--arrivals", "daily"], /unknown --arrivals "daily"; known: poisson/],
+    [["capacity", "--policies", "slos-serve,magic"], /unknown policy "magic"; known: slos-serve/],
+    [["capacity", "--scenarios", "chatbot,"], /unknown scenario ""/],
+  ])("%j", async (args, message) => {
+    const { code, stderr, stdout } = await cli(...args)
+    expect(stderr).toMatch(message)
+    expect(code).toBe(2)
+    expect(stdout).toBe("")
+    expect(stderr).not.toMatch(/\n\s+at /)
+  })
+})
+
+describe("simulate", () => {
+  test("prints tables, and the same JSON for the same seed", async () => {
+    const args = ["simulate", "--scenario", "tools", "--rate", "1", "--requests", "40", "--replicas", "2"]
+    const { stdout, code } = await cli(...args, "--svg", join(folder, "run.svg"))
+    expect(code).toBe(0)
+    expect(stdout).toMatch(/all requests[\s\S]*size decile[\s\S]*TTFT[\s\S]*KV in use/)
+    expect(readFileSync(join(folder, "run.svg"), "utf8")).toMatch(/^<svg/)
+    const [a, b] = await Promise.all([cli(...args, "--json"), cli(...args, "--json")])
+    expect(a.stdout).toBe(b.stdout)
+    expect(JSON.parse(a.stdout).report.attainment.total).toBe(36)
+  })
+
+  test("plays a saved plan", async () => {
+    const plan = file("plan.jsonl", readFileSync(longPlan, "utf8").replace("9000", "900"))
+    const { stdout } = await cli("simulate", "--plan", plan, "--lead-in", "0", "--json")
+    expect(JSON.parse(stdout).report.attainment).toEqual({ kept: 2, total: 2 })
+  })
+})
+
+test("capacity prints its table, and JSON with --out", async () => {
+  const out = join(folder, "out.json")
+  const args = ["capacity", "--scenarios", "coder", "--policies", "slos-serve,vllm-v1", "--replicas", "1"]
+  const { stdout, stderr, code } = await cli(
+    ...args,
+    "--requests",
+    "60",
+    "--seeds",
+    "1",
+    "--speculate",
+    "off",
+    "--out",
+    out,
+  )
+  expect(stderr).toMatch(/capacity 2\/2/)
+  expect(code).toBe(0)
+  const { rows } = JSON.parse(readFileSync(out, "utf8")) as { rows: { system: string; ratePerSec: number }[] }
+  expect(rows.map(({ system }) => system)).toEqual(["slos-serve", "vllm-v1"])
+  for (const { ratePerSec } of rows) expect(stdout).toContain(ratePerSec.toPrecision(3))
+}, 30_000)
