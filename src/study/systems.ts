@@ -2,7 +2,8 @@
 import { POLICY_NAMES, type PolicyName } from "../core/policy/index.ts"
 import type { RunSpec } from "./spec.ts"
 
-export type Group = "ours" | "baseline" | "peer"
+/** `tuned`: ours with its knobs tuned like the others' are; shown apart, in no ratio. */
+export type Group = "ours" | "tuned" | "baseline" | "peer"
 
 /** A change of a run: one value of a knob. */
 export interface Setting {
@@ -30,7 +31,7 @@ const option = (name: string, values: readonly number[]): Knob =>
   values.map((value) => ({ label: `${name}=${value}`, change: { options: { [name]: value } } }))
 
 const BUDGETS = option("tokenBudget", [1024, 512, 2048, 4096, 8192])
-const MARGINS = option("margin", [0.1, 0, 0.2])
+const MARGINS = option("margin", [0.1, 0, 0.2, 0.3])
 const LONGEST = option("maxBatchUs", [100_000, 50_000, 200_000])
 /** Drafted tokens of every request and step. */
 export const FIXED_DRAFTS: Knob = option("fixedDraft", [0, 1, 2, 3, 4, 6])
@@ -58,6 +59,14 @@ const ALL: readonly (Omit<System, "policy"> & { policy: string })[] = [
     group: "ours",
     policy: "slos-serve",
     knobs: () => [],
+    fixedDraft: false,
+  },
+  {
+    name: "slos-serve-tuned",
+    title: "SLOs-Serve with as many knobs tuned as the others",
+    group: "tuned",
+    policy: "slos-serve",
+    knobs: () => [option("margin", [0.2, 0.1, 0.15, 0.3]), LONGEST],
     fixedDraft: false,
   },
   {
