@@ -176,6 +176,28 @@ describe("fields", () => {
     expect(one.usage!.completion_tokens).toBeLessThan(both.usage!.completion_tokens)
   })
 
+  it("a format holds for the answer of a model that may think, not for its thoughts", async () => {
+    const submit = server.driver.submit.bind(server.driver)
+    const grammars: (string | null)[] = []
+    server.driver.submit = (job) => {
+      grammars.push(job.sampling.grammar)
+      return submit(job)
+    }
+    const response_format = { type: "json_object" as const }
+    for (const fields of [
+      { slo: { class: "reasoning" } },
+      { reasoning: false, slo: { class: "reasoning" } },
+      {},
+    ])
+      await client.chat.completions.create(extra({ response_format, ...fields }))
+    server.driver.submit = submit
+    expect(grammars.map((grammar) => /^root ::= (.*)$/m.exec(grammar!)![1])).toEqual([
+      '("<think>" thoughts)? answer',
+      "object",
+      "object",
+    ])
+  })
+
   it("says that a priority changes nothing", async () => {
     const { metrics } = (await client.chat.completions.create(extra({ priority: 5 }))) as unknown as Told
     expect(metrics.ignored).toEqual(["priority"])

@@ -57,7 +57,10 @@ it("on the real engine: the next round reuses the answer and says the same", asy
         seen({
           ...job,
           prefix: session === null ? [] : job.prefix,
-          onTokens: (row) => (rows.push(...row.tokens), job.onTokens(row)),
+          onTokens: (row) => {
+            rows.push(...row.tokens)
+            return job.onTokens(row)
+          },
         })
       const { cached: reused } = await complete(server, body)
       server.driver.submit = seen
