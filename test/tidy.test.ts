@@ -18,7 +18,21 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   http: ["core", "serve", "engine", "metrics"],
   load: ["core"],
   study: ["core", "router", "sim", "load"],
-  cli: ["core", "router", "engine", "models", "profile", "metrics", "serve", "http", "load", "sim", "study"],
+  plan: ["core"],
+  cli: [
+    "core",
+    "router",
+    "engine",
+    "models",
+    "profile",
+    "metrics",
+    "serve",
+    "http",
+    "load",
+    "sim",
+    "study",
+    "plan",
+  ],
 }
 const PURE = ["core", "router"]
 /** Files beside the components that every impure one may use. */

@@ -18,6 +18,10 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<CommandFil
     summary: "play a workload through a simulated fleet",
     load: () => import("./simulate.ts"),
   },
+  plan: {
+    summary: "decide admission instances: who is accepted, in which batches",
+    load: () => import("./plan.ts"),
+  },
   capacity: {
     summary: "find what rate a fleet holds within its SLOs",
     load: () => import("./capacity.ts"),

@@ -36,6 +36,10 @@ export interface RequestSpec {
   prefix: readonly number[]
   slo: Slo
   tier: Tier
+  /** What keeping its SLO is worth, against others' 1. */
+  profit?: number
+  /** Its SLO is promised already: it may not be turned down. */
+  firm?: boolean
   /** The decode starts in a thinking phase, whose end only the engine can report (StepResult.answering). */
   thinking: boolean
 }
@@ -45,6 +49,8 @@ export interface StepResult {
   id: RequestId
   /** Tokens produced: 0 while the prompt is still being computed; > 1 only with speculation. */
   tokens: number
+  /** Tokens that were really drafted, where fewer than the batch asked for: a drafter may have no idea. */
+  drafted?: number
   /** The request ended with the last of these tokens (end token, stop string). */
   stopped: boolean
   /** Index within `tokens` of the first answer token, or -1 when the phase did not change to answering. */

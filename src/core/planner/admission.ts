@@ -127,8 +127,8 @@ export class Admission {
     for (let i = 0; i < this.#count; i++) {
       const candidate = this.#candidates[i]!
       // A request whose first token is out (and is being recomputed) holds a promise, as does a firm admission.
-      const promised = candidate.request.admitted && (firm || candidate.request.output > 0)
-      if (!candidate.kept || promised) continue
+      const { admitted, output, spec } = candidate.request
+      if (!candidate.kept || spec.firm || (admitted && (firm || output > 0))) continue
       if (largest === null || goesBefore(candidate, largest)) largest = candidate
     }
     return largest
@@ -139,8 +139,9 @@ export class Admission {
   }
 }
 
-/** Rounds of a session that has missed already go first: keeping their SLO saves no request. Then the largest. */
+/** Rounds of a session that has missed already go first: keeping their SLO saves no request. Then the largest for
+ * what they are worth. */
 function goesBefore(a: Candidate, b: Candidate): boolean {
   if (a.request.sessionMissed !== b.request.sessionMissed) return a.request.sessionMissed
-  return a.owed > b.owed
+  return a.owed * (b.request.spec.profit ?? 1) > b.owed * (a.request.spec.profit ?? 1)
 }

@@ -103,7 +103,7 @@ function admitArrivals(
       owed,
       tier: tierOf(request.tpotUs, tpotsUs),
       memory: request.admitted ? 0 : lifeTokens(request, draft),
-      profit: 1,
+      profit: request.spec.profit ?? 1,
       must: request.admitted,
     }
   })
