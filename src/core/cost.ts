@@ -1,6 +1,6 @@
 /** Batch-time model: how long the engine takes for a batch, from the batch's shape. The largest of several
  * linear pieces (paper §3.1: k1·tokens + k2·specSteps + b), with the extra terms a CPU needs (DESIGN §3, §10). */
-import type { BatchItem } from "./types.ts"
+import type { Batch, BatchItem, StepResult } from "./types.ts"
 
 /** What the time of a step depends on. Pairs are (token, context token) products: attention work. */
 export interface StepShape {
@@ -94,6 +94,14 @@ export function stepUs(model: CostModel, shape: StepShape): number {
   let worst = 0
   for (const piece of model.pieces) worst = Math.max(worst, pieceUs(piece, shape))
   return worst
+}
+
+/** Predicted time of a step as it ran, µs, where a drafter had less of an idea than the batch asked for; else null. */
+export function ranUs(model: CostModel, batch: Batch, results: readonly StepResult[]): number | null {
+  if (results.every((result) => result.drafted === undefined)) return null
+  const drafted = new Map(results.map((result) => [result.id, result.drafted]))
+  const items = batch.items.map((item) => ({ ...item, draft: drafted.get(item.id) ?? item.draft }))
+  return stepUs(model, shapeOf(items, model))
 }
 
 export function pieceUs(piece: CostPiece, shape: StepShape): number {

@@ -5,7 +5,7 @@ import { Acceptance } from "./acceptance.ts"
 import { assert } from "./assert.ts"
 import { Calibration } from "./calibration.ts"
 import { type ReplicaConfig, withDefaults } from "./config.ts"
-import type { CostModel } from "./cost.ts"
+import { type CostModel, ranUs } from "./cost.ts"
 import { KvAccount } from "./kv.ts"
 import { OutputLengths } from "./lengths.ts"
 import { MissedSessions } from "./missed-sessions.ts"
@@ -264,7 +264,8 @@ export class Replica {
   #stepDone({ batch: number, durationUs, results }: StepDone, nowUs: number): void {
     const batch = this.#landed(number)
     this.#failuresInRow = 0
-    this.#calibration.observe(this.#inFlightPrefill, this.#inFlightUs, durationUs)
+    const modelUs = ranUs(this.cost, batch, results) ?? this.#inFlightUs
+    this.#calibration.observe(this.#inFlightPrefill, modelUs, durationUs)
     let next = 0
     for (const item of batch.items) {
       // Results come in the order of the items, as a rule.

@@ -258,7 +258,11 @@ export class ReplicaDriver {
       this.#post({ type: "stepFailed", batch: batch.number, reason: output.reason })
       return
     }
-    const results = output.rows.map((row) => this.#toText(row))
+    const asked = new Map(batch.items.map(({ id, draft }) => [id, draft]))
+    const results = output.rows.map((row) => {
+      const result = this.#toText(row)
+      return row.drafted < asked.get(row.id)! ? { ...result, drafted: row.drafted } : result
+    })
     this.#post({ type: "stepDone", batch: batch.number, durationUs: output.durationUs, results })
   }
 
