@@ -1,35 +1,18 @@
 /** The real benchmark's workload on virtual time: attainment against rate per policy, for tuning and to see how
  * far simulation is from the real engine. Same plans, same classes, a cost model from a profile. */
-import { readFileSync } from "node:fs"
 import { Command } from "commander"
 import { mean } from "simple-statistics"
-import type { CostModel } from "../src/core/cost.ts"
+import { scenarioName, specOf } from "../src/cli/study-options.ts"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
-import type { PolicyOptions } from "../src/core/policy/policy.ts"
-import type { EngineLimits, RequestId } from "../src/core/types.ts"
-import { readClasses, roundSlo } from "../src/load/classes.ts"
-import type { PlannedRequest } from "../src/load/plan.ts"
-import { readTrace, type Trace } from "../src/load/trace.ts"
-import { type AppName, makePlan } from "../src/load/workload.ts"
-import { Random } from "../src/random.ts"
-import { type SimRequest, simulate } from "../src/sim/simulate.ts"
+import { APPS } from "../src/load/workload.ts"
+import { runScenario } from "../src/study/run.ts"
+import type { Share } from "../src/study/tally.ts"
 import { analyse, type Interval, type Point } from "./real/statistics.ts"
-
-const APPS = ["chat", "code", "summarize", "reasoning", "tools"]
 
 interface Result {
   attained: number
   total: number
-  byApp: Map<string, [attained: number, total: number]>
-}
-
-/** Where a simulated round stands in its session. */
-interface Played {
-  planned: PlannedRequest
-  round: number
-  history: number
-  session: number
-  ok: boolean
+  byApp: Map<string, Share>
 }
 
 const program = new Command("bench/simulate.ts")
@@ -64,114 +47,32 @@ const program = new Command("bench/simulate.ts")
   .parse()
 const options = program.opts()
 
-const profile = JSON.parse(readFileSync(options.profile, "utf8")) as { model: CostModel }
-const cost = profile.model
-const limits: EngineLimits = {
-  kvTokens: Number(options.slots) * 1024,
-  blockTokens: 16,
-  maxSequences: Number(options.slots),
-  maxBatchTokens: 512,
-  contextTokens: 1024,
-  minChunkTokens: cost.fastPassTokens,
-  unifiedKv: cost.unifiedKv,
-}
-const classes = readClasses(options.classes)
-for (const slo of Object.values(classes)) {
-  if (slo.tpotMs) slo.tpotMs *= Number(options.tpotScale)
-  if (slo.thinkingTpotMs) slo.thinkingTpotMs *= Number(options.tpotScale)
-}
-const traces: Partial<Record<AppName, Trace>> = {}
-for (const entry of options.trace as string[]) {
-  const [app, file] = entry.split("=") as [AppName, string]
-  traces[app] = readTrace(file)
-}
-const policyOptions = Object.fromEntries(
-  (options.set as string[]).map((entry) => {
-    const [name, value] = entry.split("=") as [string, string]
-    return [name, Number.isNaN(Number(value)) ? value : Number(value)]
-  }),
-) as Partial<PolicyOptions>
+const slots = Number(options.slots)
+const spec = specOf(
+  {
+    ...{ profile: options.profile, slots, context: 1024, maxBatchTokens: 512, replicas: 1, seed: 1 },
+    ...{
+      arrivals: options.arrivals,
+      burstiness: Number(options.burstiness),
+      noise: Number(options.noise),
+      bias: 1,
+    },
+    ...{ acceptance: 0.7, trace: options.trace, scale: Number(options.scale), classes: options.classes },
+    ...{ tpotScale: Number(options.tpotScale), set: options.set, router: "offer", reoffers: 0 },
+    zeroLoadMs: Number(options.zeroLoadMs),
+    zeroLoadPrefillMsPerToken: Number(options.zeroLoadPrefillMsPerToken),
+    // As in the real benchmark, whose clients force every length with max_tokens.
+    knownLengths: true,
+  },
+  scenarioName(options.scenario),
+  "slos-serve",
+)
 
 function run(policy: PolicyName, ratePerSec: number, seed: number): Result {
-  const plan = makePlan({
-    scenario: options.scenario,
-    ratePerSec,
-    durationMs: Number(options.duration) * 1000,
-    seed,
-    scale: Number(options.scale),
-    arrivals: options.arrivals,
-    burstiness: Number(options.burstiness),
-    maxSequenceTokens: 1023,
-    traces,
-  })
-  let nextId = 0
-  const sessions = new Map<RequestId, Played>()
-  const requestOf = (
-    planned: PlannedRequest,
-    index: number,
-    history: number,
-    atUs: number,
-    session: number,
-  ): SimRequest => {
-    const round = planned.rounds[index]!
-    const promptTokens = history + round.promptTokens
-    const zeroLoad = { ms: Number(options.zeroLoadMs), msPerToken: Number(options.zeroLoadPrefillMsPerToken) }
-    const slo = roundSlo(round, promptTokens, classes, zeroLoad)
-    const id = nextId++
-    sessions.set(id, { planned, round: index, history: promptTokens + round.outputTokens, ok: true, session })
-    return {
-      atUs: Math.round(atUs),
-      outputTokens: round.outputTokens,
-      thinkingTokens: round.thinkingTokens,
-      spec: {
-        id,
-        app: APPS.indexOf(planned.app),
-        session,
-        promptTokens,
-        maxOutputTokens: round.outputTokens,
-        prefix: Array.from({ length: Math.floor(promptTokens / 16) }, (_, i) => session * 100_000 + i),
-        slo: {
-          ttftUs: slo.ttftMs * 1000,
-          ttftSlowdown: 0,
-          tpotUs: slo.tpotMs * 1000,
-          thinkingTpotUs: slo.thinkingTpotMs * 1000,
-        },
-        tier: "slo",
-        thinking: round.thinkingTokens > 0,
-      },
-    }
-  }
-  const random = new Random(seed + 1000)
-  const sigma = Number(options.noise)
-  const byApp = new Map<string, [number, number]>(APPS.map((app) => [app, [0, 0]]))
-  simulate({
-    config: { limits, cost, policy, apps: APPS.length, options: policyOptions },
-    requests: plan.requests.map((planned, i) => requestOf(planned, 0, 0, planned.atMs * 1000, i)),
-    noise: () => Math.exp(sigma * random.normal()),
-    onEffect: (effect) => {
-      if (effect.type !== "finished") return
-      const state = sessions.get(effect.id)!
-      state.ok &&= effect.outcome.attained
-      if (state.round < state.planned.rounds.length - 1) return
-      const counts = byApp.get(state.planned.app)!
-      counts[0] += state.ok ? 1 : 0
-      counts[1]++
-    },
-    follow: (id, nowUs) => {
-      const { planned, round, history, ok, session } = sessions.get(id)!
-      const next = planned.rounds[round + 1]
-      if (next === undefined) return null
-      const request = requestOf(planned, round + 1, history, nowUs + next.delayMs * 1000, session)
-      sessions.get(request.spec.id)!.ok = ok
-      return request
-    },
-  })
-  let [attained, total] = [0, 0]
-  for (const [a, t] of byApp.values()) {
-    attained += a
-    total += t
-  }
-  return { attained, total, byApp }
+  const durationS = Number(options.duration)
+  const report = runScenario({ ...spec, policy, ratePerSec, durationS, seed, leadIn: 0 })
+  const { kept, total } = report.attainment
+  return { attained: kept, total, byApp: new Map(Object.entries(report.byClass)) }
 }
 
 const rates = (options.rates as string).split(",").map(Number)
@@ -192,8 +93,8 @@ for (const policy of (options.policies as string).split(",") as PolicyName[]) {
   if (!options.apps) continue
   for (const app of APPS) {
     const share = (runs: Result[]) => {
-      const sum = (index: 0 | 1) => runs.reduce((total, r) => total + r.byApp.get(app)![index], 0)
-      return sum(0) / Math.max(1, sum(1))
+      const sum = (of: keyof Share) => runs.reduce((total, r) => total + (r.byApp.get(app)?.[of] ?? 0), 0)
+      return sum("kept") / Math.max(1, sum("total"))
     }
     console.log([`  ${app}`.padEnd(20), ...results.map((runs) => cell(share(runs)))].join(""))
   }

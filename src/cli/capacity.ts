@@ -7,6 +7,7 @@ import type { RunSpec } from "../study/spec.ts"
 import { runStudy, type Study, type StudyOptions, SYSTEM_NAMES } from "../study/study.ts"
 import { systemOf } from "../study/systems.ts"
 import { describeStudy } from "../study/tables.ts"
+import type { Size } from "../study/tasks.ts"
 import { createProgress } from "./progress.ts"
 import { write } from "./simulate.ts"
 import {
@@ -25,6 +26,7 @@ interface Options extends SharedOptions {
   speculate: boolean[]
   seeds: number
   requests?: number
+  span?: number
   leadIn?: number
   tune: boolean
   quick?: boolean
@@ -38,12 +40,17 @@ interface Options extends SharedOptions {
 /** The paper's six (DESIGN §7). */
 const SIX = ["chatbot", "coder", "summarizer", "mixed", "tools", "reasoning"]
 
-/** Requests of one run over 4 GPUs: spans of many minutes at capacity, and all of it within half an hour on two
- * cores. A reasoning request takes minutes of 500 decodes a step, so that scenario is measured on one GPU. */
-const REQUESTS: Record<string, number> = { coder: 2000, tools: 700, reasoning: 600 }
-const USUAL_REQUESTS = 1500
+/** Sizes of one run over 4 GPUs: spans of several times a request, and all of it within half an hour on two cores. A
+ * reasoning request takes minutes among 500 others, so that scenario is measured on one GPU, with a long lead-in. */
+const SIZES: Record<string, Size> = {
+  coder: { requests: 2000, spanS: 120 },
+  tools: { requests: 600, spanS: 200 },
+  reasoning: { requests: 300, spanS: 500 },
+}
+const USUAL_SIZE: Size = { requests: 1500, spanS: 150 }
 const LATENCY_REQUESTS = 300
 const LATENCY_LOAD = 1.2
+const QUICK_SHARE = 0.4
 const LONG = "reasoning"
 const LONG_LEAD_IN = 0.3
 
@@ -73,7 +80,12 @@ export function register(program: Command): void {
     .option("--replicas <n>", `GPUs (default: 4; ${LONG}: 1)`, wholeIn(1, 1024))
     .option("--speculate <list>", "off, on or both", ways, [false, true])
     .option("--seeds <n>", "arrival windows measured, after tuning on others", wholeIn(1, 100))
-    .option("--requests <n>", "requests of one run", wholeIn(50, 1e6))
+    .option("--requests <n>", "least requests of one run", wholeIn(50, 1e6))
+    .option(
+      "--span <s>",
+      "least span of one run's arrivals; make it long against a request",
+      numberIn(0, 1e6),
+    )
     .option("--lead-in <share>", "first share of a run that is not counted", numberIn(0, 0.9))
     .option("--no-tune", "policies with their defaults and --set, no knobs tried")
     .option("--quick", "fewer requests, seeds and knobs: a few minutes, coarser figures")
@@ -108,7 +120,7 @@ async function run(options: Options): Promise<void> {
     systems,
     speculate: options.speculate,
     base: (name) => bases.get(name)!,
-    requests: (name) => requestsOf(options, name),
+    size: (name) => sizeOf(options, name),
     seeds: Array.from({ length: seeds }, (_, i) => options.seed + i),
     tuneSeeds: [options.seed + 1000],
     extras: options.report !== undefined,
@@ -158,9 +170,11 @@ function systemName(name: string): string {
   throw new UserError(`unknown policy "${name}"; known: ${SYSTEM_NAMES.join(", ")}`)
 }
 
-function requestsOf(options: Options, scenario: string): number {
-  const usual = options.requests ?? REQUESTS[scenario] ?? USUAL_REQUESTS
-  return options.quick && options.requests === undefined ? Math.round(usual / 3) : usual
+function sizeOf(options: Options, scenario: string): Size {
+  const usual = SIZES[scenario] ?? USUAL_SIZE
+  if (options.requests !== undefined) return { requests: options.requests, spanS: options.span ?? 0 }
+  const share = options.quick ? QUICK_SHARE : 1
+  return { requests: Math.round(usual.requests * share), spanS: options.span ?? usual.spanS * share }
 }
 
 function baseOf(options: Options, scenario: string): RunSpec {

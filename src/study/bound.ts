@@ -38,7 +38,8 @@ export function boundOf(spec: RunSpec): Bound {
 
 /** The requests of a run's plan with their windows. */
 export function jobsOf(spec: RunSpec): Job[] {
-  return new Workload(spec).jobs()
+  // Lengths are drawn apart from times, which do not matter here and may need a longer trace than there is.
+  return new Workload({ ...spec, arrivals: "poisson" }).jobs()
 }
 
 /** Highest rate over step times and draft lengths. `acceptance` null: no speculation. */

@@ -35,7 +35,7 @@ const task = (change: Partial<CapacityTask> = {}): CapacityTask => ({
   kind: "capacity",
   system: "edf-drop",
   base: spec(),
-  requests: 60,
+  size: { requests: 60, spanS: 0 },
   tuneSeeds: [9],
   seeds: [1, 2],
   speculate: [false],
@@ -125,7 +125,14 @@ describe("a task", () => {
       for (const scenario of ["coder", "tools"]) {
         const base = spec({ scenario, noiseSigma: 0, knownLengths: true })
         const found = runTask(
-          task({ system, base, seeds: [1], requests: 60, fixed: true, speculate: [false, true] }),
+          task({
+            system,
+            base,
+            seeds: [1],
+            size: { requests: 60, spanS: 0 },
+            fixed: true,
+            speculate: [false, true],
+          }),
         ) as ReturnType<typeof measured>
         for (const { ratePerSec, bound } of found) {
           expect(ratePerSec).toBeGreaterThan(0)
@@ -153,7 +160,7 @@ describe("a study", () => {
       systems: ["slos-serve", "vllm-v1"],
       speculate: [false],
       base: (scenario) => spec({ scenario }),
-      requests: () => 30,
+      size: () => ({ requests: 30, spanS: 0 }),
       seeds: [1],
       tuneSeeds: [7],
       extras: true,

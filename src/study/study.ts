@@ -6,7 +6,7 @@ import { type PoolEvent, type PoolOptions, runTasks } from "./pool.ts"
 import type { RunSpec } from "./spec.ts"
 import { SYSTEMS, type System, systemOf } from "./systems.ts"
 import { share } from "./tally.ts"
-import type { CapacityTask, Measured, SweepTask, Task } from "./tasks.ts"
+import type { CapacityTask, Measured, Size, SweepTask, Task } from "./tasks.ts"
 
 export interface StudyOptions {
   scenarios: string[]
@@ -14,8 +14,7 @@ export interface StudyOptions {
   speculate: boolean[]
   /** A scenario's hardware, traces, SLOs, noise; its policy and rate are the study's. */
   base: (scenario: string) => RunSpec
-  /** Requests of one run. */
-  requests: (scenario: string) => number
+  size: (scenario: string) => Size
   seeds: number[]
   tuneSeeds: number[]
   /** Curves, ablations, fleet sizes, arrival processes. */
@@ -31,7 +30,7 @@ export interface StudyOptions {
 export interface Row extends Measured {
   scenario: string
   system: string
-  requests: number
+  size: Size
 }
 
 export interface Curve {
@@ -120,7 +119,7 @@ async function capacities(options: StudyOptions, study: Study): Promise<void> {
       kind: "capacity",
       system: name,
       base: { ...options.base(scenario), policy: system(name).policy },
-      requests: options.requests(scenario),
+      size: options.size(scenario),
       tuneSeeds: options.tuneSeeds,
       seeds: options.seeds,
       speculate: options.speculate,
@@ -131,7 +130,7 @@ async function capacities(options: StudyOptions, study: Study): Promise<void> {
   const results = await stage(options, "capacity", tasks, labels)
   for (const [i, { scenario, name }] of pairs.entries()) {
     for (const measured of results[i]!)
-      study.rows.push({ ...measured, scenario, system: name, requests: options.requests(scenario) })
+      study.rows.push({ ...measured, scenario, system: name, size: options.size(scenario) })
   }
 }
 
@@ -167,7 +166,7 @@ async function curves(options: StudyOptions, study: Study): Promise<void> {
   const tasks = rows.map((row): SweepTask => {
     const most = Math.max(...rows.filter((r) => r.scenario === row.scenario).map((r) => r.ratePerSec))
     const rates = [...CURVE_RATES.map((factor) => round(factor * most)), row.ratePerSec].sort((a, b) => a - b)
-    return { kind: "sweep", base: row.spec, requests: row.requests, rates, seeds: options.seeds.slice(0, 1) }
+    return { kind: "sweep", base: row.spec, size: row.size, rates, seeds: options.seeds.slice(0, 1) }
   })
   const labels = rows.map((row) => `${row.scenario} ${row.system}`)
   const results = await stage(options, "attainment against rate", tasks, labels)
@@ -197,7 +196,7 @@ const round = (ratePerSec: number) => Number(ratePerSec.toPrecision(4))
 
 /** A capacity of exactly this configuration, sought near a known one. */
 function near(
-  row: Pick<Row, "spec" | "ratePerSec" | "requests" | "system">,
+  row: Pick<Row, "spec" | "ratePerSec" | "size" | "system">,
   seeds: number[],
   change: Partial<RunSpec>,
 ) {
@@ -206,7 +205,7 @@ function near(
     kind: "capacity",
     system: row.system,
     base,
-    requests: row.requests,
+    size: row.size,
     tuneSeeds: [],
     seeds,
     speculate: [base.speculate],
@@ -265,7 +264,7 @@ async function fleetSizes(options: StudyOptions, study: Study): Promise<void> {
   const tasks = cases.map(({ row, replicas, router }): CapacityTask => {
     const scaled = {
       ...row,
-      requests: FLEET_REQUESTS * replicas,
+      size: { requests: FLEET_REQUESTS * replicas, spanS: 0 },
       ratePerSec: (row.ratePerSec * replicas) / row.spec.replicas,
     }
     return near(scaled, options.seeds.slice(0, 1), {

@@ -170,14 +170,14 @@ function settingsGrid({ rows }: Study): Grid {
     title: "Settings kept",
     note: "Ours runs with its defaults. Baselines and peers: each knob tuned on a seed of its own.",
     rows: [
-      ["scenario", "system", "decoding", "kept", "tried", "requests a run", "runs"],
+      ["scenario", "system", "decoding", "kept", "tried", "a run at least", "runs"],
       ...rows.map((row) => [
         row.scenario,
         row.system,
         wayName(row.speculate),
         systemOf(row.system)?.group === "ours" ? "defaults" : row.setting.join(" ") || "defaults",
         String(row.tried),
-        String(row.requests),
+        `${row.size.requests}, ${row.size.spanS} s`,
         String(row.runs),
       ]),
     ],

@@ -6,14 +6,19 @@ import { type RunReport, runScenario } from "./run.ts"
 import type { RunSpec } from "./spec.ts"
 import { applied, FIXED_DRAFTS, type Knob, systemOf } from "./systems.ts"
 
+/** How long runs are: at least so many requests over at least this span, s, which must be long against a request. */
+export interface Size {
+  requests: number
+  spanS: number
+}
+
 /** Tune a system's knobs, then measure its capacity with fresh seeds; without and then with speculation. */
 export interface CapacityTask {
   kind: "capacity"
   system: string
   /** Rate, duration and seed are the search's. */
   base: RunSpec
-  /** Requests of one run. */
-  requests: number
+  size: Size
   tuneSeeds: number[]
   seeds: number[]
   speculate: boolean[]
@@ -27,7 +32,7 @@ export interface CapacityTask {
 export interface SweepTask {
   kind: "sweep"
   base: RunSpec
-  requests: number
+  size: Size
   rates: number[]
   seeds: number[]
 }
@@ -50,19 +55,22 @@ export interface SweepResult {
 
 export type Result<T extends Task = Task> = T extends CapacityTask ? Measured[] : SweepResult
 
+/** Requests whose lengths the fluid bound is made of. */
+const BOUND_SIZE: Size = { requests: 2000, spanS: 0 }
+
 export function runTask(task: Task, onProgress: (text: string) => void = () => {}): Measured[] | SweepResult {
   return task.kind === "capacity" ? measure(task, onProgress) : sweep(task, onProgress)
 }
 
-/** A run of so many requests at this rate. */
-export function at(base: RunSpec, requests: number, ratePerSec: number, seed: number): RunSpec {
-  return { ...base, ratePerSec, durationS: requests / ratePerSec, seed }
+/** A run of this size at this rate. */
+export function at(base: RunSpec, { requests, spanS }: Size, ratePerSec: number, seed: number): RunSpec {
+  return { ...base, ratePerSec, durationS: Math.max(requests / ratePerSec, spanS), seed }
 }
 
-function sweep({ base, requests, rates, seeds }: SweepTask, onProgress: (text: string) => void): SweepResult {
+function sweep({ base, size, rates, seeds }: SweepTask, onProgress: (text: string) => void): SweepResult {
   const points = rates.map((ratePerSec) => {
     onProgress(`${ratePerSec.toPrecision(3)}/s`)
-    return { ratePerSec, reports: seeds.map((seed) => runScenario(at(base, requests, ratePerSec, seed))) }
+    return { ratePerSec, reports: seeds.map((seed) => runScenario(at(base, size, ratePerSec, seed))) }
   })
   return { points }
 }
@@ -72,7 +80,7 @@ function measure(task: CapacityTask, onProgress: (text: string) => void): Measur
   const results: Measured[] = []
   let best = { spec: task.base, setting: [] as string[] }
   for (const speculate of task.speculate) {
-    const bound = boundOf({ ...at(best.spec, task.requests, 1, task.seeds[0]!), speculate })
+    const bound = boundOf({ ...at(best.spec, BOUND_SIZE, 1, task.seeds[0]!), speculate })
     const before = results.at(-1)
     let guess = gridOf(task.guess ?? (before?.ratePerSec || bound.ratePerSec / 2))
     let tried = 1
@@ -108,7 +116,7 @@ function knobsOf(task: CapacityTask, speculate: boolean, tunedBefore: boolean): 
 
 function searchOf(task: CapacityTask, spec: RunSpec): Search {
   return new Search((ratePerSec, seed, stopAtMissed) => {
-    const report = runScenario(at(spec, task.requests, ratePerSec, seed), { stopAtMissed })
+    const report = runScenario(at(spec, task.size, ratePerSec, seed), { stopAtMissed })
     return { ...report.attainment, stopped: report.stopped }
   })
 }
