@@ -5,6 +5,9 @@ import type { LiveRequest } from "../request.ts"
 import type { Draft } from "./draft.ts"
 import type { Work } from "./work.ts"
 
+/** A batch that prompts do not fill may take so many times as long for what its decodes draft. */
+const MOST_STRETCH = 1.25
+
 /** Fill `draft` from `work`. */
 export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowUs: number): void {
   const { margin } = options
@@ -13,14 +16,17 @@ export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowU
   let limitUs = Math.max(allDecodesUs, Math.min(options.maxBatchUs, tightestLeadUs(decodes, nowUs)))
   const waiting = prefills.length > 0 || bestEffort.length > 0
 
-  // A decode that would be late after this batch and the shortest next one cannot wait for it.
-  const mustGoBy = waiting ? nowUs + limitUs + allDecodesUs : Infinity
+  // A decode that would cut the next batch short cannot wait for it: steps are dear, tokens cheap.
+  const nextUs = Math.max(allDecodesUs, Math.min(options.maxBatchUs, tightestPaceUs(decodes)))
+  const mustGoBy = waiting ? nowUs + limitUs + nextUs : Infinity
   let urgent = 0
   while (urgent < decodes.length && decodes[urgent]!.dueUs <= mustGoBy) urgent++
-  const longest = longestWithin(draft, work, urgent, limitUs / (1 + margin))
+  const draftUs = draftLimitUs(draft, work, options, limitUs, allDecodesUs)
+  const { longest, more } = lengthsWithin(draft, work, urgent, draftUs / (1 + margin))
   let next = 0
   for (; next < urgent; next++) {
-    const drafted = Math.min(work.speculator.lengthOf(decodes[next]!), longest) - 1
+    const most = next < more ? longest + 1 : longest
+    const drafted = Math.min(work.speculator.lengthOf(decodes[next]!), most) - 1
     // Whoever is still to come must find room for a token.
     draft.decode(decodes[next]!, byValue, Math.min(drafted, draft.tokensLeft - (urgent - next)))
   }
@@ -54,23 +60,69 @@ export function tightestLeadUs(decodes: readonly LiveRequest[], nowUs: number): 
   return Infinity
 }
 
-/** Time of a batch of the first `count` decodes alone, each verifying its tokens but at most `longest`, µs. */
-function decodeTimeUs(draft: Draft, { decodes, speculator }: Work, count: number, longest: number): number {
+/** The smallest time per output token of the decodes, µs. */
+function tightestPaceUs(decodes: readonly LiveRequest[]): number {
+  let paceUs = Infinity
+  for (const { tpotUs } of decodes) if (tpotUs < paceUs) paceUs = tpotUs
+  return paceUs
+}
+
+/** Time of a batch of the first `count` decodes alone, each verifying its tokens but at most `longest`, one more
+ * for the first `more` of them, µs. */
+function decodeTimeUs(draft: Draft, work: Work, count: number, longest: number, more = 0): number {
+  const { decodes, speculator } = work
   const shape = draft.scratchShape
   shape.reset()
   for (let i = 0; i < count; i++) {
-    const length = longest > 1 ? Math.min(longest, speculator.lengthOf(decodes[i]!)) : 1
+    const most = i < more ? longest + 1 : longest
+    const length = most > 1 ? Math.min(most, speculator.lengthOf(decodes[i]!)) : 1
     shape.add(decodes[i]!.computed, 1, true, length - 1)
   }
   return draft.otherUs(shape.with(0, 0, false, 0), false)
 }
 
-/** Most tokens that one of the first `count` decodes may verify for all of them to take at most `limitUs`. */
-function longestWithin(draft: Draft, work: Work, count: number, limitUs: number): number {
-  let longest = 1
-  for (let i = 0; i < count; i++) longest = Math.max(longest, work.speculator.lengthOf(work.decodes[i]!))
+/** Most tokens that each of the first `count` decodes may verify for all of them to take at most `limitUs`, and
+ * how many of them, from the first due, may verify one more. */
+function lengthsWithin(
+  draft: Draft,
+  work: Work,
+  count: number,
+  limitUs: number,
+): { longest: number; more: number } {
+  let planned = 1
+  for (let i = 0; i < count; i++) planned = Math.max(planned, work.speculator.lengthOf(work.decodes[i]!))
+  let longest = planned
   while (longest > 1 && decodeTimeUs(draft, work, count, longest) > limitUs) longest--
-  return longest
+  if (longest === planned) return { longest, more: 0 }
+  let more = 0
+  for (let high = count; high - more > 1; ) {
+    const middle = (more + high) >> 1
+    if (decodeTimeUs(draft, work, count, longest, middle) <= limitUs) more = middle
+    else high = middle
+  }
+  return { longest, more }
+}
+
+/** How long the decodes may take with what they draft, µs. Where prompts do not fill the batch, drafts would stretch
+ * it all the same, and an arrival waits for its end. */
+function draftLimitUs(
+  draft: Draft,
+  { decodes, prefills, speculator }: Work,
+  options: PolicyOptions,
+  limitUs: number,
+  allDecodesUs: number,
+): number {
+  if (!speculator.drafts) return limitUs
+  const shape = draft.scratchShape
+  shape.reset()
+  for (const request of decodes) shape.add(request.computed, 1, true, 0)
+  let owed = 0
+  for (const request of prefills) owed += request.owed
+  if (owed > 0) shape.add(0, owed, true, 0)
+  const undraftedUs = draft.otherUs(shape.with(0, 0, false, 0), owed > 0) * (1 + options.margin)
+  const promptsUs = Math.max(0, undraftedUs - allDecodesUs)
+  const stretchedUs = Math.max(options.bestEffortBatchUs, MOST_STRETCH * undraftedUs)
+  return undraftedUs >= limitUs ? limitUs : Math.min(limitUs, stretchedUs) - promptsUs
 }
 
 /** Tokens that `request` can draft within `limitUs`: as many as it should, or none; −1 when not even its decode
