@@ -110,7 +110,25 @@ let codeHash: string | null = null
 /** Name of a task's result: changes with the task and with the code that computes it. */
 function fileOf(task: Task): string {
   codeHash ??= hashOfCode()
-  return `${createHash("sha256").update(codeHash).update(JSON.stringify(task)).digest("hex").slice(0, 24)}.json`
+  const hash = createHash("sha256").update(codeHash).update(JSON.stringify(task))
+  for (const path of Object.values(task.base.traces)) hash.update(hashOfFile(path))
+  return `${hash.digest("hex").slice(0, 24)}.json`
+}
+
+const fileHashes = new Map<string, string>()
+
+/** A trace that has changed makes other results; one that cannot be read is the task's to report. */
+function hashOfFile(path: string): string {
+  let hash = fileHashes.get(path)
+  if (hash === undefined) {
+    try {
+      hash = createHash("sha256").update(readFileSync(path)).digest("hex")
+    } catch {
+      hash = "unreadable"
+    }
+    fileHashes.set(path, hash)
+  }
+  return hash
 }
 
 /** Everything that a simulated result depends on. */
