@@ -18,6 +18,8 @@ export function qoserve(options: PolicyOptions): Policy {
       sortWork(requests, work)
       const kept = relegate(ranked(work.prefills, draft, options, nowUs), draft, options, nowUs)
       sortWork(requests, work)
+      // One order for all: whoever is forced on under KV pressure must stay the first in the next batch.
+      work.prefills = kept
       work.speculator.planFor(work, draft)
       fill(kept, work, draft, options, nowUs)
       if (draft.items.length === 0) forceProgress(draft, work)
