@@ -18,8 +18,8 @@ export class Audit {
   #limits: EngineLimits
   #mayFail: boolean
   #nowUs = 0
-  /** Promised requests with a late token: [id, µs late]. */
-  readonly broken: [id: RequestId, lateUs: number][] = []
+  /** Requests with a late token after their SLO was promised. */
+  readonly broken = new Set<RequestId>()
   promises = 0
   tokens = 0
 
@@ -84,7 +84,7 @@ export class Audit {
     this.tokens += count
     const { spec, outputTokens } = account.request
     assert(account.tokens <= outputTokens, `request ${spec.id} has more tokens than were drawn`)
-    if (lateUs > 0 && account.promised) this.broken.push([spec.id, lateUs])
+    if (lateUs > 0 && account.promised) this.broken.add(spec.id)
   }
 
   #finished(account: Account, { id, reason, outcome }: Extract<Effect, { type: "finished" }>): void {

@@ -14,23 +14,30 @@ export interface FuzzCase {
   seed: number
   policy: PolicyName
   fleet: FleetOptions
-  /** Admission is firm, the timer exact and nothing fails: what is admitted is to be on time. */
+  /** Admission is firm, the timer exact and of the paper's form (time by tokens and steps), one replica does all of
+   * a request, sequences and KV suffice, nothing fails, and no pace changes on the way: the planner has all it
+   * needs to keep what it promises. */
   exact: boolean
 }
 
 const APPS = 3
 const SPAN_US = 4_000_000
+/** More requests than are ever live in an exact case. */
+const MOST_LIVE = 100
 
 /** The case of `seed`; `policy` replaces the one that the seed would choose. */
 export function fuzzCase(seed: number, policy?: PolicyName): FuzzCase {
   const random = new Random("sim fuzz", seed)
   const chosen = pick(random, POLICY_NAMES)
   const replicas = random.integer(1, 5)
-  const split = replicas > 1 && random.uniform() < 0.25 ? random.integer(1, replicas) : 0
   const exact = random.uniform() < 0.3
-  const config = configOf(random, policy ?? chosen, exact)
-  const players = playersOf(random, config.limits)
-  const { requests, follow } = sessionsOf(random, config.limits, players)
+  const split = !exact && replicas > 1 && random.uniform() < 0.3 ? random.integer(1, replicas) : 0
+  const config = (exact ? exactConfig : configOf)(random, policy ?? chosen)
+  const players = playersOf(random, config.limits, exact)
+  // Twice the requests in a quarter of the time: promises under pressure.
+  const { requests, follow } = exact
+    ? sessionsOf(random, config.limits, players, random.integer(10, MOST_LIVE), SPAN_US / 4)
+    : sessionsOf(random, config.limits, players, random.integer(3, 60), SPAN_US)
   return {
     seed,
     policy: policy ?? chosen,
@@ -62,7 +69,27 @@ function pick<T>(random: Random, of: readonly T[]): T {
   return of[random.integer(0, of.length)]!
 }
 
-function configOf(random: Random, policy: PolicyName, exact: boolean): ReplicaConfig {
+function exactConfig(random: Random, policy: PolicyName): ReplicaConfig {
+  const contextTokens = 512
+  const limits: EngineLimits = {
+    kvTokens: contextTokens * MOST_LIVE,
+    blockTokens: 16,
+    maxSequences: MOST_LIVE,
+    maxBatchTokens: 4096,
+    contextTokens,
+    minChunkTokens: 1,
+    unifiedKv: true,
+  }
+  const options = { ...speculation(random), admission: "firm" as const, margin: pick(random, [0, 0.1]) }
+  return { limits, cost: gpuCost(true), policy, apps: APPS, options }
+}
+
+function speculation(random: Random): Partial<PolicyOptions> {
+  if (random.uniform() < 0.5) return {}
+  return { speculation: "on", maxSpeculation: random.integer(2, 9) }
+}
+
+function configOf(random: Random, policy: PolicyName): ReplicaConfig {
   const unifiedKv = random.uniform() < 0.6
   const maxSequences = random.integer(2, 13)
   const contextTokens = 512
@@ -76,27 +103,27 @@ function configOf(random: Random, policy: PolicyName, exact: boolean): ReplicaCo
     unifiedKv,
   }
   const options: Partial<PolicyOptions> = {
-    admission: exact || random.uniform() < 0.3 ? "firm" : "revocable",
-    margin: exact ? 0 : pick(random, [0, 0.1, 0.2]),
+    admission: random.uniform() < 0.3 ? "firm" : "revocable",
+    margin: pick(random, [0, 0.1, 0.2]),
     tokenBudget: pick(random, [64, 256]),
-    ...(random.uniform() < 0.5 && { speculation: "on", maxSpeculation: random.integer(2, 9) }),
+    ...speculation(random),
   }
   return { limits, cost: costOf(random, unifiedKv), policy, apps: APPS, options }
 }
 
 function costOf(random: Random, unifiedKv: boolean): CostModel {
-  const gpu = random.uniform() < 0.5
-  return {
-    pieces: gpu
-      ? [
-          { step: 8000, tokens: 40, specSteps: 500 },
-          { step: 2000, tokens: 80, specSteps: 500 },
-        ]
-      : [{ step: 4000, passes: 2000, tokens: 300, sequences: 300, slowPairs: 0.5, fastPairs: 0.1 }],
-    residualSigma: 0.05,
-    fastPassTokens: 64,
-    unifiedKv,
-  }
+  if (random.uniform() < 0.5) return gpuCost(unifiedKv)
+  const piece = { step: 4000, passes: 2000, tokens: 300, sequences: 300, slowPairs: 0.5, fastPairs: 0.1 }
+  return { pieces: [piece], residualSigma: 0.05, fastPassTokens: 64, unifiedKv }
+}
+
+/** Of the paper's form, on the small side. */
+function gpuCost(unifiedKv: boolean): CostModel {
+  const pieces = [
+    { step: 8000, tokens: 40, specSteps: 500 },
+    { step: 2000, tokens: 80, specSteps: 500 },
+  ]
+  return { pieces, residualSigma: 0.05, fastPassTokens: 64, unifiedKv }
 }
 
 function routerOf(random: Random) {
@@ -134,12 +161,13 @@ function faultsOf(random: Random, replicas: number, split: number): Fault[] {
 type Player = (id: RequestId, atUs: number, session: number, history: number) => SimRequest
 
 /** Requests on whole 10 ms, so that many things happen at once. */
-function playersOf(random: Random, limits: EngineLimits): Player {
+function playersOf(random: Random, limits: EngineLimits, exact: boolean): Player {
+  const paces = exact ? [60_000, 200_000] : [20_000, 60_000, 200_000]
   const slos = Array.from({ length: APPS }, () => ({
     ttftUs: pick(random, [50_000, 300_000, 2_000_000, Infinity]),
     ttftSlowdown: random.uniform() < 0.2 ? 4 : 0,
-    tpotUs: pick(random, [20_000, 60_000, 200_000, Infinity]),
-    thinkingTpotUs: 30_000,
+    tpotUs: pick(random, [...paces, Infinity]),
+    thinkingTpotUs: pick(random, paces),
   }))
   return (id, atUs, session, history) => {
     const app = random.integer(0, APPS)
@@ -147,7 +175,7 @@ function playersOf(random: Random, limits: EngineLimits): Player {
     const promptTokens = history + random.integer(1, Math.max(2, Math.min(300, room >> 1)))
     const outputTokens = random.integer(1, Math.min(80, limits.contextTokens - promptTokens) + 1)
     const spare = limits.contextTokens - promptTokens - outputTokens
-    const thinkingTokens = random.uniform() < 0.2 ? random.integer(0, outputTokens) : 0
+    const thinkingTokens = !exact && random.uniform() < 0.2 ? random.integer(0, outputTokens) : 0
     const blocks = Array.from(
       { length: Math.floor((promptTokens + outputTokens) / limits.blockTokens) },
       (_, i) => (session < 0 ? id + 10_000 : session) * 1000 + i,
@@ -175,7 +203,7 @@ function playersOf(random: Random, limits: EngineLimits): Player {
 }
 
 /** First rounds, and later ones for those that are sessions; ids in order of making. */
-function sessionsOf(random: Random, limits: EngineLimits, player: Player) {
+function sessionsOf(random: Random, limits: EngineLimits, player: Player, count: number, spanUs: number) {
   let nextId = 0
   const history = new Map<RequestId, SimRequest & { roundsLeft: number }>()
   const begin = (atUs: number, session: number, before: number, roundsLeft: number) => {
@@ -183,8 +211,8 @@ function sessionsOf(random: Random, limits: EngineLimits, player: Player) {
     history.set(request.spec.id, { ...request, roundsLeft })
     return request
   }
-  const requests = Array.from({ length: random.integer(3, 60) }, (_, i) => {
-    const atUs = Math.floor((random.uniform() ** 2 * SPAN_US) / 10_000) * 10_000
+  const requests = Array.from({ length: count }, (_, i) => {
+    const atUs = Math.floor((random.uniform() ** 2 * spanUs) / 10_000) * 10_000
     const rounds = random.uniform() < 0.2 ? random.integer(1, 4) : 0
     return begin(atUs, rounds > 0 ? i : -1, 0, rounds)
   })
