@@ -249,6 +249,7 @@ function bind(lib: ReturnType<typeof koffi.load>) {
     newChain: sync<[{ no_perf: boolean }], Pointer>("llama_sampler_chain_init", P, [CHAIN_PARAMS]),
     addToChain: sync<[Pointer, Pointer], void>("llama_sampler_chain_add", "void", [P, P]),
     freeSampler: sync<[Pointer], void>("llama_sampler_free", "void", [P]),
+    cloneSampler: sync<[Pointer], Pointer>("llama_sampler_clone", P, [P]),
     acceptToken: sync<[Pointer, number], void>("llama_sampler_accept", "void", [P, "int32"]),
     sample: threaded<[Pointer, Pointer, number], number>("llama_sampler_sample", "int32", [P, P, "int32"]),
     applySampler: threaded<[Pointer, Pointer], void>("llama_sampler_apply", "void", [P, P]),

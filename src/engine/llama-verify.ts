@@ -1,9 +1,10 @@
 /** From rows of logits to tokens: each request's own choice, row after row, as long as it is what was drafted.
  *
  * A drafted token is kept exactly when the request's sampler, with the randomness and the state that it would
- * have without speculation, chooses that token. That is rejection sampling against a draft distribution of one
- * point (Leviathan et al. 2023: kept with probability p(draft), else drawn from p without the draft), so
- * answers follow the target's distribution; and a seed gives the same answer however far a step speculates.
+ * have without speculation, chooses that token. For a draft that does not depend on that randomness (lookup) it is
+ * rejection sampling against a draft distribution of one point (Leviathan et al. 2023: kept with probability
+ * p(draft), else drawn from p without the draft). Whatever was drafted, answers are those without speculation:
+ * they follow the target's distribution, and a seed gives the same answer however far the planner speculates.
  * Samplers and grammars only ever see kept tokens: nothing has to be rolled back. */
 import { setImmediate } from "node:timers/promises"
 import type { BatchItem, RequestId } from "../core/types.ts"
@@ -45,6 +46,13 @@ export class Verifier {
     if (sampling.grammar !== null) this.#grammars.set(id, parseGrammar(native, vocab, sampling.grammar))
     const chain = samplerChain(native, info.vocabSize, sampling, prompt)
     if (chain) this.#chains.set(id, chain)
+  }
+
+  /** A copy of the request's sampler, state and randomness included, or null when it is the largest logit. A
+   * draft model that chooses by it has the luck that the target will have. Free it. */
+  cloneChain(id: RequestId): Pointer | null {
+    const chain = this.#chains.get(id)
+    return chain ? this.#loaded.native.cloneSampler(chain) : null
   }
 
   forget(id: RequestId): void {

@@ -89,14 +89,15 @@ export class LlamaEngine implements Engine {
     this.#table = new RequestTable(limits, drafts !== "off")
     const contexts = typeof drafts === "string" ? [context] : [context, drafts.context]
     this.#slots = new Slots(native, contexts.map(native.memory), this.#table)
-    if (drafts === "off") this.#drafter = null
-    else if (drafts === "lookup") this.#drafter = new LookupDrafter(this.#table)
-    else this.#drafter = new ModelDrafter(drafts, this.model.vocabSize, this.#table, this.#slots)
     this.#verifier = new Verifier(
       loaded,
       this.#table,
       new LogitRows(native, context, this.model.vocabSize, loaded.maxOutputs),
     )
+    if (drafts === "off") this.#drafter = null
+    else if (drafts === "lookup") this.#drafter = new LookupDrafter(this.#table)
+    else
+      this.#drafter = new ModelDrafter(drafts, this.model.vocabSize, this.#table, this.#slots, this.#verifier)
     this.#batch = new BatchBuffers(loaded.limits.maxBatchTokens)
   }
 

@@ -96,12 +96,12 @@ describe("llama.cpp", () => {
   })
 
   test("a draft model's KV follows copies, evictions and refused drafts", async () => {
-    // The target drafts for itself: where the choice was the likeliest token, it must have been the draft.
+    // The target drafts for itself, but does not see the grammar: a draft is refused only where that refuses.
     const engine = await openExact({ kvUnified: true, speculate: { draftModel: target } })
     const run = new Script(engine)
     const random = new Random(8)
     const shared = promptOf(1, 48)
-    const sampling = { temperature: 1, ignoreEos: true, logprobs: 1 }
+    const sampling = { grammar: "root ::= [ a-z] root", logprobs: 1 }
     const open = (i: number) => run.open(joined(shared, promptOf(i, 20)), { ...sampling, seed: i })
     const ids = [2, 3, 4, 5].map(open)
     const [first, ...others] = ids as [number, number, number, number]
@@ -128,6 +128,21 @@ describe("llama.cpp", () => {
     expect(refused).toBeGreaterThan(20)
     await engine.close()
   })
+
+  test.each([{ temperature: 1 }, { temperature: 0.8, topP: 0.9 }, { repeatPenalty: 1.3 }])(
+    "a draft model has the sampler and the luck of its target: %o",
+    async (kind) => {
+      const engine = await openExact({ speculate: { draftModel: target } })
+      const run = new Script(engine)
+      const ids = [1, 2, 3].map((seed) => run.open(promptOf(seed, 20), { ...kind, seed, ignoreEos: true }))
+      for (let step = 0; step < 12; step++) {
+        const rows = await run.step(ids.map((id) => run.speculating(id, 64, 4)))
+        for (const row of rows) expect(row.tokens).toHaveLength(1 + row.drafted)
+        for (const row of rows) expect(row.drafted).toBe(4)
+      }
+      await engine.close()
+    },
+  )
 
   describe("one line and a remedy for a draft model", () => {
     const mismatch = (path: string) => openExact({ speculate: { draftModel: path } }).catch((error) => error)
