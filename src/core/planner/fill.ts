@@ -6,7 +6,7 @@ import type { Draft } from "./draft.ts"
 import type { Work } from "./work.ts"
 
 /** A batch that prompts do not fill may take so many times as long for what its decodes draft. */
-const MOST_STRETCH = 1.25
+const MOST_STRETCH = 1.1
 
 /** Fill `draft` from `work`. */
 export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowUs: number): void {

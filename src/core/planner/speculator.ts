@@ -73,6 +73,14 @@ export class Speculator {
     else this.plan([...work.decodes, ...work.bestEffort], [], draft, false)
   }
 
+  /** Whether anyone drafts at all. */
+  get drafts(): boolean {
+    const { speculation, fixedDraft } = this.#options
+    return speculation === "on"
+      ? (this.#current?.lengths.some((length) => length > 1) ?? false)
+      : fixedDraft > 0
+  }
+
   /** Tokens to verify per step of requests like this one. */
   lengthOf(request: LiveRequest): number {
     const { speculation, fixedDraft } = this.#options
