@@ -120,8 +120,13 @@ async function main(): Promise<void> {
     const tasks = await tasksFor(engine, context)
     for (const [task, prompts] of tasks)
       for (const n of numbers(options.pairSequences))
-        for (const draft of numbers(options.pairDrafts))
-          pairs.push(await bench.pairs(task, prompts, n, draft, output, Number(options.pairs)))
+        for (const draft of numbers(options.pairDrafts)) {
+          const pair = await bench.pairs(task, prompts, n, draft, output, Number(options.pairs))
+          log(
+            `${task}, ${n} sequences, draft ${draft}: ${pair.speedup.toFixed(2)}× at acceptance ${pair.acceptance.toFixed(2)}`,
+          )
+          pairs.push(pair)
+        }
     showPairs(pairs)
   }
   await engine.close()
