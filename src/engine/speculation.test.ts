@@ -144,6 +144,21 @@ describe("llama.cpp", () => {
     },
   )
 
+  test("no more is drafted than the engine was opened for", async () => {
+    const engine = await openExact({ speculate: { draftModel: target }, maxSpeculation: 3 })
+    const run = new Script(engine)
+    const id = run.open(promptOf(1, 20))
+    for (let step = 0; step < 5; step++) {
+      const [row] = await run.step([run.speculating(id, 64, 7)])
+      expect(row).toMatchObject({ drafted: 2 })
+      expect(row!.tokens).toHaveLength(3)
+    }
+    await engine.close()
+    await expect(openExact({ speculate: "lookup", maxSpeculation: 0 })).rejects.toThrow(
+      /whole number above 0/,
+    )
+  })
+
   describe("one line and a remedy for a draft model", () => {
     const mismatch = (path: string) => openExact({ speculate: { draftModel: path } }).catch((error) => error)
 
