@@ -45,7 +45,7 @@ const SIX = ["chatbot", "coder", "summarizer", "mixed", "tools", "reasoning"]
 const SIZES: Record<string, Size> = {
   coder: { requests: 2000, spanS: 120 },
   tools: { requests: 600, spanS: 200 },
-  reasoning: { requests: 300, spanS: 500 },
+  reasoning: { requests: 300, spanS: 400 },
 }
 const USUAL_SIZE: Size = { requests: 1500, spanS: 150 }
 const LATENCY_REQUESTS = 300
@@ -121,6 +121,7 @@ async function run(options: Options): Promise<void> {
     speculate: options.speculate,
     base: (name) => bases.get(name)!,
     size: (name) => sizeOf(options, name),
+    spread: (name) => seeds > 1 && name !== LONG,
     seeds: Array.from({ length: seeds }, (_, i) => options.seed + i),
     tuneSeeds: [options.seed + 1000],
     extras: options.report !== undefined,

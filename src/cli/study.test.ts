@@ -1,3 +1,4 @@
+/** simulate and capacity as commands: bad input, tables, JSON, files. */
 import { execFile } from "node:child_process"
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"

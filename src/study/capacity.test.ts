@@ -1,3 +1,4 @@
+/** Capacity search on functions whose capacity is known. */
 import { describe, expect, test } from "vitest"
 import { type Evaluate, GRID, gridOf, rateOf, Search } from "./capacity.ts"
 

@@ -33,7 +33,9 @@ export interface Capacity {
   ratePerSec: number
   /** Pooled over the seeds, at that rate. */
   attainment: number
-  /** Each seed's own capacity, in the order of the seeds. */
+  /** Of each seed alone at the pooled capacity, in the order of the seeds. */
+  seedAttainment: number[]
+  /** Each seed's own capacity; empty where that was not sought. */
   perSeed: number[]
   /** Pooled attainment at every rate that was run in full, by rate. */
   curve: Point[]
@@ -104,7 +106,11 @@ export class Search {
     const curve = this.#curve(seeds)
     const ratePerSec = pooled === null ? 0 : rateOf(pooled)
     const attainment = curve.find((point) => point.ratePerSec === ratePerSec)?.attainment ?? 0
-    return { ratePerSec, attainment, perSeed, curve, runs: this.runs }
+    const seedAttainment = seeds.map((seed) => {
+      const verdict = this.#known.get(`${pooled} ${seed}`)
+      return verdict === undefined ? 0 : verdict.kept / Math.max(1, verdict.total)
+    })
+    return { ratePerSec, attainment, seedAttainment, perSeed, curve, runs: this.runs }
   }
 
   #run(k: number, seed: number): Verdict {

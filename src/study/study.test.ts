@@ -1,3 +1,4 @@
+/** Runs, tasks, bounds and the page of a study, on small workloads. */
 import { mkdtempSync, readdirSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -39,6 +40,7 @@ const task = (change: Partial<CapacityTask> = {}): CapacityTask => ({
   tuneSeeds: [9],
   seeds: [1, 2],
   speculate: [false],
+  spread: true,
   ...change,
 })
 
@@ -161,6 +163,7 @@ describe("a study", () => {
       speculate: [false],
       base: (scenario) => spec({ scenario }),
       size: () => ({ requests: 30, spanS: 0 }),
+      spread: () => false,
       seeds: [1],
       tuneSeeds: [7],
       extras: true,

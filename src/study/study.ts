@@ -15,6 +15,8 @@ export interface StudyOptions {
   /** A scenario's hardware, traces, SLOs, noise; its policy and rate are the study's. */
   base: (scenario: string) => RunSpec
   size: (scenario: string) => Size
+  /** Seek each seed's own capacity too. */
+  spread: (scenario: string) => boolean
   seeds: number[]
   tuneSeeds: number[]
   /** Curves, ablations, fleet sizes, arrival processes. */
@@ -124,6 +126,7 @@ async function capacities(options: StudyOptions, study: Study): Promise<void> {
       seeds: options.seeds,
       speculate: options.speculate,
       fixed: !options.tuned,
+      spread: options.spread(scenario),
     }),
   )
   const labels = pairs.map(({ scenario, name }) => `${scenario} ${name}`)

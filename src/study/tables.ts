@@ -174,7 +174,16 @@ function settingsGrid({ rows }: Study): Grid {
     title: "Settings kept",
     note: "Ours runs with its defaults. Baselines and peers: each knob tuned on a seed of its own.",
     rows: [
-      ["scenario", "system", "decoding", "kept", "tried", "a run at least", "runs"],
+      [
+        "scenario",
+        "system",
+        "decoding",
+        "kept",
+        "tried",
+        "a run at least",
+        "runs",
+        "kept at capacity by seed",
+      ],
       ...rows.map((row) => [
         row.scenario,
         row.system,
@@ -183,6 +192,7 @@ function settingsGrid({ rows }: Study): Grid {
         String(row.tried),
         `${row.size.requests}, ${row.size.spanS} s`,
         String(row.runs),
+        row.seedAttainment.map((value) => percent(value)).join(" "),
       ]),
     ],
   }
@@ -206,7 +216,7 @@ export function conditions(study: Study, command: string): string[] {
   const hardware = distinct(study.rows.map((row) => `${row.scenario}: ${row.spec.hardware.source}`))
   return [
     `command: ${command}`,
-    `seeds: ${first.perSeed.length || 1} from ${seed}; tuned on another seed`,
+    `seeds: ${first.seedAttainment.length} from ${seed}; tuned on another seed`,
     `noise: ${percent(noiseSigma, 0)} on every step; output lengths ${knownLengths ? "known (oracle)" : "unknown to the planner"}`,
     `arrivals: ${arrivals} unless said otherwise; ${percent(acceptance, 0)} of drafted tokens accepted when speculating`,
     ...hardware,

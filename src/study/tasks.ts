@@ -24,6 +24,8 @@ export interface CapacityTask {
   speculate: boolean[]
   /** No tuning: exactly these options. */
   fixed?: boolean
+  /** Seek each seed's own capacity too. */
+  spread?: boolean
   /** Where to begin the search, requests/s. */
   guess?: number
 }
@@ -101,7 +103,7 @@ function measure(task: CapacityTask, onProgress: (text: string) => void): Measur
     onProgress(
       `${speculate ? "speculative" : "autoregressive"}: measuring near ${rateOf(guess).toPrecision(3)}/s`,
     )
-    const capacity = searchOf(task, best.spec).capacity(guess, task.seeds, task.guess === undefined)
+    const capacity = searchOf(task, best.spec).capacity(guess, task.seeds, task.spread === true)
     results.push({ ...capacity, speculate, setting: best.setting, tried, bound, spec: best.spec })
   }
   return results
