@@ -140,6 +140,20 @@ it("one answer that the queue refuses refuses them all, and frees what had begun
   await server.close()
 })
 
+it("in a stream, an answer that comes to nothing ends them all with an error", async () => {
+  const server = await testServer({ listen: true, maxQueue: 2 })
+  const prompt = "a prompt of more than one block of KV, I hope"
+  const body = { model: "fake", messages: user(prompt), n: 4, stream: true as const }
+  const client = clientOf(server)
+  const told: unknown[] = []
+  const failed = (async () => {
+    for await (const chunk of await client.chat.completions.create(body)) told.push(chunk)
+  })()
+  await expect(failed).rejects.toThrow(/queue is full/)
+  await expect.poll(() => server.driver.snapshot()).toMatchObject({ running: 0, waiting: 0 })
+  await server.close()
+})
+
 describe("fields", () => {
   let server: Server
   let client: OpenAI

@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import fc from "fast-check"
 import { afterAll, beforeAll, describe, expect, it, test } from "vitest"
 import { type Loaded, openModel } from "../engine/llama-model.ts"
 import { allocate } from "../engine/llama-native.ts"
@@ -231,6 +232,58 @@ function deep() {
   for (let i = 0; i < 100; i++) schema = { type: "array", items: schema }
   return schema
 }
+
+const small = fc.nat({ max: 4 })
+/** Schemas with every keyword, right and wrong, and references wherever they may lead. */
+const { schema: anySchema } = fc.letrec<{ schema: unknown }>((tie) => {
+  const some = fc.array(tie("schema"), { maxLength: 3 })
+  const names = fc.constantFrom("a", 'b "c"', "-é\n\\", "")
+  const fields = fc.record(
+    {
+      type: fc.constantFrom("object", "array", "string", "integer", "number", "boolean", "null", [
+        "null",
+        "string",
+      ]),
+      properties: fc.dictionary(names, tie("schema"), { maxKeys: 3 }),
+      required: fc.array(names, { maxLength: 1 }),
+      additionalProperties: fc.oneof(fc.boolean(), tie("schema")),
+      items: tie("schema"),
+      minItems: small,
+      maxItems: small,
+      minLength: small,
+      maximum: fc.integer({ min: -9, max: 9 }),
+      minimum: fc.constantFrom(-3, 0, 1),
+      format: fc.constantFrom("date", "uuid", "odd"),
+      anyOf: some,
+      enum: fc.array(fc.jsonValue({ maxDepth: 1 }), { maxLength: 3 }),
+      $ref: fc.constantFrom("#", "#/properties/a", "#/items", "#/anyOf/0", "nowhere"),
+      title: fc.string(),
+    },
+    { requiredKeys: [] },
+  )
+  const few = fc.tuple(fields, fc.nat({ max: 3 })).map(([all, keep]) => {
+    return Object.fromEntries(Object.entries(all).slice(-1 - keep))
+  })
+  return {
+    schema: fc.oneof({ maxDepth: 3, withCrossShrink: true }, fc.constant({ type: "string" }), few, few),
+  }
+})
+
+it("whatever the schema, the answer is a grammar that llama.cpp takes, or an error for the user", async () => {
+  let grammars = 0
+  await fc.assert(
+    fc.asyncProperty(anySchema, async (schema) => {
+      try {
+        expect(await accepts(grammarOf(schema), "?")).toBe(false)
+        grammars++
+      } catch (error) {
+        if (!(error instanceof UserError)) throw error
+      }
+    }),
+    { numRuns: 400, interruptAfterTimeLimit: 20_000 },
+  )
+  expect(grammars).toBeGreaterThan(40)
+}, 60_000)
 
 describe("calls of tools", () => {
   const tools = [
