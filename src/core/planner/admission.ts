@@ -8,6 +8,9 @@ import { Demand, type Stream } from "./feasible.ts"
 import { MemoryForecast } from "./memory.ts"
 import type { Speculator } from "./speculator.ts"
 
+/** Sets tried to improve on the first choice. */
+const MOST_EXCHANGES = 200
+
 interface Candidate {
   request: LiveRequest
   start: number
@@ -63,6 +66,9 @@ export class Admission {
     this.#dropUntil(last + 2 * options.maxBatchUs, demand)
     this.#dropUntil(last + 10 * options.maxBatchUs, demand)
     if (draft.limits.unifiedKv) this.#dropForMemory(running.decodes, draft)
+    if (prefills.some((request) => request.spec.profit !== undefined)) {
+      this.#exchange(running, draft, demand, last)
+    }
     const kept = this.#kept
     kept.clear()
     for (let i = 0; i < this.#count; i++) {
@@ -70,6 +76,18 @@ export class Admission {
       if (candidate.kept) kept.add(candidate.request)
     }
     return kept
+  }
+
+  /** After `select`: KV tokens that neither those with a promise nor the `others` that hold some will need.
+   * Infinity where every request has a KV stream of its own. */
+  spareKvTokens(running: Running, others: readonly LiveRequest[], draft: Draft): number {
+    if (!draft.limits.unifiedKv) return Infinity
+    const peak = this.#forecastOf(running.decodes, draft).peakTokens()
+    let held = 0
+    for (const request of others) {
+      if (draft.kv.holds(request.id)) held += request.known + this.#remaining(request, draft)
+    }
+    return draft.kv.capacityTokens * this.#options.kvShare - peak - held
   }
 
   #join(request: LiveRequest, draft: Draft, demand: Demand, speculator: Speculator): void {
@@ -104,21 +122,79 @@ export class Admission {
     }
   }
 
+  /** Where requests differ in worth: put dropped ones back, if need be for one of less worth, while all still fit. */
+  #exchange(running: Running, draft: Draft, demand: Demand, lastUs: number): void {
+    const all = this.#candidates.slice(0, this.#count)
+    const byWorth = (a: Candidate, b: Candidate) => worth(b) - worth(a)
+    let tries = MOST_EXCHANGES
+    const fits = () => tries-- > 0 && this.#allFit(running, draft, demand, lastUs)
+    for (const candidate of all.filter(({ kept }) => !kept).sort(byWorth)) {
+      candidate.kept = true
+      if (fits()) continue
+      const firm = ({ request }: Candidate) =>
+        request.spec.firm === true ||
+        (request.admitted && (this.#options.admission === "firm" || request.output > 0))
+      const lesser = all.filter((c) => c.kept && c !== candidate && !firm(c) && worth(c) < worth(candidate))
+      const victim = lesser
+        .sort((a, b) => byWorth(b, a))
+        .find((other) => {
+          other.kept = false
+          if (fits()) return true
+          other.kept = true
+          return false
+        })
+      if (victim === undefined) candidate.kept = false
+    }
+  }
+
+  /** The kept set, from scratch, by the same tests as it was chosen. */
+  #allFit(running: Running, draft: Draft, demand: Demand, lastUs: number): boolean {
+    const { maxBatchUs, kvShare } = this.#options
+    demand.restart()
+    for (let i = 0; i < this.#count; i++) {
+      const { request, start, owed, kept } = this.#candidates[i]!
+      if (!kept) continue
+      demand.addPrefill(start, owed, 1)
+      demand.addStream(this.#stream(request, request.dueUs, running.speculator, draft))
+      if (!demand.fits(request.dueUs)) return false
+    }
+    if (!demand.fits(lastUs + 2 * maxBatchUs) || !demand.fits(lastUs + 10 * maxBatchUs)) return false
+    return (
+      !draft.limits.unifiedKv ||
+      !this.#forecastExceeds(running.decodes, draft, draft.kv.capacityTokens * kvShare)
+    )
+  }
+
   #dropForMemory(decodes: readonly LiveRequest[], draft: Draft): void {
     const room = draft.kv.capacityTokens * this.#options.kvShare
-    const forecast = this.#forecast
-    for (;;) {
-      forecast.clear()
-      for (const request of decodes) forecast.add(request.known, this.#remaining(request, draft))
-      for (let i = 0; i < this.#count; i++) {
-        const { kept, request, remaining } = this.#candidates[i]!
-        if (kept) forecast.add(request.known, remaining)
-      }
-      if (!forecast.exceeds(room)) return
+    while (this.#forecastOf(decodes, draft).exceeds(room)) {
       const victim = this.#largest()
       if (victim === null) return
       victim.kept = false
     }
+  }
+
+  /** KV tokens, at their peak, of what runs and of the kept ones. */
+  #forecastOf(decodes: readonly LiveRequest[], draft: Draft): MemoryForecast {
+    const forecast = this.#forecast
+    forecast.clear()
+    for (const request of decodes) forecast.add(request.known, this.#remaining(request, draft))
+    for (let i = 0; i < this.#count; i++) {
+      const { kept, request, remaining } = this.#candidates[i]!
+      if (kept) forecast.add(request.known, remaining)
+    }
+    return forecast
+  }
+
+  #forecastExceeds(decodes: readonly LiveRequest[], draft: Draft, room: number): boolean {
+    const forecast = this.#forecast
+    forecast.clear()
+    for (const request of decodes) forecast.add(request.known, this.#remaining(request, draft))
+    for (let i = 0; i < this.#count; i++) {
+      const { kept, request, remaining } = this.#candidates[i]!
+      if (kept) forecast.add(request.known, remaining)
+    }
+    return forecast.exceeds(room)
   }
 
   #largest(): Candidate | null {
@@ -144,4 +220,8 @@ export class Admission {
 function goesBefore(a: Candidate, b: Candidate): boolean {
   if (a.request.sessionMissed !== b.request.sessionMissed) return a.request.sessionMissed
   return a.owed * (b.request.spec.profit ?? 1) > b.owed * (a.request.spec.profit ?? 1)
+}
+
+function worth({ request }: Candidate): number {
+  return request.spec.profit ?? 1
 }

@@ -16,9 +16,12 @@ export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowU
   let limitUs = Math.max(allDecodesUs, Math.min(options.maxBatchUs, tightestLeadUs(decodes, nowUs)))
   const waiting = prefills.length > 0 || bestEffort.length > 0
 
-  // A decode that would cut the next batch short cannot wait for it: steps are dear, tokens cheap.
+  // A decode that would cut the next batch short cannot wait for it. Where a step costs more than its decodes none
+  // waits: one left out saves little now, and every later batch must be as short as its due time.
   const nextUs = Math.max(allDecodesUs, Math.min(options.maxBatchUs, tightestPaceUs(decodes)))
-  const mustGoBy = waiting ? nowUs + limitUs + nextUs : Infinity
+  const oneDecodeUs = decodeTimeUs(draft, work, Math.min(1, decodes.length), 1) * (1 + margin)
+  const stepsAreDear = allDecodesUs <= 2 * oneDecodeUs
+  const mustGoBy = waiting && !stepsAreDear ? nowUs + limitUs + nextUs : Infinity
   let urgent = 0
   while (urgent < decodes.length && decodes[urgent]!.dueUs <= mustGoBy) urgent++
   const draftUs = draftLimitUs(draft, work, options, limitUs, allDecodesUs)
@@ -41,7 +44,9 @@ export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowU
   // Hopeful requests spare each other: two that do not fit together would take turns and never end.
   const spared = new Set(hopeful)
   const hopeless = hopeful.length > 0 ? bestEffort.filter((request) => !spared.has(request)) : []
-  for (const request of hopeful) draft.prefillWithin(request, limitUs, margin, hopeless)
+  for (const request of hopeful) {
+    if (mayStart(request, draft, work)) draft.prefillWithin(request, limitUs, margin, hopeless)
+  }
 
   for (; next < decodes.length; next++) {
     const request = decodes[next]!
@@ -175,7 +180,7 @@ function fillBestEffort(draft: Draft, work: Work, limitUs: number, margin: numbe
   let last = requests.length - 1
   for (let i = 0; i < requests.length && draft.tokensLeft > 0; i++) {
     const request = requests[i]!
-    if (draft.has(request)) continue
+    if (draft.has(request) || !mayStart(request, draft, work)) continue
     while (last > i && (draft.has(requests[last]!) || !draft.kv.holds(requests[last]!.id))) last--
     const later = last > i ? requests.slice(i + 1, last + 1) : undefined
     if (later === undefined && !draft.kv.canAttach() && !draft.kv.holds(request.id)) continue
@@ -185,6 +190,17 @@ function fillBestEffort(draft: Draft, work: Work, limitUs: number, margin: numbe
       if (drafted >= 0) draft.decode(request, later, drafted)
     }
   }
+}
+
+/** Who is turned down may take KV only where those with a promise will not need it: else it is evicted before its
+ * end, its prefill done for nothing, and the promises' decodes with it. */
+function mayStart(request: LiveRequest, draft: Draft, work: Work): boolean {
+  if (work.spareKvTokens === Infinity || draft.kv.holds(request.id)) return true
+  const { app, maxOutputTokens } = request.spec
+  const needs = request.known + draft.lengths.remaining(app, request.output, maxOutputTokens)
+  if (needs > work.spareKvTokens) return false
+  work.spareKvTokens -= needs
+  return true
 }
 
 /** Nothing fitted (a least chunk alone outlasts the limit): run the first work there is, as little as possible. */

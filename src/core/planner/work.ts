@@ -18,6 +18,8 @@ export interface Work {
   byValue: LiveRequest[]
   /** When best-effort work was last in a batch (or there was none). Kept from one decision to the next. */
   bestEffortServedUs: number
+  /** KV that requests without a promise may begin to use; set by policies that forecast it. */
+  spareKvTokens: number
   /** How many tokens whose decode drafts. Kept likewise. */
   speculator: Speculator
 }
@@ -29,6 +31,7 @@ export const emptyWork = (options: PolicyOptions = DEFAULT_OPTIONS): Work => ({
   bestEffort: [],
   byValue: [],
   bestEffortServedUs: 0,
+  spareKvTokens: Infinity,
   speculator: new Speculator(options),
 })
 

@@ -24,12 +24,13 @@ export function slosServe(options: PolicyOptions): Policy {
       candidates.length = 0
       for (const request of work.prefills) candidates.push(request)
       for (const request of work.bestEffort) if (canReturn(request, draft, nowUs)) candidates.push(request)
-      if (candidates.length > 0) {
+      if (candidates.length > 0 || work.bestEffort.length > 0) {
         sortByDue(candidates)
         const kept = admission.select(work, candidates, draft, nowUs)
         const promoted = settle(candidates, kept, draft, options)
         resortWork(requests, work, promoted)
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
+        work.spareKvTokens = admission.spareKvTokens(work, work.bestEffort, draft)
       }
       fillBatch(draft, work, options, nowUs)
     },
