@@ -8,9 +8,6 @@ import { Demand, type Stream } from "./feasible.ts"
 import { MemoryForecast } from "./memory.ts"
 import type { Speculator } from "./speculator.ts"
 
-/** Sets tried to improve on the first choice. */
-const MOST_EXCHANGES = 200
-
 interface Candidate {
   request: LiveRequest
   start: number
@@ -66,9 +63,6 @@ export class Admission {
     this.#dropUntil(last + 2 * options.maxBatchUs, demand)
     this.#dropUntil(last + 10 * options.maxBatchUs, demand)
     if (draft.limits.unifiedKv) this.#dropForMemory(running.decodes, draft)
-    if (prefills.some((request) => request.spec.profit !== undefined)) {
-      this.#exchange(running, draft, demand, last)
-    }
     const kept = this.#kept
     kept.clear()
     for (let i = 0; i < this.#count; i++) {
@@ -122,49 +116,6 @@ export class Admission {
     }
   }
 
-  /** Where requests differ in worth: put dropped ones back, if need be for one of less worth, while all still fit. */
-  #exchange(running: Running, draft: Draft, demand: Demand, lastUs: number): void {
-    const all = this.#candidates.slice(0, this.#count)
-    const byWorth = (a: Candidate, b: Candidate) => worth(b) - worth(a)
-    let tries = MOST_EXCHANGES
-    const fits = () => tries-- > 0 && this.#allFit(running, draft, demand, lastUs)
-    for (const candidate of all.filter(({ kept }) => !kept).sort(byWorth)) {
-      candidate.kept = true
-      if (fits()) continue
-      const firm = ({ request }: Candidate) =>
-        request.spec.firm === true ||
-        (request.admitted && (this.#options.admission === "firm" || request.output > 0))
-      const lesser = all.filter((c) => c.kept && c !== candidate && !firm(c) && worth(c) < worth(candidate))
-      const victim = lesser
-        .sort((a, b) => byWorth(b, a))
-        .find((other) => {
-          other.kept = false
-          if (fits()) return true
-          other.kept = true
-          return false
-        })
-      if (victim === undefined) candidate.kept = false
-    }
-  }
-
-  /** The kept set, from scratch, by the same tests as it was chosen. */
-  #allFit(running: Running, draft: Draft, demand: Demand, lastUs: number): boolean {
-    const { maxBatchUs, kvShare } = this.#options
-    demand.restart()
-    for (let i = 0; i < this.#count; i++) {
-      const { request, start, owed, kept } = this.#candidates[i]!
-      if (!kept) continue
-      demand.addPrefill(start, owed, 1)
-      demand.addStream(this.#stream(request, request.dueUs, running.speculator, draft))
-      if (!demand.fits(request.dueUs)) return false
-    }
-    if (!demand.fits(lastUs + 2 * maxBatchUs) || !demand.fits(lastUs + 10 * maxBatchUs)) return false
-    return (
-      !draft.limits.unifiedKv ||
-      !this.#forecastExceeds(running.decodes, draft, draft.kv.capacityTokens * kvShare)
-    )
-  }
-
   #dropForMemory(decodes: readonly LiveRequest[], draft: Draft): void {
     const room = draft.kv.capacityTokens * this.#options.kvShare
     while (this.#forecastOf(decodes, draft).exceeds(room)) {
@@ -184,17 +135,6 @@ export class Admission {
       if (kept) forecast.add(request.known, remaining)
     }
     return forecast
-  }
-
-  #forecastExceeds(decodes: readonly LiveRequest[], draft: Draft, room: number): boolean {
-    const forecast = this.#forecast
-    forecast.clear()
-    for (const request of decodes) forecast.add(request.known, this.#remaining(request, draft))
-    for (let i = 0; i < this.#count; i++) {
-      const { kept, request, remaining } = this.#candidates[i]!
-      if (kept) forecast.add(request.known, remaining)
-    }
-    return forecast.exceeds(room)
   }
 
   #largest(): Candidate | null {
@@ -220,8 +160,4 @@ export class Admission {
 function goesBefore(a: Candidate, b: Candidate): boolean {
   if (a.request.sessionMissed !== b.request.sessionMissed) return a.request.sessionMissed
   return a.owed * (b.request.spec.profit ?? 1) > b.owed * (a.request.spec.profit ?? 1)
-}
-
-function worth({ request }: Candidate): number {
-  return request.spec.profit ?? 1
 }

@@ -43,12 +43,6 @@ export class Demand {
     this.#summedUs = Number.NaN
   }
 
-  /** Forget the prefills and what follows them; what runs stays. */
-  restart(): void {
-    this.#coming.clear()
-    this.#prefills = this.#prefillTokens = this.#fastPairs = this.#slowPairs = 0
-  }
-
   /** A stream of decodes that runs. */
   addRunning(stream: Stream): void {
     this.#running.add(stream)
