@@ -38,7 +38,8 @@ export class Solver {
    * time. Running requests that are late cost the least worthy new one. */
   #forward(instance: Instance): Forward {
     const { policy, speculate, margin } = this.#options
-    const without = new Set<number>()
+    // Whose service costs more than it is worth is not asked for.
+    const without = new Set(instance.requests.filter((r) => r.new && r.profit < 0).map((r) => r.id))
     let us = 0
     for (let round = 0; ; round++) {
       const options = { speculate, margin, without, options: { maxBatchUs: MAX_BATCH_US } }
