@@ -2,15 +2,17 @@
  * through src/serve on a virtual clock with the fake engine gives the same log (DESIGN §1). */
 import { describe, expect, test } from "vitest"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
+import type { PolicyOptions } from "../src/core/policy/policy.ts"
 import type { Effect, EngineLimits } from "../src/core/types.ts"
 import { GREEDY } from "../src/engine/engine.ts"
 import { fakeEngine } from "../src/engine/fake.ts"
 import { Random } from "../src/random.ts"
 import type { Clock } from "../src/serve/clock.ts"
 import { ReplicaDriver } from "../src/serve/driver.ts"
+import { acceptedTokens } from "../src/sim/accepted.ts"
 import { type SimRequest, simulate } from "../src/sim/simulate.ts"
 
-const SEEDS = Number(process.env.CONFORMANCE_SEEDS ?? 300)
+const SEEDS = Number(process.env.CONFORMANCE_SEEDS ?? 720)
 const FIRST = Number(process.env.CONFORMANCE_FIRST ?? 1)
 
 const limits: EngineLimits = {
@@ -107,10 +109,18 @@ function workload(seed: number): SimRequest[] {
 
 const line = (effect: Effect, nowUs: number) => `${nowUs} ${JSON.stringify(effect)}`
 
-function simulated(policy: PolicyName, requests: SimRequest[]): string[] {
+const ACCEPTANCE = 0.7
+
+/** Every third seed is autoregressive; the others speculate, by a fixed length or by choice. */
+const WAYS: readonly Partial<PolicyOptions>[] = [{}, { fixedDraft: 2 }, { speculation: "on" }]
+const optionsOf = (seed: number) => WAYS[seed % WAYS.length]!
+const DRAFTS = /"draft":[1-9]/
+
+function simulated(policy: PolicyName, requests: SimRequest[], seed: number): string[] {
   const log: string[] = []
   simulate({
-    config: { limits, cost, policy, apps: 2 },
+    config: { limits, cost, policy, apps: 2, options: optionsOf(seed) },
+    seed,
     requests,
     check: true,
     onEffect: (effect, nowUs) => log.push(line(effect, nowUs)),
@@ -118,12 +128,15 @@ function simulated(policy: PolicyName, requests: SimRequest[]): string[] {
   return log
 }
 
-async function served(policy: PolicyName, requests: SimRequest[]): Promise<string[]> {
+async function served(policy: PolicyName, requests: SimRequest[], seed: number): Promise<string[]> {
   const log: string[] = []
   const clock = new VirtualClock()
   const outputTokens = (id: number) => requests[id - 1]!.outputTokens
-  const engine = fakeEngine({ cost, limits, time: clock, outputTokens })
-  const driver = new ReplicaDriver({ engine, config: { limits, cost, policy, apps: 2 }, clock })
+  const acceptance = (id: number, output: number, draft: number) =>
+    acceptedTokens(seed, id, output, draft, ACCEPTANCE)
+  const engine = fakeEngine({ cost, limits, time: clock, outputTokens, speculate: "lookup", acceptance })
+  const config = { limits, cost, policy, apps: 2, options: optionsOf(seed) }
+  const driver = new ReplicaDriver({ engine, config, clock })
   driver.observe((effect, nowUs) => log.push(line(effect, nowUs)))
   for (const [i, request] of requests.entries()) {
     const { spec } = request
@@ -145,14 +158,20 @@ async function served(policy: PolicyName, requests: SimRequest[]): Promise<strin
 describe("the server runs what the simulator runs", () => {
   test.each(POLICY_NAMES)("%s", async (policy) => {
     const seeds = Math.ceil(SEEDS / POLICY_NAMES.length)
+    let speculated = 0
     for (let seed = FIRST; seed < FIRST + seeds; seed++) {
       // Ids are given in order of submission: number the requests by time.
       const requests = workload(seed).map((request, i) => ({
         ...request,
+        acceptance: ACCEPTANCE,
         spec: { ...request.spec, id: i + 1 },
       }))
       const replay = `replay: CONFORMANCE_FIRST=${seed} CONFORMANCE_SEEDS=1 npx vitest run test/conformance.test.ts`
-      expect(await served(policy, requests), replay).toEqual(simulated(policy, requests))
+      const log = simulated(policy, requests, seed)
+      expect(await served(policy, requests, seed), replay).toEqual(log)
+      if (log.some((entry) => DRAFTS.test(entry))) speculated++
     }
+    // Every policy speculates in one way at least; a single replayed seed need not.
+    if (seeds > WAYS.length) expect(speculated).toBeGreaterThan(0)
   })
 })
