@@ -58,7 +58,7 @@ const spec = specOf(
       bias: 1,
     },
     ...{ acceptance: 0.7, trace: options.trace, scale: Number(options.scale), classes: options.classes },
-    ...{ tpotScale: Number(options.tpotScale), set: options.set, router: "offer", reoffers: 0 },
+    ...{ tpotScale: Number(options.tpotScale), set: options.set, reoffers: 3 },
     zeroLoadMs: Number(options.zeroLoadMs),
     zeroLoadPrefillMsPerToken: Number(options.zeroLoadPrefillMsPerToken),
     // As in the real benchmark, whose clients force every length with max_tokens.

@@ -31,7 +31,7 @@ export interface SharedOptions {
   zeroLoadMs?: number
   zeroLoadPrefillMsPerToken?: number
   knownLengths?: boolean
-  router: RouterKind
+  router?: RouterKind
   affinity?: boolean
   reoffers: number
   seed: number
@@ -112,9 +112,18 @@ export function sharedOptions(command: Command): Command {
     )
     .option("--zero-load-prefill-ms-per-token <ms>", "its part per prompt token", numberIn(0, 1e4))
     .option("--known-lengths", "tell the planner every output's length (an oracle)")
-    .option("--router <kind>", ROUTER_KINDS.join(", "), routerKind, "offer")
-    .option("--affinity", "rounds of a session go where its KV is")
-    .option("--reoffers <n>", "offer who is turned down to other replicas so often", wholeIn(0, 100), 0)
+    .option(
+      "--router <kind>",
+      `${ROUTER_KINDS.join(", ")} (default: offer for slos-serve, least-loaded for others, both with affinity)`,
+      routerKind,
+    )
+    .option("--affinity", "with --router: rounds of a session go where its KV is")
+    .option(
+      "--reoffers <n>",
+      "with --router offer: offer who is turned down to other replicas so often",
+      wholeIn(0, 100),
+      0,
+    )
     .option("--set <name=value>", "a policy option such as margin=0.1; repeatable", collect, [])
     .option("--seed <n>", "same seed, same bytes", wholeIn(0, 2 ** 31), 1)
 }
@@ -272,6 +281,9 @@ export function specOf(options: SharedOptions, scenario: string, policy: PolicyN
     ...(zeroLoad && { zeroLoad }),
     knownLengths: options.knownLengths === true,
     maxSequenceTokens: most,
-    router: { kind: options.router, affinity: options.affinity === true, reoffers: options.reoffers },
+    router:
+      options.router === undefined
+        ? null
+        : { kind: options.router, affinity: options.affinity === true, reoffers: options.reoffers },
   }
 }

@@ -28,8 +28,13 @@ export function withDefaults(config: ReplicaConfig): PolicyOptions {
     // Under load every batch is as long as its tightest decode can wait: with a margin of two spreads one such batch
     // in forty is late, and short outputs have twenty of them. More than 30% costs more than it saves (a CPU).
     margin: Math.min(0.3, Math.max(0.1, 3 * cost.residualSigma)),
-    // A batch must have room for a chunk beside the decodes, or no prompt moves while anyone decodes.
-    maxBatchUs: Math.max(DEFAULT_OPTIONS.maxBatchUs, 2 * chunkUs),
+    // A batch must have room for a chunk beside the decodes, or no prompt moves while anyone decodes; and be worth
+    // its fixed cost. Drafts let decodes get ahead of their pace, so that batches can be longer still.
+    maxBatchUs: Math.max(
+      DEFAULT_OPTIONS.maxBatchUs,
+      2 * chunkUs,
+      (config.options?.speculation === "on" ? 7 : 5) * prefillUs(cost, 0, 1, limits.maxBatchTokens),
+    ),
     bestEffortBatchUs: Math.max(DEFAULT_OPTIONS.bestEffortBatchUs, chunkUs),
     ...config.options,
   }

@@ -5,7 +5,7 @@ import { APPS } from "../load/workload.ts"
 import { type FleetOptions, type FleetResult, simulateFleet } from "../sim/fleet.ts"
 import { limitsOf } from "../sim/presets.ts"
 import { Misses } from "./misses.ts"
-import type { RunSpec } from "./spec.ts"
+import { routerFor, type RunSpec } from "./spec.ts"
 import { deciles, type Quantiles, quantiles, type Share, type Slice, Tally } from "./tally.ts"
 import { Timeline } from "./timeline.ts"
 import { Workload } from "./workload.ts"
@@ -95,7 +95,7 @@ class Run {
   }
 
   #fleet(): FleetOptions {
-    const { replicas, noiseSigma, bias, seed, router, split, hardware } = this.#spec
+    const { policy, replicas, noiseSigma, bias, seed, router, split, hardware } = this.#spec
     const config = replicaConfig(this.#spec)
     return {
       replicas: Array.from({ length: replicas }, () => config),
@@ -103,7 +103,7 @@ class Run {
       noiseSigma,
       bias,
       seed,
-      router,
+      router: router ?? routerFor(policy),
       ...(split && {
         disaggregated: {
           ...split,

@@ -44,7 +44,8 @@ export interface RunSpec {
   /** The planner is told each output's length (an oracle): only for comparisons that say so. */
   knownLengths: boolean
   maxSequenceTokens: number
-  router: RouterOptions
+  /** null: what suits the policy (`routerFor`). */
+  router: RouterOptions | null
   split: Split | null
   /** A saved plan instead of a scenario. */
   plan?: string
@@ -65,6 +66,15 @@ export const RUN_DEFAULTS = {
   traces: {},
   scale: 1,
   knownLengths: false,
-  router: { kind: "offer" },
+  router: null,
   split: null,
 } as const satisfies Partial<RunSpec>
+
+/** Who makes promises is asked for one, at first and again when it turns a request down; the others' requests go to
+ * the least loaded replica. Rounds of a session go where its KV is, whoever serves: else most of a tool session
+ * would be computed again each round. */
+export function routerFor(policy: PolicyName): RouterOptions {
+  return policy === "slos-serve"
+    ? { kind: "offer", affinity: true, reoffers: 3 }
+    : { kind: "least-loaded", affinity: true }
+}

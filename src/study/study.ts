@@ -247,9 +247,7 @@ async function fleetSizes(options: StudyOptions, study: Study): Promise<void> {
   )
   const sizes = [1, 2, 4, 8, 16].filter((n) => n <= options.mostReplicas)
   const cases = sizes.flatMap((replicas) => [
-    ...(ours
-      ? [{ row: ours, label: "slos-serve, offers", replicas, router: { kind: "offer" as const } }]
-      : []),
+    ...(ours ? [{ row: ours, label: "slos-serve, offers", replicas, router: null }] : []),
     ...(ours
       ? [{ row: ours, label: "slos-serve, round-robin", replicas, router: { kind: "round-robin" as const } }]
       : []),
@@ -257,9 +255,9 @@ async function fleetSizes(options: StudyOptions, study: Study): Promise<void> {
       ? [
           {
             row: rival,
-            label: `${rival.system}, round-robin`,
+            label: `${rival.system}, least loaded`,
             replicas,
-            router: { kind: "round-robin" as const },
+            router: null,
           },
         ]
       : []),

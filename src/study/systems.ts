@@ -31,7 +31,7 @@ const option = (name: string, values: readonly number[]): Knob =>
   values.map((value) => ({ label: `${name}=${value}`, change: { options: { [name]: value } } }))
 
 const BUDGETS = option("tokenBudget", [1024, 512, 2048, 4096, 8192])
-const MARGINS = option("margin", [0.1, 0, 0.2, 0.3])
+const MARGINS = option("margin", [0.15, 0.1, 0.2, 0.3, 0])
 const LONGEST = option("maxBatchUs", [100_000, 50_000, 200_000])
 /** Drafted tokens of every request and step. */
 export const FIXED_DRAFTS: Knob = option("fixedDraft", [0, 1, 2, 3, 4, 6])
@@ -66,7 +66,7 @@ const ALL: readonly (Omit<System, "policy"> & { policy: string })[] = [
     title: "SLOs-Serve with as many knobs tuned as the others",
     group: "tuned",
     policy: "slos-serve",
-    knobs: () => [option("margin", [0.2, 0.1, 0.15, 0.3]), LONGEST],
+    knobs: () => [option("margin", [0.15, 0.1, 0.2, 0.3]), LONGEST],
     fixedDraft: false,
   },
   {
@@ -107,7 +107,7 @@ const ALL: readonly (Omit<System, "policy"> & { policy: string })[] = [
     title: "QoServe",
     group: "peer",
     policy: "qoserve",
-    knobs: () => [option("hybridAlpha", [1, 0, 0.5, 2, 4]), MARGINS],
+    knobs: () => [option("hybridAlpha", [1, 0, 0.5, 2, 4]), MARGINS, LONGEST],
     fixedDraft: true,
   },
   {
