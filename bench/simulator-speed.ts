@@ -8,7 +8,7 @@ import { readClasses } from "../src/load/classes.ts"
 import { simulateFleet } from "../src/sim/fleet.ts"
 import { HARDWARE, SCENARIO_HARDWARE } from "../src/sim/presets.ts"
 import { replicaConfig } from "../src/study/run.ts"
-import { RUN_DEFAULTS, type RunSpec } from "../src/study/spec.ts"
+import { RUN_DEFAULTS, routerFor, type RunSpec } from "../src/study/spec.ts"
 import { Workload } from "../src/study/workload.ts"
 
 interface Row {
@@ -47,7 +47,7 @@ function play(spec: RunSpec) {
     requests: workload.first,
     noiseSigma: spec.noiseSigma,
     seed: spec.seed,
-    router: spec.router ?? routerFor(spec.policy),
+    router: { kind: "offer" },
     follow: (id, nowUs) => workload.follow(id, nowUs),
     onEffect: (effect) => {
       if (effect.type !== "finished") return
