@@ -8,7 +8,7 @@ import { readClasses } from "../src/load/classes.ts"
 import { simulateFleet } from "../src/sim/fleet.ts"
 import { HARDWARE, SCENARIO_HARDWARE } from "../src/sim/presets.ts"
 import { replicaConfig } from "../src/study/run.ts"
-import { RUN_DEFAULTS, type RunSpec, routerFor } from "../src/study/spec.ts"
+import { RUN_DEFAULTS, type RunSpec } from "../src/study/spec.ts"
 import { Workload } from "../src/study/workload.ts"
 
 interface Row {

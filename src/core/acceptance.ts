@@ -31,6 +31,8 @@ export class Acceptance {
   /** A step drafted `draft` tokens for a request of `app` and yielded `tokens` (accepted + 1). `ended`: the
    * request stopped there, so that nothing was refused. */
   observe(app: number, draft: number, tokens: number, ended: boolean): void {
+    // Without any evidence yet there is none to fade.
+    if (draft === 0 && this.#accepted[app] === undefined) return
     const cut = Math.min(draft, tokens - 1)
     const accepted = (this.#accepted[app] ?? 0) + cut
     const refused = (this.#refused[app] ?? 0) + (cut < draft && !ended ? 1 : 0)

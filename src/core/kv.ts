@@ -111,7 +111,7 @@ export class KvAccount {
       this.#uncache(oldest)
     }
     for (let i = 0; i < need; i++) this.#share(sequence, this.#free.pop()!)
-    sequence.tokens = Math.max(sequence.tokens, tokens)
+    if (tokens > sequence.tokens) sequence.tokens = tokens
     return true
   }
 

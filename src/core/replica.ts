@@ -70,6 +70,8 @@ export class Replica {
   #arrivals = 0
   #batches = 0
   #inFlight: Batch | null = null
+  /** Whose its items are. */
+  #aboard: LiveRequest[] = []
   #inFlightUs = 0
   #inFlightPrefill = false
   /** When the batch in flight should end. */
@@ -267,12 +269,13 @@ export class Replica {
     const modelUs = ranUs(this.cost, batch, results) ?? this.#inFlightUs
     this.#calibration.observe(this.#inFlightPrefill, modelUs, durationUs)
     let next = 0
-    for (const item of batch.items) {
+    for (let i = 0; i < batch.items.length; i++) {
+      const item = batch.items[i]!
       // Results come in the order of the items, as a rule.
       const inOrder = results[next]?.id === item.id
       const result = inOrder ? results[next++] : results.find(({ id }) => id === item.id)
-      const request = this.#requests.get(item.id)
-      if (request === undefined) continue
+      const request = this.#aboard[i]!
+      if (request.gone) continue
       const tokens = result?.tokens ?? 0
       if (tokens > 0 !== item.sample)
         assert(false, `request ${item.id} yielded ${item.sample ? "no token" : "a token too early"}`)
@@ -281,12 +284,13 @@ export class Replica {
       request.computed = item.position + item.tokens + accepted
       if (result?.prefix !== undefined) request.prefix.push(...result.prefix)
       if (item.draft > 0) this.#kv.shrink(item.id, request.computed)
-      this.#kv.computed(item.id, request.computed)
+      // Otherwise its KV is what the batch took, and none of it can be shared.
+      if (item.draft > 0 || request.prefix.length > 0) this.#kv.computed(item.id, request.computed)
       request.failures = 0
       if (result === undefined || tokens === 0) continue
       this.#acceptance.observe(request.spec.app, item.draft, tokens, result.stopped)
       this.#emit(request, result, nowUs)
-      if (this.#prefillOnly && this.#requests.has(item.id)) this.#handOff(request)
+      if (this.#prefillOnly && !request.gone) this.#handOff(request)
     }
     this.#releaseEnded()
   }
@@ -359,6 +363,7 @@ export class Replica {
   }
 
   #remove(request: LiveRequest): void {
+    request.gone = true
     this.#requests.delete(request.id)
     this.#line.splice(this.#line.indexOf(request), 1)
   }
@@ -375,13 +380,9 @@ export class Replica {
       this.policy.decide(this.#line, draft, nowUs)
     }
     if (draft.items.length === 0) return
-    const { items } = draft
-    for (const { id, position, copy } of items) {
-      // Only a request that starts afresh can be new.
-      if (position > 0 && copy === undefined) continue
-      const request = this.#requests.get(id)!
-      if (request.startedUs < 0) request.startedUs = nowUs
-    }
+    const { items, requests } = draft
+    for (const request of requests) if (request.startedUs < 0) request.startedUs = nowUs
+    this.#aboard = requests
     this.#inFlightUs = draft.modelUs
     this.#inFlightPrefill = draft.hasPrefill
     const batch: Batch = {

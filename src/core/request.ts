@@ -31,6 +31,8 @@ export class LiveRequest {
   cachedTokens = 0
   /** Failed alone in a batch this many times. */
   failures = 0
+  /** Ended, or given to another replica. */
+  gone = false
   /** Number of the last batch that it was put in. */
   batch = 0
   startedUs = -1

@@ -3,12 +3,12 @@
 import { assert } from "../core/assert.ts"
 import type { CostModel } from "../core/cost.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
-import type { Effect, Event, Progress, RequestId, StepFailure, StepResult } from "../core/types.ts"
+import type { Effect, Event, Progress, RequestId, StepFailure } from "../core/types.ts"
 import { Router, type RouterOptions } from "../router/router.ts"
 import { chance } from "./chance.ts"
 import { type Fault, Faults } from "./faults.ts"
 import { EventHeap } from "./heap.ts"
-import { Machine } from "./machine.ts"
+import { Machine, type Step } from "./machine.ts"
 import { type Transfer, Transfers } from "./transfers.ts"
 import { type Play, type SimRequest, World } from "./world.ts"
 
@@ -75,7 +75,7 @@ export function simulateFleet(options: FleetOptions): FleetResult {
 }
 
 type Happening =
-  | { type: "step"; machine: Machine; event: Event; results: StepResult[] }
+  | { type: "step"; machine: Machine; step: Step }
   | { type: "cancel"; id: RequestId }
   | { type: "loss"; machine: Machine }
   | { type: "arrival"; play: Play }
@@ -183,10 +183,10 @@ class Fleet {
     else this.#wake(happening)
   }
 
-  #stepOver({ machine, event, results }: Extract<Happening, { type: "step" }>): void {
+  #stepOver({ machine, step }: Extract<Happening, { type: "step" }>): void {
     if (machine.lost) return
-    this.#world.happened(results)
-    this.#tell(machine, event)
+    this.#world.happened(step)
+    this.#tell(machine, step.event)
   }
 
   #wake({ machine, atUs }: Extract<Happening, { type: "wake" }>): void {
@@ -273,9 +273,10 @@ class Fleet {
   }
 
   #carryOut(effect: Effect, machine: Machine): void {
+    if (effect.type === "token") return
     if (effect.type === "run") {
-      const { atUs, event, results } = machine.run(effect.batch, this.#nowUs)
-      this.#push(atUs, { type: "step", machine, event, results })
+      const step = machine.run(effect.batch, this.#nowUs)
+      this.#push(step.atUs, { type: "step", machine, step })
     } else if (effect.type === "wake") {
       machine.wakeAtUs = effect.atUs
       this.#push(effect.atUs, { type: "wake", machine, atUs: effect.atUs })

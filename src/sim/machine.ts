@@ -1,11 +1,11 @@
 /** One simulated GPU: a replica of the production core, and an engine whose steps take modelled time. */
 import { type CostModel, shapeOf, stepUs } from "../core/cost.ts"
 import { Replica, type ReplicaConfig } from "../core/replica.ts"
-import type { Batch, Event, RequestSpec, Snapshot, StepResult } from "../core/types.ts"
+import type { Batch, Event, RequestSpec, Snapshot } from "../core/types.ts"
 import type { Target } from "../router/router.ts"
 import { normalChance } from "./chance.ts"
 import type { Faults } from "./faults.ts"
-import type { World } from "./world.ts"
+import type { World, Yield } from "./world.ts"
 
 /** How real step times differ from what the planner believes. */
 export interface Reality {
@@ -55,7 +55,7 @@ export class Machine implements Target {
   }
 
   /** Begin a step: when it ends, and with what event. */
-  run(batch: Batch, nowUs: number): { atUs: number; event: Event; results: StepResult[] } {
+  run(batch: Batch, nowUs: number): Step {
     const { truth = this.replica.cost, noise, fails } = this.#reality
     const factor = noise === undefined ? this.#noise() : noise()
     const us = stepUs(truth, shapeOf(batch.items, truth)) * factor * this.#faults.slowdown(this.index, nowUs)
@@ -66,10 +66,10 @@ export class Machine implements Target {
     const atUs = nowUs + durationUs
     const reason = fails?.(batch.number, this.index) ?? this.#faults.failure(this.index, nowUs)
     if (reason !== null) {
-      return { atUs, event: { type: "stepFailed", batch: batch.number, reason }, results: [] }
+      return { atUs, event: { type: "stepFailed", batch: batch.number, reason }, results: [], plays: [] }
     }
-    const results = this.#world.results(batch.items)
-    return { atUs, event: { type: "stepDone", batch: batch.number, durationUs, results }, results }
+    const { results, plays } = this.#world.play(batch.items)
+    return { atUs, event: { type: "stepDone", batch: batch.number, durationUs, results }, results, plays }
   }
 
   // As the router sees it.
@@ -103,6 +103,12 @@ export class Machine implements Target {
     if (noiseSigma === 0) return bias
     return bias * Math.exp(noiseSigma * normalChance(seed ^ NOISE_STREAM, this.index, this.steps))
   }
+}
+
+/** A step begun: when it ends, what the replica is told then, and what it yields. */
+export interface Step extends Yield {
+  atUs: number
+  event: Event
 }
 
 interface Seen {

@@ -29,6 +29,12 @@ export interface Play {
   moves: number
 }
 
+/** The tokens of a step, and whose they are, in the same order. */
+export interface Yield {
+  results: StepResult[]
+  plays: Play[]
+}
+
 const DEFAULT_ACCEPTANCE = 0.7
 
 export class World {
@@ -48,23 +54,25 @@ export class World {
   }
 
   /** What a step with these items yields, if it succeeds. */
-  results(items: readonly BatchItem[]): StepResult[] {
+  play(items: readonly BatchItem[]): Yield {
     const results: StepResult[] = []
-    for (const item of items) if (item.sample) results.push(this.#sampled(item))
-    return results
+    const plays: Play[] = []
+    for (const item of items) {
+      if (!item.sample) continue
+      const play = this.plays.get(item.id)!
+      results.push(this.#sampled(item, play))
+      plays.push(play)
+    }
+    return { results, plays }
   }
 
   /** The step succeeded: its tokens exist. */
-  happened(results: readonly StepResult[]): void {
-    for (const { id, tokens } of results) {
-      const play = this.plays.get(id)
-      if (play !== undefined) play.output += tokens
-    }
+  happened({ results, plays }: Yield): void {
+    for (let i = 0; i < plays.length; i++) plays[i]!.output += results[i]!.tokens
   }
 
   /** The accepted drafts and the sure token, up to where the request stops by itself. */
-  #sampled({ id, draft }: BatchItem): StepResult {
-    const { request, output } = this.plays.get(id)!
+  #sampled({ id, draft }: BatchItem, { request, output }: Play): StepResult {
     const accepted = acceptedTokens(this.#seed, id, output, draft, request.acceptance ?? DEFAULT_ACCEPTANCE)
     const tokens = Math.min(1 + accepted, request.outputTokens - output)
     const answerAt = (request.thinkingTokens ?? 0) - output

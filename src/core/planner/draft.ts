@@ -27,6 +27,8 @@ export class Draft {
   #actions: DraftActions
 
   items: BatchItem[] = []
+  /** Whose they are, in the same order. */
+  requests: LiveRequest[] = []
   /** What drafting yields, per app. */
   readonly acceptance: Acceptance
   #shape: RunningShape
@@ -64,7 +66,10 @@ export class Draft {
   reset(): void {
     this.#exhausted = null
     // The last batch's items are whoever runs it's.
-    if (this.items.length > 0) this.items = []
+    if (this.items.length > 0) {
+      this.items = []
+      this.requests = []
+    }
     this.#number++
     this.#shape.reset()
     this.#singles = this.#chunks = 0
@@ -227,6 +232,7 @@ export class Draft {
     const item: BatchItem = { id: request.id, position, tokens, sample, draft }
     if (copy !== null && copy.tokens > 0) item.copy = copy
     this.items.push(item)
+    this.requests.push(request)
     request.batch = this.#number
     this.#shape.add(position, tokens, sample, draft)
     if (tokens === 1) this.#singles++
