@@ -380,14 +380,13 @@ export class Replica {
       this.policy.decide(this.#line, draft, nowUs)
     }
     if (draft.items.length === 0) return
-    const { items, requests } = draft
-    for (const request of requests) if (request.startedUs < 0) request.startedUs = nowUs
-    this.#aboard = requests
+    for (const request of draft.requests) if (request.startedUs < 0) request.startedUs = nowUs
+    this.#aboard = draft.requests
     this.#inFlightUs = draft.modelUs
     this.#inFlightPrefill = draft.hasPrefill
     const batch: Batch = {
       number: ++this.#batches,
-      items,
+      items: draft.items,
       evict: this.#kv.takeDropped(),
       release: this.#kv.takeReleased(),
       predictedUs: 0,
