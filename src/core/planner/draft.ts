@@ -38,6 +38,8 @@ export class Draft {
   #number = 1
   /** A list of requests none of which has KV to give up for this batch. */
   #exhausted: readonly LiveRequest[] | null = null
+  /** See `#leastMoreUs`; -1: to be computed. */
+  #leastMore = -1
   /** Items of one token, and of more. */
   #singles = 0
   #chunks = 0
@@ -73,6 +75,7 @@ export class Draft {
     this.#number++
     this.#shape.reset()
     this.#singles = this.#chunks = 0
+    this.#leastMore = -1
   }
 
   has(request: LiveRequest): boolean {
@@ -129,11 +132,15 @@ export class Draft {
     margin: number,
     spare?: readonly LiveRequest[],
   ): number {
+    const room = spare === undefined ? this.kv.roomTokens(request.id) : Infinity
+    // With a thousand waiting most get nothing: that must be seen at once.
+    if (room <= request.computed || this.#leastMoreUs * (1 + margin) > limitUs) return 0
     const start = this.startOf(request)
     const owed = request.known - start
     const fits = (n: number) => this.timeUs(margin, start, n, n === owed) <= limitUs
     const most = Math.min(owed, this.tokensLeft)
-    if (most < 1) return 0
+    const least = Math.min(owed, this.#leastChunk)
+    if (most < least || room < start + least) return 0
     if (fits(most)) return this.#chunk(request, start, most, spare)
     let low = 0
     let high = most
@@ -196,13 +203,25 @@ export class Draft {
     return Math.min(want, room)
   }
 
+  /** No chunk of any request makes the batch shorter than this: calibrated, without margin, µs. One token is timed as
+   * a decode, and so may take longer than two. */
+  get #leastMoreUs(): number {
+    if (this.#leastMore < 0) this.#leastMore = Math.min(this.timeUs(0, 0, 1), this.timeUs(0, 0, 2))
+    return this.#leastMore
+  }
+
+  /** Shortest chunk that is not disproportionately slow. */
+  get #leastChunk(): number {
+    const { minChunkTokens, unifiedKv } = this.limits
+    // In a split pass the first token goes with the decodes, so one more makes the piece whole.
+    return minChunkTokens + (minChunkTokens > 1 && !unifiedKv && this.#singles > 0 ? 1 : 0)
+  }
+
   /** Shorten a chunk so that neither it nor what it leaves is a slow short piece (DESIGN §10.1); the end of a
    * prompt may be short. */
   #wholeChunk(owed: number, tokens: number): number {
     if (tokens >= owed) return owed
-    const { minChunkTokens, unifiedKv } = this.limits
-    // In a split pass the first token goes with the decodes, so one more makes the piece whole.
-    const least = minChunkTokens + (minChunkTokens > 1 && !unifiedKv && this.#singles > 0 ? 1 : 0)
+    const least = this.#leastChunk
     if (tokens < Math.min(least, owed)) return 0
     return owed - tokens < least && owed >= 2 * least ? owed - least : tokens
   }
@@ -233,6 +252,7 @@ export class Draft {
     if (copy !== null && copy.tokens > 0) item.copy = copy
     this.items.push(item)
     this.requests.push(request)
+    this.#leastMore = -1
     request.batch = this.#number
     this.#shape.add(position, tokens, sample, draft)
     if (tokens === 1) this.#singles++
