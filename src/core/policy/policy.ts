@@ -36,7 +36,7 @@ export const DEFAULT_OPTIONS: PolicyOptions = {
   margin: 0.2,
   tokenBudget: 512,
   bestEffortBatchUs: 20_000,
-  bestEffortEveryUs: 500_000,
+  bestEffortEveryUs: 5_000_000,
   admission: "revocable",
   kvShare: 0.985,
   speculation: "off",
