@@ -4,10 +4,10 @@ import { type SimRequest, simulate } from "../../sim/simulate.ts"
 import { COST, LIMITS, specOf } from "../testing.ts"
 import type { PolicyName } from "./index.ts"
 
-/** Twelve SLO streams decode for 50 s, so that every batch is longer than best-effort work may make one. */
+/** Twelve SLO streams decode for 40 s, so that every batch is longer than best-effort work may make one. */
 const streams = Array.from({ length: 12 }, (_, id): SimRequest => {
   const slo = { ttftUs: 5_000_000, ttftSlowdown: 0, tpotUs: 200_000, thinkingTpotUs: 200_000 }
-  return { atUs: 0, outputTokens: 250, spec: specOf(id, { promptTokens: 20, maxOutputTokens: 250, slo }) }
+  return { atUs: 0, outputTokens: 900, spec: specOf(id, { promptTokens: 20, maxOutputTokens: 900, slo }) }
 })
 const cost = { ...COST, pieces: [{ step: 5000, tokens: 100, sequences: 3000 }] }
 const limits = { ...LIMITS, kvTokens: 16_384, maxSequences: 16, contextTokens: 1024 }
