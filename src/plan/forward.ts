@@ -36,6 +36,8 @@ const US = 1e6
 const LIFE_TOKENS = 1 << 20
 /** More output than any request yields while it is planned for. */
 const OUTPUT_TOKENS = 4096
+/** A life that is over goes on for so many tokens. */
+const MORE_TOKENS = 32
 /** How long the decodes are watched after the last prefill. */
 const WATCH_US = 2_000_000
 /** More steps than any instance takes; a policy that runs in circles must not run for ever. */
@@ -80,16 +82,18 @@ class Run {
       speculation: options.speculate ? "on" : "off",
       maxSpeculation: max_sd,
       acceptancePrior: alpha,
-      kvShare: 1,
+      kvShare: memoryTokens(instance) / limits.kvTokens,
       ...options.options,
     })
     const kv = new KvAccount(limits)
     const none = { demoted() {}, promoted() {}, admitted() {}, preempted() {} }
-    const lengths = new OutputLengths(instance.requests.length)
+    const lengths = new OutputLengths(instance.tpots.length)
+    // Nothing ends while it is planned for.
+    for (let tier = 0; tier < instance.tpots.length; tier++) lengths.observe(tier, LIFE_TOKENS)
     this.#draft = new Draft(limits, cost, kv, lengths, new Calibration(), none, new Acceptance(alpha))
     for (const request of instance.requests) {
       if (request.new && options.without?.has(request.id)) continue
-      this.#enlist(request, kv, lengths)
+      this.#enlist(request, kv)
     }
   }
 
@@ -106,20 +110,22 @@ class Run {
     return this.#answer()
   }
 
-  #enlist(request: InstanceRequest, kv: KvAccount, lengths: OutputLengths): void {
+  #enlist(request: InstanceRequest, kv: KvAccount): void {
     const { now, tpots } = this.#instance
-    const app = this.#line.length
+    const app = request.tier
+    const order = this.#line.length
     const decoding = request.remaining === 0
     const tpotUs = tpots[request.tier]! * US
     const deadlineUs = Math.floor((Math.max(request.ddl, decoding ? now : -Infinity) - now) * US)
     const held = decoding ? request.computed : request.prompt - request.remaining
+    const promptTokens = decoding ? Math.min(request.prompt, held) : request.prompt
     const live = new LiveRequest(
       {
         id: request.id,
         app,
         session: -1,
-        promptTokens: decoding ? Math.min(request.prompt, held) : request.prompt,
-        maxOutputTokens: LIFE_TOKENS,
+        promptTokens,
+        maxOutputTokens: lifeTokens(request, this.#instance) - promptTokens,
         prefix: [],
         slo: { ttftUs: deadlineUs, ttftSlowdown: 0, tpotUs, thinkingTpotUs: tpotUs },
         tier: "slo",
@@ -129,9 +135,8 @@ class Run {
       },
       0,
       deadlineUs,
-      app,
+      order,
     )
-    lengths.observe(app, request.max_tokens)
     if (held > 0) {
       kv.attach(request.id, [], -1, null)
       kv.grow(request.id, held)
@@ -171,6 +176,9 @@ class Run {
     const began = this.#clockUs()
     this.#policy.decide(this.#line, draft, this.#nowUs)
     if (this.#us < 0) this.#us = this.#clockUs() - began
+    // Nothing ends while it is planned for.
+    for (const { spec, output } of this.#line)
+      spec.maxOutputTokens = Math.max(spec.maxOutputTokens, output + MORE_TOKENS)
     const items = draft.items.slice()
     if (items.length === 0) return false
     draft.kv.takeDropped()
@@ -179,9 +187,10 @@ class Run {
     for (const { tokens, draft: drafted, position } of items) {
       load.tokens += tokens + drafted
       load.steps = Math.max(load.steps, drafted + 1)
-      load.pastTokens += position
+      // Expected tokens of speculation come in fractions: one more is never too few.
+      load.pastTokens += position + 1
     }
-    const durationUs = Math.max(1, Math.ceil(batchSeconds(this.#instance, load) * US + 1e-4))
+    const durationUs = Math.max(1, Math.ceil(batchSeconds(this.#instance, load) * US - 5e-4))
     this.#nowUs += durationUs
     this.#steps.push({ t: durationUs / US, items })
     const live = new Map(this.#line.map((request) => [request.id, request]))
@@ -265,7 +274,7 @@ class Run {
 function limitsOf(instance: Instance): EngineLimits {
   let kvTokens = 0
   for (const request of instance.requests)
-    kvTokens += Math.max(request.prompt, request.computed) + request.max_tokens + OUTPUT_TOKENS
+    kvTokens += Math.max(request.prompt, request.computed) + OUTPUT_TOKENS
   return {
     kvTokens,
     blockTokens: instance.block_size,
@@ -275,6 +284,19 @@ function limitsOf(instance: Instance): EngineLimits {
     minChunkTokens: 1,
     unifiedKv: true,
   }
+}
+
+/** What the policy is to take for the whole KV: the free blocks and what the running ones own. */
+function memoryTokens(instance: Instance): number {
+  let tokens = instance.mem_free * instance.block_size
+  for (const request of instance.requests) if (!request.new) tokens += lifeTokens(request, instance)
+  return tokens
+}
+
+/** Prompt and output of a request's whole life. */
+function lifeTokens(request: InstanceRequest, { block_size }: Instance): number {
+  const least = Math.max(request.prompt, request.computed) + 1
+  return request.new ? Math.max(least, request.mem * block_size) : least + request.max_tokens
 }
 
 /** The instance's formula as a cost model, µs. The dumps' terms for context are taken at the most there can be. */
