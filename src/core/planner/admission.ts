@@ -3,6 +3,8 @@
  * has missed already if there is one, else the one with the most prefill left. */
 import type { PolicyOptions } from "../policy/policy.ts"
 import type { LiveRequest } from "../request.ts"
+import { Dp } from "./dp.ts"
+import { solveFor } from "./dp-instance.ts"
 import type { Draft } from "./draft.ts"
 import { Demand, type Stream } from "./feasible.ts"
 import { MemoryForecast } from "./memory.ts"
@@ -30,6 +32,7 @@ export class Admission {
   #candidates: Candidate[] = []
   #count = 0
   #kept = new Set<LiveRequest>()
+  #dp = new Dp()
   #forecast = new MemoryForecast()
 
   constructor(options: PolicyOptions) {
@@ -54,6 +57,8 @@ export class Admission {
       demand.addRunning(this.#stream(request, startUs, running.speculator, draft))
     }
     this.#count = 0
+    if (prefills.some(({ spec }) => spec.profit !== undefined))
+      return this.#remember(prefills, this.#mostWorth(running, prefills, draft, nowUs), draft)
     for (const request of prefills) {
       this.#join(request, draft, demand, running.speculator)
       this.#dropUntil(request.dueUs, demand)
@@ -82,6 +87,45 @@ export class Admission {
       if (draft.kv.holds(request.id)) held += request.known + this.#remaining(request, draft)
     }
     return draft.kv.capacityTokens * this.#options.kvShare - peak - held
+  }
+
+  /** Whom the memory forecast counts on. */
+  #remember(
+    prefills: readonly LiveRequest[],
+    kept: ReadonlySet<LiveRequest>,
+    draft: Draft,
+  ): ReadonlySet<LiveRequest> {
+    for (const request of prefills) {
+      const remaining = this.#remaining(request, draft)
+      const row = { request, start: 0, owed: 0, remaining, stream: -1, kept: kept.has(request) }
+      this.#candidates[this.#count++] = row
+    }
+    return kept
+  }
+
+  /** Where requests differ in worth, who goes is a knapsack: the paper's dynamic program. What it promised stays
+   * promised while nobody arrives, and whoever it turned down gets what real batches have left over. */
+  #mostWorth(
+    { decodes, speculator }: Running,
+    prefills: readonly LiveRequest[],
+    draft: Draft,
+    nowUs: number,
+  ): ReadonlySet<LiveRequest> {
+    const kept = this.#kept
+    kept.clear()
+    const isKept = (r: LiveRequest) => r.tier === "slo" && r.admitted
+    for (const request of prefills) if (isKept(request)) kept.add(request)
+    if (kept.size === prefills.length && this.#options.speculation === "off") return kept
+    // Arrivals may take the place of others; whoever was turned down gets what those leave.
+    const fresh = prefills.some((r) => r.tier === "slo" && !r.admitted)
+    const all = [...decodes, ...prefills]
+    const must = (r: LiveRequest) => r.output > 0 || this.#isFirm(r) || (!fresh && isKept(r))
+    const answer = solveFor(this.#dp, all, must, draft, this.#options, nowUs)
+    speculator.follow(this.#options.speculation === "on" ? (answer?.lengths() ?? null) : null)
+    if (answer === null) return kept
+    kept.clear()
+    for (const step of answer.steps) kept.add(all[step.request]!)
+    return kept
   }
 
   #join(request: LiveRequest, draft: Draft, demand: Demand, speculator: Speculator): void {
@@ -138,16 +182,18 @@ export class Admission {
   }
 
   #largest(): Candidate | null {
-    const firm = this.#options.admission === "firm"
     let largest: Candidate | null = null
     for (let i = 0; i < this.#count; i++) {
       const candidate = this.#candidates[i]!
-      // A request whose first token is out (and is being recomputed) holds a promise, as does a firm admission.
-      const { admitted, output, spec } = candidate.request
-      if (!candidate.kept || spec.firm || (admitted && (firm || output > 0))) continue
+      if (!candidate.kept || this.#isFirm(candidate.request)) continue
       if (largest === null || goesBefore(candidate, largest)) largest = candidate
     }
     return largest
+  }
+
+  /** A request whose first token is out (and is being recomputed) holds a promise, as does a firm admission. */
+  #isFirm({ admitted, output, spec }: LiveRequest): boolean {
+    return spec.firm === true || (admitted && (this.#options.admission === "firm" || output > 0))
   }
 
   #remaining(request: LiveRequest, draft: Draft): number {

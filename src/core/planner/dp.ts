@@ -216,7 +216,11 @@ export class Dp {
     }
     if (kept.length > mostStates && place < last) {
       this.#cut = true
+      // Who took least on can keep what must be kept when all of great hopes fail.
+      kept.sort((a, b) => this.#profit[a]! - this.#profit[b]! || this.#leftover[b]! - this.#leftover[a]!)
+      const safe = kept.shift()!
       kept.sort((a, b) => most[b]! - most[a]! || this.#leftover[b]! - this.#leftover[a]!)
+      kept.unshift(safe)
       for (let i = mostStates; i < kept.length; i++) this.#dead[kept[i]!] = 1
       kept = kept.slice(0, mostStates)
     }

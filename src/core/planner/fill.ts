@@ -20,7 +20,7 @@ export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowU
   // waits: one left out saves little now, and every later batch must be as short as its due time.
   const nextUs = Math.max(allDecodesUs, Math.min(options.maxBatchUs, tightestPaceUs(decodes)))
   const oneDecodeUs = decodeTimeUs(draft, work, Math.min(1, decodes.length), 1) * (1 + margin)
-  const stepsAreDear = allDecodesUs <= 2 * oneDecodeUs
+  const stepsAreDear = !work.exact && allDecodesUs <= 2 * oneDecodeUs
   const mustGoBy = waiting && !stepsAreDear ? nowUs + limitUs + nextUs : Infinity
   let urgent = 0
   while (urgent < decodes.length && decodes[urgent]!.dueUs <= mustGoBy) urgent++

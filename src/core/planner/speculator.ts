@@ -41,6 +41,7 @@ export class Speculator {
   #choices: [decodesAlone: Choice | null, prefill: Choice | null] = [null, null]
   #current: Choice | null = null
   #scratch: Tier[] = []
+  #followed: ReadonlyMap<number, number> | null = null
 
   constructor(options: PolicyOptions) {
     this.#options = options
@@ -73,8 +74,14 @@ export class Speculator {
     else this.plan([...work.decodes, ...work.bestEffort], [], draft, false)
   }
 
+  /** Lengths per TPOT in µs that a plan counts on, instead of this one's choice; null = its own again. */
+  follow(lengths: ReadonlyMap<number, number> | null): void {
+    this.#followed = lengths
+  }
+
   /** Whether anyone drafts at all. */
   get drafts(): boolean {
+    if (this.#followed !== null) return [...this.#followed.values()].some((length) => length > 1)
     const { speculation, fixedDraft } = this.#options
     return speculation === "on"
       ? (this.#current?.lengths.some((length) => length > 1) ?? false)
@@ -85,6 +92,7 @@ export class Speculator {
   lengthOf(request: LiveRequest): number {
     const { speculation, fixedDraft } = this.#options
     if (speculation !== "on") return 1 + fixedDraft
+    if (this.#followed !== null) return this.#followed.get(request.tpotUs) ?? 1
     const choice = this.#current
     if (choice === null) return 1
     const at = indexOf(choice.tiers, request)

@@ -20,6 +20,8 @@ export interface Work {
   bestEffortServedUs: number
   /** KV that requests without a promise may begin to use; set by policies that forecast it. */
   spareKvTokens: number
+  /** Admission counted on decodes that run no earlier than they must. Set by policies that plan so. */
+  exact: boolean
   /** How many tokens whose decode drafts. Kept likewise. */
   speculator: Speculator
 }
@@ -32,6 +34,7 @@ export const emptyWork = (options: PolicyOptions = DEFAULT_OPTIONS): Work => ({
   byValue: [],
   bestEffortServedUs: 0,
   spareKvTokens: Infinity,
+  exact: false,
   speculator: new Speculator(options),
 })
 

@@ -2,18 +2,14 @@
  * are served best-effort; every batch is sized to the tightest pace and filled with prefill by deadline. With
  * speculation, the paper's plan says how many tokens each TPOT tier verifies. */
 import { expectedTokens } from "../acceptance.ts"
-import { Dp, type DpRequest } from "../planner/dp.ts"
-import { paperCost } from "../planner/dp-cost.ts"
-import { AutoregressiveSegments, type SegmentPlan } from "../planner/dp-segment.ts"
+import { Dp } from "../planner/dp.ts"
+import { planFor, solveFor, tierOf, tiersOf } from "../planner/dp-instance.ts"
 import { SpeculativeSegments } from "../planner/dp-speculation.ts"
 import type { Draft } from "../planner/draft.ts"
-import { prefillUs } from "../planner/prefill-time.ts"
 import { byDue, emptyWork, sortWork, type Work } from "../planner/work.ts"
 import type { LiveRequest } from "../request.ts"
 import type { Policy, PolicyOptions } from "./policy.ts"
 
-/** The dynamic program takes time by the number of tiers: further TPOTs count as the next tighter one. */
-const MOST_TIERS = 6
 /** Without decodes a batch may be so many times the usual longest. */
 const PREFILL_ONLY = 4
 
@@ -92,77 +88,13 @@ function admitArrivals(
   options: PolicyOptions,
   nowUs: number,
 ): void {
-  const tpotsUs = tiersOf(requests)
-  const { plan } = planFor(requests, tpotsUs, draft, options)
-  let heldTokens = 0
-  for (const request of requests) if (request.admitted) heldTokens += lifeTokens(request, draft)
-  const instance = requests.map((request): DpRequest => {
-    const owed = request.decoding ? 0 : request.known - draft.startOf(request)
-    return {
-      deadline: owed === 0 ? nowUs : deadlineOf(request, draft, nowUs),
-      owed,
-      tier: tierOf(request.tpotUs, tpotsUs),
-      memory: request.admitted ? 0 : lifeTokens(request, draft),
-      profit: request.spec.profit ?? 1,
-      must: request.admitted,
-    }
-  })
-  const freeTokens = draft.kv.capacityTokens * options.kvShare - heldTokens
-  const answer = dp.solve(instance, nowUs, freeTokens, plan, tpotsUs.length)
+  const answer = solveFor(dp, requests, (request) => request.admitted, draft, options, nowUs)
   const accepted = new Set(answer?.steps.map((step) => step.request))
   requests.forEach((request, i) => {
     if (request.admitted) return
     if (accepted.has(i)) draft.admit(request)
     else draft.demote(request, "wontFit")
   })
-}
-
-/** An admitted prefill that is late is kept: due as soon as it can be done. */
-function deadlineOf(request: LiveRequest, draft: Draft, nowUs: number): number {
-  if (!request.admitted) return request.dueUs
-  const start = draft.startOf(request)
-  const alone = prefillUs(draft.cost, start, request.known - start, draft.limits.maxBatchTokens)
-  return Math.max(request.dueUs, nowUs + 2 * alone * draft.calibration(true))
-}
-
-function planFor(
-  requests: readonly LiveRequest[],
-  tpotsUs: readonly number[],
-  draft: Draft,
-  options: PolicyOptions,
-): { plan: SegmentPlan; acceptance: number } {
-  let contextTokens = 0
-  let acceptance = 0
-  for (const request of requests) {
-    contextTokens += request.known / requests.length
-    acceptance += draft.acceptance.of(request.spec.app) / requests.length
-  }
-  const scale = draft.calibration(true) * (1 + options.margin)
-  const { time, decodeWeight } = paperCost(draft.cost, scale, contextTokens, draft.limits.maxBatchTokens)
-  const plan =
-    options.speculation === "on"
-      ? new SpeculativeSegments(time, tpotsUs, acceptance, options.maxSpeculation, decodeWeight)
-      : new AutoregressiveSegments(time, tpotsUs, decodeWeight)
-  return { plan, acceptance }
-}
-
-/** The TPOTs in use, ascending. */
-function tiersOf(requests: readonly LiveRequest[]): number[] {
-  const tpotsUs = [...new Set(requests.map((request) => request.tpotUs))].sort((a, b) => a - b)
-  if (tpotsUs.length <= MOST_TIERS) return tpotsUs
-  return Array.from({ length: MOST_TIERS }, (_, i) => tpotsUs[Math.floor((i * tpotsUs.length) / MOST_TIERS)]!)
-}
-
-function tierOf(tpotUs: number, tpotsUs: readonly number[]): number {
-  let tier = 0
-  while (tier + 1 < tpotsUs.length && tpotsUs[tier + 1]! <= tpotUs) tier++
-  return tier
-}
-
-function lifeTokens(request: LiveRequest, draft: Draft): number {
-  return (
-    request.known + draft.lengths.remaining(request.spec.app, request.output, request.spec.maxOutputTokens)
-  )
 }
 
 function runFirst(requests: readonly LiveRequest[], spare: readonly LiveRequest[], draft: Draft): void {

@@ -20,6 +20,7 @@ export function slosServe(options: PolicyOptions): Policy {
     decide(requests, draft, nowUs) {
       demoteDoomed(requests, draft, nowUs)
       sortWork(requests, work)
+      work.speculator.follow(null)
       work.speculator.planFor(work, draft)
       candidates.length = 0
       for (const request of work.prefills) candidates.push(request)
@@ -32,6 +33,7 @@ export function slosServe(options: PolicyOptions): Policy {
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
         work.spareKvTokens = admission.spareKvTokens(work, work.bestEffort, draft)
       }
+      work.exact = !work.speculator.drafts && work.byValue.some(({ spec }) => spec.profit !== undefined)
       fillBatch(draft, work, options, nowUs)
     },
     offer(requests, offered, draft, atUs) {
