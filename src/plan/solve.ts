@@ -31,13 +31,18 @@ export class Solver {
   solve(instance: Instance): Decided {
     const { policy, speculate, margin } = this.#options
     if (policy === "slos-serve-paper") return planPaper(instance, speculate, margin, this.#dp, this.#clockUs)
-    return this.#forward(instance)
+    const plain = this.#forward(instance, false)
+    if (!speculate) return plain
+    // Who may draft need not: where drafts do not pay, the plan is one without.
+    const drafting = this.#forward(instance, true)
+    const better = isBetter(plain, drafting) ? plain : drafting
+    return { ...better, us: plain.us + drafting.us }
   }
 
   /** Run forward; whoever breaks a promise, or does not fit the instance's sum of memory, is left out the next
    * time. Running requests that are late cost the least worthy new one. */
-  #forward(instance: Instance): Forward {
-    const { policy, speculate, margin } = this.#options
+  #forward(instance: Instance, speculate: boolean): Forward {
+    const { policy, margin } = this.#options
     // Whose service costs more than it is worth is not asked for.
     const without = new Set(instance.requests.filter((r) => r.new && r.profit < 0).map((r) => r.id))
     let us = 0
@@ -50,6 +55,10 @@ export class Solver {
       for (const id of out) without.add(id)
     }
   }
+}
+
+function isBetter(a: Forward, b: Forward): boolean {
+  return a.feasible !== b.feasible ? a.feasible : a.profit > b.profit
 }
 
 function toLeaveOut(instance: Instance, found: Forward, without: ReadonlySet<number>): number[] {
