@@ -74,7 +74,19 @@ describe.each(["slos-serve-paper", "slos-serve"] as const)("%s", (policy) => {
     expect(plan.us).toBeGreaterThan(0)
     const verdict = checkPlan(instance, plan)
     expect(verdict.violations).toEqual([])
-    if (!speculate) expect(verdict.lateTokens).toBe(0)
+    if (!speculate || policy === "slos-serve") expect(verdict.lateTokens).toBe(0)
+  })
+
+  test.each([
+    ["time", { remaining: 1200, prompt: 1200, mem: 1 }, { remaining: 850, prompt: 850, mem: 1 }],
+    ["memory", { remaining: 10, mem: 90 }, { remaining: 10, mem: 75 }],
+  ])("two that are worth more together than one worth more for its %s", (_, large, small) => {
+    const requests = [
+      request(0, { ...large, ddl: 10.15, profit: 7.5 }),
+      ...[1, 2].map((id) => request(id, { ...small, ddl: 10.15, profit: 4.7 })),
+    ]
+    const plan = new Solver({ policy, speculate: false, margin: 0 }, clockUs).solve(instanceOf({ requests }))
+    expect(plan.accepted).toEqual([1, 2])
   })
 
   test("says when not even the running ones can be kept", () => {
