@@ -33,6 +33,8 @@ export class Admission {
   #count = 0
   #kept = new Set<LiveRequest>()
   #dp = new Dp()
+  /** Tokens verified per TPOT, µs, of the last plan. */
+  #lengths: ReadonlyMap<number, number> | null = null
   #forecast = new MemoryForecast()
 
   constructor(options: PolicyOptions) {
@@ -121,7 +123,9 @@ export class Admission {
     const all = [...decodes, ...prefills]
     const must = (r: LiveRequest) => r.output > 0 || this.#isFirm(r) || (!fresh && isKept(r))
     const answer = solveFor(this.#dp, all, must, draft, this.#options, nowUs)
-    speculator.follow(this.#options.speculation === "on" ? (answer?.lengths() ?? null) : null)
+    // Where the plan's units no longer fit, the lengths that led here still come nearest to it.
+    if (answer !== null) this.#lengths = answer.lengths()
+    speculator.follow(this.#options.speculation === "on" ? this.#lengths : null)
     if (answer === null) return kept
     kept.clear()
     for (const step of answer.steps) kept.add(all[step.request]!)
