@@ -214,15 +214,15 @@ export class Dp {
       if (most[state]! <= this.#toBeat + EQUAL) this.#dead[state] = 1
       else kept.push(state)
     }
-    if (kept.length > mostStates && place < last) {
+    if (kept.length > mostStates + 1 && place < last) {
       this.#cut = true
       // Who took least on can keep what must be kept when all of great hopes fail.
-      kept.sort((a, b) => this.#profit[a]! - this.#profit[b]! || this.#leftover[b]! - this.#leftover[a]!)
-      const safe = kept.shift()!
+      let safe = kept[0]!
+      for (const state of kept) if (this.#profit[state]! < this.#profit[safe]!) safe = state
       kept.sort((a, b) => most[b]! - most[a]! || this.#leftover[b]! - this.#leftover[a]!)
-      kept.unshift(safe)
-      for (let i = mostStates; i < kept.length; i++) this.#dead[kept[i]!] = 1
-      kept = kept.slice(0, mostStates)
+      if (kept.indexOf(safe) >= mostStates) kept.splice(mostStates, 0, ...kept.splice(kept.indexOf(safe), 1))
+      for (let i = mostStates + 1; i < kept.length; i++) this.#dead[kept[i]!] = 1
+      kept = kept.slice(0, mostStates + 1)
     }
     if (kept.length === this.#alive.length) return
     this.#alive = kept
