@@ -21,7 +21,7 @@ export interface System {
   group: Group
   policy: PolicyName
   knobs(replicas: number): readonly Knob[]
-  /** Drafts of fixed length, to be tuned; else the policy chooses lengths itself. */
+  /** Drafts of fixed length, to be tuned; else the policy chooses lengths itself, by the same planner as ours. */
   fixedDraft: boolean
   /** Needs at least this many replicas. */
   leastReplicas?: number
@@ -108,7 +108,7 @@ const ALL: readonly (Omit<System, "policy"> & { policy: string })[] = [
     group: "peer",
     policy: "qoserve",
     knobs: () => [option("hybridAlpha", [1, 0, 0.5, 2, 4]), MARGINS, LONGEST],
-    fixedDraft: true,
+    fixedDraft: false,
   },
   {
     name: "edf",
@@ -116,7 +116,7 @@ const ALL: readonly (Omit<System, "policy"> & { policy: string })[] = [
     group: "peer",
     policy: "edf",
     knobs: () => [MARGINS, LONGEST],
-    fixedDraft: true,
+    fixedDraft: false,
   },
   {
     name: "edf-drop",
@@ -124,7 +124,7 @@ const ALL: readonly (Omit<System, "policy"> & { policy: string })[] = [
     group: "peer",
     policy: "edf-drop",
     knobs: () => [MARGINS, LONGEST],
-    fixedDraft: true,
+    fixedDraft: false,
   },
   {
     name: "slos-serve-paper",

@@ -109,10 +109,11 @@ function measure(task: CapacityTask, onProgress: (text: string) => void): Measur
   return results
 }
 
-/** With speculation only the length of drafts is tuned anew: the other knobs have been. */
+/** With speculation only the length of drafts is tuned anew where it is a knob; else all knobs are, since batches
+ * that suit drafts are longer. */
 function knobsOf(task: CapacityTask, speculate: boolean, tunedBefore: boolean): readonly Knob[] {
   const system = systemOf(task.system)!
-  const own = tunedBefore ? [] : system.knobs(task.base.replicas)
+  const own = tunedBefore && system.fixedDraft ? [] : system.knobs(task.base.replicas)
   return speculate && system.fixedDraft ? [...own, FIXED_DRAFTS] : own
 }
 
