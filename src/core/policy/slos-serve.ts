@@ -28,8 +28,8 @@ export function slosServe(options: PolicyOptions): Policy {
       if (candidates.length > 0 || work.bestEffort.length > 0) {
         sortByDue(candidates)
         const kept = admission.select(work, candidates, draft, nowUs)
-        const promoted = settle(candidates, kept, draft, options)
-        resortWork(requests, work, promoted)
+        const { changed, decodesToo } = settle(candidates, kept, draft, options)
+        if (changed) resortWork(requests, work, decodesToo)
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
         work.spareKvTokens = admission.spareKvTokens(work, work.bestEffort, draft)
       }
@@ -51,25 +51,28 @@ function canReturn(request: LiveRequest, draft: Draft, nowUs: number): boolean {
   return request.spec.tier === "slo" && !isDoomed(request, draft, nowUs)
 }
 
-/** Make it so. Answers whether some request came back that had begun to decode. */
+/** Make it so. Answers whether anyone changed its tier, and whether one of them came back that had begun to decode. */
 function settle(
   candidates: readonly LiveRequest[],
   kept: ReadonlySet<LiveRequest>,
   draft: Draft,
   options: PolicyOptions,
-): boolean {
+): { changed: boolean; decodesToo: boolean } {
+  let changed = false
   let decodesToo = false
   for (const request of candidates) {
     if (!kept.has(request)) {
+      changed ||= request.tier === "slo"
       draft.demote(request, request.admitted ? "revoked" : "wontFit")
       continue
     }
     if (request.tier === "bestEffort") {
       draft.promote(request)
+      changed = true
       decodesToo ||= request.decoding
     }
     if (options.admission === "firm") draft.admit(request)
     else request.admitted = true
   }
-  return decodesToo
+  return { changed, decodesToo }
 }
