@@ -120,12 +120,15 @@ describe("on the fake engine", () => {
 
 it("a shutdown lets all answers of an accepted request end", async () => {
   const server = await testServer({ listen: true })
+  const begun = new Promise<void>((resolve) => {
+    server.driver.observe(({ type }) => type === "run" && resolve())
+  })
   const answer = clientOf(server).chat.completions.create({
     model: "fake",
     messages: user("a prompt of more than one block of KV, I hope"),
     n: 3,
   })
-  await expect.poll(() => server.driver.snapshot().running).toBeGreaterThan(0)
+  await begun
   await server.host.drain()
   expect((await answer).choices.map((choice) => choice.finish_reason)).toEqual(["stop", "stop", "stop"])
   await server.close()
