@@ -5,8 +5,11 @@ import { expect, test } from "vitest"
 
 const MAIN = resolve(import.meta.dirname, "main.ts")
 
-const run = (args: string[], input: string) =>
-  spawnSync(process.execPath, [MAIN, "plan", ...args], { input, encoding: "utf8", timeout: 30_000 })
+const run = (args: string[], input: string) => {
+  const { FORCE_COLOR: _, CI: __, ...env } = process.env
+  const options = { input, encoding: "utf8", timeout: 30_000, env: { ...env, NO_COLOR: "1" } } as const
+  return spawnSync(process.execPath, [MAIN, "plan", ...args], options)
+}
 
 const INSTANCE = JSON.stringify({
   ...{ id: "one", now: 0, tpots: [0.1], hw: [7e-5, 0, 0.025], hw_terms: 3, block_size: 16, mem_free: 99 },
