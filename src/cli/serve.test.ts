@@ -20,7 +20,7 @@ interface Run {
 }
 
 function run(...args: string[]): Run {
-  const env = { ...process.env, NO_COLOR: "1" }
+  const env = { ...process.env, NO_COLOR: "1", FORCE_COLOR: undefined }
   const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"], env })
   running.add(child)
   let out = ""
