@@ -68,6 +68,14 @@ const COLUMNS = 3
 const facet = { field: "scenario", type: "nominal", title: null, sort: null }
 const SYSTEM_COLOR = { field: "system", type: "nominal", scale: { scheme: "tableau10" }, title: null }
 
+const ATTAINMENT = {
+  field: "attainment",
+  type: "quantitative",
+  title: "SLOs kept",
+  axis: { format: "%" },
+  scale: { domain: [0, 1] },
+} as const
+
 /** Bars of every system's capacity, a panel a scenario; ticks mark the bound. */
 export async function capacityChart({ rows }: Study): Promise<string | null> {
   if (rows.length === 0) return null
@@ -195,13 +203,7 @@ export async function curveChart({ curves }: Study): Promise<string | null> {
           mark: { type: "line", point: true },
           encoding: {
             x: { field: "ratePerSec", type: "quantitative", title: "requests/s", scale: { zero: false } },
-            y: {
-              field: "attainment",
-              type: "quantitative",
-              title: "SLOs kept",
-              axis: { format: "%" },
-              scale: { domain: [0, 1] },
-            },
+            y: ATTAINMENT,
             color: SYSTEM_COLOR,
           },
         },
@@ -232,13 +234,7 @@ export async function decileChart({ curves }: Study): Promise<string | null> {
           title: "tenth of the requests, smallest first",
           axis: { labelAngle: 0 },
         },
-        y: {
-          field: "attainment",
-          type: "quantitative",
-          title: "SLOs kept",
-          axis: { format: "%" },
-          scale: { domain: [0, 1] },
-        },
+        y: ATTAINMENT,
         color: SYSTEM_COLOR,
       },
     },

@@ -42,8 +42,8 @@ export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowU
     draft.prefillWithin(request, limitUs, margin, bestEffort)
   }
   // Hopeful requests spare each other: two that do not fit together would take turns and never end.
-  const spared = new Set(hopeful)
-  const hopeless = hopeful.length > 0 ? bestEffort.filter((request) => !spared.has(request)) : []
+  const spared = hopeful.length > 0 ? new Set(hopeful) : null
+  const hopeless = spared === null ? [] : bestEffort.filter((request) => !spared.has(request))
   for (const request of hopeful) {
     if (mayStart(request, draft, work)) draft.prefillWithin(request, limitUs, margin, hopeless)
   }
