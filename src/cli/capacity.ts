@@ -8,8 +8,8 @@ import { runStudy, type Study, type StudyOptions, SYSTEM_NAMES } from "../study/
 import { systemOf } from "../study/systems.ts"
 import { describeStudy } from "../study/tables.ts"
 import type { Size } from "../study/tasks.ts"
+import { writeResult } from "./output.ts"
 import { createProgress } from "./progress.ts"
-import { write } from "./simulate.ts"
 import {
   numberIn,
   type SharedOptions,
@@ -137,7 +137,7 @@ async function run(options: Options): Promise<void> {
   const results = await runStudy(study)
   progress.end()
   const json = `${JSON.stringify(results, null, 1)}\n`
-  if (options.out !== undefined) write(options.out, json)
+  if (options.out !== undefined) writeResult(options.out, json)
   if (options.report !== undefined) await writeReport(options.report, results, json)
   process.stdout.write(options.json ? json : `${describeStudy(results)}\n`)
 }
@@ -146,9 +146,9 @@ async function writeReport(folder: string, results: Study, json: string): Promis
   const { page } = await import("../study/page.ts")
   const { markdown } = await import("../study/tables.ts")
   const command = `slos-serve ${process.argv.slice(2).join(" ")}`
-  write(`${folder}/results.json`, json)
-  write(`${folder}/results.md`, markdown(results, command))
-  write(`${folder}/index.html`, await page(results, command, latencies(results)))
+  writeResult(`${folder}/results.json`, json)
+  writeResult(`${folder}/results.md`, markdown(results, command))
+  writeResult(`${folder}/index.html`, await page(results, command, latencies(results)))
   process.stderr.write(`report: ${folder}/index.html\n`)
 }
 

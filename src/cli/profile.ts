@@ -1,15 +1,14 @@
 /** `slos-serve profile`: measure an engine's step times, fit the cost model, show how good it is. */
-import { writeFile } from "node:fs/promises"
 import { type Command, Option } from "commander"
 import type { Speculation } from "../engine/drafter.ts"
 import { openLlama } from "../engine/llama.ts"
-import { UserError } from "../errors.ts"
 import { cacheFolder } from "../models/cache.ts"
 import { DEFAULT_MODEL, type OnProgress, resolveModel } from "../models/resolve.ts"
 import { describeProfile, profileSvg } from "../profile/chart.ts"
 import { loadOrProfile } from "../profile/profile.ts"
 import { progressLine } from "./model.ts"
 import { drafter, wholeNumber } from "./numbers.ts"
+import { writeResult } from "./output.ts"
 import { defaultThreads } from "./threads.ts"
 
 interface ProfileOptions {
@@ -92,8 +91,8 @@ async function profile(options: ProfileOptions): Promise<void> {
     })
     if (showProgress) process.stderr.write("\r\u001b[2K")
     if (found.banner !== undefined) process.stderr.write(`${found.banner}\n`)
-    if (options.out !== undefined) await write(options.out, `${JSON.stringify(result, null, 1)}\n`)
-    if (options.svg !== undefined) await write(options.svg, profileSvg(result))
+    if (options.out !== undefined) writeResult(options.out, `${JSON.stringify(result, null, 1)}\n`)
+    if (options.svg !== undefined) writeResult(options.svg, profileSvg(result))
     process.stdout.write(`${options.json ? JSON.stringify(result) : describeProfile(result)}\n`)
   } finally {
     await engine.close()
@@ -103,10 +102,4 @@ async function profile(options: ProfileOptions): Promise<void> {
 async function speculation(drafts: string, onProgress: OnProgress | undefined): Promise<Speculation> {
   if (drafts === "off" || drafts === "lookup") return drafts
   return { draftModel: (await resolveModel(drafts.slice("draft=".length), { onProgress })).path }
-}
-
-async function write(path: string, text: string): Promise<void> {
-  await writeFile(path, text).catch((error: NodeJS.ErrnoException) => {
-    throw new UserError(`cannot write ${path} (${error.code}); choose another file`, { cause: error })
-  })
 }

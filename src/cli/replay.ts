@@ -1,5 +1,4 @@
 /** `slos-serve replay`: drive a server with a trace or scenario and report which SLOs were kept. */
-import { writeFileSync } from "node:fs"
 import type { Command } from "commander"
 import { UserError } from "../errors.ts"
 import { ARRIVALS, type ArrivalName } from "../load/arrivals.ts"
@@ -12,6 +11,7 @@ import { type GoodputLimits, score } from "../load/score.ts"
 import { readTrace, type Trace } from "../load/trace.ts"
 import { TRACE_FORMATS } from "../load/trace-formats.ts"
 import { APPS, type AppName, appOf, makePlan, SCENARIOS } from "../load/workload.ts"
+import { writeResult } from "./output.ts"
 
 interface Options {
   url: string
@@ -116,7 +116,7 @@ function collect(value: string, before: string[]): string[] {
 
 async function run(options: Options): Promise<void> {
   const plan = options.plan === undefined ? planOf(options) : readPlan(options.plan)
-  if (options.savePlan !== undefined) write(options.savePlan, formatPlan(plan))
+  if (options.savePlan !== undefined) writeResult(options.savePlan, formatPlan(plan))
   if (options.dryRun === true) {
     if (options.savePlan === undefined) process.stdout.write(formatPlan(plan))
     return
@@ -147,7 +147,7 @@ async function run(options: Options): Promise<void> {
   if (showProgress) process.stderr.write("\r\u001b[K")
   const scored = score(plan.header, result, limits)
   if (options.out !== undefined)
-    write(options.out, formatRecords(result.records, { tokenTimes: options.tokenTimes === true }))
+    writeResult(options.out, formatRecords(result.records, { tokenTimes: options.tokenTimes === true }))
   if (options.json === true) {
     process.stdout.write(
       `${JSON.stringify(summaryJson(plan.header, scored, target, settings.maxConcurrency), null, 2)}\n`,
@@ -269,12 +269,4 @@ function positive(text: string, flag: string): number {
   const value = number(text, flag)
   if (value <= 0) throw new UserError(`${flag} must be above 0; it is ${text}`)
   return value
-}
-
-function write(path: string, text: string): void {
-  try {
-    writeFileSync(path, text)
-  } catch (error) {
-    throw new UserError(`cannot write ${path} (${(error as NodeJS.ErrnoException).code})`)
-  }
 }

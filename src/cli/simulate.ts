@@ -1,6 +1,4 @@
 /** `slos-serve simulate`: one run of any fleet under any policy on virtual time, and everything about it. */
-import { mkdirSync, writeFileSync } from "node:fs"
-import { dirname } from "node:path"
 import { type Command, InvalidArgumentError } from "commander"
 import { POLICY_NAMES } from "../core/policy/index.ts"
 import { UserError } from "../errors.ts"
@@ -8,6 +6,7 @@ import { SCENARIOS } from "../load/workload.ts"
 import { type RunReport, runScenario } from "../study/run.ts"
 import { describeRun } from "../study/show.ts"
 import type { RunSpec, Split } from "../study/spec.ts"
+import { writeResult } from "./output.ts"
 import {
   numberIn,
   policyName,
@@ -105,8 +104,8 @@ async function run(options: Options): Promise<void> {
   checkSplit(spec)
   const report = runScenario(spec, { timeline: true })
   const json = `${JSON.stringify({ spec, report }, null, 2)}\n`
-  if (options.out !== undefined) write(options.out, json)
-  if (options.svg !== undefined) write(options.svg, await timelineSvg(spec, report))
+  if (options.out !== undefined) writeResult(options.out, json)
+  if (options.svg !== undefined) writeResult(options.svg, await timelineSvg(spec, report))
   process.stdout.write(options.json ? json : `${describeRun(spec, report)}\n`)
 }
 
@@ -120,14 +119,4 @@ function checkSplit({ split, replicas }: RunSpec): void {
   throw new UserError(
     `--split ${split.prefill}:${split.decode} is ${split.prefill + split.decode} replicas, --replicas is ${replicas}; make them equal`,
   )
-}
-
-/** Writes a result file, making its folder. */
-export function write(path: string, text: string): void {
-  try {
-    mkdirSync(dirname(path), { recursive: true })
-    writeFileSync(path, text)
-  } catch (error) {
-    throw new UserError(`cannot write ${path} (${(error as NodeJS.ErrnoException).code})`)
-  }
 }

@@ -5,25 +5,13 @@ import { join } from "node:path"
 import { afterAll, beforeAll, describe } from "vitest"
 import { TINY_PRESETS, tinyModel } from "../models/tiny.ts"
 import { engineSuite, SUITE_BATCH_TOKENS, SUITE_CONTEXT_TOKENS } from "./engine.suite.ts"
-import { fakeEngine } from "./fake.ts"
 import { FAKE_END } from "./fake-tokenizer.ts"
 import { openLlama } from "./llama.ts"
+import { suiteFake } from "./testing.ts"
 
 engineSuite({
   name: "fake",
-  open: async (sizes) =>
-    fakeEngine({
-      cost: { pieces: [{ step: 100 }], residualSigma: 0.1, fastPassTokens: 64, unifiedKv: sizes.unifiedKv },
-      limits: {
-        ...sizes,
-        blockTokens: 16,
-        maxBatchTokens: SUITE_BATCH_TOKENS,
-        contextTokens: SUITE_CONTEXT_TOKENS,
-        minChunkTokens: 64,
-      },
-      time: "real",
-      onKvFull: "fail",
-    }),
+  open: async (sizes) => suiteFake(sizes, { onKvFull: "fail" }),
   endToken: FAKE_END,
   grammars: false,
 })

@@ -9,10 +9,10 @@ import { Random } from "../random.ts"
 import { continuation } from "./drafter-lookup.ts"
 import { join as joined, promptOf, Script } from "./engine.script.ts"
 import { SUITE_BATCH_TOKENS, SUITE_CONTEXT_TOKENS } from "./engine.suite.ts"
-import { fakeEngine } from "./fake.ts"
 import { FAKE_END } from "./fake-tokenizer.ts"
 import { type LlamaOptions, openLlama } from "./llama.ts"
 import { speculationSuite } from "./speculation.suite.ts"
+import { suiteFake } from "./testing.ts"
 
 test("a lookup goes on after the longest, then latest, earlier run", () => {
   const cases: [number[], number, number[]][] = [
@@ -31,19 +31,7 @@ test("a lookup goes on after the longest, then latest, earlier run", () => {
 
 speculationSuite({
   name: "fake",
-  open: async (sizes, speculates) =>
-    fakeEngine({
-      cost: { pieces: [{ step: 100 }], residualSigma: 0.1, fastPassTokens: 64, unifiedKv: sizes.unifiedKv },
-      limits: {
-        ...sizes,
-        blockTokens: 16,
-        maxBatchTokens: SUITE_BATCH_TOKENS,
-        contextTokens: SUITE_CONTEXT_TOKENS,
-        minChunkTokens: 64,
-      },
-      time: "real",
-      speculate: speculates ? "lookup" : "off",
-    }),
+  open: async (sizes, speculates) => suiteFake(sizes, { speculate: speculates ? "lookup" : "off" }),
   endToken: FAKE_END,
   grammars: false,
 })

@@ -18,6 +18,10 @@ async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
   for await (const item of items) all.push(item)
   return all
 }
+const CALLS = ["a", "b"].map((name) => `<tool_call>\n{"name": "${name}", "arguments": {}}\n</tool_call>`)
+/** What the fake model answers: two tool calls, four words, or its usual text. */
+const script = (_: number, prompt: string) =>
+  prompt.includes("TWO") ? CALLS.join("\n") : prompt.includes("COUNT") ? "one two three four" : undefined
 interface Told {
   metrics: { cached_tokens: number; ignored?: string[]; slo: { attained: boolean | null } }
 }
@@ -26,12 +30,6 @@ describe("on the fake engine", () => {
   let server: Server
   let client: OpenAI
   beforeAll(async () => {
-    const script = (_: number, prompt: string) =>
-      prompt.includes("TWO")
-        ? '<tool_call>\n{"name": "a", "arguments": {}}\n</tool_call>\n<tool_call>\n{"name": "b", "arguments": {}}\n</tool_call>'
-        : prompt.includes("COUNT")
-          ? "one two three four"
-          : undefined
     server = await testServer({ listen: true, fake: { script } })
     client = clientOf(server)
   })
@@ -161,10 +159,6 @@ describe("fields", () => {
   let server: Server
   let client: OpenAI
   beforeAll(async () => {
-    const script = (_: number, prompt: string) =>
-      prompt.includes("TWO")
-        ? '<tool_call>\n{"name": "a", "arguments": {}}\n</tool_call>\n<tool_call>\n{"name": "b", "arguments": {}}\n</tool_call>'
-        : "one two three four"
     server = await testServer({ listen: true, fake: { script } })
     client = clientOf(server)
   })
