@@ -30,6 +30,17 @@ interface ProfileOptions {
   svg?: string
 }
 
+const EXAMPLES = `
+Examples:
+  # how fast this machine runs the default model, and how well that is predicted
+  slos-serve profile
+
+  # for the simulator, with a chart of the fit
+  slos-serve profile --model tiny-bench --out profile.json --svg fit.svg
+
+  # with drafts of a small model, as serve --speculate would use them
+  slos-serve profile --model model.gguf --speculate draft=draft.gguf`
+
 export function register(program: Command): void {
   program
     .command("profile")
@@ -55,6 +66,7 @@ export function register(program: Command): void {
     .option("--json", "print the profile as JSON")
     .option("--out <file>", "write the profile as JSON")
     .option("--svg <file>", "write the chart as SVG")
+    .addHelpText("after", EXAMPLES)
     .action(profile)
 }
 

@@ -116,11 +116,6 @@ function collect(value: string, before: string[]): string[] {
 
 async function run(options: Options): Promise<void> {
   const plan = options.plan === undefined ? planOf(options) : readPlan(options.plan)
-  if (options.savePlan !== undefined) writeResult(options.savePlan, formatPlan(plan))
-  if (options.dryRun === true) {
-    if (options.savePlan === undefined) process.stdout.write(formatPlan(plan))
-    return
-  }
   const settings = {
     classes: readClasses(options.classes),
     zeroLoad: zeroLoadOf(options),
@@ -134,6 +129,11 @@ async function run(options: Options): Promise<void> {
     nonce: `${Date.now()}-${process.pid}`,
   }
   const limits = goodputOf(options.goodput)
+  if (options.savePlan !== undefined) writeResult(options.savePlan, formatPlan(plan))
+  if (options.dryRun === true) {
+    if (options.savePlan === undefined) process.stdout.write(formatPlan(plan))
+    return
+  }
   const target = await targetOf(options)
   const interrupted = new AbortController()
   process.once("SIGINT", () => interrupted.abort())
@@ -201,7 +201,7 @@ function tracesOf(specs: string[], scenario: string): Partial<Record<AppName, Tr
     const app = appOf(match?.[1] ?? scenario)
     if (!APPS.includes(app as AppName)) {
       throw new UserError(
-        `--trace ${spec}: say whose lengths these are, such as chat=${spec} (apps: ${APPS.join(", ")})`,
+        `--trace ${spec}: say whose lengths these are, such as chat=${match?.[2] ?? spec} (apps: ${APPS.join(", ")})`,
       )
     }
     traces[app as AppName] = readTrace(match?.[2] ?? spec)

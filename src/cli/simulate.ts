@@ -45,7 +45,7 @@ Examples:
     --speculate on --json --out run.json --svg run.svg
 
   # this machine's profile, lengths an eighth, laxer TPOTs
-  slos-serve profile tiny-bench --out profile.json
+  slos-serve profile --model tiny-bench --out profile.json
   slos-serve simulate --scenario mixed --profile profile.json --slots 32 --scale 8 --tpot-scale 3 --rate 4
 
   # the very requests that a server was sent

@@ -27,7 +27,7 @@ export interface Sampling {
   logitBias: readonly (readonly [token: number, bias: number])[]
   /** GBNF grammar that the output must match, or null. */
   grammar: string | null
-  /** 0 = none; n = the chosen token's log-probability and the n-1 … top alternatives (OpenAI: top_logprobs). */
+  /** 0 = none; n = the log-probabilities of the chosen token and of the n likeliest. */
   logprobs: number
 }
 

@@ -198,7 +198,7 @@ export class ChatFormat extends BaseFormat implements Format {
     const content = logprobs.map((entry) => ({
       ...this.token(entry.token),
       logprob: entry.logprob,
-      top_logprobs: entry.top.map((other) => ({ ...this.token(other.token), logprob: other.logprob })),
+      top_logprobs: wanted(entry).map((other) => ({ ...this.token(other.token), logprob: other.logprob })),
     }))
     return { content, refusal: null }
   }
@@ -255,7 +255,10 @@ export class CompletionFormat extends BaseFormat implements Format {
     const offsets = tokens.map((token) => (offset += token.length) - token.length)
     this.#offsets.set(choice, offset)
     const top = logprobs.map((entry) =>
-      Object.fromEntries(entry.top.map((other) => [this.token(other.token).token, other.logprob])),
+      // The token itself always, even where it is not among the likeliest.
+      Object.fromEntries(
+        [...wanted(entry), entry].map((other) => [this.token(other.token).token, other.logprob]),
+      ),
     )
     return {
       tokens,
@@ -265,6 +268,9 @@ export class CompletionFormat extends BaseFormat implements Format {
     }
   }
 }
+
+/** The engine is asked for one more than the client wants: 0 would mean none at all. */
+const wanted = ({ top }: TokenLogprob) => top.slice(0, -1)
 
 const NO_LOGPROBS = '"logprobs":null'
 const NOT_YET = '"finish_reason":null'
