@@ -8,8 +8,17 @@ import { WEIGHTS, type WeightType } from "../models/gguf-writer.ts"
 import { cachedModels, KNOWN_MODELS, type Progress, resolveModel } from "../models/resolve.ts"
 import { parametersOf, TINY_PRESETS, type TinyPreset, type TinySpec, tinyModel } from "../models/tiny.ts"
 
+const EXAMPLES = `
+Examples:
+  slos-serve model list
+  slos-serve model fetch hf:owner/repo/file.gguf
+  slos-serve model tiny --preset tiny-bench --layers 2 --out .`
+
 export function register(program: Command): void {
-  const model = program.command("model").description("list, fetch and generate models")
+  const model = program
+    .command("model")
+    .description("list, fetch and generate models")
+    .addHelpText("after", EXAMPLES)
   model
     .command("list", { isDefault: true })
     .description("models known by name, and those in the cache")

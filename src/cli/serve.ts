@@ -9,6 +9,20 @@ import type { ServeOptions } from "./serve-run.ts"
 /** Written out so that --help need not load the model code. */
 const DEFAULT_MODEL = "smollm2-135m"
 
+const EXAMPLES = `
+Examples:
+  # the default model on http://127.0.0.1:8080, with a page that shows which SLOs are kept
+  slos-serve serve
+
+  # a model of one's own, SLO classes from a file, reachable from other machines
+  slos-serve serve --model hf:owner/repo/file.gguf --config slo-classes.yaml --host 0.0.0.0 --port 18080
+
+  # drafts from the prompt and the answer so far: code, summaries, tools
+  slos-serve serve --model model.gguf --speculate lookup
+
+  # no model at all: the API with plausible timing
+  slos-serve serve --engine fake`
+
 export function register(program: Command): void {
   program
     .command("serve")
@@ -95,6 +109,7 @@ export function register(program: Command): void {
       30,
     )
     .option("--log-level <level>", "fatal, error, warn, info, debug, trace or silent")
+    .addHelpText("after", EXAMPLES)
     .action(async (options: ServeOptions) => {
       if (options.kvTokens !== undefined && options.kvTokens < options.context)
         throw new UserError(`--kv-tokens ${options.kvTokens} is less than --context ${options.context}`)
