@@ -7,8 +7,8 @@ import type { Effect, EngineLimits } from "../src/core/types.ts"
 import { GREEDY } from "../src/engine/engine.ts"
 import { fakeEngine } from "../src/engine/fake.ts"
 import { Random } from "../src/random.ts"
-import type { Clock } from "../src/serve/clock.ts"
 import { ReplicaDriver } from "../src/serve/driver.ts"
+import { VirtualClock } from "../src/serve/testing.ts"
 import { acceptedTokens } from "../src/sim/accepted.ts"
 import { type SimRequest, simulate } from "../src/sim/simulate.ts"
 
@@ -29,49 +29,6 @@ const cost = {
   residualSigma: 0.05,
   fastPassTokens: 64,
   unifiedKv: true,
-}
-
-/** Time that moves only when everything at the present moment is done. */
-class VirtualClock implements Clock {
-  #nowUs = 0
-  #timers: { atUs: number; order: number; fn: () => void }[] = []
-  #soon: (() => void)[] = []
-  #order = 0
-
-  nowUs(): number {
-    return this.#nowUs
-  }
-  wakeAt(atUs: number, fn: () => void): () => void {
-    const timer = { atUs: Math.max(atUs, this.#nowUs), order: this.#order++, fn }
-    this.#timers.push(timer)
-    return () => {
-      this.#timers = this.#timers.filter((other) => other !== timer)
-    }
-  }
-  soon(fn: () => void): void {
-    this.#soon.push(fn)
-  }
-
-  /** Run until nothing is left to happen. */
-  async run(): Promise<void> {
-    for (;;) {
-      await settled()
-      const soon = this.#soon.splice(0)
-      for (const fn of soon) fn()
-      if (soon.length > 0) continue
-      const atUs = Math.min(...this.#timers.map((timer) => timer.atUs))
-      if (atUs === Infinity) return
-      this.#nowUs = atUs
-      const due = this.#timers.filter((timer) => timer.atUs === atUs).sort((a, b) => a.order - b.order)
-      this.#timers = this.#timers.filter((timer) => timer.atUs !== atUs)
-      for (const timer of due) timer.fn()
-    }
-  }
-}
-
-/** Promise chains of the present moment have run (an engine step resolves through several). */
-async function settled(): Promise<void> {
-  for (let i = 0; i < 20; i++) await Promise.resolve()
 }
 
 /** Arrivals on whole 10 ms, so that many things happen at once; some are cancelled. */

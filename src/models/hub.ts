@@ -1,6 +1,5 @@
 /** Files of the model hub, by the hub's own library. HF_ENDPOINT names another hub, HF_TOKEN signs in. */
 import { createHash } from "node:crypto"
-import { downloadFile, fileDownloadInfo } from "@huggingface/hub"
 import { UserError } from "../errors.ts"
 import { writeAtomically } from "./cache.ts"
 import type { OnProgress } from "./progress.ts"
@@ -38,6 +37,8 @@ export async function downloadFromHub(
   options: { onProgress?: OnProgress | undefined; env?: NodeJS.ProcessEnv; sha256?: string } = {},
 ): Promise<void> {
   const env = options.env ?? process.env
+  // Takes 9 MiB: only of a server that downloads.
+  const { downloadFile, fileDownloadInfo } = await import("@huggingface/hub")
   const hubUrl = (env.HF_ENDPOINT || PUBLIC_HUB).replace(/\/+$/, "")
   const token = env.HF_TOKEN
   const request = {
