@@ -54,6 +54,10 @@ export class Server {
     throw new Error(`${this.system.name} did not become ready:\n${this.log}`)
   }
 
+  get pid(): number {
+    return this.process.pid!
+  }
+
   get alive(): boolean {
     return this.process.exitCode === null && this.process.signalCode === null
   }

@@ -1,5 +1,6 @@
 /** Runs the server: listen, prepare the engine, announce, drain on a signal. */
 import type { AddressInfo } from "node:net"
+import { setFlagsFromString } from "node:v8"
 import type { FastifyInstance } from "fastify"
 import pc from "picocolors"
 import type { PolicyName } from "../core/policy/index.ts"
@@ -47,7 +48,11 @@ export interface ServeOptions {
   logLevel?: string
 }
 
+/** V8 would let garbage grow to several times what lives, then stop for all of it at once. */
+const HEAP_GROWTH = "--heap-growing-percent=50"
+
 export async function serve(options: ServeOptions, reporter: Reporter): Promise<void> {
+  setFlagsFromString(HEAP_GROWTH)
   const classes = options.config === undefined ? defaultSloClasses() : await readSloClasses(options.config)
   const host = new ServiceHost()
   host.detail = "the model is being loaded"
