@@ -36,6 +36,8 @@ export class Draft {
   readonly scratchShape: RunningShape
   /** Requests in the batch are marked with its number. */
   #number = 1
+  /** Those whose KV it took. */
+  #victims: LiveRequest[] = []
   /** A list of requests none of which has KV to give up for this batch. */
   #exhausted: readonly LiveRequest[] | null = null
   /** See `#leastMoreUs`; -1: to be computed. */
@@ -67,6 +69,7 @@ export class Draft {
   /** Start the next batch with the same scratch memory. */
   reset(): void {
     this.#exhausted = null
+    if (this.#victims.length > 0) this.#victims = []
     // The last batch's items are whoever runs it's.
     if (this.items.length > 0) {
       this.items = []
@@ -80,6 +83,10 @@ export class Draft {
 
   has(request: LiveRequest): boolean {
     return request.batch === this.#number
+  }
+  /** It holds KV, or did until this batch took it. */
+  held(request: LiveRequest): boolean {
+    return this.kv.holds(request.id) || this.#victims.includes(request)
   }
   /** Tokens in the batch, drafted ones included. */
   get tokens(): number {
@@ -133,8 +140,7 @@ export class Draft {
     spare?: readonly LiveRequest[],
   ): number {
     const room = spare === undefined ? this.kv.roomTokens(request.id) : Infinity
-    // With a thousand waiting most get nothing: that must be seen at once.
-    if (room <= request.computed || this.#leastMoreUs * (1 + margin) > limitUs) return 0
+    if (room <= request.computed || this.isFull(limitUs, margin)) return 0
     const start = this.startOf(request)
     const owed = request.known - start
     const fits = (n: number) => this.timeUs(margin, start, n, n === owed) <= limitUs
@@ -150,6 +156,12 @@ export class Draft {
       else high = middle
     }
     return this.#chunk(request, start, low, spare)
+  }
+
+  /** No chunk of any request fits into `limitUs` (with `margin`). With a thousand waiting most get nothing: that must
+   * be seen at once. */
+  isFull(limitUs: number, margin: number): boolean {
+    return this.#leastMoreUs * (1 + margin) > limitUs
   }
 
   demote(request: LiveRequest, reason: DemoteReason): void {
@@ -284,6 +296,7 @@ export class Draft {
       this.kv.drop(victim.id)
       victim.computed = 0
       victim.preemptions++
+      this.#victims.push(victim)
       this.#actions.preempted(victim)
       return true
     }

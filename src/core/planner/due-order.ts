@@ -1,11 +1,13 @@
-/** Sorts requests by due time, ties by arrival: a merge sort over columns of numbers, several times as fast as
- * sorting objects with a comparison function, and this is done at every step. */
+/** Sorts requests by due time, ties by arrival: a natural merge sort over columns of numbers, several times as fast as
+ * sorting objects with a comparison function, and quicker still for what was sorted a step ago. */
 import type { LiveRequest } from "../request.ts"
 
 let due = new Float64Array(256)
 let order = new Float64Array(256)
 let from = new Uint32Array(256)
 let to = new Uint32Array(256)
+/** Where ascending runs of `from` start, and after the last one where it ends. */
+let starts = new Uint32Array(257)
 const held: LiveRequest[] = []
 
 /** In place. */
@@ -13,38 +15,46 @@ export function sortByDue(requests: LiveRequest[]): void {
   const count = requests.length
   if (count < 2) return
   if (count > due.length) enlarge(count)
-  let sorted = true
+  let runs = 0
   for (let i = 0; i < count; i++) {
     const request = requests[i]!
-    held[i] = request
     due[i] = request.dueUs
     order[i] = request.order
     from[i] = i
-    if (sorted && i > 0 && isAfter(i - 1, i)) sorted = false
+    if (i === 0 || isAfter(i - 1, i)) starts[runs++] = i
   }
-  if (!sorted) {
-    for (let width = 1; width < count; width *= 2) mergeRuns(count, width)
-    for (let i = 0; i < count; i++) requests[i] = held[from[i]!]!
-  }
+  if (runs === 1) return
+  starts[runs] = count
+  while (runs > 1) runs = mergeRuns(runs)
+  for (let i = 0; i < count; i++) held[i] = requests[i]!
+  for (let i = 0; i < count; i++) requests[i] = held[from[i]!]!
   // Ended requests are not to be kept alive from here.
   held.fill(undefined as never, 0, count)
 }
 
-/** Merge neighbouring runs of `width` of `from` into `to`, then exchange the two. */
-function mergeRuns(count: number, width: number): void {
-  for (let start = 0; start < count; start += 2 * width) {
-    const middle = Math.min(start + width, count)
-    const end = Math.min(start + 2 * width, count)
-    let left = start
-    let right = middle
-    for (let at = start; at < end; at++) {
-      const takesLeft = left < middle && (right >= end || !isAfter(from[left]!, from[right]!))
-      to[at] = takesLeft ? from[left++]! : from[right++]!
-    }
+/** Merge neighbouring runs of `from` into `to`, then exchange the two. Returns how many runs there are now. */
+function mergeRuns(runs: number): number {
+  let merged = 0
+  for (let run = 0; run < runs; run += 2) {
+    const start = starts[run]!
+    mergeTwo(start, starts[run + 1]!, starts[Math.min(run + 2, runs)]!)
+    starts[merged++] = start
   }
-  const merged = to
+  starts[merged] = starts[runs]!
+  const sorted = to
   to = from
-  from = merged
+  from = sorted
+  return merged
+}
+
+/** Merge [start, middle) and [middle, end) of `from` into `to`. */
+function mergeTwo(start: number, middle: number, end: number): void {
+  let left = start
+  let right = middle
+  for (let at = start; at < end; at++) {
+    const takesLeft = left < middle && (right >= end || !isAfter(from[left]!, from[right]!))
+    to[at] = takesLeft ? from[left++]! : from[right++]!
+  }
 }
 
 function isAfter(a: number, b: number): boolean {
@@ -58,4 +68,5 @@ function enlarge(count: number): void {
   order = new Float64Array(size)
   from = new Uint32Array(size)
   to = new Uint32Array(size)
+  starts = new Uint32Array(size + 1)
 }

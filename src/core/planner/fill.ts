@@ -180,7 +180,8 @@ function fillBestEffort(draft: Draft, work: Work, limitUs: number, margin: numbe
   let last = requests.length - 1
   for (let i = 0; i < requests.length && draft.tokensLeft > 0; i++) {
     const request = requests[i]!
-    if (draft.has(request) || !mayStart(request, draft, work)) continue
+    if (draft.has(request) || (!request.decoding && draft.isFull(limitUs, margin))) continue
+    if (!mayStart(request, draft, work)) continue
     while (last > i && (draft.has(requests[last]!) || !draft.kv.holds(requests[last]!.id))) last--
     const later = last > i ? requests.slice(i + 1, last + 1) : undefined
     if (later === undefined && !draft.kv.canAttach() && !draft.kv.holds(request.id)) continue
@@ -195,7 +196,8 @@ function fillBestEffort(draft: Draft, work: Work, limitUs: number, margin: numbe
 /** Who is turned down may take KV only where those with a promise will not need it: else it is evicted before its
  * end, its prefill done for nothing, and the promises' decodes with it. */
 function mayStart(request: LiveRequest, draft: Draft, work: Work): boolean {
-  if (work.spareKvTokens === Infinity || draft.kv.holds(request.id)) return true
+  if (draft.kv.holds(request.id)) return true
+  work.spareKvTokens ??= work.forecastSpareKv(draft)
   const { app, maxOutputTokens } = request.spec
   const needs = request.known + draft.lengths.remaining(app, request.output, maxOutputTokens)
   if (needs > work.spareKvTokens) return false

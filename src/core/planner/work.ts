@@ -1,6 +1,7 @@
 /** Sorts the live requests into the kinds of work a batch is made of. */
 import { DEFAULT_OPTIONS, type PolicyOptions } from "../policy/policy.ts"
 import type { LiveRequest } from "../request.ts"
+import type { Draft } from "./draft.ts"
 import { sortByDue } from "./due-order.ts"
 import { Speculator } from "./speculator.ts"
 
@@ -16,10 +17,14 @@ export interface Work {
   bestEffort: LiveRequest[]
   /** All SLO requests by arrival, then best-effort by arrival: who loses KV first stands last. */
   byValue: LiveRequest[]
+  /** Some request says what it is worth. */
+  weighted: boolean
   /** When best-effort work was last in a batch (or there was none). Kept from one decision to the next. */
   bestEffortServedUs: number
-  /** KV that requests without a promise may begin to use; set by policies that forecast it. */
-  spareKvTokens: number
+  /** KV tokens that requests without a promise may begin to use; null until somebody asks. */
+  spareKvTokens: number | null
+  /** How many these are; set by policies that forecast it. */
+  forecastSpareKv: (draft: Draft) => number
   /** Admission counted on decodes that run no earlier than they must. Set by policies that plan so. */
   exact: boolean
   /** How many tokens whose decode drafts. Kept likewise. */
@@ -32,8 +37,10 @@ export const emptyWork = (options: PolicyOptions = DEFAULT_OPTIONS): Work => ({
   hopeful: [],
   bestEffort: [],
   byValue: [],
+  weighted: false,
   bestEffortServedUs: 0,
-  spareKvTokens: Infinity,
+  spareKvTokens: null,
+  forecastSpareKv: () => Infinity,
   exact: false,
   speculator: new Speculator(options),
 })
@@ -43,35 +50,50 @@ export const byDue = (a: LiveRequest, b: LiveRequest): number => a.dueUs - b.due
 /** Fill `work` from `requests` (in order of arrival). */
 export function sortWork(requests: readonly LiveRequest[], work: Work): Work {
   work.hopeful.length = 0
-  splitWork(requests, work)
-  sortByDue(work.decodes)
-  sortByDue(work.prefills)
+  resortWork(requests, work, true)
   return work
 }
 
 /** After changes of tier: what runs is as it was, unless `decodesToo`. Keeps `hopeful`. */
 export function resortWork(requests: readonly LiveRequest[], work: Work, decodesToo: boolean): void {
-  splitWork(requests, work, decodesToo ? work.decodes : null)
-  if (decodesToo) sortByDue(work.decodes)
+  const running = splitWork(requests, work)
+  if (decodesToo) {
+    listDecodes(requests, work.decodes, running)
+    sortByDue(work.decodes)
+  }
   sortByDue(work.prefills)
 }
 
-function splitWork(
-  requests: readonly LiveRequest[],
-  work: Work,
-  decodes: LiveRequest[] | null = work.decodes,
-): void {
+const isDecode = (request: LiveRequest) => request.tier === "slo" && request.decoding
+
+/** Fill all lists but that of the decodes. Returns how many of these there are. Lists are overwritten, not emptied
+ * first: they would be allocated anew each time. */
+function splitWork(requests: readonly LiveRequest[], work: Work): number {
   const { prefills, bestEffort, byValue } = work
-  prefills.length = bestEffort.length = byValue.length = 0
-  if (decodes !== null) decodes.length = 0
+  let [owing, others, valued] = [0, 0, 0]
+  work.weighted = false
   for (const request of requests) {
-    if (request.tier === "bestEffort") {
-      bestEffort.push(request)
-      continue
+    if (request.spec.profit !== undefined) work.weighted = true
+    if (request.tier === "bestEffort") bestEffort[others++] = request
+    else {
+      byValue[valued++] = request
+      if (!request.decoding) prefills[owing++] = request
     }
-    byValue.push(request)
-    if (!request.decoding) prefills.push(request)
-    else if (decodes !== null) decodes.push(request)
   }
-  for (const request of bestEffort) byValue.push(request)
+  prefills.length = owing
+  bestEffort.length = others
+  for (let i = 0; i < others; i++) byValue[valued + i] = bestEffort[i]!
+  byValue.length = valued + others
+  return valued - owing
+}
+
+/** The `count` SLO requests that decode. Where all of them did before, they keep that order: it is almost right. */
+function listDecodes(requests: readonly LiveRequest[], decodes: LiveRequest[], count: number): void {
+  let kept = 0
+  for (const request of decodes) if (!request.gone && isDecode(request)) decodes[kept++] = request
+  if (kept !== count) {
+    kept = 0
+    for (const request of requests) if (isDecode(request)) decodes[kept++] = request
+  }
+  decodes.length = kept
 }
