@@ -1,7 +1,6 @@
 /** The state machine of one replica (DESIGN §1). `handle(event, now)` changes state only; `poll(now)` returns the
  * effects since the last poll and, when the engine is free, at most one decision. The very same file runs in
  * production and in simulation; a driver drains its inbox, orders simultaneous events by `eventRank`, polls once. */
-import { Acceptance } from "./acceptance.ts"
 import { assert } from "./assert.ts"
 import { Calibration } from "./calibration.ts"
 import { type ReplicaConfig, withDefaults } from "./config.ts"
@@ -15,6 +14,7 @@ import { prefillUs } from "./planner/prefill-time.ts"
 import { POLICIES } from "./policy/index.ts"
 import type { Policy, PolicyOptions } from "./policy/policy.ts"
 import type { LiveRequest } from "./request.ts"
+import { SpeculationRecord } from "./speculation-record.ts"
 import type {
   Batch,
   Effect,
@@ -65,7 +65,7 @@ export class Replica {
   #kv: KvAccount
   #lengths: OutputLengths
   #calibration = new Calibration()
-  #acceptance: Acceptance
+  #speculation: SpeculationRecord
   #draft: Draft
   #arrivals = 0
   #batches = 0
@@ -97,7 +97,7 @@ export class Replica {
     this.#prefillOnly = config.prefillOnly ?? false
     this.#kv = new KvAccount(config.limits)
     this.#lengths = new OutputLengths(config.apps)
-    this.#acceptance = new Acceptance(this.options.acceptancePrior)
+    this.#speculation = new SpeculationRecord(config.apps, this.options.acceptancePrior)
     const actions: DraftActions = {
       demoted: (request, reason) => this.#effects.push({ type: "demoted", id: request.id, reason }),
       promoted: (request) => this.#effects.push({ type: "promoted", id: request.id }),
@@ -106,7 +106,7 @@ export class Replica {
     }
     const { limits, cost } = config
     const learnt = [this.#lengths, this.#calibration] as const
-    this.#draft = new Draft(limits, cost, this.#kv, ...learnt, actions, this.#acceptance)
+    this.#draft = new Draft(limits, cost, this.#kv, ...learnt, actions, this.#speculation.acceptance)
   }
 
   /** Zero-load prefill time of a prompt, µs: the unit of `ttftSlowdown`. */
@@ -137,16 +137,14 @@ export class Replica {
 
   snapshot(nowUs: number): Snapshot {
     const snapshot = {
-      nowUs,
-      waiting: 0,
-      running: 0,
-      bestEffort: 0,
+      ...{ nowUs, waiting: 0, running: 0, bestEffort: 0 },
       kvUsedTokens: this.#kv.usedTokens,
       kvCachedTokens: this.#kv.cachedTokens,
       kvCapacityTokens: this.#kv.capacityTokens,
       batchInFlight: this.#inFlight !== null,
       prefillBacklogTokens: 0,
       calibration: this.#calibration.snapshot(),
+      speculation: this.#speculation.snapshot(),
     }
     for (const request of this.#line) {
       if (this.#kv.holds(request.id)) snapshot.running++
@@ -288,7 +286,7 @@ export class Replica {
       if (item.draft > 0 || request.prefix.length > 0) this.#kv.computed(item.id, request.computed)
       request.failures = 0
       if (result === undefined || tokens === 0) continue
-      this.#acceptance.observe(request.spec.app, item.draft, tokens, result.stopped)
+      this.#speculation.observe(request.spec.app, item.draft, result)
       this.#emit(request, result, nowUs)
       if (this.#prefillOnly && !request.gone) this.#handOff(request)
     }

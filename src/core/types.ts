@@ -216,4 +216,17 @@ export interface Snapshot {
   prefillBacklogTokens: number
   /** Actual over predicted step time, learnt: [decode-only batches, batches with prefill]. */
   calibration: readonly [number, number]
+  /** By app; empty while nobody has drafted. */
+  speculation: readonly AppSpeculation[]
+}
+
+/** What drafting does for one app. */
+export interface AppSpeculation {
+  /** Probability that one more drafted token is accepted, as the planner now counts on it. */
+  acceptance: number
+  /** Tokens verified per decode step of late, the sure one included: 1 where nothing is drafted. */
+  length: number
+  /** Since the start. */
+  draftedTokens: number
+  acceptedTokens: number
 }

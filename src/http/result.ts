@@ -48,7 +48,15 @@ export function metricsJson(outcome: Outcome, slo: ResolvedSlo, usage: Usage): o
 }
 
 function speculationJson({ drafts, draftedTokens, acceptedTokens }: Usage): object {
-  return { drafts, drafted_tokens: draftedTokens, accepted_tokens: acceptedTokens }
+  const share = (value: number) => Number(value.toFixed(3))
+  return {
+    drafts,
+    drafted_tokens: draftedTokens,
+    accepted_tokens: acceptedTokens,
+    acceptance: share(acceptedTokens / draftedTokens),
+    // Verified a step, the sure token included.
+    mean_length: share(1 + draftedTokens / drafts),
+  }
 }
 
 /** OpenAI's name of the tier that a request was served in; of several choices the lowest. */

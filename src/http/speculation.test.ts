@@ -12,10 +12,32 @@ beforeAll(async () => {
 })
 afterAll(() => server.close())
 
+/** Of the class that requests get by themselves. */
+interface Status {
+  default_class: string
+  classes: {
+    name: string
+    speculation: {
+      acceptance: number
+      length: number
+      drafted_tokens: number
+      accepted_tokens: number
+    } | null
+  }[]
+}
+
 interface Answer {
   choices: { text: string; finish_reason: string }[]
   usage: { completion_tokens: number }
-  metrics: { speculation: { drafts: number; drafted_tokens: number; accepted_tokens: number } | null }
+  metrics: {
+    speculation: {
+      drafts: number
+      drafted_tokens: number
+      accepted_tokens: number
+      acceptance: number
+      mean_length: number
+    } | null
+  }
 }
 
 async function complete(body: object): Promise<Answer> {
@@ -41,6 +63,26 @@ it("a response says how much was drafted and accepted, and Prometheus counts it"
   expect(count("num_drafts")).toBe(drafts)
   expect(count("num_draft_tokens")).toBe(drafted_tokens)
   expect(count("num_accepted_tokens")).toBe(accepted_tokens)
+})
+
+it("every app's acceptance and speculation length are in the status and in Prometheus", async () => {
+  const { metrics } = await complete({ max_tokens: 50 })
+  const { acceptance, mean_length, drafts, drafted_tokens, accepted_tokens } = metrics.speculation!
+  expect(acceptance).toBeCloseTo(accepted_tokens / drafted_tokens, 2)
+  expect(mean_length).toBeCloseTo(1 + drafted_tokens / drafts, 2)
+  const status = (await (await fetch(`${server.url}/v1/slo/status`)).json()) as Status
+  const mine = status.classes.find(({ name }) => name === status.default_class)!.speculation!
+  expect(mine.drafted_tokens).toBeGreaterThanOrEqual(drafted_tokens)
+  expect(mine.accepted_tokens).toBeGreaterThanOrEqual(accepted_tokens)
+  expect(mine.length).toBeGreaterThan(1)
+  expect(mine.acceptance).toBeGreaterThan(0.5)
+  const other = status.classes.find(({ name }) => name !== status.default_class)!.speculation!
+  expect(other).toMatchObject({ length: 1, drafted_tokens: 0 })
+  const text = await (await fetch(`${server.url}/metrics`)).text()
+  for (const name of ["acceptance", "length"])
+    expect(text).toMatch(
+      new RegExp(`^slos_serve_speculation_${name}\\{class="${status.default_class}"\\} [0-9.]+`, "m"),
+    )
 })
 
 it("tokens past a stop string are neither shown nor counted", async () => {

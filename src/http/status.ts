@@ -1,4 +1,5 @@
 /** The server at a glance, as JSON for the page and for scripts. */
+import type { AppSpeculation } from "../core/types.ts"
 import type { ServiceHost } from "../serve/service.ts"
 import type { SloClass } from "../serve/slo-classes.ts"
 
@@ -38,8 +39,19 @@ export function statusJson(host: ServiceHost): object {
     tokens_per_sec: rates.tokensPerSec,
     requests_per_sec: rates.requestsPerSec,
     step_ms: rates.stepMs,
-    classes: service.classes.all.map((c, app) => ({ ...classJson(c), window: windows[app] })),
+    classes: service.classes.all.map((c, app) => ({
+      ...classJson(c),
+      window: windows[app],
+      speculation: speculationJson(snapshot.speculation[app]),
+    })),
   }
+}
+
+/** Null where nobody has drafted yet. */
+function speculationJson(app: AppSpeculation | undefined): object | null {
+  if (app === undefined) return null
+  const { acceptance, length, draftedTokens, acceptedTokens } = app
+  return { acceptance, length, drafted_tokens: draftedTokens, accepted_tokens: acceptedTokens }
 }
 
 function classJson(c: SloClass): object {

@@ -172,6 +172,20 @@ export class Metrics {
         this.set({ batch: "prefill" }, mixed)
       },
     })
+    const classes = this.#classes
+    const perApp = (name: string, help: string, key: "acceptance" | "length") =>
+      new Gauge({
+        name,
+        help,
+        labelNames: ["class"],
+        registers,
+        collect() {
+          for (const [app, of] of snapshot().speculation.entries())
+            this.set({ class: classes[app] ?? String(app) }, of[key])
+        },
+      })
+    perApp("slos_serve_speculation_acceptance", "Expected share of drafted tokens accepted.", "acceptance")
+    perApp("slos_serve_speculation_length", "Tokens verified per decode step of late.", "length")
     const loop = this.#loop
     new Gauge({
       name: "slos_serve_event_loop_delay_seconds",

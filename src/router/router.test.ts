@@ -14,6 +14,7 @@ const IDLE: Snapshot = {
   kvCapacityTokens: 1000,
   batchInFlight: false,
   prefillBacklogTokens: 0,
+  speculation: [],
   calibration: [1, 1],
 }
 
