@@ -72,6 +72,12 @@ describe("what the user can put right is one line and exit code 2", () => {
       /bad\.yaml:2: classes\.a\.ttft/,
     ],
     [
+      "a config that is a list",
+      [...fake, "--config", file("list.yaml", "- a\n")],
+      /list\.yaml: the file must be a map of fields/,
+    ],
+    ["an empty config", [...fake, "--config", file("empty.yaml", "")], /empty\.yaml: classes is missing/],
+    [
       "a missing model",
       ["serve", "--port", "0", "--model", join(folder, "none.gguf")],
       /none\.gguf does not exist/,

@@ -23,14 +23,12 @@ export function errorHeaders(error: UserError): Record<string, string> {
 }
 
 /** Whatever was thrown, as something the client can read. Unexpected errors say nothing of the inside. */
-export function asUserError(error: unknown, bodyLimit: number): UserError {
+export function asUserError(error: unknown, bodyLimit: number, contentType = "none"): UserError {
   if (error instanceof UserError) return error
   const { code, statusCode, message } = error as FastifyError
   if (code === "FST_ERR_CTP_BODY_TOO_LARGE") return userError("body_too_large", { limit: bodyLimit })
-  if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
-    const type = /Unsupported Media Type: ?(.*)/i.exec(message)?.[1] || "none"
-    return userError("unsupported_media_type", { type })
-  }
+  if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE")
+    return userError("unsupported_media_type", { type: contentType.slice(0, 100) })
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500)
     return new UserError(message, { status: statusCode })
   return new UserError("The server had an error while processing your request. Its log has the details.", {
@@ -46,7 +44,7 @@ export function sendError(reply: FastifyReply, error: UserError): FastifyReply {
 /** Error and not-found handlers; answers to requests that never became HTTP are in server.ts. */
 export function registerErrors(app: FastifyInstance, bodyLimit: number): void {
   app.setErrorHandler((thrown, request, reply) => {
-    const error = asUserError(thrown, bodyLimit)
+    const error = asUserError(thrown, bodyLimit, request.headers["content-type"])
     if (error.status >= 500 && error.code === null) request.log.error({ err: thrown }, "request failed")
     return sendError(reply, error)
   })

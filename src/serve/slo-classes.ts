@@ -64,7 +64,8 @@ function durationUs(text: string, bounds: { min: number; max: number; text: stri
 }
 
 function objective<T>(parse: (text: string) => T) {
-  return z.union([z.string(), z.number()]).transform((value, context): T => {
+  const written = z.union([z.string(), z.number()], { error: "must be a duration, as 100ms or 1.5s" })
+  return written.transform((value, context): T => {
     try {
       return parse(String(value))
     } catch (error) {
@@ -118,6 +119,13 @@ const fileSchema = z.strictObject({
     classSchema,
   ),
 })
+/** What YAML authors call the schema's types. */
+const SHAPES: Record<string, string> = {
+  record: "a map of names to classes",
+  object: "a map of fields",
+  array: "a list",
+}
+
 /** The file as written, before durations are read. */
 export type SloClassesFile = z.input<typeof fileSchema>
 
@@ -137,7 +145,10 @@ export function parseSloClasses(text: string, path: string): SloClasses {
     offset === undefined ? path : `${path}:${lines.linePos(offset).line}`
   const broken = document.errors[0]
   if (broken !== undefined)
-    throw userError("config_invalid", { path: at(broken.pos[0]), detail: broken.message.split("\n")[0]! })
+    throw userError("config_invalid", {
+      path: at(broken.pos[0]),
+      detail: broken.message.split("\n")[0]!.replace(/ at line .*$/, ""),
+    })
   const parsed = fileSchema.safeParse(document.toJS({ maxAliasCount: 100 }) ?? {})
   if (parsed.success) {
     try {
@@ -150,8 +161,15 @@ export function parseSloClasses(text: string, path: string): SloClasses {
   const issue = parsed.error.issues[0]!
   const keys = issue.code === "unrecognized_keys" ? [issue.keys[0]!] : []
   const fieldPath = [...issue.path, ...keys].map(String)
-  const message = issue.code === "unrecognized_keys" ? "is not a field this server knows" : issue.message
-  const field = fieldPath.join(".")
+  const message =
+    issue.code === "unrecognized_keys"
+      ? "is not a field this server knows"
+      : issue.message.replace(/^Invalid input: expected (\w+), received (\w+)$/, (_, expected, found) =>
+          found === "undefined"
+            ? "is missing"
+            : `must be ${SHAPES[expected] ?? `a ${expected}`}, not a ${found}`,
+        )
+  const field = fieldPath.join(".") || "the file"
   throw userError("config_invalid", {
     path: at(offsetOf(document.contents, fieldPath)),
     detail: `${field} ${message}`.trim(),
