@@ -150,7 +150,9 @@ async function drivenRound(
     fastPassTokens: engine.limits.minChunkTokens,
     unifiedKv: engine.limits.unifiedKv,
   }
-  const driver = new ReplicaDriver({ engine, config: { limits: engine.limits, cost, policy, apps: 1 } })
+  // Prompts in few, long batches: only steps that decode every sequence count.
+  const config = { limits: engine.limits, cost, policy, apps: 1, options: { maxBatchUs: 20 * decodeUs } }
+  const driver = new ReplicaDriver({ engine, config })
   const result: Round & { planUs: number[] } = { periodsUs: [], engineUs: [], planUs: [] }
   let last: { number: number; atMs: number } | null = null
   const inEngine = new Set<number>()
@@ -203,7 +205,8 @@ async function drivenRound(
         }),
     ),
   )
-  if (bytes === 0 || result.periodsUs.length === 0) throw new Error("no full decode step was seen")
+  if (bytes === 0 || result.periodsUs.length === 0)
+    throw new Error("no step decoded every sequence: give a longer --output")
   // The next round's driver counts its requests from 1 again: nothing of this one may be left.
   await driver.drain()
   await engine.execute({ number: 0, items: [], evict: [], release: [...inEngine], predictedUs: 0 })
