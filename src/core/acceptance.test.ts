@@ -51,6 +51,25 @@ describe("acceptance", () => {
   })
 })
 
+test("tries that fail come ever less often, and as often as at first once one has lasted", () => {
+  const estimate = new Acceptance(0.7)
+  /** Undrafted tokens until drafting is worth a try again, which then sees `alpha` for `steps` steps. */
+  const wait = (alpha: number, steps: number): number => {
+    let tokens = 0
+    while (estimate.of(0) < 0.3) {
+      estimate.observe(0, 0, 1, false)
+      tokens++
+    }
+    draws(estimate, alpha, steps, 3)
+    return tokens
+  }
+  draws(estimate, 0, 120, 3)
+  const waits = Array.from({ length: 6 }, () => wait(0, 40))
+  for (let i = 1; i < waits.length; i++) expect(waits[i]).toBeGreaterThan(1.5 * waits[i - 1]!)
+  wait(0, 120)
+  expect(wait(0, 40)).toBeLessThan(waits.at(-1)! / 4)
+})
+
 test("expected tokens of a verification are the mean of the censored run", () => {
   expect(expectedTokens(0.7, 1)).toBe(1)
   expect(expectedTokens(0.5, 3)).toBeCloseTo(1.75)

@@ -8,6 +8,10 @@ const MEMORY_TRIALS = 1000
 /** An estimate that stopped speculation gets no new trials. So evidence fades with every undrafted token, until
  * the prior wins a short try: about one in a few thousand tokens. */
 const FADE = 1 / 4000
+/** A try that fails makes the next one wait twice as long, up to so many times: tries cost time, too. */
+const MOST_PATIENCE = 64
+/** A try is over when nothing was drafted for so many tokens, and has failed when it made fewer steps than that. */
+const TRY = 100
 /** Outside this range lengths explode or the try never comes. */
 const FLOOR = 0.05
 const CEILING = 0.98
@@ -22,6 +26,7 @@ export class Acceptance {
   /** Per app; those not seen yet have no entry. */
   #accepted: number[] = []
   #refused: number[] = []
+  #tries: { steps: number; quiet: number; patience: number }[] = []
 
   /** `prior`: probability assumed before any trial. */
   constructor(prior: number) {
@@ -37,9 +42,24 @@ export class Acceptance {
     const accepted = (this.#accepted[app] ?? 0) + cut
     const refused = (this.#refused[app] ?? 0) + (cut < draft && !ended ? 1 : 0)
     const trials = accepted + refused
-    const keep = draft === 0 ? 1 - FADE : trials > MEMORY_TRIALS ? MEMORY_TRIALS / trials : 1
+    const patience = this.#patience(app, draft > 0)
+    const keep = draft === 0 ? 1 - FADE / patience : trials > MEMORY_TRIALS ? MEMORY_TRIALS / trials : 1
     this.#accepted[app] = accepted * keep
     this.#refused[app] = refused * keep
+  }
+
+  /** How many times longer than at first evidence lasts. */
+  #patience(app: number, drafted: boolean): number {
+    this.#tries[app] ??= { steps: 0, quiet: 0, patience: 1 }
+    const last = this.#tries[app]
+    if (drafted) {
+      last.steps++
+      last.quiet = 0
+    } else if (++last.quiet === TRY) {
+      last.patience = last.steps < TRY ? Math.min(MOST_PATIENCE, 2 * last.patience) : 1
+      last.steps = 0
+    }
+    return last.patience
   }
 
   /** Probability that one more drafted token of `app` is accepted. */

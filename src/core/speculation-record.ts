@@ -19,7 +19,7 @@ export class SpeculationRecord {
 
   /** A step of `app` that sampled was asked to draft `asked` tokens. */
   observe(app: number, asked: number, result: StepResult): void {
-    this.acceptance.observe(app, asked, result.tokens, result.stopped)
+    if (!result.behind) this.acceptance.observe(app, asked, result.tokens, result.stopped)
     if (asked > 0) this.#any = true
     const counts = this.#any ? this.#apps[app] : undefined
     if (counts === undefined) return

@@ -51,6 +51,8 @@ export interface StepResult {
   tokens: number
   /** Tokens that were really drafted, where fewer than the batch asked for: a drafter may have no idea. */
   drafted?: number
+  /** The drafter had not come so far yet: the step says nothing of how good its drafts are. */
+  behind?: boolean
   /** The request ended with the last of these tokens (end token, stop string). */
   stopped: boolean
   /** Index within `tokens` of the first answer token, or -1 when the phase did not change to answering. */

@@ -2,7 +2,7 @@
  * requests' samplers: the same randomness makes sampled drafts agree more often than the likeliest token would
  * (generated pair, temperature 1: 0.47 accepted instead of 0.25). Its KV lies in the same
  * sequences as the target's (llama-slots.ts moves both) and may lag behind it, never lead. */
-import type { BatchItem } from "../core/types.ts"
+import type { BatchItem, RequestId } from "../core/types.ts"
 import { UserError } from "../errors.ts"
 import type { Drafter, Drafts } from "./drafter.ts"
 import type { LlamaOptions } from "./llama.ts"
@@ -19,6 +19,11 @@ import type { OpenRequest, RequestTable } from "./request-table.ts"
 const MOST_PADDING = 128
 /** A request that does not speculate now is kept up with in pieces of this size. */
 const LAG_TOKENS = 16
+/** After so many steps in which nobody drafted nobody is kept up with: where drafts do not pay, the draft model must
+ * cost nothing. Whoever drafts later is caught up with first. */
+const IDLE_STEPS = 64
+/** Tokens of catching up that a step may take: a whole prompt at once would make everybody in the batch late. */
+const CATCH_UP_TOKENS = 256
 
 /** One request's drafting in one step. */
 interface Draft {
@@ -28,6 +33,8 @@ interface Draft {
   end: number
   /** Tokens wanted. */
   count: number
+  /** More were, but the draft model has not read so far. */
+  behind: boolean
   tokens: number[]
   /** A copy of the request's sampler; null: the likeliest token. */
   chain: Pointer | null
@@ -67,6 +74,8 @@ export class ModelDrafter implements Drafter {
   readonly #samplers: Pick<Verifier, "cloneChain">
   readonly #batch: BatchBuffers
   readonly #rows: LogitRows
+  /** Steps since somebody was to draft. */
+  #idleSteps = 0
 
   constructor(
     draft: Loaded,
@@ -85,13 +94,17 @@ export class ModelDrafter implements Drafter {
   }
 
   async propose(items: readonly BatchItem[]): Promise<Drafts> {
-    const drafts = items.flatMap((item) => this.#begin(item))
+    this.#idleSteps = items.some(({ draft }) => draft > 0) ? 0 : this.#idleSteps + 1
+    const drafts = this.#due(items)
     try {
       await this.#draftAll(drafts)
     } finally {
       for (const { chain } of drafts) if (chain) this.#draft.native.freeSampler(chain)
     }
-    return new Map(drafts.flatMap(({ request, tokens }) => (tokens.length > 0 ? [[request.id, tokens]] : [])))
+    const found = new Map<RequestId, readonly number[] | null>()
+    for (const { request, tokens, behind } of drafts)
+      if (behind || tokens.length > 0) found.set(request.id, behind ? null : tokens)
+    return found
   }
 
   close(): void {
@@ -116,18 +129,38 @@ export class ModelDrafter implements Drafter {
     }
   }
 
-  #begin({ id, position, tokens, draft: count }: BatchItem): Draft[] {
+  /** Who drafts, or is caught up with. */
+  #due(items: readonly BatchItem[]): Draft[] {
+    // As much as the target computes, or whoever is behind would stay so.
+    let room = Math.max(
+      CATCH_UP_TOKENS,
+      items.reduce((sum, { tokens }) => sum + tokens, 0),
+    )
+    return items.flatMap((item) => {
+      const draft = this.#begin(item, room)
+      if (draft === null) return []
+      room -= draft.end - draft.request.draftHeld
+      return [draft]
+    })
+  }
+
+  #begin({ id, position, tokens, draft: asked }: BatchItem, room: number): Draft | null {
     const request = this.#table.get(id)
-    const end = position + tokens
-    const due = count > 0 || end - request.draftHeld >= LAG_TOKENS
-    if (!due || !this.#knows(request, end)) return []
+    const last = position + tokens
+    const lag = last - request.draftHeld
+    if (asked === 0 && (lag < LAG_TOKENS || this.#idleSteps >= IDLE_STEPS)) return null
+    const end = request.draftHeld + Math.min(lag, room)
+    if (!this.#knows(request, end)) return null
+    const count = end === last ? asked : 0
     const chain = count > 0 ? this.#samplers.cloneChain(id) : null
-    return [{ request, slot: this.#slots.slot(id), end, count, chain, tokens: [], done: count === 0 }]
+    const behind = count < asked
+    return { request, slot: this.#slots.slot(id), end, count, behind, chain, tokens: [], done: count === 0 }
   }
 
   /** Computes what the target knows or is about to; the last token of who wants drafts gives the first. */
   async #catchUp(drafts: readonly Draft[]): Promise<boolean> {
-    const left = new Map(drafts.map((draft) => [draft, draft.request.draftHeld]))
+    const behind = drafts.filter(({ end, request }) => end > request.draftHeld)
+    const left = new Map(behind.map((draft) => [draft, draft.request.draftHeld]))
     while (left.size > 0) {
       let room = this.#draft.limits.maxBatchTokens
       const parts: Part[] = []

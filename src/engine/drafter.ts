@@ -6,8 +6,9 @@ import type { BatchItem, RequestId } from "../core/types.ts"
  * same vocabulary. */
 export type Speculation = "off" | "lookup" | { draftModel: string }
 
-/** Proposed tokens per request, in order; a request without an entry has none. */
-export type Drafts = ReadonlyMap<RequestId, readonly number[]>
+/** Proposed tokens per request, in order; a request without an entry has none. Null: the drafter is still reading
+ * what came before, so that nothing could be tried. */
+export type Drafts = ReadonlyMap<RequestId, readonly number[] | null>
 
 export const NO_DRAFTS: Drafts = new Map()
 

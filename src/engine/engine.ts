@@ -62,6 +62,8 @@ export interface StepRow {
   tokens: number[]
   /** Tokens that were drafted and verified: at most `BatchItem.draft`, fewer where the drafter had no idea. */
   drafted: number
+  /** Nothing was drafted because the drafter is still reading what came before. */
+  behind?: boolean
   /** The last token is an end-of-generation token. */
   end: boolean
   /** Parallel to `tokens` when asked for. */

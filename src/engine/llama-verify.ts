@@ -24,6 +24,7 @@ interface Sampled {
   token: number
   row: number
   draft: readonly number[]
+  behind: boolean
 }
 
 export class Verifier {
@@ -88,7 +89,8 @@ export class Verifier {
       const draft = drafts.get(item.id) ?? []
       token += item.tokens
       if (item.sample) {
-        sampled.push({ request: this.#table.get(item.id), token: token - 1, row, draft })
+        const behind = drafts.get(item.id) === null
+        sampled.push({ request: this.#table.get(item.id), token: token - 1, row, draft, behind })
         row += 1 + draft.length
       }
       token += draft.length
@@ -96,9 +98,10 @@ export class Verifier {
     return sampled
   }
 
-  async #verify({ request, token: first, row: firstRow, draft }: Sampled): Promise<StepRow> {
+  async #verify({ request, token: first, row: firstRow, draft, behind }: Sampled): Promise<StepRow> {
     const { sampling } = request
     const out: StepRow = { id: request.id, tokens: [], end: false, drafted: draft.length }
+    if (behind) out.behind = true
     for (let i = 0; i <= draft.length; i++) {
       const row = this.#rows.row(firstRow + i)
       biasLogits(row, sampling, this.#loaded.tokenizer.ends, request.known - request.promptTokens)

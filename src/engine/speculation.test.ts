@@ -147,6 +147,24 @@ describe("llama.cpp", () => {
     )
   })
 
+  test("a draft model that nobody asks reads nothing, and later reads a prompt piece by piece", async () => {
+    const engine = await openExact({ contextTokens: 512, speculate: { draftModel: target } })
+    const run = new Script(engine)
+    const idle = run.open(promptOf(1, 8))
+    for (let step = 0; step < 80; step++) await run.step([run.next(idle, 64)])
+    const id = run.open(promptOf(2, 300))
+    while (run.held(id) < 300) await run.step([run.next(id, 100)])
+    expect(engine.timing.draftUs).toBeLessThan(engine.timing.decodeUs / 10)
+    // 256 tokens of the prompt, then the rest; the target would draft for itself without a mistake.
+    const rows = []
+    for (let step = 0; step < 3; step++) rows.push(...(await run.step([run.speculating(id, 64, 4)])))
+    expect(rows[0]).toMatchObject({ drafted: 0, behind: true })
+    for (const row of rows.slice(1)) expect(row).toMatchObject({ drafted: 4 })
+    for (const row of rows.slice(1)) expect(row.tokens).toHaveLength(5)
+    expect(rows[1]).not.toHaveProperty("behind")
+    await engine.close()
+  })
+
   describe("one line and a remedy for a draft model", () => {
     const mismatch = (path: string) => openExact({ speculate: { draftModel: path } }).catch((error) => error)
 

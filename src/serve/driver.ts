@@ -261,7 +261,8 @@ export class ReplicaDriver {
     const asked = new Map(batch.items.map(({ id, draft }) => [id, draft]))
     const results = output.rows.map((row) => {
       const result = this.#toText(row)
-      return row.drafted < asked.get(row.id)! ? { ...result, drafted: row.drafted } : result
+      if (row.drafted >= asked.get(row.id)!) return result
+      return { ...result, drafted: row.drafted, ...(row.behind && { behind: true }) }
     })
     this.#post({ type: "stepDone", batch: batch.number, durationUs: output.durationUs, results })
   }
