@@ -1,4 +1,4 @@
-/** The cost model, its calibration, and the learnt output lengths. */
+/** The cost model and its calibration. */
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { Calibration } from "./calibration.ts"
@@ -83,17 +83,5 @@ describe("calibration", () => {
     expect(calibration.ratio(false)).toBe(1)
     calibration.observe(true, 1000, 1e9)
     expect(calibration.ratio(true)).toBeLessThan(1.5)
-  })
-})
-
-describe("output lengths", () => {
-  test("learns an app's mean, and expects more of a request that has passed it", () => {
-    const lengths = new OutputLengths(2)
-    expect(lengths.remaining(0, 0, 1000)).toBe(128)
-    for (let i = 0; i < 50; i++) lengths.observe(0, 100)
-    expect(lengths.remaining(0, 0, 1000)).toBeCloseTo(100)
-    expect(lengths.remaining(0, 150, 1000)).toBe(30)
-    expect(lengths.remaining(0, 990, 1000)).toBe(10)
-    expect(lengths.remaining(1, 0, 10)).toBe(5)
   })
 })

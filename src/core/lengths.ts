@@ -1,32 +1,144 @@
-/** Output lengths are unknown when planning: learn each app's mean (the class mean lost nothing against the
- * oracle in the study, max_tokens lost up to 37%; DESIGN §4). */
+/** Output lengths are unknown when planning: learn per app how likely an output that has come so far is to end within
+ * the next fifth of it. Outputs under way count as far as they have come (Kaplan–Meier over bins that widen); else
+ * the short ones, which end first, would make every app look short. */
 
-/** Requests after which an old observation has lost most of its weight. */
+/** Bin b begins at WIDTH · (2^(b / PER_OCTAVE) − 1) tokens; the last one is open. */
+const WIDTH = 16
+const PER_OCTAVE = 4
+const BINS = 64
+/** Observations after which an old one has lost most of its weight. */
 const MEMORY = 200
-/** Before any observation an app's outputs are taken to be this share of what they may be. */
-const PRIOR_SHARE = 0.5
-const PRIOR_MAX_TOKENS = 256
-/** A request past its app's mean is expected to go on for this share of the mean. */
-const TAIL_SHARE = 0.3
+/** What is believed before any observation weighs as much as so many of them: an output of n tokens goes on for
+ * n + PRIOR_TOKENS more. */
+const PRIOR_WEIGHT = 2
+const PRIOR_TOKENS = 128
+/** However sure an end seems, an output may go on. */
+const LEAST_SHARE = 1e-9
+
+/** How many tokens ahead an outlook says how likely an output is still to go on. */
+export const OUTLOOK_TOKENS: Readonly<Float64Array> = Float64Array.from({ length: 21 }, (_, k) =>
+  k === 0 ? 0 : Math.round(16 * 2 ** ((k - 1) / 2)),
+)
 
 export class OutputLengths {
-  #count: Float64Array
-  #mean: Float64Array
+  readonly #apps: Survival[]
 
   constructor(apps: number) {
-    this.#count = new Float64Array(apps)
-    this.#mean = new Float64Array(apps)
+    this.#apps = Array.from({ length: apps }, () => new Survival())
   }
 
-  /** A request of `app` ended by itself after `tokens` output tokens. */
-  observe(app: number, tokens: number): void {
-    const n = (this.#count[app] = Math.min(MEMORY, this.#count[app]! + 1))
-    this.#mean[app] = this.#mean[app]! + (tokens - this.#mean[app]!) / n
+  /** Outputs that all go on for as long as they may: for plans in which nothing ends. */
+  static endless(apps: number): OutputLengths {
+    const lengths = new OutputLengths(apps)
+    for (const app of lengths.#apps) app.never()
+    return lengths
   }
 
-  /** Expected tokens still to come after `output` of at most `most`, in [1, most - output] (0 at the end). */
+  /** An output of `app` has grown from `before` to `after` tokens. */
+  grew(app: number, before: number, after: number): void {
+    const bin = binOf(after)
+    for (let passed = binOf(before); passed < bin; passed++) this.#apps[app]!.observe(passed, 0)
+  }
+
+  /** An output of `app` ended by itself after `tokens`. */
+  ended(app: number, tokens: number): void {
+    this.#apps[app]!.observe(binOf(tokens), 1)
+  }
+
+  /** Expected tokens still to come after `output` of at most `most`, in [1, most − output] (0 at the end). */
   remaining(app: number, output: number, most: number): number {
-    const mean = this.#count[app]! > 0 ? this.#mean[app]! : Math.min(PRIOR_MAX_TOKENS, most) * PRIOR_SHARE
-    return Math.min(most - output, Math.max(1, mean - output, Math.ceil(mean * TAIL_SHARE)))
+    return Math.min(most - output, Math.max(1, this.#apps[app]!.rest(output)))
   }
+
+  /** Probability that an output which has come to `output` tokens goes on for at least OUTLOOK_TOKENS more; `output` is
+   * rounded to a bin. Valid until the next observation. */
+  outlook(app: number, output: number): Readonly<Float64Array> {
+    return this.#apps[app]!.outlook(binOf(output))
+  }
+}
+
+/** How the outputs of one app end. */
+class Survival {
+  /** Share of the outputs that reach a bin which end in it, and how many observations that rests on. */
+  #share = Float64Array.from({ length: BINS }, (_, bin) => 1 - prior(bin + 1) / prior(bin))
+  #weight = new Float64Array(BINS).fill(PRIOR_WEIGHT)
+  /** At the start of each bin: cumulative hazard, and mean tokens to come. */
+  #hazard = new Float64Array(BINS + 1)
+  #rest = new Float64Array(BINS + 1)
+  /** By bin, made when asked for. */
+  #outlooks: Float64Array[] = []
+  #outlookMade = new Uint8Array(BINS)
+  #upToDate = false
+
+  observe(bin: number, ended: 0 | 1): void {
+    const weight = Math.min(MEMORY, this.#weight[bin]! + 1)
+    this.#weight[bin] = weight
+    this.#share[bin] = this.#share[bin]! + (ended - this.#share[bin]!) / weight
+    this.#upToDate = false
+  }
+
+  never(): void {
+    this.#share.fill(0)
+    this.#upToDate = false
+  }
+
+  rest(output: number): number {
+    this.#update()
+    return between(this.#rest, place(output))
+  }
+
+  outlook(bin: number): Float64Array {
+    this.#update()
+    const outlook = (this.#outlooks[bin] ??= new Float64Array(OUTLOOK_TOKENS.length))
+    if (this.#outlookMade[bin] === 1) return outlook
+    this.#outlookMade[bin] = 1
+    for (let k = 0; k < outlook.length; k++) {
+      const hazard = between(this.#hazard, place(start(bin) + OUTLOOK_TOKENS[k]!))
+      outlook[k] = Math.exp(this.#hazard[bin]! - hazard)
+    }
+    return outlook
+  }
+
+  #update(): void {
+    if (this.#upToDate) return
+    this.#upToDate = true
+    this.#outlookMade.fill(0)
+    this.#rest[BINS] = start(BINS)
+    for (let bin = BINS - 1; bin >= 0; bin--) {
+      const goesOn = 1 - this.#share[bin]!
+      const width = start(bin + 1) - start(bin)
+      this.#rest[bin] = (width * (1 + goesOn)) / 2 + goesOn * this.#rest[bin + 1]!
+    }
+    for (let bin = 0; bin < BINS; bin++) {
+      const goesOn = Math.max(LEAST_SHARE, 1 - this.#share[bin]!)
+      this.#hazard[bin + 1] = this.#hazard[bin]! - Math.log(goesOn)
+    }
+  }
+}
+
+/** Tokens at which a bin begins. */
+function start(bin: number): number {
+  return WIDTH * (2 ** (bin / PER_OCTAVE) - 1)
+}
+
+/** Where among the bins so many tokens lie, with a fraction. */
+function place(tokens: number): number {
+  return Math.min(BINS, PER_OCTAVE * Math.log2(1 + tokens / WIDTH))
+}
+
+/** Every token of every request asks: a table for the usual lengths. */
+const BIN = Uint8Array.from({ length: 16_384 }, (_, tokens) => place(tokens))
+function binOf(tokens: number): number {
+  return BIN[tokens] ?? Math.min(BINS - 1, Math.floor(place(tokens)))
+}
+
+/** `column` at a place between two of its rows. */
+function between(column: Float64Array, at: number): number {
+  const row = Math.min(BINS - 1, Math.floor(at))
+  return column[row]! + (at - row) * (column[row + 1]! - column[row]!)
+}
+
+/** Share of the outputs that reach a bin, before any was seen. */
+function prior(bin: number): number {
+  return (1 + start(bin) / PRIOR_TOKENS) ** -2
 }

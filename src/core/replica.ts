@@ -90,9 +90,8 @@ export class Replica {
     this.limits = config.limits
     this.cost = config.cost
     this.options = withDefaults(config)
-    this.policy = (typeof config.policy === "function" ? config.policy : POLICIES[config.policy])(
-      this.options,
-    )
+    const make = typeof config.policy === "function" ? config.policy : POLICIES[config.policy]
+    this.policy = make(this.options)
     this.#maxQueue = config.maxQueue ?? 10_000
     this.#prefillOnly = config.prefillOnly ?? false
     this.#kv = new KvAccount(config.limits)
@@ -294,10 +293,11 @@ export class Replica {
   }
 
   #emit(request: LiveRequest, result: StepResult, nowUs: number): void {
-    const first = request.output === 0
+    const before = request.output
     const lateUs = request.emit(result.tokens, result.answeringFrom, nowUs, this.#stageDone)
+    this.#lengths.grew(request.spec.app, before, request.output)
     this.#effects.push({ type: "token", id: request.id, count: result.tokens, lateUs })
-    if (first && request.tier === "slo" && this.options.admission === "revocable") {
+    if (before === 0 && request.tier === "slo" && this.options.admission === "revocable") {
       this.#effects.push({ type: "admitted", id: request.id })
     }
     if (result.stopped) this.#end(request, "stop", nowUs)
@@ -351,7 +351,7 @@ export class Replica {
     const { id, spec } = request
     this.#remove(request)
     const attainable = reason === "stop" || reason === "length"
-    if (attainable) this.#lengths.observe(spec.app, request.output)
+    if (attainable) this.#lengths.ended(spec.app, request.output)
     const outcome = request.outcome(nowUs, attainable && spec.tier === "slo")
     if (spec.session >= 0 && !outcome.attained) this.#missedSessions.note(spec.session)
     if (request.output > 0) this.#effects.push({ type: "stageDone", id, outcome: request.stage })
@@ -387,9 +387,8 @@ export class Replica {
       items: draft.items,
       evict: this.#kv.takeDropped(),
       release: this.#kv.takeReleased(),
-      predictedUs: 0,
+      predictedUs: this.#inFlightUs * this.#calibration.ratio(this.#inFlightPrefill),
     }
-    batch.predictedUs = this.#inFlightUs * this.#calibration.ratio(this.#inFlightPrefill)
     this.#inFlight = batch
     this.#boundaryUs = nowUs + batch.predictedUs
     this.#effects.push({ type: "run", batch })

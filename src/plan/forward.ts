@@ -32,8 +32,6 @@ export interface Forward extends Decided {
 }
 
 const US = 1e6
-/** Room for a run's output; nothing ends while it is planned for. */
-const LIFE_TOKENS = 1 << 20
 /** More output than any request yields while it is planned for. */
 const OUTPUT_TOKENS = 4096
 /** A life that is over goes on for so many tokens. */
@@ -87,9 +85,8 @@ class Run {
     })
     const kv = new KvAccount(limits)
     const none = { demoted() {}, promoted() {}, admitted() {}, preempted() {} }
-    const lengths = new OutputLengths(instance.tpots.length)
     // Nothing ends while it is planned for.
-    for (let tier = 0; tier < instance.tpots.length; tier++) lengths.observe(tier, LIFE_TOKENS)
+    const lengths = OutputLengths.endless(instance.tpots.length)
     this.#draft = new Draft(limits, cost, kv, lengths, new Calibration(), none, new Acceptance(alpha))
     for (const request of instance.requests) {
       if (request.new && options.without?.has(request.id)) continue

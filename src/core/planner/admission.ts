@@ -14,7 +14,6 @@ interface Candidate {
   request: LiveRequest
   start: number
   owed: number
-  remaining: number
   stream: number
   kept: boolean
 }
@@ -59,8 +58,12 @@ export class Admission {
       demand.addRunning(this.#stream(request, startUs, running.speculator, draft))
     }
     this.#count = 0
-    if (prefills.some(({ spec }) => spec.profit !== undefined))
-      return this.#remember(prefills, this.#mostWorth(running, prefills, draft, nowUs), draft)
+    if (prefills.some(({ spec }) => spec.profit !== undefined)) {
+      const kept = this.#mostWorth(running, prefills, draft, nowUs)
+      this.#foreseeAll(running.decodes, draft)
+      for (const request of kept) if (!request.decoding) this.#foresee(request, draft, 1)
+      return kept
+    }
     for (const request of prefills) {
       this.#join(request, draft, demand, running.speculator)
       this.#dropUntil(request.dueUs, demand)
@@ -81,28 +84,14 @@ export class Admission {
 
   /** After `select`: KV tokens that neither those with a promise nor the `others` that hold some will need.
    * Infinity where every request has a KV stream of its own. */
-  spareKvTokens(running: Running, others: readonly LiveRequest[], draft: Draft): number {
+  spareKvTokens(others: readonly LiveRequest[], draft: Draft): number {
     if (!draft.limits.unifiedKv) return Infinity
-    const peak = this.#forecastOf(running.decodes, draft).peakTokens()
+    const peak = this.#forecast.peakTokens()
     let held = 0
     for (const request of others) {
       if (draft.kv.holds(request.id)) held += request.known + this.#remaining(request, draft)
     }
     return draft.kv.capacityTokens * this.#options.kvShare - peak - held
-  }
-
-  /** Whom the memory forecast counts on. */
-  #remember(
-    prefills: readonly LiveRequest[],
-    kept: ReadonlySet<LiveRequest>,
-    draft: Draft,
-  ): ReadonlySet<LiveRequest> {
-    for (const request of prefills) {
-      const remaining = this.#remaining(request, draft)
-      const row = { request, start: 0, owed: 0, remaining, stream: -1, kept: kept.has(request) }
-      this.#candidates[this.#count++] = row
-    }
-    return kept
   }
 
   /** Where requests differ in worth, who goes is a knapsack: the paper's dynamic program. What it promised stays
@@ -136,10 +125,8 @@ export class Admission {
     const start = draft.startOf(request)
     const owed = request.known - start
     demand.addPrefill(start, owed, 1)
-    const asked = this.#stream(request, request.dueUs, speculator, draft)
-    const stream = demand.addStream(asked)
-    const { remaining } = asked
-    this.#candidates[this.#count++] = { request, start, owed, remaining, stream, kept: true }
+    const stream = demand.addStream(this.#stream(request, request.dueUs, speculator, draft))
+    this.#candidates[this.#count++] = { request, start, owed, stream, kept: true }
   }
 
   #stream(request: LiveRequest, startUs: number, speculator: Speculator, draft: Draft): Stream {
@@ -165,24 +152,29 @@ export class Admission {
   }
 
   #dropForMemory(decodes: readonly LiveRequest[], draft: Draft): void {
+    this.#foreseeAll(decodes, draft)
     const room = draft.kv.capacityTokens * this.#options.kvShare
-    while (this.#forecastOf(decodes, draft).exceeds(room)) {
+    while (this.#forecast.peakTokens() > room) {
       const victim = this.#largest()
       if (victim === null) return
       victim.kept = false
+      this.#foresee(victim.request, draft, -1)
     }
   }
 
-  /** KV tokens, at their peak, of what runs and of the kept ones. */
-  #forecastOf(decodes: readonly LiveRequest[], draft: Draft): MemoryForecast {
-    const forecast = this.#forecast
-    forecast.clear()
-    for (const request of decodes) forecast.add(request.known, this.#remaining(request, draft))
+  /** What runs and the kept ones. */
+  #foreseeAll(decodes: readonly LiveRequest[], draft: Draft): void {
+    this.#forecast.clear()
+    for (const request of decodes) this.#foresee(request, draft, 1)
     for (let i = 0; i < this.#count; i++) {
-      const { kept, request, remaining } = this.#candidates[i]!
-      if (kept) forecast.add(request.known, remaining)
+      const { kept, request } = this.#candidates[i]!
+      if (kept) this.#foresee(request, draft, 1)
     }
-    return forecast
+  }
+
+  #foresee({ spec, output, known }: LiveRequest, draft: Draft, sign: 1 | -1): void {
+    const outlook = draft.lengths.outlook(spec.app, output)
+    this.#forecast.add(known, spec.maxOutputTokens - output, outlook, sign)
   }
 
   #largest(): Candidate | null {

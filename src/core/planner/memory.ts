@@ -1,71 +1,43 @@
-/** Forecast of the KV peak if every request runs to its expected end (DESIGN §4 step 3). Columns are reused. */
+/** Forecast of the KV that requests hold while their outputs grow and end (DESIGN §4 step 3). Each ends by chance and
+ * on its own, so that many requests need a smaller share in reserve than few. */
+import { OUTLOOK_TOKENS } from "../lengths.ts"
 
-/** Ciura's gaps. */
-const GAPS = [1750, 701, 301, 132, 57, 23, 10, 4, 1] as const
+/** Standard deviations kept in reserve. */
+const RESERVE_SIGMAS = 2
 
+/** After each of OUTLOOK_TOKENS further tokens of everybody (decodes share their steps): what is held. */
 export class MemoryForecast {
-  #count = 0
-  #current = new Float64Array(64)
-  #remaining = new Float64Array(64)
-  /** If nobody ended before everybody has reached its end: never less than the peak. */
-  #sum = 0
+  #mean = new Float64Array(OUTLOOK_TOKENS.length)
+  #variance = new Float64Array(OUTLOOK_TOKENS.length)
+  /** If nobody ends before it must. */
+  #most = new Float64Array(OUTLOOK_TOKENS.length)
 
   clear(): void {
-    this.#count = this.#sum = 0
+    this.#mean.fill(0)
+    this.#variance.fill(0)
+    this.#most.fill(0)
   }
 
-  /** A request that holds `current` tokens and is expected to take `remaining` more. */
-  add(current: number, remaining: number): void {
-    const at = this.#count++
-    if (at === this.#current.length) this.#enlarge()
-    this.#current[at] = current
-    this.#remaining[at] = remaining
-    this.#sum += current + remaining
+  /** Add (`sign` 1) or take back (−1) a request that holds `held` tokens, may produce `left` more, and goes on with
+   * the probabilities of `outlook`. */
+  add(held: number, left: number, outlook: Readonly<Float64Array>, sign: 1 | -1 = 1): void {
+    for (let k = 0; k < outlook.length; k++) {
+      const tokens = held + Math.min(OUTLOOK_TOKENS[k]!, left)
+      const expected = tokens * outlook[k]!
+      this.#mean[k] = this.#mean[k]! + sign * expected
+      this.#variance[k] = this.#variance[k]! + sign * expected * (tokens - expected)
+      this.#most[k] = this.#most[k]! + sign * tokens
+      if (OUTLOOK_TOKENS[k]! >= left) return
+    }
   }
 
-  exceeds(tokens: number): boolean {
-    return this.#sum > tokens && this.peakTokens() > tokens
-  }
-
-  /** Highest number of tokens held at once: requests end in order of what remains; when the i-th longest ends,
-   * it and all longer ones have grown by its remainder. */
+  /** Tokens to have at hand: what is held at the worst time, with the reserve. */
   peakTokens(): number {
-    this.#sort()
-    let held = 0
     let peak = 0
-    for (let i = 0; i < this.#count; i++) {
-      held += this.#current[i]!
-      peak = Math.max(peak, held + (i + 1) * this.#remaining[i]!)
+    for (let k = 0; k < this.#mean.length; k++) {
+      const reserve = RESERVE_SIGMAS * Math.sqrt(Math.max(0, this.#variance[k]!))
+      peak = Math.max(peak, Math.min(this.#most[k]!, this.#mean[k]! + reserve))
     }
     return peak
-  }
-
-  /** Rows by what remains, most first: a shell sort in place, several times as fast as one with a comparison
-   * function. The order of equal ones makes no difference to the peak. */
-  #sort(): void {
-    const current = this.#current
-    const remaining = this.#remaining
-    const count = this.#count
-    for (const gap of GAPS) {
-      for (let i = gap; i < count; i++) {
-        const [held, left] = [current[i]!, remaining[i]!]
-        let at = i
-        for (; at >= gap && remaining[at - gap]! < left; at -= gap) {
-          current[at] = current[at - gap]!
-          remaining[at] = remaining[at - gap]!
-        }
-        current[at] = held
-        remaining[at] = left
-      }
-    }
-  }
-
-  #enlarge(): void {
-    const grown = new Float64Array(this.#current.length * 2)
-    const remaining = new Float64Array(grown.length)
-    grown.set(this.#current)
-    remaining.set(this.#remaining)
-    this.#current = grown
-    this.#remaining = remaining
   }
 }

@@ -1,4 +1,4 @@
-/** Admission and memory forecast, against brute force where it is possible. */
+/** Admission, against brute force where it is possible. */
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { Calibration } from "../calibration.ts"
@@ -11,7 +11,6 @@ import { Admission } from "./admission.ts"
 import { Draft } from "./draft.ts"
 import { sortByDue } from "./due-order.ts"
 import { Demand } from "./feasible.ts"
-import { MemoryForecast } from "./memory.ts"
 import { Speculator } from "./speculator.ts"
 import { byDue } from "./work.ts"
 
@@ -146,30 +145,4 @@ test("sorts by due time, then by arrival, as a comparison sort does", () => {
       expect(requests.map((r) => r.id)).toEqual(expected.map((r) => r.id))
     }),
   )
-})
-
-describe("the memory forecast", () => {
-  test("is the highest point of a token-by-token run", () => {
-    const requests = fc.array(
-      fc.record({ held: fc.integer({ min: 0, max: 50 }), left: fc.integer({ min: 1, max: 30 }) }),
-      { minLength: 1, maxLength: 8 },
-    )
-    fc.assert(
-      fc.property(requests, (all) => {
-        let peak = 0
-        for (let step = 1; step <= 30; step++) {
-          const alive = all.filter(({ left }) => left >= step)
-          peak = Math.max(
-            peak,
-            alive.reduce((sum, { held }) => sum + held + step, 0),
-          )
-        }
-        const forecast = new MemoryForecast()
-        for (const { held, left } of all) forecast.add(held, left)
-        expect(forecast.peakTokens()).toBe(peak)
-        expect(forecast.exceeds(peak)).toBe(false)
-        expect(forecast.exceeds(peak - 1)).toBe(true)
-      }),
-    )
-  })
 })

@@ -31,7 +31,7 @@ export function slosServe(options: PolicyOptions): Policy {
         const { changed, decodesToo } = settle(candidates, kept, draft, options)
         if (changed) resortWork(requests, work, decodesToo)
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
-        work.spareKvTokens = admission.spareKvTokens(work, work.bestEffort, draft)
+        work.spareKvTokens = admission.spareKvTokens(work.bestEffort, draft)
       }
       work.exact = !work.speculator.drafts && work.byValue.some(({ spec }) => spec.profit !== undefined)
       fillBatch(draft, work, options, nowUs)
