@@ -7,6 +7,8 @@ import type { Work } from "./work.ts"
 
 /** A batch that prompts do not fill may take so many times as long for what its decodes draft. */
 const MOST_STRETCH = 1.1
+/** A decode keeps at least a pace of one token in so many longest batches, however late it is due: it holds KV. */
+const MOST_PAUSE_BATCHES = 10
 
 /** Fill `draft` from `work`. */
 export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowUs: number): void {
@@ -33,6 +35,11 @@ export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowU
     // Whoever is still to come must find room for a token.
     draft.decode(decodes[next]!, byValue, Math.min(drafted, draft.tokensLeft - (urgent - next)))
   }
+  const pauseUs = MOST_PAUSE_BATCHES * options.maxBatchUs
+  for (let i = urgent; i < decodes.length; i++) {
+    const request = decodes[i]!
+    if (nowUs - request.firstTokenUs > request.output * pauseUs) draft.decode(request, byValue)
+  }
 
   for (const request of prefills) {
     if (draft.tokensLeft < 1) break
@@ -50,6 +57,7 @@ export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowU
 
   for (; next < decodes.length; next++) {
     const request = decodes[next]!
+    if (draft.has(request)) continue
     const drafted = draftWithin(draft, work, request, limitUs, margin)
     if (drafted < 0 && draft.items.length > 0) break
     draft.decode(request, byValue, drafted)

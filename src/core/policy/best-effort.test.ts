@@ -1,4 +1,4 @@
-/** Best-effort work is served with what is left over, and there is always something left over. */
+/** Whoever has no deadline is served with what is left over, and there is always something left over. */
 import { expect, test } from "vitest"
 import { type SimRequest, simulate } from "../../sim/simulate.ts"
 import { COST, LIMITS, specOf } from "../testing.ts"
@@ -30,3 +30,25 @@ test.each(["slos-serve", "edf", "edf-drop"] as PolicyName[])("%s does not let it
   expect(slo.every(([, { attained }]) => attained)).toBe(true)
   expect(ends.get(99)!.atUs).toBeLessThan(Math.max(...slo.map(([, { atUs }]) => atUs)))
 })
+
+test.each(["slos-serve", "edf", "edf-drop"] as PolicyName[])(
+  "%s: answers without a TPOT go on while prompts keep coming",
+  (policy) => {
+    const slo = { ttftUs: 400_000, ttftSlowdown: 0, tpotUs: Infinity, thinkingTpotUs: Infinity }
+    const requests = Array.from({ length: 1000 }, (_, id): SimRequest => {
+      // Twelve answers, then more prompts than can be computed, for 50 s.
+      const outputTokens = id < 12 ? 25 : 1
+      const spec = specOf(id, { promptTokens: id < 12 ? 20 : 900, maxOutputTokens: outputTokens, slo })
+      return { atUs: id * 50_000, outputTokens, spec }
+    })
+    let answeredUs = 0
+    simulate({
+      config: { limits, cost, policy, apps: 1 },
+      requests,
+      onEffect: (effect, nowUs) => {
+        if (effect.type === "finished" && effect.id < 12) answeredUs = nowUs
+      },
+    })
+    expect(answeredUs).toBeLessThan(30_000_000)
+  },
+)
