@@ -41,13 +41,12 @@ interface Options extends SharedOptions {
 const SIX = ["chatbot", "coder", "summarizer", "mixed", "tools", "reasoning"]
 
 /** Sizes of one run over 4 GPUs: spans of several times a request, and all of it within half an hour on two cores. A
- * reasoning request takes minutes among 500 others, so that scenario is measured on one GPU, with a long lead-in. */
+ * reasoning request takes minutes among 500 others: that scenario is measured on one GPU, with a long span and lead-in. */
 const SIZES: Record<string, Size> = {
-  coder: { requests: 2000, spanS: 120 },
-  tools: { requests: 600, spanS: 200 },
-  reasoning: { requests: 300, spanS: 400 },
+  tools: { requests: 600, spanS: 150 },
+  reasoning: { requests: 300, spanS: 1000 },
 }
-const USUAL_SIZE: Size = { requests: 1500, spanS: 150 }
+const USUAL_SIZE: Size = { requests: 1500, spanS: 100 }
 const LATENCY_REQUESTS = 300
 const LATENCY_LOAD = 1.2
 const QUICK_SHARE = 0.4
@@ -59,7 +58,8 @@ Examples:
   # what 4 GPUs hold of chat, ours against two rivals, each with its best knobs
   slos-serve capacity --scenarios chatbot --policies slos-serve,vllm-v1,sarathi --replicas 4
 
-  # everything: six scenarios, all policies, with and without speculation; resumes when interrupted
+  # everything: six scenarios, all policies, with and without speculation; half an hour on two cores, and the same command
+  # goes on where it was interrupted
   slos-serve capacity --report out/ --trace chat=azure-conv-2023.csv --trace code=azure-code-2023.csv \\
     --trace summarize=arxiv-summarization-lengths.csv
 
@@ -79,7 +79,11 @@ export function register(program: Command): void {
     .option("--policies <list>", `of ${SYSTEM_NAMES.join(", ")} (default: all)`)
     .option("--replicas <n>", `GPUs (default: 4; ${LONG}: 1)`, wholeIn(1, 1024))
     .option("--speculate <list>", "off, on or both", ways, [false, true])
-    .option("--seeds <n>", "arrival windows measured, after tuning on others", wholeIn(1, 100))
+    .option(
+      "--seeds <n>",
+      `arrival windows measured, after tuning on others (default: 3; ${LONG}: 1)`,
+      wholeIn(1, 100),
+    )
     .option("--requests <n>", "least requests of one run", wholeIn(50, 1e6))
     .option(
       "--span <s>",
@@ -88,7 +92,7 @@ export function register(program: Command): void {
     )
     .option("--lead-in <share>", "first share of a run that is not counted", numberIn(0, 0.9))
     .option("--no-tune", "policies with their defaults and --set, no knobs tried")
-    .option("--quick", "fewer requests, seeds and knobs: a few minutes, coarser figures")
+    .option("--quick", `shorter runs, one seed: a few minutes, coarser figures; too short for ${LONG}`)
     .option("--most-replicas <n>", "largest fleet of the report's fleet sizes", wholeIn(1, 64), 16)
     .option(
       "--workers <n>",
@@ -112,7 +116,7 @@ function ways(text: string): boolean[] {
 async function run(options: Options): Promise<void> {
   const scenarios = listed(options.scenarios, SIX).map(scenarioName)
   const systems = listed(options.policies, SYSTEM_NAMES).map(systemName)
-  const seeds = options.seeds ?? (options.quick ? 1 : 3)
+  checkReplicas(options, systems)
   const bases = new Map(scenarios.map((name) => [name, baseOf(options, name)]))
   const progress = createProgress(process.stderr)
   const study: StudyOptions = {
@@ -121,8 +125,8 @@ async function run(options: Options): Promise<void> {
     speculate: options.speculate,
     base: (name) => bases.get(name)!,
     size: (name) => sizeOf(options, name),
-    spread: (name) => seeds > 1 && name !== LONG,
-    seeds: Array.from({ length: seeds }, (_, i) => options.seed + i),
+    spread: (name) => seedsOf(options, name) > 1,
+    seeds: (name) => Array.from({ length: seedsOf(options, name) }, (_, i) => options.seed + i),
     tuneSeeds: [options.seed + 1000],
     extras: options.report !== undefined,
     mostReplicas: options.quick ? Math.min(4, options.mostReplicas) : options.mostReplicas,
@@ -169,6 +173,21 @@ function listed(text: string | undefined, standard: readonly string[]): string[]
 function systemName(name: string): string {
   if (systemOf(name) !== undefined) return name
   throw new UserError(`unknown policy "${name}"; known: ${SYSTEM_NAMES.join(", ")}`)
+}
+
+/** A system that needs more GPUs is left out of a comparison, but not when it was asked for by name. */
+function checkReplicas({ policies, replicas }: Options, systems: readonly string[]): void {
+  if (policies === undefined || replicas === undefined) return
+  for (const name of systems) {
+    const { leastReplicas = 1 } = systemOf(name)!
+    if (replicas < leastReplicas)
+      throw new UserError(`${name} needs at least ${leastReplicas} GPUs; raise --replicas or leave it out`)
+  }
+}
+
+/** A long run of the long scenario counts as many requests as three runs of another. */
+function seedsOf({ seeds, quick }: Options, scenario: string): number {
+  return seeds ?? (quick || scenario === LONG ? 1 : 3)
 }
 
 function sizeOf(options: Options, scenario: string): Size {

@@ -3,7 +3,8 @@ import pc from "picocolors"
 import type { PoolEvent } from "../study/pool.ts"
 
 export interface StudyProgress {
-  stage(name: string, labels: string[]): void
+  /** `left`: stages after this one. */
+  stage(name: string, labels: string[], left: number): void
   event(event: PoolEvent): void
   end(): void
 }
@@ -12,6 +13,10 @@ export function createProgress(stream: NodeJS.WriteStream): StudyProgress {
   let labels: string[] = []
   let title = ""
   let done = 0
+  let later = ""
+  /** Of each task, and of those still to do and those done here: about how much there is to compute. */
+  let work: number[] = []
+  let todo = 0
   let computed = 0
   let startedMs = performance.now()
   const running = new Map<number, string>()
@@ -34,25 +39,30 @@ export function createProgress(stream: NodeJS.WriteStream): StudyProgress {
   }
   const eta = () => {
     if (computed === 0) return ""
-    const left = ((performance.now() - startedMs) / computed) * (labels.length - done)
-    return `, about ${left > 90_000 ? `${Math.ceil(left / 60_000)} min` : `${Math.ceil(left / 1000)} s`} left`
+    const left = ((performance.now() - startedMs) / computed) * todo
+    return `, about ${left > 90_000 ? `${Math.ceil(left / 60_000)} min` : `${Math.ceil(left / 1000)} s`} left${later}`
   }
 
   return {
-    stage(name, stageLabels) {
+    stage(name, stageLabels, left) {
       title = name
       labels = stageLabels
-      done = computed = 0
+      later = left === 0 ? "" : `, then ${left} shorter ${left === 1 ? "part" : "parts"}`
+      done = computed = todo = 0
       startedMs = performance.now()
       running.clear()
       draw()
     },
     event(event) {
-      if (event.type === "progress") running.set(event.index, event.text)
+      if (event.type === "begin") {
+        work = event.work
+        todo = work.reduce((a, b) => a + b, 0)
+      } else if (event.type === "progress") running.set(event.index, event.text)
       else {
         running.delete(event.index)
         done++
-        if (event.type === "done") computed++
+        todo -= work[event.index]!
+        if (event.type === "done") computed += work[event.index]!
         if (!stream.isTTY) stream.write(`${title} ${done}/${labels.length}: ${labels[event.index]}${eta()}\n`)
       }
       draw()

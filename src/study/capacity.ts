@@ -7,8 +7,11 @@ export const TARGET = 0.9
 /** Rates are sought in this range, requests/s. */
 const LEAST_RATE = 0.002
 const MOST_RATE = 5000
-/** A single run stops once so many times the allowed share has missed: it has told enough. */
+/** A single run stops once so many times the allowed share has missed: it has told enough, even where other seeds make
+ * up for it. */
 const STOP_FACTOR = 2
+/** The same where only pass or fail of one seed matters. */
+export const DECIDED = 1
 
 export const rateOf = (k: number): number => Number((GRID ** k).toPrecision(6))
 export const gridOf = (ratePerSec: number): number => Math.round(Math.log(ratePerSec) / Math.log(GRID))
@@ -46,12 +49,14 @@ export interface Capacity {
 export class Search {
   #evaluate: Evaluate
   #target: number
+  #stopFactor: number
   #known = new Map<string, Verdict>()
   runs = 0
 
-  constructor(evaluate: Evaluate, target = TARGET) {
+  constructor(evaluate: Evaluate, target = TARGET, stopFactor = STOP_FACTOR) {
     this.#evaluate = evaluate
     this.#target = target
+    this.#stopFactor = stopFactor
   }
 
   /** At least the target share is kept at grid rate `k`, over these seeds together. */
@@ -118,7 +123,7 @@ export class Search {
     const known = this.#known.get(key)
     if (known !== undefined) return known
     this.runs++
-    const verdict = this.#evaluate(rateOf(k), seed, STOP_FACTOR * (1 - this.#target))
+    const verdict = this.#evaluate(rateOf(k), seed, this.#stopFactor * (1 - this.#target))
     this.#known.set(key, verdict)
     return verdict
   }

@@ -6,7 +6,7 @@ import { availableParallelism } from "node:os"
 import { join } from "node:path"
 import { Worker } from "node:worker_threads"
 import { UserError } from "../errors.ts"
-import { type Result, runTask, type Task } from "./tasks.ts"
+import { type Result, runTask, type Task, workOf } from "./tasks.ts"
 
 export interface PoolOptions {
   /** Threads; 0 runs everything in this one. Default: one a core. */
@@ -17,6 +17,8 @@ export interface PoolOptions {
 }
 
 export type PoolEvent =
+  /** Before all others: about how much each task is to compute; those that are remembered say so at once. */
+  | { type: "begin"; work: number[] }
   | { type: "cached" | "done"; index: number }
   | { type: "progress"; index: number; text: string }
 
@@ -34,6 +36,8 @@ export async function runTasks<T extends Task>(
   if (cache !== undefined) mkdirSync(cache, { recursive: true })
   const results = new Array<Result<T>>(tasks.length)
   const todo: number[] = []
+  const work = tasks.map(workOf)
+  onEvent?.({ type: "begin", work })
   for (const [index, task] of tasks.entries()) {
     const found = cache === undefined ? null : recall<T>(join(cache, fileOf(task)))
     if (found === null) todo.push(index)
@@ -42,6 +46,8 @@ export async function runTasks<T extends Task>(
       onEvent?.({ type: "cached", index })
     }
   }
+  // The longest first: the threads end together.
+  todo.sort((a, b) => work[b]! - work[a]!)
   const finish = (index: number, result: Result<T>) => {
     results[index] = result
     if (cache !== undefined) keep(join(cache, fileOf(tasks[index]!)), result)

@@ -108,7 +108,7 @@ describe("a task", () => {
     const events: string[] = []
     const again = await runTasks(tasks, { cache, onEvent: ({ type }) => events.push(type) })
     expect(JSON.stringify(again)).toBe(JSON.stringify(here))
-    expect(events).toEqual(["cached", "cached", "cached"])
+    expect(events).toEqual(["begin", "cached", "cached", "cached"])
   }, 60_000)
 
   test("keeps the best of a rival's knobs", () => {
@@ -164,7 +164,7 @@ describe("a study", () => {
       base: (scenario) => spec({ scenario }),
       size: () => ({ requests: 30, spanS: 0 }),
       spread: () => false,
-      seeds: [1],
+      seeds: () => [1],
       tuneSeeds: [7],
       extras: true,
       mostReplicas: 1,

@@ -17,7 +17,7 @@ export interface StudyOptions {
   size: (scenario: string) => Size
   /** Seek each seed's own capacity too. */
   spread: (scenario: string) => boolean
-  seeds: number[]
+  seeds: (scenario: string) => number[]
   tuneSeeds: number[]
   /** Curves, ablations, fleet sizes, arrival processes. */
   extras: boolean
@@ -25,7 +25,8 @@ export interface StudyOptions {
   mostReplicas: number
   tuned: boolean
   pool: PoolOptions
-  onStage?: (name: string, labels: string[]) => void
+  /** `left`: stages after this one. */
+  onStage?: (name: string, labels: string[], left: number) => void
 }
 
 /** One system in one scenario, one way of decoding. */
@@ -102,8 +103,21 @@ export async function runStudy(options: StudyOptions): Promise<Study> {
   return study
 }
 
-async function stage<T extends Task>(options: StudyOptions, name: string, tasks: T[], labels: string[]) {
-  options.onStage?.(name, labels)
+const STAGES = [
+  "capacity",
+  "attainment against rate",
+  "ablations",
+  "fleet sizes under bursts",
+  "arrival processes",
+] as const
+
+async function stage<T extends Task>(
+  options: StudyOptions,
+  name: (typeof STAGES)[number],
+  tasks: T[],
+  labels: string[],
+) {
+  options.onStage?.(name, labels, options.extras ? STAGES.length - 1 - STAGES.indexOf(name) : 0)
   const onEvent = (event: PoolEvent) => options.pool.onEvent?.(event)
   return runTasks(tasks, { ...options.pool, onEvent })
 }
@@ -123,7 +137,7 @@ async function capacities(options: StudyOptions, study: Study): Promise<void> {
       base: { ...options.base(scenario), policy: system(name).policy },
       size: options.size(scenario),
       tuneSeeds: options.tuneSeeds,
-      seeds: options.seeds,
+      seeds: options.seeds(scenario),
       speculate: options.speculate,
       fixed: !options.tuned,
       spread: options.spread(scenario),
@@ -169,7 +183,13 @@ async function curves(options: StudyOptions, study: Study): Promise<void> {
   const tasks = rows.map((row): SweepTask => {
     const most = Math.max(...rows.filter((r) => r.scenario === row.scenario).map((r) => r.ratePerSec))
     const rates = [...CURVE_RATES.map((factor) => round(factor * most)), row.ratePerSec].sort((a, b) => a - b)
-    return { kind: "sweep", base: row.spec, size: row.size, rates, seeds: options.seeds.slice(0, 1) }
+    return {
+      kind: "sweep",
+      base: row.spec,
+      size: row.size,
+      rates,
+      seeds: options.seeds(row.scenario).slice(0, 1),
+    }
   })
   const labels = rows.map((row) => `${row.scenario} ${row.system}`)
   const results = await stage(options, "attainment against rate", tasks, labels)
@@ -221,12 +241,13 @@ async function ablations(options: StudyOptions, study: Study): Promise<void> {
   const rows = leaders(options, study).filter(
     ({ system: name, ratePerSec }) => name === "slos-serve" && ratePerSec > 0,
   )
-  const seeds = options.seeds.slice(0, 2)
   const cases = rows.flatMap((row) => [
     { row, without: "nothing", change: {} as Partial<PolicyOptions> },
     ...Object.entries(ABLATIONS).map(([without, change]) => ({ row, without, change })),
   ])
-  const tasks = cases.map(({ row, change }) => near(row, seeds, { options: change }))
+  const tasks = cases.map(({ row, change }) =>
+    near(row, options.seeds(row.scenario).slice(0, 2), { options: change }),
+  )
   const labels = cases.map(({ row, without }) => `${row.scenario} without ${without}`)
   const results = await stage(options, "ablations", tasks, labels)
   for (const [i, { row, without }] of cases.entries())
@@ -268,7 +289,7 @@ async function fleetSizes(options: StudyOptions, study: Study): Promise<void> {
       size: { requests: FLEET_REQUESTS * replicas, spanS: 0 },
       ratePerSec: (row.ratePerSec * replicas) / row.spec.replicas,
     }
-    return near(scaled, options.seeds.slice(0, 1), {
+    return near(scaled, options.seeds(FLEET_SCENARIO).slice(0, 1), {
       replicas,
       router,
       arrivals: "gamma",
@@ -288,7 +309,9 @@ async function byArrivals(options: StudyOptions, study: Study): Promise<void> {
   const cases = rows.flatMap((row) =>
     (["poisson", "superposed", "raw"] as const).map((arrivals) => ({ row, arrivals })),
   )
-  const tasks = cases.map(({ row, arrivals }) => near(row, options.seeds.slice(0, 2), { arrivals }))
+  const tasks = cases.map(({ row, arrivals }) =>
+    near(row, options.seeds(row.scenario).slice(0, 2), { arrivals }),
+  )
   const labels = cases.map(({ row, arrivals }) => `${row.scenario} ${row.system} ${arrivals}`)
   const results = await stage(options, "arrival processes", tasks, labels)
   for (const [i, { row, arrivals }] of cases.entries()) {

@@ -1,7 +1,7 @@
 /** The units of work of a study. Each is plain data with a plain result, needs no other, and says nothing of
  * time: so they can run on any worker in any order and give the same bytes. */
-import { type Bound, boundOf } from "./bound.ts"
-import { type Capacity, gridOf, rateOf, Search } from "./capacity.ts"
+import { type Bound, boundOf, fluidBound, jobsOf } from "./bound.ts"
+import { type Capacity, DECIDED, type Evaluate, gridOf, rateOf, Search, TARGET } from "./capacity.ts"
 import { type RunReport, runScenario } from "./run.ts"
 import type { RunSpec } from "./spec.ts"
 import { applied, FIXED_DRAFTS, type Knob, systemOf } from "./systems.ts"
@@ -59,9 +59,29 @@ export type Result<T extends Task = Task> = T extends CapacityTask ? Measured[] 
 
 /** Requests whose lengths the fluid bound is made of. */
 const BOUND_SIZE: Size = { requests: 2000, spanS: 0 }
+const WORK_SIZE: Size = { requests: 200, spanS: 0 }
+
+/** Runs that a search of one configuration takes, as a rule. */
+const RUNS_OF_SEARCH = 6
 
 export function runTask(task: Task, onProgress: (text: string) => void = () => {}): Measured[] | SweepResult {
   return task.kind === "capacity" ? measure(task, onProgress) : sweep(task, onProgress)
+}
+
+/** About how many tokens a task simulates, prompt chunks as one: to begin with the longest and to foresee the end. */
+export function workOf(task: Task): number {
+  const { base, size } = task
+  const jobs = jobsOf(at(base, WORK_SIZE, 1, 1))
+  const tokens = jobs.reduce((sum, { output }) => sum + output, 0) / jobs.length
+  const bound = fluidBound(jobs, base.hardware, base.replicas, null).ratePerSec
+  const ofRun = tokens * Math.max(size.requests, size.spanS * bound)
+  if (task.kind === "sweep") return ofRun * task.rates.length * task.seeds.length
+  const searched = RUNS_OF_SEARCH * task.seeds.length * (task.spread ? 1.5 : 1)
+  const runs = task.speculate.map((speculate, i) => {
+    const tried = task.fixed ? 0 : knobsOf(task, speculate, i > 0).reduce((n, knob) => n + knob.length, 0)
+    return searched + (tried && (tried + RUNS_OF_SEARCH) * task.tuneSeeds.length)
+  })
+  return ofRun * runs.reduce((a, b) => a + b, 0)
 }
 
 /** A run of this size at this rate. */
@@ -117,11 +137,12 @@ function knobsOf(task: CapacityTask, speculate: boolean, tunedBefore: boolean): 
   return speculate && system.fixedDraft ? [...own, FIXED_DRAFTS] : own
 }
 
-function searchOf(task: CapacityTask, spec: RunSpec): Search {
-  return new Search((ratePerSec, seed, stopAtMissed) => {
+function searchOf(task: CapacityTask, spec: RunSpec, stopFactor?: number): Search {
+  const evaluate: Evaluate = (ratePerSec, seed, stopAtMissed) => {
     const report = runScenario(at(spec, task.size, ratePerSec, seed), { stopAtMissed })
     return { ...report.attainment, stopped: report.stopped }
-  })
+  }
+  return new Search(evaluate, TARGET, stopFactor)
 }
 
 /** One knob after the other; a value is tried at the next higher rate than the best so far holds, and searched
@@ -134,17 +155,18 @@ function tune(
   onProgress: (text: string) => void,
 ) {
   const seeds = task.tuneSeeds
+  const stopFactor = seeds.length === 1 ? DECIDED : undefined
   let { spec, setting } = start
   let tried = 1
   for (const knob of knobs) spec = applied(spec, knob[0]!)
-  let k = searchOf(task, spec).highest(guess, seeds, 8)
+  let k = searchOf(task, spec, stopFactor).highest(guess, seeds, 8)
   for (const knob of knobs) {
     let label = knob[0]!.label
     for (const value of knob.slice(1)) {
       tried++
       onProgress(`tuning ${value.label}`)
       const candidate = applied(spec, value)
-      const search = searchOf(task, candidate)
+      const search = searchOf(task, candidate, stopFactor)
       const goal = k === null ? guess - 100 : k + 1
       if (!search.passes(goal, seeds)) continue
       k = search.highest(goal, seeds)
