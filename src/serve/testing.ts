@@ -1,4 +1,6 @@
-/** Virtual time for tests of the real-time driver. */
+/** For tests of what serves: virtual time, and what memory still lives. */
+import { getHeapSpaceStatistics, setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import type { Clock } from "./clock.ts"
 
 /** Time that moves only when everything at the present moment is done. */
@@ -42,4 +44,20 @@ export class VirtualClock implements Clock {
 /** Promise chains of the present moment have run (an engine step resolves through several). */
 async function settled(): Promise<void> {
   for (let i = 0; i < 20; i++) await Promise.resolve()
+}
+
+/** Bytes of live objects and their buffers, compiled code left out. */
+export function liveBytes(): number {
+  setFlagsFromString("--expose-gc")
+  const collect = runInNewContext("gc") as () => void
+  for (let i = 0; i < 2; i++) collect()
+  const spaces = getHeapSpaceStatistics().filter(({ space_name }) => /^(old|large_object)/.test(space_name))
+  return spaces.reduce((sum, space) => sum + space.space_used_size, process.memoryUsage().arrayBuffers)
+}
+
+/** Bytes still taken by each of the requests between the measurements, five of them `requests` apart: the first is
+ * warming up, and of two at either end the lesser counts, since recompiling shows for a moment. */
+export function keptBytes(measured: readonly number[], requests: number): number {
+  const [_warming, a, b, c, d] = measured as [number, number, number, number, number]
+  return (Math.min(c, d) - Math.min(a, b)) / (2 * requests)
 }
