@@ -1,7 +1,7 @@
 /** Runs a grid of batches on an engine and times them. Contexts are filled once and shared by prefix copies;
  * each round goes through them in order, the points of a context in random order against drift. */
 import type { Batch, BatchItem, RequestId } from "../core/types.ts"
-import { type Engine, GREEDY, type StepOutput, type StepRow } from "../engine/engine.ts"
+import { type Engine, GREEDY, type Sampling, type StepOutput, type StepRow } from "../engine/engine.ts"
 import { Random, shuffle } from "../random.ts"
 import { type Grid, type GridPoint, gridFor, type PointKind, partsFor, START_CONTEXT } from "./grid.ts"
 
@@ -39,7 +39,10 @@ interface Actors {
 const SPARE_TOKENS = 64
 /** Ids that no driver gives. */
 const FIRST_ID = 1e9
-const SAMPLING = { ...GREEDY, ignoreEos: true }
+/** One token again and again: a lookup drafts it (random text would give it no idea, and drafts no measured cost), and
+ * all of it is accepted, so that the most rows are sampled. */
+const FORCED: Sampling["logitBias"] = [[20, 1000]]
+const SAMPLING = { ...GREEDY, ignoreEos: true, logitBias: FORCED }
 
 export async function measure(engine: Engine, options: MeasureOptions): Promise<ProfileSample[]> {
   const run = new Measurement(engine, options)

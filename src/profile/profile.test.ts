@@ -219,7 +219,7 @@ describe("the cache", () => {
       const measured = engine()
       await loadOrProfile(measured, options)
       expect(measured.steps).toBeGreaterThan(0)
-      expect(JSON.parse(await readFile(path, "utf8")).version).toBe(1)
+      expect(JSON.parse(await readFile(path, "utf8")).version).toBe(2)
     }
   })
 

@@ -11,7 +11,7 @@ import { type FitQuality, fitModel, type Observation, qualityOf } from "./fit.ts
 import { type MeasureOptions, measure, type ProfileSample } from "./measure.ts"
 
 /** Raised when older profiles must not be used any more. */
-const VERSION = 1
+const VERSION = 2
 
 export interface Profile extends FitQuality {
   version: typeof VERSION
