@@ -2,7 +2,7 @@
  * far simulation is from the real engine. Same plans, same classes, a cost model from a profile. */
 import { Command } from "commander"
 import { mean } from "simple-statistics"
-import { scenarioName, specOf } from "../src/cli/study-options.ts"
+import { numberIn, type SharedOptions, sharedOptions, specOf, wholeIn } from "../src/cli/study-options.ts"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
 import { APPS } from "../src/load/workload.ts"
 import { runScenario } from "../src/study/run.ts"
@@ -15,71 +15,49 @@ interface Result {
   byApp: Map<string, Share>
 }
 
-const program = new Command("bench/simulate.ts")
-  .requiredOption("--profile <file>", "JSON of slos-serve profile --out")
+interface Options extends SharedOptions {
+  policies: string
+  rates: string
+  seeds: number
+  duration: number
+  scenario: string
+  apps?: true
+}
+
+/** This machine's noise and zero-load prefill, and objectives that it can keep. */
+const DEFAULTS = {
+  arrivals: "gamma",
+  noise: 0.15,
+  tpotScale: 1.5,
+  scale: 8,
+  zeroLoadMs: 8,
+  zeroLoadPrefillMsPerToken: 0.45,
+}
+
+const command = new Command("bench/simulate.ts")
   .option("--policies <names>", "", POLICY_NAMES.join(","))
   .option("--rates <list>", "", "2,4,6,8")
-  .option("--seeds <n>", "", "5")
-  .option("--duration <s>", "", "60")
+  .option("--seeds <n>", "arrival windows", wholeIn(1, 1e6), 5)
+  .option("--duration <s>", "of the arrivals of one run", numberIn(1, 1e6), 60)
   .option("--scenario <name>", "", "all")
-  .option("--scale <n>", "", "8")
-  .option("--arrivals <process>", "gamma, poisson, trace or superposed", "gamma")
-  .option("--burstiness <n>", "", "0.5")
-  .option("--classes <list>")
-  .option("--tpot-scale <n>", "", "1.5")
-  .option("--noise <sigma>", "", "0.15")
-  .option("--zero-load-ms <ms>", "", "8")
-  .option("--zero-load-prefill-ms-per-token <ms>", "", "0.45")
-  .option(
-    "--trace <app=file>",
-    "repeatable",
-    (value: string, all: string[]) => [...all, value],
-    [] as string[],
-  )
-  .option("--slots <n>", "", "32")
-  .option(
-    "--set <name=value>",
-    "a policy option; repeatable",
-    (value: string, all: string[]) => [...all, value],
-    [] as string[],
-  )
   .option("--apps", "attainment by app")
-  .parse()
-const options = program.opts()
-
-const slots = Number(options.slots)
-const spec = specOf(
-  {
-    ...{ profile: options.profile, slots, context: 1024, maxBatchTokens: 512, replicas: 1, seed: 1 },
-    ...{
-      arrivals: options.arrivals,
-      burstiness: Number(options.burstiness),
-      noise: Number(options.noise),
-      bias: 1,
-    },
-    ...{ acceptance: 0.7, trace: options.trace, scale: Number(options.scale), classes: options.classes },
-    ...{ tpotScale: Number(options.tpotScale), set: options.set, reoffers: 3 },
-    zeroLoadMs: Number(options.zeroLoadMs),
-    zeroLoadPrefillMsPerToken: Number(options.zeroLoadPrefillMsPerToken),
-    // As in the real benchmark, whose clients force every length with max_tokens.
-    knownLengths: true,
-  },
-  scenarioName(options.scenario),
-  "slos-serve",
-)
+const program = sharedOptions(command)
+for (const [name, value] of Object.entries(DEFAULTS)) program.setOptionValueWithSource(name, value, "default")
+const options = program.parse().opts<Options>()
+// Lengths are known as in the real benchmark, whose clients force every one with max_tokens.
+const spec = specOf({ ...options, replicas: 1, knownLengths: true }, options.scenario, "slos-serve")
 
 function run(policy: PolicyName, ratePerSec: number, seed: number): Result {
-  const durationS = Number(options.duration)
-  const report = runScenario({ ...spec, policy, ratePerSec, durationS, seed, leadIn: 0 })
+  const report = runScenario({ ...spec, policy, ratePerSec, durationS: options.duration, seed, leadIn: 0 })
   const { kept, total } = report.attainment
   return { attained: kept, total, byApp: new Map(Object.entries(report.byClass)) }
 }
 
-const rates = (options.rates as string).split(",").map(Number)
-const seeds = Array.from({ length: Number(options.seeds) }, (_, i) => i + 1)
+const rates = options.rates.split(",").map(Number)
+const seeds = Array.from({ length: options.seeds }, (_, i) => i + 1)
 const points: Point[] = []
 console.log(["policy".padEnd(20), ...rates.map((rate) => String(rate).padStart(7))].join(""))
-for (const policy of (options.policies as string).split(",") as PolicyName[]) {
+for (const policy of options.policies.split(",") as PolicyName[]) {
   const results = rates.map((rate) => seeds.map((seed) => run(policy, rate, seed)))
   for (const [i, runs] of results.entries()) {
     for (const [j, { attained, total }] of runs.entries()) {
