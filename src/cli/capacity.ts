@@ -138,6 +138,12 @@ async function run(options: Options): Promise<void> {
     },
     onStage: progress.stage,
   }
+  process.once("SIGINT", () => {
+    progress.end()
+    if (options.report !== undefined)
+      process.stderr.write("interrupted; the same command goes on from here\n")
+    process.exit(130)
+  })
   const results = await runStudy(study)
   progress.end()
   const json = `${JSON.stringify(results, null, 1)}\n`
