@@ -48,7 +48,8 @@ export interface ServeOptions {
   logLevel?: string
 }
 
-/** V8 would let garbage grow to several times what lives, then stop for all of it at once. */
+/** V8 would let garbage grow to several times what lives, then stop for all of it at once
+ * (bench/results/heap-growth.json). */
 const HEAP_GROWTH = "--heap-growing-percent=50"
 
 export async function serve(options: ServeOptions, reporter: Reporter): Promise<void> {
