@@ -1,23 +1,24 @@
-/** What speculation costs and brings on the real engine: step times over (sequences, draft) with a fit of
- * k1·tokens + k2·draft steps + b, and paired runs of whole answers with and without. Works on a CPU with tiny
- * models, and on a GPU with `--model random-8b --draft random-draft --library cuda`. Writes JSON. */
-import { readFile, writeFile } from "node:fs/promises"
+/** Step times of a target with its drafter over (sequences, draft), and fits of k1·tokens + k2·draft steps + b with R²
+ * (paper §3.1). A minute on a CPU with the generated pair; on a GPU `--model random-8b --draft random-draft
+ * --library cuda --sequences 1,8,32,64,128`. Writes raw cells as JSON. What users gain: speculation/paired.ts. */
+import { mkdir, writeFile } from "node:fs/promises"
+import { cpus } from "node:os"
+import { dirname } from "node:path"
 import Table from "cli-table3"
 import { Command } from "commander"
 import { fcnnlsVector } from "ml-fcnnls"
 import { median, quantile } from "simple-statistics"
-import { expectedTokens } from "../src/core/acceptance.ts"
-import type { BatchItem, RequestId } from "../src/core/types.ts"
-import type { Speculation } from "../src/engine/drafter.ts"
-import { GREEDY, type Sampling, type StepRow } from "../src/engine/engine.ts"
-import { type LlamaEngine, openLlama } from "../src/engine/llama.ts"
-import { resolveModel } from "../src/models/resolve.ts"
-import { Random, shuffle } from "../src/random.ts"
+import { expectedTokens } from "../../src/core/acceptance.ts"
+import type { BatchItem, RequestId } from "../../src/core/types.ts"
+import type { Speculation } from "../../src/engine/drafter.ts"
+import { GREEDY, type Sampling, type StepRow } from "../../src/engine/engine.ts"
+import { type LlamaEngine, openLlama } from "../../src/engine/llama.ts"
+import { resolveModel } from "../../src/models/resolve.ts"
+import { Random, shuffle } from "../../src/random.ts"
 
 interface Options {
   model: string
-  /** A model, or nothing: prompt lookup. */
-  draft?: string
+  draft: string
   gpuLayers?: string
   library: string
   threads: string
@@ -25,11 +26,7 @@ interface Options {
   drafts: string
   context: string
   repeats: string
-  output: string
-  pairSequences: string
-  pairDrafts: string
-  pairs: string
-  out?: string
+  out: string
 }
 
 /** Acceptances for which speedups are computed from the step times. */
@@ -50,58 +47,36 @@ interface GridCell {
   sampleUs: number
 }
 
-interface PairCell {
-  task: string
-  sequences: number
-  draft: number
-  /** Medians over the pairs. */
-  tokensPerSecPerRequest: number
-  withoutPerSecPerRequest: number
-  speedup: number
-  speedups: number[]
-  /** Of drafted tokens; drafted tokens a step and request. */
-  acceptance: number
-  draftedPerStep: number
-}
-
 async function main(): Promise<void> {
   const options = new Command("bench/speculation.ts")
     .option("--model <name>", "as for serve", "tiny-target")
-    .option("--draft <name>", "draft model (default: prompt lookup)")
+    .option("--draft <name>", "draft model; `lookup`: prompt lookup", "tiny-draft")
     .option("--gpu-layers <n>", "")
     .option("--library <name>", "auto, cpu, cuda, vulkan or a folder", "auto")
     .option("--threads <n>", "", "1")
-    .option("--sequences <list>", "", "1,2,4,8,16,32")
+    .option("--sequences <list>", "", "1,2,4,8,16")
     .option("--drafts <list>", "", "0,1,2,3,4,6,8")
     .option("--context <tokens>", "of every request", "256")
     .option("--repeats <n>", "steps of each shape", "12")
-    .option("--output <tokens>", "of every answer of the paired runs", "96")
-    .option("--pair-sequences <list>", "", "1,8")
-    .option("--pair-drafts <list>", "", "2,4")
-    .option("--pairs <n>", "0 leaves the paired runs out", "3")
-    .option("--out <file>", "JSON")
+    .option("--out <file>", "", "bench/results/speculation/steps.json")
     .parse()
     .opts<Options>()
   const { path } = await resolveModel(options.model, { fallback: false })
   const speculate: Speculation =
-    options.draft === undefined
+    options.draft === "lookup"
       ? "lookup"
       : { draftModel: (await resolveModel(options.draft, { fallback: false })).path }
   const [sequences, drafts] = [numbers(options.sequences), numbers(options.drafts)]
-  const [context, repeats, output] = [options.context, options.repeats, options.output].map(Number) as [
-    number,
-    number,
-    number,
-  ]
-  const most = Math.max(...drafts, ...numbers(options.pairDrafts))
+  const [context, repeats] = [Number(options.context), Number(options.repeats)]
+  const most = Math.max(...drafts)
   const grows = (repeats + 2) * drafts.reduce((sum, draft) => sum + draft + 1, 0)
-  const maxSequences = Math.max(...sequences, ...numbers(options.pairSequences))
+  const maxSequences = Math.max(...sequences)
   const from = performance.now()
   const engine = await openLlama({
     modelPath: path,
     threads: Number(options.threads),
     maxSequences,
-    contextTokens: context + Math.max(grows, output + 2 * most) + 16,
+    contextTokens: context + grows + 16,
     maxBatchTokens: Math.max(512, maxSequences * (1 + most)),
     library: options.library,
     speculate,
@@ -115,24 +90,17 @@ async function main(): Promise<void> {
   const fit = fitSteps(cells)
   const speedups = speedupsOf(cells)
   show(cells, fit)
-  const pairs: PairCell[] = []
-  if (Number(options.pairs) > 0) {
-    const tasks = await tasksFor(engine, context)
-    for (const [task, prompts] of tasks)
-      for (const n of numbers(options.pairSequences))
-        for (const draft of numbers(options.pairDrafts)) {
-          const pair = await bench.pairs(task, prompts, n, draft, output, Number(options.pairs))
-          log(
-            `${task}, ${n} sequences, draft ${draft}: ${pair.speedup.toFixed(2)}× at acceptance ${pair.acceptance.toFixed(2)}`,
-          )
-          pairs.push(pair)
-        }
-    showPairs(pairs)
-  }
   await engine.close()
-  const drafter = options.draft ?? "lookup"
-  const result = { options, drafter, model: engine.model, limits: engine.limits, cells, fit, speedups, pairs }
-  if (options.out) await writeFile(options.out, `${JSON.stringify(result, null, 1)}\n`)
+  const { chatTemplate: _, ...model } = engine.model
+  const about = {
+    date: new Date().toISOString(),
+    cpu: cpus()[0]?.model,
+    options,
+    model,
+    limits: engine.limits,
+  }
+  await mkdir(dirname(options.out), { recursive: true })
+  await writeFile(options.out, `${JSON.stringify({ about, fit, speedups, cells }, null, 1)}\n`)
 }
 
 /** Drives the engine without a scheduler. */
@@ -162,65 +130,6 @@ class Bench {
     }
     await this.#release(held)
     return drafts.map((draft) => cellOf(n, draft, seen.get(draft)!))
-  }
-
-  /** Whole answers to the same prompts with and without drafts, in turn (ABBA). */
-  async pairs(
-    task: string,
-    prompts: readonly Int32Array[],
-    n: number,
-    draft: number,
-    output: number,
-    pairs: number,
-  ): Promise<PairCell> {
-    const rates: [without: number, with_: number][] = []
-    let [drafted, accepted, turns] = [0, 0, 0]
-    for (let pair = 0; pair < pairs; pair++) {
-      const chosen = Array.from({ length: n }, (_, i) => prompts[(pair * n + i) % prompts.length]!)
-      const rate: [number, number] = [0, 0]
-      for (const speculates of pair % 2 === 0 ? [0, 1] : [1, 0]) {
-        const run = await this.#answers(chosen, speculates ? draft : 0, output)
-        rate[speculates as 0 | 1] = run.tokensPerSec
-        drafted += run.drafted
-        accepted += run.accepted
-        if (speculates) turns += run.turns
-      }
-      rates.push(rate)
-    }
-    const speedups = rates.map(([without, with_]) => with_ / without)
-    return {
-      ...{ task, sequences: n, draft, speedups },
-      tokensPerSecPerRequest: median(rates.map(([, with_]) => with_)),
-      withoutPerSecPerRequest: median(rates.map(([without]) => without)),
-      speedup: median(speedups),
-      acceptance: accepted / Math.max(1, drafted),
-      draftedPerStep: drafted / Math.max(1, turns),
-    }
-  }
-
-  /** Every request goes on until it has its tokens; its rate is over its own decode time. */
-  async #answers(prompts: readonly Int32Array[], draft: number, output: number) {
-    const going = await this.#open(prompts, {})
-    const all = new Map(going)
-    const done = new Map([...going.keys()].map((id) => [id, 0]))
-    const rates: number[] = []
-    let [us, drafted, accepted, turns] = [0, 0, 0, 0]
-    while (going.size > 0) {
-      const { rows, durationUs } = await this.#step(going, draft)
-      us += durationUs
-      for (const row of rows) {
-        turns++
-        drafted += row.drafted
-        accepted += row.tokens.length - 1
-        done.set(row.id, done.get(row.id)! + row.tokens.length)
-        if (done.get(row.id)! < output) continue
-        rates.push((1e6 * done.get(row.id)!) / us)
-        all.set(row.id, going.get(row.id)!)
-        going.delete(row.id)
-      }
-    }
-    await this.#release(all)
-    return { tokensPerSec: median(rates), drafted, accepted, turns }
   }
 
   /** Computes prompts; answers how many tokens of each request have their KV in place. */
@@ -314,32 +223,6 @@ function speedupsOf(cells: readonly GridCell[]) {
   )
 }
 
-/** Prompts that answers repeat (an edit of code, a summary with quotes), and noise. */
-async function tasksFor(engine: LlamaEngine, context: number): Promise<[string, Int32Array[]][]> {
-  const random = new Random("tasks", 1)
-  const noises = Array.from({ length: 8 }, () => noise(random, context))
-  if (engine.model.random) return [["noise", noises]]
-  const here = (path: string) => readFile(new URL(`../${path}`, import.meta.url), "utf8")
-  const [code, prose] = [await here("src/core/cost.ts"), await here("README.md")]
-  const asks: [string, string, string][] = [
-    ["code edit", "Rewrite this file exactly as it is, but rename `model` to `costModel`:\n\n", code],
-    ["summary with quotes", "Quote the most important sentences of this text word for word:\n\n", prose],
-  ]
-  return Promise.all(
-    asks.map(async ([task, ask, text]): Promise<[string, Int32Array[]]> => {
-      const prompts: Int32Array[] = []
-      for (let i = 0; i < 6; i++) {
-        // Three characters a token, and the template's own tokens beside.
-        const piece = text.slice(i * 700, i * 700 + 3 * (context - 40))
-        const chat = `<|im_start|>user\n${ask}${piece}<|im_end|>\n<|im_start|>assistant\n`
-        const tokens = await engine.tokenizer.encode(chat, { special: true, addBos: false })
-        prompts.push(tokens.length <= context ? tokens : tokens.slice(-context))
-      }
-      return [task, prompts]
-    }),
-  )
-}
-
 function noise(random: Random, tokens: number): Int32Array {
   return Int32Array.from({ length: tokens }, () => random.integer(30, 250))
 }
@@ -366,19 +249,6 @@ function show(cells: readonly GridCell[], fit: ReturnType<typeof fitSteps>): voi
       `${name}: k1, k2, b, k per draft token = ${coefficients} µs; R² ${r2.toFixed(3)}, mean error ${(100 * mape).toFixed(1)}%`,
     )
   }
-}
-
-function showPairs(pairs: readonly PairCell[]): void {
-  const table = new Table({
-    head: ["task", "sequences", "draft", "tok/s each", "without", "speedup", "acceptance", "drafted"],
-  })
-  for (const pair of pairs)
-    table.push([
-      ...[pair.task, pair.sequences, pair.draft],
-      ...[pair.tokensPerSecPerRequest, pair.withoutPerSecPerRequest].map((rate) => rate.toFixed(1)),
-      ...[pair.speedup, pair.acceptance, pair.draftedPerStep].map((value) => value.toFixed(2)),
-    ])
-  log(table.toString())
 }
 
 function numbers(list: string): number[] {

@@ -1,0 +1,194 @@
+/** One engine behind the driver and the default policy, as `serve` runs it with and without `--speculate`. */
+import { median } from "simple-statistics"
+import type { RequestId, Slo } from "../../src/core/types.ts"
+import { type LlamaEngine, openLlama } from "../../src/engine/llama.ts"
+import { cacheFolder } from "../../src/models/cache.ts"
+import { resolveModel } from "../../src/models/resolve.ts"
+import { loadOrProfile, type Profile } from "../../src/profile/profile.ts"
+import { Random } from "../../src/random.ts"
+import { ReplicaDriver } from "../../src/serve/driver.ts"
+import { prefixHashes } from "../../src/serve/prefix.ts"
+import type { Task } from "./tasks.ts"
+
+export interface ServedOptions {
+  model: string
+  /** off, lookup or draft=<model>: as for serve. */
+  speculate: string
+  maxSequences: number
+  contextTokens: number
+  threads: number
+  maxSpeculation: number
+  /** One app a task. */
+  apps: number
+}
+
+/** What a round of answers gave. */
+export interface Answers {
+  /** Of each request: its tokens after the first, by the time since the first. */
+  tokensPerSec: number[]
+  seconds: number
+  /** CPU time of this process: steadier than the clock where the machine is shared. */
+  cpuSeconds: number
+  drafted: number
+  accepted: number
+  /** Rows verified, and steps of the engine. */
+  turns: number
+  steps: number
+}
+
+/** Nobody is late: what is timed is how fast answers come. */
+const LAX: Slo = { ttftUs: 600e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 }
+
+export class Served {
+  readonly engine: LlamaEngine
+  readonly profile: Profile
+  readonly #driver: ReplicaDriver
+  #drafted = 0
+  #accepted = 0
+  #turns = 0
+  #steps = 0
+
+  private constructor(engine: LlamaEngine, profile: Profile, driver: ReplicaDriver) {
+    this.engine = engine
+    this.profile = profile
+    this.#driver = driver
+    driver.observeSteps(({ rows, failure }) => {
+      if (failure) throw new Error(`a step failed: ${failure}`)
+      this.#steps++
+      for (const row of rows) {
+        this.#turns++
+        this.#drafted += row.drafted
+        this.#accepted += row.tokens.length - 1
+      }
+    })
+  }
+
+  static async open(options: ServedOptions): Promise<Served> {
+    const { model, speculate, threads, maxSpeculation, maxSequences, contextTokens, apps } = options
+    const find = async (name: string) => resolveModel(name, { fallback: false })
+    const found = await find(model)
+    const drafts = speculate.startsWith("draft=")
+      ? { draftModel: (await find(speculate.slice("draft=".length))).path }
+      : (speculate as "off" | "lookup")
+    const engine = await openLlama({
+      ...{ modelPath: found.path, threads, maxSequences, contextTokens, maxBatchTokens: 512 },
+      ...{ speculate: drafts, maxSpeculation },
+    })
+    if (found.random) engine.model.random = true
+    const on = speculate !== "off"
+    const profile = await loadOrProfile(engine, {
+      ...{ cacheDir: cacheFolder(), quick: true, threads, key: { bench: true, speculate } },
+      ...(on && { maxDraft: maxSpeculation - 1 }),
+    })
+    const driver = new ReplicaDriver({
+      engine,
+      config: {
+        ...{ limits: engine.limits, cost: profile.model, policy: "slos-serve", apps },
+        options: on ? { speculation: "on", maxSpeculation } : {},
+      },
+    })
+    return new Served(engine, profile, driver)
+  }
+
+  /** `n` answers at once to a task's prompts, which stay cached: what is timed is decoding. */
+  async answers(task: Task, app: number, n: number, output: number, round: number): Promise<Answers> {
+    const before = [this.#drafted, this.#accepted, this.#turns, this.#steps] as const
+    const from = performance.now()
+    const cpu = process.cpuUsage()
+    const tokensPerSec = await Promise.all(
+      Array.from({ length: n }, async (_, i) => {
+        const prompt = task.prompts[i % task.prompts.length]!
+        const sampling = task.sampling(round * n + i)
+        const { firstUs, lastUs, tokens } = await this.#submit(prompt, app, sampling, output, LAX, true).ended
+        return (tokens - 1) / ((lastUs - firstUs) / 1e6)
+      }),
+    )
+    const { user, system } = process.cpuUsage(cpu)
+    return {
+      ...{ tokensPerSec, seconds: (performance.now() - from) / 1000, cpuSeconds: (user + system) / 1e6 },
+      ...{ drafted: this.#drafted - before[0], accepted: this.#accepted - before[1] },
+      ...{ turns: this.#turns - before[2], steps: this.#steps - before[3] },
+    }
+  }
+
+  /** Poisson arrivals for `seconds`, prompts computed anew; how many requests were in time. */
+  async openLoop(
+    tasks: readonly Task[],
+    rate: number,
+    seconds: number,
+    output: number,
+    slo: Slo,
+    seed: number,
+  ) {
+    const random = new Random("open loop", seed)
+    const from = performance.now()
+    const running: Promise<boolean>[] = []
+    for (let at = random.exponential(1 / rate); at < seconds; at += random.exponential(1 / rate)) {
+      const app = running.length % tasks.length
+      const task = tasks[app]!
+      const prompt = task.prompts[random.below(task.prompts.length)]!
+      const length = Math.max(8, Math.min(2 * output, Math.round(random.lognormal(output, 0.5))))
+      await new Promise((go) => setTimeout(go, Math.max(0, from + at * 1000 - performance.now())))
+      const sampling = task.sampling(running.length)
+      running.push(
+        this.#submit(prompt, app, sampling, length, slo, false).ended.then(({ attained }) => attained),
+      )
+    }
+    const attained = await Promise.all(running)
+    return {
+      ...{ requests: attained.length, attained: attained.filter(Boolean).length },
+      seconds: (performance.now() - from) / 1000,
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#driver.close()
+  }
+
+  #submit(
+    prompt: Int32Array,
+    app: number,
+    sampling: ReturnType<Task["sampling"]>,
+    output: number,
+    slo: Slo,
+    cached: boolean,
+  ): {
+    id: RequestId
+    ended: Promise<{ firstUs: number; lastUs: number; tokens: number; attained: boolean }>
+  } {
+    let id = -1
+    const ended = new Promise<{ firstUs: number; lastUs: number; tokens: number; attained: boolean }>(
+      (resolve, reject) => {
+        let [firstUs, lastUs, tokens] = [-1, -1, 0]
+        id = this.#driver.submit({
+          ...{
+            app,
+            session: -1,
+            prompt,
+            sampling,
+            slo,
+            tier: "slo",
+            thinking: false,
+            maxOutputTokens: output,
+          },
+          prefix: cached ? prefixHashes(prompt, this.engine.limits.blockTokens) : [],
+          onTokens: (row) => {
+            lastUs = this.#driver.nowUs
+            if (firstUs < 0) firstUs = lastUs
+            tokens += row.tokens.length
+            return { stopped: false, answeringFrom: -1 }
+          },
+          onEnd: ({ reason, outcome }) => {
+            if (reason !== "length") reject(new Error(`a request ended as ${reason}`))
+            else resolve({ firstUs, lastUs, tokens, attained: outcome!.attained })
+          },
+        })
+      },
+    )
+    return { id, ended }
+  }
+}
+
+export function rateOf(answers: Answers): number {
+  return median(answers.tokensPerSec)
+}
