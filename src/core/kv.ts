@@ -192,6 +192,7 @@ export class KvAccount {
 
   /** Live ids whose KV the engine must drop with the next batch. */
   takeDropped(): RequestId[] {
+    if (this.#dropped.size === 0) return []
     const dropped = [...this.#dropped]
     this.#dropped.clear()
     return dropped
@@ -199,6 +200,7 @@ export class KvAccount {
 
   /** Ids whose KV and tokens the engine must forget with the next batch. */
   takeReleased(): RequestId[] {
+    if (this.#released.length === 0) return []
     const released = this.#released
     this.#released = []
     return released

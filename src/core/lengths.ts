@@ -84,7 +84,7 @@ class Survival {
 
   rest(output: number): number {
     this.#update()
-    return between(this.#rest, place(output))
+    return between(this.#rest, PLACE[output] ?? place(output))
   }
 
   outlook(bin: number): Float64Array {
@@ -93,7 +93,7 @@ class Survival {
     if (this.#outlookMade[bin] === 1) return outlook
     this.#outlookMade[bin] = 1
     for (let k = 0; k < outlook.length; k++) {
-      const hazard = between(this.#hazard, place(start(bin) + OUTLOOK_TOKENS[k]!))
+      const hazard = between(this.#hazard, AHEAD[bin * outlook.length + k]!)
       outlook[k] = Math.exp(this.#hazard[bin]! - hazard)
     }
     return outlook
@@ -103,10 +103,10 @@ class Survival {
     if (this.#upToDate) return
     this.#upToDate = true
     this.#outlookMade.fill(0)
-    this.#rest[BINS] = start(BINS)
+    this.#rest[BINS] = START[BINS]!
     for (let bin = BINS - 1; bin >= 0; bin--) {
       const goesOn = 1 - this.#share[bin]!
-      const width = start(bin + 1) - start(bin)
+      const width = START[bin + 1]! - START[bin]!
       this.#rest[bin] = (width * (1 + goesOn)) / 2 + goesOn * this.#rest[bin + 1]!
     }
     for (let bin = 0; bin < BINS; bin++) {
@@ -126,10 +126,17 @@ function place(tokens: number): number {
   return Math.min(BINS, PER_OCTAVE * Math.log2(1 + tokens / WIDTH))
 }
 
-/** Every token of every request asks: a table for the usual lengths. */
-const BIN = Uint8Array.from({ length: 16_384 }, (_, tokens) => place(tokens))
+// Every token of every request asks: tables, for the usual lengths.
+const START = Float64Array.from({ length: BINS + 1 }, (_, bin) => start(bin))
+const PLACE = Float64Array.from({ length: 16_384 }, (_, tokens) => place(tokens))
+/** Row by row for each bin: the place of each of OUTLOOK_TOKENS after its start. */
+const AHEAD = Float64Array.from({ length: BINS * OUTLOOK_TOKENS.length }, (_, i) => {
+  const k = i % OUTLOOK_TOKENS.length
+  return place(start((i - k) / OUTLOOK_TOKENS.length) + OUTLOOK_TOKENS[k]!)
+})
+
 function binOf(tokens: number): number {
-  return BIN[tokens] ?? Math.min(BINS - 1, Math.floor(place(tokens)))
+  return Math.min(BINS - 1, Math.floor(PLACE[tokens] ?? place(tokens)))
 }
 
 /** `column` at a place between two of its rows. */

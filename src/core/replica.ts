@@ -5,6 +5,7 @@ import { assert } from "./assert.ts"
 import { Calibration } from "./calibration.ts"
 import { type ReplicaConfig, withDefaults } from "./config.ts"
 import { type CostModel, ranUs } from "./cost.ts"
+import { Flight } from "./flight.ts"
 import { KvAccount } from "./kv.ts"
 import { OutputLengths } from "./lengths.ts"
 import { MissedSessions } from "./missed-sessions.ts"
@@ -13,10 +14,12 @@ import { Draft, type DraftActions } from "./planner/draft.ts"
 import { prefillUs } from "./planner/prefill-time.ts"
 import { POLICIES } from "./policy/index.ts"
 import type { Policy, PolicyOptions } from "./policy/policy.ts"
+import { Recovery } from "./recovery.ts"
 import type { LiveRequest } from "./request.ts"
 import { SpeculationRecord } from "./speculation-record.ts"
 import type {
   Batch,
+  BatchItem,
   Effect,
   EngineLimits,
   Event,
@@ -27,7 +30,6 @@ import type {
   RequestSpec,
   Snapshot,
   StageOutcome,
-  StepFailure,
   StepResult,
 } from "./types.ts"
 
@@ -35,13 +37,13 @@ export type { ReplicaConfig } from "./config.ts"
 export type { Moved } from "./moved.ts"
 
 type StepDone = Extract<Event, { type: "stepDone" }>
+type StepFailed = Extract<Event, { type: "stepFailed" }>
 
 /** A request that fails alone in a batch this often has failed itself. */
 const MOST_FAILURES = 2
 /** A TTFT given as a slowdown is never shorter: a few times a short prompt's prefill is less than one batch, and
  * nobody feels the difference. */
 const LEAST_SLOWDOWN_US = 100_000
-const BACKOFF_US = 10_000
 
 const RANK: Record<Event["type"], number> = { stepDone: 0, stepFailed: 0, cancelled: 1, arrived: 2, woke: 3 }
 
@@ -69,22 +71,11 @@ export class Replica {
   #draft: Draft
   #arrivals = 0
   #batches = 0
-  #inFlight: Batch | null = null
-  /** Whose its items are. */
-  #aboard: LiveRequest[] = []
-  #inFlightUs = 0
-  #inFlightPrefill = false
-  /** When the batch in flight should end. */
-  #boundaryUs = 0
-  /** Requests that ended while their step was running. */
-  #endedInFlight: RequestId[] = []
+  #flight = new Flight()
+  #recovery = new Recovery()
   #missedSessions = new MissedSessions()
   /** KV taken for requests that are yet to come with it. */
   #reserved = new Set<RequestId>()
-  /** After a failed step: run these one by one, to find out whose fault it was. */
-  #suspects: LiveRequest[] = []
-  #pausedUntilUs = 0
-  #failuresInRow = 0
 
   constructor(config: ReplicaConfig) {
     this.limits = config.limits
@@ -116,7 +107,7 @@ export class Replica {
   handle(event: Event, nowUs: number): void {
     if (event.type === "arrived") this.#arrive(event.request, nowUs, event.progress)
     else if (event.type === "stepDone") this.#stepDone(event, nowUs)
-    else if (event.type === "stepFailed") this.#stepFailed(this.#landed(event.batch), event.reason, nowUs)
+    else if (event.type === "stepFailed") this.#stepFailed(event, nowUs)
     else if (event.type === "cancelled") {
       const request = this.#requests.get(event.id)
       if (request !== undefined) this.#end(request, "cancelled", nowUs)
@@ -125,8 +116,9 @@ export class Replica {
 
   /** Effects since the last poll, in order; when the engine is free the last ones are the next decision's. */
   poll(nowUs: number): Effect[] {
-    if (this.#inFlight === null && this.#line.length > 0) {
-      if (nowUs < this.#pausedUntilUs) this.#effects.push({ type: "wake", atUs: this.#pausedUntilUs })
+    if (!this.#flight.up && this.#line.length > 0) {
+      const { pausedUntilUs } = this.#recovery
+      if (nowUs < pausedUntilUs) this.#effects.push({ type: "wake", atUs: pausedUntilUs })
       else this.#decide(nowUs)
     }
     const effects = this.#effects
@@ -140,7 +132,7 @@ export class Replica {
       kvUsedTokens: this.#kv.usedTokens,
       kvCachedTokens: this.#kv.cachedTokens,
       kvCapacityTokens: this.#kv.capacityTokens,
-      batchInFlight: this.#inFlight !== null,
+      batchInFlight: this.#flight.up,
       prefillBacklogTokens: 0,
       calibration: this.#calibration.snapshot(),
       speculation: this.#speculation.snapshot(),
@@ -177,7 +169,7 @@ export class Replica {
   offer(spec: RequestSpec, nowUs: number, progress?: Progress): boolean {
     if (this.#refusal(spec) !== null) return false
     if (this.policy.offer === undefined || spec.tier === "bestEffort") return true
-    const boundaryUs = this.#inFlight === null ? nowUs : Math.max(nowUs, this.#boundaryUs)
+    const boundaryUs = this.#flight.up ? Math.max(nowUs, this.#flight.endsUs) : nowUs
     return this.policy.offer(this.#line, this.#live(spec, nowUs, progress), this.#draft, boundaryUs)
   }
 
@@ -196,7 +188,7 @@ export class Replica {
   /** Nobody needs the KV of a handed-off (or reserved) request any more. */
   release(id: RequestId): void {
     this.#reserved.delete(id)
-    if (this.#inFlight !== null) this.#endedInFlight.push(id)
+    if (this.#flight.up) this.#flight.left(id)
     else this.#kv.end(id)
   }
 
@@ -204,7 +196,7 @@ export class Replica {
    * Null when it is not here, or in the running batch. */
   withdraw(id: RequestId): Moved | null {
     const request = this.#requests.get(id)
-    if (request === undefined || this.#inFlight?.items.some((item) => item.id === id)) return null
+    if (request === undefined || this.#flight.carries(id)) return null
     this.#remove(request)
     if (request.startedUs >= 0) this.release(id)
     return movedFrom(request)
@@ -232,7 +224,7 @@ export class Replica {
       this.#kv.computed(spec.id, request.computed)
     } else if (progress !== undefined) {
       // It may have been here before: nothing of that is left.
-      this.#endedInFlight = this.#endedInFlight.filter((ended) => ended !== spec.id)
+      this.#flight.cameBack(spec.id)
       this.#kv.comeBack(spec.id)
     }
     this.#requests.set(spec.id, request)
@@ -253,43 +245,41 @@ export class Replica {
     return Math.max(LEAST_SLOWDOWN_US, slo.ttftSlowdown * this.zeroLoadPrefillUs(promptTokens))
   }
 
-  #landed(batch: number): Batch {
-    const landed = this.#inFlight
-    assert(landed !== null && landed.number === batch, `batch ${batch} is not the one in flight`)
-    this.#inFlight = null
-    return landed
-  }
-
   #stepDone({ batch: number, durationUs, results }: StepDone, nowUs: number): void {
-    const batch = this.#landed(number)
-    this.#failuresInRow = 0
-    const modelUs = ranUs(this.cost, batch, results) ?? this.#inFlightUs
-    this.#calibration.observe(this.#inFlightPrefill, modelUs, durationUs)
+    const flight = this.#flight
+    const batch = flight.land(number)
+    this.#recovery.stepDone()
+    const modelUs = ranUs(this.cost, batch, results) ?? flight.modelUs
+    this.#calibration.observe(flight.hasPrefill, modelUs, durationUs)
     let next = 0
     for (let i = 0; i < batch.items.length; i++) {
       const item = batch.items[i]!
       // Results come in the order of the items, as a rule.
       const inOrder = results[next]?.id === item.id
       const result = inOrder ? results[next++] : results.find(({ id }) => id === item.id)
-      const request = this.#aboard[i]!
-      if (request.gone) continue
-      const tokens = result?.tokens ?? 0
-      if (tokens > 0 !== item.sample)
-        assert(false, `request ${item.id} yielded ${item.sample ? "no token" : "a token too early"}`)
-      const accepted = Math.max(0, tokens - 1)
-      if (accepted > item.draft) assert(false, `request ${item.id} accepted more than was drafted`)
-      request.computed = item.position + item.tokens + accepted
-      if (result?.prefix !== undefined) request.prefix.push(...result.prefix)
-      if (item.draft > 0) this.#kv.shrink(item.id, request.computed)
-      // Otherwise its KV is what the batch took, and none of it can be shared.
-      if (item.draft > 0 || request.prefix.length > 0) this.#kv.computed(item.id, request.computed)
-      request.failures = 0
-      if (result === undefined || tokens === 0) continue
-      this.#speculation.observe(request.spec.app, item.draft, result)
-      this.#emit(request, result, nowUs)
-      if (this.#prefillOnly && !request.gone) this.#handOff(request)
+      const request = flight.requests[i]!
+      if (!request.gone) this.#advance(request, item, result, nowUs)
     }
-    this.#releaseEnded()
+    this.#releaseLeft()
+  }
+
+  /** A live request's item was computed. */
+  #advance(request: LiveRequest, item: BatchItem, result: StepResult | undefined, nowUs: number): void {
+    const tokens = result?.tokens ?? 0
+    if (tokens > 0 !== item.sample)
+      assert(false, `request ${item.id} yielded ${item.sample ? "no token" : "a token too early"}`)
+    const accepted = Math.max(0, tokens - 1)
+    if (accepted > item.draft) assert(false, `request ${item.id} accepted more than was drafted`)
+    request.computed = item.position + item.tokens + accepted
+    if (result?.prefix !== undefined) request.prefix.push(...result.prefix)
+    if (item.draft > 0) this.#kv.shrink(item.id, request.computed)
+    // Otherwise its KV is what the batch took, and none of it can be shared.
+    if (item.draft > 0 || request.prefix.length > 0) this.#kv.computed(item.id, request.computed)
+    request.failures = 0
+    if (result === undefined || tokens === 0) return
+    this.#speculation.observe(request.spec.app, item.draft, result)
+    this.#emit(request, result, nowUs)
+    if (this.#prefillOnly && !request.gone) this.#handOff(request)
   }
 
   #emit(request: LiveRequest, result: StepResult, nowUs: number): void {
@@ -313,25 +303,23 @@ export class Replica {
     this.#effects.push({ type: "handedOff", id: request.id, progress: request.progress })
   }
 
-  #stepFailed(batch: Batch, reason: StepFailure, nowUs: number): void {
-    const items = batch.items.flatMap((item) => this.#requests.get(item.id) ?? [])
-    for (const item of batch.items) {
-      const request = this.#requests.get(item.id)
-      if (request === undefined) continue
-      if (item.position > 0 && item.copy === undefined) this.#kv.computed(item.id, item.position)
-      else this.#loseKv(request)
+  #stepFailed({ batch: number, reason }: StepFailed, nowUs: number): void {
+    const { items } = this.#flight.land(number)
+    const aboard = this.#flight.requests
+    for (let i = 0; i < items.length; i++) {
+      const { id, position, copy } = items[i]!
+      if (aboard[i]!.gone) continue
+      if (position > 0 && copy === undefined) this.#kv.computed(id, position)
+      else this.#loseKv(aboard[i]!)
     }
     this.#kv.dropCache()
-    this.#releaseEnded()
-    const alone = items.length === 1 ? items[0]! : null
+    this.#releaseLeft()
+    const suspects = aboard.filter((request) => !request.gone)
+    const alone = suspects.length === 1 ? suspects[0]! : null
     if (alone !== null && ++alone.failures >= MOST_FAILURES) this.#end(alone, "failed", nowUs)
     else if (alone !== null && reason === "kvFull")
       for (const other of this.#line) if (other !== alone) this.#loseKv(other)
-    this.#suspects = items.filter((request) => this.#requests.has(request.id))
-    // Full KV heals by running less at once; an engine error may need a moment, ever longer.
-    if (reason === "engineError") {
-      this.#pausedUntilUs = nowUs + BACKOFF_US * 2 ** Math.min(6, this.#failuresInRow++)
-    }
+    this.#recovery.stepFailed(suspects, reason, nowUs)
   }
 
   #loseKv(request: LiveRequest): void {
@@ -342,9 +330,8 @@ export class Replica {
     this.#effects.push({ type: "preempted", id: request.id })
   }
 
-  #releaseEnded(): void {
-    for (const id of this.#endedInFlight) this.#kv.end(id)
-    this.#endedInFlight.length = 0
+  #releaseLeft(): void {
+    for (const id of this.#flight.takeLeft()) this.#kv.end(id)
   }
 
   #end(request: LiveRequest, reason: FinishReason, nowUs: number): void {
@@ -369,28 +356,23 @@ export class Replica {
   #decide(nowUs: number): void {
     const draft = this.#draft
     draft.reset()
-    this.#suspects = this.#suspects.filter((request) => this.#requests.has(request.id))
-    const suspect = this.#suspects.shift()
-    if (suspect !== undefined) {
-      if (suspect.decoding) draft.decode(suspect, this.#line)
-      else draft.prefill(suspect, this.limits.maxBatchTokens, this.#line)
-    } else {
-      this.policy.decide(this.#line, draft, nowUs)
-    }
-    if (draft.items.length === 0) return
+    const suspect = this.#recovery.nextSuspect()
+    if (suspect === undefined) this.policy.decide(this.#line, draft, nowUs)
+    else if (suspect.decoding) draft.decode(suspect, this.#line)
+    else draft.prefill(suspect, this.limits.maxBatchTokens, this.#line)
+    if (draft.items.length > 0) this.#run(draft, nowUs)
+  }
+
+  #run(draft: Draft, nowUs: number): void {
     for (const request of draft.requests) if (request.startedUs < 0) request.startedUs = nowUs
-    this.#aboard = draft.requests
-    this.#inFlightUs = draft.modelUs
-    this.#inFlightPrefill = draft.hasPrefill
     const batch: Batch = {
       number: ++this.#batches,
       items: draft.items,
       evict: this.#kv.takeDropped(),
       release: this.#kv.takeReleased(),
-      predictedUs: this.#inFlightUs * this.#calibration.ratio(this.#inFlightPrefill),
+      predictedUs: draft.timeUs(0),
     }
-    this.#inFlight = batch
-    this.#boundaryUs = nowUs + batch.predictedUs
+    this.#flight.takeOff(batch, draft, nowUs)
     this.#effects.push({ type: "run", batch })
   }
 }

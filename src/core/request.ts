@@ -3,6 +3,7 @@ import { assert } from "./assert.ts"
 import type { Outcome, Progress, RequestId, RequestSpec, StageName, StageOutcome, Tier } from "./types.ts"
 
 export class LiveRequest {
+  readonly id: RequestId
   readonly spec: RequestSpec
   /** Chain hashes of its full KV blocks: the prompt's, then those that its output filled. */
   readonly prefix: number[]
@@ -45,6 +46,7 @@ export class LiveRequest {
 
   /** `arrivalUs` absolute; `ttftUs` after it. */
   constructor(spec: RequestSpec, arrivalUs: number, ttftUs: number, order: number) {
+    this.id = spec.id
     this.spec = spec
     this.prefix = spec.prefix.slice()
     this.arrivalUs = arrivalUs
@@ -56,9 +58,6 @@ export class LiveRequest {
     this.#stage = { stage: "prefill", attained: true, worstLateUs: -Infinity, tokens: spec.promptTokens }
   }
 
-  get id(): number {
-    return this.spec.id
-  }
   /** Tokens that exist: prompt and output. */
   get known(): number {
     return this.spec.promptTokens + this.output

@@ -253,7 +253,8 @@ export class Draft {
     const copy = request.computed > 0 || this.kv.holds(request.id) ? null : this.#attach(request)
     const { owed } = request
     if (tokens < 1 || tokens > owed) assert(false, `request ${request.id} does not owe ${tokens} tokens`)
-    while (!this.kv.grow(request.id, request.computed + tokens + draft)) {
+    const needsBlock = !this.#inLastBlock(request.computed, tokens + draft)
+    while (needsBlock && !this.kv.grow(request.id, request.computed + tokens + draft)) {
       if (this.#giveUp(request, spare)) continue
       if (copy !== null || request.computed === 0) this.#detach(request)
       return false
@@ -270,6 +271,12 @@ export class Draft {
     if (tokens === 1) this.#singles++
     else this.#chunks++
     return true
+  }
+
+  /** The block that a sequence of `computed` tokens has begun takes `tokens` more: most decodes need no other. */
+  #inLastBlock(computed: number, tokens: number): boolean {
+    const begun = computed % this.limits.blockTokens
+    return begun > 0 && begun + tokens <= this.limits.blockTokens
   }
 
   /** Take a sequence, sharing the longest prefix that some other request holds. */

@@ -10,6 +10,8 @@ const MOST_STRETCH = 1.1
 /** A decode keeps at least a pace of one token in so many longest batches, however late it is due: it holds KV. */
 const MOST_PAUSE_BATCHES = 10
 
+const UNDRAFTED = { longest: 1, more: 0 }
+
 /** Fill `draft` from `work`. */
 export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowUs: number): void {
   const { margin } = options
@@ -102,6 +104,7 @@ function lengthsWithin(
   count: number,
   limitUs: number,
 ): { longest: number; more: number } {
+  if (!work.speculator.drafts) return UNDRAFTED
   let planned = 1
   for (let i = 0; i < count; i++) planned = Math.max(planned, work.speculator.lengthOf(work.decodes[i]!))
   let longest = planned

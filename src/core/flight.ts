@@ -1,0 +1,57 @@
+/** The batch that the engine is computing: whose its items are, how long it should take, and who left meanwhile. */
+import { assert } from "./assert.ts"
+import type { Draft } from "./planner/draft.ts"
+import type { LiveRequest } from "./request.ts"
+import type { Batch, RequestId } from "./types.ts"
+
+export class Flight {
+  #batch: Batch | null = null
+  /** Whose the items are, in their order; those of the last batch once it has landed. */
+  requests: readonly LiveRequest[] = []
+  /** Predicted, uncalibrated, µs. */
+  modelUs = 0
+  hasPrefill = false
+  /** When it should land, absolute µs. */
+  endsUs = 0
+  /** Requests that ended in the air: the engine may be computing them, so their KV is free when it lands. */
+  #left: RequestId[] = []
+
+  /** The engine is computing. */
+  get up(): boolean {
+    return this.#batch !== null
+  }
+
+  takeOff(batch: Batch, draft: Draft, nowUs: number): void {
+    this.#batch = batch
+    this.requests = draft.requests
+    this.modelUs = draft.modelUs
+    this.hasPrefill = draft.hasPrefill
+    this.endsUs = nowUs + batch.predictedUs
+  }
+
+  /** The engine is done with batch `number`. */
+  land(number: number): Batch {
+    const batch = this.#batch
+    assert(batch !== null && batch.number === number, `batch ${number} is not the one in flight`)
+    this.#batch = null
+    return batch
+  }
+
+  carries(id: RequestId): boolean {
+    return this.#batch?.items.some((item) => item.id === id) ?? false
+  }
+
+  left(id: RequestId): void {
+    this.#left.push(id)
+  }
+  cameBack(id: RequestId): void {
+    this.#left = this.#left.filter((other) => other !== id)
+  }
+  /** Who left since it was asked last. */
+  takeLeft(): readonly RequestId[] {
+    if (this.#left.length === 0) return this.#left
+    const left = this.#left
+    this.#left = []
+    return left
+  }
+}

@@ -1,0 +1,35 @@
+/** After a failed step: the engine gets a moment, and what was aboard runs one by one, to find out whose fault it
+ * was. */
+import type { LiveRequest } from "./request.ts"
+import type { StepFailure } from "./types.ts"
+
+const BACKOFF_US = 10_000
+/** The wait doubles so often at most. */
+const MOST_DOUBLINGS = 6
+
+export class Recovery {
+  /** Nothing runs before this time, absolute µs. */
+  pausedUntilUs = 0
+  #suspects: LiveRequest[] = []
+  #failuresInRow = 0
+
+  stepDone(): void {
+    this.#failuresInRow = 0
+  }
+
+  /** A step with `suspects` failed. */
+  stepFailed(suspects: LiveRequest[], reason: StepFailure, nowUs: number): void {
+    this.#suspects = suspects
+    // Full KV heals by running less at once; an engine error may need a moment, ever longer.
+    if (reason !== "engineError") return
+    this.pausedUntilUs = nowUs + BACKOFF_US * 2 ** Math.min(MOST_DOUBLINGS, this.#failuresInRow++)
+  }
+
+  /** Who has to run alone next, if anyone. */
+  nextSuspect(): LiveRequest | undefined {
+    for (;;) {
+      const suspect = this.#suspects.shift()
+      if (suspect === undefined || !suspect.gone) return suspect
+    }
+  }
+}
