@@ -38,7 +38,7 @@ export function createProgress(stream: NodeJS.WriteStream): StudyProgress {
     drawn = lines.length
   }
   const eta = () => {
-    if (computed === 0) return ""
+    if (computed === 0 || done === labels.length) return ""
     const left = ((performance.now() - startedMs) / computed) * todo
     return `, about ${left > 90_000 ? `${Math.ceil(left / 60_000)} min` : `${Math.ceil(left / 1000)} s`} left${later}`
   }

@@ -22,7 +22,13 @@ const CONFIG = {
     tickColor: INK,
     labelLimit: 260,
   },
-  legend: { labelColor: INK, titleColor: INK, labelLimit: 260 },
+  legend: {
+    labelColor: INK,
+    titleColor: INK,
+    labelLimit: 400,
+    symbolBaseFillColor: INK,
+    symbolBaseStrokeColor: INK,
+  },
   header: { labelColor: INK, titleColor: INK },
   view: { stroke: INK, strokeOpacity: 0.3 },
 }
@@ -65,7 +71,11 @@ export async function timelineChart(spec: RunSpec, report: RunReport): Promise<s
 }
 
 const COLUMNS = 3
-const facet = { field: "scenario", type: "nominal", title: null, sort: null }
+/** Panels in the order of the study. */
+const facetOf = (values: readonly { scenario: string }[]) => ({
+  ...{ field: "scenario", type: "nominal", title: null },
+  sort: [...new Set(values.map(({ scenario }) => scenario))],
+})
 const SYSTEM_COLOR = { field: "system", type: "nominal", scale: { scheme: "tableau10" }, title: null }
 
 const ATTAINMENT = {
@@ -94,7 +104,7 @@ export async function capacityChart({ rows }: Study): Promise<string | null> {
   const x = (field: string) => ({ field, type: "quantitative", title: "requests/s" })
   return draw({
     data: { values },
-    facet,
+    facet: facetOf(values),
     columns: COLUMNS,
     resolve: { scale: { x: "independent" } },
     spec: {
@@ -136,7 +146,7 @@ export async function ratioChart(study: Study): Promise<string | null> {
   if (values.length === 0 && bounds.length === 0) return null
   const x = { field: "scenario", type: "nominal", sort: null, title: null, axis: { labelAngle: -30 } }
   return draw({
-    hconcat: [
+    vconcat: [
       {
         title: "capacity of slos-serve over",
         width: { step: 18 },
@@ -192,7 +202,7 @@ export async function curveChart({ curves }: Study): Promise<string | null> {
   )
   return draw({
     data: { values },
-    facet,
+    facet: facetOf(values),
     columns: COLUMNS,
     resolve: { scale: { x: "independent" } },
     spec: {
@@ -221,7 +231,7 @@ export async function decileChart({ curves }: Study): Promise<string | null> {
   )
   return draw({
     data: { values },
-    facet,
+    facet: facetOf(values),
     columns: COLUMNS,
     spec: {
       width: 280,
@@ -252,7 +262,7 @@ export async function ablationChart({ ablations }: Study): Promise<string | null
   if (values.length === 0) return null
   return draw({
     data: { values },
-    facet,
+    facet: facetOf(values),
     columns: COLUMNS,
     spec: {
       width: 200,
@@ -316,7 +326,12 @@ export async function latencyChart(latencies: readonly PlannerLatency[]): Promis
       },
       y: { field: "us", type: "quantitative", title: "µs a decision (log)", scale: { type: "log" } },
       color: { field: "run", type: "nominal", title: null, scale: { scheme: "tableau10" } },
-      strokeDash: { field: "level", type: "nominal", title: null },
+      strokeDash: {
+        field: "level",
+        type: "nominal",
+        title: null,
+        legend: null,
+      },
     },
   })
 }

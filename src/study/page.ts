@@ -21,8 +21,8 @@ h1 { font-size: 1.6rem } h2 { margin-top: 2.5rem; font-size: 1.15rem }
 p, li { max-width: 60rem } ul { padding-left: 1.2rem } .soft { color: var(--soft) }
 .wide { overflow-x: auto } svg { max-width: none }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left } tbody tr:hover { background: var(--mark) }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap }
+.number { text-align: right } tbody tr:hover { background: var(--mark) }
 code { background: var(--mark); padding: .1rem .3rem; border-radius: 3px; overflow-wrap: anywhere }
 .key { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0 } .key div { border: 1px solid var(--line); border-radius: 8px; padding: .7rem 1rem }
 .key b { display: block; font-size: 1.5rem }`
@@ -86,7 +86,7 @@ async function sectionsOf(study: Study, latencies: readonly PlannerLatency[]): P
     },
     {
       title: "Each piece of the planner taken away",
-      text: "Change of our capacity, two seeds.",
+      text: "Change of our capacity, two seeds where there are several.",
       svg: await ablationChart(study),
     },
     {
@@ -96,7 +96,7 @@ async function sectionsOf(study: Study, latencies: readonly PlannerLatency[]): P
     },
     {
       title: "Time of one decision",
-      text: "Measured on the machine that made this page, one thread; not repeatable by seed.",
+      text: "The median and, dashed, the 99th percentile, on the machine that made this page, one thread; not repeatable by seed.",
       svg: await latencyChart(latencies),
     },
   ]
@@ -118,8 +118,9 @@ function keys(study: Study): string {
 }
 
 function tableOf({ title, note, rows: [head, ...body] }: Grid): string {
+  const isNumber = (column: number) => body.some((row) => /^[-−]?\d/.test(row[column]!))
   const cells = (row: string[], tag: string) =>
-    row.map((cell) => `<${tag}>${escaped(cell)}</${tag}>`).join("")
+    row.map((cell, i) => `<${tag}${isNumber(i) ? ` class="number"` : ""}>${escaped(cell)}</${tag}>`).join("")
   return `<h3>${escaped(title)}</h3>${note ? `<p class="soft">${escaped(note)}</p>` : ""}<div class="wide"><table><thead><tr>${cells(head!, "th")}</tr></thead>
 <tbody>${body.map((row) => `<tr>${cells(row, "td")}</tr>`).join("\n")}</tbody></table></div>`
 }

@@ -188,5 +188,5 @@ describe("a study", () => {
     expect(study.curves.length).toBe(4)
     expect(study.fleetSizes.length).toBe(3)
     expect(JSON.stringify(await small(2))).toBe(JSON.stringify(study))
-  }, 120_000)
+  }, 240_000)
 })

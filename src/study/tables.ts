@@ -13,6 +13,8 @@ export interface Grid {
 
 export const rate = (value: number): string => (value === 0 ? "0" : value.toPrecision(3))
 const times = (value: number): string => (Number.isFinite(value) ? `${value.toFixed(2)}×` : "–")
+/** 0: there were none. */
+const seconds = (ms: number): string => (ms === 0 ? "–" : `${(ms / 1000).toFixed(1)} s`)
 const distinct = <T>(values: readonly T[]): T[] => [...new Set(values)]
 
 export function geomean(values: readonly number[]): number {
@@ -159,8 +161,8 @@ function detailGrids(study: Study): Grid[] {
           c.scenario,
           c.system,
           ...c.deciles.map((d) => percent(d.attainment, 0)),
-          `${(c.bestEffortP50Ms / 1000).toFixed(1)} s`,
-          `${(c.bestEffortP99Ms / 1000).toFixed(1)} s`,
+          seconds(c.bestEffortP50Ms),
+          seconds(c.bestEffortP99Ms),
           String(c.revoked),
           percent(c.utilization, 0),
         ]),
@@ -216,7 +218,7 @@ export function conditions(study: Study, command: string): string[] {
   const hardware = distinct(study.rows.map((row) => `${row.scenario}: ${row.spec.hardware.source}`))
   return [
     `command: ${command}`,
-    `seeds: ${first.seedAttainment.length} from ${seed}; tuned on another seed`,
+    `seeds: ${seedsOf(study)} from ${seed}; tuned on another seed`,
     `noise: ${percent(noiseSigma, 0)} on every step; output lengths ${knownLengths ? "known (oracle)" : "unknown to the planner"}`,
     `arrivals: ${arrivals} unless said otherwise; ${percent(acceptance, 0)} of drafted tokens accepted when speculating`,
     ...hardware,
@@ -224,6 +226,14 @@ export function conditions(study: Study, command: string): string[] {
       Object.entries(sources).map(([app, source]) => `${scenario}, ${app}: ${source}`),
     ),
   ]
+}
+
+/** "3", or "3 (reasoning 1)". */
+function seedsOf({ rows }: Study): string {
+  const [first] = rows
+  const others = rows.filter((row) => row.seedAttainment.length !== first!.seedAttainment.length)
+  const told = distinct(others.map((row) => `${row.scenario} ${row.seedAttainment.length}`))
+  return `${first!.seedAttainment.length}${told.length > 0 ? ` (${told.join(", ")})` : ""}`
 }
 
 export function markdown(study: Study, command: string): string {

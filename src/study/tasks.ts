@@ -145,6 +145,8 @@ function searchOf(task: CapacityTask, spec: RunSpec, stopFactor?: number): Searc
   return new Search(evaluate, TARGET, stopFactor)
 }
 
+const knobName = (label: string) => label.split("=")[0]
+
 /** One knob after the other; a value is tried at the next higher rate than the best so far holds, and searched
  * further only if it holds that. */
 function tune(
@@ -156,7 +158,11 @@ function tune(
 ) {
   const seeds = task.tuneSeeds
   const stopFactor = seeds.length === 1 ? DECIDED : undefined
-  let { spec, setting } = start
+  let { spec } = start
+  // Of a knob that is tuned anew, what was kept before no longer holds.
+  let setting = start.setting.filter(
+    (label) => !knobs.some((knob) => knobName(knob[0]!.label) === knobName(label)),
+  )
   let tried = 1
   for (const knob of knobs) spec = applied(spec, knob[0]!)
   let k = searchOf(task, spec, stopFactor).highest(guess, seeds, 8)
