@@ -35,6 +35,8 @@ export class Admission {
   /** Tokens verified per TPOT, µs, of the last plan. */
   #lengths: ReadonlyMap<number, number> | null = null
   #forecast = new MemoryForecast()
+  /** What runs, where the forecast has been left until somebody asks. */
+  #unforeseen: readonly LiveRequest[] | null = null
 
   constructor(options: PolicyOptions) {
     this.#options = options
@@ -49,6 +51,10 @@ export class Admission {
     nowUs: number,
   ): ReadonlySet<LiveRequest> {
     const options = this.#options
+    // With nobody to choose from, what is to be foreseen can wait until somebody asks.
+    const nobody = prefills.length === 0 && options.admission !== "firm"
+    this.#unforeseen = nobody ? running.decodes : null
+    if (nobody) return this.#nobody()
     const demand = (this.#demand ??= new Demand(draft.cost, draft.limits))
     // A mixed horizon is mostly prefill-bound: be as careful as the worse of the two calibrations.
     const scale = Math.max(draft.calibration(true), draft.calibration(false)) * (1 + options.margin)
@@ -82,14 +88,21 @@ export class Admission {
     return kept
   }
 
+  #nobody(): ReadonlySet<LiveRequest> {
+    this.#count = 0
+    this.#kept.clear()
+    return this.#kept
+  }
+
   /** After `select`: KV tokens that neither those with a promise nor the `others` that hold some will need.
    * Infinity where every request has a KV stream of its own. */
   spareKvTokens(others: readonly LiveRequest[], draft: Draft): number {
     if (!draft.limits.unifiedKv) return Infinity
+    if (this.#unforeseen !== null) this.#foreseeAll(this.#unforeseen, draft)
     const peak = this.#forecast.peakTokens()
     let held = 0
     for (const request of others) {
-      if (draft.kv.holds(request.id)) held += request.known + this.#remaining(request, draft)
+      if (draft.held(request)) held += request.known + this.#remaining(request, draft)
     }
     return draft.kv.capacityTokens * this.#options.kvShare - peak - held
   }

@@ -17,8 +17,6 @@ export interface Work {
   bestEffort: LiveRequest[]
   /** All SLO requests by arrival, then best-effort by arrival: who loses KV first stands last. */
   byValue: LiveRequest[]
-  /** Some request says what it is worth. */
-  weighted: boolean
   /** When best-effort work was last in a batch (or there was none). Kept from one decision to the next. */
   bestEffortServedUs: number
   /** KV tokens that requests without a promise may begin to use; null until somebody asks. */
@@ -37,7 +35,6 @@ export const emptyWork = (options: PolicyOptions = DEFAULT_OPTIONS): Work => ({
   hopeful: [],
   bestEffort: [],
   byValue: [],
-  weighted: false,
   bestEffortServedUs: 0,
   spareKvTokens: null,
   forecastSpareKv: () => Infinity,
@@ -71,9 +68,7 @@ const isDecode = (request: LiveRequest) => request.tier === "slo" && request.dec
 function splitWork(requests: readonly LiveRequest[], work: Work): number {
   const { prefills, bestEffort, byValue } = work
   let [owing, others, valued] = [0, 0, 0]
-  work.weighted = false
   for (const request of requests) {
-    if (request.spec.profit !== undefined) work.weighted = true
     if (request.tier === "bestEffort") bestEffort[others++] = request
     else {
       byValue[valued++] = request

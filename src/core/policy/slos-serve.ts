@@ -11,6 +11,7 @@ import type { Policy, PolicyOptions } from "./policy.ts"
 export function slosServe(options: PolicyOptions): Policy {
   const admission = new Admission(options)
   const work = emptyWork(options)
+  work.forecastSpareKv = (draft) => admission.spareKvTokens(work.bestEffort, draft)
   const asked = { ...emptyWork(options), speculator: work.speculator }
 
   const candidates: LiveRequest[] = []
@@ -22,6 +23,7 @@ export function slosServe(options: PolicyOptions): Policy {
       sortWork(requests, work)
       work.speculator.follow(null)
       work.speculator.planFor(work, draft)
+      work.spareKvTokens = null
       candidates.length = 0
       for (const request of work.prefills) candidates.push(request)
       for (const request of work.bestEffort) if (canReturn(request, draft, nowUs)) candidates.push(request)
@@ -31,7 +33,6 @@ export function slosServe(options: PolicyOptions): Policy {
         const { changed, decodesToo } = settle(candidates, kept, draft, options)
         if (changed) resortWork(requests, work, decodesToo)
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
-        work.spareKvTokens = admission.spareKvTokens(work.bestEffort, draft)
       }
       work.exact = !work.speculator.drafts && work.byValue.some(({ spec }) => spec.profit !== undefined)
       fillBatch(draft, work, options, nowUs)
