@@ -5,6 +5,7 @@ import { writeFileSync } from "node:fs"
 import { Command } from "commander"
 import { quantileSorted } from "simple-statistics"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
+import type { PolicyOptions } from "../src/core/policy/policy.ts"
 import { Replica } from "../src/core/replica.ts"
 import type { Batch, RequestId, RequestSpec, StepResult } from "../src/core/types.ts"
 import { Random } from "../src/random.ts"
@@ -17,6 +18,7 @@ interface Size {
 interface Row extends Size {
   policy: string
   speculation: string
+  admission: string
   decisions: number
   meanItems: number
   p50Ms: number
@@ -44,7 +46,7 @@ class Load {
   #waiting = new Set<RequestId>()
   #batch: Batch | null = null
 
-  constructor(size: Size, policy: PolicyName, speculation: "off" | "on", seed: number) {
+  constructor(size: Size, policy: PolicyName, options: Partial<PolicyOptions>, seed: number) {
     const { cost, draftCost } = HARDWARE["opt-6.7b-a100"]!
     this.#size = size
     this.#random = new Random(seed)
@@ -59,7 +61,7 @@ class Load {
     }
     // A faster engine than the published one, so that so many decodes can be promised at all.
     const speed = 256 / (4 * (size.running + size.fresh))
-    const chosen = speculation === "on" ? (draftCost ?? cost) : cost
+    const chosen = options.speculation === "on" ? (draftCost ?? cost) : cost
     const pieces = chosen.pieces.map((piece) =>
       Object.fromEntries(Object.entries(piece).map(([feature, value]) => [feature, value * speed])),
     )
@@ -68,7 +70,7 @@ class Load {
       cost: { ...chosen, pieces },
       policy,
       apps: 3,
-      options: { speculation },
+      options,
     })
   }
 
@@ -144,13 +146,14 @@ class Load {
 interface Measured {
   policy: PolicyName
   speculation: "off" | "on"
+  admission: PolicyOptions["admission"]
   decisions: number
   rounds: number
 }
 
-function measure(size: Size, { policy, speculation, decisions, rounds }: Measured): Row {
+function measure(size: Size, { policy, speculation, admission, decisions, rounds }: Measured): Row {
   const all = Array.from({ length: rounds }, () => {
-    const load = new Load(size, policy, speculation, 7)
+    const load = new Load(size, policy, { speculation, admission }, 7)
     for (let i = 0; i < 5000 && (!load.full || i < 500); i++) load.decide()
     return Array.from({ length: decisions }, () => load.decide())
   })
@@ -158,7 +161,7 @@ function measure(size: Size, { policy, speculation, decisions, rounds }: Measure
   const least = all[0]!.map((_, i) => Math.min(...all.map((round) => round[i]!.ms)))
   const [p50Ms, p99Ms, maxMs] = quantiles(least)
   const [, rawP99Ms] = quantiles(all.flatMap((round) => round.map(({ ms }) => ms)))
-  return { policy, speculation, ...size, decisions, meanItems, p50Ms, p99Ms, maxMs, rawP99Ms }
+  return { policy, speculation, admission, ...size, decisions, meanItems, p50Ms, p99Ms, maxMs, rawP99Ms }
 }
 
 function quantiles(times: number[]): [p50: number, p99: number, max: number] {
@@ -177,6 +180,7 @@ const options = new Command("bench/planner-speed.ts")
   .option("--sizes <list>", "running+new, comma-separated", "32+4,256+32,1024+128")
   .option("--policies <names>", "", "slos-serve")
   .option("--speculation <modes>", "off, on or both with a comma", "off,on")
+  .option("--admission <kind>", "revocable or firm", "revocable")
   .option("--decisions <n>", "measured in a round, after a warm-up", "2000")
   .option("--rounds <n>", "", "3")
   .option("--json", "print JSON")
@@ -184,7 +188,7 @@ const options = new Command("bench/planner-speed.ts")
   .parse()
   .opts<{
     rounds: string
-
+    admission: string
     sizes: string
     policies: string
     speculation: string
@@ -194,6 +198,7 @@ const options = new Command("bench/planner-speed.ts")
   }>()
 
 const rows: Row[] = []
+const admission = options.admission === "firm" ? "firm" : "revocable"
 const [decisions, rounds] = [Number(options.decisions), Number(options.rounds)]
 for (const name of options.policies.split(",")) {
   const policy = POLICY_NAMES.find((known) => known === name)
@@ -201,7 +206,7 @@ for (const name of options.policies.split(",")) {
   for (const mode of options.speculation.split(",")) {
     const speculation = mode === "on" ? "on" : "off"
     for (const size of parseSizes(options.sizes))
-      rows.push(measure(size, { policy, speculation, decisions, rounds }))
+      rows.push(measure(size, { policy, speculation, admission, decisions, rounds }))
   }
 }
 if (options.out !== undefined) writeFileSync(options.out, `${JSON.stringify(rows, null, 2)}\n`)

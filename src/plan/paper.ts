@@ -39,7 +39,13 @@ export function planPaper(
     }),
   )
   const { now, mem_free, tpots } = instance
-  const answer = dp.solve(requests, now, mem_free, segments, tpots.length)
+  const answer = dp.solve(
+    requests,
+    now,
+    mem_free,
+    segments,
+    tpots.map(() => 0),
+  )
   const us = clockUs() - began
   if (answer === null) return { feasible: false, accepted: [], profit: 0, us, batches: [] }
   const taken = answer.steps.map((step) => instance.requests[step.request]!)

@@ -2,7 +2,7 @@
 import { Dp } from "../core/planner/dp.ts"
 import { POLICIES, type PolicyName } from "../core/policy/index.ts"
 import { type Forward, planForward } from "./forward.ts"
-import type { Instance } from "./instance.ts"
+import type { Instance, InstanceRequest } from "./instance.ts"
 import { type Decided, planPaper } from "./paper.ts"
 
 export interface SolveOptions {
@@ -14,8 +14,8 @@ export interface SolveOptions {
 
 /** Nobody arrives while an instance is planned for, so a batch without decodes may be long. */
 const MAX_BATCH_US = 1_000_000
-/** Rounds of leaving requests out until memory and promises hold. */
-const MOST_ROUNDS = 12
+/** Rounds of leaving requests out until the promises hold. */
+const MOST_ROUNDS = 3
 
 /** Reusable; `clockUs` is any clock in microseconds. */
 export class Solver {
@@ -39,19 +39,23 @@ export class Solver {
     return { ...better, us: plain.us + drafting.us }
   }
 
-  /** Run forward; whoever breaks a promise, or does not fit the instance's sum of memory, is left out the next
-   * time. Running requests that are late cost the least worthy new one. */
+  /** The live policy with firm admission, since an instance asks whom to promise an SLO for good. An answer is
+   * checked by its own run, which serving cannot do: where running requests would be late, the least worthy quarter
+   * of the new ones is left out, and whoever a promise is broken to as well. */
   #forward(instance: Instance, speculate: boolean): Forward {
     const { policy, margin } = this.#options
+    const policyOptions = { maxBatchUs: MAX_BATCH_US, admission: "firm" as const }
+    const fresh = instance.requests.filter((request) => request.new)
     // Whose service costs more than it is worth is not asked for.
-    const without = new Set(instance.requests.filter((r) => r.new && r.profit < 0).map((r) => r.id))
+    const without = new Set(fresh.filter(({ profit }) => profit < 0).map(({ id }) => id))
     let us = 0
     for (let round = 0; ; round++) {
-      const options = { speculate, margin, without, options: { maxBatchUs: MAX_BATCH_US } }
+      const options = { speculate, margin, without, options: policyOptions }
       const found = planForward(instance, POLICIES[policy], options, this.#clockUs)
       us += found.us
-      const out = round < MOST_ROUNDS ? toLeaveOut(instance, found, without) : everyone(instance, found)
-      if (out.length === 0) return { ...found, us }
+      const asked = fresh.filter(({ id }) => !without.has(id))
+      if (asked.length === 0 || (found.feasible && found.broken.length === 0)) return { ...found, us }
+      const out = round < MOST_ROUNDS ? toLeaveOut(asked, found) : asked.map(({ id }) => id)
       for (const id of out) without.add(id)
     }
   }
@@ -61,29 +65,8 @@ function isBetter(a: Forward, b: Forward): boolean {
   return a.feasible !== b.feasible ? a.feasible : a.profit > b.profit
 }
 
-function toLeaveOut(instance: Instance, found: Forward, without: ReadonlySet<number>): number[] {
-  const fresh = instance.requests.filter((request) => request.new && !without.has(request.id))
-  if (!found.feasible) {
-    const worth = fresh.sort((a, b) => a.profit / (a.remaining + 1) - b.profit / (b.remaining + 1))
-    return worth.slice(0, Math.ceil(worth.length / 4)).map((request) => request.id)
-  }
-  if (found.broken.length > 0) return found.broken
-  const accepted = fresh.filter((request) => found.accepted.includes(request.id))
-  let over = accepted.reduce((sum, request) => sum + request.mem, 0) - instance.mem_free
-  const out: number[] = []
-  for (const request of accepted.sort((a, b) => a.profit * b.mem - b.profit * a.mem)) {
-    if (over <= 0) break
-    over -= request.mem
-    out.push(request.id)
-  }
-  return out
-}
-
-/** Out of rounds: only a plan that holds may stand. */
-function everyone(instance: Instance, found: Forward): number[] {
-  const blocks = instance.requests
-    .filter((request) => found.accepted.includes(request.id))
-    .reduce((sum, request) => sum + request.mem, 0)
-  if (found.feasible && blocks <= instance.mem_free) return []
-  return found.accepted
+function toLeaveOut(asked: readonly InstanceRequest[], found: Forward): number[] {
+  if (found.feasible) return found.broken
+  const worth = asked.toSorted((a, b) => a.profit / (a.remaining + 1) - b.profit / (b.remaining + 1))
+  return worth.slice(0, Math.ceil(worth.length / 4)).map(({ id }) => id)
 }

@@ -1,6 +1,6 @@
-/** Whose SLOs to keep: revocable Moore–Hodgson over prefills by deadline (DESIGN §4 step 3). Going by deadline,
- * every prefill joins; while the set cannot be done in time, one goes: of a session that
- * has missed already if there is one, else the one with the most prefill left. */
+/** Whose SLOs to keep: revocable Moore–Hodgson over prefills by deadline (DESIGN §4 step 3). Going by deadline, every
+ * prefill joins; while the set cannot be done in time, one goes: of a session that has missed already if there is one,
+ * else the one with the most prefill left for its worth. With firm admission: the paper's dynamic program. */
 import type { PolicyOptions } from "../policy/policy.ts"
 import type { LiveRequest } from "../request.ts"
 import { Dp } from "./dp.ts"
@@ -23,6 +23,9 @@ export interface Running {
   decodes: readonly LiveRequest[]
   speculator: Speculator
 }
+
+/** Requests that one decision may newly promise. */
+const MOST_TO_DECIDE = 32
 
 /** Reusable: one per policy instance. */
 export class Admission {
@@ -64,10 +67,10 @@ export class Admission {
       demand.addRunning(this.#stream(request, startUs, running.speculator, draft))
     }
     this.#count = 0
-    if (prefills.some(({ spec }) => spec.profit !== undefined)) {
-      const kept = this.#mostWorth(running, prefills, draft, nowUs)
+    if (options.admission === "firm") {
+      const kept = this.#promised(running, prefills, draft, nowUs)
       this.#foreseeAll(running.decodes, draft)
-      for (const request of kept) if (!request.decoding) this.#foresee(request, draft, 1)
+      for (const request of kept) this.#foresee(request, draft, 1)
       return kept
     }
     for (const request of prefills) {
@@ -107,9 +110,9 @@ export class Admission {
     return draft.kv.capacityTokens * this.#options.kvShare - peak - held
   }
 
-  /** Where requests differ in worth, who goes is a knapsack: the paper's dynamic program. What it promised stays
-   * promised while nobody arrives, and whoever it turned down gets what real batches have left over. */
-  #mostWorth(
+  /** A promise that is kept from admission on decides over later arrivals too: the set worth most is the knapsack
+   * of the paper's dynamic program. */
+  #promised(
     { decodes, speculator }: Running,
     prefills: readonly LiveRequest[],
     draft: Draft,
@@ -117,20 +120,17 @@ export class Admission {
   ): ReadonlySet<LiveRequest> {
     const kept = this.#kept
     kept.clear()
-    const isKept = (r: LiveRequest) => r.tier === "slo" && r.admitted
-    for (const request of prefills) if (isKept(request)) kept.add(request)
+    for (const request of prefills) if (this.#isFirm(request)) kept.add(request)
     if (kept.size === prefills.length && this.#options.speculation === "off") return kept
-    // Arrivals may take the place of others; whoever was turned down gets what those leave.
-    const fresh = prefills.some((r) => r.tier === "slo" && !r.admitted)
-    const all = [...decodes, ...prefills]
-    const must = (r: LiveRequest) => r.output > 0 || this.#isFirm(r) || (!fresh && isKept(r))
-    const answer = solveFor(this.#dp, all, must, draft, this.#options, nowUs)
+    // Who is due later is decided later: the program's time grows with the square of those it may choose from.
+    let free = 0
+    const asked = prefills.filter((request) => kept.has(request) || free++ < MOST_TO_DECIDE)
+    const must = (request: LiveRequest) => kept.has(request)
+    const answer = solveFor(this.#dp, decodes, asked, must, draft, this.#options, nowUs)
     // Where the plan's units no longer fit, the lengths that led here still come nearest to it.
     if (answer !== null) this.#lengths = answer.lengths()
     speculator.follow(this.#options.speculation === "on" ? this.#lengths : null)
-    if (answer === null) return kept
-    kept.clear()
-    for (const step of answer.steps) kept.add(all[step.request]!)
+    for (const step of answer?.steps ?? []) kept.add(asked[step.request]!)
     return kept
   }
 

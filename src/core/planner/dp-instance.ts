@@ -16,34 +16,39 @@ export interface Solution extends DpAnswer {
   lengths(): Map<number, number>
 }
 
-/** The most profitable set of `requests` by the paper's model. `must`: may not be left out. */
+/** The most profitable set of `prefills` beside `decodes`, which all go on, by the paper's model. `must`: may not be
+ * left out. */
 export function solveFor(
   dp: Dp,
-  requests: readonly LiveRequest[],
+  decodes: readonly LiveRequest[],
+  prefills: readonly LiveRequest[],
   must: (request: LiveRequest) => boolean,
   draft: Draft,
   options: PolicyOptions,
   nowUs: number,
 ): Solution | null {
+  const requests = [...decodes, ...prefills]
   const tpotsUs = tiersOf(requests)
   const { plan } = planFor(requests, tpotsUs, draft, options)
   let heldTokens = 0
-  for (const request of requests) if (must(request)) heldTokens += lifeTokens(request, draft)
-  const instance = requests.map((request): DpRequest => {
+  for (const request of decodes) heldTokens += lifeTokens(request, draft)
+  for (const request of prefills) if (must(request)) heldTokens += lifeTokens(request, draft)
+  const instance = prefills.map((request): DpRequest => {
     const kept = must(request)
-    const owed = request.decoding ? 0 : request.known - draft.startOf(request)
     return {
-      deadline: owed === 0 ? nowUs : kept ? reachableUs(request, draft, nowUs) : request.dueUs,
-      owed,
+      deadline: kept ? reachableUs(request, draft, nowUs) : request.dueUs,
+      owed: request.known - draft.startOf(request),
       tier: tierOf(request.tpotUs, tpotsUs),
       memory: kept ? 0 : lifeTokens(request, draft),
       profit: request.spec.profit ?? 1,
       must: kept,
     }
   })
+  const running = tpotsUs.map(() => 0)
+  for (const { tpotUs } of decodes) running[tierOf(tpotUs, tpotsUs)]!++
   const freeTokens = draft.kv.capacityTokens * options.kvShare - heldTokens
-  const answer = dp.solve(instance, nowUs, freeTokens, plan, tpotsUs.length)
-  return answer && { ...answer, lengths: () => lengthsOf(answer, instance, plan, tpotsUs) }
+  const answer = dp.solve(instance, nowUs, freeTokens, plan, running)
+  return answer && { ...answer, lengths: () => lengthsOf(answer, instance, plan, tpotsUs, running) }
 }
 
 /** Tokens verified per TPOT, µs, in the first batch of the plan; empty when it has none. */
@@ -52,8 +57,9 @@ function lengthsOf(
   instance: readonly DpRequest[],
   plan: SegmentPlan,
   tpotsUs: readonly number[],
+  running: readonly number[],
 ): Map<number, number> {
-  const counts = tpotsUs.map(() => 0)
+  const counts = running.slice()
   for (const { request, time, option } of steps) {
     const batch = time > 0 ? plan.batches(time, counts, option)[0] : undefined
     if (batch !== undefined && counts.some((n) => n > 0)) return perTpot(tpotsUs, batch.perTier)

@@ -71,21 +71,23 @@ export class Dp {
   /** Per state: the most profit that it may end with. */
   #most = new Float64Array(256)
 
-  /** The most profitable set that holds every `must`, or null when not even those can be kept. */
+  /** The most profitable set that holds every `must`, or null when not even those can be kept. `running`: decodes
+   * per tier that go on. */
   solve(
     requests: readonly DpRequest[],
     now: number,
     freeMemory: number,
     plan: SegmentPlan,
-    tiers: number,
+    running: readonly number[],
   ): DpAnswer | null {
+    if (!plan.sustains(running)) return null
     const order = requests.map((_, i) => i).sort((a, b) => requests[a]!.deadline - requests[b]!.deadline)
     this.#hope.reset(requests, order, freeMemory, plan)
     this.#toBeat = -Infinity
-    const scouted = this.#pass(requests, order, now, freeMemory, plan, tiers, SCOUTS)
+    const scouted = this.#pass(requests, order, now, freeMemory, plan, running, SCOUTS)
     if (!this.#cut) return scouted
     this.#toBeat = scouted?.profit ?? -Infinity
-    const found = this.#pass(requests, order, now, freeMemory, plan, tiers, MOST_STATES)
+    const found = this.#pass(requests, order, now, freeMemory, plan, running, MOST_STATES)
     return scouted === null || (found !== null && found.profit > scouted.profit) ? found : scouted
   }
 
@@ -95,10 +97,10 @@ export class Dp {
     now: number,
     freeMemory: number,
     plan: SegmentPlan,
-    tiers: number,
+    running: readonly number[],
     mostStates: number,
   ): DpAnswer | null {
-    this.#start(now, tiers)
+    this.#start(now, running)
     for (let j = 0; j < order.length; j++) {
       const index = order[j]!
       this.#extend(requests[index]!, index, requests.length, freeMemory, plan)
@@ -110,7 +112,8 @@ export class Dp {
     return this.#answer(best, requests)
   }
 
-  #start(now: number, tiers: number): void {
+  #start(now: number, running: readonly number[]): void {
+    const tiers = running.length
     this.#size = 0
     this.#cut = false
     if (tiers !== this.#tiers) {
@@ -124,7 +127,7 @@ export class Dp {
     this.#profit[root] = this.#memory[root] = this.#leftover[root] = this.#key[root] = 0
     this.#at[root] = now
     this.#parent[root] = this.#request[root] = -1
-    this.#counts.fill(0, 0, tiers)
+    this.#counts.set(running)
     this.#enter(root)
   }
 
@@ -200,29 +203,13 @@ export class Dp {
 
   /** Forget the dead, those that cannot beat the best so far, and, beyond the limit, the least promising. */
   #prune(place: number, last: number, mostStates: number): void {
-    if (this.#alive.length < 2) return
-    const most = this.#most
-    let kept: number[] = []
-    for (const state of this.#alive) {
-      if (this.#dead[state] === 1) continue
-      const row = state * this.#tiers
-      const counts = this.#scratch
-      for (let tier = 0; tier < counts.length; tier++) counts[tier] = this.#counts[row + tier]!
-      most[state] =
-        this.#profit[state]! +
-        this.#hope.after(place, this.#at[state]!, this.#leftover[state]!, this.#memory[state]!, counts)
-      if (most[state]! <= this.#toBeat + EQUAL) this.#dead[state] = 1
-      else kept.push(state)
-    }
-    if (kept.length > mostStates + 1 && place < last) {
-      this.#cut = true
-      // Who took least on can keep what must be kept when all of great hopes fail.
-      let safe = kept[0]!
-      for (const state of kept) if (this.#profit[state]! < this.#profit[safe]!) safe = state
-      kept.sort((a, b) => most[b]! - most[a]! || this.#leftover[b]! - this.#leftover[a]!)
-      if (kept.indexOf(safe) >= mostStates) kept.splice(mostStates, 0, ...kept.splice(kept.indexOf(safe), 1))
-      for (let i = mostStates + 1; i < kept.length; i++) this.#dead[kept[i]!] = 1
-      kept = kept.slice(0, mostStates + 1)
+    const living = this.#alive.filter((state) => this.#dead[state] === 0)
+    const tooMany = living.length > mostStates + 1 && place < last
+    let kept = living
+    if (living.length > 1 && (tooMany || this.#toBeat > -Infinity)) {
+      for (const state of living) this.#most[state] = this.#mostOf(state, place)
+      kept = living.filter((state) => this.#most[state]! > this.#toBeat + EQUAL)
+      if (tooMany && kept.length > mostStates + 1) kept = this.#mostPromising(kept, mostStates)
     }
     if (kept.length === this.#alive.length) return
     this.#alive = kept
@@ -231,6 +218,28 @@ export class Dp {
       this.#next[state] = this.#heads.get(this.#key[state]!) ?? -1
       this.#heads.set(this.#key[state]!, state)
     }
+  }
+
+  /** The most profit that a state which has decided up to `place` may end with. */
+  #mostOf(state: number, place: number): number {
+    const row = state * this.#tiers
+    const counts = this.#scratch
+    for (let tier = 0; tier < counts.length; tier++) counts[tier] = this.#counts[row + tier]!
+    const [at, leftover, memory] = [this.#at[state]!, this.#leftover[state]!, this.#memory[state]!]
+    return this.#profit[state]! + this.#hope.after(place, at, leftover, memory, counts)
+  }
+
+  /** The first `mostStates` by hope, and the one that took least on: it can keep what must be kept when all of great
+   * hopes fail. */
+  #mostPromising(states: number[], mostStates: number): number[] {
+    this.#cut = true
+    const most = this.#most
+    let safe = states[0]!
+    for (const state of states) if (this.#profit[state]! < this.#profit[safe]!) safe = state
+    states.sort((a, b) => most[b]! - most[a]! || this.#leftover[b]! - this.#leftover[a]!)
+    const kept = states.slice(0, mostStates)
+    kept.push(kept.includes(safe) ? states[mostStates]! : safe)
+    return kept
   }
 
   #better(a: number, b: number): boolean {

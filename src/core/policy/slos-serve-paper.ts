@@ -88,9 +88,11 @@ function admitArrivals(
   options: PolicyOptions,
   nowUs: number,
 ): void {
-  const answer = solveFor(dp, requests, (request) => request.admitted, draft, options, nowUs)
+  const decodes = requests.filter((request) => request.decoding)
+  const prefills = requests.filter((request) => !request.decoding)
+  const answer = solveFor(dp, decodes, prefills, (request) => request.admitted, draft, options, nowUs)
   const accepted = new Set(answer?.steps.map((step) => step.request))
-  requests.forEach((request, i) => {
+  prefills.forEach((request, i) => {
     if (request.admitted) return
     if (accepted.has(i)) draft.admit(request)
     else draft.demote(request, "wontFit")

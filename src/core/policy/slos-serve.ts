@@ -34,7 +34,8 @@ export function slosServe(options: PolicyOptions): Policy {
         if (changed) resortWork(requests, work, decodesToo)
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
       }
-      work.exact = !work.speculator.drafts && work.byValue.some(({ spec }) => spec.profit !== undefined)
+      // Without a margin the timer is exact: decodes then wait until they are due, as the dynamic program counts on.
+      work.exact = options.admission === "firm" && options.margin === 0 && !work.speculator.drafts
       fillBatch(draft, work, options, nowUs)
     },
     offer(requests, offered, draft, atUs) {
