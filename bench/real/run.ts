@@ -11,9 +11,10 @@ import { type ReplayResult, replay } from "../../src/load/replay.ts"
 import { type Score, score } from "../../src/load/score.ts"
 import { readTrace, type Trace } from "../../src/load/trace.ts"
 import { type AppName, makePlan } from "../../src/load/workload.ts"
+import { measureZeroLoad } from "../../src/load/zero-load.ts"
 import { resolveModel } from "../../src/models/resolve.ts"
 import { rateOf, rungOf, wantedRungs } from "./ladder.ts"
-import { measureReference, measureZeroLoad, type Reference } from "./reference.ts"
+import { measureReference, type Reference } from "./reference.ts"
 import { Server } from "./servers.ts"
 import { type Setup, SYSTEMS, type System } from "./systems.ts"
 
@@ -241,7 +242,7 @@ class Bench {
     const path = join(this.options.out, "meta.json")
     if (!existsSync(path)) {
       const { zeroLoadMs, zeroLoadPrefillMsPerToken } = this.options
-      const measured = await measureZeroLoad(reference, Math.floor(setup.contextTokens * 0.75))
+      const measured = await measureZeroLoad(reference.target, Math.floor(setup.contextTokens * 0.75))
       meta.zeroLoad = {
         ms: zeroLoadMs === undefined ? measured.ms : Number(zeroLoadMs),
         msPerToken:

@@ -5,12 +5,13 @@ import { ARRIVALS, type ArrivalName } from "../load/arrivals.ts"
 import { readClasses, type ZeroLoad } from "../load/classes.ts"
 import { probeModel, TARGET_KINDS, type Target, type TargetKind } from "../load/client.ts"
 import { formatPlan, type Plan, readPlan } from "../load/plan.ts"
-import { type Progress, replay } from "../load/replay.ts"
+import { type Progress, type ReplayOptions, replay } from "../load/replay.ts"
 import { formatRecords, formatScore, summaryJson } from "../load/report.ts"
 import { type GoodputLimits, score } from "../load/score.ts"
 import { readTrace, type Trace } from "../load/trace.ts"
 import { TRACE_FORMATS } from "../load/trace-formats.ts"
 import { APPS, type AppName, appOf, makePlan, SCENARIOS } from "../load/workload.ts"
+import { measureZeroLoad } from "../load/zero-load.ts"
 import { writeResult } from "./output.ts"
 
 interface Options {
@@ -64,6 +65,10 @@ Traces: lengths, times, shared prefixes and conversations are read from these pu
 ${TRACE_FORMATS.map(({ name, kind, published }) => `  ${name} (${kind}): ${published}`).join("\n")}
 Without a trace, lengths and bursts come from generators fitted to the published ones.`
 
+const LEAST_PROBE_TOKENS = 64
+const MOST_PROBE_TOKENS = 512
+const PROBES = 3
+
 export function register(program: Command): void {
   program
     .command("replay")
@@ -92,7 +97,7 @@ export function register(program: Command): void {
       "--classes <file|list>",
       "SLO classes: YAML file as for serve, or name=ttft:500,tpot:100,thinking:50;… (ms; ttft:5x)",
     )
-    .option("--zero-load-ms <ms>", "fixed part of the zero-load prefill time")
+    .option("--zero-load-ms <ms>", "fixed part of the zero-load prefill time (default: measured first)")
     .option("--zero-load-prefill-ms-per-token <ms>", "its part per prompt token")
     .option("--max-sequence-tokens <n>", "longest prompt + output, after scaling", "2048")
     .option("--token-range <from:to>", "prompts are drawn from these token ids", "32:256")
@@ -137,9 +142,11 @@ async function run(options: Options): Promise<void> {
   const target = await targetOf(options)
   const interrupted = new AbortController()
   process.once("SIGINT", () => interrupted.abort())
+  const zeroLoad = settings.zeroLoad ?? (await zeroLoadAt(target, plan, settings))
   const showProgress = process.stderr.isTTY === true && options.json !== true
   const result = await replay(plan, {
     ...settings,
+    zeroLoad,
     target,
     signal: interrupted.signal,
     ...(showProgress ? { onProgress: printProgress } : {}),
@@ -236,6 +243,28 @@ function zeroLoadOf(options: Options): ZeroLoad | undefined {
         ? 0
         : number(zeroLoadPrefillMsPerToken, "--zero-load-prefill-ms-per-token"),
   }
+}
+
+/** Where a class needs it and nobody said it: measured before the load. */
+async function zeroLoadAt(
+  target: Target,
+  plan: Plan,
+  { classes, tokenRange }: Pick<ReplayOptions, "classes" | "tokenRange">,
+): Promise<ZeroLoad | undefined> {
+  const rounds = plan.requests.flatMap((request) => request.rounds)
+  const slowdown = (name: string) => classes[name]?.ttftMs === undefined && classes[name]?.ttftSlowdown
+  if (!rounds.some((round) => slowdown(round.class))) return undefined
+  const longest = Math.max(...rounds.map((round) => round.promptTokens))
+  const found = await measureZeroLoad(
+    target,
+    Math.max(LEAST_PROBE_TOKENS, Math.min(longest, MOST_PROBE_TOKENS)),
+    PROBES,
+    tokenRange,
+  )
+  process.stderr.write(
+    `an idle server's prefill, measured: ${found.ms.toFixed(1)} ms + ${found.msPerToken.toFixed(3)} ms/token\n`,
+  )
+  return found
 }
 
 function tokenRangeOf(text: string): { from: number; to: number } {

@@ -31,6 +31,7 @@ export async function createReporter(level: string | undefined, terminal: boolea
 class LogReporter implements Reporter {
   readonly log: Logger
   #lastMs = 0
+  #last = ""
 
   constructor(log: Logger) {
     this.log = log
@@ -40,8 +41,9 @@ class LogReporter implements Reporter {
   }
   progress(what: string): void {
     const now = performance.now()
-    if (now - this.#lastMs < 2000) return
+    if (now - this.#lastMs < 2000 || what === this.#last) return
     this.#lastMs = now
+    this.#last = what
     this.log.info(what)
   }
   done(what: string): void {

@@ -10,6 +10,7 @@ import { type ReplayOptions, type RoundRecord, replay } from "./replay.ts"
 import { formatRecords, formatScore, summaryJson } from "./report.ts"
 import { score } from "./score.ts"
 import { SseParser } from "./sse.ts"
+import { measureZeroLoad } from "./zero-load.ts"
 
 interface Body {
   prompt: number[]
@@ -323,4 +324,18 @@ test("SSE events are found however the bytes are cut", () => {
     for (let at = 0; at < bytes.length; at += size) events.push(...parser.push(bytes.slice(at, at + size)))
     expect(events).toEqual(['{"a":"é"}', "1\n2", '{"b":1}'])
   }
+})
+
+test("an idle server's prefill time is found from outside: never less than it is, and with prompts of one's own", async () => {
+  const { url, bodies } = await serve((body, response, request) =>
+    steady(30 + body.prompt.length, 1)(body, response, request),
+  )
+  const target = { url, kind: "slos-serve", model: "m" } as const
+  const { ms, msPerToken } = await measureZeroLoad(target, 116, 3, { from: 7, to: 9 })
+  expect(msPerToken).toBeGreaterThan(0)
+  expect(ms + msPerToken * 116).toBeGreaterThan(140)
+  expect(new Set(bodies.flatMap(({ prompt }) => prompt))).toEqual(new Set([7, 8]))
+  expect(new Set(bodies.map(({ prompt }) => prompt.length))).toEqual(new Set([16, 116]))
+  const refused = await serve((_, response) => void response.writeHead(500).end("{}"))
+  await expect(measureZeroLoad({ ...target, url: refused.url }, 116, 3)).rejects.toThrow(/idle server failed/)
 })
