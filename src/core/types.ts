@@ -36,8 +36,8 @@ export interface RequestSpec {
   prefix: readonly number[]
   slo: Slo
   tier: Tier
-  /** What keeping its SLO is worth, against others' 1. */
-  profit?: number
+  /** What keeping its SLO is worth, against others' 1: it may then take so many times the time from them. */
+  worth?: number
   /** Its SLO is promised already: it may not be turned down. */
   firm?: boolean
   /** The decode starts in a thinking phase, whose end only the engine can report (StepResult.answering). */

@@ -127,7 +127,7 @@ class Run {
         slo: { ttftUs: deadlineUs, ttftSlowdown: 0, tpotUs, thinkingTpotUs: tpotUs },
         tier: "slo",
         thinking: false,
-        profit: request.profit,
+        worth: request.profit,
         firm: !request.new,
       },
       0,

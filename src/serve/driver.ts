@@ -29,6 +29,8 @@ export interface Job {
   sampling: Sampling
   slo: Slo
   tier: Tier
+  /** See RequestSpec. */
+  worth?: number
   thinking: boolean
   /** Another request with the same prompt: this one arrives at the core when that one has its first token (or has
    * ended), to find its KV. Its SLO counts from `arrivalUs` all the same. */
@@ -123,11 +125,12 @@ export class ReplicaDriver {
   }
 
   #arrive(id: RequestId, job: Job): void {
-    const { app, session, prefix, maxOutputTokens, slo, tier, thinking, arrivalUs } = job
+    const { app, session, prefix, maxOutputTokens, slo, tier, worth, thinking, arrivalUs } = job
     this.#post({
       type: "arrived",
       request: {
         ...{ id, app, session, prefix, maxOutputTokens, slo, tier, thinking },
+        ...(worth !== undefined && { worth }),
         ...(arrivalUs !== undefined && { arrivalUs }),
         promptTokens: job.prompt.length,
       },

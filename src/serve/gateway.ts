@@ -119,6 +119,7 @@ export class Gateway {
       sampling,
       slo,
       tier,
+      worth: request.slo.class.worth,
       thinking,
       arrivalUs: Math.round(this.driver.nowUs - (performance.now() - request.arrivalMs) * 1000),
       onTokens: (row) => {

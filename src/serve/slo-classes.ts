@@ -17,6 +17,8 @@ export interface SloClass {
   thinking: boolean
   /** Model names that select this class. */
   aliases: readonly string[]
+  /** What keeping the SLO of one of its requests is worth, against 1 for others. */
+  worth: number
 }
 
 /** The classes of one server and which one is used when a request names none. */
@@ -85,6 +87,8 @@ const ttft = objective((text) => {
   return { ttftUs: Number.POSITIVE_INFINITY, ttftSlowdown: slowdown }
 })
 
+const WORTH = "must be a number from 0.001 to 1000"
+
 const classSchema = z
   .strictObject({
     description: z.string().optional(),
@@ -100,6 +104,7 @@ const classSchema = z
       .optional(),
     tier: z.enum(["slo", "best_effort"]).optional(),
     aliases: z.array(z.string().min(1)).optional(),
+    worth: z.number().min(0.001, WORTH).max(1000, WORTH).optional(),
   })
   .check((context) => {
     const c = context.value
@@ -208,6 +213,7 @@ function buildClasses(file: z.output<typeof fileSchema>): SloClasses {
       tier: c.tier === "best_effort" ? "bestEffort" : "slo",
       thinking: thinking !== undefined,
       aliases: c.aliases ?? [],
+      worth: c.worth ?? 1,
     }
   })
   const byName = new Map(all.map((c) => [c.name, c]))

@@ -32,7 +32,16 @@ describe("the config", () => {
     })
   })
 
+  it("reads what a class is worth; 1 where it does not say", () => {
+    const classes = parseSloClasses("classes:\n  a: {tpot: 80ms, worth: 2.5}\n  b: {tpot: 80ms}\n", "x")
+    expect(classes.all.map(({ worth }) => worth)).toEqual([2.5, 1])
+  })
+
   it.each([
+    [
+      "classes:\n  a:\n    tpot: 5ms\n    worth: 0\n",
+      "f.yaml:4: classes.a.worth must be a number from 0.001",
+    ],
     ["classes:\n  a:\n    ttft: 5x\n    tpto: 100ms\n", "f.yaml:4: classes.a.tpto is not a field"],
     ["classes:\n  a:\n    ttft: 800\n", 'f.yaml:3: classes.a.ttft "800" is not a duration'],
     ["classes:\n  a:\n    tpot: 0ms\n", 'f.yaml:3: classes.a.tpot "0ms" must be between'],

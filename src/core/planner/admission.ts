@@ -214,5 +214,5 @@ export class Admission {
  * what they are worth. */
 function goesBefore(a: Candidate, b: Candidate): boolean {
   if (a.request.sessionMissed !== b.request.sessionMissed) return a.request.sessionMissed
-  return a.owed * (b.request.spec.profit ?? 1) > b.owed * (a.request.spec.profit ?? 1)
+  return a.owed * (b.request.spec.worth ?? 1) > b.owed * (a.request.spec.worth ?? 1)
 }

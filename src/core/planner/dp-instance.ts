@@ -40,7 +40,7 @@ export function solveFor(
       owed: request.known - draft.startOf(request),
       tier: tierOf(request.tpotUs, tpotsUs),
       memory: kept ? 0 : lifeTokens(request, draft),
-      profit: request.spec.profit ?? 1,
+      profit: request.spec.worth ?? 1,
       must: kept,
     }
   })

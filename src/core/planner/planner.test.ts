@@ -102,6 +102,21 @@ describe("admission", () => {
     ).toBe(true)
   })
 
+  test("turns down whoever takes most time for its worth", () => {
+    const slo = { ttftUs: 110_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 }
+    const chosen = (worth: number, admission: "revocable" | "firm") => {
+      const large = liveOf(1, { promptTokens: 900, slo, worth })
+      const small = [2, 3].map((id) => liveOf(id, { promptTokens: 300, slo, worth: 2 }))
+      const all = [large, ...small]
+      const kept = new Admission({ ...options, admission }).select(running(), all, draftOf(), 0)
+      return all.map((request) => kept.has(request))
+    }
+    for (const admission of ["revocable", "firm"] as const) {
+      expect(chosen(2, admission)).toEqual([false, true, true])
+      expect(chosen(7, admission)).toEqual([true, false, false])
+    }
+  })
+
   test("leaves room for the decodes that run", () => {
     const request = liveOf(9, {
       promptTokens: 500,
