@@ -5,8 +5,6 @@ import type { LiveRequest } from "../request.ts"
 import type { Draft } from "./draft.ts"
 import type { Work } from "./work.ts"
 
-/** A batch that prompts do not fill may take so many times as long for what its decodes draft. */
-const MOST_STRETCH = 1.1
 /** A decode keeps at least a pace of one token in so many longest batches, however late it is due: it holds KV. */
 const MOST_PAUSE_BATCHES = 10
 
@@ -28,8 +26,7 @@ export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowU
   const mustGoBy = waiting && !stepsAreDear ? nowUs + limitUs + nextUs : Infinity
   let urgent = 0
   while (urgent < decodes.length && decodes[urgent]!.dueUs <= mustGoBy) urgent++
-  const draftUs = draftLimitUs(draft, work, options, limitUs, allDecodesUs)
-  const { longest, more } = lengthsWithin(draft, work, urgent, draftUs / (1 + margin))
+  const { longest, more } = lengthsWithin(draft, work, urgent, limitUs / (1 + margin))
   let next = 0
   for (; next < urgent; next++) {
     const most = next < more ? longest + 1 : longest
@@ -117,28 +114,6 @@ function lengthsWithin(
     else high = middle
   }
   return { longest, more }
-}
-
-/** How long the decodes may take with what they draft, µs. Where prompts do not fill the batch, drafts would stretch
- * it all the same, and an arrival waits for its end. */
-function draftLimitUs(
-  draft: Draft,
-  { decodes, prefills, speculator }: Work,
-  options: PolicyOptions,
-  limitUs: number,
-  allDecodesUs: number,
-): number {
-  if (!speculator.drafts) return limitUs
-  const shape = draft.scratchShape
-  shape.reset()
-  for (const request of decodes) shape.add(request.computed, 1, true, 0)
-  let owed = 0
-  for (const request of prefills) owed += request.owed
-  if (owed > 0) shape.add(0, owed, true, 0)
-  const undraftedUs = draft.otherUs(shape.with(0, 0, false, 0), owed > 0) * (1 + options.margin)
-  const promptsUs = Math.max(0, undraftedUs - allDecodesUs)
-  const stretchedUs = Math.max(options.bestEffortBatchUs, MOST_STRETCH * undraftedUs)
-  return undraftedUs >= limitUs ? limitUs : Math.min(limitUs, stretchedUs) - promptsUs
 }
 
 /** Tokens that `request` can draft within `limitUs`: as many as it should, or none; −1 when not even its decode

@@ -1,6 +1,5 @@
-/** How many tokens to verify per request and step (DESIGN §4.5). While prompts wait: the lengths that leave most
- * room for prefill, since longer lengths make longer batches with fewer fixed costs. With decodes alone: the
- * lengths that give most tokens per time. Plain functions; speculator.ts keeps the choice steady. */
+/** How many tokens to verify per request and step (DESIGN §4.5): the lengths whose next batch yields most useful
+ * tokens per time, of the prompts that wait and of the decodes. Plain functions; speculator.ts keeps it steady. */
 import { expectedTokens } from "../acceptance.ts"
 import type { CostModel, CostPiece } from "../cost.ts"
 
@@ -21,6 +20,8 @@ export interface SpeculationSetting {
   /** No batch is longer, however far ahead the decodes are, µs. */
   maxBatchUs: number
   maxBatchTokens: number
+  /** Prompt tokens that could be computed beside the decodes. */
+  waitingTokens: number
   /** Most tokens verified per request and step, the sure one included. */
   maxLength: number
 }
@@ -36,72 +37,59 @@ export function paceUs(tier: SpeculationTier, length: number): number {
   return tier.tpotUs * (1 + COUNTED_GAIN * (expectedTokens(tier.acceptance, length) - 1))
 }
 
-/** Prefill tokens per µs beside the decodes, as a share of what the engine could do with nothing else to do (a
- * number ≤ 1; negative when the decodes alone are too much): (N(τ, s) − Σ n·s) / τ, τ the shortest pace. Tiers
- * of a longer pace sit out their share of the iterations. */
-export function prefillRoom(
+/** Useful tokens per µs of the next batch: the prompt tokens that wait, as many as the shortest pace has room for,
+ * and what the decodes are expected to yield. When the decodes alone are behind that pace: minus how far behind. */
+export function usefulRate(
   setting: SpeculationSetting,
   tiers: readonly SpeculationTier[],
   lengths: readonly number[],
 ): number {
-  let tauUs = setting.maxBatchUs
-  for (let i = 0; i < tiers.length; i++) tauUs = Math.min(tauUs, paceUs(tiers[i]!, lengths[i]!))
-  const price = Math.max(...setting.cost.pieces.map((piece) => piece.tokens ?? 0), 1e-9)
-  let room = (setting.maxBatchTokens - loadOf({ tokens: 1 }, setting, tiers, lengths, tauUs)) * price
-  for (const piece of setting.cost.pieces) {
-    const leftUs = tauUs / setting.scale - loadOf(piece, setting, tiers, lengths, tauUs)
-    const own = piece.tokens ?? 0
-    // A piece that prompts cost nothing only says whether the decodes fit.
-    if (own > 0) room = Math.min(room, (leftUs * price) / own)
-    else if (leftUs < 0) room = Math.min(room, leftUs)
-  }
-  return (room * setting.scale) / tauUs
-}
-
-/** Tokens per µs of a batch of all decodes and nothing else; when that leaves someone behind its pace, minus how
- * far behind. */
-export function decodeRate(
-  setting: SpeculationSetting,
-  tiers: readonly SpeculationTier[],
-  lengths: readonly number[],
-): number {
-  let timeUs = 0
-  for (const piece of setting.cost.pieces)
-    timeUs = Math.max(timeUs, loadOf(piece, setting, tiers, lengths, 0) * setting.scale)
+  const { cost, scale, waitingTokens, maxBatchTokens } = setting
+  let limitUs = setting.maxBatchUs
   let expected = 0
   let verified = 0
-  let behind = 0
   for (let i = 0; i < tiers.length; i++) {
-    expected += tiers[i]!.count * expectedTokens(tiers[i]!.acceptance, lengths[i]!)
-    verified += tiers[i]!.count * lengths[i]!
-    behind = Math.max(behind, timeUs / paceUs(tiers[i]!, lengths[i]!) - 1)
+    const tier = tiers[i]!
+    limitUs = Math.min(limitUs, paceUs(tier, lengths[i]!))
+    expected += tier.count * expectedTokens(tier.acceptance, lengths[i]!)
+    verified += tier.count * lengths[i]!
   }
-  if (verified > setting.maxBatchTokens && lengths.some((length) => length > 1)) return -Infinity
-  return behind > 0 ? -behind : expected / timeUs
+  if (verified > maxBatchTokens && lengths.some((length) => length > 1)) return -Infinity
+  let prompts = Math.max(0, Math.min(waitingTokens, maxBatchTokens - verified))
+  let decodesUs = 0
+  let filledUs = 0
+  for (const piece of cost.pieces) {
+    const us = loadOf(piece, cost, tiers, lengths)
+    decodesUs = Math.max(decodesUs, us * scale)
+    const perToken = piece.tokens ?? 0
+    if (perToken > 0) prompts = Math.min(prompts, Math.max(0, limitUs / scale - us) / perToken)
+  }
+  if (decodesUs > limitUs) return 1 - decodesUs / limitUs
+  for (const piece of cost.pieces) {
+    const us = loadOf(piece, cost, tiers, lengths) + (piece.tokens ?? 0) * prompts
+    filledUs = Math.max(filledUs, us * scale)
+  }
+  return (prompts + expected) / filledUs
 }
 
-/** The lengths of most `score`: of all combinations when they are few; else the best of the lengths that just
- * reach each possible pace and of equal lengths, improved one tier at a time. */
-export function bestLengths(
-  score: typeof prefillRoom,
-  setting: SpeculationSetting,
-  tiers: readonly SpeculationTier[],
-): number[] {
+/** The lengths of the highest useful rate: of all combinations when they are few; else the best of the lengths that
+ * just reach each possible pace and of equal lengths, improved one tier at a time. */
+export function bestLengths(setting: SpeculationSetting, tiers: readonly SpeculationTier[]): number[] {
   const combinations = setting.maxLength ** tiers.length
   const candidates =
     combinations <= MOST_COMBINATIONS
       ? everyCombination(setting.maxLength, tiers.length)
       : likelyCombinations(setting, tiers)
   let best: number[] = tiers.map(() => 1)
-  let most = score(setting, tiers, best)
+  let most = usefulRate(setting, tiers, best)
   for (const lengths of candidates) {
-    const value = score(setting, tiers, lengths)
+    const value = usefulRate(setting, tiers, lengths)
     if (value > most) {
       best = [...lengths]
       most = value
     }
   }
-  return combinations <= MOST_COMBINATIONS ? best : improved(score, setting, tiers, best)
+  return combinations <= MOST_COMBINATIONS ? best : improved(setting, tiers, best)
 }
 
 /** Yields the same array again and again. */
@@ -137,20 +125,19 @@ function* likelyCombinations(
 }
 
 function improved(
-  score: typeof prefillRoom,
   setting: SpeculationSetting,
   tiers: readonly SpeculationTier[],
   from: readonly number[],
 ): number[] {
   const best = [...from]
-  let most = score(setting, tiers, best)
+  let most = usefulRate(setting, tiers, best)
   for (let changed = true; changed; ) {
     changed = false
     for (let i = 0; i < tiers.length; i++) {
       for (let length = 1; length <= setting.maxLength; length++) {
         const before = best[i]!
         best[i] = length
-        const value = score(setting, tiers, best)
+        const value = usefulRate(setting, tiers, best)
         if (value > most) {
           most = value
           changed = true
@@ -161,13 +148,12 @@ function improved(
   return best
 }
 
-/** What the decodes of one iteration cost by one piece, µs. `tauUs` 0: everyone takes part. */
+/** What the decodes of one iteration cost by one piece, µs. */
 function loadOf(
   piece: CostPiece,
-  { cost }: SpeculationSetting,
+  { unifiedKv }: SpeculationSetting["cost"],
   tiers: readonly SpeculationTier[],
   lengths: readonly number[],
-  tauUs: number,
 ): number {
   let longest = 1
   let passes = 0
@@ -176,11 +162,10 @@ function loadOf(
     const tier = tiers[i]!
     const length = lengths[i]!
     if (length > longest) longest = length
-    if (!cost.unifiedKv && lengths.indexOf(length) === i) passes++
-    const taking = tier.count * (tauUs > 0 ? Math.min(1, tauUs / paceUs(tier, length)) : 1)
+    if (!unifiedKv && lengths.indexOf(length) === i) passes++
     const pairs = length * tier.contextTokens + (length * (length - 1)) / 2
     sum +=
-      taking *
+      tier.count *
       (((piece.tokens ?? 0) + (piece.outputs ?? 0)) * length +
         (piece.sequences ?? 0) +
         (piece.slowPairs ?? 0) * pairs)

@@ -4,13 +4,7 @@ import { expectedTokens } from "../acceptance.ts"
 import type { PolicyOptions } from "../policy/policy.ts"
 import type { LiveRequest } from "../request.ts"
 import type { Draft } from "./draft.ts"
-import {
-  bestLengths,
-  decodeRate,
-  prefillRoom,
-  type SpeculationSetting,
-  type SpeculationTier,
-} from "./speculation.ts"
+import { bestLengths, type SpeculationSetting, type SpeculationTier, usefulRate } from "./speculation.ts"
 import type { Work } from "./work.ts"
 
 interface Tier extends SpeculationTier {
@@ -29,16 +23,15 @@ const SAME_COUNT = 0.15
 const SAME_CONTEXT = 0.25
 const SAME_SCALE = 0.1
 const SAME_ACCEPTANCE = 0.02
-/** A new choice must be better by this share of the engine's time (or of the token rate), so that a tie does not
- * make the lengths flicker. */
+/** A new choice must be better by this share, so that a tie does not make the lengths flicker. */
 const CLEAR_GAIN = 0.01
 /** Beginning to speculate needs more: the model's error must not turn into a loss. */
 const STARTING_GAIN = 0.03
 
 export class Speculator {
   #options: PolicyOptions
-  /** One choice while prompts wait, one for decodes alone. */
-  #choices: [decodesAlone: Choice | null, prefill: Choice | null] = [null, null]
+  /** One choice for decodes alone, and one for every doubling of the prompt tokens that wait. */
+  #choices: (Choice | undefined)[] = []
   #current: Choice | null = null
   #scratch: Tier[] = []
   #followed: ReadonlyMap<number, number> | null = null
@@ -47,31 +40,31 @@ export class Speculator {
     this.#options = options
   }
 
-  /** Choose for this decision: `decodes` will run, `expected` may join them later. `prefill`: prompts wait. */
-  plan(
-    decodes: readonly LiveRequest[],
-    expected: readonly LiveRequest[],
-    draft: Draft,
-    prefill: boolean,
-  ): void {
-    if (this.#options.speculation !== "on") return
-    const tiers = this.#tiersOf(decodes, expected, draft)
-    const scale = draft.calibration(prefill) * (1 + this.#options.margin)
-    const kind = prefill ? 1 : 0
-    const last = this.#choices[kind]
-    if (last === null || !isSame(last, tiers, scale)) {
-      this.#choices[kind] = this.#choose(tiers, scale, draft, prefill, last)
-      this.#scratch = []
-    }
-    this.#current = this.#choices[kind]
-  }
-
   /** Choose for a batch of `work`. Best-effort decodes draft only while no prompt waits for the time it takes. */
   planFor(work: Pick<Work, "decodes" | "prefills" | "bestEffort">, draft: Draft): void {
     if (this.#options.speculation !== "on") return
-    const prefill = work.prefills.length > 0 || work.bestEffort.some((request) => !request.decoding)
-    if (prefill) this.plan(work.decodes, work.prefills, draft, true)
-    else this.plan([...work.decodes, ...work.bestEffort], [], draft, false)
+    let waiting = 0
+    for (const request of work.prefills) waiting += request.owed
+    const promptsWait = waiting > 0 || work.bestEffort.some((request) => !request.decoding)
+    const tiers = promptsWait
+      ? this.#tiersOf(work.decodes, work.prefills, draft)
+      : this.#tiersOf([...work.decodes, ...work.bestEffort], [], draft)
+    const scale = draft.calibration(waiting > 0) * (1 + this.#options.margin)
+    const doublings = Math.ceil(Math.log2(1 + waiting))
+    const last = this.#choices[doublings]
+    if (last === undefined || !isSame(last, tiers, scale)) {
+      const setting: SpeculationSetting = {
+        cost: draft.cost,
+        scale,
+        maxBatchUs: this.#options.maxBatchUs,
+        maxBatchTokens: draft.limits.maxBatchTokens,
+        waitingTokens: waiting,
+        maxLength: this.#options.maxSpeculation,
+      }
+      this.#choices[doublings] = { tiers, scale, lengths: this.#choose(setting, tiers) }
+      this.#scratch = []
+    }
+    this.#current = this.#choices[doublings]!
   }
 
   /** Lengths per TPOT in µs that a plan counts on, instead of this one's choice; null = its own again. */
@@ -123,24 +116,15 @@ export class Speculator {
     return tiers
   }
 
-  #choose(tiers: Tier[], scale: number, draft: Draft, prefill: boolean, last: Choice | null): Choice {
-    const setting: SpeculationSetting = {
-      cost: draft.cost,
-      scale,
-      maxBatchUs: this.#options.maxBatchUs,
-      maxBatchTokens: draft.limits.maxBatchTokens,
-      maxLength: this.#options.maxSpeculation,
-    }
-    const score = prefill ? prefillRoom : decodeRate
-    const best = bestLengths(score, setting, tiers)
-    const before = tiers.map((tier) => lastLength(last, tier))
+  /** The best lengths, but those of the last decision unless the gain is clear; none where they do not pay. */
+  #choose(setting: SpeculationSetting, tiers: readonly Tier[]): number[] {
+    const best = bestLengths(setting, tiers)
+    const before = tiers.map((tier, i) => lengthIn(this.#current, tier) ?? best[i]!)
     const none = tiers.map(() => 1)
-    const now = score(setting, tiers, before)
-    const off = score(setting, tiers, none)
+    const now = usefulRate(setting, tiers, before)
     const gain = before.every((length) => length === 1) ? STARTING_GAIN : CLEAR_GAIN
-    const unit = prefill ? 1 : Math.abs(now)
-    const chosen = score(setting, tiers, best) > now + gain * unit ? best : now >= off ? before : none
-    return { tiers, scale, lengths: chosen }
+    if (usefulRate(setting, tiers, best) > now + gain * Math.abs(now)) return best
+    return now >= usefulRate(setting, tiers, none) ? before : none
   }
 }
 
@@ -168,9 +152,10 @@ function indexOf(tiers: readonly Tier[], request: LiveRequest): number {
   return -1
 }
 
-function lastLength(last: Choice | null, tier: Tier): number {
-  const at = last?.tiers.findIndex((other) => other.app === tier.app && other.tpotUs === tier.tpotUs) ?? -1
-  return at < 0 ? 1 : last!.lengths[at]!
+/** What a choice says for such a tier; undefined when it had none. */
+function lengthIn(choice: Choice | null, tier: Tier): number | undefined {
+  const at = choice?.tiers.findIndex(({ app, tpotUs }) => app === tier.app && tpotUs === tier.tpotUs) ?? -1
+  return at < 0 ? undefined : choice!.lengths[at]
 }
 
 function isSame(choice: Choice, tiers: readonly Tier[], scale: number): boolean {
