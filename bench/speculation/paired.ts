@@ -10,11 +10,12 @@ import type { Slo } from "../../src/core/types.ts"
 import { type Answers, rateOf, Served } from "./served.ts"
 import { type Task, tasksFor } from "./tasks.ts"
 
-/** A model and a drafter, and how long its rounds may take together. */
+/** A model and a drafter; then minutes and numbers of requests at once, or a rate per second and seconds. */
 interface Case {
   model: string
   speculate: string
-  minutes: number
+  amount: number
+  list: number[]
 }
 
 interface Round {
@@ -37,46 +38,50 @@ interface Load {
   on: { requests: number; attained: number }
 }
 
-/** Objectives of the open-loop runs: a tight TPOT, which is what drafts help with. */
+/** Objectives of the open-loop runs: a few times what a lone request gets. */
 const SLO: Record<string, Slo> = {
-  real: { ttftUs: 4e6, ttftSlowdown: 0, tpotUs: 80_000, thinkingTpotUs: 80_000 },
-  generated: { ttftUs: 5e5, ttftSlowdown: 0, tpotUs: 15_000, thinkingTpotUs: 15_000 },
+  real: { ttftUs: 4e6, ttftSlowdown: 0, tpotUs: 200_000, thinkingTpotUs: 200_000 },
+  generated: { ttftUs: 5e5, ttftSlowdown: 0, tpotUs: 30_000, thinkingTpotUs: 30_000 },
 }
 
 interface Options {
   case: string[]
-  sequences: string
   output: string
   context: string
   prompts: string
   threads: string
   maxSpeculation: string
   load: string[]
-  loadSeconds: string
   loadSeeds: string
   out: string
 }
 
 async function main(): Promise<void> {
   const options = new Command("bench/speculation/paired.ts")
-    .option("--case <model:drafter:minutes...>", "what is compared, and for how long", [
-      "smollm2-135m:lookup:5",
-      "tiny-target:lookup:0.4",
-      "tiny-target:draft=tiny-draft:0.4",
-      "tiny-bench:draft=tiny-draft:0.5",
-    ])
-    .option("--sequences <list>", "requests at once", "1,4,8,16")
+    .option(
+      "--case <model:drafter:minutes:sequences...>",
+      "what is compared, for how long, how many at once",
+      [
+        "smollm2-135m:lookup:5:1+4+8",
+        "tiny-target:lookup:0.5:1+4+8+16",
+        "tiny-target:draft=tiny-draft:0.5:1+4+8+16",
+      ],
+    )
     .option("--output <tokens>", "of every answer", "48")
     .option("--context <tokens>", "of every prompt, about", "160")
     .option("--prompts <n>", "different ones a task", "3")
     .option("--threads <n>", "", "1")
     .option("--max-speculation <n>", "as for serve", "8")
-    .option("--load <model:drafter:rate...>", "requests in time at requests/s", [
-      "smollm2-135m:lookup:0.5",
-      "tiny-target:lookup:6",
-      "tiny-target:draft=tiny-draft:6",
-    ])
-    .option("--load-seconds <s>", "of arrivals", "30")
+    .option(
+      "--load <model:drafter:rate:seconds...>",
+      "requests in time at requests/s of such a case; or none",
+      [
+        "smollm2-135m:lookup:0.4:70",
+        "tiny-target:lookup:6:15",
+        "tiny-target:lookup:9:15",
+        "tiny-target:draft=tiny-draft:6:15",
+      ],
+    )
     .option("--load-seeds <n>", "", "1")
     .option("--out <folder>", "", "bench/results/speculation")
     .parse()
@@ -89,14 +94,14 @@ async function main(): Promise<void> {
   const loads: Load[] = []
   const models: object[] = []
   for (const text of options.case) {
-    const { model, speculate, minutes } = caseOf(text)
-    const pair = await Pair.open(model, speculate, options)
+    const { model, speculate, amount: minutes, list } = caseOf(text)
+    const pair = await Pair.open(model, speculate, Math.max(...list), options)
     models.push(pair.about)
     say(`${model} with ${speculate}: loaded, profiled, warm`)
-    rounds.push(...(await pair.rounds(minutes, say)))
+    rounds.push(...(await pair.rounds(minutes, list, say)))
     for (const load of options.load.map(caseOf))
       if (load.model === model && load.speculate === speculate)
-        loads.push(...(await pair.loads(load.minutes, say)))
+        loads.push(...(await pair.loads(load.amount, load.list[0]!, say)))
     await pair.close()
     const about = { date: new Date().toISOString(), cpu: cpus()[0]?.model, options, models }
     await writeFile(
@@ -124,13 +129,12 @@ class Pair {
     this.#tasks = tasks
   }
 
-  static async open(model: string, speculate: string, options: Options): Promise<Pair> {
+  static async open(model: string, speculate: string, most: number, options: Options): Promise<Pair> {
     const [context, output, prompts] = [options.context, options.output, options.prompts].map(Number) as [
       number,
       number,
       number,
     ]
-    const most = Math.max(...numbers(options.sequences))
     const open = (drafter: string) =>
       Served.open({
         ...{ model, speculate: drafter, threads: Number(options.threads), apps: TASKS },
@@ -167,9 +171,9 @@ class Pair {
   }
 
   /** Rounds of every number of requests at once until the time is up; each number gets the same time. */
-  async rounds(minutes: number, say: (line: string) => void): Promise<Round[]> {
+  async rounds(minutes: number, atOnce: readonly number[], say: (line: string) => void): Promise<Round[]> {
     const rounds: Round[] = []
-    const spent = numbers(this.#options.sequences).map((sequences) => ({ sequences, ms: 0, round: 0 }))
+    const spent = atOnce.map((sequences) => ({ sequences, ms: 0, round: 0 }))
     const until = performance.now() + minutes * 60_000
     for (;;) {
       const next = spent.reduce((a, b) => (b.ms < a.ms ? b : a))
@@ -202,14 +206,13 @@ class Pair {
     return { ...about, off: await run(this.#off), on }
   }
 
-  async loads(rate: number, say: (line: string) => void): Promise<Load[]> {
-    const { output, loadSeconds, loadSeeds } = this.#options
+  async loads(rate: number, seconds: number, say: (line: string) => void): Promise<Load[]> {
+    const { output, loadSeeds } = this.#options
     const tasks = this.#tasks.filter(({ repeats }) => repeats)
     const slo = SLO[this.#off.engine.model.random ? "generated" : "real"]!
     const found: Load[] = []
     for (let seed = 1; seed <= Number(loadSeeds); seed++) {
-      const run = (served: Served) =>
-        served.openLoop(tasks, rate, Number(loadSeconds), Number(output), slo, seed)
+      const run = (served: Served) => served.openLoop(tasks, rate, seconds, Number(output), slo, seed)
       const [off, on] = [await run(this.#off), await run(this.#on)]
       say(
         `${this.#name}: ${rate}/s, in time ${off.attained} and with drafts ${on.attained} of ${on.requests}`,
@@ -273,12 +276,8 @@ function report(rounds: readonly Round[], loads: readonly Load[]): string {
 }
 
 function caseOf(text: string): Case {
-  const [model, speculate, minutes] = text.split(":")
-  return { model: model!, speculate: speculate!, minutes: Number(minutes) }
-}
-
-function numbers(list: string): number[] {
-  return list.split(",").map(Number)
+  const [model = "", speculate = "", amount, list = ""] = text.split(":")
+  return { model, speculate, amount: Number(amount), list: list.split("+").map(Number) }
 }
 
 function rounded(_key: string, value: unknown): unknown {

@@ -1,6 +1,6 @@
 /** One engine behind the driver and the default policy, as `serve` runs it with and without `--speculate`. */
 import { median } from "simple-statistics"
-import type { RequestId, Slo } from "../../src/core/types.ts"
+import type { Slo } from "../../src/core/types.ts"
 import { type LlamaEngine, openLlama } from "../../src/engine/llama.ts"
 import { cacheFolder } from "../../src/models/cache.ts"
 import { resolveModel } from "../../src/models/resolve.ts"
@@ -34,6 +34,14 @@ export interface Answers {
   /** Rows verified, and steps of the engine. */
   turns: number
   steps: number
+}
+
+/** One request, when it has ended. */
+interface Ended {
+  firstUs: number
+  lastUs: number
+  tokens: number
+  attained: boolean
 }
 
 /** Nobody is late: what is timed is how fast answers come. */
@@ -78,6 +86,8 @@ export class Served {
     const on = speculate !== "off"
     const profile = await loadOrProfile(engine, {
       ...{ cacheDir: cacheFolder(), quick: true, threads, key: { bench: true, speculate } },
+      // Measured now: a profile of a busier hour would decide wrongly.
+      refresh: true,
       ...(on && { maxDraft: maxSpeculation - 1 }),
     })
     const driver = new ReplicaDriver({
@@ -99,7 +109,7 @@ export class Served {
       Array.from({ length: n }, async (_, i) => {
         const prompt = task.prompts[i % task.prompts.length]!
         const sampling = task.sampling(round * n + i)
-        const { firstUs, lastUs, tokens } = await this.#submit(prompt, app, sampling, output, LAX, true).ended
+        const { firstUs, lastUs, tokens } = await this.#submit(prompt, app, sampling, output, LAX, true)
         return (tokens - 1) / ((lastUs - firstUs) / 1e6)
       }),
     )
@@ -130,9 +140,7 @@ export class Served {
       const length = Math.max(8, Math.min(2 * output, Math.round(random.lognormal(output, 0.5))))
       await new Promise((go) => setTimeout(go, Math.max(0, from + at * 1000 - performance.now())))
       const sampling = task.sampling(running.length)
-      running.push(
-        this.#submit(prompt, app, sampling, length, slo, false).ended.then(({ attained }) => attained),
-      )
+      running.push(this.#submit(prompt, app, sampling, length, slo, false).then(({ attained }) => attained))
     }
     const attained = await Promise.all(running)
     return {
@@ -152,40 +160,33 @@ export class Served {
     output: number,
     slo: Slo,
     cached: boolean,
-  ): {
-    id: RequestId
-    ended: Promise<{ firstUs: number; lastUs: number; tokens: number; attained: boolean }>
-  } {
-    let id = -1
-    const ended = new Promise<{ firstUs: number; lastUs: number; tokens: number; attained: boolean }>(
-      (resolve, reject) => {
-        let [firstUs, lastUs, tokens] = [-1, -1, 0]
-        id = this.#driver.submit({
-          ...{
-            app,
-            session: -1,
-            prompt,
-            sampling,
-            slo,
-            tier: "slo",
-            thinking: false,
-            maxOutputTokens: output,
-          },
-          prefix: cached ? prefixHashes(prompt, this.engine.limits.blockTokens) : [],
-          onTokens: (row) => {
-            lastUs = this.#driver.nowUs
-            if (firstUs < 0) firstUs = lastUs
-            tokens += row.tokens.length
-            return { stopped: false, answeringFrom: -1 }
-          },
-          onEnd: ({ reason, outcome }) => {
-            if (reason !== "length") reject(new Error(`a request ended as ${reason}`))
-            else resolve({ firstUs, lastUs, tokens, attained: outcome!.attained })
-          },
-        })
-      },
-    )
-    return { id, ended }
+  ): Promise<Ended> {
+    return new Promise((resolve, reject) => {
+      let [firstUs, lastUs, tokens] = [-1, -1, 0]
+      this.#driver.submit({
+        ...{
+          app,
+          session: -1,
+          prompt,
+          sampling,
+          slo,
+          tier: "slo",
+          thinking: false,
+          maxOutputTokens: output,
+        },
+        prefix: cached ? prefixHashes(prompt, this.engine.limits.blockTokens) : [],
+        onTokens: (row) => {
+          lastUs = this.#driver.nowUs
+          if (firstUs < 0) firstUs = lastUs
+          tokens += row.tokens.length
+          return { stopped: false, answeringFrom: -1 }
+        },
+        onEnd: ({ reason, outcome }) => {
+          if (reason !== "length") reject(new Error(`a request ended as ${reason}`))
+          else resolve({ firstUs, lastUs, tokens, attained: outcome!.attained })
+        },
+      })
+    })
   }
 }
 
