@@ -13,7 +13,7 @@ const MEMORY = 200
 const PRIOR_WEIGHT = 2
 const PRIOR_TOKENS = 128
 /** However sure an end seems, an output may go on. */
-const LEAST_SHARE = 1e-9
+const LEAST_SHARE = 1e-4
 
 /** How many tokens ahead an outlook says how likely an output is still to go on. */
 export const OUTLOOK_TOKENS: Readonly<Float64Array> = Float64Array.from({ length: 21 }, (_, k) =>
@@ -62,8 +62,8 @@ class Survival {
   /** Share of the outputs that reach a bin which end in it, and how many observations that rests on. */
   #share = Float64Array.from({ length: BINS }, (_, bin) => 1 - prior(bin + 1) / prior(bin))
   #weight = new Float64Array(BINS).fill(PRIOR_WEIGHT)
-  /** At the start of each bin: cumulative hazard, and mean tokens to come. */
-  #hazard = new Float64Array(BINS + 1)
+  /** At the start of each bin: share of all that reach it, and mean tokens to come. */
+  #reach = new Float64Array(BINS + 1).fill(1)
   #rest = new Float64Array(BINS + 1)
   /** By bin, made when asked for. */
   #outlooks: Float64Array[] = []
@@ -92,10 +92,11 @@ class Survival {
     const outlook = (this.#outlooks[bin] ??= new Float64Array(OUTLOOK_TOKENS.length))
     if (this.#outlookMade[bin] === 1) return outlook
     this.#outlookMade[bin] = 1
-    for (let k = 0; k < outlook.length; k++) {
-      const hazard = between(this.#hazard, AHEAD[bin * outlook.length + k]!)
-      outlook[k] = Math.exp(this.#hazard[bin]! - hazard)
-    }
+    const reach = this.#reach
+    const scale = 1 / reach[bin]!
+    for (let k = 0, at = bin * outlook.length; k < outlook.length; k++, at++)
+      outlook[k] = scale * between(reach, AHEAD[at]!)
+    outlook[0] = 1
     return outlook
   }
 
@@ -111,7 +112,7 @@ class Survival {
     }
     for (let bin = 0; bin < BINS; bin++) {
       const goesOn = Math.max(LEAST_SHARE, 1 - this.#share[bin]!)
-      this.#hazard[bin + 1] = this.#hazard[bin]! - Math.log(goesOn)
+      this.#reach[bin + 1] = this.#reach[bin]! * goesOn
     }
   }
 }

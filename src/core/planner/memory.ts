@@ -21,13 +21,17 @@ export class MemoryForecast {
   /** Add (`sign` 1) or take back (−1) a request that holds `held` tokens, may produce `left` more, and goes on with
    * the probabilities of `outlook`. */
   add(held: number, left: number, outlook: Readonly<Float64Array>, sign: 1 | -1 = 1): void {
+    const mean = this.#mean
+    const variance = this.#variance
+    const most = this.#most
     for (let k = 0; k < outlook.length; k++) {
-      const tokens = held + Math.min(OUTLOOK_TOKENS[k]!, left)
+      const ahead = OUTLOOK_TOKENS[k]!
+      const tokens = held + Math.min(ahead, left)
       const expected = tokens * outlook[k]!
-      this.#mean[k] = this.#mean[k]! + sign * expected
-      this.#variance[k] = this.#variance[k]! + sign * expected * (tokens - expected)
-      this.#most[k] = this.#most[k]! + sign * tokens
-      if (OUTLOOK_TOKENS[k]! >= left) return
+      mean[k] = mean[k]! + sign * expected
+      variance[k] = variance[k]! + sign * expected * (tokens - expected)
+      most[k] = most[k]! + sign * tokens
+      if (ahead >= left) return
     }
   }
 
