@@ -52,16 +52,24 @@ class Knapsack {
   #place = new Int32Array(0)
   #cost = new Float64Array(0)
   #profit = new Float64Array(0)
+  /** Sums over the first so many of the items after `#after`. */
+  #after = Number.NaN
+  #items = 0
+  #costs = new Float64Array(1)
+  #profits = new Float64Array(1)
 
   reset(places: readonly number[], cost: (place: number) => number, profit: (place: number) => number): void {
     const sorted = places
       .filter((place) => profit(place) > 0)
       .sort((a, b) => profit(b) * cost(a) - profit(a) * cost(b))
     this.#size = sorted.length
+    this.#after = Number.NaN
     if (this.#place.length < sorted.length) {
       this.#place = new Int32Array(sorted.length)
       this.#cost = new Float64Array(sorted.length)
       this.#profit = new Float64Array(sorted.length)
+      this.#costs = new Float64Array(sorted.length + 1)
+      this.#profits = new Float64Array(sorted.length + 1)
     }
     for (let i = 0; i < sorted.length; i++) {
       this.#place[i] = sorted[i]!
@@ -72,14 +80,30 @@ class Knapsack {
 
   /** Most profit of the items after `place` within `capacity`, the last one taken in part. */
   most(place: number, capacity: number): number {
-    let total = 0
+    // All states of a place are asked about in a row.
+    if (place !== this.#after) this.#sum(place)
+    const costs = this.#costs
+    let whole = 0
+    for (let high = this.#items + 1; high - whole > 1; ) {
+      const middle = (whole + high) >> 1
+      if (costs[middle]! <= capacity) whole = middle
+      else high = middle
+    }
+    const total = this.#profits[whole]!
+    if (whole === this.#items) return total
+    const part = (capacity - costs[whole]!) / (costs[whole + 1]! - costs[whole]!)
+    return total + part * (this.#profits[whole + 1]! - total)
+  }
+
+  #sum(place: number): void {
+    let items = 0
     for (let i = 0; i < this.#size; i++) {
       if (this.#place[i]! <= place) continue
-      const cost = this.#cost[i]!
-      if (cost > capacity) return total + (this.#profit[i]! * capacity) / cost
-      capacity -= cost
-      total += this.#profit[i]!
+      this.#costs[items + 1] = this.#costs[items]! + this.#cost[i]!
+      this.#profits[items + 1] = this.#profits[items]! + this.#profit[i]!
+      items++
     }
-    return total
+    this.#items = items
+    this.#after = place
   }
 }
