@@ -58,11 +58,12 @@ export class Machine implements Target {
   run(batch: Batch, nowUs: number): Step {
     const { truth = this.replica.cost, noise, fails } = this.#reality
     const factor = noise === undefined ? this.#noise() : noise()
-    const us = stepUs(truth, shapeOf(batch.items, truth)) * factor * this.#faults.slowdown(this.index, nowUs)
+    const shape = shapeOf(batch.items, truth)
+    const us = stepUs(truth, shape) * factor * this.#faults.slowdown(this.index, nowUs)
     const durationUs = Math.max(1, Math.round(us))
     this.steps++
     this.busyUs += durationUs
-    for (const item of batch.items) this.batchTokens += item.tokens + item.draft
+    this.batchTokens += shape.tokens
     const atUs = nowUs + durationUs
     const reason = fails?.(batch.number, this.index) ?? this.#faults.failure(this.index, nowUs)
     if (reason !== null) {
