@@ -10,6 +10,10 @@ import { Demand, type Stream } from "./feasible.ts"
 import { MemoryForecast } from "./memory.ts"
 import type { Speculator } from "./speculator.ts"
 
+/** Of the KV that the forecast may fill, this share is out of reach for whoever has no promise: arrivals would find it
+ * taken, and evict what was computed for nothing. */
+const KEPT_FREE_SHARE = 0.055
+
 interface Candidate {
   request: LiveRequest
   start: number
@@ -107,7 +111,8 @@ export class Admission {
     for (const request of others) {
       if (draft.held(request)) held += request.known + this.#remaining(request, draft)
     }
-    return draft.kv.capacityTokens * this.#options.kvShare - peak - held
+    const room = draft.kv.capacityTokens * this.#options.kvShare * (1 - KEPT_FREE_SHARE)
+    return room - peak - held
   }
 
   /** A promise that is kept from admission on decides over later arrivals too: the set worth most is the knapsack
