@@ -152,8 +152,10 @@ interface Measured {
 }
 
 function measure(size: Size, { policy, speculation, admission, decisions, rounds }: Measured): Row {
+  // Firm promises are planned by the dynamic program where there is no margin.
+  const policyOptions = { speculation, admission, ...(admission === "firm" && { margin: 0 }) }
   const all = Array.from({ length: rounds }, () => {
-    const load = new Load(size, policy, { speculation, admission }, 7)
+    const load = new Load(size, policy, policyOptions, 7)
     for (let i = 0; i < 5000 && (!load.full || i < 500); i++) load.decide()
     return Array.from({ length: decisions }, () => load.decide())
   })

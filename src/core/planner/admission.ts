@@ -1,6 +1,6 @@
 /** Whose SLOs to keep: revocable Moore–Hodgson over prefills by deadline (DESIGN §4 step 3). Going by deadline, every
  * prefill joins; while the set cannot be done in time, one goes: of a session that has missed already if there is one,
- * else the one with the most prefill left for its worth. With firm admission: the paper's dynamic program. */
+ * else the one with the most prefill left for its worth. Firm promises on an exact timer: the paper's dynamic program. */
 import type { PolicyOptions } from "../policy/policy.ts"
 import type { LiveRequest } from "../request.ts"
 import { Dp } from "./dp.ts"
@@ -26,6 +26,12 @@ interface Candidate {
 export interface Running {
   decodes: readonly LiveRequest[]
   speculator: Speculator
+}
+
+/** Promises from admission on, by a timer without a margin: who is chosen can be planned to the token, and decodes
+ * then wait until they are due. With a margin the fluid test holds as much, or more where KV is short. */
+export function countsExactly({ admission, margin }: PolicyOptions): boolean {
+  return admission === "firm" && margin === 0
 }
 
 /** Requests that one decision may newly promise. */
@@ -71,7 +77,7 @@ export class Admission {
       demand.addRunning(this.#stream(request, startUs, running.speculator, draft))
     }
     this.#count = 0
-    if (options.admission === "firm") {
+    if (countsExactly(options)) {
       const kept = this.#promised(running, prefills, draft, nowUs)
       this.#foreseeAll(running.decodes, draft)
       for (const request of kept) this.#foresee(request, draft, 1)

@@ -14,7 +14,8 @@ export interface PolicyOptions {
   bestEffortBatchUs: number
   /** When that has given best-effort work nothing for so long, µs, it gets a batch's whole slack. */
   bestEffortEveryUs: number
-  /** `revocable`: a promise from the first token on. `firm`: from admission on; a dynamic program chooses whom. */
+  /** `revocable`: a promise from the first token on. `firm`: from admission on; without a margin a
+   * dynamic program chooses whom. */
   admission: "revocable" | "firm"
   /** Share of the KV that the memory forecast may fill. */
   kvShare: number

@@ -1,5 +1,5 @@
 /** The default policy (DESIGN §4): keep every SLO that can be kept, serve the rest with what is left over. */
-import { Admission } from "../planner/admission.ts"
+import { Admission, countsExactly } from "../planner/admission.ts"
 import type { Draft } from "../planner/draft.ts"
 import { sortByDue } from "../planner/due-order.ts"
 import { fillBatch } from "../planner/fill.ts"
@@ -34,8 +34,7 @@ export function slosServe(options: PolicyOptions): Policy {
         if (changed) resortWork(requests, work, decodesToo)
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
       }
-      // Without a margin the timer is exact: decodes then wait until they are due, as the dynamic program counts on.
-      work.exact = options.admission === "firm" && options.margin === 0 && !work.speculator.drafts
+      work.exact = countsExactly(options) && !work.speculator.drafts
       fillBatch(draft, work, options, nowUs)
     },
     offer(requests, offered, draft, atUs) {
