@@ -282,5 +282,8 @@ describe.each(cases)("policy $name", ({ policy, mode, options }) => {
     const finished = auditor.log.at(-1)!
     expect(finished).toContain('"type":"finished"')
     expect(JSON.parse(finished.slice(finished.indexOf("{"))).outcome.attained).toBe(true)
+    const { fixedDraft } = options
+    if (fixedDraft !== undefined)
+      expect(auditor.log.some((line) => line.includes(`"draft":${fixedDraft}`))).toBe(true)
   })
 })

@@ -36,12 +36,13 @@ export function slosServePaper(options: PolicyOptions): Policy {
 /** Batches as the paper's plan has them: as long as the tightest tier's pace allows; tiers that would be a whole
  * token ahead wait while there is prefill to do. */
 function fill(draft: Draft, work: Work, options: PolicyOptions, nowUs: number): void {
-  const { margin } = options
+  const { margin, speculation, fixedDraft } = options
+  const usual = speculation === "on" ? 1 : 1 + fixedDraft
   const { lengths, limitUs } = paces(draft, work.decodes, options, nowUs)
   const prefill = work.prefills.length > 0 || work.bestEffort.length > 0
   for (const request of work.decodes) {
     if (prefill && request.dueUs - request.tpotUs >= nowUs + limitUs) continue
-    draft.decode(request, work.byValue, (lengths.get(request.tpotUs) ?? 1) - 1)
+    draft.decode(request, work.byValue, (lengths.get(request.tpotUs) ?? usual) - 1)
   }
   for (const request of work.prefills) draft.prefillWithin(request, limitUs, margin, work.bestEffort)
   for (const request of work.bestEffort) {
