@@ -140,9 +140,9 @@ async function run(options: Options): Promise<void> {
     return
   }
   const target = await targetOf(options)
+  const zeroLoad = settings.zeroLoad ?? (await zeroLoadAt(target, plan, settings))
   const interrupted = new AbortController()
   process.once("SIGINT", () => interrupted.abort())
-  const zeroLoad = settings.zeroLoad ?? (await zeroLoadAt(target, plan, settings))
   const showProgress = process.stderr.isTTY === true && options.json !== true
   const result = await replay(plan, {
     ...settings,
@@ -254,7 +254,7 @@ async function zeroLoadAt(
   const rounds = plan.requests.flatMap((request) => request.rounds)
   const slowdown = (name: string) => classes[name]?.ttftMs === undefined && classes[name]?.ttftSlowdown
   if (!rounds.some((round) => slowdown(round.class))) return undefined
-  const longest = Math.max(...rounds.map((round) => round.promptTokens))
+  const longest = rounds.reduce((most, round) => Math.max(most, round.promptTokens), 0)
   const found = await measureZeroLoad(
     target,
     Math.max(LEAST_PROBE_TOKENS, Math.min(longest, MOST_PROBE_TOKENS)),

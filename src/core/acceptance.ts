@@ -10,7 +10,7 @@ const MEMORY_TRIALS = 1000
 const FADE = 1 / 4000
 /** A try that fails makes the next one wait twice as long, up to so many times: tries cost time, too. */
 const MOST_PATIENCE = 64
-/** A try is over when nothing was drafted for so many tokens, and has failed when it made fewer steps than that. */
+/** A try is over when nothing was drafted for so many tokens. It has failed when less was accepted than the prior says. */
 const TRY = 100
 /** Outside this range lengths explode or the try never comes. */
 const FLOOR = 0.05
@@ -26,7 +26,7 @@ export class Acceptance {
   /** Per app; those not seen yet have no entry. */
   #accepted: number[] = []
   #refused: number[] = []
-  #tries: { steps: number; quiet: number; patience: number }[] = []
+  #tries: { accepted: number; refused: number; quiet: number; patience: number }[] = []
 
   /** `prior`: probability assumed before any trial. */
   constructor(prior: number) {
@@ -39,25 +39,28 @@ export class Acceptance {
     // Without any evidence yet there is none to fade.
     if (draft === 0 && this.#accepted[app] === undefined) return
     const cut = Math.min(draft, tokens - 1)
+    const refusal = cut < draft && !ended ? 1 : 0
     const accepted = (this.#accepted[app] ?? 0) + cut
-    const refused = (this.#refused[app] ?? 0) + (cut < draft && !ended ? 1 : 0)
+    const refused = (this.#refused[app] ?? 0) + refusal
     const trials = accepted + refused
-    const patience = this.#patience(app, draft > 0)
+    const patience = this.#patience(app, draft > 0, cut, refusal)
     const keep = draft === 0 ? 1 - FADE / patience : trials > MEMORY_TRIALS ? MEMORY_TRIALS / trials : 1
     this.#accepted[app] = accepted * keep
     this.#refused[app] = refused * keep
   }
 
   /** How many times longer than at first evidence lasts. */
-  #patience(app: number, drafted: boolean): number {
-    this.#tries[app] ??= { steps: 0, quiet: 0, patience: 1 }
+  #patience(app: number, drafted: boolean, accepted: number, refused: number): number {
+    this.#tries[app] ??= { accepted: 0, refused: 0, quiet: 0, patience: 1 }
     const last = this.#tries[app]
     if (drafted) {
-      last.steps++
+      last.accepted += accepted
+      last.refused += refused
       last.quiet = 0
     } else if (++last.quiet === TRY) {
-      last.patience = last.steps < TRY ? Math.min(MOST_PATIENCE, 2 * last.patience) : 1
-      last.steps = 0
+      const failed = last.accepted < this.#prior * (last.accepted + last.refused)
+      last.patience = failed ? Math.min(MOST_PATIENCE, 2 * last.patience) : 1
+      last.accepted = last.refused = 0
     }
     return last.patience
   }

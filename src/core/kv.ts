@@ -7,7 +7,7 @@ interface Sequence {
   id: RequestId
   /** Blocks held, in order; shared ones are also held by others. */
   blocks: number[]
-  /** Tokens whose KV is (or, in the running batch, will be) in place. */
+  /** Tokens that its blocks were taken for. */
   tokens: number
   /** The request's own list: grows as its output fills blocks. */
   prefix: readonly number[]

@@ -277,7 +277,7 @@ export class Replica {
     if (item.draft > 0 || request.prefix.length > 0) this.#kv.computed(item.id, request.computed)
     request.failures = 0
     if (result === undefined || tokens === 0) return
-    this.#speculation.observe(request.spec.app, item.draft, result)
+    if (request.output > 0) this.#speculation.observe(request.spec.app, item.draft, result)
     this.#emit(request, result, nowUs)
     if (this.#prefillOnly && !request.gone) this.#handOff(request)
   }
@@ -338,7 +338,8 @@ export class Replica {
     const { id, spec } = request
     this.#remove(request)
     const attainable = reason === "stop" || reason === "length"
-    if (attainable) this.#lengths.ended(spec.app, request.output)
+    // Cut at its limit, an output says only that it came so far.
+    if (reason === "stop") this.#lengths.ended(spec.app, request.output)
     const outcome = request.outcome(nowUs, attainable && spec.tier === "slo")
     if (spec.session >= 0 && !outcome.attained) this.#missedSessions.note(spec.session)
     if (request.output > 0) this.#effects.push({ type: "stageDone", id, outcome: request.stage })

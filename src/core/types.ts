@@ -224,7 +224,7 @@ export interface Snapshot {
 
 /** What drafting does for one app. */
 export interface AppSpeculation {
-  /** Probability that one more drafted token is accepted, as the planner now counts on it. */
+  /** Probability that one more token asked of the drafter is accepted, as the planner now counts on it. */
   acceptance: number
   /** Tokens verified per decode step of late, the sure one included: 1 where nothing is drafted. */
   length: number

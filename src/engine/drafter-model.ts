@@ -136,12 +136,16 @@ export class ModelDrafter implements Drafter {
       CATCH_UP_TOKENS,
       items.reduce((sum, { tokens }) => sum + tokens, 0),
     )
-    return items.flatMap((item) => {
-      const draft = this.#begin(item, room)
-      if (draft === null) return []
-      room -= draft.end - draft.request.draftHeld
-      return [draft]
-    })
+    // Who is nearly there goes first: one that is far behind would keep all others from drafting.
+    const lag = ({ id, position, tokens }: BatchItem) => position + tokens - this.#table.get(id).draftHeld
+    return [...items]
+      .sort((a, b) => lag(a) - lag(b))
+      .flatMap((item) => {
+        const draft = this.#begin(item, room)
+        if (draft === null) return []
+        room -= draft.end - draft.request.draftHeld
+        return [draft]
+      })
   }
 
   #begin({ id, position, tokens, draft: asked }: BatchItem, room: number): Draft | null {

@@ -184,7 +184,11 @@ export class Metrics {
             this.set({ class: classes[app] ?? String(app) }, of[key])
         },
       })
-    perApp("slos_serve_speculation_acceptance", "Expected share of drafted tokens accepted.", "acceptance")
+    perApp(
+      "slos_serve_speculation_acceptance",
+      "Expected share of the draft tokens asked for that are accepted.",
+      "acceptance",
+    )
     perApp("slos_serve_speculation_length", "Tokens verified per decode step of late.", "length")
     const loop = this.#loop
     new Gauge({

@@ -13,11 +13,9 @@ export interface Choice {
   hops: number
   /** How many were routed before. */
   turn: number
-  /** The living replica that holds the session's KV, or -1. */
-  home: number
 }
 
-/** Ask up to `hops` replicas in turn, its home first, whether they can keep its SLOs; else the first asked. */
+/** Ask up to `hops` replicas in turn whether they can keep its SLOs; else the first asked. */
 function offer(choice: Choice): number {
   const { request, targets, nowUs } = choice
   const order = inTurn(choice).slice(0, choice.hops)
@@ -30,8 +28,7 @@ function roundRobin(choice: Choice): number {
 }
 
 /** The less busy of two drawn at random: nearly as even as asking all, and no herd when snapshots are stale. */
-function powerOfTwo({ targets, alive, chances, home }: Choice): number {
-  if (home >= 0) return home
+function powerOfTwo({ targets, alive, chances }: Choice): number {
   const a = Math.floor(chances[0] * alive.length)
   const b = (a + 1 + Math.floor(chances[1] * (alive.length - 1))) % alive.length
   const [first, second] = [alive[a]!, alive[b]!]
@@ -39,7 +36,6 @@ function powerOfTwo({ targets, alive, chances, home }: Choice): number {
 }
 
 function leastLoaded(choice: Choice): number {
-  if (choice.home >= 0) return choice.home
   let best = -1
   let least = Infinity
   // In turn, so that equally busy replicas share.
@@ -52,11 +48,10 @@ function leastLoaded(choice: Choice): number {
   return best
 }
 
-/** Living replicas, beginning with its home, then the one whose turn it is. */
-function inTurn({ alive, turn, home }: Choice): number[] {
+/** Living replicas, beginning with the one whose turn it is. */
+function inTurn({ alive, turn }: Choice): number[] {
   const start = turn % alive.length
-  const order = [...alive.slice(start), ...alive.slice(0, start)]
-  return home < 0 ? order : [home, ...order.filter((index) => index !== home)]
+  return [...alive.slice(start), ...alive.slice(0, start)]
 }
 
 /** Requests waiting count more than running ones, prompts owed by their share of the KV: one number to compare. */

@@ -8,7 +8,8 @@ export interface RouterOptions {
   kind?: RouterKind
   /** Most replicas asked whether they could keep the request's SLOs. Default 3. */
   hops?: number
-  /** Prefer the replica that served the session last: it holds the session's KV. Default off. */
+  /** A session's next round goes where the last one ran: elsewhere all of the session would be computed again, even
+   * by a replica that can promise it. Default off. */
   affinity?: boolean
   /** Offer who is turned down later to other replicas, at most so many times. Default 0. */
   reoffers?: number
@@ -52,13 +53,14 @@ export class Router {
     for (let i = 0; i < targets.length; i++) if (targets[i]!.alive) alive.push(i)
     if (alive.length === 0) return -1
     const home = this.affinity && request.session >= 0 ? this.#homes.get(request.session) : undefined
-    const chosen =
-      alive.length === 1
+    const atHome = home !== undefined && targets[home]?.alive === true
+    const chosen = atHome
+      ? home
+      : alive.length === 1
         ? alive[0]!
         : POLICIES[this.kind]({
             ...{ request, targets, alive, nowUs, chances, hops: this.hops },
             turn: this.#turn++,
-            home: home !== undefined && targets[home]?.alive ? home : -1,
           })
     if (this.affinity && request.session >= 0) this.#remember(request.session, chosen)
     return chosen

@@ -16,8 +16,8 @@ export interface FuzzRun {
   broken: number
 }
 
-/** Of firm promises under an exact timer so many may be late: the fluid admission test is no schedule, batches are
- * whole, and a batch once begun is not cut short for an arrival. */
+/** Of firm promises under an exact timer so many may be late: admission is no schedule of whole batches, and a
+ * batch once begun is not cut short for an arrival. */
 export const MOST_BROKEN_SHARE = 0.01
 
 /** One seed, played and audited. */

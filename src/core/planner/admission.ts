@@ -134,8 +134,10 @@ export class Admission {
     for (const request of prefills) if (this.#isFirm(request)) kept.add(request)
     if (kept.size === prefills.length && this.#options.speculation === "off") return kept
     // Who is due later is decided later: the program's time grows with the square of those it may choose from.
+    // It knows tokens and memory, not the engine's sequences.
+    const most = Math.min(MOST_TO_DECIDE, draft.limits.maxSequences - decodes.length - kept.size)
     let free = 0
-    const asked = prefills.filter((request) => kept.has(request) || free++ < MOST_TO_DECIDE)
+    const asked = prefills.filter((request) => kept.has(request) || free++ < most)
     const must = (request: LiveRequest) => kept.has(request)
     const answer = solveFor(this.#dp, decodes, asked, must, draft, this.#options, nowUs)
     // Where the plan's units no longer fit, the lengths that led here still come nearest to it.

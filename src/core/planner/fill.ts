@@ -139,7 +139,7 @@ function finishesWithin(draft: Draft, request: LiveRequest, timeUs: number, marg
 }
 
 /** Best-effort work may stretch a batch while SLO work runs only so far, since an arrival waits for the batch's
- * end. When that has left it nothing for a while, it gets what the tightest decode can spare: it must not starve. */
+ * end. When that has left it nothing for a while, it gets what the tightest decode can spare: who holds KV must not starve. */
 export function serveBestEffort(
   draft: Draft,
   work: Work,

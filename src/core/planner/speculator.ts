@@ -25,7 +25,7 @@ const SAME_SCALE = 0.1
 const SAME_ACCEPTANCE = 0.02
 /** A new choice must be better by this share, so that a tie does not make the lengths flicker. */
 const CLEAR_GAIN = 0.01
-/** Beginning to speculate needs more: the model's error must not turn into a loss. */
+/** Taking it up again needs more: the model's error must not turn into a loss. */
 const STARTING_GAIN = 0.03
 
 export class Speculator {
@@ -40,7 +40,7 @@ export class Speculator {
     this.#options = options
   }
 
-  /** Choose for a batch of `work`. Best-effort decodes draft only while no prompt waits for the time it takes. */
+  /** Choose for a batch of `work`. Best-effort decodes have a say only while no prompt waits. */
   planFor(work: Pick<Work, "decodes" | "prefills" | "bestEffort">, draft: Draft): void {
     if (this.#options.speculation !== "on") return
     let waiting = 0
@@ -123,7 +123,7 @@ export class Speculator {
     const none = tiers.map(() => 1)
     const now = usefulRate(setting, tiers, before)
     const gain = before.every((length) => length === 1) ? STARTING_GAIN : CLEAR_GAIN
-    if (usefulRate(setting, tiers, best) > now + gain * Math.abs(now)) return best
+    if (now === -Infinity || usefulRate(setting, tiers, best) > now + gain * Math.abs(now)) return best
     return now >= usefulRate(setting, tiers, none) ? before : none
   }
 }

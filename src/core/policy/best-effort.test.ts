@@ -42,13 +42,17 @@ test.each(["slos-serve", "edf", "edf-drop"] as PolicyName[])(
       return { atUs: id * 50_000, outputTokens, spec }
     })
     let answeredUs = 0
+    let answers = 0
     simulate({
       config: { limits, cost, policy, apps: 1 },
       requests,
       onEffect: (effect, nowUs) => {
-        if (effect.type === "finished" && effect.id < 12) answeredUs = nowUs
+        if (effect.type !== "finished" || effect.id >= 12) return
+        answeredUs = nowUs
+        answers++
       },
     })
+    expect(answers).toBe(12)
     expect(answeredUs).toBeLessThan(30_000_000)
   },
 )

@@ -10,6 +10,8 @@ import type { Policy, PolicyOptions } from "./policy.ts"
 
 export function slosServe(options: PolicyOptions): Policy {
   const admission = new Admission(options)
+  // An offer is only a question: what it finds must not mix with what was decided.
+  const offers = new Admission(options)
   const work = emptyWork(options)
   work.forecastSpareKv = (draft) => admission.spareKvTokens(work.bestEffort, draft)
   const asked = { ...emptyWork(options), speculator: work.speculator }
@@ -42,7 +44,7 @@ export function slosServe(options: PolicyOptions): Policy {
       sortWork(requests, asked)
       asked.prefills.push(offered)
       sortByDue(asked.prefills)
-      return admission.select(asked, asked.prefills, draft, atUs).size === asked.prefills.length
+      return offers.select(asked, asked.prefills, draft, atUs).size === asked.prefills.length
     },
   }
 }
