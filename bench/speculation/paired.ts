@@ -103,7 +103,9 @@ async function main(): Promise<void> {
       if (load.model === model && load.speculate === speculate)
         loads.push(...(await pair.loads(load.amount, load.list[0]!, say)))
     await pair.close()
-    const about = { date: new Date().toISOString(), cpu: cpus()[0]?.model, options, models }
+    // Where it was written is of no interest to readers.
+    const { out: _, ...asked } = options
+    const about = { date: new Date().toISOString(), cpu: cpus()[0]?.model, options: asked, models }
     await writeFile(
       join(options.out, "paired.json"),
       `${JSON.stringify({ about, rounds, loads }, rounded, 1)}\n`,
