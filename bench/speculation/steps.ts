@@ -48,7 +48,7 @@ interface GridCell {
 }
 
 async function main(): Promise<void> {
-  const options = new Command("bench/speculation.ts")
+  const options = new Command("bench/speculation/steps.ts")
     .option("--model <name>", "as for serve", "tiny-target")
     .option("--draft <name>", "draft model; `lookup`: prompt lookup", "tiny-draft")
     .option("--gpu-layers <n>", "")
@@ -95,7 +95,7 @@ async function main(): Promise<void> {
   const about = {
     date: new Date().toISOString(),
     cpu: cpus()[0]?.model,
-    options,
+    options: { ...options, out: undefined },
     model,
     limits: engine.limits,
   }
