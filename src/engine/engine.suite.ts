@@ -113,13 +113,18 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
       expect(run.output(b)).toEqual(expected)
     })
 
-    test("of tokens that differ are refused, and nothing is lost", async () => {
+    test("of tokens that differ are refused; nothing is lost but what was to leave", async () => {
       const expected = [await alone(first, 5), await alone(second, 5)]
-      const a = run.open(first)
-      await run.step([run.all(a)])
+      const [a, released, evicted] = [run.open(first), run.open(promptOf(10, 5)), run.open(promptOf(11, 5))]
+      await run.step([run.all(a), run.all(released), run.all(evicted)])
       const b = run.open(second)
-      const output = await engine.execute(run.batch([run.all(a), run.copied(b, a, 52)]))
+      const leaving = { release: [released], evict: [evicted] }
+      const output = await engine.execute(run.batch([run.all(a), run.copied(b, a, 52)], leaving))
       expect(output).toMatchObject({ ok: false, reason: "engineError" })
+      // Four sequences are the most: there is room for two only where two have left.
+      const others = [run.open(promptOf(12, 5)), run.open(promptOf(13, 5))]
+      await run.step(others.map((id) => run.all(id)))
+      await run.drop(...others)
       await run.step([run.all(a), run.all(b)])
       for (let i = 0; i < 4; i++) await run.step([run.all(a), run.all(b)])
       expect(run.output(a).slice(0, 5)).toEqual(expected[0])

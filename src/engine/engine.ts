@@ -106,7 +106,8 @@ export interface Engine {
   /** Make a request's prompt and sampling known; costs no KV. Before its first batch item. */
   open(id: RequestId, prompt: Int32Array, sampling: Sampling): void
   /** One step: prefix copies, evictions and releases, one forward pass, sampling. One at a time.
-   * Never throws for a failed step: the answer says so and no item of the batch has advanced. */
+   * Never throws for a failed step: the answer says so and no item of the batch has advanced; evictions and
+   * releases are done all the same. */
   execute(batch: Batch): Promise<StepOutput>
   /** Free everything. After a running step has ended. */
   close(): Promise<void>

@@ -28,7 +28,7 @@ export class Slots {
   }
 
   /** Copies, evictions, releases and truncations of a checked batch; then every item has a slot and holds
-   * exactly `position` tokens. Answers why it could not, having changed nothing. */
+   * exactly `position` tokens. Answers why it could not: then only who was to leave has left. */
   prepare(batch: Batch): string | null {
     const copies = batch.items.flatMap(({ id, copy }) => {
       const to = this.#table.get(id)
@@ -36,12 +36,14 @@ export class Slots {
         ? [{ to, from: this.#table.get(copy.from), tokens: copy.tokens }]
         : []
     })
+    const leaving = new Set([...batch.evict, ...batch.release])
     for (const { to, from, tokens } of copies) {
       const at = firstDifference(from, to, tokens)
-      if (at >= 0)
-        return `requests ${from.id} and ${to.id} do not share ${tokens} tokens: they differ at ${at}`
+      if (at < 0) continue
+      for (const id of leaving) this.drop(this.#table.get(id))
+      for (const id of batch.release) this.#table.delete(id)
+      return `requests ${from.id} and ${to.id} do not share ${tokens} tokens: they differ at ${at}`
     }
-    const leaving = new Set([...batch.evict, ...batch.release])
     /** The last copy of a leaving source takes its slot as it is. */
     const heir = new Map<RequestId, OpenRequest>()
     for (const { to, from } of copies) {

@@ -143,8 +143,8 @@ export class LlamaEngine implements Engine {
     const from = performance.now()
     const elapsedUs = () => Math.round((performance.now() - from) * 1000)
     const refused = this.#slots.prepare(batch)
-    if (refused) return { ok: false, reason: "engineError", message: refused, durationUs: elapsedUs() }
     for (const id of batch.release) this.#verifier.forget(id)
+    if (refused) return { ok: false, reason: "engineError", message: refused, durationUs: elapsedUs() }
     const items = batch.items.toSorted((a, b) => this.#slots.slot(a.id) - this.#slots.slot(b.id))
     const drafts = await this.#draft(items)
     const code = items.length > 0 ? await this.#decode(items, drafts) : 0

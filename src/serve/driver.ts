@@ -239,16 +239,25 @@ export class ReplicaDriver {
     )
   }
 
+  /** The core counts what a batch drops as dropped even where the step fails: so it is dropped also when a request
+   * of the batch cannot be opened. The engine is not told to drop what it never had: it would refuse the batch. */
   async #execute(batch: Batch): Promise<StepOutput> {
-    // A request that the engine refused to open must not be released: that would fail the others' step.
+    const evict = batch.evict.filter((id) => this.#opened.has(id))
     const release = batch.release.filter((id) => this.#opened.delete(id))
-    for (const item of batch.items) {
-      if (this.#opened.has(item.id)) continue
-      const job = this.#jobs.get(item.id)!
-      this.engine.open(item.id, job.prompt, job.sampling)
-      this.#opened.add(item.id)
+    try {
+      for (const { id } of batch.items) this.#open(id)
+    } catch (error) {
+      await this.engine.execute({ ...batch, items: [], evict, release })
+      throw error
     }
-    return this.engine.execute({ ...batch, release })
+    return this.engine.execute({ ...batch, evict, release })
+  }
+
+  #open(id: RequestId): void {
+    if (this.#opened.has(id)) return
+    const { prompt, sampling } = this.#jobs.get(id)!
+    this.engine.open(id, prompt, sampling)
+    this.#opened.add(id)
   }
 
   #landed(batch: Batch, planUs: number, output: StepOutput): void {
