@@ -87,11 +87,6 @@ export const ERRORS = {
   },
   invalid_http: { status: 400, message: "This is not a valid HTTP/1.1 request.", remedy: "" },
   invalid_value: { status: 400, message: "{message}", remedy: "" },
-  unsupported_parameter: {
-    status: 400,
-    message: "Unsupported parameter: '{name}' {reason}.",
-    remedy: "Leave it out.",
-  },
   invalid_slo: {
     status: 400,
     message: "Invalid '{name}': {reason}.",
@@ -143,7 +138,6 @@ export const ERRORS = {
     message: "cannot listen on {host}:{port} ({detail})",
     remedy: "check --host and --port",
   },
-  bad_option: { status: 400, message: "{name} {reason}", remedy: "" },
   config_not_readable: {
     status: 400,
     message: "cannot read the config {path} ({detail})",

@@ -325,6 +325,8 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
     expect(await tokenizer.encode(mark, { special: true, addBos: false })).toHaveLength(1)
     expect((await tokenizer.encode(mark, { special: false, addBos: false })).length).toBeGreaterThan(3)
     expect(tokenizer.isEnd(subject.endToken)).toBe(true)
+    for (let token = 0; token < engine.model.vocabSize; token++)
+      expect(tokenizer.bytes(token).length).toBeLessThanOrEqual(tokenizer.longestTokenBytes)
     expect(() => tokenizer.bytes(engine.model.vocabSize)).toThrow(RangeError)
   })
 

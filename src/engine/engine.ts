@@ -78,6 +78,8 @@ export type StepOutput =
 export interface Tokenizer {
   /** Off the event loop for long texts. `special`: parse special tokens such as <|im_start|>. */
   encode(text: string, options: { special: boolean; addBos: boolean }): Promise<Int32Array>
+  /** No token stands for more bytes of text. */
+  readonly longestTokenBytes: number
   /** Bytes of a token (possibly part of a UTF-8 character); empty for control tokens. */
   bytes(token: number): Uint8Array
   isEnd(token: number): boolean

@@ -28,6 +28,7 @@ function encode(text: string, options: { special: boolean; addBos: boolean }): I
 export const fakeTokenizer: Tokenizer & { encodeSync: typeof encode } = {
   encode: async (text, options) => encode(text, options),
   encodeSync: encode,
+  longestTokenBytes: Math.max(...SPECIALS.map((special) => special.length)),
   bytes(token) {
     const bytes = BYTES[token]
     if (!bytes) throw new RangeError(`no token ${token}`)

@@ -14,6 +14,8 @@ export class LlamaTokenizer implements Tokenizer {
   #queue: Promise<unknown> = Promise.resolve()
   /** End-of-generation tokens. */
   readonly ends: readonly number[]
+  /** As the vocabulary writes them, which takes as many bytes as the text they stand for, or more. */
+  readonly longestTokenBytes: number
 
   constructor(native: Native, vocab: Pointer) {
     this.#native = native
@@ -21,6 +23,10 @@ export class LlamaTokenizer implements Tokenizer {
     const size = native.vocabSize(vocab)
     this.#isEnd = Uint8Array.from({ length: size }, (_, token) => (native.isEnd(vocab, token) ? 1 : 0))
     this.ends = [...this.#isEnd.keys()].filter((token) => this.#isEnd[token] === 1)
+    let longest = 1
+    for (let token = 0; token < size; token++)
+      longest = Math.max(longest, Buffer.byteLength(native.tokenText(vocab, token)))
+    this.longestTokenBytes = longest
     for (const mark of ["<think>", "</think>"]) this.#showMark(mark)
   }
 

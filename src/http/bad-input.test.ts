@@ -67,6 +67,13 @@ const CASES: Case[] = [
     param: "messages[0]",
   },
   { name: "an unknown URL", url: "/v1/embeddings", body: {}, status: 404, code: "unknown_url" },
+  {
+    name: "a URL that cannot be decoded",
+    url: "/v1/models/%zz",
+    body: {},
+    status: 400,
+    code: "invalid_http",
+  },
   { name: "a wrong method", url: "/v1/models", body: {}, status: 405, code: "method_not_allowed" },
   {
     name: "an unknown model",
@@ -177,6 +184,8 @@ const CASES: Case[] = [
   value("a misspelt SLO field", "slo.ttft", { slo: { ttft: 5 } }),
   value("an SLO that is text", "slo.tpot_ms", { slo: { tpot_ms: "fast" } }),
   value("a bias on no token", "logit_bias.9999", { logit_bias: { 9999: 1 } }),
+  value("a bias on text", "logit_bias.the", { logit_bias: { the: 1 } }),
+  value("likeliest tokens without log-probabilities", "top_logprobs", { top_logprobs: 2 }),
   slo("a negative SLO", "slo.tpot_ms", { slo: { tpot_ms: -5 } }),
   slo("an SLO of zero", "slo.ttft_ms", { slo: { ttft_ms: 0 } }),
   slo("an SLO of hours", "slo.ttft_ms", { slo: { ttft_ms: 3_600_001 } }),
@@ -201,7 +210,7 @@ const CASES: Case[] = [
   },
 ]
 
-async function send({ url = CHAT, body, headers = {}, method = "POST" }: Case) {
+async function send({ url = CHAT, body, headers = {}, method = "POST" }: Partial<Case>) {
   const raw = typeof body === "string" || Buffer.isBuffer(body) ? body : JSON.stringify(body)
   const response = await fetch(server.url + url, {
     method,
@@ -218,6 +227,14 @@ describe("bad input", () => {
     if (each.param !== undefined) expect(body.error.param).toBe(each.param)
     expect(body.error.type).toBe("invalid_request_error")
     expect(body.error.message).not.toMatch(/undefined|\{\w+\}|\bat .*:\d+:\d+/)
+  })
+
+  it("a prompt far beyond the context is refused before it is tokenized", async () => {
+    const { status, body } = await send({
+      body: chat({ messages: [{ role: "user", content: "a".repeat(60_000) }] }),
+    })
+    expect({ status, code: body.error.code }).toEqual({ status: 400, code: "context_length_exceeded" })
+    expect(body.error.message).toMatch(/you requested at least \d+ tokens/)
   })
 
   it("leaves an accepted stream undisturbed", async () => {

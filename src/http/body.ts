@@ -41,7 +41,8 @@ export function validate<T>(schema: z.ZodType<T>, body: unknown): T {
   }, "")
   if (param === "") throw userError("invalid_json", { detail: "the body is not a JSON object" })
   const missing = issue.code === "invalid_type" && /received undefined$/.test(issue.message)
-  const told = missing ? "is required" : lowerFirst(issue.message)
+  const cause = issue.code === "invalid_key" ? (issue.issues[0] ?? issue) : issue
+  const told = missing ? "is required" : lowerFirst(cause.message)
   const message = issue.code === "unrecognized_keys" ? "is not a known field" : told
   throw new UserError(`Invalid '${param}': ${message}.`, { code: "invalid_value", param })
 }

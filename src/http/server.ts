@@ -5,7 +5,7 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } 
 import { type UserError, userError } from "../errors.ts"
 import type { Service, ServiceHost } from "../serve/service.ts"
 import { registerJsonParser } from "./body.ts"
-import { errorBody, registerErrors } from "./errors.ts"
+import { errorBody, registerErrors, sendError } from "./errors.ts"
 import { chatRoute } from "./routes/chat.ts"
 import { completionsRoute } from "./routes/completions.ts"
 import { healthRoutes } from "./routes/health.ts"
@@ -56,6 +56,8 @@ export function buildServer(options: ServerOptions): FastifyInstance {
       return typeof given === "string" && REQUEST_ID.test(given) ? given : randomUUID()
     },
     clientErrorHandler: (error, socket) => refuse(socket, clientError(error, requestTimeout)),
+    // A URL that cannot be decoded.
+    frameworkErrors: (_error, _request, reply) => void sendError(reply, userError("invalid_http")),
   })
 
   app.decorateRequest("arrivalMs", 0)

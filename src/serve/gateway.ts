@@ -151,12 +151,12 @@ export class Gateway {
     const { prompt } = request
     if (prompt.kind === "tokens") return { prompt: this.#checked(prompt.tokens), opensThinking: false }
     const text = prompt.kind === "text" ? prompt.text : this.#render(request, prompt)
-    const { bosText } = this.engine.model
-    const addBos = bosText === "" || !text.startsWith(bosText)
-    const tokens = await this.engine.tokenizer.encode(text, {
-      special: true,
-      addBos: addBos && bosText !== "",
-    })
+    const { model, tokenizer, limits } = this.engine
+    // What cannot fit must not keep the tokenizer from others: megabytes take it seconds.
+    const least = Math.ceil(Buffer.byteLength(text) / tokenizer.longestTokenBytes)
+    if (least > limits.contextTokens) throw this.#tooLong(least, request.maxTokens ?? 1, "at least ")
+    const addBos = model.bosText !== "" && !text.startsWith(model.bosText)
+    const tokens = await tokenizer.encode(text, { special: true, addBos })
     if (tokens.length === 0)
       throw new UserError("Invalid 'prompt': it must not be empty.", {
         code: "invalid_value",
@@ -186,9 +186,14 @@ export class Gateway {
     const limit = this.engine.limits.contextTokens
     const completion = wanted ?? Math.min(this.#defaultMaxTokens, Math.max(1, limit - promptTokens))
     if (promptTokens + completion <= limit) return completion
-    throw userError(
+    throw this.#tooLong(promptTokens, completion)
+  }
+
+  #tooLong(prompt: number, completion: number, about = ""): UserError {
+    const limit = this.engine.limits.contextTokens
+    return userError(
       "context_length_exceeded",
-      { limit, requested: promptTokens + completion, prompt: promptTokens, completion },
+      { limit, requested: `${about}${prompt + completion}`, prompt: `${about}${prompt}`, completion },
       { param: "messages" },
     )
   }

@@ -178,6 +178,23 @@ describe("a schema's grammar lets through what the schema allows, and nothing el
 
 describe("says which part of a schema it cannot keep", () => {
   test.each([
+    ["values", { enum: Array.from({ length: 1001 }, (_, i) => i) }, /more than 1000 choices/],
+    ["alternatives", { anyOf: Array(1001).fill({}) }, /more than 1000 choices/],
+    [
+      "repetitions",
+      { prefixItems: Array(200).fill({ type: "string", maxLength: 900 }) },
+      /repetitions come to more than 100000/,
+    ],
+    [
+      "listed integers",
+      { prefixItems: Array(200).fill({ type: "integer", minimum: 1, maximum: 900 }) },
+      /repetitions come to more than 100000/,
+    ],
+  ])("too many %s", (_, schema, message) => {
+    expect(() => grammarOf(schema)).toThrow(message)
+  })
+
+  test.each([
     [{ type: "string", pattern: "^a$" }, /at #, "pattern" is not supported/],
     [
       { type: "object", properties: { a: { type: "array", uniqueItems: true } } },
@@ -191,6 +208,7 @@ describe("says which part of a schema it cannot keep", () => {
     [{ type: "object", patternProperties: {} }, /patternProperties/],
     [{ $ref: "http://example.com/x" }, /\$ref/],
     [{ $ref: "#/$defs/gone" }, /leads nowhere/],
+    [{ $ref: "#/%zz" }, /leads nowhere/],
     [{ $ref: "#" }, /leads back to itself/],
     [loop(), /leads back to itself/],
     [{ type: "strin" }, /no type "strin"/],

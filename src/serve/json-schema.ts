@@ -31,6 +31,10 @@ const KEYWORDS: Record<string, readonly string[]> = {
 const MOST_REPETITIONS = 1000
 /** Integers between bounds are listed one by one. */
 const MOST_INTEGERS = 1000
+/** Repetitions and integers of one schema: half a million took llama.cpp 0.3 s, on the event loop. */
+const MOST_WRITTEN_OUT = 100_000
+/** Values of enums and members of anyOf, as OpenAI has it: llama.cpp's time grows with their square. */
+const MOST_CHOICES = 1000
 const MOST_RULES = 5000
 const MOST_DEPTH = 64
 
@@ -45,6 +49,8 @@ export class SchemaGrammar {
   #document!: Schema
   #names = 0
   #depth = 0
+  #choices = 0
+  #writtenOut = 0
 
   /** Name of the rule that matches what the schema allows. Throws UserError for what a grammar cannot keep. */
   add(schema: unknown, source: SchemaSource): string {
@@ -52,6 +58,7 @@ export class SchemaGrammar {
     if (!isObject(schema)) throw this.#wrong("#", "it must be an object")
     this.#document = schema
     this.#refs.clear()
+    this.#choices = this.#writtenOut = 0
     const name = this.#ref("#", "#", null)
     this.#refuseLoops()
     return name
@@ -93,6 +100,7 @@ export class SchemaGrammar {
       if (!Array.isArray(choices) || choices.length === 0)
         throw this.#wrong(at, `${key} must be a list of schemas`)
       if (key === "allOf" && choices.length > 1) throw this.#unsupported(at, "allOf of several schemas")
+      this.#countChoices(choices.length, at)
       return alternatives(choices.map((choice, i) => this.#body(choice, `${at}/${key}/${i}`, start)))
     }
     if ("const" in schema || "enum" in schema) return this.#values(schema, at)
@@ -134,6 +142,7 @@ export class SchemaGrammar {
     const types = schema.type === undefined ? null : this.#types(schema, at)
     const fitting = values.filter((value) => types?.some((type) => hasType(value, type)) ?? true)
     if (fitting.length === 0) throw this.#wrong(at, "no value of enum has the type")
+    this.#countChoices(fitting.length, at)
     return alternatives(fitting.map((value) => literal(JSON.stringify(value))))
   }
 
@@ -225,6 +234,7 @@ export class SchemaGrammar {
     if (least === null && most === null) return "integer"
     if (least !== null && most !== null) {
       if (most < least) throw this.#wrong(at, "no integer is within the bounds")
+      this.#countWrittenOut(Math.min(most - least, MOST_INTEGERS), at)
       if (most - least < MOST_INTEGERS)
         return alternatives(Array.from({ length: most - least + 1 }, (_, i) => literal(String(least + i))))
     } else if (least === 0) return "natural"
@@ -257,8 +267,20 @@ export class SchemaGrammar {
     const value = schema[key]
     if (value === undefined || value === null) return null
     if (!Number.isInteger(value) || (value as number) < 0) throw this.#wrong(at, `${key} must be a count`)
-    if ((value as number) <= MOST_REPETITIONS) return value as number
-    throw this.#unsupported(at, `${key} above ${MOST_REPETITIONS}`)
+    if ((value as number) > MOST_REPETITIONS) throw this.#unsupported(at, `${key} above ${MOST_REPETITIONS}`)
+    this.#countWrittenOut(value as number, at)
+    return value as number
+  }
+
+  #countChoices(count: number, at: string): void {
+    this.#choices += count
+    if (this.#choices > MOST_CHOICES) throw this.#wrong(at, `it has more than ${MOST_CHOICES} choices`)
+  }
+
+  #countWrittenOut(count: number, at: string): void {
+    this.#writtenOut += count
+    if (this.#writtenOut > MOST_WRITTEN_OUT)
+      throw this.#wrong(at, `its repetitions come to more than ${MOST_WRITTEN_OUT}`)
   }
 
   /** The rule of a part of the document, made once: recursive schemas refer to it by name. */
@@ -292,8 +314,8 @@ export class SchemaGrammar {
   #at(pointer: string, at: string): unknown {
     let found: unknown = this.#document
     for (const part of pointer.split("/").slice(1)) {
-      const key = decodeURIComponent(part).replace(/~1/g, "/").replace(/~0/g, "~")
-      if (typeof found !== "object" || found === null || !Object.hasOwn(found, key))
+      const key = unescaped(part)
+      if (key === null || typeof found !== "object" || found === null || !Object.hasOwn(found, key))
         throw this.#wrong(at, `$ref ${JSON.stringify(pointer)} leads nowhere`)
       found = (found as Schema)[key]
     }
@@ -321,6 +343,15 @@ export class SchemaGrammar {
       code: "invalid_json_schema",
       param,
     })
+  }
+}
+
+/** A step of a JSON pointer in a URI, or null where it is none. */
+function unescaped(part: string): string | null {
+  try {
+    return decodeURIComponent(part).replace(/~1/g, "/").replace(/~0/g, "~")
+  } catch {
+    return null
   }
 }
 

@@ -8,6 +8,7 @@ import { type TextDelta, type TextOptions, TextStream } from "./text.ts"
 function pieces(parts: Uint8Array[]): Tokenizer {
   return {
     encode: async () => new Int32Array(0),
+    longestTokenBytes: 1,
     bytes: (token) => parts[token]!,
     isEnd: () => false,
   }

@@ -40,6 +40,11 @@ function chatGeneration(service: Service, request: FastifyRequest, body: ChatBod
   const variables = body.chat_template_kwargs ?? {}
   const wanted = body.reasoning ?? variables.enable_thinking
   const single = body.parallel_tool_calls === false || typeof body.tool_choice === "object"
+  if (body.top_logprobs && !body.logprobs)
+    throw new UserError("Invalid 'top_logprobs': it needs 'logprobs' to be true.", {
+      code: "invalid_value",
+      param: "top_logprobs",
+    })
   return {
     prompt: { kind: "chat", messages: body.messages.map(plainMessage), tools, variables },
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? null,
