@@ -2,7 +2,8 @@
  * far simulation is from the real engine. Same plans, same classes, a cost model from a profile. */
 import { Command } from "commander"
 import { mean } from "simple-statistics"
-import { numberIn, type SharedOptions, sharedOptions, specOf, wholeIn } from "../src/cli/study-options.ts"
+import { numberIn, wholeNumber } from "../src/cli/numbers.ts"
+import { type SharedOptions, sharedOptions, specOf } from "../src/cli/study-options.ts"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
 import { APPS } from "../src/load/workload.ts"
 import { runScenario } from "../src/study/run.ts"
@@ -37,7 +38,7 @@ const DEFAULTS = {
 const command = new Command("bench/simulate.ts")
   .option("--policies <names>", "", POLICY_NAMES.join(","))
   .option("--rates <list>", "", "2,4,6,8")
-  .option("--seeds <n>", "arrival windows", wholeIn(1, 1e6), 5)
+  .option("--seeds <n>", "arrival windows", wholeNumber(1, 1e6), 5)
   .option("--duration <s>", "of the arrivals of one run", numberIn(1, 1e6), 60)
   .option("--scenario <name>", "", "all")
   .option("--apps", "attainment by app")

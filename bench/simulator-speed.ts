@@ -2,7 +2,8 @@
  * CPU time, all threads of the process counted, whatever else the machine does. Making the plan is not part of it. */
 import { writeFileSync } from "node:fs"
 import { Command } from "commander"
-import { numberIn, policyName, scenarioName, wholeIn } from "../src/cli/study-options.ts"
+import { numberIn, wholeNumber } from "../src/cli/numbers.ts"
+import { policyName, scenarioName } from "../src/cli/study-options.ts"
 import type { PolicyName } from "../src/core/policy/index.ts"
 import { readClasses } from "../src/load/classes.ts"
 import { simulateFleet } from "../src/sim/fleet.ts"
@@ -81,8 +82,8 @@ const options = new Command("bench/simulator-speed.ts")
   .option("--policies <names>", "", "slos-serve,vllm,sarathi,edf,qoserve")
   .option("--replicas <list>", "", "1,4")
   .option("--rate <n>", "requests per second and replica", numberIn(1e-4, 10_000), 4)
-  .option("--requests <n>", "of a run", wholeIn(1, 1e7), 5000)
-  .option("--rounds <n>", "runs of each, after one to warm up", wholeIn(1, 1000), 5)
+  .option("--requests <n>", "of a run", wholeNumber(1, 1e7), 5000)
+  .option("--rounds <n>", "runs of each, after one to warm up", wholeNumber(1, 1000), 5)
   .option("--speculate")
   .option("--json", "print JSON")
   .option("--out <file>", "write the JSON to a file")
@@ -105,7 +106,7 @@ function specOf(policy: PolicyName, replicas: number): RunSpec {
 
 const rows: Row[] = []
 for (const name of options.policies.split(","))
-  for (const replicas of options.replicas.split(",").map(wholeIn(1, 1024)))
+  for (const replicas of options.replicas.split(",").map(wholeNumber(1, 1024)))
     rows.push(measure(specOf(policyName(name), replicas), options.rounds))
 const json = JSON.stringify(rows, null, 2)
 if (options.out !== undefined) writeFileSync(options.out, `${json}\n`)

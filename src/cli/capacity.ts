@@ -1,5 +1,6 @@
 /** `slos-serve capacity`: what rate a fleet holds within its SLOs, under which policy, and a report of it all. */
-import { type Command, InvalidArgumentError } from "commander"
+import { join } from "node:path"
+import { type Command, InvalidArgumentError, Option } from "commander"
 import { UserError } from "../errors.ts"
 import { SCENARIOS } from "../load/workload.ts"
 import { type PlannerLatency, plannerLatency } from "../study/planner-latency.ts"
@@ -8,16 +9,10 @@ import { runStudy, type Study, type StudyOptions, SYSTEM_NAMES } from "../study/
 import { systemOf } from "../study/systems.ts"
 import { describeStudy } from "../study/tables.ts"
 import type { Size } from "../study/tasks.ts"
-import { writeResult } from "./output.ts"
+import { numberIn, wholeNumber } from "./numbers.ts"
+import { checkWritable, writeResult } from "./output.ts"
 import { createProgress } from "./progress.ts"
-import {
-  numberIn,
-  type SharedOptions,
-  scenarioName,
-  sharedOptions,
-  specOf,
-  wholeIn,
-} from "./study-options.ts"
+import { type SharedOptions, scenarioName, sharedOptions, specOf } from "./study-options.ts"
 
 interface Options extends SharedOptions {
   scenarios: string
@@ -77,14 +72,16 @@ export function register(program: Command): void {
     .description("find the highest rate at which 90% of the requests keep every SLO, per scenario and policy")
     .option("--scenarios <list>", `of ${Object.keys(SCENARIOS).join(", ")} (default: the paper's six)`)
     .option("--policies <list>", `of ${SYSTEM_NAMES.join(", ")} (default: all)`)
-    .option("--replicas <n>", `GPUs (default: 4; ${LONG}: 1)`, wholeIn(1, 1024))
-    .option("--speculate <list>", "off, on or both", ways, [false, true])
+    .option("--replicas <n>", `GPUs (default: 4; ${LONG}: 1)`, wholeNumber(1, 1024))
+    .addOption(
+      new Option("--speculate <list>", "off, on or both").argParser(ways).default([false, true], "both"),
+    )
     .option(
       "--seeds <n>",
       `arrival windows measured, after tuning on others (default: 3; ${LONG}: 1)`,
-      wholeIn(1, 100),
+      wholeNumber(1, 100),
     )
-    .option("--requests <n>", "least requests of one run", wholeIn(50, 1e6))
+    .option("--requests <n>", "least requests of one run", wholeNumber(50, 1e6))
     .option(
       "--span <s>",
       "least span of one run's arrivals; make it long against a request",
@@ -93,11 +90,11 @@ export function register(program: Command): void {
     .option("--lead-in <share>", "first share of a run that is not counted", numberIn(0, 0.9))
     .option("--no-tune", "policies with their defaults and --set, no knobs tried")
     .option("--quick", `shorter runs, one seed: a few minutes, coarser figures; too short for ${LONG}`)
-    .option("--most-replicas <n>", "largest fleet of the report's fleet sizes", wholeIn(1, 64), 16)
+    .option("--most-replicas <n>", "largest fleet of the report's fleet sizes", wholeNumber(1, 64), 16)
     .option(
       "--workers <n>",
       "threads (default: one a core; the results do not depend on it)",
-      wholeIn(0, 256),
+      wholeNumber(0, 256),
     )
   sharedOptions(command)
     .option("--json", "print the results as JSON")
@@ -116,8 +113,11 @@ function ways(text: string): boolean[] {
 async function run(options: Options): Promise<void> {
   const scenarios = listed(options.scenarios, SIX).map(scenarioName)
   const systems = listed(options.policies, SYSTEM_NAMES).map(systemName)
-  checkReplicas(options, systems)
   const bases = new Map(scenarios.map((name) => [name, baseOf(options, name)]))
+  if (options.policies !== undefined)
+    checkReplicas(systems, Math.max(...[...bases.values()].map(({ replicas }) => replicas)))
+  checkWritable(options.out)
+  checkWritable(options.report && join(options.report, "index.html"))
   const progress = createProgress(process.stderr)
   const study: StudyOptions = {
     scenarios,
@@ -181,9 +181,8 @@ function systemName(name: string): string {
   throw new UserError(`unknown policy "${name}"; known: ${SYSTEM_NAMES.join(", ")}`)
 }
 
-/** A system that needs more GPUs is left out of a comparison, but not when it was asked for by name. */
-function checkReplicas({ policies, replicas }: Options, systems: readonly string[]): void {
-  if (policies === undefined || replicas === undefined) return
+/** A system that needs more GPUs is left out of a scenario, but not of all when it was asked for by name. */
+function checkReplicas(systems: readonly string[], replicas: number): void {
   for (const name of systems) {
     const { leastReplicas = 1 } = systemOf(name)!
     if (replicas < leastReplicas)

@@ -2,6 +2,7 @@
 /** The command line. A command's file is loaded only when it is used, so that --help is quick. */
 import { readFileSync } from "node:fs"
 import { Command } from "commander"
+import { UserError } from "../errors.ts"
 import { fail } from "./errors.ts"
 
 type CommandFile = { register(program: Command): void }
@@ -34,9 +35,11 @@ async function main(args: string[]): Promise<void> {
     .version(version())
     .showHelpAfterError("(add --help for the options)")
     .exitOverride()
-  const chosen = args[0] === "help" ? undefined : args.find((arg) => !arg.startsWith("-"))
+  const chosen = args[0] === "help" ? args[1] : args.find((arg) => !arg.startsWith("-"))
+  if (args[0] === "help" && chosen !== undefined && !Object.hasOwn(COMMANDS, chosen))
+    throw new UserError(`unknown command '${chosen}'; known: ${Object.keys(COMMANDS).join(", ")}`)
   for (const [name, { summary, load }] of Object.entries(COMMANDS)) {
-    if (name === chosen || (args[0] === "help" && name === args[1])) (await load()).register(program)
+    if (name === chosen) (await load()).register(program)
     else program.command(name).description(summary)
   }
   for (const command of program.commands) inherit(command)
@@ -54,6 +57,11 @@ function version(): string {
   const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8")
   return (JSON.parse(text) as { version: string }).version
 }
+
+// Whoever reads the output may have seen enough: `| head -1` is no fault.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  process.exit(error.code === "EPIPE" ? 0 : fail(new UserError(`cannot write the output (${error.code})`)))
+})
 
 main(process.argv.slice(2)).catch((error: unknown) => {
   process.exitCode = fail(error)

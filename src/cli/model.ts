@@ -1,12 +1,13 @@
 /** `slos-serve model`: list, fetch and locate models, and generate tiny ones. */
 import Table from "cli-table3"
-import type { Command } from "commander"
+import { type Command, Option } from "commander"
 import pc from "picocolors"
 import { UserError } from "../errors.ts"
 import { cacheFolder, modelFolder } from "../models/cache.ts"
-import { WEIGHTS, type WeightType } from "../models/gguf-writer.ts"
+import { WEIGHTS } from "../models/gguf-writer.ts"
 import { cachedModels, KNOWN_MODELS, type Progress, resolveModel } from "../models/resolve.ts"
 import { parametersOf, TINY_PRESETS, type TinyPreset, type TinySpec, tinyModel } from "../models/tiny.ts"
+import { wholeNumber } from "./numbers.ts"
 
 const EXAMPLES = `
 Examples:
@@ -23,7 +24,12 @@ export function register(program: Command): void {
     .command("list", { isDefault: true })
     .description("models known by name, and those in the cache")
     .option("--json", "print JSON")
-    .action(list)
+    .allowExcessArguments()
+    .action((options: JsonOption, { args: [unknown] }: Command) => {
+      if (unknown !== undefined)
+        throw new UserError(`unknown command 'model ${unknown}'; known: list, fetch, path, tiny`)
+      return list(options)
+    })
   model
     .command("fetch")
     .argument("<name>", "smollm2-135m, tiny, hf:owner/repo/file.gguf[@revision] or a path")
@@ -39,16 +45,16 @@ export function register(program: Command): void {
   model
     .command("tiny")
     .description("generate a model with random weights")
-    .option("--preset <name>", `start from: ${Object.keys(TINY_PRESETS).join(", ")}`, "tiny")
-    .option("--layers <n>", "layers", wholeNumber)
-    .option("--width <n>", "width of the residual stream", wholeNumber)
-    .option("--feed-forward <n>", "width of the feed-forward layers", wholeNumber)
-    .option("--heads <n>", "attention heads", wholeNumber)
-    .option("--kv-heads <n>", "key/value heads", wholeNumber)
-    .option("--vocab <n>", "vocabulary size", wholeNumber)
-    .option("--context-tokens <n>", "trained context", wholeNumber)
-    .option("--weights <type>", `weight type: ${Object.keys(WEIGHTS).join(", ")}`)
-    .option("--seed <n>", "seed of the weights", wholeNumber)
+    .addOption(new Option("--preset <name>", "start from").choices(Object.keys(TINY_PRESETS)).default("tiny"))
+    .option("--layers <n>", "layers", wholeNumber(1, 1024))
+    .option("--width <n>", "width of the residual stream", wholeNumber(1, 65_536))
+    .option("--feed-forward <n>", "width of the feed-forward layers", wholeNumber(1, 262_144))
+    .option("--heads <n>", "attention heads", wholeNumber(1, 1024))
+    .option("--kv-heads <n>", "key/value heads", wholeNumber(1, 1024))
+    .option("--vocab <n>", "vocabulary size", wholeNumber(261, 1_000_000))
+    .option("--context-tokens <n>", "trained context", wholeNumber(1, 1 << 20))
+    .addOption(new Option("--weights <type>", "weight type").choices(Object.keys(WEIGHTS)))
+    .option("--seed <n>", "seed of the weights", wholeNumber(0, 2 ** 31))
     .option("--out <folder>", "folder to write to (default: the cache)")
     .option("--json", "print JSON")
     .action(generate)
@@ -72,7 +78,7 @@ async function list(options: JsonOption): Promise<void> {
     print(JSON.stringify({ folder: modelFolder(cacheDir), known, cached }, null, 2))
     return
   }
-  const table = new Table({ head: ["name", "what"], style: { head: [] } })
+  const table = new Table({ head: ["name", "what"], style: { head: [], border: [] } })
   for (const { name, description } of known) table.push([name, description])
   print(table.toString())
   print(`${pc.bold("cached")} in ${modelFolder(cacheDir)}${cached.length === 0 ? ": none" : ""}`)
@@ -85,17 +91,11 @@ async function fetchModel(name: string, options: JsonOption, offline: boolean): 
   print(options.json ? JSON.stringify(found) : found.path)
 }
 
-type TinyOptions = Partial<Record<Exclude<keyof TinySpec, "weights">, number>> & {
-  preset: string
-  weights?: string
-  out?: string
-} & JsonOption
+type TinyOptions = Partial<TinySpec> & { preset: TinyPreset; out?: string } & JsonOption
 
 async function generate(options: TinyOptions): Promise<void> {
   const { preset, out, json, ...changes } = options
-  const base = TINY_PRESETS[preset as TinyPreset]
-  if (!base) throw new UserError(`there is no preset ${preset}; use ${Object.keys(TINY_PRESETS).join(", ")}`)
-  const spec = { ...base, ...changes } as TinySpec
+  const spec: TinySpec = { ...TINY_PRESETS[preset], ...changes }
   checkSpec(spec)
   const path = await tinyModel(spec, out ?? modelFolder(cacheFolder()), preset)
   print(json ? JSON.stringify({ path, parameters: parametersOf(spec), spec }) : path)
@@ -103,9 +103,7 @@ async function generate(options: TinyOptions): Promise<void> {
 
 /** What llama.cpp would refuse, said before writing. */
 function checkSpec(spec: TinySpec): void {
-  const { block } = WEIGHTS[spec.weights as WeightType] ?? {}
-  if (!block)
-    throw new UserError(`there is no weight type ${spec.weights}; use ${Object.keys(WEIGHTS).join(", ")}`)
+  const { block } = WEIGHTS[spec.weights]
   const refuse = (why: string) => new UserError(`no such model can be: ${why}`)
   if (spec.width % spec.heads !== 0 || (spec.width / spec.heads) % 2 !== 0) {
     throw refuse(`--width ${spec.width} must be an even multiple of --heads ${spec.heads}`)
@@ -116,13 +114,6 @@ function checkSpec(spec: TinySpec): void {
   if (spec.width % block !== 0 || spec.feedForward % block !== 0) {
     throw refuse(`--width and --feed-forward must be multiples of ${block} for ${spec.weights}`)
   }
-  if (spec.vocab < 261) throw refuse(`--vocab ${spec.vocab} must be at least 261`)
-}
-
-function wholeNumber(text: string): number {
-  const value = Number(text)
-  if (!Number.isSafeInteger(value) || value < 1) throw new UserError(`${text} is not a whole number above 0`)
-  return value
 }
 
 /** One line on a terminal that is written over; nothing when output is a file. */

@@ -3,16 +3,27 @@ import { InvalidArgumentError } from "commander"
 
 export function wholeNumber(min: number, max: number): (text: string) => number {
   return (text) => {
-    const value = /^-?\d+$/.test(text) ? Number(text) : Number.NaN
-    if (value >= min && value <= max) return value
+    const value = numberOf(text)
+    if (Number.isInteger(value) && value >= min && value <= max) return value
     throw new InvalidArgumentError(`It must be a whole number between ${min} and ${max}.`)
   }
 }
 
+/** A finite number within [min, max]. */
+export function numberIn(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = numberOf(text)
+    if (value >= min && value <= max) return value
+    throw new InvalidArgumentError(`It must be a number from ${min} to ${max}.`)
+  }
+}
+
+const numberOf = (text: string): number => (text.trim() === "" ? Number.NaN : Number(text))
+
 export const port = wholeNumber(0, 65_535)
 
 export function fraction(text: string): number {
-  const value = text.trim() === "" ? Number.NaN : Number(text)
+  const value = numberOf(text)
   if (value >= 0 && value <= 2) return value
   throw new InvalidArgumentError("It must be a number between 0 and 2, for example 0.2.")
 }

@@ -53,7 +53,25 @@ test.each(["slos-serve", "slos-serve-paper"])("one answer per line, by %s", (pol
   expect(answers[1]).toMatchObject({ id: "one", feasible: true, accepted: [0], profit: 2 })
 })
 
+const changed = (change: object) => JSON.stringify({ ...JSON.parse(INSTANCE), ...change })
+
+test("blank lines, line ends of Windows and a byte order mark are no fault", () => {
+  const { stdout, status } = run([], `\uFEFF${INSTANCE}\r\n\r\n${INSTANCE}\r\n`)
+  expect([status, stdout.trim().split("\n").length]).toEqual([0, 2])
+})
+
 test.each([
+  [[], "\n\n", /^error: stdin is empty.*\n$/],
+  [[], changed({ hw: [0, 0, 0] }), /^error: stdin, line 1: hw: a batch of one token must take.*\n$/],
+  [[], changed({ hw: [-1, 0, 1] }), /^error: stdin, line 1: hw\.0: .*\n$/],
+  [[], changed({ spec: { alpha: 0.7, max_sd: 1e9 } }), /^error: stdin, line 1: spec\.max_sd: .*\n$/],
+  [[], INSTANCE.replaceAll('"max_tokens":9', '"max_tokens":1e15'), /line 1: requests\.0\.max_tokens: .*\n$/],
+  [
+    [],
+    INSTANCE.replace('"remaining":500', '"remaining":501'),
+    /remaining: must not be above prompt, which is 500/,
+  ],
+  [[], `\n${changed({ hw: [0, 0, 1e-6] })}`, /^error: stdin, line 2: no end after 100000 batches; .*\n$/],
   [[], "{", /^error: stdin, line 1: not JSON.*\n$/],
   [["--file", "/does/not/exist"], "", /^error: cannot read .*check --file\n$/],
   [["--policy", "best"], "", /Allowed choices are slos-serve, slos-serve-paper/],

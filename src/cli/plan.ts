@@ -4,6 +4,7 @@ import { createInterface } from "node:readline"
 import { type Command, Option } from "commander"
 import type { PolicyName } from "../core/policy/index.ts"
 import { UserError } from "../errors.ts"
+import { NoEnd } from "../plan/forward.ts"
 import { readInstance } from "../plan/instance.ts"
 import { Solver } from "../plan/solve.ts"
 import { fraction } from "./numbers.ts"
@@ -48,23 +49,32 @@ async function plan({ policy, speculate, margin, file }: PlanOptions): Promise<v
   const source = file ?? "stdin"
   const input = file === undefined ? process.stdin : createReadStream(file)
   let line = 0
+  let answered = 0
   try {
     for await (const text of createInterface({ input, crlfDelay: Infinity })) {
       line++
+      // trim() also takes the byte order mark that some programs begin a file with.
       if (text.trim() === "") continue
-      const instance = readInstance(text, source, line)
+      const instance = readInstance(text.trim(), source, line)
       const { feasible, accepted, profit, us, batches } = solver.solve(instance)
       const answer = { id: instance.id, feasible, accepted, profit, us: Math.round(us * 10) / 10, batches }
       await write(`${JSON.stringify(answer)}\n`)
+      answered++
     }
   } catch (error) {
+    if (error instanceof NoEnd) throw new UserError(`${source}, line ${line}: ${error.message}`)
     if (error instanceof Error && "code" in error && "syscall" in error && file !== undefined)
       throw new UserError(`cannot read ${file} (${String(error.code)}); check --file`)
     throw error
   }
-  if (line === 0) throw new UserError(`${source} is empty; give one instance per line, as JSON`)
+  if (answered === 0) throw new UserError(`${source} is empty; give one instance per line, as JSON`)
 }
 
+/** Waits until it is written, so that a slow reader is not run ahead of. Failures are main.ts's. */
 function write(text: string): Promise<void> {
-  return new Promise((resolve, reject) => process.stdout.write(text, (e) => (e ? reject(e) : resolve())))
+  return new Promise((resolve) =>
+    process.stdout.write(text, (error) => {
+      if (!error) resolve()
+    }),
+  )
 }

@@ -8,7 +8,7 @@ import { describeProfile, profileSvg } from "../profile/chart.ts"
 import { loadOrProfile } from "../profile/profile.ts"
 import { progressLine } from "./model.ts"
 import { drafter, wholeNumber } from "./numbers.ts"
-import { writeResult } from "./output.ts"
+import { checkWritable, writeResult } from "./output.ts"
 import { defaultThreads } from "./threads.ts"
 
 interface ProfileOptions {
@@ -71,6 +71,8 @@ export function register(program: Command): void {
 }
 
 async function profile(options: ProfileOptions): Promise<void> {
+  checkWritable(options.out)
+  checkWritable(options.svg)
   const showProgress = progressLine()
   const found = await resolveModel(options.model, { onProgress: showProgress })
   const speculate = await speculation(options.speculate, showProgress)

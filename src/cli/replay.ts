@@ -1,5 +1,5 @@
 /** `slos-serve replay`: drive a server with a trace or scenario and report which SLOs were kept. */
-import type { Command } from "commander"
+import { type Command, Option } from "commander"
 import { UserError } from "../errors.ts"
 import { ARRIVALS, type ArrivalName } from "../load/arrivals.ts"
 import { readClasses, type ZeroLoad } from "../load/classes.ts"
@@ -10,31 +10,31 @@ import { formatRecords, formatScore, summaryJson } from "../load/report.ts"
 import { type GoodputLimits, score } from "../load/score.ts"
 import { readTrace, type Trace } from "../load/trace.ts"
 import { TRACE_FORMATS } from "../load/trace-formats.ts"
-import { APPS, type AppName, appOf, makePlan, SCENARIOS } from "../load/workload.ts"
+import { type AppName, makePlan, SCENARIOS } from "../load/workload.ts"
 import { measureZeroLoad } from "../load/zero-load.ts"
-import { writeResult } from "./output.ts"
+import { numberIn, wholeNumber } from "./numbers.ts"
+import { checkWritable, writeResult } from "./output.ts"
+import { collect, tracesOf, type ZeroLoadOptions, zeroLoadOf } from "./workload-options.ts"
 
-interface Options {
+interface Options extends ZeroLoadOptions {
   url: string
-  targetKind: string
+  targetKind: TargetKind
   model?: string
   apiKey?: string
   scenario: string
-  rate: string
-  duration: string
-  numPrompts?: string
-  seed: string
-  scale: string
-  arrivals?: string
-  burstiness?: string
+  rate: number
+  duration: number
+  numPrompts?: number
+  seed: number
+  scale: number
+  arrivals: ArrivalName
+  burstiness?: number
   trace: string[]
   classes?: string
-  zeroLoadMs?: string
-  zeroLoadPrefillMsPerToken?: string
-  maxSequenceTokens: string
+  maxSequenceTokens: number
   tokenRange: string
-  maxConcurrency?: string
-  timeout: string
+  maxConcurrency?: number
+  timeout: number
   sendClass: boolean
   goodput?: string[]
   plan?: string
@@ -74,35 +74,49 @@ export function register(program: Command): void {
     .command("replay")
     .description("send a trace or scenario to a server at a rate, and report which SLOs were kept")
     .option("--url <url>", "server to drive (without /v1)", "http://127.0.0.1:8080")
-    .option(
-      "--target-kind <kind>",
-      `which extras the server understands: ${TARGET_KINDS.join(", ")}`,
-      "slos-serve",
+    .addOption(
+      new Option("--target-kind <kind>", "which extras the server understands")
+        .choices(TARGET_KINDS)
+        .default("slos-serve"),
     )
     .option("--model <name>", "model name to ask for (default: the first of /v1/models)")
     .option("--api-key <key>", "bearer token")
     .option("--scenario <name>", `workload: ${Object.keys(SCENARIOS).join(", ")}`, "mixed")
-    .option("--request-rate, --rate <n>", "requests per second; a tool session is one request", "1")
-    .option("--duration <seconds>", "span of the arrivals", "60")
-    .option("--num-prompts <n>", "number of requests; sets the duration")
-    .option("--seed <n>", "same seed, same plan", "1")
-    .option("--scale <n>", "divide all lengths by this", "1")
-    .option("--arrivals <process>", `${ARRIVALS.join(", ")} (default: gamma)`)
+    .option(
+      "--request-rate, --rate <n>",
+      "requests per second; a tool session is one request",
+      numberIn(1e-4, 10_000),
+      1,
+    )
+    .option("--duration <seconds>", "span of the arrivals", numberIn(0.1, 1e6), 60)
+    .option("--num-prompts <n>", "number of requests; sets the duration", wholeNumber(1, 1e6))
+    .option("--seed <n>", "same seed, same plan", wholeNumber(0, 2 ** 31), 1)
+    .option("--scale <n>", "divide all lengths by this", numberIn(0.01, 1000), 1)
+    .addOption(new Option("--arrivals <process>", "arrival process").choices(ARRIVALS).default("gamma"))
     .option(
       "--burstiness <n>",
       "of gamma arrivals: 1 = Poisson, smaller = more bursty (default: 0.5 for mixed and all, else 1)",
+      numberIn(0.01, 100),
     )
     .option("--trace <file|app=file>", "lengths (and times) of an app; repeatable", collect, [])
     .option(
       "--classes <file|list>",
       "SLO classes: YAML file as for serve, or name=ttft:500,tpot:100,thinking:50;… (ms; ttft:5x)",
     )
-    .option("--zero-load-ms <ms>", "fixed part of the zero-load prefill time (default: measured first)")
-    .option("--zero-load-prefill-ms-per-token <ms>", "its part per prompt token")
-    .option("--max-sequence-tokens <n>", "longest prompt + output, after scaling", "2048")
+    .option(
+      "--zero-load-ms <ms>",
+      "fixed part of the zero-load prefill time (default: measured first)",
+      numberIn(0, 1e6),
+    )
+    .option("--zero-load-prefill-ms-per-token <ms>", "its part per prompt token", numberIn(0, 1e4))
+    .option("--max-sequence-tokens <n>", "longest prompt + output, after scaling", wholeNumber(2, 1e7), 2048)
     .option("--token-range <from:to>", "prompts are drawn from these token ids", "32:256")
-    .option("--max-concurrency <n>", "most requests in flight (waiting in the generator counts as latency)")
-    .option("--timeout <seconds>", "give a request up after this", "600")
+    .option(
+      "--max-concurrency <n>",
+      "most requests in flight (waiting in the generator counts as latency)",
+      wholeNumber(1, 1e6),
+    )
+    .option("--timeout <seconds>", "give a request up after this", numberIn(0.001, 1e6), 600)
     .option("--no-send-class", "do not name the classes to the server (it has none of these names)")
     .option("--goodput <limit...>", "limits such as ttft:500 tpot:50 e2el:10000 (ms), as in vllm bench serve")
     .option("--plan <file>", "replay this plan instead of making one")
@@ -115,21 +129,14 @@ export function register(program: Command): void {
     .action((options: Options) => run(options))
 }
 
-function collect(value: string, before: string[]): string[] {
-  return [...before, value]
-}
-
 async function run(options: Options): Promise<void> {
   const plan = options.plan === undefined ? planOf(options) : readPlan(options.plan)
   const settings = {
     classes: readClasses(options.classes),
     zeroLoad: zeroLoadOf(options),
     tokenRange: tokenRangeOf(options.tokenRange),
-    maxConcurrency:
-      options.maxConcurrency === undefined
-        ? undefined
-        : positive(options.maxConcurrency, "--max-concurrency"),
-    timeoutMs: positive(options.timeout, "--timeout") * 1000,
+    maxConcurrency: options.maxConcurrency,
+    timeoutMs: options.timeout * 1000,
     sendClass: options.sendClass,
     nonce: `${Date.now()}-${process.pid}`,
   }
@@ -139,6 +146,7 @@ async function run(options: Options): Promise<void> {
     if (options.savePlan === undefined) process.stdout.write(formatPlan(plan))
     return
   }
+  checkWritable(options.out)
   const target = await targetOf(options)
   const zeroLoad = settings.zeroLoad ?? (await zeroLoadAt(target, plan, settings))
   const interrupted = new AbortController()
@@ -173,53 +181,27 @@ function printProgress(progress: Progress): void {
 }
 
 function planOf(options: Options): Plan {
-  const scenario = options.scenario
-  const ratePerSec = number(options.rate, "--request-rate")
-  const arrivals = options.arrivals ?? "gamma"
-  if (!ARRIVALS.includes(arrivals as ArrivalName)) {
-    throw new UserError(`unknown --arrivals "${arrivals}"; known: ${ARRIVALS.join(", ")}`)
-  }
-  const durationSec =
-    options.numPrompts === undefined
-      ? number(options.duration, "--duration")
-      : positive(options.numPrompts, "--num-prompts") / ratePerSec
+  const { scenario, rate, seed, scale, arrivals, maxSequenceTokens } = options
+  const durationS = options.numPrompts === undefined ? options.duration : options.numPrompts / rate
+  const traces: Partial<Record<AppName, Trace>> = {}
+  for (const [app, path] of Object.entries(tracesOf(options.trace, scenario)))
+    traces[app as AppName] = readTrace(path)
   return makePlan({
     scenario,
-    ratePerSec,
-    durationMs: durationSec * 1000,
-    seed: number(options.seed, "--seed"),
-    scale: number(options.scale, "--scale"),
-    arrivals: arrivals as ArrivalName,
-    burstiness:
-      options.burstiness === undefined
-        ? scenario === "mixed" || scenario === "all"
-          ? 0.5
-          : 1
-        : number(options.burstiness, "--burstiness"),
-    maxSequenceTokens: number(options.maxSequenceTokens, "--max-sequence-tokens"),
-    traces: tracesOf(options.trace, scenario),
+    ratePerSec: rate,
+    durationMs: durationS * 1000,
+    seed,
+    scale,
+    arrivals,
+    burstiness: options.burstiness ?? (scenario === "mixed" || scenario === "all" ? 0.5 : 1),
+    maxSequenceTokens,
+    traces,
   })
 }
 
-function tracesOf(specs: string[], scenario: string): Partial<Record<AppName, Trace>> {
-  const traces: Partial<Record<AppName, Trace>> = {}
-  for (const spec of specs) {
-    const match = /^(\w+)=(.+)$/.exec(spec)
-    const app = appOf(match?.[1] ?? scenario)
-    if (!APPS.includes(app as AppName)) {
-      throw new UserError(
-        `--trace ${spec}: say whose lengths these are, such as chat=${match?.[2] ?? spec} (apps: ${APPS.join(", ")})`,
-      )
-    }
-    traces[app as AppName] = readTrace(match?.[2] ?? spec)
-  }
-  return traces
-}
-
 async function targetOf(options: Options): Promise<Target> {
-  if (!TARGET_KINDS.includes(options.targetKind as TargetKind)) {
-    throw new UserError(`unknown --target-kind "${options.targetKind}"; known: ${TARGET_KINDS.join(", ")}`)
-  }
+  if (options.apiKey !== undefined && !/^[\x21-\x7e]+$/.test(options.apiKey))
+    throw new UserError("--api-key must be printable ASCII without blanks; check the variable it comes from")
   if (!/^https?:\/\/[^/]/.test(options.url) || !URL.canParse(options.url)) {
     throw new UserError(`--url ${options.url} is not a URL such as http://127.0.0.1:8080`)
   }
@@ -227,21 +209,9 @@ async function targetOf(options: Options): Promise<Target> {
   const found = await probeModel(url, options.apiKey)
   return {
     url,
-    kind: options.targetKind as TargetKind,
+    kind: options.targetKind,
     model: options.model ?? found,
     apiKey: options.apiKey,
-  }
-}
-
-function zeroLoadOf(options: Options): ZeroLoad | undefined {
-  const { zeroLoadMs, zeroLoadPrefillMsPerToken } = options
-  if (zeroLoadMs === undefined && zeroLoadPrefillMsPerToken === undefined) return undefined
-  return {
-    ms: zeroLoadMs === undefined ? 0 : number(zeroLoadMs, "--zero-load-ms"),
-    msPerToken:
-      zeroLoadPrefillMsPerToken === undefined
-        ? 0
-        : number(zeroLoadPrefillMsPerToken, "--zero-load-prefill-ms-per-token"),
   }
 }
 
@@ -285,17 +255,4 @@ function goodputOf(specs: string[] | undefined): GoodputLimits | undefined {
     limits[match[1] as keyof GoodputLimits] = Number(match[2])
   }
   return limits
-}
-
-function number(text: string, flag: string): number {
-  const value = Number(text)
-  if (text.trim() === "" || !Number.isFinite(value))
-    throw new UserError(`${flag} must be a number; it is "${text}"`)
-  return value
-}
-
-function positive(text: string, flag: string): number {
-  const value = number(text, flag)
-  if (value <= 0) throw new UserError(`${flag} must be above 0; it is ${text}`)
-  return value
 }

@@ -6,16 +6,9 @@ import { SCENARIOS } from "../load/workload.ts"
 import { type RunReport, runScenario } from "../study/run.ts"
 import { describeRun } from "../study/show.ts"
 import type { RunSpec, Split } from "../study/spec.ts"
+import { numberIn, wholeNumber } from "./numbers.ts"
 import { writeResult } from "./output.ts"
-import {
-  numberIn,
-  policyName,
-  type SharedOptions,
-  scenarioName,
-  sharedOptions,
-  specOf,
-  wholeIn,
-} from "./study-options.ts"
+import { policyName, type SharedOptions, scenarioName, sharedOptions, specOf } from "./study-options.ts"
 
 interface Options extends SharedOptions {
   scenario: string
@@ -58,7 +51,7 @@ export function register(program: Command): void {
     .description("play a workload through a simulated fleet and report which SLOs were kept")
     .option("--scenario <name>", Object.keys(SCENARIOS).join(", "), "mixed")
     .option("--policy <name>", POLICY_NAMES.join(", "), "slos-serve")
-    .option("--replicas <n>", "number of GPUs (replicas)", wholeIn(1, 1024), 1)
+    .option("--replicas <n>", "number of GPUs (replicas)", wholeNumber(1, 1024), 1)
     .option(
       "--rate <n>",
       "requests per second over the fleet; a tool session is one",
@@ -66,7 +59,7 @@ export function register(program: Command): void {
       4,
     )
     .option("--duration <s>", "span of the arrivals (default: that of --requests)", numberIn(0.1, 1e6))
-    .option("--requests <n>", "number of requests", wholeIn(1, 1e6), 2000)
+    .option("--requests <n>", "number of requests", wholeNumber(1, 1e6), 2000)
     .option("--lead-in <share>", "first share of the span that is not counted", numberIn(0, 0.9), 0.1)
     .option("--speculate <on|off>", "speculative decoding", onOff, "off")
     .option("--split <P:D>", "P replicas prefill, D decode (DistServe)", splitOf)

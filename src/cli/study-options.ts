@@ -1,18 +1,22 @@
 /** Options that `simulate` and `capacity` share, and what they mean: text in, a RunSpec out, or one clear line. */
 import { readFileSync } from "node:fs"
 import { type Command, InvalidArgumentError } from "commander"
+import { z } from "zod"
 import type { CostModel } from "../core/cost.ts"
 import { POLICY_NAMES, type PolicyName } from "../core/policy/index.ts"
-import { DEFAULT_OPTIONS, type PolicyOptions } from "../core/policy/policy.ts"
+import type { PolicyOptions } from "../core/policy/policy.ts"
 import { UserError } from "../errors.ts"
 import { ARRIVALS, type ArrivalName } from "../load/arrivals.ts"
-import { readClasses, type SloClasses, type ZeroLoad } from "../load/classes.ts"
-import { APPS, type AppName, appOf, SCENARIOS } from "../load/workload.ts"
+import { readClasses, type SloClasses } from "../load/classes.ts"
+import { ALIASES, SCENARIOS } from "../load/workload.ts"
+import { costModelSchema } from "../profile/profile.ts"
 import { ROUTER_KINDS, type RouterKind } from "../router/policies.ts"
 import { HARDWARE, type Hardware, SCENARIO_HARDWARE } from "../sim/presets.ts"
 import { RUN_DEFAULTS, type RunSpec } from "../study/spec.ts"
+import { numberIn, wholeNumber } from "./numbers.ts"
+import { collect, tracesOf, type ZeroLoadOptions, zeroLoadOf } from "./workload-options.ts"
 
-export interface SharedOptions {
+export interface SharedOptions extends ZeroLoadOptions {
   hardware?: string
   profile?: string
   slots: number
@@ -28,8 +32,6 @@ export interface SharedOptions {
   scale: number
   classes?: string
   tpotScale: number
-  zeroLoadMs?: number
-  zeroLoadPrefillMsPerToken?: number
   knownLengths?: boolean
   router?: RouterKind
   affinity?: boolean
@@ -37,25 +39,6 @@ export interface SharedOptions {
   seed: number
   set: string[]
   maxSequenceTokens?: number
-}
-
-export const collect = (value: string, before: string[]): string[] => [...before, value]
-
-/** A finite number within [min, max]. */
-export function numberIn(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const value = text.trim() === "" ? Number.NaN : Number(text)
-    if (value >= min && value <= max) return value
-    throw new InvalidArgumentError(`It must be a number from ${min} to ${max}.`)
-  }
-}
-
-export function wholeIn(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const value = numberIn(min, max)(text)
-    if (Number.isInteger(value)) return value
-    throw new InvalidArgumentError("It must be a whole number.")
-  }
 }
 
 /** Adds the shared options to a command. */
@@ -69,15 +52,19 @@ export function sharedOptions(command: Command): Command {
     .option(
       "--slots <n>",
       "with --profile: most requests at once; KV is this many contexts",
-      wholeIn(1, 65_536),
+      wholeNumber(1, 65_536),
       32,
     )
     .option(
       "--context <n>",
       "longest prompt + output of a request (with --profile default 1024)",
-      wholeIn(2, 1e7),
+      wholeNumber(2, 1e7),
     )
-    .option("--max-batch-tokens <n>", "most tokens of one step (with --profile default 512)", wholeIn(1, 1e6))
+    .option(
+      "--max-batch-tokens <n>",
+      "most tokens of one step (with --profile default 512)",
+      wholeNumber(1, 1e6),
+    )
     .option("--arrivals <process>", `${ARRIVALS.join(", ")} (default: superposed with a trace, else gamma)`)
     .option(
       "--burstiness <n>",
@@ -98,7 +85,7 @@ export function sharedOptions(command: Command): Command {
     .option(
       "--max-sequence-tokens <n>",
       "longest prompt + output in the workload (default: the context)",
-      wholeIn(2, 1e7),
+      wholeNumber(2, 1e7),
     )
     .option(
       "--classes <file|list>",
@@ -121,11 +108,11 @@ export function sharedOptions(command: Command): Command {
     .option(
       "--reoffers <n>",
       "with --router offer: offer who is turned down to other replicas so often",
-      wholeIn(0, 100),
+      wholeNumber(0, 100),
       0,
     )
     .option("--set <name=value>", "a policy option such as margin=0.1; repeatable", collect, [])
-    .option("--seed <n>", "same seed, same bytes", wholeIn(0, 2 ** 31), 1)
+    .option("--seed <n>", "same seed, same bytes", wholeNumber(0, 2 ** 31), 1)
 }
 
 function routerKind(text: string): RouterKind {
@@ -141,12 +128,9 @@ export function hardwareOf(options: SharedOptions, scenario: string): Hardware {
   return { ...found, contextTokens: context, maxBatchTokens: options.maxBatchTokens ?? found.maxBatchTokens }
 }
 
-const ALIASES: Record<string, string> = { chat: "chatbot", code: "coder", summarize: "summarizer" }
-
 function presetOf(options: SharedOptions, scenario: string): Hardware {
   const name = options.hardware ?? SCENARIO_HARDWARE[scenario] ?? "opt-6.7b-a100"
-  const preset = HARDWARE[name]
-  if (preset !== undefined) return preset
+  if (Object.hasOwn(HARDWARE, name)) return HARDWARE[name]!
   throw new UserError(
     `unknown --hardware "${name}"; known: ${Object.keys(HARDWARE).join(", ")}, or give --profile`,
   )
@@ -168,6 +152,17 @@ function profiled(path: string, { slots, context = 1024, maxBatchTokens = 512 }:
   }
 }
 
+const profiledModel = z.object({ model: costModelSchema })
+
+/** Undefined where it is no JSON. */
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
 function readModel(path: string): CostModel {
   let text: string
   try {
@@ -175,18 +170,17 @@ function readModel(path: string): CostModel {
   } catch (error) {
     throw new UserError(`cannot read --profile ${path} (${(error as NodeJS.ErrnoException).code})`)
   }
-  try {
-    const { model } = JSON.parse(text) as { model?: CostModel }
-    if (Array.isArray(model?.pieces) && model.pieces.length > 0) return model
-  } catch {
-    // Said below.
-  }
-  throw new UserError(`${path}: no cost model in it; make one with \`slos-serve profile --out ${path}\``)
+  const found = profiledModel.safeParse(jsonOf(text))
+  if (found.success) return found.data.model as CostModel
+  const where = found.error.issues[0]!.path.join(".")
+  throw new UserError(
+    `${path}: no cost model in it${where === "" ? "" : ` (${where})`}; make one with \`slos-serve profile --out ${path}\``,
+  )
 }
 
 export function scenarioName(text: string): string {
   const name = ALIASES[text] ?? text
-  if (name in SCENARIOS) return name
+  if (Object.hasOwn(SCENARIOS, name)) return name
   throw new UserError(`unknown scenario "${text}"; known: ${Object.keys(SCENARIOS).join(", ")}`)
 }
 
@@ -195,23 +189,41 @@ export function policyName(text: string): PolicyName {
   throw new UserError(`unknown policy "${text}"; known: ${POLICY_NAMES.join(", ")}`)
 }
 
+/** What --set may say: one of these words, or a number within [least, most]. */
+const SETTABLE: Record<keyof PolicyOptions, readonly string[] | readonly [number, number]> = {
+  maxBatchUs: [1, 1e12],
+  margin: [0, 10],
+  tokenBudget: [1, 1e9],
+  bestEffortBatchUs: [0, 1e12],
+  bestEffortEveryUs: [0, 1e12],
+  admission: ["revocable", "firm"],
+  kvShare: [0, 1e9],
+  speculation: ["off", "on"],
+  maxSpeculation: [1, 64],
+  acceptancePrior: [0, 1],
+  fixedDraft: [0, 64],
+  hybridAlpha: [0, 1e6],
+}
+const isSettable = (name: string): name is keyof PolicyOptions => Object.hasOwn(SETTABLE, name)
+
 /** What --set entries say. */
 export function policyOptions(entries: readonly string[]): Partial<PolicyOptions> {
-  const options: Record<string, unknown> = {}
-  for (const entry of entries) {
-    const [name = "", value = ""] = entry.split("=", 2)
-    const standard = (DEFAULT_OPTIONS as unknown as Record<string, unknown>)[name]
-    if (standard === undefined || value === "") {
+  const options = entries.map((entry) => {
+    const [, name = "", text = ""] = /^(\w+)=(.+)$/.exec(entry) ?? []
+    if (!isSettable(name))
       throw new UserError(
-        `--set ${entry}: expected name=value with a name of ${Object.keys(DEFAULT_OPTIONS).join(", ")}`,
+        `--set ${entry}: expected name=value with a name of ${Object.keys(SETTABLE).join(", ")}`,
       )
+    const [least, most] = SETTABLE[name]
+    if (typeof least === "string") {
+      if (text === least || text === most) return [name, text]
+      throw new UserError(`--set ${entry}: ${name} is ${least} or ${most}`)
     }
-    if (typeof standard === "string") options[name] = value
-    else if (typeof standard === "boolean" && /^(true|false)$/.test(value)) options[name] = value === "true"
-    else if (typeof standard === "number" && Number.isFinite(Number(value))) options[name] = Number(value)
-    else throw new UserError(`--set ${entry}: ${name} is a ${typeof standard}, such as ${standard}`)
-  }
-  return options as Partial<PolicyOptions>
+    const value = Number(text)
+    if (value >= least && value <= Number(most)) return [name, value]
+    throw new UserError(`--set ${entry}: ${name} is a number from ${least} to ${most}`)
+  })
+  return Object.fromEntries(options) as Partial<PolicyOptions>
 }
 
 export function classesOf(options: SharedOptions): SloClasses {
@@ -221,26 +233,6 @@ export function classesOf(options: SharedOptions): SloClasses {
     if (slo.thinkingTpotMs) slo.thinkingTpotMs *= options.tpotScale
   }
   return classes
-}
-
-/** `--trace`: app=file, or a file alone for a scenario of one app. */
-export function tracesOf(entries: readonly string[], scenario: string): Record<string, string> {
-  const traces: Record<string, string> = {}
-  for (const entry of entries) {
-    const match = /^(\w+)=(.+)$/.exec(entry)
-    const app = appOf(match?.[1] ?? scenario)
-    if (!APPS.includes(app as AppName))
-      throw new UserError(
-        `--trace ${entry}: say whose it is, such as chat=${match?.[2] ?? entry} (apps: ${APPS.join(", ")})`,
-      )
-    traces[app] = match?.[2] ?? entry
-  }
-  return traces
-}
-
-function zeroLoadOf({ zeroLoadMs, zeroLoadPrefillMsPerToken }: SharedOptions): ZeroLoad | null {
-  if (zeroLoadMs === undefined && zeroLoadPrefillMsPerToken === undefined) return null
-  return { ms: zeroLoadMs ?? 0, msPerToken: zeroLoadPrefillMsPerToken ?? 0 }
 }
 
 export function arrivalsOf(text: string | undefined, hasTraces: boolean): ArrivalName {

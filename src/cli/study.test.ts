@@ -1,5 +1,6 @@
 /** simulate and capacity as commands: bad input, tables, JSON, files. */
-import { execFile } from "node:child_process"
+import { execFile, spawn } from "node:child_process"
+import { once } from "node:events"
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -39,6 +40,10 @@ const longPlan = file(
   ].join("\n"),
 )
 const notProfile = file("profile.json", '{"model":{}}')
+const profileOf = (piece: unknown) =>
+  JSON.stringify({ model: { pieces: [piece], residualSigma: 0, fastPassTokens: 1, unifiedKv: true } })
+const badPiece = file("piece.json", profileOf({ tokens: "a" }))
+const noPiece = file("nopiece.json", profileOf(null))
 
 describe("bad input is one line and exit code 2", () => {
   test.each<[string[], RegExp]>([
@@ -49,7 +54,7 @@ describe("bad input is one line and exit code 2", () => {
     [["simulate", "--hardware", "abacus"], /unknown --hardware "abacus"; known: opt-6.7b/],
     [["simulate", "--scenario", "chatbot", "--trace", badTrace], /bad\.csv:3: .*(mend|delete)/],
     [["simulate", "--plan", longPlan], /long\.jsonl:3: .*9005 tokens, the context is 8192; shorten/],
-    [["simulate", "--profile", notProfile], /profile\.json: no cost model in it; make one/],
+    [["simulate", "--profile", notProfile], /profile\.json: no cost model in it \(model\.pieces\); make one/],
     [["simulate", "--profile", join(folder, "none.json")], /cannot read --profile .*ENOENT/],
     [["simulate", "--split", "1:1", "--replicas", "4"], /--split 1:1 is 2 replicas, --replicas is 4/],
     [["simulate", "--set", "margins=1"], /--set margins=1: expected name=value with a name of .*margin/],
@@ -57,6 +62,21 @@ describe("bad input is one line and exit code 2", () => {
     [["simulate", "--arrivals", "daily"], /unknown --arrivals "daily"; known: poisson/],
     [["capacity", "--policies", "slos-serve,magic"], /unknown policy "magic"; known: slos-serve/],
     [["capacity", "--scenarios", "chatbot,"], /unknown scenario ""/],
+    [["simulate", "--hardware", "toString"], /unknown --hardware "toString"/],
+    [["simulate", "--set", "margin=-1"], /--set margin=-1: margin is a number from 0 to 10/],
+    [["simulate", "--set", "margin=0.1=2"], /--set margin=0.1=2: margin is a number/],
+    [["simulate", "--set", "admission=loose"], /admission is revocable or firm/],
+    [["simulate", "--set", "toString=1"], /--set toString=1: expected name=value/],
+    [["simulate", "--profile", badPiece], /piece\.json: no cost model in it \(model.pieces.0.tokens\); make/],
+    [["simulate", "--profile", noPiece], /nopiece\.json: no cost model in it \(model.pieces.0\); make/],
+    [["simulate", "--rate", "10000", "--duration", "1e6"], /--rate 10000 over 1000000 s is/],
+    [["capacity", "--policies", "distserve", "--scenarios", "reasoning"], /distserve needs at least 2 GPUs/],
+    [
+      ["capacity", "--scenarios", "coder", "--report", join(badTrace, "out")],
+      /cannot write .*ENOTDIR.*choose/,
+    ],
+    [["capacity", "--scenarios", "coder", "--out", folder], /cannot write .*EISDIR.*choose another file/],
+    [["help", "simlate"], /unknown command 'simlate'; known: serve, profile/],
   ])("%j", async (args, message) => {
     const { code, stderr, stdout } = await cli(...args)
     expect(stderr).toMatch(message)
@@ -64,6 +84,21 @@ describe("bad input is one line and exit code 2", () => {
     expect(stdout).toBe("")
     expect(stderr).not.toMatch(/\n\s+at /)
   })
+})
+
+test("a reader that has seen enough ends the command, without a word", async () => {
+  for (const args of [["--help"], ["simulate", "--requests", "400", "--json"]]) {
+    const child = spawn(process.execPath, [main, ...args], { stdio: ["ignore", "pipe", "pipe"] })
+    let stderr = ""
+    child.stderr.on("data", (text) => (stderr += text))
+    child.stdout.destroy()
+    const [code] = await once(child, "close")
+    expect([code, stderr]).toEqual([0, ""])
+  }
+})
+
+test("capacity's help says its defaults in the words of its options", async () => {
+  expect((await cli("capacity", "--help")).stdout).toMatch(/off, on or both \(default: both\)/)
 })
 
 describe("simulate", () => {

@@ -81,7 +81,7 @@ function window(trace: TraceTimes | undefined, count: number, spanMs: number, ra
   if (count === 0) return []
   if (count >= times.length) {
     throw new UserError(
-      `the trace ${name} has ${times.length} requests, the replay needs ${count + 1}: lower --request-rate or --duration, ` +
+      `the trace ${name} has ${times.length} requests, the replay needs ${count + 1}: lower --rate or --duration, ` +
         "or use --arrivals raw, which repeats it",
     )
   }

@@ -19,7 +19,8 @@ export function readTrace(path: string): Trace {
 /** Reads a text file; every failure is the user's to mend. */
 export function readText(path: string): string {
   try {
-    return readFileSync(path, "utf8")
+    // Some programs begin a file with a byte order mark.
+    return readFileSync(path, "utf8").replace(/^\uFEFF/, "")
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code
     throw new UserError(

@@ -116,8 +116,8 @@ describe("plans", () => {
   })
 
   test.each([
-    [{ ratePerSec: 0 }, "--request-rate must be"],
-    [{ ratePerSec: Number.NaN }, "--request-rate must be"],
+    [{ ratePerSec: 0 }, "--rate must be"],
+    [{ ratePerSec: Number.NaN }, "--rate must be"],
     [{ ratePerSec: 1e9 }, "more than one generator can send"],
     [{ ratePerSec: 0.001 }, "sends no request"],
     [{ scenario: "nope" }, "known: chatbot, coder"],

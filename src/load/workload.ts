@@ -22,7 +22,11 @@ export const SCENARIOS: Readonly<Record<string, Partial<Record<AppName, number>>
 }
 
 /** Other names of scenarios. */
-const ALIASES: Readonly<Record<string, string>> = { chat: "chatbot", code: "coder", summarize: "summarizer" }
+export const ALIASES: Readonly<Record<string, string>> = {
+  chat: "chatbot",
+  code: "coder",
+  summarize: "summarizer",
+}
 
 /** The app of a scenario of one app (or the app's own name), for options that are given per app. */
 export function appOf(scenario: string): string {
@@ -46,7 +50,8 @@ export interface WorkloadOptions {
 }
 
 export function makePlan(options: WorkloadOptions): Plan {
-  const shares = SCENARIOS[ALIASES[options.scenario] ?? options.scenario]
+  const name = ALIASES[options.scenario] ?? options.scenario
+  const shares = Object.hasOwn(SCENARIOS, name) ? SCENARIOS[name] : undefined
   if (shares === undefined) {
     throw new UserError(`unknown scenario "${options.scenario}"; known: ${Object.keys(SCENARIOS).join(", ")}`)
   }
@@ -153,8 +158,8 @@ function checkNumbers(options: WorkloadOptions): void {
     if (!(value > 0) || !Number.isFinite(value))
       throw new UserError(`${name} must be a number above 0; it is ${value}`)
   }
-  positive(ratePerSec, "--request-rate")
-  positive(durationMs, "--duration")
+  positive(ratePerSec, "--rate")
+  positive(durationMs / 1000, "--duration")
   positive(scale, "--scale")
   positive(burstiness, "--burstiness")
   positive(maxSequenceTokens, "--max-sequence-tokens")
@@ -162,13 +167,13 @@ function checkNumbers(options: WorkloadOptions): void {
   const count = (ratePerSec * durationMs) / 1000
   if (ratePerSec > 10_000 || count > 1e6) {
     throw new UserError(
-      `--request-rate ${ratePerSec} over ${durationMs / 1000} s is ${Math.round(count)} requests: more than one generator can send ` +
+      `--rate ${ratePerSec} over ${durationMs / 1000} s is ${Math.round(count)} requests: more than one generator can send ` +
         "(at most 10000/s and a million requests)",
     )
   }
   if (Math.round(count) < 1) {
     throw new UserError(
-      `--request-rate ${ratePerSec} over ${durationMs / 1000} s sends no request: raise the rate or --duration`,
+      `--rate ${ratePerSec} over ${durationMs / 1000} s sends no request: raise the rate or --duration`,
     )
   }
 }

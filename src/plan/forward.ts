@@ -41,6 +41,13 @@ const WATCH_US = 2_000_000
 /** More steps than any instance takes; a policy that runs in circles must not run for ever. */
 const MOST_STEPS = 100_000
 
+/** The instance asks for more steps than any real one does. */
+export class NoEnd extends Error {
+  constructor() {
+    super(`no end after ${MOST_STEPS} batches; lengthen the batches (hw) or bring the deadlines nearer`)
+  }
+}
+
 interface Step {
   t: number
   items: readonly BatchItem[]
@@ -97,7 +104,7 @@ class Run {
   plan(): Forward {
     let untilUs = Infinity
     for (let i = 0; this.#nowUs < untilUs; i++) {
-      if (i > MOST_STEPS) throw new Error(`instance ${this.#instance.id}: no end after ${i} steps`)
+      if (i === MOST_STEPS) throw new NoEnd()
       this.#forgetHopeless()
       if (this.#line.length === 0) break
       if (untilUs === Infinity && this.#line.every((request) => request.decoding))

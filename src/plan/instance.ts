@@ -5,16 +5,20 @@ import { UserError } from "../errors.ts"
 
 const number = z.number()
 const count = z.number().int().nonnegative()
+/** More than any model's context; sums over all requests stay exact, and KV is counted block by block. */
+const tokens = count.max(1e7)
+/** A batch must take time: the planner's clock counts whole microseconds. */
+const LEAST_BATCH_S = 1e-6
 
 const requestSchema = z.object({
   id: count,
   new: z.boolean(),
   tier: count,
   ddl: number,
-  remaining: count,
-  prompt: count,
-  computed: count,
-  max_tokens: count,
+  remaining: tokens,
+  prompt: tokens,
+  computed: tokens,
+  max_tokens: tokens,
   profit: number,
   mem: number.nonnegative(),
 })
@@ -25,9 +29,9 @@ const schema = z
     family: z.string().default(""),
     now: number,
     tpots: z.array(number.positive()).min(1),
-    hw: z.array(number).min(3),
+    hw: z.array(number.nonnegative()).min(3),
     hw_terms: z.union([z.literal(3), z.literal(5)]),
-    spec: z.object({ alpha: number.gt(0).lt(1), max_sd: count.min(1) }),
+    spec: z.object({ alpha: number.gt(0).lt(1), max_sd: count.min(1).max(64) }),
     block_size: count.min(1),
     mem_free: number.nonnegative(),
     requests: z.array(requestSchema),
@@ -36,6 +40,8 @@ const schema = z
     const fail = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message })
     if (value.hw.length % value.hw_terms !== 0)
       fail(["hw"], `needs a multiple of hw_terms = ${value.hw_terms} numbers`)
+    else if (batchSeconds(value, { tokens: 1, steps: 1, requests: 1, pastTokens: 0 }) < LEAST_BATCH_S)
+      fail(["hw"], "a batch of one token must take a microsecond at least; times are in seconds")
     for (let i = 1; i < value.tpots.length; i++)
       if (value.tpots[i]! < value.tpots[i - 1]!) fail(["tpots", i], "must not be below the one before")
     const seen = new Set<number>()
@@ -44,6 +50,8 @@ const schema = z
         fail(["requests", i, "tier"], `must be below ${value.tpots.length}, the number of tpots`)
       if (seen.has(request.id)) fail(["requests", i, "id"], "is used twice")
       seen.add(request.id)
+      if (request.remaining > request.prompt)
+        fail(["requests", i, "remaining"], `must not be above prompt, which is ${request.prompt}`)
     })
   })
 
@@ -76,7 +84,10 @@ export interface BatchLoad {
 }
 
 /** Seconds that a batch takes on the instance's hardware. */
-export function batchSeconds({ hw, hw_terms: terms }: Instance, load: BatchLoad): number {
+export function batchSeconds(
+  { hw, hw_terms: terms }: Pick<Instance, "hw" | "hw_terms">,
+  load: BatchLoad,
+): number {
   let worst = 0
   for (let i = 0; i < hw.length; i += terms) {
     const time =

@@ -96,14 +96,15 @@ function mediansOf(samples: readonly ProfileSample[]): Observation[] {
 }
 
 const positive = z.number().finite().nonnegative()
+export const costModelSchema = z.object({
+  pieces: z.array(z.partialRecord(z.enum(COST_FEATURES), positive)).min(1),
+  residualSigma: positive,
+  fastPassTokens: positive,
+  unifiedKv: z.boolean(),
+})
 const profileSchema = z.object({
   version: z.literal(VERSION),
-  model: z.object({
-    pieces: z.array(z.partialRecord(z.enum(COST_FEATURES), positive)).min(1),
-    residualSigma: positive,
-    fastPassTokens: positive,
-    unifiedKv: z.boolean(),
-  }),
+  model: costModelSchema,
   r2: z.number(),
   mape: positive,
   residuals: z.object({ p5: positive, p50: positive, p95: positive, p99: positive }),
