@@ -1,7 +1,7 @@
 /** The acceptance estimate: finds the true rate though longer drafts are censored, follows it, and comes back. */
 import { describe, expect, test } from "vitest"
 import { Random } from "../random.ts"
-import { Acceptance, expectedTokens } from "./acceptance.ts"
+import { Acceptance, expectedRows, expectedTokens } from "./acceptance.ts"
 
 function draws(estimate: Acceptance, alpha: number, steps: number, draft: number, seed = 1): void {
   const random = new Random(seed)
@@ -48,6 +48,53 @@ describe("acceptance", () => {
     expect(estimate.of(0)).toBeLessThan(0.3)
     for (let i = 0; i < 60_000; i++) estimate.observe(0, 0, 1, false)
     expect(estimate.of(0)).toBeGreaterThan(0.6)
+  })
+})
+
+describe("a drafter that has no idea at times", () => {
+  test("is not refused then: the acceptance is that of what it offers", () => {
+    const estimate = new Acceptance(0.7)
+    const random = new Random(3)
+    for (let i = 0; i < 4000; i++) {
+      if (random.uniform() < 0.25) draws(estimate, 0.9, 1, 4, i)
+      else estimate.observe(0, 4, 1, false, 0)
+    }
+    expect(Math.abs(estimate.of(0) - 0.9)).toBeLessThan(0.06)
+    expect(Math.abs(estimate.hitRate(0) - 0.25)).toBeLessThan(0.08)
+    expect(estimate.hitRate(1)).toBe(1)
+  })
+
+  test("shorter offers count as far as they go, and the rate follows what the drafter does", () => {
+    const estimate = new Acceptance(0.7)
+    for (let i = 0; i < 1000; i++) estimate.observe(0, 6, 4, false, 3)
+    expect(estimate.hitRate(0)).toBeCloseTo(0.5, 1)
+    // All that was offered was accepted.
+    expect(estimate.of(0)).toBeGreaterThan(0.95)
+    for (let i = 0; i < 1000; i++) estimate.observe(0, 6, 1, false, 0)
+    expect(estimate.hitRate(0)).toBeLessThan(0.05)
+    expect(estimate.hitRate(0)).toBeGreaterThan(0)
+  })
+
+  test("waiting for an idea is not going without drafts: nothing fades", () => {
+    const estimate = new Acceptance(0.7)
+    draws(estimate, 0.95, 1000, 3)
+    const high = estimate.of(0)
+    for (let i = 0; i < 20_000; i++) estimate.observe(0, 3, 1, false, 0)
+    expect(estimate.of(0)).toBe(high)
+  })
+
+  test("one that always answers has a rate of exactly 1, and counts as before", () => {
+    const estimate = new Acceptance(0.7)
+    draws(estimate, 0.6, 3000, 5)
+    expect(estimate.hitRate(0)).toBe(1)
+    for (const s of [1, 2, 5, 8]) {
+      expect(expectedTokens(estimate.of(0), s, 1)).toBe(
+        s === 1 ? 1 : (1 - estimate.of(0) ** s) / (1 - estimate.of(0)),
+      )
+      expect(expectedRows(s, 1)).toBe(s)
+      expect(expectedTokens(0.7, s, 0.5)).toBeCloseTo((1 + expectedTokens(0.7, s)) / 2)
+      expect(expectedRows(s, 0.5)).toBeCloseTo((1 + s) / 2)
+    }
   })
 })
 

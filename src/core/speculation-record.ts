@@ -7,7 +7,7 @@ const WEIGHT = 0.02
 
 export class SpeculationRecord {
   readonly acceptance: Acceptance
-  readonly #apps: Omit<AppSpeculation, "acceptance">[]
+  readonly #apps: Omit<AppSpeculation, "acceptance" | "hitRate">[]
   /** Somebody has drafted. */
   #any = false
 
@@ -19,11 +19,11 @@ export class SpeculationRecord {
 
   /** A step of `app` that sampled was asked to draft `asked` tokens. */
   observe(app: number, asked: number, result: StepResult): void {
-    if (!result.behind) this.acceptance.observe(app, asked, result.tokens, result.stopped)
+    const drafted = result.drafted ?? asked
+    if (!result.behind) this.acceptance.observe(app, asked, result.tokens, result.stopped, drafted)
     if (asked > 0) this.#any = true
     const counts = this.#any ? this.#apps[app] : undefined
     if (counts === undefined) return
-    const drafted = result.drafted ?? asked
     counts.length += WEIGHT * (1 + drafted - counts.length)
     counts.draftedTokens += drafted
     counts.acceptedTokens += result.tokens - 1
@@ -31,7 +31,12 @@ export class SpeculationRecord {
 
   snapshot(): readonly AppSpeculation[] {
     if (!this.#any) return NONE
-    return this.#apps.map((counts, app) => ({ acceptance: this.acceptance.of(app), ...counts }))
+    const { acceptance } = this
+    return this.#apps.map((counts, app) => ({
+      acceptance: acceptance.of(app),
+      hitRate: acceptance.hitRate(app),
+      ...counts,
+    }))
   }
 }
 

@@ -224,8 +224,10 @@ export interface Snapshot {
 
 /** What drafting does for one app. */
 export interface AppSpeculation {
-  /** Probability that one more token asked of the drafter is accepted, as the planner now counts on it. */
+  /** Probability that one more drafted token is accepted, as the planner now counts on it. */
   acceptance: number
+  /** Share of the tokens asked of the drafter that it offered, of late: less than 1 where it often has no idea. */
+  hitRate: number
   /** Tokens verified per decode step of late, the sure one included: 1 where nothing is drafted. */
   length: number
   /** Since the start. */

@@ -19,6 +19,7 @@ interface Status {
     name: string
     speculation: {
       acceptance: number
+      hit_rate: number
       length: number
       drafted_tokens: number
       accepted_tokens: number
@@ -76,10 +77,11 @@ it("every app's acceptance and speculation length are in the status and in Prome
   expect(mine.accepted_tokens).toBeGreaterThanOrEqual(accepted_tokens)
   expect(mine.length).toBeGreaterThan(1)
   expect(mine.acceptance).toBeGreaterThan(0.5)
+  expect(mine.hit_rate).toBe(1)
   const other = status.classes.find(({ name }) => name !== status.default_class)!.speculation!
   expect(other).toMatchObject({ length: 1, drafted_tokens: 0 })
   const text = await (await fetch(`${server.url}/metrics`)).text()
-  for (const name of ["acceptance", "length"])
+  for (const name of ["acceptance", "hit_rate", "length"])
     expect(text).toMatch(
       new RegExp(`^slos_serve_speculation_${name}\\{class="${status.default_class}"\\} [0-9.]+`, "m"),
     )

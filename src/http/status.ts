@@ -50,8 +50,9 @@ export function statusJson(host: ServiceHost): object {
 /** Null where nobody has drafted yet. */
 function speculationJson(app: AppSpeculation | undefined): object | null {
   if (app === undefined) return null
-  const { acceptance, length, draftedTokens, acceptedTokens } = app
-  return { acceptance, length, drafted_tokens: draftedTokens, accepted_tokens: acceptedTokens }
+  const { acceptance, hitRate, length, draftedTokens, acceptedTokens } = app
+  const counts = { drafted_tokens: draftedTokens, accepted_tokens: acceptedTokens }
+  return { acceptance, hit_rate: hitRate, length, ...counts }
 }
 
 function classJson(c: SloClass): object {

@@ -173,7 +173,7 @@ export class Metrics {
       },
     })
     const classes = this.#classes
-    const perApp = (name: string, help: string, key: "acceptance" | "length") =>
+    const perApp = (name: string, help: string, key: "acceptance" | "hitRate" | "length") =>
       new Gauge({
         name,
         help,
@@ -186,8 +186,13 @@ export class Metrics {
       })
     perApp(
       "slos_serve_speculation_acceptance",
-      "Expected share of the draft tokens asked for that are accepted.",
+      "Probability that one more drafted token is accepted, as the planner counts on it.",
       "acceptance",
+    )
+    perApp(
+      "slos_serve_speculation_hit_rate",
+      "Share of the draft tokens asked for that the drafter had to offer, of late.",
+      "hitRate",
     )
     perApp("slos_serve_speculation_length", "Tokens verified per decode step of late.", "length")
     const loop = this.#loop

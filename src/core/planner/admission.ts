@@ -161,7 +161,7 @@ export class Admission {
       tpotUs: request.tpotUs,
       remaining: this.#remaining(request, draft),
       contextTokens: request.known,
-      length: speculator.lengthOf(request),
+      length: speculator.rowsOf(request, draft),
       expected: speculator.expectedOf(request, draft),
     }
   }

@@ -72,7 +72,7 @@ function perTpot(tpotsUs: readonly number[], perTier: readonly number[]): Map<nu
   return new Map(tpotsUs.map((tpotUs, tier) => [tpotUs, Math.max(1, perTier[tier]!)]))
 }
 
-/** Segments as `options` say, and the mean acceptance. */
+/** Segments as `options` say, and the mean acceptance of a token asked of the drafter. */
 export function planFor(
   requests: readonly LiveRequest[],
   tpotsUs: readonly number[],
@@ -83,7 +83,8 @@ export function planFor(
   let acceptance = 0
   for (const request of requests) {
     contextTokens += request.known / requests.length
-    acceptance += draft.acceptance.of(request.spec.app) / requests.length
+    const { app } = request.spec
+    acceptance += (draft.acceptance.of(app) * draft.acceptance.hitRate(app)) / requests.length
   }
   const scale = draft.calibration(true) * (1 + options.margin)
   const { time, decodeWeight } = paperCost(draft.cost, scale, contextTokens, draft.limits.maxBatchTokens)

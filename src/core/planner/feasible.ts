@@ -116,7 +116,7 @@ export interface Stream {
   /** Tokens left. */
   remaining: number
   contextTokens: number
-  /** Tokens verified per step, and how many of them are expected to come out. */
+  /** Tokens that a step is expected to verify, and how many of them are expected to come out. */
   length: number
   expected: number
 }

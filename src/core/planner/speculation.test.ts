@@ -23,9 +23,11 @@ const pieceArbitrary = fc.record({
 const tierArbitrary = fc.record({
   tpotUs: fc.integer({ min: 10_000, max: 200_000 }),
   acceptance: fc.double({ min: 0.05, max: 0.98, noNaN: true }),
+  hitRate: fc.constant(1),
   count: fc.integer({ min: 1, max: 40 }),
   contextTokens: fc.integer({ min: 1, max: 2000 }),
 })
+const hitRateArbitrary = fc.oneof(fc.constant(1), fc.double({ min: 0.02, max: 1, noNaN: true }))
 const settingArbitrary = fc.record({
   cost: fc.record({
     pieces: fc.array(pieceArbitrary, { minLength: 1, maxLength: 2 }),
@@ -99,7 +101,9 @@ describe("speculation lengths", () => {
   }, 30_000)
 
   test("with many tiers: hardly worse than brute force, at a small part of its cost", () => {
-    const small = tierArbitrary.map((tier) => ({ ...tier, count: Math.ceil(tier.count / 8) }))
+    const small = fc
+      .tuple(tierArbitrary, hitRateArbitrary)
+      .map(([tier, hitRate]) => ({ ...tier, hitRate, count: Math.ceil(tier.count / 8) }))
     const four = fc.array(small, { minLength: 4, maxLength: 4 })
     const shares: number[] = []
     fc.assert(
@@ -115,6 +119,51 @@ describe("speculation lengths", () => {
     expect(shares.filter((share) => share > 1 - 1e-9).length).toBeGreaterThanOrEqual(0.9 * shares.length)
     expect(Math.min(...shares)).toBeGreaterThan(0.8)
   })
+})
+
+/** Who gets drafts in a step, with the probability of it: of every request of every tier. */
+function outcomes(tiers: readonly SpeculationTier[]): { hits: boolean[]; weight: number }[] {
+  const rates = tiers.flatMap(({ hitRate, count }) => Array.from({ length: count }, () => hitRate))
+  return Array.from({ length: 2 ** rates.length }, (_, mask) => {
+    const hits = rates.map((_, i) => ((mask >> i) & 1) === 1)
+    return { hits, weight: rates.reduce((p, rate, i) => p * (hits[i] ? rate : 1 - rate), 1) }
+  })
+}
+
+test("with a drafter that has no idea at times: the mean tokens and the mean time over all that may happen", () => {
+  const some = fc.array(
+    fc.tuple(tierArbitrary, hitRateArbitrary, fc.integer({ min: 1, max: 3 }), fc.integer({ min: 1, max: 6 })),
+    { minLength: 1, maxLength: 3 },
+  )
+  fc.assert(
+    fc.property(settingArbitrary, some, (setting, drawn) => {
+      const tiers = drawn.map(([tier, hitRate, count]) => ({ ...tier, tpotUs: 1e9, hitRate, count }))
+      const lengths = drawn.map(([, , , length]) => length)
+      // One piece: the mean of the largest of two is not the largest mean.
+      const model = {
+        ...{ pieces: setting.cost.pieces.slice(0, 1), unifiedKv: setting.cost.unifiedKv },
+        ...{ residualSigma: 0, fastPassTokens: 64 },
+      }
+      const acceptances = tiers.flatMap(({ acceptance, count }) => Array(count).fill(acceptance) as number[])
+      let [tokens, us] = [0, 0]
+      for (const { hits, weight } of outcomes(tiers)) {
+        const items = itemsOf(tiers, lengths).map((item, i) => ({ ...item, draft: hits[i] ? item.draft : 0 }))
+        us += weight * stepUs(model, shapeOf(items, model))
+        for (const [i, { draft }] of items.entries())
+          for (let accepted = 0; accepted <= draft; accepted++) tokens += weight * acceptances[i]! ** accepted
+      }
+      const lax = {
+        ...setting,
+        cost: model,
+        scale: 1,
+        maxBatchUs: 1e9,
+        maxBatchTokens: 1e6,
+        waitingTokens: 0,
+      }
+      expect(usefulRate(lax, tiers, lengths) / (tokens / us)).toBeCloseTo(1, 9)
+    }),
+    { numRuns: 100 },
+  )
 })
 
 describe("speculation pays", () => {
@@ -133,7 +182,7 @@ describe("speculation pays", () => {
     maxLength: 8,
   }
   const alone = { ...setting, waitingTokens: 0 }
-  const tier = { tpotUs: 50_000, acceptance: 0.7, count: 20, contextTokens: 1000 }
+  const tier = { tpotUs: 50_000, acceptance: 0.7, hitRate: 1, count: 20, contextTokens: 1000 }
 
   test("where a tight pace makes batches short, not where the pace is loose", () => {
     expect(bestLengths(setting, [tier])[0]).toBeGreaterThan(1)
@@ -149,6 +198,24 @@ describe("speculation pays", () => {
 
   test("with few decodes alone, since the step costs what it costs", () => {
     expect(bestLengths(alone, [{ ...tier, count: 2 }])[0]).toBeGreaterThan(3)
+  })
+
+  test("however seldom the drafter has an idea, as long as its ideas are good", () => {
+    const cpu = {
+      ...alone,
+      maxBatchUs: 1e9,
+      cost: { pieces: [{ step: 12_000, tokens: 9000 }], unifiedKv: true },
+    }
+    const lone = { ...tier, tpotUs: 1e6, count: 1, acceptance: 0.9 }
+    for (const hitRate of [1, 0.3, 0.05])
+      expect(bestLengths(cpu, [{ ...lone, hitRate }])[0]).toBeGreaterThan(2)
+    expect(bestLengths(cpu, [{ ...lone, acceptance: 0.3, hitRate: 0.3 }])).toEqual([1])
+  })
+
+  test("a pace counts on no more than the drafter has to offer", () => {
+    expect(paceUs({ ...tier, hitRate: 0.5 }, 4) - tier.tpotUs).toBeCloseTo(
+      (paceUs(tier, 4) - tier.tpotUs) / 2,
+    )
   })
 
   test("further while few prompts wait than while they fill the batch", () => {

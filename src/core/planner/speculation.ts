@@ -1,6 +1,6 @@
 /** How many tokens to verify per request and step (DESIGN §4.5): the lengths whose next batch yields most useful
  * tokens per time, of the prompts that wait and of the decodes. Plain functions; speculator.ts keeps it steady. */
-import { expectedTokens } from "../acceptance.ts"
+import { expectedRows, expectedTokens } from "../acceptance.ts"
 import type { CostModel, CostPiece } from "../cost.ts"
 
 /** Decodes of one pace and one acceptance. */
@@ -8,6 +8,8 @@ export interface SpeculationTier {
   tpotUs: number
   /** Probability that a drafted token is accepted. */
   acceptance: number
+  /** Share of the steps in which the drafter has something to offer; the others verify one token. */
+  hitRate: number
   count: number
   /** Mean tokens of KV each of them attends to. */
   contextTokens: number
@@ -34,7 +36,7 @@ const MOST_COMBINATIONS = 512
 
 /** How long an iteration may be that gives each request of a tier `length` tokens to verify, µs. */
 export function paceUs(tier: SpeculationTier, length: number): number {
-  return tier.tpotUs * (1 + COUNTED_GAIN * (expectedTokens(tier.acceptance, length) - 1))
+  return tier.tpotUs * (1 + COUNTED_GAIN * (expectedTokens(tier.acceptance, length, tier.hitRate) - 1))
 }
 
 /** Useful tokens per µs of the next batch: the prompt tokens that wait, as many as the shortest pace has room for,
@@ -47,26 +49,27 @@ export function usefulRate(
   const { cost, scale, waitingTokens, maxBatchTokens } = setting
   let limitUs = setting.maxBatchUs
   let expected = 0
-  let verified = 0
+  let reserved = 0
   for (let i = 0; i < tiers.length; i++) {
     const tier = tiers[i]!
     limitUs = Math.min(limitUs, paceUs(tier, lengths[i]!))
-    expected += tier.count * expectedTokens(tier.acceptance, lengths[i]!)
-    verified += tier.count * lengths[i]!
+    expected += tier.count * expectedTokens(tier.acceptance, lengths[i]!, tier.hitRate)
+    reserved += tier.count * lengths[i]!
   }
-  if (verified > maxBatchTokens && lengths.some((length) => length > 1)) return -Infinity
-  let prompts = Math.max(0, Math.min(waitingTokens, maxBatchTokens - verified))
+  if (reserved > maxBatchTokens && lengths.some((length) => length > 1)) return -Infinity
+  const steps = stepsOf(tiers, lengths, cost.unifiedKv)
+  let prompts = Math.max(0, Math.min(waitingTokens, maxBatchTokens - reserved))
   let decodesUs = 0
   let filledUs = 0
   for (const piece of cost.pieces) {
-    const us = loadOf(piece, cost, tiers, lengths)
+    const us = loadOf(piece, tiers, lengths, steps)
     decodesUs = Math.max(decodesUs, us * scale)
     const perToken = piece.tokens ?? 0
     if (perToken > 0) prompts = Math.min(prompts, Math.max(0, limitUs / scale - us) / perToken)
   }
   if (decodesUs > limitUs) return 1 - decodesUs / limitUs
   for (const piece of cost.pieces) {
-    const us = loadOf(piece, cost, tiers, lengths) + (piece.tokens ?? 0) * prompts
+    const us = loadOf(piece, tiers, lengths, steps) + (piece.tokens ?? 0) * prompts
     filledUs = Math.max(filledUs, us * scale)
   }
   return (prompts + expected) / filledUs
@@ -148,27 +151,54 @@ function improved(
   return best
 }
 
-/** What the decodes of one iteration cost by one piece, µs. */
+/** What the decodes of one iteration are expected to cost by one piece, µs. */
 function loadOf(
   piece: CostPiece,
-  { unifiedKv }: SpeculationSetting["cost"],
   tiers: readonly SpeculationTier[],
   lengths: readonly number[],
+  { passes, drafting }: Steps,
 ): number {
-  let longest = 1
-  let passes = 0
   let sum = piece.step ?? 0
   for (let i = 0; i < tiers.length; i++) {
-    const tier = tiers[i]!
+    const { contextTokens, count, hitRate } = tiers[i]!
     const length = lengths[i]!
-    if (length > longest) longest = length
-    if (!unifiedKv && lengths.indexOf(length) === i) passes++
-    const pairs = length * tier.contextTokens + (length * (length - 1)) / 2
+    const rows = expectedRows(length, hitRate)
+    const pairs = rows * contextTokens + (hitRate * (length * (length - 1))) / 2
     sum +=
-      tier.count *
-      (((piece.tokens ?? 0) + (piece.outputs ?? 0)) * length +
+      count *
+      (((piece.tokens ?? 0) + (piece.outputs ?? 0)) * rows +
         (piece.sequences ?? 0) +
         (piece.slowPairs ?? 0) * pairs)
   }
-  return sum + (piece.passes ?? 0) * Math.max(1, passes) + (piece.specSteps ?? 0) * (longest - 1)
+  return sum + (piece.passes ?? 0) * passes + (piece.specSteps ?? 0) * drafting
+}
+
+/** What an iteration is expected to take however many its decodes are: passes of the model, and steps of the drafter. */
+interface Steps {
+  passes: number
+  drafting: number
+}
+
+/** A draft step is made when somebody has so much to offer; a split engine passes once for every length that occurs,
+ * and who has nothing to offer verifies one token. */
+function stepsOf(tiers: readonly SpeculationTier[], lengths: readonly number[], unifiedKv: boolean): Steps {
+  let longest = 1
+  for (const length of lengths) if (length > longest) longest = length
+  let [passes, drafting] = [0, 0]
+  for (let length = 2; length <= longest; length++) {
+    drafting += someHit(tiers, (i) => lengths[i]! >= length)
+    if (!unifiedKv) passes += someHit(tiers, (i) => lengths[i] === length)
+  }
+  if (!unifiedKv)
+    passes += lengths.includes(1)
+      ? 1
+      : 1 - tiers.reduce((all, { hitRate, count }) => all * hitRate ** count, 1)
+  return { passes: Math.max(1, passes), drafting }
+}
+
+/** Probability that the drafter has something to offer to any of these tiers. */
+function someHit(tiers: readonly SpeculationTier[], among: (tier: number) => boolean): number {
+  let none = 1
+  for (let i = 0; i < tiers.length; i++) if (among(i)) none *= (1 - tiers[i]!.hitRate) ** tiers[i]!.count
+  return 1 - none
 }

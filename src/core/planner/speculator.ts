@@ -1,6 +1,6 @@
 /** Keeps the choice of speculation lengths from one decision to the next: groups the decodes into tiers, asks
  * speculation.ts again only when they have changed, and changes its mind only for a clear gain. */
-import { expectedTokens } from "../acceptance.ts"
+import { expectedRows, expectedTokens } from "../acceptance.ts"
 import type { PolicyOptions } from "../policy/policy.ts"
 import type { LiveRequest } from "../request.ts"
 import type { Draft } from "./draft.ts"
@@ -23,7 +23,9 @@ const SAME_COUNT = 0.15
 const SAME_CONTEXT = 0.25
 const SAME_SCALE = 0.1
 const SAME_ACCEPTANCE = 0.02
-/** A new choice must be better by this share, so that a tie does not make the lengths flicker. */
+const SAME_HIT_RATE = 0.1
+/** A new choice must be better by this share, so that a tie does not make the lengths flicker. Of the steps in which
+ * the drafter has something to offer: the others cost nothing, so that seldom having an idea is no reason to stop. */
 const CLEAR_GAIN = 0.01
 /** Taking it up again needs more: the model's error must not turn into a loss. */
 const STARTING_GAIN = 0.03
@@ -95,7 +97,14 @@ export class Speculator {
   /** Tokens that such a step is expected to yield. */
   expectedOf(request: LiveRequest, draft: Draft): number {
     const length = this.lengthOf(request)
-    return length > 1 ? expectedTokens(draft.acceptance.of(request.spec.app), length) : 1
+    const { app } = request.spec
+    return length > 1 ? expectedTokens(draft.acceptance.of(app), length, draft.acceptance.hitRate(app)) : 1
+  }
+
+  /** Tokens that such a step is expected to verify: fewer than `lengthOf` where the drafter may have no idea. */
+  rowsOf(request: LiveRequest, draft: Draft): number {
+    const length = this.lengthOf(request)
+    return length > 1 ? expectedRows(length, draft.acceptance.hitRate(request.spec.app)) : 1
   }
 
   #tiersOf(decodes: readonly LiveRequest[], expected: readonly LiveRequest[], draft: Draft): Tier[] {
@@ -122,7 +131,8 @@ export class Speculator {
     const before = tiers.map((tier, i) => lengthIn(this.#current, tier) ?? best[i]!)
     const none = tiers.map(() => 1)
     const now = usefulRate(setting, tiers, before)
-    const gain = before.every((length) => length === 1) ? STARTING_GAIN : CLEAR_GAIN
+    const hitRate = Math.max(0, ...tiers.map((tier) => tier.hitRate))
+    const gain = hitRate * (before.every((length) => length === 1) ? STARTING_GAIN : CLEAR_GAIN)
     if (now === -Infinity || usefulRate(setting, tiers, best) > now + gain * Math.abs(now)) return best
     return now >= usefulRate(setting, tiers, none) ? before : none
   }
@@ -136,6 +146,7 @@ function tierOf(tiers: Tier[], request: LiveRequest, draft: Draft): Tier {
     app,
     tpotUs: request.tpotUs,
     acceptance: draft.acceptance.of(app),
+    hitRate: draft.acceptance.hitRate(app),
     count: 0,
     contextTokens: 0,
   }
@@ -163,6 +174,7 @@ function isSame(choice: Choice, tiers: readonly Tier[], scale: number): boolean 
   for (const tier of tiers) {
     const other = choice.tiers.find(({ app, tpotUs }) => app === tier.app && tpotUs === tier.tpotUs)
     if (other === undefined || Math.abs(other.acceptance - tier.acceptance) > SAME_ACCEPTANCE) return false
+    if (differs(other.hitRate, tier.hitRate, SAME_HIT_RATE)) return false
     if (differs(other.count, tier.count, SAME_COUNT)) return false
     if (differs(other.contextTokens, tier.contextTokens, SAME_CONTEXT)) return false
   }
