@@ -196,6 +196,7 @@ const SETTABLE: Record<keyof PolicyOptions, readonly string[] | readonly [number
   tokenBudget: [1, 1e9],
   bestEffortBatchUs: [0, 1e12],
   bestEffortEveryUs: [0, 1e12],
+  bestEffortPatienceUs: [0, 1e12],
   admission: ["revocable", "firm"],
   kvShare: [0, 1e9],
   speculation: ["off", "on"],

@@ -3,6 +3,7 @@
  * else the one with the most prefill left for its worth. Firm promises on an exact timer: the paper's dynamic program. */
 import type { PolicyOptions } from "../policy/policy.ts"
 import type { LiveRequest } from "../request.ts"
+import { OVERDUE_SHARE } from "./best-effort.ts"
 import { Dp } from "./dp.ts"
 import { solveFor } from "./dp-instance.ts"
 import type { Draft } from "./draft.ts"
@@ -25,6 +26,8 @@ interface Candidate {
 /** What runs, and how it speculates. */
 export interface Running {
   decodes: readonly LiveRequest[]
+  /** Best-effort requests that are served like these, at their pace from now on. */
+  overdue: readonly LiveRequest[]
   speculator: Speculator
 }
 
@@ -49,7 +52,7 @@ export class Admission {
   #lengths: ReadonlyMap<number, number> | null = null
   #forecast = new MemoryForecast()
   /** What runs, where the forecast has been left until somebody asks. */
-  #unforeseen: readonly LiveRequest[] | null = null
+  #unforeseen: Running | null = null
 
   constructor(options: PolicyOptions) {
     this.#options = options
@@ -66,20 +69,23 @@ export class Admission {
     const options = this.#options
     // With nobody to choose from, what is to be foreseen can wait until somebody asks.
     const nobody = prefills.length === 0 && options.admission !== "firm"
-    this.#unforeseen = nobody ? running.decodes : null
+    this.#unforeseen = nobody ? running : null
     if (nobody) return this.#nobody()
     const demand = (this.#demand ??= new Demand(draft.cost, draft.limits))
     // A mixed horizon is mostly prefill-bound: be as careful as the worse of the two calibrations.
-    const scale = Math.max(draft.calibration(true), draft.calibration(false)) * (1 + options.margin)
+    const share = running.overdue.some(({ decoding }) => !decoding) ? OVERDUE_SHARE : 0
+    const scale = Math.max(draft.calibration(true), draft.calibration(false)) * (1 + options.margin + share)
     demand.reset(nowUs, options.maxBatchUs, scale)
     for (const request of running.decodes) {
       const startUs = request.dueUs - request.tpotUs
       demand.addRunning(this.#stream(request, startUs, running.speculator, draft))
     }
+    for (const request of running.overdue)
+      demand.addRunning(this.#stream(request, nowUs, running.speculator, draft))
     this.#count = 0
     if (countsExactly(options)) {
       const kept = this.#promised(running, prefills, draft, nowUs)
-      this.#foreseeAll(running.decodes, draft)
+      this.#foreseeAll(running, draft)
       for (const request of kept) this.#foresee(request, draft, 1)
       return kept
     }
@@ -91,7 +97,7 @@ export class Admission {
     const last = prefills.length > 0 ? prefills[prefills.length - 1]!.dueUs : nowUs
     this.#dropUntil(last + 2 * options.maxBatchUs, demand)
     this.#dropUntil(last + 10 * options.maxBatchUs, demand)
-    if (draft.limits.unifiedKv) this.#dropForMemory(running.decodes, draft)
+    if (draft.limits.unifiedKv) this.#dropForMemory(running, draft)
     const kept = this.#kept
     kept.clear()
     for (let i = 0; i < this.#count; i++) {
@@ -177,8 +183,8 @@ export class Admission {
     }
   }
 
-  #dropForMemory(decodes: readonly LiveRequest[], draft: Draft): void {
-    this.#foreseeAll(decodes, draft)
+  #dropForMemory(running: Running, draft: Draft): void {
+    this.#foreseeAll(running, draft)
     const room = draft.kv.capacityTokens * this.#options.kvShare
     while (this.#forecast.peakTokens() > room) {
       const victim = this.#largest()
@@ -189,9 +195,10 @@ export class Admission {
   }
 
   /** What runs and the kept ones. */
-  #foreseeAll(decodes: readonly LiveRequest[], draft: Draft): void {
+  #foreseeAll({ decodes, overdue }: Running, draft: Draft): void {
     this.#forecast.clear()
     for (const request of decodes) this.#foresee(request, draft, 1)
+    for (const request of overdue) this.#foresee(request, draft, 1)
     for (let i = 0; i < this.#count; i++) {
       const { kept, request } = this.#candidates[i]!
       if (kept) this.#foresee(request, draft, 1)

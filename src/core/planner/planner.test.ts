@@ -34,7 +34,11 @@ const requestsOf = (shapes: { promptTokens: number; ttftMs: number }[]) =>
 
 describe("admission", () => {
   const options = { ...DEFAULT_OPTIONS, margin: 0 }
-  const running = (...decodes: LiveRequest[]) => ({ decodes, speculator: new Speculator(options) })
+  const running = (...decodes: LiveRequest[]) => ({
+    decodes,
+    overdue: [],
+    speculator: new Speculator(options),
+  })
 
   /** Feasible by the same fluid test, prefix by prefix of the deadline order. */
   function feasible(set: readonly ReturnType<typeof liveOf>[]): boolean {

@@ -15,6 +15,9 @@ export interface Work {
   hopeful: LiveRequest[]
   /** Everything else, by arrival. */
   bestEffort: LiveRequest[]
+  /** Of these the ones that have waited too long, and the others, who may lose their KV to requests with an SLO. */
+  overdue: LiveRequest[]
+  yielding: readonly LiveRequest[]
   /** All SLO requests by arrival, then best-effort by arrival: who loses KV first stands last. */
   byValue: LiveRequest[]
   /** When best-effort work was last in a batch (or there was none). Kept from one decision to the next. */
@@ -29,18 +32,23 @@ export interface Work {
   speculator: Speculator
 }
 
-export const emptyWork = (options: PolicyOptions = DEFAULT_OPTIONS): Work => ({
-  decodes: [],
-  prefills: [],
-  hopeful: [],
-  bestEffort: [],
-  byValue: [],
-  bestEffortServedUs: 0,
-  spareKvTokens: null,
-  forecastSpareKv: () => Infinity,
-  exact: false,
-  speculator: new Speculator(options),
-})
+export function emptyWork(options: PolicyOptions = DEFAULT_OPTIONS): Work {
+  const bestEffort: LiveRequest[] = []
+  return {
+    decodes: [],
+    prefills: [],
+    hopeful: [],
+    bestEffort,
+    overdue: [],
+    yielding: bestEffort,
+    byValue: [],
+    bestEffortServedUs: 0,
+    spareKvTokens: null,
+    forecastSpareKv: () => Infinity,
+    exact: false,
+    speculator: new Speculator(options),
+  }
+}
 
 export const byDue = (a: LiveRequest, b: LiveRequest): number => a.dueUs - b.dueUs || a.order - b.order
 

@@ -1,8 +1,9 @@
 /** Whoever has no deadline is served with what is left over, and there is always something left over. */
-import { expect, test } from "vitest"
+import { describe, expect, test } from "vitest"
 import { type SimRequest, simulate } from "../../sim/simulate.ts"
 import { COST, LIMITS, specOf } from "../testing.ts"
 import type { PolicyName } from "./index.ts"
+import type { PolicyOptions } from "./policy.ts"
 
 /** Twelve SLO streams decode for 40 s, so that every batch is longer than best-effort work may make one. */
 const streams = Array.from({ length: 12 }, (_, id): SimRequest => {
@@ -56,3 +57,70 @@ test.each(["slos-serve", "edf", "edf-drop"] as PolicyName[])(
     expect(answeredUs).toBeLessThan(30_000_000)
   },
 )
+
+describe("while more comes than can be served", () => {
+  const options = { bestEffortPatienceUs: 10_000_000 }
+  const patient = { bestEffortPatienceUs: Infinity }
+
+  /** Forty clients, each with its next request as soon as its last has ended, share eight sequences for 100 s. Answers
+   * the longest time that any request took, s, and how many met their SLOs. */
+  function closedLoop(given: Partial<PolicyOptions>): { longestS: number; kept: number } {
+    const began = new Map<number, number>()
+    const slo = { ttftUs: 1_000_000, ttftSlowdown: 0, tpotUs: 100_000, thinkingTpotUs: 100_000 }
+    const next = (atUs: number): SimRequest => {
+      const id = began.size
+      began.set(id, atUs)
+      const outputTokens = 20 + ((id * 37) % 80)
+      return { atUs, outputTokens, spec: specOf(id, { promptTokens: 50, maxOutputTokens: 100, slo }) }
+    }
+    let [longestS, kept] = [0, 0]
+    simulate({
+      config: { limits: LIMITS, cost: COST, policy: "slos-serve", apps: 1, options: given },
+      requests: Array.from({ length: 40 }, (_, i) => next(i * 1000)),
+      follow: (_, nowUs) => (nowUs < 100_000_000 ? next(nowUs + 1) : null),
+      onEffect: (effect, nowUs) => {
+        if (effect.type !== "finished") return
+        longestS = Math.max(longestS, (nowUs - began.get(effect.id)!) / 1e6)
+        if (effect.outcome.attained) kept++
+      },
+    })
+    return { longestS, kept }
+  }
+
+  test("nobody turned down waits for ever, and most promises are made as before", () => {
+    const [fair, unfair] = [closedLoop(options), closedLoop(patient)]
+    expect(unfair.longestS).toBeGreaterThan(100)
+    expect(fair.longestS).toBeLessThan(60)
+    expect(fair.kept).toBeGreaterThan(0.8 * unfair.kept)
+  })
+
+  /** Small requests without a deadline keep coming, which together take all the KV; a large one needs most of it. */
+  function largeAmongSmall(given: Partial<PolicyOptions>): number {
+    const large: SimRequest = {
+      atUs: 1_000_000,
+      outputTokens: 100,
+      spec: specOf(0, { tier: "bestEffort", promptTokens: 900, maxOutputTokens: 100 }),
+    }
+    const small = Array.from({ length: 2000 }, (_, i): SimRequest => {
+      const spec = specOf(i + 1, { tier: "bestEffort", promptTokens: 100, maxOutputTokens: 100 })
+      return { atUs: i * 50_000, outputTokens: 100, spec }
+    })
+    let endedUs = 0
+    simulate({
+      config: {
+        ...{ limits: { ...LIMITS, kvTokens: 1280 }, cost: COST, apps: 1 },
+        ...{ policy: "slos-serve", options: given },
+      },
+      requests: [large, ...small],
+      onEffect: (effect, nowUs) => {
+        if (effect.type === "finished" && effect.id === 0) endedUs = nowUs
+      },
+    })
+    return endedUs / 1e6
+  }
+
+  test("a large request is not overtaken for ever by smaller ones", () => {
+    expect(largeAmongSmall(patient)).toBeGreaterThan(100)
+    expect(largeAmongSmall(options)).toBeLessThan(40)
+  })
+})

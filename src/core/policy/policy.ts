@@ -14,6 +14,8 @@ export interface PolicyOptions {
   bestEffortBatchUs: number
   /** When that has given best-effort work nothing for so long, µs, it gets a batch's whole slack. */
   bestEffortEveryUs: number
+  /** Best-effort requests whose next token is overdue by so much, µs, get a share that no newcomer can take. */
+  bestEffortPatienceUs: number
   /** `revocable`: a promise from the first token on. `firm`: from admission on; without a margin a
    * dynamic program chooses whom. */
   admission: "revocable" | "firm"
@@ -38,6 +40,7 @@ export const DEFAULT_OPTIONS: PolicyOptions = {
   tokenBudget: 512,
   bestEffortBatchUs: 20_000,
   bestEffortEveryUs: 5_000_000,
+  bestEffortPatienceUs: 300_000_000,
   admission: "revocable",
   kvShare: 0.985,
   speculation: "off",

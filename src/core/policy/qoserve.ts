@@ -1,8 +1,9 @@
 /** QoServe (ASPLOS'26; first called Niyama, arXiv 2503.22562, §3): every decode in every batch, the chunk sized to the
  * slack of the tightest decode; prefill by a priority between earliest deadline and shortest remaining prefill;
  * prefills, never decodes, are preempted, if they can afford it; who would miss its deadline is relegated eagerly. */
+import { serveBestEffort } from "../planner/best-effort.ts"
 import type { Draft } from "../planner/draft.ts"
-import { forceProgress, serveBestEffort, tightestLeadUs } from "../planner/fill.ts"
+import { forceProgress, tightestLeadUs } from "../planner/fill.ts"
 import { prefillUs } from "../planner/prefill-time.ts"
 import { emptyWork, sortWork, type Work } from "../planner/work.ts"
 import type { LiveRequest } from "../request.ts"

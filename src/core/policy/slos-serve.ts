@@ -1,5 +1,6 @@
 /** The default policy (DESIGN §4): keep every SLO that can be kept, serve the rest with what is left over. */
 import { Admission, countsExactly } from "../planner/admission.ts"
+import { pickOverdue } from "../planner/best-effort.ts"
 import type { Draft } from "../planner/draft.ts"
 import { sortByDue } from "../planner/due-order.ts"
 import { fillBatch } from "../planner/fill.ts"
@@ -13,10 +14,12 @@ export function slosServe(options: PolicyOptions): Policy {
   // An offer is only a question: what it finds must not mix with what was decided.
   const offers = new Admission(options)
   const work = emptyWork(options)
-  work.forecastSpareKv = (draft) => admission.spareKvTokens(work.bestEffort, draft)
+  work.forecastSpareKv = (draft) => admission.spareKvTokens(work.yielding, draft)
   const asked = { ...emptyWork(options), speculator: work.speculator }
 
   const candidates: LiveRequest[] = []
+  // A plan to the token has no share to give away.
+  const patienceUs = countsExactly(options) ? Infinity : options.bestEffortPatienceUs
 
   return {
     name: "slos-serve",
@@ -26,6 +29,7 @@ export function slosServe(options: PolicyOptions): Policy {
       work.speculator.follow(null)
       work.speculator.planFor(work, draft)
       work.spareKvTokens = null
+      pickOverdue(draft, work, patienceUs, nowUs)
       candidates.length = 0
       for (const request of work.prefills) candidates.push(request)
       for (const request of work.bestEffort) if (canReturn(request, draft, nowUs)) candidates.push(request)
@@ -33,7 +37,10 @@ export function slosServe(options: PolicyOptions): Policy {
         sortByDue(candidates)
         const kept = admission.select(work, candidates, draft, nowUs)
         const { changed, decodesToo } = settle(candidates, kept, draft, options)
-        if (changed) resortWork(requests, work, decodesToo)
+        if (changed) {
+          resortWork(requests, work, decodesToo)
+          pickOverdue(draft, work, patienceUs, nowUs)
+        }
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
       }
       work.exact = countsExactly(options) && !work.speculator.drafts
@@ -42,6 +49,8 @@ export function slosServe(options: PolicyOptions): Policy {
     offer(requests, offered, draft, atUs) {
       if (isDoomed(offered, draft, atUs)) return false
       sortWork(requests, asked)
+      asked.overdue = work.overdue
+      pickOverdue(draft, asked, patienceUs, atUs)
       asked.prefills.push(offered)
       sortByDue(asked.prefills)
       return offers.select(asked, asked.prefills, draft, atUs).size === asked.prefills.length

@@ -1,0 +1,98 @@
+/** Requests without a promise: they get what is left over, and whoever has waited longest a share of its own. */
+import type { PolicyOptions } from "../policy/policy.ts"
+import type { LiveRequest } from "../request.ts"
+import { draftWithin } from "./decode-lengths.ts"
+import type { Draft } from "./draft.ts"
+import type { Work } from "./work.ts"
+
+/** Of the KV, the sequences and the time of each batch, what those who have waited too long may take between them. */
+export const OVERDUE_SHARE = 1 / 16
+
+/** Bring `work.overdue` up to date: best-effort requests whose next token is long overdue, the first come first, as
+ * many as the share holds, one at least; whoever is among them stays to its end. `work.yielding`: the others. Under
+ * lasting overload newcomers would take whatever is freed, and small requests what a large one needs, for ever. */
+export function pickOverdue(draft: Draft, work: Work, patienceUs: number, nowUs: number): void {
+  const { bestEffort } = work
+  const staying = work.overdue.filter(({ gone, tier }) => !gone && tier === "bestEffort")
+  const most = Math.max(1, draft.limits.maxSequences * OVERDUE_SHARE)
+  let tokens = draft.kv.capacityTokens * OVERDUE_SHARE
+  for (const request of staying) tokens -= tokensToTheEnd(request, draft)
+  for (const request of bestEffort) {
+    if (staying.length >= most || (tokens < 0 && staying.length > 0)) break
+    const { dueUs, arrivalUs } = request
+    const waitedUs = nowUs - (dueUs < Infinity ? dueUs : arrivalUs)
+    if (waitedUs < patienceUs || staying.includes(request)) continue
+    tokens -= tokensToTheEnd(request, draft)
+    if (tokens >= 0 || staying.length === 0) staying.push(request)
+  }
+  work.overdue = staying
+  work.yielding = staying.length === 0 ? bestEffort : bestEffort.filter((other) => !staying.includes(other))
+}
+
+function tokensToTheEnd({ known, output, spec }: LiveRequest, { lengths }: Draft): number {
+  return known + lengths.remaining(spec.app, output, spec.maxOutputTokens)
+}
+
+/** Their decodes, and of their prompts what a share of the batch's time holds. */
+export function serveOverdue(draft: Draft, work: Work, limitUs: number, margin: number): void {
+  if (work.overdue.length === 0) return
+  const shareUs =
+    work.prefills.length === 0 ? limitUs : Math.min(limitUs, draft.timeUs(margin) + limitUs * OVERDUE_SHARE)
+  for (const request of work.overdue) {
+    if (draft.has(request)) continue
+    if (!request.decoding) draft.prefillWithin(request, shareUs, margin, work.yielding)
+    else if (draftWithin(draft, work, request, limitUs, margin) >= 0) draft.decode(request, work.yielding)
+  }
+}
+
+/** Best-effort work may stretch a batch while SLO work runs only so far, since an arrival waits for the batch's
+ * end. When that has left it nothing for a while, it gets what the tightest decode can spare: who holds KV must not starve. */
+export function serveBestEffort(
+  draft: Draft,
+  work: Work,
+  limitUs: number,
+  options: PolicyOptions,
+  nowUs: number,
+): void {
+  const { bestEffort } = work
+  if (bestEffort.length === 0) {
+    work.bestEffortServedUs = nowUs
+    return
+  }
+  const before = draft.items.length
+  const alone = work.decodes.length === 0 && work.prefills.length === 0
+  const starved = nowUs - work.bestEffortServedUs >= options.bestEffortEveryUs
+  const usualUs = Math.min(limitUs, Math.max(options.bestEffortBatchUs, draft.timeUs(options.margin)))
+  fillBestEffort(draft, work, alone ? options.maxBatchUs : starved ? limitUs : usualUs, options.margin)
+  if (draft.items.length > before) work.bestEffortServedUs = nowUs
+}
+
+function fillBestEffort(draft: Draft, work: Work, limitUs: number, margin: number): void {
+  const requests = work.bestEffort
+  // Only who holds KV can give it up: with a thousand waiting, looking through all of them for each is the pause.
+  let last = requests.length - 1
+  for (let i = 0; i < requests.length && draft.tokensLeft > 0; i++) {
+    const request = requests[i]!
+    if (draft.has(request) || (!request.decoding && draft.isFull(limitUs, margin))) continue
+    if (!mayStart(request, draft, work)) continue
+    while (last > i && (draft.has(requests[last]!) || !draft.kv.holds(requests[last]!.id))) last--
+    const later = last > i ? requests.slice(i + 1, last + 1) : undefined
+    if (later === undefined && !draft.kv.canAttach() && !draft.kv.holds(request.id)) continue
+    if (!request.decoding) draft.prefillWithin(request, limitUs, margin, later)
+    else {
+      const drafted = draftWithin(draft, work, request, limitUs, margin)
+      if (drafted >= 0) draft.decode(request, later, drafted)
+    }
+  }
+}
+
+/** Who is turned down may take KV only where those with a promise will not need it: else it is evicted before its
+ * end, its prefill done for nothing, and the promises' decodes with it. */
+export function mayStart(request: LiveRequest, draft: Draft, work: Work): boolean {
+  if (draft.kv.holds(request.id) || work.overdue.includes(request)) return true
+  work.spareKvTokens ??= work.forecastSpareKv(draft)
+  const needs = tokensToTheEnd(request, draft)
+  if (needs > work.spareKvTokens) return false
+  work.spareKvTokens -= needs
+  return true
+}
