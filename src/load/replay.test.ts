@@ -173,7 +173,7 @@ describe("replay", () => {
     expect(bodies.map((body) => body.slo!.session)).toEqual(["n-s", "n-s"])
     expect(records[1]!.scheduledMs - records[0]!.endMs).toBeGreaterThanOrEqual(59)
     expect(records[1]!.scheduledMs - records[0]!.endMs).toBeLessThan(250)
-    const scored = score(planOf([{}]).header, { records, elapsedMs: 1000, sendLagsMs: [] })
+    const scored = score(planOf([{}]).header, { records, elapsedMs: 1000, sendLagsMs: [], neverBegun: 0 })
     expect(scored.requests).toEqual({ attained: 1, total: 1 })
   })
 
@@ -305,6 +305,17 @@ describe("replay", () => {
     expect(result.records[0]!.end).toBe("abandoned")
     expect(result.elapsedMs).toBeLessThan(2000)
     expect(result.records[0]!.stages[0]).toMatchObject({ stage: "prefill", attained: true })
+  })
+
+  test("an interrupted replay says so: what was never sent is in no figure", async () => {
+    const { url } = await serve(steady(10, 1))
+    const plan = planOf([{}, { atMs: 60_000 }, { atMs: 60_001 }])
+    const result = await run(url, plan, { signal: AbortSignal.timeout(300) })
+    expect(result.records).toHaveLength(1)
+    expect(score(plan.header, result).problems.join()).toContain(
+      "invalid: interrupted, 2 requests of the plan",
+    )
+    expect(result.elapsedMs).toBeLessThan(5000)
   })
 
   test("nobody there: one clear error before anything is sent", async () => {

@@ -1,11 +1,10 @@
 /** Replays a plan against a server, open loop: nobody waits for anybody, latencies count from the scheduled
  * send, and the generator says when it could not keep the schedule itself. */
-
 import { Random } from "../random.ts"
 import { type RoundSlo, roundSlo, type SloClasses, type ZeroLoad } from "./classes.ts"
-import { type CompletionEnd, complete, connect, type Target } from "./client.ts"
+import { type CompletionEnd, type Connections, complete, connect, type Target } from "./client.ts"
 import { Judge, type StageVerdict } from "./judge.ts"
-import type { Plan, PlannedRequest, PlannedRound } from "./plan.ts"
+import type { Plan, PlannedRequest } from "./plan.ts"
 import { prefixTokens } from "./prefix.ts"
 
 /** How one round went. Times are ms; `tokenTimesMs` counts from the scheduled send, one entry a token. */
@@ -70,118 +69,147 @@ export interface ReplayResult {
   elapsedMs: number
   /** Delay of each send behind its schedule. Waiting for --max-concurrency is not in it. */
   sendLagsMs: number[]
+  /** Requests whose turn had not come when the replay was interrupted: they have no records. */
+  neverBegun: number
 }
 
-interface Live {
-  judge: Judge
-  scheduledMs: number
+export function replay(plan: Plan, options: ReplayOptions): Promise<ReplayResult> {
+  return new Replay(plan, options).run()
 }
 
-export async function replay(plan: Plan, options: ReplayOptions): Promise<ReplayResult> {
-  // Everything that can be wrong with the classes is found before anything is sent.
-  const slos = plan.requests.map((request) => slosOf(request, options))
-  const connections = connect(options.target.url)
-  const giveUp = new AbortController()
-  options.signal?.addEventListener("abort", () => giveUp.abort())
-  const records: RoundRecord[] = []
-  const sendLagsMs: number[] = []
-  const live = new Map<number, Live>()
-  const undecided = new Set<number>(plan.requests.keys())
-  const progress: Progress = { elapsedMs: 0, sent: 0, finished: 0, attained: 0, total: plan.requests.length }
-  const gate = new Gate(options.maxConcurrency ?? Number.POSITIVE_INFINITY)
-  const startMs = performance.now()
-  const nowMs = () => performance.now() - startMs
+const TICK_MS = 250
 
-  const runRequest = async (index: number): Promise<void> => {
-    const request = plan.requests[index]!
+class Replay {
+  readonly #plan: Plan
+  readonly #options: ReplayOptions
+  /** Of each request's rounds: everything that can be wrong with the classes is found before anything is sent. */
+  readonly #slos: RoundSlo[][]
+  readonly #connections: Connections
+  readonly #giveUp = new AbortController()
+  readonly #gate: Gate
+  readonly #records: RoundRecord[] = []
+  readonly #sendLagsMs: number[] = []
+  /** Rounds in flight, by request. */
+  readonly #live = new Map<number, { judge: Judge; scheduledMs: number }>()
+  /** Requests that may still attain. */
+  readonly #undecided: Set<number>
+  readonly #progress: Progress
+  #startMs = 0
+
+  constructor(plan: Plan, options: ReplayOptions) {
+    this.#plan = plan
+    this.#options = options
+    this.#slos = plan.requests.map((request) => slosOf(request, options))
+    this.#connections = connect(options.target.url)
+    this.#gate = new Gate(options.maxConcurrency ?? Number.POSITIVE_INFINITY)
+    this.#undecided = new Set(plan.requests.keys())
+    this.#progress = { elapsedMs: 0, sent: 0, finished: 0, attained: 0, total: plan.requests.length }
+    options.signal?.addEventListener("abort", () => this.#giveUp.abort())
+  }
+
+  async run(): Promise<ReplayResult> {
+    this.#startMs = performance.now()
+    const ticker = setInterval(() => this.#tick(), TICK_MS)
+    const begun: Promise<void>[] = []
+    try {
+      for (const [index, request] of this.#plan.requests.entries()) {
+        await sleepUntil(request.atMs, this.#nowMs, this.#giveUp.signal)
+        if (this.#options.signal?.aborted) break
+        begun.push(this.#request(index))
+      }
+      await Promise.all(begun)
+    } finally {
+      clearInterval(ticker)
+      this.#connections.agent.destroy()
+    }
+    this.#report()
+    return {
+      records: this.#records,
+      elapsedMs: this.#nowMs(),
+      sendLagsMs: this.#sendLagsMs,
+      neverBegun: this.#plan.requests.length - begun.length,
+    }
+  }
+
+  readonly #nowMs = () => performance.now() - this.#startMs
+
+  /** All rounds of one request, one after the other. */
+  async #request(index: number): Promise<void> {
+    const request = this.#plan.requests[index]!
     const history: number[] = []
     let scheduledMs = request.atMs
     let attained = true
     let failed = false
     for (const [number, round] of request.rounds.entries()) {
       if (number > 0 && !failed) {
-        scheduledMs = nowMs() + round.delayMs
-        await sleepUntil(scheduledMs, nowMs)
+        scheduledMs = this.#nowMs() + round.delayMs
+        await sleepUntil(scheduledMs, this.#nowMs, this.#giveUp.signal)
       }
-      history.push(...promptOf(request, index, number, options))
-      const record = emptyRecord(
-        request,
-        index,
-        number,
-        round,
-        history.length,
-        slos[index]![number]!,
-        scheduledMs,
-      )
-      records.push(record)
-      if (failed || giveUp.signal.aborted) {
-        record.end = "notSent"
-      } else {
-        const dueMs = await gate.enter()
-        sendLagsMs.push(nowMs() - Math.max(scheduledMs, dueMs))
-        const judge = new Judge(record)
-        live.set(index, { judge, scheduledMs })
-        progress.sent++
-        record.sentMs = nowMs()
-        const result = await complete(
-          connections,
-          options.target,
-          {
-            prompt: history,
-            outputTokens: round.outputTokens,
-            thinkingTokens: round.thinkingTokens,
-            slo: record.slo,
-            class: options.sendClass ? round.class : null,
-            session: request.session === null ? null : `${options.nonce}-${request.session}`,
-          },
-          {
-            timeoutMs: options.timeoutMs,
-            signal: giveUp.signal,
-            onTokens: (count) => {
-              const atMs = nowMs() - scheduledMs
-              for (let i = 0; i < count; i++) record.tokenTimesMs.push(atMs)
-              judge.take(atMs, count)
-            },
-          },
-        )
-        gate.leave(nowMs)
-        live.delete(index)
-        Object.assign(record, result, { endMs: nowMs() })
-        Object.assign(record, judge.verdict(isComplete(record, options)))
-      }
+      history.push(...promptOf(request, index, number, this.#options))
+      const slo = this.#slos[index]![number]!
+      const record = emptyRecord(request, index, number, history.length, slo, scheduledMs)
+      this.#records.push(record)
+      if (failed || this.#giveUp.signal.aborted) record.end = "notSent"
+      else await this.#send(record, history)
       attained &&= record.attained
-      if (!record.attained) undecided.delete(index)
+      if (!record.attained) this.#undecided.delete(index)
       failed ||= record.end !== "ok"
-      history.push(...tokensOf(options, index, number, "output", round.outputTokens))
+      history.push(...tokensOf(this.#options, index, number, "output", round.outputTokens))
     }
-    undecided.delete(index)
-    progress.finished++
-    if (attained) progress.attained++
+    this.#undecided.delete(index)
+    this.#progress.finished++
+    if (attained) this.#progress.attained++
   }
 
-  const report = () => options.onProgress?.({ ...progress, elapsedMs: nowMs() })
-  const ticker = setInterval(() => {
-    report()
-    if (options.stopWhenDecided !== true || nowMs() < plan.header.durationMs) return
-    for (const [index, { judge, scheduledMs }] of live) {
-      if (judge.missed(nowMs() - scheduledMs)) undecided.delete(index)
-    }
-    if (undecided.size === 0) giveUp.abort()
-  }, 250)
-  try {
-    const running: Promise<void>[] = []
-    for (const [index, request] of plan.requests.entries()) {
-      await sleepUntil(request.atMs, nowMs, giveUp.signal)
-      if (options.signal?.aborted) break
-      running.push(runRequest(index))
-    }
-    await Promise.all(running)
-  } finally {
-    clearInterval(ticker)
-    connections.agent.destroy()
+  /** One round: sends it, times its tokens, and judges it. */
+  async #send(record: RoundRecord, prompt: number[]): Promise<void> {
+    const { target, sendClass, nonce, timeoutMs } = this.#options
+    const { scheduledMs, outputTokens, thinkingTokens, slo } = record
+    const openedMs = await this.#gate.enter()
+    this.#sendLagsMs.push(this.#nowMs() - Math.max(scheduledMs, openedMs))
+    const judge = new Judge(record)
+    this.#live.set(record.request, { judge, scheduledMs })
+    this.#progress.sent++
+    record.sentMs = this.#nowMs()
+    const result = await complete(
+      this.#connections,
+      target,
+      {
+        prompt,
+        outputTokens,
+        thinkingTokens,
+        slo,
+        class: sendClass ? record.class : null,
+        session: record.session === null ? null : `${nonce}-${record.session}`,
+      },
+      {
+        timeoutMs,
+        signal: this.#giveUp.signal,
+        onTokens: (count) => {
+          const atMs = this.#nowMs() - scheduledMs
+          for (let i = 0; i < count; i++) record.tokenTimesMs.push(atMs)
+          judge.take(atMs, count)
+        },
+      },
+    )
+    this.#gate.leave(this.#nowMs)
+    this.#live.delete(record.request)
+    Object.assign(record, result, { endMs: this.#nowMs() })
+    Object.assign(record, judge.verdict(isComplete(record, this.#options)))
   }
-  report()
-  return { records, elapsedMs: nowMs(), sendLagsMs }
+
+  #tick(): void {
+    this.#report()
+    if (this.#options.stopWhenDecided !== true || this.#nowMs() < this.#plan.header.durationMs) return
+    for (const [index, { judge, scheduledMs }] of this.#live) {
+      if (judge.missed(this.#nowMs() - scheduledMs)) this.#undecided.delete(index)
+    }
+    if (this.#undecided.size === 0) this.#giveUp.abort()
+  }
+
+  #report(): void {
+    this.#options.onProgress?.({ ...this.#progress, elapsedMs: this.#nowMs() })
+  }
 }
 
 /** The answer is all there: forced lengths must be met where the server was asked to force them. */
@@ -203,11 +231,11 @@ function emptyRecord(
   request: PlannedRequest,
   index: number,
   number: number,
-  round: PlannedRound,
   promptTokens: number,
   slo: RoundSlo,
   scheduledMs: number,
 ): RoundRecord {
+  const round = request.rounds[number]!
   const record: RoundRecord = {
     request: index,
     app: request.app,

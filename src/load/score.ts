@@ -105,7 +105,7 @@ export function score(header: PlanHeader, result: ReplayResult, limits?: Goodput
         ? null
         : (records.filter((r) => within(r, limits)).length / result.elapsedMs) * 1000,
     sendLagMs,
-    problems: problemsOf(records, sendLagMs.p99),
+    problems: problemsOf(result, sendLagMs.p99),
   }
 }
 
@@ -125,8 +125,12 @@ function unitOf(rounds: RoundRecord[]): Unit {
   }
 }
 
-function problemsOf(records: RoundRecord[], lagP99Ms: number): string[] {
+function problemsOf({ records, neverBegun }: ReplayResult, lagP99Ms: number): string[] {
   const problems: string[] = []
+  if (neverBegun > 0)
+    problems.push(
+      `invalid: interrupted, ${neverBegun} requests of the plan were never sent; run it to its end`,
+    )
   if (lagP99Ms > MAX_SEND_LAG_MS) {
     problems.push(
       `invalid: the generator sent ${lagP99Ms.toFixed(0)} ms late (p99, limit ${MAX_SEND_LAG_MS}); ` +

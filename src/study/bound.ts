@@ -1,6 +1,6 @@
-/** A fluid upper bound on capacity: no policy can hold a higher rate, whatever it knows. Per GPU and second so
- * many tokens can be computed in batches as long as the requests' windows allow; KV is held while decoding; the
- * costliest tenth of the requests is not served at all. Bursts, chunking and rounding are left out. */
+/** A fluid upper bound on capacity: no policy can hold a higher rate for long, whatever it knows. Tokens are computed in
+ * batches as long as the requests' windows allow, KV is held while decoding, the costliest tenth is not served at all;
+ * bursts, chunking and rounding are left out. It is one of means: a run that begins and ends empty may lie above it. */
 import type { CostModel, CostPiece } from "../core/cost.ts"
 import type { Hardware } from "../sim/presets.ts"
 import { TARGET } from "./capacity.ts"

@@ -30,7 +30,8 @@ code { background: var(--mark); padding: .1rem .3rem; border-radius: 3px; overfl
 const MEANING = `Capacity is the highest rate at which at least 90% of the requests keep every objective, token by token: the first
 token by arrival + TTFT, token n by max(that, time of the first token) + (n − 1) · TPOT. A tool session counts once, and only if
 every round was in time. Every system has the same number of GPUs, knows the same, and serves what it turned down as best-effort.
-The fluid bound is one that no policy can pass: it knows everything, has no bursts, and drops the costliest tenth.`
+The fluid bound is one that no policy can pass under a steady load: it knows everything, has no bursts, and drops the costliest
+tenth. It is one of means: a short run may lie above it.`
 
 interface Section {
   title: string
