@@ -1,16 +1,18 @@
 /** What `--speculate` brings to users and what it costs them, through the driver and the default policy: the same
- * answers with and without, in turn, for work that repeats and work that does not; and requests in time at a rate.
- * Writes raw rounds and a table to bench/results/speculation. */
+ * answers without, with, with and without drafts, for work that repeats and work that does not; and requests in time
+ * at a load. Writes raw rounds and a table to bench/results/speculation. */
 import { mkdir, writeFile } from "node:fs/promises"
 import { cpus } from "node:os"
 import { join } from "node:path"
 import { Command } from "commander"
-import { median, quantile } from "simple-statistics"
 import type { Slo } from "../../src/core/types.ts"
-import { type Answers, rateOf, Served } from "./served.ts"
+import { Random } from "../../src/random.ts"
+import { type Load, type Round, report } from "./report.ts"
+import { Served } from "./served.ts"
 import { type Task, tasksFor } from "./tasks.ts"
 
-/** A model and a drafter; then minutes and numbers of requests at once, or a rate per second and seconds. */
+/** A model and a drafter (off: nothing is compared with nothing); then minutes and numbers of requests at once, or the
+ * share of the time that the engine is to be busy, and seconds. */
 interface Case {
   model: string
   speculate: string
@@ -18,25 +20,10 @@ interface Case {
   list: number[]
 }
 
-interface Round {
-  case: string
-  task: string
-  repeats: boolean
-  sequences: number
-  round: number
-  /** Which of the two went first. */
-  first: "off" | "on"
-  off: Answers
-  on: Answers
-}
-
-interface Load {
-  case: string
-  rate: number
-  seed: number
-  off: { requests: number; attained: number }
-  on: { requests: number; attained: number }
-}
+/** Rounds of every number at once before the time may be up: an interval of a median takes six. */
+const LEAST_ROUNDS = 6
+/** Requests at once that tell how long one keeps the engine busy. */
+const TRIAL = 6
 
 /** Objectives of the open-loop runs: a few times what a lone request gets. */
 const SLO: Record<string, Slo> = {
@@ -62,25 +49,21 @@ async function main(): Promise<void> {
       "--case <model:drafter:minutes:sequences...>",
       "what is compared, for how long, how many at once",
       [
-        "smollm2-135m:lookup:5:1+4+8",
-        "tiny-target:lookup:0.5:1+4+8+16",
-        "tiny-target:draft=tiny-draft:0.5:1+4+8+16",
+        "smollm2-135m:lookup:8:1+4",
+        "tiny-target:lookup:0.7:1+4+8",
+        "tiny-target:draft=tiny-draft:0.7:1+4+8",
+        "tiny-target:off:0.5:1+4",
       ],
     )
-    .option("--output <tokens>", "of every answer", "48")
+    .option("--output <tokens>", "of every answer", "96")
     .option("--context <tokens>", "of every prompt, about", "160")
     .option("--prompts <n>", "different ones a task", "3")
     .option("--threads <n>", "", "1")
     .option("--max-speculation <n>", "as for serve", "8")
     .option(
-      "--load <model:drafter:rate:seconds...>",
-      "requests in time at requests/s of such a case; or none",
-      [
-        "smollm2-135m:lookup:0.4:70",
-        "tiny-target:lookup:6:15",
-        "tiny-target:lookup:9:15",
-        "tiny-target:draft=tiny-draft:6:15",
-      ],
+      "--load <model:drafter:busy:seconds...>",
+      "requests in time where the engine of such a case is busy for this share of the time without drafts; or none",
+      ["smollm2-135m:lookup:0.85:90", "tiny-target:lookup:0.85:15", "tiny-target:draft=tiny-draft:0.85:15"],
     )
     .option("--load-seeds <n>", "", "1")
     .option("--out <folder>", "", "bench/results/speculation")
@@ -172,14 +155,16 @@ class Pair {
       for (const [app, task] of this.#tasks.entries()) await served.answers(task, app, prompts, 2, 0)
   }
 
-  /** Rounds of every number of requests at once until the time is up; each number gets the same time. */
+  /** Rounds of every number of requests at once until the time is up; each number gets the same time, but enough
+   * rounds for an interval. */
   async rounds(minutes: number, atOnce: readonly number[], say: (line: string) => void): Promise<Round[]> {
     const rounds: Round[] = []
     const spent = atOnce.map((sequences) => ({ sequences, ms: 0, round: 0 }))
     const until = performance.now() + minutes * 60_000
+    const enough = (a: { round: number }) => Math.min(a.round, LEAST_ROUNDS)
     for (;;) {
-      const next = spent.reduce((a, b) => (b.ms < a.ms ? b : a))
-      if (performance.now() > until && next.round > 0) return rounds
+      const next = spent.reduce((a, b) => ((enough(b) - enough(a) || b.ms - a.ms) < 0 ? b : a))
+      if (performance.now() > until && next.round >= LEAST_ROUNDS) return rounds
       const from = performance.now()
       for (const app of this.#tasks.keys()) rounds.push(await this.#round(app, next.sequences, next.round))
       next.ms += performance.now() - from
@@ -187,39 +172,39 @@ class Pair {
     }
   }
 
-  /** Who goes first alternates, against drift. */
+  /** Without, with, with, without, or the other way round: drift that is even over a round cancels out. */
   async #round(app: number, sequences: number, round: number): Promise<Round> {
     const task = this.#tasks[app]!
     const run = (served: Served) => served.answers(task, app, sequences, Number(this.#options.output), round)
     const first = (round + app) % 2 === 0 ? "off" : "on"
-    const about = {
-      case: this.#name,
-      task: task.name,
-      repeats: task.repeats,
-      sequences,
-      round,
-      first,
-    } as const
-    if (first === "off") {
-      const off = await run(this.#off)
-      return { ...about, off, on: await run(this.#on) }
-    }
-    const on = await run(this.#on)
-    return { ...about, off: await run(this.#off), on }
+    const [outer, inner] = first === "off" ? [this.#off, this.#on] : [this.#on, this.#off]
+    const a = await run(outer)
+    const b = [await run(inner), await run(inner)] as Round["on"]
+    const ends = [a, await run(outer)] as Round["off"]
+    const { name, repeats } = task
+    const [off, on] = first === "off" ? [ends, b] : [b, ends]
+    return { case: this.#name, task: name, repeats, sequences, round, first, off, on }
   }
 
-  async loads(rate: number, seconds: number, say: (line: string) => void): Promise<Load[]> {
+  /** The same Poisson arrivals without and with drafts, at a rate that keeps the engine busy for `share` of the time
+   * without. */
+  async loads(share: number, seconds: number, say: (line: string) => void): Promise<Load[]> {
     const { output, loadSeeds } = this.#options
     const tasks = this.#tasks.filter(({ repeats }) => repeats)
     const slo = SLO[this.#off.engine.model.random ? "generated" : "real"]!
+    const run = (served: Served, arrivals: readonly number[], seed: number) =>
+      served.openLoop(tasks, arrivals, Number(output), slo, seed)
+    const trial = await run(this.#off, Array<number>(TRIAL).fill(0), 0)
+    const ratePerSec = (share * TRIAL) / trial.busySeconds
     const found: Load[] = []
     for (let seed = 1; seed <= Number(loadSeeds); seed++) {
-      const run = (served: Served) => served.openLoop(tasks, rate, seconds, Number(output), slo, seed)
-      const [off, on] = [await run(this.#off), await run(this.#on)]
-      say(
-        `${this.#name}: ${rate}/s, in time ${off.attained} and with drafts ${on.attained} of ${on.requests}`,
-      )
-      found.push({ case: this.#name, rate, seed, off, on })
+      const arrivals = poisson(ratePerSec, seconds, seed)
+      const off = await run(this.#off, arrivals, seed)
+      const on = await run(this.#on, arrivals, seed)
+      const busy = ({ busySeconds, seconds }: Load["off"]) =>
+        `${((100 * busySeconds) / seconds).toFixed(0)}% busy`
+      say(`${this.#name}: ${ratePerSec.toFixed(2)}/s, ${busy(off)}, with drafts ${busy(on)}`)
+      found.push({ case: this.#name, ratePerSec, seed, off, on })
     }
     return found
   }
@@ -233,48 +218,12 @@ class Pair {
 /** Most tasks of a model (tasks.ts). */
 const TASKS = 3
 
-function report(rounds: readonly Round[], loads: readonly Load[]): string {
-  const lines = [
-    "# Speculation, paired",
-    "",
-    "Tokens/s of a request (median) without and with; the ratio of each round: median, quartiles, number of rounds.",
-    "",
-    "| model, drafter | task | at once | without | with | with/without | quartiles | by CPU time | rounds | accepted of drafted | drafted a step and request |",
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-  ]
-  const groups = Map.groupBy(rounds, (r) => [r.case, r.task, r.sequences].join("|"))
-  for (const group of groups.values()) {
-    const ratios = group.map((r) => rateOf(r.on) / rateOf(r.off))
-    const total = (key: "drafted" | "accepted" | "turns") => group.reduce((sum, r) => sum + r.on[key], 0)
-    const { case: name, task, sequences, repeats } = group[0]!
-    lines.push(
-      `| ${[
-        ...[name, repeats ? task : `${task} (does not repeat)`, sequences],
-        ...[median(group.map((r) => rateOf(r.off))), median(group.map((r) => rateOf(r.on)))].map((x) =>
-          x.toFixed(1),
-        ),
-        `**${median(ratios).toFixed(2)}×**`,
-        `${quantile(ratios, 0.25).toFixed(2)}–${quantile(ratios, 0.75).toFixed(2)}`,
-        `${median(group.map((r) => r.off.cpuSeconds / r.on.cpuSeconds)).toFixed(2)}×`,
-        ratios.length,
-        total("drafted") === 0 ? "none drafted" : (total("accepted") / total("drafted")).toFixed(2),
-        (total("drafted") / total("turns")).toFixed(2),
-      ].join(" | ")} |`,
-    )
-  }
-  if (loads.length > 0) {
-    lines.push(
-      "",
-      "Requests in time at a rate (Poisson arrivals, repeating tasks, prompts computed anew):",
-      "",
-    )
-    lines.push("| model, drafter | requests/s | without | with |", "| --- | --- | --- | --- |")
-    for (const { case: name, rate, off, on } of loads)
-      lines.push(
-        `| ${name} | ${rate} | ${[off, on].map((x) => `${((100 * x.attained) / x.requests).toFixed(1)}% of ${x.requests}`).join(" | ")} |`,
-      )
-  }
-  return `${lines.join("\n")}\n`
+function poisson(ratePerSec: number, seconds: number, seed: number): number[] {
+  const random = new Random("arrivals", seed)
+  const arrivals: number[] = []
+  for (let at = random.exponential(1 / ratePerSec); at < seconds; at += random.exponential(1 / ratePerSec))
+    arrivals.push(at)
+  return arrivals
 }
 
 function caseOf(text: string): Case {

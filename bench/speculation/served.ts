@@ -36,6 +36,15 @@ export interface Answers {
   steps: number
 }
 
+/** What became of requests that arrived by themselves. */
+export interface OpenLoop {
+  /** In order of arrival. */
+  attained: boolean[]
+  seconds: number
+  /** Of them, in steps of the engine. */
+  busySeconds: number
+}
+
 /** One request, when it has ended. */
 interface Ended {
   firstUs: number
@@ -55,13 +64,15 @@ export class Served {
   #accepted = 0
   #turns = 0
   #steps = 0
+  #busyUs = 0
 
   private constructor(engine: LlamaEngine, profile: Profile, driver: ReplicaDriver) {
     this.engine = engine
     this.profile = profile
     this.#driver = driver
-    driver.observeSteps(({ rows, failure }) => {
+    driver.observeSteps(({ rows, durationUs, failure }) => {
       if (failure) throw new Error(`a step failed: ${failure}`)
+      this.#busyUs += durationUs
       this.#steps++
       for (const row of rows) {
         this.#turns++
@@ -121,32 +132,28 @@ export class Served {
     }
   }
 
-  /** Poisson arrivals for `seconds`, prompts computed anew; how many requests were in time. */
+  /** Requests that arrive at these seconds, prompts computed anew: which were in time, in order of arrival. */
   async openLoop(
     tasks: readonly Task[],
-    rate: number,
-    seconds: number,
+    arrivals: readonly number[],
     output: number,
     slo: Slo,
     seed: number,
-  ) {
+  ): Promise<OpenLoop> {
     const random = new Random("open loop", seed)
-    const from = performance.now()
-    const running: Promise<boolean>[] = []
-    for (let at = random.exponential(1 / rate); at < seconds; at += random.exponential(1 / rate)) {
+    const [from, busyUs] = [performance.now(), this.#busyUs]
+    const running: Promise<Ended>[] = []
+    for (const at of arrivals) {
       const app = running.length % tasks.length
       const task = tasks[app]!
       const prompt = task.prompts[random.below(task.prompts.length)]!
       const length = Math.max(8, Math.min(2 * output, Math.round(random.lognormal(output, 0.5))))
       await new Promise((go) => setTimeout(go, Math.max(0, from + at * 1000 - performance.now())))
-      const sampling = task.sampling(running.length)
-      running.push(this.#submit(prompt, app, sampling, length, slo, false).then(({ attained }) => attained))
+      running.push(this.#submit(prompt, app, task.sampling(running.length), length, slo, false))
     }
-    const attained = await Promise.all(running)
-    return {
-      ...{ requests: attained.length, attained: attained.filter(Boolean).length },
-      seconds: (performance.now() - from) / 1000,
-    }
+    const attained = (await Promise.all(running)).map((ended) => ended.attained)
+    const seconds = (performance.now() - from) / 1000
+    return { attained, seconds, busySeconds: (this.#busyUs - busyUs) / 1e6 }
   }
 
   close(): Promise<void> {
