@@ -1,5 +1,7 @@
 /** The benchmark's own judgement: which rates it measures, and what it concludes from known truth. */
+import * as fc from "fast-check"
 import { describe, expect, test } from "vitest"
+import { capacityAt, isotonic } from "../bench/real/capacity.ts"
 import { rateOf, rungOf, wantedRungs } from "../bench/real/ladder.ts"
 import { analyse, type Point } from "../bench/real/statistics.ts"
 import { Random } from "../src/random.ts"
@@ -85,5 +87,40 @@ describe("statistics", () => {
     const { low, high } = analyse(simulated(1, 12), 0.9, 400).ratio("a", "b")
     expect(low).toBeLessThan(1)
     expect(high).toBeGreaterThan(1)
+  })
+})
+
+describe("capacity", () => {
+  const point = (ratePerSec: number, attainment: number, weight = 1) => ({ ratePerSec, attainment, weight })
+
+  test("interpolates where the curve crosses 90%", () => {
+    expect(capacityAt([point(1, 1), point(2, 0.95), point(3, 0.85)])).toEqual({
+      ratePerSec: expect.closeTo(2.5, 9),
+      bound: "exact",
+    })
+    expect(capacityAt([point(1, 1)])).toEqual({ ratePerSec: 1, bound: "atLeast" })
+    expect(capacityAt([point(1, 0.5)])).toEqual({ ratePerSec: 1, bound: "atMost" })
+    expect(capacityAt([])).toBeNull()
+  })
+
+  test("the smoothed curve never rises and keeps the weighted mean", () => {
+    const points = fc.array(
+      fc.record({
+        ratePerSec: fc.double({ min: 0.1, max: 10, noNaN: true }),
+        attainment: fc.double({ min: 0, max: 1, noNaN: true }),
+        weight: fc.integer({ min: 1, max: 50 }),
+      }),
+      { minLength: 1 },
+    )
+    fc.assert(
+      fc.property(points, (raw) => {
+        const smooth = isotonic(raw)
+        for (let i = 1; i < smooth.length; i++) {
+          expect(smooth[i]!.attainment).toBeLessThanOrEqual(smooth[i - 1]!.attainment + 1e-12)
+        }
+        const total = (list: typeof raw) => list.reduce((sum, p) => sum + p.attainment * p.weight, 0)
+        expect(total(smooth)).toBeCloseTo(total(raw), 6)
+      }),
+    )
   })
 })

@@ -5,7 +5,7 @@ import { Command } from "commander"
 import { median } from "simple-statistics"
 import { attainmentChart } from "./chart.ts"
 import { rateOf } from "./ladder.ts"
-import { type Meta, type RunRow, readRows } from "./run.ts"
+import { type Meta, type RunRow, readRows } from "./rows.ts"
 import { analyse, type Interval, type Point, pooled } from "./statistics.ts"
 
 async function main(): Promise<void> {

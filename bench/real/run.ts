@@ -4,109 +4,78 @@ import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } fr
 import { cpus } from "node:os"
 import { join } from "node:path"
 import { gzipSync } from "node:zlib"
-import { Command } from "commander"
-import { readClasses, type SloClasses, type ZeroLoad } from "../../src/load/classes.ts"
+import { Command, Option } from "commander"
+import { numberIn, port, wholeNumber } from "../../src/cli/numbers.ts"
+import { classesOf } from "../../src/cli/study-options.ts"
+import { collect, tracesOf, type ZeroLoadOptions } from "../../src/cli/workload-options.ts"
+import { ARRIVALS, type ArrivalName } from "../../src/load/arrivals.ts"
 import type { Plan } from "../../src/load/plan.ts"
 import { type ReplayResult, replay } from "../../src/load/replay.ts"
-import { type Score, score } from "../../src/load/score.ts"
+import { score } from "../../src/load/score.ts"
 import { readTrace, type Trace } from "../../src/load/trace.ts"
 import { type AppName, makePlan } from "../../src/load/workload.ts"
 import { measureZeroLoad } from "../../src/load/zero-load.ts"
 import { resolveModel } from "../../src/models/resolve.ts"
 import { rateOf, rungOf, wantedRungs } from "./ladder.ts"
 import { measureReference, type Reference } from "./reference.ts"
+import { type Meta, type RunRow, readRows } from "./rows.ts"
 import { Server } from "./servers.ts"
 import { type Setup, SYSTEMS, type System } from "./systems.ts"
 
-/** One line of runs.jsonl. */
-export interface RunRow {
-  system: string
-  seed: number
-  rung: number
-  ratePerSec: number
-  startedAt: string
-  before: Reference
-  after: Reference
-  score: Score
-}
-
-/** meta.json: what all runs of a results folder share. */
-export interface Meta {
-  model: string
-  cpu: string
-  setup: Omit<Setup, "llamaServer" | "config" | "model">
-  scenario: string
-  durationSec: number
-  scale: number
-  burstiness: number
-  classes: SloClasses
-  zeroLoad: ZeroLoad
-  sources: Record<string, string>
-  commandLine: string[]
-  commands: Record<string, string[]>
-}
-
-interface Options {
+interface Options extends ZeroLoadOptions {
   model: string
   systems: string
   scenario: string
-  duration: string
-  seeds: string
-  firstSeed: string
-  scale: string
-  burstiness: string
-  arrivals: string
+  duration: number
+  seeds: number
+  firstSeed: number
+  scale: number
+  burstiness: number
+  arrivals: ArrivalName
   classes?: string
-  tpotScale: string
-  zeroLoadMs?: string
-  zeroLoadPrefillMsPerToken?: string
+  tpotScale: number
   trace: string[]
-  threads: string
-  slots: string
-  contextTokens: string
+  threads: number
+  slots: number
+  contextTokens: number
   llamaServer?: string
   config?: string
   out: string
-  port: string
-  warmUp: string
+  port: number
+  warmUp: number
   guess: string[]
   rates: string[]
-  timeBudgetMin: string
+  timeBudgetMin: number
 }
 
-const collect = (value: string, before: string[]) => [...before, value]
-
 async function main(): Promise<void> {
+  const names = SYSTEMS.map((system) => system.name).join(",")
   const program = new Command("bench/real/run.ts")
     .option("--model <name>", "as for serve", "tiny-bench")
-    .option(
-      "--systems <names>",
-      `of: ${SYSTEMS.map((s) => s.name).join(",")}`,
-      SYSTEMS.map((s) => s.name).join(","),
-    )
+    .option("--systems <names>", `of: ${names}`, names)
     .option("--scenario <name>", "workload", "all")
-    .option("--duration <s>", "of the arrivals of one run", "45")
-    .option("--seeds <n>", "arrival windows", "8")
-    .option("--first-seed <n>", "", "1")
-    .option("--scale <n>", "divide lengths by", "8")
-    .option("--burstiness <n>", "of gamma arrivals", "0.5")
-    .option("--arrivals <process>", "gamma, poisson, trace or superposed", "gamma")
+    .option("--duration <s>", "of the arrivals of one run", numberIn(1, 1e5), 45)
+    .option("--seeds <n>", "arrival windows", wholeNumber(1, 1000), 8)
+    .option("--first-seed <n>", "", wholeNumber(0, 1e6), 1)
+    .option("--scale <n>", "divide lengths by", numberIn(0.01, 1000), 8)
+    .option("--burstiness <n>", "of gamma arrivals", numberIn(0.01, 100), 0.5)
+    .addOption(new Option("--arrivals <process>", "arrival process").choices(ARRIVALS).default("gamma"))
     .option("--classes <file|list>", "SLO classes")
-    .option("--tpot-scale <n>", "multiply all TPOTs (a slow model)", "1")
-    .option("--zero-load-ms <ms>", "instead of measuring it")
-    .option("--zero-load-prefill-ms-per-token <ms>", "instead of measuring it")
+    .option("--tpot-scale <n>", "multiply all TPOTs (a slow model)", numberIn(0.01, 1000), 1)
+    .option("--zero-load-ms <ms>", "instead of measuring it", numberIn(0, 1e6))
+    .option("--zero-load-prefill-ms-per-token <ms>", "instead of measuring it", numberIn(0, 1e4))
     .option("--trace <app=file>", "lengths of an app; repeatable", collect, [])
-    .option("--threads <n>", "engine threads", "1")
-    .option("--slots <n>", "sequences in the engine", "32")
-    .option("--context-tokens <n>", "of one request", "1024")
+    .option("--threads <n>", "engine threads", wholeNumber(1, 512), 1)
+    .option("--slots <n>", "sequences in the engine", wholeNumber(1, 256), 32)
+    .option("--context-tokens <n>", "of one request", wholeNumber(32, 1 << 20), 1024)
     .option("--llama-server <path>", "or env LLAMA_SERVER")
     .option("--config <file>", "--config of our server")
     .option("--guess <system=rate>", "where to begin the search; repeatable", collect, [])
     .option("--rates <system=r1,r2>", "exactly these rates instead of a search; repeatable", collect, [])
     .option("--out <folder>", "results folder", `bench/results/real/${new Date().toISOString().slice(0, 10)}`)
-    .option("--port <n>", "first port", "18200")
-    .option("--warm-up <s>", "of light load on each server before the first run", "10")
-    .option("--time-budget-min <n>", "start no run after this", "60")
+    .option("--port <n>", "first port", port, 18200)
+    .option("--warm-up <s>", "of light load on each server before the first run", numberIn(1, 1e4), 10)
+    .option("--time-budget-min <n>", "start no run after this", numberIn(0, 1e5), 60)
     .parse()
   await new Bench(program.opts<Options>()).run()
 }
@@ -127,7 +96,7 @@ class Bench {
       if (system === undefined) throw new Error(`unknown system ${name}`)
       return system
     })
-    this.endMs = performance.now() + Number(options.timeBudgetMin) * 60_000
+    this.endMs = performance.now() + options.timeBudgetMin * 60_000
     mkdirSync(join(options.out, "requests"), { recursive: true })
     this.rows = readRows(options.out)
     this.guesses = new Map(this.systems.map((system) => [system.name, rungOf(system.guessPerSec)]))
@@ -154,7 +123,7 @@ class Bench {
       const { meta, setup } = await this.prepare()
       await this.startServers(meta, setup)
       const { firstSeed, seeds } = this.options
-      for (let seed = Number(firstSeed); seed < Number(firstSeed) + Number(seeds); seed++) {
+      for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
         for (let rung = this.nextRung(seed); rung !== null; rung = this.nextRung(seed)) {
           const group = this.systems.filter((system) => this.missing(system, seed).includes(rung!))
           const turn = (seed + rung + 1000) % group.length
@@ -174,51 +143,37 @@ class Bench {
 
   private async prepare(): Promise<{ meta: Meta; setup: Setup }> {
     const { options } = this
+    const { threads, slots, contextTokens, config } = options
     const model = await resolveModel(options.model)
     const llamaServer = options.llamaServer ?? process.env.LLAMA_SERVER ?? "llama-server"
-    const setup: Setup = {
-      model: model.path,
-      threads: Number(options.threads),
-      slots: Number(options.slots),
-      contextTokens: Number(options.contextTokens),
-      llamaServer,
-      config: options.config,
-    }
-    const path = join(options.out, "meta.json")
-    if (existsSync(path)) {
-      const meta = JSON.parse(readFileSync(path, "utf8")) as Meta
-      const asked = {
-        scenario: options.scenario,
-        scale: Number(options.scale),
-        burstiness: Number(options.burstiness),
-      }
-      const kept = { scenario: meta.scenario, scale: meta.scale, burstiness: meta.burstiness }
-      if (meta.model !== model.name || JSON.stringify(asked) !== JSON.stringify(kept)) {
-        throw new Error(
-          `${options.out} holds runs of another setup (${meta.model}, ${JSON.stringify(kept)}); choose another --out`,
-        )
-      }
-      return { meta, setup }
-    }
-    const { model: _model, llamaServer: _llama, config: _config, ...sizes } = setup
-    const tpotScale = Number(options.tpotScale)
-    const classes = Object.fromEntries(
-      Object.entries(readClasses(options.classes)).map(([name, slo]) => {
-        const scaled = { ...slo }
-        if (slo.tpotMs !== undefined) scaled.tpotMs = slo.tpotMs * tpotScale
-        if (slo.thinkingTpotMs !== undefined) scaled.thinkingTpotMs = slo.thinkingTpotMs * tpotScale
-        return [name, scaled]
-      }),
-    )
-    const meta: Meta = {
-      model: model.name,
+    const setup: Setup = { model: model.path, threads, slots, contextTokens, llamaServer, config }
+    return { meta: this.keptMeta(model.name) ?? this.newMeta(model.name, setup), setup }
+  }
+
+  /** Of the results folder, which must be of this very setup; null when it is new. */
+  private keptMeta(model: string): Meta | null {
+    const { out, scenario, scale, burstiness } = this.options
+    const path = join(out, "meta.json")
+    if (!existsSync(path)) return null
+    const meta = JSON.parse(readFileSync(path, "utf8")) as Meta
+    const asked = JSON.stringify({ scenario, scale, burstiness })
+    const kept = JSON.stringify({ scenario: meta.scenario, scale: meta.scale, burstiness: meta.burstiness })
+    if (meta.model === model && asked === kept) return meta
+    throw new Error(`${out} holds runs of another setup (${meta.model}, ${kept}); choose another --out`)
+  }
+
+  private newMeta(model: string, setup: Setup): Meta {
+    const { options } = this
+    const { threads, slots, contextTokens } = setup
+    return {
+      model,
       cpu: `${cpus().length} × ${cpus()[0]?.model}`,
-      setup: sizes,
+      setup: { threads, slots, contextTokens },
       scenario: options.scenario,
-      durationSec: Number(options.duration),
-      scale: Number(options.scale),
-      burstiness: Number(options.burstiness),
-      classes,
+      durationSec: options.duration,
+      scale: options.scale,
+      burstiness: options.burstiness,
+      classes: classesOf(options),
       zeroLoad: { ms: 0, msPerToken: 0 },
       sources: this.plan(1, 0).header.sources,
       commandLine: process.argv.slice(2).map(withoutFolders),
@@ -226,13 +181,12 @@ class Bench {
         this.systems.map((system) => [system.name, system.command(setup, 0).map(withoutFolders)]),
       ),
     }
-    return { meta, setup }
   }
 
   private async startServers(meta: Meta, setup: Setup): Promise<void> {
-    let port = Number(this.options.port)
+    let next = this.options.port
     const start = async (system: System, name: string) => {
-      const server = new Server(system, setup, port++, join(this.options.out, `${name}.log`))
+      const server = new Server(system, setup, next++, join(this.options.out, `${name}.log`))
       this.servers.set(name, server)
       await server.ready(300_000)
       return server
@@ -244,9 +198,8 @@ class Bench {
       const { zeroLoadMs, zeroLoadPrefillMsPerToken } = this.options
       const measured = await measureZeroLoad(reference.target, Math.floor(setup.contextTokens * 0.75))
       meta.zeroLoad = {
-        ms: zeroLoadMs === undefined ? measured.ms : Number(zeroLoadMs),
-        msPerToken:
-          zeroLoadPrefillMsPerToken === undefined ? measured.msPerToken : Number(zeroLoadPrefillMsPerToken),
+        ms: zeroLoadMs ?? measured.ms,
+        msPerToken: zeroLoadPrefillMsPerToken ?? measured.msPerToken,
       }
       writeFileSync(path, `${JSON.stringify(meta, null, 2)}\n`)
     }
@@ -259,7 +212,7 @@ class Bench {
       const server = await start(system, system.name)
       await this.replay(
         server,
-        this.plan(999, rungOf(system.guessPerSec) - 4, Number(this.options.warmUp)),
+        this.plan(999, rungOf(system.guessPerSec) - 4, this.options.warmUp),
         meta,
         "warm-up",
       )
@@ -285,22 +238,20 @@ class Bench {
     return best
   }
 
-  private plan(seed: number, rung: number, durationSec = Number(this.options.duration)): Plan {
+  private plan(seed: number, rung: number, durationSec = this.options.duration): Plan {
     const { options } = this
     const traces: Partial<Record<AppName, Trace>> = {}
-    for (const spec of options.trace) {
-      const [app, path] = spec.split("=") as [AppName, string]
-      traces[app] = readTrace(path)
-    }
+    for (const [app, path] of Object.entries(tracesOf(options.trace, options.scenario)))
+      traces[app as AppName] = readTrace(path)
     return makePlan({
       scenario: options.scenario,
       ratePerSec: Math.max(rateOf(rung), 1 / durationSec),
       durationMs: durationSec * 1000,
       seed,
-      scale: Number(options.scale),
-      arrivals: options.arrivals as "gamma",
-      burstiness: Number(options.burstiness),
-      maxSequenceTokens: Number(options.contextTokens) - 1,
+      scale: options.scale,
+      arrivals: options.arrivals,
+      burstiness: options.burstiness,
+      maxSequenceTokens: options.contextTokens - 1,
       traces,
     })
   }
@@ -392,13 +343,4 @@ function rounded(_key: string, value: unknown): unknown {
   return typeof value === "number" ? Number(value.toPrecision(6)) : value
 }
 
-export function readRows(folder: string): RunRow[] {
-  const path = join(folder, "runs.jsonl")
-  if (!existsSync(path)) return []
-  return readFileSync(path, "utf8")
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => JSON.parse(line) as RunRow)
-}
-
-if (import.meta.main) await main()
+await main()

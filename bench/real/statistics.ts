@@ -1,6 +1,7 @@
 /** Capacity of each system with bootstrap intervals, and ratios between systems paired by arrival window. */
-import { capacityAt, type RatePoint } from "../../src/load/capacity.ts"
+
 import { Random } from "../../src/random.ts"
+import { capacityAt, type RatePoint } from "./capacity.ts"
 
 /** One run, as the analysis sees it. `ratePerSec` is already normalized for the machine's speed. */
 export interface Point {

@@ -227,7 +227,7 @@ export function policyOptions(entries: readonly string[]): Partial<PolicyOptions
   return Object.fromEntries(options) as Partial<PolicyOptions>
 }
 
-export function classesOf(options: SharedOptions): SloClasses {
+export function classesOf(options: Pick<SharedOptions, "classes" | "tpotScale">): SloClasses {
   const classes = structuredClone(readClasses(options.classes))
   for (const slo of Object.values(classes)) {
     if (slo.tpotMs) slo.tpotMs *= options.tpotScale

@@ -1,7 +1,6 @@
-/** The judge against a slow, obvious oracle; capacity and classes. */
+/** The judge against a slow, obvious oracle; classes. */
 import * as fc from "fast-check"
 import { describe, expect, test } from "vitest"
-import { capacityAt, isotonic } from "./capacity.ts"
 import { DEFAULT_CLASSES, readClasses, roundSlo } from "./classes.ts"
 import { Judge } from "./judge.ts"
 
@@ -104,41 +103,6 @@ describe("judge", () => {
     judge.take(500, 1)
     judge.take(511, 1)
     expect(judge.verdict(true).attained).toBe(false)
-  })
-})
-
-describe("capacity", () => {
-  const point = (ratePerSec: number, attainment: number, weight = 1) => ({ ratePerSec, attainment, weight })
-
-  test("interpolates where the curve crosses 90%", () => {
-    expect(capacityAt([point(1, 1), point(2, 0.95), point(3, 0.85)])).toEqual({
-      ratePerSec: expect.closeTo(2.5, 9),
-      bound: "exact",
-    })
-    expect(capacityAt([point(1, 1)])).toEqual({ ratePerSec: 1, bound: "atLeast" })
-    expect(capacityAt([point(1, 0.5)])).toEqual({ ratePerSec: 1, bound: "atMost" })
-    expect(capacityAt([])).toBeNull()
-  })
-
-  test("the smoothed curve never rises and keeps the weighted mean", () => {
-    const points = fc.array(
-      fc.record({
-        ratePerSec: fc.double({ min: 0.1, max: 10, noNaN: true }),
-        attainment: fc.double({ min: 0, max: 1, noNaN: true }),
-        weight: fc.integer({ min: 1, max: 50 }),
-      }),
-      { minLength: 1 },
-    )
-    fc.assert(
-      fc.property(points, (raw) => {
-        const smooth = isotonic(raw)
-        for (let i = 1; i < smooth.length; i++) {
-          expect(smooth[i]!.attainment).toBeLessThanOrEqual(smooth[i - 1]!.attainment + 1e-12)
-        }
-        const total = (list: typeof raw) => list.reduce((sum, p) => sum + p.attainment * p.weight, 0)
-        expect(total(smooth)).toBeCloseTo(total(raw), 6)
-      }),
-    )
   })
 })
 
