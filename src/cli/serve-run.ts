@@ -65,7 +65,7 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
   })
   // Before the model: a taken port must not be found out after minutes of loading.
   await listen(app, options)
-  const stop = onSignals(app, host, options, reporter)
+  onSignals(app, host, options, reporter)
   try {
     const { engine, cost } = await prepareEngine(options, reporter)
     const driver = new ReplicaDriver({
@@ -83,7 +83,6 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
     const { policy, defaultMaxTokens } = options
     const service = new Service({ engine, driver, classes, policy, defaultMaxTokens })
     await service.gateway.warmUp()
-    if (stop.requested) return
     host.ready(service)
     announce(app, options, service, reporter)
   } catch (error) {
@@ -142,21 +141,15 @@ function announce(app: FastifyInstance, options: ServeOptions, service: Service,
   )
 }
 
-/** First signal: drain; second, or the timeout: stop at once. */
-function onSignals(
-  app: FastifyInstance,
-  host: ServiceHost,
-  options: ServeOptions,
-  reporter: Reporter,
-): { requested: boolean } {
-  const state = { requested: false }
-  const stop = async (signal: string) => {
-    if (state.requested) {
-      reporter.warn("stopping at once")
-      process.exit(130)
-    }
-    state.requested = true
-    if (host.service === null) process.exit(0)
+const SIGNALS = ["SIGTERM", "SIGINT"] as const
+
+/** First signal: drain, the timeout at most; a second, or one before there is anything to drain: stop at once. */
+function onSignals(app: FastifyInstance, host: ServiceHost, options: ServeOptions, reporter: Reporter): void {
+  let requested = false
+  const stop = async (signal: NodeJS.Signals) => {
+    if (requested) reporter.warn("stopping at once")
+    if (requested || host.service === null) return dieOf(signal)
+    requested = true
     const { running, waiting } = host.service.driver.snapshot()
     reporter.warn(`${signal}: finishing ${running + waiting} requests (${options.drainTimeout} s at most)`)
     const drained = host.drain()
@@ -169,6 +162,12 @@ function onSignals(
     reporter.done("stopped")
     process.exit(0)
   }
-  for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => void stop(signal))
-  return state
+  for (const signal of SIGNALS) process.on(signal, () => void stop(signal))
+}
+
+/** An orderly exit would wait for the library's threads, and one that loads a model waits for the event loop to take
+ * its log lines: for ever. */
+function dieOf(signal: NodeJS.Signals): void {
+  process.removeAllListeners(signal)
+  process.kill(process.pid, signal)
 }

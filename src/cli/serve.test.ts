@@ -5,6 +5,7 @@ import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
+import { TINY_PRESETS, tinyModel } from "../models/tiny.ts"
 
 const MAIN = new URL("./main.ts", import.meta.url).pathname
 const folder = mkdtempSync(join(tmpdir(), "slos-serve-test-"))
@@ -16,7 +17,14 @@ afterAll(() => {
 interface Run {
   child: ChildProcess
   out: () => string
-  exit: Promise<{ code: number | null; out: string; err: string }>
+  exit: Promise<Exit>
+}
+
+interface Exit {
+  code: number | null
+  signal: NodeJS.Signals | null
+  out: string
+  err: string
 }
 
 function run(...args: string[]): Run {
@@ -27,10 +35,10 @@ function run(...args: string[]): Run {
   let err = ""
   child.stdout!.on("data", (data) => (out += data))
   child.stderr!.on("data", (data) => (err += data))
-  const exit = new Promise<{ code: number | null; out: string; err: string }>((resolve) =>
-    child.on("close", (code) => {
+  const exit = new Promise<Exit>((resolve) =>
+    child.on("close", (code, signal) => {
       running.delete(child)
-      resolve({ code, out, err })
+      resolve({ code, signal, out, err })
     }),
   )
   return { child, out: () => out, exit }
@@ -141,8 +149,18 @@ describe("a running server", () => {
     server.child.kill("SIGINT")
     await new Promise((resolve) => setTimeout(resolve, 200))
     server.child.kill("SIGINT")
-    expect((await server.exit).code).toBe(130)
+    expect((await server.exit).signal).toBe("SIGINT")
     expect(await answer).toBe("cut off")
+  })
+
+  // The library is on a thread of its own then, and waits for the event loop to take its log lines.
+  it("stops at once while the model is being loaded", async () => {
+    const model = await tinyModel(TINY_PRESETS["tiny-bench"], folder, "loading")
+    const server = run("serve", "--model", model, "--port", "0")
+    server.child.stdout!.on("data", (data) => {
+      if (String(data).includes('"msg":"loading ')) server.child.kill("SIGTERM")
+    })
+    expect((await server.exit).signal).toBe("SIGTERM")
   })
 
   it("says that a random model is one", async () => {
