@@ -41,6 +41,24 @@ describe("KvAccount", () => {
     kv.check()
   })
 
+  test("drops first what no session will come back for", () => {
+    const kv = new KvAccount({ ...LIMITS, kvTokens: 96 })
+    for (const id of [1, 2, 3]) {
+      kv.attach(id, hashes(id, 2), id, null)
+      kv.grow(id, 32)
+      kv.computed(id, 32)
+      if (id > 1) kv.wontReturn(id)
+      kv.end(id)
+    }
+    // Whose prefix is used again is useful after all.
+    kv.attach(4, hashes(2, 2), 4, kv.match(hashes(2, 2), 40))
+    expect(kv.grow(4, 64)).toBe(true)
+    expect(kv.takeReleased()).toEqual([3])
+    expect(kv.grow(4, 96)).toBe(true)
+    expect(kv.takeReleased()).toEqual([1])
+    kv.check()
+  })
+
   test("lets a session's next round replace its last", () => {
     const kv = new KvAccount(LIMITS)
     kv.attach(1, hashes(1, 4), 7, null)
@@ -97,8 +115,10 @@ describe("KvAccount", () => {
             if (want <= room) grown.set(id, want)
           } else if (kind === "compute" && kv.holds(id)) kv.computed(id, grown.get(id)!)
           else if (kind === "drop") kv.drop(id)
-          else if (kind === "end" && kv.holds(id)) kv.end(id)
-          else if (kind === "cacheOut") kv.dropCache()
+          else if (kind === "end" && kv.holds(id)) {
+            if (tokens % 2 === 0) kv.wontReturn(id)
+            kv.end(id)
+          } else if (kind === "cacheOut") kv.dropCache()
           kv.check()
           expect(kv.usedTokens).toBeLessThanOrEqual(kv.capacityTokens)
         }

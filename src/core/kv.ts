@@ -14,6 +14,8 @@ interface Sequence {
   /** Leading blocks entered in the prefix index. */
   indexed: number
   session: number
+  /** Its session is not likely to come back. */
+  spent: boolean
 }
 
 export interface PrefixMatch {
@@ -31,6 +33,8 @@ export class KvAccount {
   /** Ended requests whose KV is kept, least recently used first (a Map keeps insertion order). */
   #cached = new Map<RequestId, Sequence>()
   #index = new Map<number, Sequence>()
+  /** Of the cached ones, those that go first. */
+  #spent = new Set<Sequence>()
   /** Holders of each block: live and cached sequences; live ones alone; how many blocks have a live holder. */
   #references: Uint32Array
   #liveReferences: Uint32Array
@@ -79,7 +83,7 @@ export class KvAccount {
   attach(id: RequestId, prefix: readonly number[], session: number, match: PrefixMatch | null): number {
     assert(!this.#live.has(id), `request ${id} already holds KV`)
     assert(this.canAttach(), "no free sequence")
-    const sequence: Sequence = { id, blocks: [], tokens: 0, prefix, indexed: 0, session }
+    const sequence: Sequence = { id, blocks: [], tokens: 0, prefix, indexed: 0, session, spent: false }
     const source = match && (this.#live.get(match.from) ?? this.#cached.get(match.from))
     if (match && source && this.limits.unifiedKv) {
       for (let i = 0; i < match.tokens / this.limits.blockTokens; i++)
@@ -106,9 +110,9 @@ export class KvAccount {
     if (sequence === undefined) assert(false, `request ${id} holds no KV`)
     const need = Math.ceil(tokens / this.limits.blockTokens) - sequence.blocks.length
     while (this.#free.length < need) {
-      const oldest = this.#cached.values().next().value
-      if (oldest === undefined) return false
-      this.#uncache(oldest)
+      const least = this.#leastUseful()
+      if (least === undefined) return false
+      this.#uncache(least)
     }
     for (let i = 0; i < need; i++) this.#share(sequence, this.#free.pop()!)
     if (tokens > sequence.tokens) sequence.tokens = tokens
@@ -167,10 +171,17 @@ export class KvAccount {
     this.#dropped.delete(id)
     if (sequence !== undefined && sequence.indexed > 0) {
       this.#cached.set(id, sequence)
+      if (sequence.spent) this.#spent.add(sequence)
       return
     }
     if (sequence !== undefined) this.#forget(sequence)
     this.#released.push(id)
+  }
+
+  /** Its session is not likely to come back: once it has ended its KV is the first to go. */
+  wontReturn(id: RequestId): void {
+    const sequence = this.#live.get(id)
+    if (sequence !== undefined) sequence.spent = true
   }
 
   /** A request that left is live again and starts afresh: what the engine still has of it must go. */
@@ -179,6 +190,7 @@ export class KvAccount {
     const old = live ?? this.#cached.get(id)
     if (live !== undefined) this.#leaveLive(live)
     this.#cached.delete(id)
+    if (old !== undefined) this.#spent.delete(old)
     if (old !== undefined) this.#forget(old)
     const released = this.#released.indexOf(id)
     if (released >= 0) this.#released.splice(released, 1)
@@ -235,6 +247,8 @@ export class KvAccount {
       this.#live.size + this.#cached.size <= this.limits.maxSequences,
       "more sequences than the engine has",
     )
+    for (const sequence of this.#spent)
+      assert(this.#cached.get(sequence.id) === sequence, "spent KV that is not cached")
     for (const sequence of this.#index.values()) {
       assert(
         this.#live.get(sequence.id) === sequence || this.#cached.get(sequence.id) === sequence,
@@ -243,16 +257,16 @@ export class KvAccount {
     }
   }
 
-  /** A session's next round replaces its last; otherwise the least recently used cached sequence goes, the
+  /** A session's next round replaces its last; otherwise the least useful cached sequence goes, the
    * source of the prefix only when it is the last one left. */
   #makeRoomForSequence(source: Sequence | null | undefined, session: number): void {
     const cachedSource = source && this.#cached.has(source.id) ? source : null
     if (cachedSource && session >= 0 && cachedSource.session === session) this.#uncache(cachedSource)
     else if (cachedSource) this.#touch(cachedSource)
     if (this.#live.size + this.#cached.size < this.limits.maxSequences) return
-    const oldest = this.#cached.values().next().value
-    assert(oldest !== undefined, "no free sequence")
-    this.#uncache(oldest)
+    const least = this.#leastUseful()
+    assert(least !== undefined, "no free sequence")
+    this.#uncache(least)
   }
 
   /** Give a block to a live (or about to be live) sequence. */
@@ -265,11 +279,17 @@ export class KvAccount {
     this.#live.delete(sequence.id)
     for (const block of sequence.blocks) if (--this.#liveReferences[block]! === 0) this.#liveBlocks--
   }
+  /** Least recently used of those whose session will not come back, else of all. */
+  #leastUseful(): Sequence | undefined {
+    return this.#spent.values().next().value ?? this.#cached.values().next().value
+  }
   #touch(sequence: Sequence): void {
+    this.#spent.delete(sequence)
     this.#cached.delete(sequence.id)
     this.#cached.set(sequence.id, sequence)
   }
   #uncache(sequence: Sequence): void {
+    this.#spent.delete(sequence)
     this.#cached.delete(sequence.id)
     this.#forget(sequence)
     this.#released.push(sequence.id)

@@ -16,6 +16,7 @@ import { POLICIES } from "./policy/index.ts"
 import type { Policy, PolicyOptions } from "./policy/policy.ts"
 import { Recovery } from "./recovery.ts"
 import type { LiveRequest } from "./request.ts"
+import { Returns } from "./returns.ts"
 import { SpeculationRecord } from "./speculation-record.ts"
 import type {
   Batch,
@@ -74,6 +75,7 @@ export class Replica {
   #flight = new Flight()
   #recovery = new Recovery()
   #missedSessions = new MissedSessions()
+  #returns = new Returns()
   /** KV taken for requests that are yet to come with it. */
   #reserved = new Set<RequestId>()
 
@@ -219,6 +221,7 @@ export class Replica {
     const request = this.#live(spec, nowUs, progress)
     this.#arrivals++
     request.sessionMissed = this.#missedSessions.has(spec.session)
+    this.#returns.arrived(spec.session)
     if (this.#reserved.delete(spec.id)) {
       request.computed = request.known - 1
       this.#kv.computed(spec.id, request.computed)
@@ -344,6 +347,7 @@ export class Replica {
     if (spec.session >= 0 && !outcome.attained) this.#missedSessions.note(spec.session)
     if (request.output > 0) this.#effects.push({ type: "stageDone", id, outcome: request.stage })
     this.#effects.push({ type: "finished", id, reason, outcome })
+    if (!this.#returns.ended(spec) && this.policy.keepsSessions) this.#kv.wontReturn(id)
     // The engine may be computing it right now: its KV is free at the next boundary.
     if (request.startedUs >= 0) this.release(id)
   }

@@ -52,6 +52,8 @@ export const DEFAULT_OPTIONS: PolicyOptions = {
 
 export interface Policy {
   readonly name: string
+  /** KV of sessions that are not likely to come back goes before that of others, not by last use alone. */
+  readonly keepsSessions?: boolean
   /** Fill `draft` with the next batch for `requests` (in order of arrival, none ended). Called when the engine
    * is free and some request is live. Leaving the draft empty means waiting for the next event. */
   decide(requests: readonly LiveRequest[], draft: Draft, nowUs: number): void

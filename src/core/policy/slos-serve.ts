@@ -23,6 +23,7 @@ export function slosServe(options: PolicyOptions): Policy {
 
   return {
     name: "slos-serve",
+    keepsSessions: true,
     decide(requests, draft, nowUs) {
       demoteDoomed(requests, draft, nowUs)
       sortWork(requests, work)
