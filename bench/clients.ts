@@ -2,6 +2,7 @@
  * tokens per second. Prints JSON. */
 import { Command } from "commander"
 import { linearRegression, median } from "simple-statistics"
+import { numberIn, port, wholeNumber } from "../src/cli/numbers.ts"
 import { complete, connect } from "../src/load/client.ts"
 import { Random } from "../src/random.ts"
 import { Server } from "./real/servers.ts"
@@ -24,40 +25,33 @@ async function main(): Promise<void> {
     .option(
       "--clients <n>",
       "concurrent clients; each sends its next request when the last has ended",
-      "1000",
+      wholeNumber(1, 10_000),
+      1000,
     )
-    .option("--duration <s>", "", "120")
-    .option("--collect <s>", "collect the server's garbage so often: shows what lives, not what V8 takes")
-    .option("--port <n>", "", "18400")
+    .option("--duration <s>", "of the load", numberIn(1, 1e5), 120)
+    .option(
+      "--collect <s>",
+      "collect the server's garbage so often: shows what lives, not what V8 takes",
+      numberIn(1, 1e5),
+    )
+    .option("--port <n>", "of the server", port, 18400)
     .parse()
-    .opts<{ clients: string; duration: string; collect?: string; port: string }>()
-  const clients = Number(options.clients)
-  const collectSec = options.collect === undefined ? null : Number(options.collect)
-  const system = {
-    name: "fake",
-    kind: "slos-serve" as const,
-    guessPerSec: 0,
-    command: (_: unknown, port: number) => [
-      process.execPath,
-      ...(collectSec === null ? [] : ["--expose-gc", "--import", COLLECTOR]),
-      ...["src/cli/main.ts", "serve", "--engine", "fake", "--port", String(port), "--log-level", "warn"],
-      ...[
-        "--max-sequences",
-        "256",
-        "--context",
-        "1024",
-        "--max-batch-tokens",
-        "2048",
-        "--max-queue",
-        "10000",
-      ],
-    ],
-  }
-  const server = new Server(system, {} as never, Number(options.port), "bench/results/clients.log")
+    .opts<{ clients: number; duration: number; collect?: number; port: number }>()
+  const { clients, duration } = options
+  const collectSec = options.collect ?? null
+  const command = [
+    process.execPath,
+    ...(collectSec === null ? [] : ["--expose-gc", "--import", COLLECTOR]),
+    ...["src/cli/main.ts", "serve", "--engine", "fake", "--port", String(options.port)],
+    ...["--log-level", "warn", "--max-sequences", "256", "--context", "1024"],
+    ...["--max-batch-tokens", "2048", "--max-queue", "10000"],
+  ]
+  const fake = { name: "fake", kind: "slos-serve" } as const
+  const server = new Server(fake, command, options.port, "bench/results/clients.log")
   try {
     await server.ready(60_000)
-    const result = await drive(server, clients, Number(options.duration), collectSec)
-    report(clients, result, Number(options.duration), collectSec)
+    const result = await drive(server, clients, duration, collectSec)
+    report(clients, result, duration, collectSec)
   } finally {
     await server.stop()
   }

@@ -1,9 +1,10 @@
 /** Overhead of our loop over the bare engine: decode steps of 32 sequences by engine.execute alone, and through
  * the driver with 32 streaming sessions (planning, detokenizing, formatting of chunks; no sockets). */
-import { Command } from "commander"
+import { Command, Option } from "commander"
 import { median, quantile } from "simple-statistics"
+import { wholeNumber } from "../src/cli/numbers.ts"
 import type { CostModel } from "../src/core/cost.ts"
-import type { PolicyName } from "../src/core/policy/index.ts"
+import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
 import type { Batch, BatchItem } from "../src/core/types.ts"
 import { type Engine, GREEDY } from "../src/engine/engine.ts"
 import { openLlama } from "../src/engine/llama.ts"
@@ -13,87 +14,81 @@ import { ReplicaDriver, type StepReport } from "../src/serve/driver.ts"
 import { Session } from "../src/serve/session.ts"
 
 const SAMPLING = { ...GREEDY, ignoreEos: true }
+const WARM_UP_STEPS = 20
+
+interface Options {
+  model: string
+  threads: number
+  sequences: number
+  prompt: number
+  output: number
+  rounds: number
+  policy: PolicyName
+}
 
 async function main(): Promise<void> {
   const options = new Command("bench/overhead.ts")
     .option("--model <name>", "as for serve", "tiny-bench")
-    .option("--threads <n>", "", "1")
-    .option("--sequences <n>", "", "32")
-    .option("--prompt <tokens>", "", "128")
-    .option("--output <tokens>", "decode steps a round", "120")
-    .option("--rounds <n>", "alternating rounds of each kind", "5")
-    .option("--policy <name>", "", "slos-serve")
+    .option("--threads <n>", "of the engine", wholeNumber(1, 512), 1)
+    .option("--sequences <n>", "decoded in every step", wholeNumber(1, 256), 32)
+    .option("--prompt <tokens>", "of each sequence", wholeNumber(1, 1 << 16), 128)
+    .option("--output <tokens>", "decode steps a round", wholeNumber(2, 1 << 16), 120)
+    .option("--rounds <n>", "alternating rounds of each kind", wholeNumber(1, 1000), 5)
+    .addOption(new Option("--policy <name>", "who plans").choices(POLICY_NAMES).default("slos-serve"))
     .parse()
-    .opts<Record<"model" | "threads" | "sequences" | "prompt" | "output" | "rounds" | "policy", string>>()
-  const [sequences, prompt, output] = [options.sequences, options.prompt, options.output].map(Number) as [
-    number,
-    number,
-    number,
-  ]
+    .opts<Options>()
+  const { bare, driven } = await rounds(options)
+  const both = bare.map((round, i) => median(driven[i]!.periodsUs) / median(round.periodsUs) - 1)
+  const bareUs = bare.flatMap((round) => round.periodsUs)
+  const drivenUs = driven.flatMap((round) => round.periodsUs)
+  const outside = driven.flatMap(({ periodsUs, engineUs }) => periodsUs.map((us, i) => us - engineUs[i]!))
+  const planUs = driven.flatMap((round) => round.planUs)
+  const result = {
+    model: options.model,
+    threads: options.threads,
+    sequences: options.sequences,
+    policy: options.policy,
+    steps: { bare: bareUs.length, driven: drivenUs.length },
+    bareStepMs: ms(median(bareUs)),
+    drivenStepMs: ms(median(drivenUs)),
+    overheadPercent: percent(median(both)),
+    overheadPercentByRound: both.map(percent),
+    // Steadier than the ratio of periods on a machine whose speed drifts.
+    outsideEnginePercentOfBareStep: percent(median(outside) / median(bareUs)),
+    outsideEngineMs: { p50: ms(median(outside)), p99: ms(quantile(outside, 0.99)) },
+    planMs: { p50: ms(median(planUs)), p99: ms(quantile(planUs, 0.99)) },
+  }
+  console.log(JSON.stringify(result, null, 2))
+}
+
+/** Rounds of the bare engine and of the driven one by turns. */
+async function rounds(options: Options): Promise<{ bare: Round[]; driven: DrivenRound[] }> {
+  const { sequences, prompt, output } = options
   const { path } = await resolveModel(options.model)
   const open = () =>
     openLlama({
       modelPath: path,
-      threads: Number(options.threads),
+      threads: options.threads,
       maxSequences: sequences,
       contextTokens: prompt + output + 16,
       maxBatchTokens: 512,
     })
   // Two engines: neither finds slots or KV of the other's requests.
-  const [bare, driven] = [await open(), await open()]
+  const engines = { bare: await open(), driven: await open() }
   const prompts = Array.from({ length: sequences }, (_, i) => {
     const random = new Random("prompt", i)
     return Int32Array.from({ length: prompt }, () => random.integer(32, 256))
   })
-  const bareUs: number[] = []
-  const bareEngineUs: number[] = []
-  const drivenUs: number[] = []
-  const drivenEngineUs: number[] = []
-  const planUs: number[] = []
-  const [bareRounds, drivenRounds]: [number[], number[]] = [[], []]
-  await bareRound(bare, prompts, 20)
-  for (let round = 0; round < Number(options.rounds); round++) {
-    const alone = await bareRound(bare, prompts, output)
-    bareUs.push(...alone.periodsUs)
-    bareEngineUs.push(...alone.engineUs)
-    const through = await drivenRound(
-      driven,
-      prompts,
-      output,
-      options.policy as PolicyName,
-      median(alone.engineUs),
-    )
-    drivenUs.push(...through.periodsUs)
-    drivenEngineUs.push(...through.engineUs)
-    planUs.push(...through.planUs)
-    bareRounds.push(median(alone.periodsUs))
-    drivenRounds.push(median(through.periodsUs))
+  const [bare, driven]: [Round[], DrivenRound[]] = [[], []]
+  await bareRound(engines.bare, prompts, WARM_UP_STEPS)
+  for (let i = 0; i < options.rounds; i++) {
+    const round = await bareRound(engines.bare, prompts, output)
+    bare.push(round)
+    driven.push(await drivenRound(engines.driven, prompts, output, options.policy, median(round.engineUs)))
   }
-  await bare.close()
-  await driven.close()
-  const ratios = bareRounds.map((value, i) => drivenRounds[i]! / value - 1)
-  const outside = drivenUs.map((value, i) => value - drivenEngineUs[i]!)
-  console.log(
-    JSON.stringify(
-      {
-        model: options.model,
-        threads: Number(options.threads),
-        sequences,
-        policy: options.policy,
-        steps: { bare: bareUs.length, driven: drivenUs.length },
-        bareStepMs: ms(median(bareUs)),
-        drivenStepMs: ms(median(drivenUs)),
-        overheadPercent: percent(median(ratios)),
-        overheadPercentByRound: ratios.map(percent),
-        // Steadier than the ratio of periods on a machine whose speed drifts.
-        outsideEnginePercentOfBareStep: percent(median(outside) / median(bareUs)),
-        outsideEngineMs: { p50: ms(median(outside)), p99: ms(quantile(outside, 0.99)) },
-        planMs: { p50: ms(median(planUs)), p99: ms(quantile(planUs, 0.99)) },
-      },
-      null,
-      2,
-    ),
-  )
+  await engines.bare.close()
+  await engines.driven.close()
+  return { bare, driven }
 }
 
 const ms = (us: number) => Number((us / 1000).toFixed(4))
@@ -104,6 +99,10 @@ interface Round {
   periodsUs: number[]
   /** The engine's share of the same steps, µs. */
   engineUs: number[]
+}
+
+interface DrivenRound extends Round {
+  planUs: number[]
 }
 
 async function bareRound(engine: Engine, prompts: readonly Int32Array[], steps: number): Promise<Round> {
@@ -143,7 +142,7 @@ async function drivenRound(
   steps: number,
   policy: PolicyName,
   decodeUs: number,
-): Promise<Round & { planUs: number[] }> {
+): Promise<DrivenRound> {
   const cost: CostModel = {
     pieces: [{ step: decodeUs / 2, tokens: decodeUs / 2 / prompts.length }],
     residualSigma: 0.1,
@@ -153,7 +152,7 @@ async function drivenRound(
   // Prompts in few, long batches: only steps that decode every sequence count.
   const config = { limits: engine.limits, cost, policy, apps: 1, options: { maxBatchUs: 20 * decodeUs } }
   const driver = new ReplicaDriver({ engine, config })
-  const result: Round & { planUs: number[] } = { periodsUs: [], engineUs: [], planUs: [] }
+  const result: DrivenRound = { periodsUs: [], engineUs: [], planUs: [] }
   let last: { number: number; atMs: number } | null = null
   const inEngine = new Set<number>()
   driver.observeSteps(({ batch, planUs, durationUs }: StepReport) => {
@@ -168,49 +167,49 @@ async function drivenRound(
     }
     last = full ? { number: batch.number, atMs } : null
   })
-  let bytes = 0
-  await Promise.all(
-    prompts.map(
-      (prompt) =>
-        new Promise<void>((resolve, reject) => {
-          const sink = {
-            delta: (delta: object) => {
-              bytes += `data: ${JSON.stringify(delta)}\n\n`.length
-            },
-            end: () => {},
-          }
-          const session = new Session(engine.tokenizer, sink, {
-            promptTokens: prompt.length,
-            thinking: false,
-            thinkingTokens: null,
-            text: { stops: [], think: null, tools: false },
-          })
-          driver.submit({
-            app: 0,
-            session: -1,
-            prompt,
-            prefix: [],
-            maxOutputTokens: steps,
-            sampling: SAMPLING,
-            slo: { ttftUs: 600e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 },
-            tier: "slo",
-            thinking: false,
-            onTokens: (row) => session.onTokens(row),
-            onEnd: (end) => {
-              session.onEnd(end)
-              if (end.reason === "length") resolve()
-              else reject(new Error(`ended by ${end.reason}: ${end.message ?? ""}`))
-            },
-          })
-        }),
-    ),
-  )
-  if (bytes === 0 || result.periodsUs.length === 0)
+  const counted = await Promise.all(prompts.map((prompt) => drive(driver, engine, prompt, steps)))
+  if (counted.includes(0) || result.periodsUs.length === 0)
     throw new Error("no step decoded every sequence: give a longer --output")
   // The next round's driver counts its requests from 1 again: nothing of this one may be left.
   await driver.drain()
   await engine.execute({ number: 0, items: [], evict: [], release: [...inEngine], predictedUs: 0 })
   return result
+}
+
+/** One request to its end, its deltas formatted as they are for a client. How many bytes those had. */
+function drive(driver: ReplicaDriver, engine: Engine, prompt: Int32Array, steps: number): Promise<number> {
+  let bytes = 0
+  return new Promise((resolve, reject) => {
+    const sink = {
+      delta: (delta: object) => {
+        bytes += `data: ${JSON.stringify(delta)}\n\n`.length
+      },
+      end: () => {},
+    }
+    const session = new Session(engine.tokenizer, sink, {
+      promptTokens: prompt.length,
+      thinking: false,
+      thinkingTokens: null,
+      text: { stops: [], think: null, tools: false },
+    })
+    driver.submit({
+      app: 0,
+      session: -1,
+      prompt,
+      prefix: [],
+      maxOutputTokens: steps,
+      sampling: SAMPLING,
+      slo: { ttftUs: 600e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 },
+      tier: "slo",
+      thinking: false,
+      onTokens: (row) => session.onTokens(row),
+      onEnd: (end) => {
+        session.onEnd(end)
+        if (end.reason === "length") resolve(bytes)
+        else reject(new Error(`ended by ${end.reason}: ${end.message ?? ""}`))
+      },
+    })
+  })
 }
 
 await main()

@@ -3,7 +3,7 @@
 import { Command } from "commander"
 import { mean } from "simple-statistics"
 import { numberIn, wholeNumber } from "../src/cli/numbers.ts"
-import { type SharedOptions, sharedOptions, specOf } from "../src/cli/study-options.ts"
+import { policyName, type SharedOptions, sharedOptions, specOf } from "../src/cli/study-options.ts"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
 import { APPS } from "../src/load/workload.ts"
 import { runScenario } from "../src/study/run.ts"
@@ -58,7 +58,7 @@ const rates = options.rates.split(",").map(Number)
 const seeds = Array.from({ length: options.seeds }, (_, i) => i + 1)
 const points: Point[] = []
 console.log(["policy".padEnd(20), ...rates.map((rate) => String(rate).padStart(7))].join(""))
-for (const policy of options.policies.split(",") as PolicyName[]) {
+for (const policy of options.policies.split(",").map(policyName)) {
   const results = rates.map((rate) => seeds.map((seed) => run(policy, rate, seed)))
   for (const [i, runs] of results.entries()) {
     for (const [j, { attained, total }] of runs.entries()) {

@@ -186,7 +186,9 @@ class Bench {
   private async startServers(meta: Meta, setup: Setup): Promise<void> {
     let next = this.options.port
     const start = async (system: System, name: string) => {
-      const server = new Server(system, setup, next++, join(this.options.out, `${name}.log`))
+      const port = next++
+      const log = join(this.options.out, `${name}.log`)
+      const server = new Server(system, system.command(setup, port), port, log)
       this.servers.set(name, server)
       await server.ready(300_000)
       return server

@@ -4,19 +4,24 @@ import { type ChildProcess, spawn } from "node:child_process"
 import { createWriteStream } from "node:fs"
 import { fileURLToPath } from "node:url"
 import type { Target } from "../../src/load/client.ts"
-import type { Setup, System } from "./systems.ts"
+import type { System } from "./systems.ts"
 
 export class Server {
-  readonly system: System
+  readonly system: Pick<System, "name" | "kind">
   readonly target: Target
   private readonly process: ChildProcess
   private log = ""
 
-  constructor(system: System, setup: Setup, port: number, logPath: string) {
+  constructor(
+    system: Pick<System, "name" | "kind">,
+    command: readonly string[],
+    port: number,
+    logPath: string,
+  ) {
     this.system = system
     this.target = { url: `http://127.0.0.1:${port}`, kind: system.kind, model: "bench" }
-    const [command, ...args] = system.command(setup, port)
-    this.process = spawn(command!, args, {
+    const [program, ...args] = command
+    this.process = spawn(program!, args, {
       stdio: ["ignore", "pipe", "pipe"],
       cwd: fileURLToPath(new URL("../../", import.meta.url)),
     })

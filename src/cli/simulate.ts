@@ -72,7 +72,7 @@ export function register(program: Command): void {
     .action((options: Options) => run(options))
 }
 
-export function onOff(text: string): string {
+function onOff(text: string): string {
   if (text === "on" || text === "off") return text
   throw new InvalidArgumentError("It must be on or off.")
 }

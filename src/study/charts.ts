@@ -78,6 +78,13 @@ const facetOf = (values: readonly { scenario: string }[]) => ({
 })
 const SYSTEM_COLOR = { field: "system", type: "nominal", scale: { scheme: "tableau10" }, title: null }
 
+const WAY_COLOR = {
+  field: "decoding",
+  type: "nominal",
+  title: null,
+  scale: { range: ["#4c78a8", "#f58518"] },
+}
+
 const ATTAINMENT = {
   field: "attainment",
   type: "quantitative",
@@ -100,7 +107,6 @@ export async function capacityChart({ rows }: Study): Promise<string | null> {
   }))
   const y = { field: "system", type: "nominal", sort: null, title: null }
   const yOffset = { field: "decoding" }
-  const color = { field: "decoding", type: "nominal", title: null, scale: { range: ["#4c78a8", "#f58518"] } }
   const x = (field: string) => ({ field, type: "quantitative", title: "requests/s" })
   return draw({
     data: { values },
@@ -111,7 +117,7 @@ export async function capacityChart({ rows }: Study): Promise<string | null> {
       width: 240,
       height: { step: 12 },
       layer: [
-        { mark: "bar", encoding: { y, yOffset, x: x("rate"), color } },
+        { mark: "bar", encoding: { y, yOffset, x: x("rate"), color: WAY_COLOR } },
         {
           mark: { type: "rule", color: INK, strokeWidth: 1.5 },
           encoding: { y, yOffset, x: x("low"), x2: { field: "high" } },
@@ -121,6 +127,9 @@ export async function capacityChart({ rows }: Study): Promise<string | null> {
     },
   })
 }
+
+const RATIO_PANEL = { width: { step: 18 }, height: 240 }
+const RATIO_X = { field: "scenario", type: "nominal", sort: null, title: null, axis: { labelAngle: -30 } }
 
 /** Ours over the best baseline and peer, and over the bound. */
 export async function ratioChart(study: Study): Promise<string | null> {
@@ -144,19 +153,17 @@ export async function ratioChart(study: Study): Promise<string | null> {
       decoding: wayName(row.speculate),
     }))
   if (values.length === 0 && bounds.length === 0) return null
-  const x = { field: "scenario", type: "nominal", sort: null, title: null, axis: { labelAngle: -30 } }
   return draw({
     vconcat: [
       {
+        ...RATIO_PANEL,
         title: "capacity of slos-serve over",
-        width: { step: 18 },
-        height: 240,
         data: { values },
         layer: [
           {
             mark: "bar",
             encoding: {
-              x,
+              x: RATIO_X,
               xOffset: { field: "against" },
               y: { field: "ratio", type: "quantitative", title: "ratio" },
               color: { field: "against", type: "nominal", title: null, scale: { scheme: "tableau10" } },
@@ -166,27 +173,15 @@ export async function ratioChart(study: Study): Promise<string | null> {
         ],
       },
       {
+        ...RATIO_PANEL,
         title: "share of the fluid bound",
-        width: { step: 18 },
-        height: 240,
         data: { values: bounds },
         mark: "bar",
         encoding: {
-          x,
+          x: RATIO_X,
           xOffset: { field: "decoding" },
-          y: {
-            field: "share",
-            type: "quantitative",
-            axis: { format: "%" },
-            scale: { domain: [0, 1] },
-            title: null,
-          },
-          color: {
-            field: "decoding",
-            type: "nominal",
-            title: null,
-            scale: { range: ["#4c78a8", "#f58518"] },
-          },
+          y: { ...ATTAINMENT, field: "share", title: null },
+          color: WAY_COLOR,
         },
       },
     ],

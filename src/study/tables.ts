@@ -45,7 +45,8 @@ export const wayName = (speculate: boolean): string => (speculate ? "speculative
 /** All tables of a study, in the order of reading. */
 export function grids(study: Study): Grid[] {
   const own = ways(study).flatMap((way) => [capacityGrid(study, way), ratioGrid(study, way)])
-  return [...own, ...detailGrids(study), settingsGrid(study)].filter(({ rows }) => rows.length > 1)
+  const details = [ablationGrid, fleetGrid, arrivalGrid, decileGrid, settingsGrid].map((grid) => grid(study))
+  return [...own, ...details].filter(({ rows }) => rows.length > 1)
 }
 
 function capacityGrid({ rows }: Study, speculate: boolean): Grid {
@@ -98,77 +99,73 @@ function ratioGrid({ rows }: Study, speculate: boolean): Grid {
   return { title: `slos-serve against the others, ${wayName(speculate)}`, rows: lines }
 }
 
-function detailGrids(study: Study): Grid[] {
-  const { ablations, fleetSizes, byArrivals, curves } = study
+function ablationGrid({ ablations }: Study): Grid {
   const scenarios = distinct(ablations.map(({ scenario }) => scenario))
-  const ablated = (scenario: string, without: string) =>
+  const capacity = (scenario: string, without: string) =>
     ablations.find((a) => a.scenario === scenario && a.without === without)?.ratePerSec ?? Number.NaN
   const pieces = distinct(ablations.map(({ without }) => without)).filter((name) => name !== "nothing")
+  const change = (scenario: string, without: string) =>
+    percent(capacity(scenario, without) / capacity(scenario, "nothing") - 1, 0)
+  return {
+    title: "Ablations: change of slos-serve's capacity without",
+    rows: [
+      ["without", ...scenarios],
+      ...pieces.map((without) => [without, ...scenarios.map((scenario) => change(scenario, without))]),
+    ],
+  }
+}
+
+function fleetGrid({ fleetSizes }: Study): Grid {
   const sizes = distinct(fleetSizes.map(({ replicas }) => replicas))
+  const capacity = (system: string, replicas: number) =>
+    fleetSizes.find((f) => f.system === system && f.replicas === replicas)?.ratePerSec ?? 0
+  return {
+    title: "Chat under bursts (gamma, burstiness 0.25): requests/s by number of GPUs",
+    rows: [
+      ["system", ...sizes.map(String)],
+      ...distinct(fleetSizes.map((f) => f.system)).map((system) => [
+        system,
+        ...sizes.map((replicas) => rate(capacity(system, replicas))),
+      ]),
+    ],
+  }
+}
+
+function arrivalGrid({ byArrivals }: Study): Grid {
   const processes = distinct(byArrivals.map(({ arrivals }) => arrivals))
-  return [
-    {
-      title: "Ablations: change of slos-serve's capacity without",
-      rows: [
-        ["without", ...scenarios],
-        ...pieces.map((without) => [
-          without,
-          ...scenarios.map((s) => percent(ablated(s, without) / ablated(s, "nothing") - 1, 0)),
-        ]),
-      ],
-    },
-    {
-      title: "Chat under bursts (gamma, burstiness 0.25): requests/s by number of GPUs",
-      rows: [
-        ["system", ...sizes.map(String)],
-        ...distinct(fleetSizes.map((f) => f.system)).map((name) => [
-          name,
-          ...sizes.map((n) =>
-            rate(fleetSizes.find((f) => f.system === name && f.replicas === n)?.ratePerSec ?? 0),
-          ),
-        ]),
-      ],
-    },
-    {
-      title: "Arrival processes: requests/s",
-      note: "raw: the trace's own gaps; Azure's code trace comes in bursts of one instant, where first come, first served keeps hardly anybody.",
-      rows: [
-        ["scenario", "system", ...processes],
-        ...distinct(byArrivals.map((b) => `${b.scenario} ${b.system}`)).map((key) => [
-          ...key.split(" "),
-          ...processes.map((p) =>
-            rate(
-              byArrivals.find((b) => `${b.scenario} ${b.system}` === key && b.arrivals === p)?.ratePerSec ??
-                0,
-            ),
-          ),
-        ]),
-      ],
-    },
-    {
-      title: "At its own capacity: attainment by tenth of the requests by size, smallest first",
-      rows: [
-        [
-          "scenario",
-          "system",
-          ...Array.from({ length: 10 }, (_, i) => String(i + 1)),
-          "best-effort p50",
-          "p99",
-          "revoked",
-          "busy",
-        ],
-        ...curves.map((c) => [
-          c.scenario,
-          c.system,
-          ...c.deciles.map((d) => percent(d.attainment, 0)),
-          seconds(c.bestEffortP50Ms),
-          seconds(c.bestEffortP99Ms),
-          String(c.revoked),
-          percent(c.utilization, 0),
-        ]),
-      ],
-    },
-  ]
+  const keyOf = ({ scenario, system }: { scenario: string; system: string }) => `${scenario} ${system}`
+  const capacity = (key: string, process: string) =>
+    byArrivals.find((b) => keyOf(b) === key && b.arrivals === process)?.ratePerSec ?? 0
+  return {
+    title: "Arrival processes: requests/s",
+    note: "raw: the trace's own gaps; Azure's code trace comes in bursts of one instant, where first come, first served keeps hardly anybody.",
+    rows: [
+      ["scenario", "system", ...processes],
+      ...distinct(byArrivals.map(keyOf)).map((key) => [
+        ...key.split(" "),
+        ...processes.map((process) => rate(capacity(key, process))),
+      ]),
+    ],
+  }
+}
+
+function decileGrid({ curves }: Study): Grid {
+  const tenths = Array.from({ length: 10 }, (_, i) => String(i + 1))
+  return {
+    title: "At its own capacity: attainment by tenth of the requests by size, smallest first",
+    rows: [
+      ["scenario", "system", ...tenths, "best-effort p50", "p99", "revoked", "busy"],
+      ...curves.map((c) => [
+        c.scenario,
+        c.system,
+        ...c.deciles.map((d) => percent(d.attainment, 0)),
+        seconds(c.bestEffortP50Ms),
+        seconds(c.bestEffortP99Ms),
+        String(c.revoked),
+        percent(c.utilization, 0),
+      ]),
+    ],
+  }
 }
 
 function settingsGrid({ rows }: Study): Grid {
