@@ -3,7 +3,7 @@
 import type { Batch, BatchItem, RequestId } from "../core/types.ts"
 import { type Engine, GREEDY, type Sampling, type StepOutput, type StepRow } from "../engine/engine.ts"
 import { Random, shuffle } from "../random.ts"
-import { type Grid, type GridPoint, gridFor, type PointKind, partsFor, START_CONTEXT } from "./grid.ts"
+import { type GridPoint, gridFor, type PointKind, partsFor, START_CONTEXT } from "./grid.ts"
 
 export interface ProfileSample {
   kind: PointKind
@@ -90,7 +90,11 @@ class Measurement {
           actors = await this.#cast(null, context)
         }
         const scene = round * grid.contexts.length + i
-        await this.#scene(grid, actors, context, (grid.budgetUs * (scene + 1)) / scenes)
+        await this.#scene(grid.points, actors, context, {
+          untilUs: (grid.budgetUs * (scene + 1)) / scenes,
+          told: (share) =>
+            this.#report(`measuring step times: ${Math.floor((100 * (scene + share)) / scenes)}%`),
+        })
       }
       await this.#leave(actors)
     }
@@ -133,7 +137,7 @@ class Measurement {
   }
 
   async #fill(id: RequestId, context: number, timed = true): Promise<void> {
-    this.#report("filling a context")
+    if (timed) this.#report("filling a context")
     const chunk = Math.min(this.#engine.limits.maxBatchTokens, 64, context)
     for (let at = 0; at < context; at += chunk) {
       const tokens = Math.min(chunk, context - at)
@@ -143,12 +147,20 @@ class Measurement {
     }
   }
 
-  /** Measures points at one context until the time of this scene is up; some of each kind in any case. */
-  async #scene(grid: Grid, actors: Actors, context: number, untilUs: number): Promise<void> {
-    for (const [done, point] of this.#order(grid.points).entries()) {
+  /** Measures points at one context until the time of this scene is up; some of each kind in any case. Tells the
+   * share done before each: time passed with enough points, or all points. */
+  async #scene(
+    points: readonly GridPoint[],
+    actors: Actors,
+    context: number,
+    { untilUs, told }: { untilUs: number; told: (share: number) => void },
+  ): Promise<void> {
+    const fromUs = this.#spentUs
+    const order = this.#order(points)
+    for (const [done, point] of order.entries()) {
       if (this.#spentUs > untilUs && done >= FEWEST_POINTS) break
-      const share = Math.min(99, Math.floor((100 * this.#spentUs) / grid.budgetUs))
-      this.#report(`measuring step times: ${share}%`)
+      const timeShare = this.#spentUs < untilUs ? (this.#spentUs - fromUs) / (untilUs - fromUs) : 1
+      told(Math.max(Math.min(timeShare, done / FEWEST_POINTS), done / order.length))
       const items = [...this.#decodes(point, actors, context)]
       for (const [i, tokens] of point.chunks.entries())
         items.push(item(actors.prefills[i]!, context, tokens, false))

@@ -71,6 +71,21 @@ function decodes(count: number, position: number) {
   return Array.from({ length: count }, () => ({ position, tokens: 1, sample: true, draft: 0 }))
 }
 
+test("progress grows as the work does, also where its time is up early", async () => {
+  const slow = { ...COST, pieces: [{ step: 200_000, tokens: 10_000 }] }
+  const subject = engine(slow)
+  const told: { percent: number; steps: number }[] = []
+  const onProgress = (message: string) => {
+    const percent = /(\d+)%/.exec(message)
+    if (percent) told.push({ percent: Number(percent[1]), steps: subject.steps })
+  }
+  await profileEngine(subject, { quick: true, onProgress })
+  const percents = told.map(({ percent }) => percent)
+  expect(percents).toEqual(percents.toSorted((a, b) => a - b))
+  const late = told.find(({ percent }) => percent >= 95)!
+  expect(subject.steps - late.steps).toBeLessThan(0.15 * subject.steps)
+})
+
 describe("fitting", () => {
   test.each([true, false])(
     "recovers the coefficients of an engine without noise (quick: %s)",
