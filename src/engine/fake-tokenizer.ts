@@ -6,7 +6,7 @@ const CONTROL = new Set<string>(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
 const SPLIT = /(<\|endoftext\|>|<\|im_start\|>|<\|im_end\|>|<\/?think>)/
 
 export const FAKE_VOCAB_SIZE = 256 + SPECIALS.length
-export const FAKE_BOS = 256
+const FAKE_BOS = 256
 export const FAKE_END = 258
 
 const BYTES = Array.from({ length: FAKE_VOCAB_SIZE }, (_, token) => {

@@ -234,12 +234,13 @@ function gibibytes(bytes: number): string {
   return `${(bytes / 2 ** 30).toFixed(1)} GiB`
 }
 
-/** Passes log lines on, and keeps the last error for messages. */
+/** Passes log lines on, and keeps the first error for messages: those after it only say that nothing can be done. */
 class LogTail {
   readonly #onLog: ((line: string) => void) | undefined
   #line = ""
   #level = 0
-  #lastError = ""
+  #problem = ""
+  #problemLevel = 0
 
   constructor(onLog: ((line: string) => void) | undefined) {
     this.#onLog = onLog
@@ -251,12 +252,15 @@ class LogTail {
     if (!this.#line.endsWith("\n")) return
     const line = this.#line.trimEnd()
     this.#line = ""
-    if (this.#level === ERROR || (this.#level === WARNING && this.#lastError === "")) this.#lastError = line
+    if (this.#level >= WARNING && this.#level <= ERROR && this.#level > this.#problemLevel) {
+      this.#problem = line
+      this.#problemLevel = this.#level
+    }
     this.#onLog?.(line)
   }
 
-  /** ": what llama.cpp complained about last", or "". */
+  /** " (what llama.cpp complained about)", or "". */
   reason(): string {
-    return this.#lastError === "" ? "" : ` (${this.#lastError.replace(/^\w+: /, "")})`
+    return this.#problem === "" ? "" : ` (${this.#problem.replace(/^\w+: /, "")})`
   }
 }

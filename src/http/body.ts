@@ -15,7 +15,7 @@ export function registerJsonParser(app: FastifyInstance): void {
   })
 }
 
-export function parseJson(body: Uint8Array): unknown {
+function parseJson(body: Uint8Array): unknown {
   let text: string
   try {
     text = new TextDecoder("utf-8", { fatal: true }).decode(body)

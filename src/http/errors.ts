@@ -11,7 +11,7 @@ export function errorBody(error: UserError): ErrorBody {
 }
 
 /** Extra headers of an error: when to come back, and why a request was dropped. */
-export function errorHeaders(error: UserError): Record<string, string> {
+function errorHeaders(error: UserError): Record<string, string> {
   if (error.status !== 429) return {}
   // Jitter, so that clients refused together do not come back together.
   const retryMs = 500 + Math.floor(Math.random() * 1000)
@@ -23,7 +23,7 @@ export function errorHeaders(error: UserError): Record<string, string> {
 }
 
 /** Whatever was thrown, as something the client can read. Unexpected errors say nothing of the inside. */
-export function asUserError(error: unknown, bodyLimit: number, contentType = "none"): UserError {
+function asUserError(error: unknown, bodyLimit: number, contentType = "none"): UserError {
   if (error instanceof UserError) return error
   const { code, statusCode, message } = error as FastifyError
   if (code === "FST_ERR_CTP_BODY_TOO_LARGE") return userError("body_too_large", { limit: bodyLimit })

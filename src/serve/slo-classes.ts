@@ -37,7 +37,7 @@ export const SLO_BOUNDS = {
 } as const
 
 /** DESIGN §7's scenarios; TTFT as a multiple of the unloaded prefill time. */
-export const DEFAULT_SLO_CLASSES: SloClassesFile = {
+const DEFAULT_SLO_CLASSES: SloClassesFile = {
   default: "chat",
   classes: {
     chat: { description: "A person reads along", ttft: "5x", tpot: "100ms" },
