@@ -2,6 +2,7 @@
 import { type Command, InvalidArgumentError } from "commander"
 import { POLICY_NAMES } from "../core/policy/index.ts"
 import { UserError } from "../errors.ts"
+import { readPlan } from "../load/plan.ts"
 import { SCENARIOS } from "../load/workload.ts"
 import { type RunReport, runScenario } from "../study/run.ts"
 import { describeRun } from "../study/show.ts"
@@ -92,7 +93,7 @@ async function run(options: Options): Promise<void> {
     leadIn: options.leadIn,
     speculate: options.speculate === "on",
     split: options.split ?? null,
-    ...(options.plan !== undefined && { plan: options.plan }),
+    ...(options.plan !== undefined && planned(options.plan)),
   }
   checkSplit(spec)
   const report = runScenario(spec, { timeline: true })
@@ -100,6 +101,12 @@ async function run(options: Options): Promise<void> {
   if (options.out !== undefined) writeResult(options.out, json)
   if (options.svg !== undefined) writeResult(options.svg, await timelineSvg(spec, report))
   process.stdout.write(options.json ? json : `${describeRun(spec, report)}\n`)
+}
+
+/** What a saved plan decides, whatever the options say. */
+function planned(path: string): Pick<RunSpec, "plan" | "scenario" | "ratePerSec" | "durationS"> {
+  const { scenario, ratePerSec, durationMs } = readPlan(path).header
+  return { plan: path, scenario, ratePerSec, durationS: durationMs / 1000 }
 }
 
 async function timelineSvg(spec: RunSpec, report: RunReport): Promise<string> {

@@ -116,7 +116,16 @@ describe("simulate", () => {
   test("plays a saved plan", async () => {
     const plan = file("plan.jsonl", readFileSync(longPlan, "utf8").replace("9000", "900"))
     const { stdout } = await cli("simulate", "--plan", plan, "--lead-in", "0", "--json")
-    expect(JSON.parse(stdout).report.attainment).toEqual({ kept: 2, total: 2 })
+    const { spec, report } = JSON.parse(stdout)
+    expect(report.attainment).toEqual({ kept: 2, total: 2 })
+    expect(spec).toMatchObject({ scenario: "x", ratePerSec: 1, durationS: 1 })
+    expect((await cli("simulate", "--plan", plan)).stdout).toMatch(/^x at 1\/s for 1 s \(plan .*, seed 1\)/)
+  })
+
+  test("of no requests there is no attainment", async () => {
+    const { stdout } = await cli("simulate", "--requests", "1")
+    expect(stdout).toMatch(/attainment .* – .* 100%/)
+    expect(stdout).not.toMatch(/ 0% /)
   })
 })
 

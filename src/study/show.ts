@@ -8,8 +8,11 @@ const BARS = "▁▂▃▄▅▆▇█"
 
 export const percent = (value: number, digits = 1): string => `${(100 * value).toFixed(digits)}%`
 
+/** Of nothing there is no share. */
+const percentOf = (s: Share, digits: number): string => (s.total === 0 ? "–" : percent(share(s), digits))
+
 /** One character a value, 0 … `most`. */
-export function sparkline(values: readonly number[], most = Math.max(...values, 1e-9)): string {
+function sparkline(values: readonly number[], most = Math.max(...values, 1e-9)): string {
   return values
     .map((v) => (Number.isNaN(v) ? " " : BARS[Math.min(7, Math.max(0, Math.round((v / most) * 7)))]))
     .join("")
@@ -25,13 +28,13 @@ const table = (head: string[]) =>
 export function describeRun(spec: RunSpec, report: RunReport): string {
   const { attainment, attainmentEvery10 } = report
   const shares = table(["", "kept", "of", "attainment"])
-  const row = (name: string, s: Share) => shares.push([name, s.kept, s.total, percent(share(s))])
+  const row = (name: string, s: Share) => shares.push([name, s.kept, s.total, percentOf(s, 1)])
   row("all requests", attainment)
   row("  checked every 10 tokens", attainmentEvery10)
   for (const [name, s] of Object.entries(report.byClass)) row(name, s)
   for (const [name, s] of Object.entries(report.byStage)) row(`  stage ${name}`, s)
   const sizes = table(["size decile, up to tokens", ...report.bySizeDecile.map(({ upTo }) => String(upTo))])
-  sizes.push(["attainment", ...report.bySizeDecile.map((s) => percent(share(s), 0))])
+  sizes.push(["attainment", ...report.bySizeDecile.map((s) => percentOf(s, 0))])
   const times = table(["ms", "p50", "p90", "p99", "rounds"])
   const quantiles = (name: string, q: Quantiles) =>
     times.push([name, ...[q.p50, q.p90, q.p99].map((v) => v.toFixed(1)), q.count])
@@ -40,7 +43,8 @@ export function describeRun(spec: RunSpec, report: RunReport): string {
   quantiles("best-effort, arrival to end", report.bestEffortMs)
   const { revoked, demoted, promoted, preempted, rejected } = report
   return [
-    `${spec.scenario} at ${spec.ratePerSec}/s for ${spec.durationS.toFixed(0)} s (${spec.arrivals} arrivals, seed ${spec.seed}) on ` +
+    `${spec.scenario} at ${spec.ratePerSec}/s for ${spec.durationS.toFixed(0)} s ` +
+      `(${spec.plan === undefined ? `${spec.arrivals} arrivals` : `plan ${spec.plan}`}, seed ${spec.seed}) on ` +
       `${spec.replicas} × ${spec.hardware.source}`,
     `policy ${spec.policy}, ${spec.speculate ? `speculation at acceptance ${spec.acceptance}` : "no speculation"}, noise ${percent(spec.noiseSigma, 0)}`,
     ...Object.entries(report.sources).map(([app, source]) => `${app}: ${source}`),
