@@ -20,6 +20,15 @@ export const OUTLOOK_TOKENS: Readonly<Float64Array> = Float64Array.from({ length
   k === 0 ? 0 : Math.round(16 * 2 ** ((k - 1) / 2)),
 )
 
+/** How likely an output is to go on. */
+export interface Outlook {
+  /** For at least each of OUTLOOK_TOKENS more. */
+  goesOn: Readonly<Float64Array>
+  /** Over these: the most tokens to come that are expected at once, and twice the most that their square may vary. */
+  mostTokens: number
+  mostSquares: number
+}
+
 export class OutputLengths {
   readonly #apps: Survival[]
 
@@ -50,9 +59,9 @@ export class OutputLengths {
     return Math.min(most - output, Math.max(1, this.#apps[app]!.rest(output)))
   }
 
-  /** Probability that an output which has come to `output` tokens goes on for at least OUTLOOK_TOKENS more; `output` is
-   * rounded to a bin. Valid until the next observation. */
-  outlook(app: number, output: number): Readonly<Float64Array> {
+  /** How an output which has come to `output` tokens goes on; `output` is rounded to a bin. Valid until the next
+   * observation. */
+  outlook(app: number, output: number): Readonly<Outlook> {
     return this.#apps[app]!.outlook(binOf(output))
   }
 }
@@ -66,7 +75,7 @@ class Survival {
   #reach = new Float64Array(BINS + 1).fill(1)
   #rest = new Float64Array(BINS + 1)
   /** By bin, made when asked for. */
-  #outlooks: Float64Array[] = []
+  #outlooks: (Outlook & { goesOn: Float64Array })[] = []
   #outlookMade = new Uint8Array(BINS)
   #upToDate = false
 
@@ -87,16 +96,31 @@ class Survival {
     return between(this.#rest, PLACE[output] ?? place(output))
   }
 
-  outlook(bin: number): Float64Array {
+  outlook(bin: number): Outlook {
     this.#update()
-    const outlook = (this.#outlooks[bin] ??= new Float64Array(OUTLOOK_TOKENS.length))
+    const outlook = (this.#outlooks[bin] ??= {
+      goesOn: new Float64Array(OUTLOOK_TOKENS.length),
+      mostTokens: 0,
+      mostSquares: 0,
+    })
     if (this.#outlookMade[bin] === 1) return outlook
     this.#outlookMade[bin] = 1
+    const { goesOn } = outlook
     const reach = this.#reach
     const scale = 1 / reach[bin]!
-    for (let k = 0, at = bin * outlook.length; k < outlook.length; k++, at++)
-      outlook[k] = scale * between(reach, AHEAD[at]!)
-    outlook[0] = 1
+    let mostTokens = 0
+    let mostSquares = 0
+    goesOn[0] = 1
+    for (let k = 1, at = bin * goesOn.length + 1; k < goesOn.length; k++, at++) {
+      const share = scale * between(reach, AHEAD[at]!)
+      goesOn[k] = share
+      const tokens = OUTLOOK_TOKENS[k]! * share
+      const squares = 2 * tokens * OUTLOOK_TOKENS[k]! * (1 - share)
+      if (tokens > mostTokens) mostTokens = tokens
+      if (squares > mostSquares) mostSquares = squares
+    }
+    outlook.mostTokens = mostTokens
+    outlook.mostSquares = mostSquares
     return outlook
   }
 

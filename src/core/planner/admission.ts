@@ -8,7 +8,7 @@ import { Dp } from "./dp.ts"
 import { solveFor } from "./dp-instance.ts"
 import type { Draft } from "./draft.ts"
 import { Demand, type Stream } from "./feasible.ts"
-import { MemoryForecast } from "./memory.ts"
+import { MemoryCeiling, MemoryForecast } from "./memory.ts"
 import type { Speculator } from "./speculator.ts"
 
 /** Of the KV that the forecast may fill, this share is out of reach for whoever has no promise: arrivals would find it
@@ -51,6 +51,7 @@ export class Admission {
   /** Tokens verified per TPOT, µs, of the last plan. */
   #lengths: ReadonlyMap<number, number> | null = null
   #forecast = new MemoryForecast()
+  #ceiling = new MemoryCeiling()
   /** What runs, where the forecast has been left until somebody asks. */
   #unforeseen: Running | null = null
 
@@ -184,8 +185,12 @@ export class Admission {
   }
 
   #dropForMemory(running: Running, draft: Draft): void {
-    this.#foreseeAll(running, draft)
     const room = draft.kv.capacityTokens * this.#options.kvShare
+    if (this.#mostTokens(running, draft) <= room) {
+      this.#unforeseen = running
+      return
+    }
+    this.#foreseeAll(running, draft)
     while (this.#forecast.peakTokens() > room) {
       const victim = this.#largest()
       if (victim === null) return
@@ -194,14 +199,28 @@ export class Admission {
     }
   }
 
-  /** What runs and the kept ones. */
-  #foreseeAll({ decodes, overdue }: Running, draft: Draft): void {
+  /** What runs and the kept ones hold at most, as the forecast sees it. */
+  #mostTokens(running: Running, draft: Draft): number {
+    const ceiling = this.#ceiling
+    ceiling.clear()
+    this.#eachPromise(running, ({ spec, output, known }) => {
+      ceiling.add(known, draft.lengths.outlook(spec.app, output))
+    })
+    return ceiling.peakTokens
+  }
+
+  #foreseeAll(running: Running, draft: Draft): void {
     this.#forecast.clear()
-    for (const request of decodes) this.#foresee(request, draft, 1)
-    for (const request of overdue) this.#foresee(request, draft, 1)
+    this.#eachPromise(running, (request) => this.#foresee(request, draft, 1))
+  }
+
+  /** What runs and the kept ones. */
+  #eachPromise({ decodes, overdue }: Running, visit: (request: LiveRequest) => void): void {
+    for (const request of decodes) visit(request)
+    for (const request of overdue) visit(request)
     for (let i = 0; i < this.#count; i++) {
       const { kept, request } = this.#candidates[i]!
-      if (kept) this.#foresee(request, draft, 1)
+      if (kept) visit(request)
     }
   }
 

@@ -124,7 +124,13 @@ export class Draft {
    * when only giving someone up would make room for them. False when there is no room for the decode itself
    * (tokens or KV), or when the request has lost its own KV to an earlier one of this batch. */
   decode(request: LiveRequest, spare?: readonly LiveRequest[], draft = 0): boolean {
-    return request.decoding && this.#add(request, 1, spare, draft > 0 ? this.#draftRoom(request, draft) : 0)
+    if (!request.decoding) return false
+    if (draft > 0) return this.#add(request, 1, spare, this.#draftRoom(request, draft))
+    // Most decodes need no KV but what they hold.
+    if (!this.#inLastBlock(request.computed, 1)) return this.#add(request, 1, spare)
+    if (this.tokensLeft < 1) return false
+    this.#put(request, { id: request.id, position: request.computed, tokens: 1, sample: true, draft: 0 })
+    return true
   }
 
   /** Add up to `most` owed tokens of `request` (a chunk of a prompt, or of a recomputation). Returns how many. */
@@ -248,7 +254,6 @@ export class Draft {
   }
 
   #add(request: LiveRequest, tokens: number, spare?: readonly LiveRequest[], draft = 0): boolean {
-    if (this.has(request)) assert(false, `request ${request.id} is already in the batch`)
     if (this.tokensLeft < tokens + draft || !this.#sequenceFor(request, spare)) return false
     const copy = request.computed > 0 || this.kv.holds(request.id) ? null : this.#attach(request)
     const { owed } = request
@@ -263,14 +268,19 @@ export class Draft {
     const sample = tokens === owed
     const item: BatchItem = { id: request.id, position, tokens, sample, draft }
     if (copy !== null && copy.tokens > 0) item.copy = copy
+    this.#put(request, item)
+    return true
+  }
+
+  #put(request: LiveRequest, item: BatchItem): void {
+    if (this.has(request)) assert(false, `request ${request.id} is already in the batch`)
     this.items.push(item)
     this.requests.push(request)
     this.#leastMore = -1
     request.batch = this.#number
-    this.#shape.add(position, tokens, sample, draft)
-    if (tokens === 1) this.#singles++
+    this.#shape.add(item.position, item.tokens, item.sample, item.draft)
+    if (item.tokens === 1) this.#singles++
     else this.#chunks++
-    return true
   }
 
   /** The block that a sequence of `computed` tokens has begun takes `tokens` more: most decodes need no other. */

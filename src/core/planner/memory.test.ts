@@ -3,7 +3,7 @@ import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { Random } from "../../random.ts"
 import { OUTLOOK_TOKENS, OutputLengths } from "../lengths.ts"
-import { MemoryForecast } from "./memory.ts"
+import { MemoryCeiling, MemoryForecast } from "./memory.ts"
 
 const endless = OutputLengths.endless(1).outlook(0, 0)
 
@@ -45,6 +45,33 @@ describe("the memory forecast", () => {
       else forecast.add(held, left, lengths.outlook(0, output), -1)
     }
     expect(forecast.peakTokens()).toBeCloseTo(other.peakTokens(), 3)
+  })
+
+  test("never exceeds its ceiling, and comes near it", () => {
+    const lengths = new OutputLengths(1)
+    const random = new Random("ceiling")
+    for (let round = 0; round < 200; round++) {
+      const [forecast, ceiling] = [new MemoryForecast(), new MemoryCeiling()]
+      for (let i = random.integer(1, 60); i > 0; i--) {
+        const [held, left, output] = [
+          random.integer(1, 4000),
+          random.integer(1, 4000),
+          random.integer(0, 4000),
+        ]
+        forecast.add(held, left, lengths.outlook(0, output))
+        ceiling.add(held, lengths.outlook(0, output))
+      }
+      expect(forecast.peakTokens()).toBeLessThanOrEqual(ceiling.peakTokens)
+      const [grown, seen] = [random.integer(1, 3000), random.integer(1, 3000)]
+      lengths.grew(0, 0, grown)
+      lengths.ended(0, seen)
+    }
+    const [forecast, ceiling] = [new MemoryForecast(), new MemoryCeiling()]
+    for (let i = 0; i < 50; i++) {
+      forecast.add(1000, 4000, lengths.outlook(0, 8 * i))
+      ceiling.add(1000, lengths.outlook(0, 8 * i))
+    }
+    expect(ceiling.peakTokens).toBeLessThan(2 * forecast.peakTokens())
   })
 
   test("keeps a smaller share in reserve for many than for few", () => {
