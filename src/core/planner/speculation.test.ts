@@ -218,6 +218,16 @@ describe("speculation pays", () => {
     )
   })
 
+  test("prompts get the room that drafts leave where everybody has some, and take the time that they then do", () => {
+    const cost = { pieces: [{ step: 10_000, tokens: 100 }], unifiedKv: true }
+    const tight = { ...setting, cost, scale: 1, maxBatchUs: 20_000 }
+    const half = { ...tier, hitRate: 0.5, count: 10 }
+    // 10 ms for rows: 40 of them are reserved, 25 are expected.
+    const tokens = 60 + 10 * (1 + 0.5 * (0.7 + 0.49 + 0.343))
+    expect(usefulRate(tight, [half], [4])).toBeCloseTo(tokens / (10_000 + 100 * (60 + 25)), 9)
+    expect(usefulRate({ ...tight, maxBatchUs: 13_900 }, [half], [4])).toBeLessThan(0)
+  })
+
   test("further while few prompts wait than while they fill the batch", () => {
     const few = bestLengths({ ...setting, waitingTokens: 200 }, [tier])[0]!
     const many = bestLengths({ ...setting, maxBatchUs: 60_000 }, [tier])[0]!

@@ -57,17 +57,20 @@ export function usefulRate(
     reserved += tier.count * lengths[i]!
   }
   if (reserved > maxBatchTokens && lengths.some((length) => length > 1)) return -Infinity
-  const steps = stepsOf(tiers, lengths, cost.unifiedKv)
+  // The batch is filled so that it is in time even where everybody has drafts; what is left unused is time won.
+  const sure = everyHit(tiers)
+  let steps = stepsOf(sure, lengths, cost.unifiedKv)
   let prompts = Math.max(0, Math.min(waitingTokens, maxBatchTokens - reserved))
   let decodesUs = 0
   let filledUs = 0
   for (const piece of cost.pieces) {
-    const us = loadOf(piece, tiers, lengths, steps)
+    const us = loadOf(piece, sure, lengths, steps)
     decodesUs = Math.max(decodesUs, us * scale)
     const perToken = piece.tokens ?? 0
     if (perToken > 0) prompts = Math.min(prompts, Math.max(0, limitUs / scale - us) / perToken)
   }
   if (decodesUs > limitUs) return 1 - decodesUs / limitUs
+  if (sure !== tiers) steps = stepsOf(tiers, lengths, cost.unifiedKv)
   for (const piece of cost.pieces) {
     const us = loadOf(piece, tiers, lengths, steps) + (piece.tokens ?? 0) * prompts
     filledUs = Math.max(filledUs, us * scale)
@@ -194,6 +197,11 @@ function stepsOf(tiers: readonly SpeculationTier[], lengths: readonly number[], 
       ? 1
       : 1 - tiers.reduce((all, { hitRate, count }) => all * hitRate ** count, 1)
   return { passes: Math.max(1, passes), drafting }
+}
+
+/** The same decodes with a drafter that always has something to offer. */
+function everyHit(tiers: readonly SpeculationTier[]): readonly SpeculationTier[] {
+  return tiers.every(({ hitRate }) => hitRate === 1) ? tiers : tiers.map((tier) => ({ ...tier, hitRate: 1 }))
 }
 
 /** Probability that the drafter has something to offer to any of these tiers. */
