@@ -2,8 +2,9 @@
  * boundary; times `Replica.poll`, that is admission, batch and bookkeeping. Every round makes the same decisions from
  * the same seed; the least time of a decision over the rounds is what it takes by itself, the rest is the machine. */
 import { writeFileSync } from "node:fs"
-import { Command } from "commander"
+import { Command, Option } from "commander"
 import { quantileSorted } from "simple-statistics"
+import { listOf, wholeNumber } from "../src/cli/numbers.ts"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
 import type { PolicyOptions } from "../src/core/policy/policy.ts"
 import { Replica } from "../src/core/replica.ts"
@@ -180,33 +181,33 @@ function parseSizes(text: string): Size[] {
 
 const options = new Command("bench/planner-speed.ts")
   .option("--sizes <list>", "running+new, comma-separated", "32+4,256+32,1024+128")
-  .option("--policies <names>", "", "slos-serve")
-  .option("--speculation <modes>", "off, on or both with a comma", "off,on")
-  .option("--admission <kind>", "revocable or firm", "revocable")
-  .option("--decisions <n>", "measured in a round, after a warm-up", "2000")
-  .option("--rounds <n>", "", "3")
+  .option("--policies <list>", "who plans", listOf(POLICY_NAMES), ["slos-serve"])
+  .option("--speculation <list>", "off, on or both with a comma", listOf(["off", "on"]), ["off", "on"])
+  .addOption(
+    new Option("--admission <kind>", "when a promise is given")
+      .choices(["revocable", "firm"])
+      .default("revocable"),
+  )
+  .option("--decisions <n>", "measured in a round, after a warm-up", wholeNumber(1, 1e6), 2000)
+  .option("--rounds <n>", "of the same decisions", wholeNumber(1, 1000), 3)
   .option("--json", "print JSON")
   .option("--out <file>", "write the JSON to a file")
   .parse()
   .opts<{
-    rounds: string
-    admission: string
     sizes: string
-    policies: string
-    speculation: string
-    decisions: string
+    policies: PolicyName[]
+    speculation: ("off" | "on")[]
+    admission: PolicyOptions["admission"]
+    decisions: number
+    rounds: number
     json?: true
     out?: string
   }>()
 
 const rows: Row[] = []
-const admission = options.admission === "firm" ? "firm" : "revocable"
-const [decisions, rounds] = [Number(options.decisions), Number(options.rounds)]
-for (const name of options.policies.split(",")) {
-  const policy = POLICY_NAMES.find((known) => known === name)
-  if (policy === undefined) throw new Error(`no policy ${name}; there are ${POLICY_NAMES.join(", ")}`)
-  for (const mode of options.speculation.split(",")) {
-    const speculation = mode === "on" ? "on" : "off"
+const { admission, decisions, rounds } = options
+for (const policy of options.policies) {
+  for (const speculation of options.speculation) {
     for (const size of parseSizes(options.sizes))
       rows.push(measure(size, { policy, speculation, admission, decisions, rounds }))
   }

@@ -6,6 +6,7 @@ import { gunzipSync } from "node:zlib"
 import Table from "cli-table3"
 import { Command } from "commander"
 import { quantile } from "simple-statistics"
+import { listOf, wholeNumber } from "../src/cli/numbers.ts"
 import type { PolicyName } from "../src/core/policy/index.ts"
 import { checkPlan } from "../src/plan/check.ts"
 import { type Instance, readInstance } from "../src/plan/instance.ts"
@@ -37,6 +38,7 @@ interface Row {
   publishedUs: number | null
 }
 
+const PLANNERS: readonly PolicyName[] = ["slos-serve-paper", "slos-serve"]
 const SIZES = [4, 8, 10, 12, 16, 24, 32]
 /** Where the published code gave up. */
 const TIMEOUT_US = 10e6
@@ -44,12 +46,12 @@ const TIMEOUT_US = 10e6
 const { oracle, json, repeat, out, policies } = new Command("bench/planner.ts")
   .description("both planners against instances with known answers")
   .option("--oracle <folder>", "instances.jsonl.gz and results.jsonl.gz", "../shared/oracle")
-  .option("--repeat <n>", "decisions per instance; the median time counts", "3")
-  .option("--policies <names>", "which planners", "slos-serve-paper,slos-serve")
+  .option("--repeat <n>", "decisions per instance; the median time counts", wholeNumber(1, 1000), 3)
+  .option("--policies <list>", "which planners", listOf(PLANNERS), [...PLANNERS])
   .option("--json", "print rows as JSON")
   .option("--out <file>", "write rows as JSON")
   .parse()
-  .opts<{ oracle: string; json?: boolean; policies: string; repeat: string; out?: string }>()
+  .opts<{ oracle: string; json?: boolean; policies: PolicyName[]; repeat: number; out?: string }>()
 
 const lines = (name: string) =>
   gunzipSync(readFileSync(join(oracle, name)))
@@ -64,7 +66,7 @@ function main(): void {
   const instances = lines("instances.jsonl.gz").map((line, i) => readInstance(line, oracle, i + 1))
   const known = lines("results.jsonl.gz").map((line) => JSON.parse(line) as Known)
   const rows: Row[] = []
-  for (const policy of policies.split(",") as PolicyName[]) {
+  for (const policy of policies) {
     for (const speculate of [false, true]) {
       const solver = new Solver({ policy, speculate, margin: 0 }, () => performance.now() * 1000)
       // The first decisions of a process are its compiler's, not the planner's.
@@ -85,7 +87,7 @@ function decide(
   instance: Instance,
   known: Known,
 ): Row {
-  const answers = Array.from({ length: Number(repeat) }, () => solver.solve(instance))
+  const answers = Array.from({ length: repeat }, () => solver.solve(instance))
   const answer = answers[0]!
   const { violations, lateTokens } = checkPlan(instance, answer)
   const published = known.algos[speculate ? "promax_sd" : "promax_ar"]
@@ -115,7 +117,7 @@ function proven(optimum: Optimum | undefined): number | null {
 
 function report(rows: readonly Row[]): string {
   const parts: string[] = []
-  for (const policy of policies.split(",") as PolicyName[]) {
+  for (const policy of policies) {
     for (const speculate of [false, true]) {
       const mine = rows.filter((row) => row.policy === policy && row.speculate === speculate)
       const table = new Table({

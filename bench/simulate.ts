@@ -2,8 +2,8 @@
  * far simulation is from the real engine. Same plans, same classes, a cost model from a profile. */
 import { Command } from "commander"
 import { mean } from "simple-statistics"
-import { numberIn, wholeNumber } from "../src/cli/numbers.ts"
-import { policyName, type SharedOptions, sharedOptions, specOf } from "../src/cli/study-options.ts"
+import { listOf, numberIn, wholeNumber } from "../src/cli/numbers.ts"
+import { type SharedOptions, sharedOptions, specOf } from "../src/cli/study-options.ts"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
 import { APPS } from "../src/load/workload.ts"
 import { runScenario } from "../src/study/run.ts"
@@ -17,7 +17,7 @@ interface Result {
 }
 
 interface Options extends SharedOptions {
-  policies: string
+  policies: PolicyName[]
   rates: string
   seeds: number
   duration: number
@@ -36,7 +36,7 @@ const DEFAULTS = {
 }
 
 const command = new Command("bench/simulate.ts")
-  .option("--policies <names>", "", POLICY_NAMES.join(","))
+  .option("--policies <list>", "who plans", listOf(POLICY_NAMES), POLICY_NAMES)
   .option("--rates <list>", "", "2,4,6,8")
   .option("--seeds <n>", "arrival windows", wholeNumber(1, 1e6), 5)
   .option("--duration <s>", "of the arrivals of one run", numberIn(1, 1e6), 60)
@@ -58,7 +58,7 @@ const rates = options.rates.split(",").map(Number)
 const seeds = Array.from({ length: options.seeds }, (_, i) => i + 1)
 const points: Point[] = []
 console.log(["policy".padEnd(20), ...rates.map((rate) => String(rate).padStart(7))].join(""))
-for (const policy of options.policies.split(",").map(policyName)) {
+for (const policy of options.policies) {
   const results = rates.map((rate) => seeds.map((seed) => run(policy, rate, seed)))
   for (const [i, runs] of results.entries()) {
     for (const [j, { attained, total }] of runs.entries()) {

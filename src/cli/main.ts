@@ -63,6 +63,9 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   process.exit(error.code === "EPIPE" ? 0 : fail(new UserError(`cannot write the output (${error.code})`)))
 })
 
+// Nobody reads the progress any more: the work goes on.
+process.stderr.on("error", () => {})
+
 main(process.argv.slice(2)).catch((error: unknown) => {
   process.exitCode = fail(error)
 })

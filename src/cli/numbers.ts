@@ -28,6 +28,16 @@ export function fraction(text: string): number {
   throw new InvalidArgumentError("It must be a number between 0 and 2, for example 0.2.")
 }
 
+/** "a,b": some of these. */
+export function listOf<Name extends string>(known: readonly Name[]): (text: string) => Name[] {
+  return (text) =>
+    text.split(",").map((part) => {
+      const name = known.find((each) => each === part.trim())
+      if (name !== undefined) return name
+      throw new InvalidArgumentError(`It must be of ${known.join(", ")}, with commas between.`)
+    })
+}
+
 const SCALE: Record<string, number> = { "": 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 }
 
 /** "8m" → 8388608. */

@@ -101,6 +101,29 @@ test("capacity's help says its defaults in the words of its options", async () =
   expect((await cli("capacity", "--help")).stdout).toMatch(/off, on or both \(default: both\)/)
 })
 
+test("work goes on when nobody reads its progress", async () => {
+  const args = [
+    "--scenarios",
+    "coder",
+    "--policies",
+    "vllm-v1",
+    "--replicas",
+    "1",
+    "--requests",
+    "60",
+    "--json",
+  ]
+  const child = spawn(process.execPath, [main, "capacity", "--no-tune", "--seeds", "1", ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+  })
+  child.stderr.destroy()
+  let stdout = ""
+  child.stdout.on("data", (text) => (stdout += text))
+  const [code] = await once(child, "close")
+  expect(code).toBe(0)
+  expect(JSON.parse(stdout).rows).toHaveLength(2)
+}, 30_000)
+
 describe("simulate", () => {
   test("prints tables, and the same JSON for the same seed", async () => {
     const args = ["simulate", "--scenario", "tools", "--rate", "1", "--requests", "40", "--replicas", "2"]
