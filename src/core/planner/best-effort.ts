@@ -5,12 +5,13 @@ import { draftWithin } from "./decode-lengths.ts"
 import type { Draft } from "./draft.ts"
 import type { Work } from "./work.ts"
 
-/** Of the KV, the sequences and the time of each batch, what those who have waited too long may take between them. */
-export const OVERDUE_SHARE = 1 / 16
+/** Of the KV, the sequences and the steps, what those who have waited too long may take between them. */
+export const OVERDUE_SHARE = 1 / 64
 
-/** Bring `work.overdue` up to date: best-effort requests whose next token is long overdue, the first come first, as
- * many as the share holds, one at least; whoever is among them stays to its end. `work.yielding`: the others. Under
- * lasting overload newcomers would take whatever is freed, and small requests what a large one needs, for ever. */
+/** Bring `work.overdue` up to date: best-effort requests without KV whose next token is long overdue, the first
+ * come first, as many as the share holds, one at least; whoever is among them stays to its end. `work.yielding`: the
+ * others. Under lasting overload newcomers would take whatever is freed, and small requests what a large one needs,
+ * for ever. */
 export function pickOverdue(draft: Draft, work: Work, patienceUs: number, nowUs: number): void {
   const { bestEffort } = work
   const staying = work.overdue.filter(({ gone, tier }) => !gone && tier === "bestEffort")
@@ -21,7 +22,7 @@ export function pickOverdue(draft: Draft, work: Work, patienceUs: number, nowUs:
     if (staying.length >= most || (tokens < 0 && staying.length > 0)) break
     const { dueUs, arrivalUs } = request
     const waitedUs = nowUs - (dueUs < Infinity ? dueUs : arrivalUs)
-    if (waitedUs < patienceUs || staying.includes(request)) continue
+    if (waitedUs < patienceUs || draft.kv.holds(request.id) || staying.includes(request)) continue
     tokens -= tokensToTheEnd(request, draft)
     if (tokens >= 0 || staying.length === 0) staying.push(request)
   }
@@ -33,15 +34,17 @@ function tokensToTheEnd({ known, output, spec }: LiveRequest, { lengths }: Draft
   return known + lengths.remaining(spec.app, output, spec.maxOutputTokens)
 }
 
-/** Their decodes, and of their prompts what a share of the batch's time holds. */
-export function serveOverdue(draft: Draft, work: Work, limitUs: number, margin: number): void {
-  if (work.overdue.length === 0) return
-  const shareUs =
-    work.prefills.length === 0 ? limitUs : Math.min(limitUs, draft.timeUs(margin) + limitUs * OVERDUE_SHARE)
+/** Their decodes, and their prompts as far as they fit: where SLO prompts wait too, these come first in a share of the
+ * steps only. (A share of each batch would be less than a chunk where chunks are slow.) */
+export function serveOverdue(draft: Draft, work: Work, limitUs: number, margin: number, nowUs: number): void {
+  const everyUs = work.prefills.length === 0 ? 0 : limitUs / OVERDUE_SHARE
+  const promptsToo = nowUs - work.overdueServedUs >= everyUs
   for (const request of work.overdue) {
     if (draft.has(request)) continue
-    if (!request.decoding) draft.prefillWithin(request, shareUs, margin, work.yielding)
-    else if (draftWithin(draft, work, request, limitUs, margin) >= 0) draft.decode(request, work.yielding)
+    if (request.decoding) {
+      if (draftWithin(draft, work, request, limitUs, margin) >= 0) draft.decode(request, work.yielding)
+    } else if (promptsToo && draft.prefillWithin(request, limitUs, margin, work.yielding) > 0)
+      work.overdueServedUs = nowUs
   }
 }
 

@@ -27,7 +27,7 @@ export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowU
   const filling = begin(draft, work, options, nowUs)
   addUrgentDecodes(filling)
   addPausedDecodes(filling)
-  serveOverdue(draft, work, filling.limitUs, options.margin)
+  serveOverdue(draft, work, filling.limitUs, options.margin, nowUs)
   addPrefills(filling)
   addHopeful(filling)
   addOtherDecodes(filling)

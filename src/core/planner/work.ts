@@ -22,6 +22,8 @@ export interface Work {
   byValue: LiveRequest[]
   /** When best-effort work was last in a batch (or there was none). Kept from one decision to the next. */
   bestEffortServedUs: number
+  /** When the overdue were last given time for their prompts. Kept likewise. */
+  overdueServedUs: number
   /** KV tokens that requests without a promise may begin to use; null until somebody asks. */
   spareKvTokens: number | null
   /** How many these are; set by policies that forecast it. */
@@ -43,6 +45,7 @@ export function emptyWork(options: PolicyOptions = DEFAULT_OPTIONS): Work {
     yielding: bestEffort,
     byValue: [],
     bestEffortServedUs: 0,
+    overdueServedUs: 0,
     spareKvTokens: null,
     forecastSpareKv: () => Infinity,
     exact: false,

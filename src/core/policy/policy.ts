@@ -40,7 +40,7 @@ export const DEFAULT_OPTIONS: PolicyOptions = {
   tokenBudget: 512,
   bestEffortBatchUs: 20_000,
   bestEffortEveryUs: 5_000_000,
-  bestEffortPatienceUs: 300_000_000,
+  bestEffortPatienceUs: 600_000_000,
   admission: "revocable",
   kvShare: 0.985,
   speculation: "off",
