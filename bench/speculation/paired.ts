@@ -49,13 +49,13 @@ async function main(): Promise<void> {
       "--case <model:drafter:minutes:sequences...>",
       "what is compared, for how long, how many at once",
       [
-        "smollm2-135m:lookup:8:1+4",
-        "tiny-target:lookup:0.7:1+4+8",
-        "tiny-target:draft=tiny-draft:0.7:1+4+8",
-        "tiny-target:off:0.5:1+4",
+        "smollm2-135m:lookup:8.5:1+2",
+        "tiny-target:lookup:1.7:1+4+8",
+        "tiny-target:draft=tiny-draft:0.8:1+4",
+        "tiny-target:off:0.6:1+4",
       ],
     )
-    .option("--output <tokens>", "of every answer", "96")
+    .option("--output <tokens>", "of every answer", "80")
     .option("--context <tokens>", "of every prompt, about", "160")
     .option("--prompts <n>", "different ones a task", "3")
     .option("--threads <n>", "", "1")
@@ -63,7 +63,7 @@ async function main(): Promise<void> {
     .option(
       "--load <model:drafter:busy:seconds...>",
       "requests in time where the engine of such a case is busy for this share of the time without drafts; or none",
-      ["smollm2-135m:lookup:0.85:90", "tiny-target:lookup:0.85:15", "tiny-target:draft=tiny-draft:0.85:15"],
+      ["smollm2-135m:lookup:0.8:60", "tiny-target:lookup:0.8:15", "tiny-target:draft=tiny-draft:0.8:15"],
     )
     .option("--load-seeds <n>", "", "1")
     .option("--out <folder>", "", "bench/results/speculation")
@@ -155,15 +155,13 @@ class Pair {
       for (const [app, task] of this.#tasks.entries()) await served.answers(task, app, prompts, 2, 0)
   }
 
-  /** Rounds of every number of requests at once until the time is up; each number gets the same time, but enough
-   * rounds for an interval. */
+  /** Rounds of every number of requests at once, in turn, until the time is up; at least enough for an interval. */
   async rounds(minutes: number, atOnce: readonly number[], say: (line: string) => void): Promise<Round[]> {
     const rounds: Round[] = []
     const spent = atOnce.map((sequences) => ({ sequences, ms: 0, round: 0 }))
     const until = performance.now() + minutes * 60_000
-    const enough = (a: { round: number }) => Math.min(a.round, LEAST_ROUNDS)
     for (;;) {
-      const next = spent.reduce((a, b) => ((enough(b) - enough(a) || b.ms - a.ms) < 0 ? b : a))
+      const next = spent.reduce((a, b) => (b.round < a.round ? b : a))
       if (performance.now() > until && next.round >= LEAST_ROUNDS) return rounds
       const from = performance.now()
       for (const app of this.#tasks.keys()) rounds.push(await this.#round(app, next.sequences, next.round))
