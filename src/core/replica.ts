@@ -237,7 +237,7 @@ export class Replica {
   #refusal(spec: RequestSpec): RejectReason | null {
     const total = spec.promptTokens + spec.maxOutputTokens
     if (total > Math.min(this.limits.contextTokens, this.#kv.capacityTokens)) return "promptTooLong"
-    return this.#line.length >= this.#maxQueue ? "queueFull" : null
+    return this.#line.length >= this.#maxQueue && !spec.accepted ? "queueFull" : null
   }
 
   #live(spec: RequestSpec, nowUs: number, progress?: Progress): LiveRequest {

@@ -42,6 +42,24 @@ function pickyEngine(clock: VirtualClock): { engine: Engine; open: Set<RequestId
   return { engine, open }
 }
 
+function jobOf(first: number, onEnd: (reason: string) => void): Job {
+  return {
+    ...{
+      app: 0,
+      session: -1,
+      prefix: [],
+      maxOutputTokens: 8,
+      sampling: GREEDY,
+      tier: "slo",
+      thinking: false,
+    },
+    slo: { ttftUs: 1e6, ttftSlowdown: 0, tpotUs: 1e5, thinkingTpotUs: 1e5 },
+    prompt: Int32Array.of(first, 1, 2, 3),
+    onTokens: (row) => ({ stopped: row.end, answeringFrom: -1 }),
+    onEnd: ({ reason }) => onEnd(reason),
+  }
+}
+
 it("a request that the engine refuses to open fails alone, and nothing of the others stays behind", async () => {
   const clock = new VirtualClock()
   const { engine, open } = pickyEngine(clock)
@@ -77,4 +95,29 @@ it("a request that the engine refuses to open fails alone, and nothing of the ot
   ])
   // The last ones' release waits for a next batch.
   expect(open.size).toBeLessThanOrEqual(limits.maxSequences)
+})
+
+it("further choices of an accepted request find room in a queue that has filled meanwhile", async () => {
+  const clock = new VirtualClock()
+  const driver = new ReplicaDriver({
+    ...{ engine: fakeEngine({ cost, limits, time: clock, outputTokens: 4 }), clock },
+    config: { limits, cost, policy: "slos-serve", apps: 1, maxQueue: 2 },
+  })
+  const ends: string[] = []
+  const submit = (name: string, after?: RequestId) => {
+    const job = jobOf(1, (reason) => ends.push(`${name} ${reason}`))
+    return driver.submit(after === undefined ? job : { ...job, after })
+  }
+  const first = submit("choice")
+  for (let i = 0; i < 3; i++) submit("choice", first)
+  submit("another")
+  const late = submit("refused")
+  submit("choice of the refused", late)
+  await clock.run()
+  expect(ends.toSorted()).toEqual([
+    "another stop",
+    ...Array(4).fill("choice stop"),
+    "choice of the refused queueFull",
+    "refused queueFull",
+  ])
 })

@@ -120,17 +120,18 @@ export class ReplicaDriver {
     this.#jobs.set(id, job)
     if (job.after !== undefined && this.#jobs.has(job.after))
       this.#followers.set(job.after, [...(this.#followers.get(job.after) ?? []), id])
-    else this.#arrive(id, job)
+    else this.#arrive(id, job, false)
     return id
   }
 
-  #arrive(id: RequestId, job: Job): void {
+  #arrive(id: RequestId, job: Job, accepted: boolean): void {
     const { app, session, prefix, maxOutputTokens, slo, tier, worth, thinking, arrivalUs } = job
     this.#post({
       type: "arrived",
       request: {
         ...{ id, app, session, prefix, maxOutputTokens, slo, tier, thinking },
         ...(worth !== undefined && { worth }),
+        ...(accepted && { accepted }),
         ...(arrivalUs !== undefined && { arrivalUs }),
         promptTokens: job.prompt.length,
       },
@@ -147,12 +148,12 @@ export class ReplicaDriver {
     } else if (this.#jobs.has(id)) this.#post({ type: "cancelled", id })
   }
 
-  /** The prompt of `id` is in place, or never will be: those that waited for it arrive. */
-  #release(id: RequestId): void {
+  /** The prompt of `id` is in place, or never will be: those that waited for it arrive, as accepted as it was. */
+  #release(id: RequestId, accepted: boolean): void {
     const followers = this.#followers.get(id)
     if (followers === undefined) return
     this.#followers.delete(id)
-    for (const follower of followers) this.#arrive(follower, this.#jobs.get(follower)!)
+    for (const follower of followers) this.#arrive(follower, this.#jobs.get(follower)!, accepted)
   }
 
   /** Accept no more; resolves when everything accepted has ended. */
@@ -199,7 +200,7 @@ export class ReplicaDriver {
   #carryOut(effect: Effect, nowUs: number): void {
     for (const observer of this.#observers) observer(effect, nowUs)
     if (effect.type === "token" || effect.type === "finished" || effect.type === "rejected")
-      this.#release(effect.id)
+      this.#release(effect.id, effect.type !== "rejected")
     if (effect.type === "finished") {
       const failed = effect.reason === "failed" && this.#lastFailure !== null
       this.#endJob(effect.id, {
