@@ -116,8 +116,8 @@ it("further choices of an accepted request find room in a queue that has filled 
   await clock.run()
   expect(ends.toSorted()).toEqual([
     "another stop",
-    ...Array(4).fill("choice stop"),
     "choice of the refused queueFull",
+    ...Array(4).fill("choice stop"),
     "refused queueFull",
   ])
 })
