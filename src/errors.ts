@@ -143,7 +143,11 @@ export const ERRORS = {
     message: "cannot read the config {path} ({detail})",
     remedy: "check --config; examples/slo-classes.yaml is a documented example",
   },
-  config_invalid: { status: 400, message: "{path}: {detail}", remedy: "" },
+  config_invalid: {
+    status: 400,
+    message: "{path}: {detail}",
+    remedy: "examples/slo-classes.yaml explains every field",
+  },
 } as const satisfies Record<string, ErrorEntry>
 
 export type ErrorCode = keyof typeof ERRORS

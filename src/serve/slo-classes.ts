@@ -169,10 +169,12 @@ export function parseSloClasses(text: string, path: string): SloClasses {
   const message =
     issue.code === "unrecognized_keys"
       ? "is not a field this server knows"
-      : issue.message.replace(/^Invalid input: expected (\w+), received (\w+)$/, (_, expected, found) =>
-          found === "undefined"
-            ? "is missing"
-            : `must be ${SHAPES[expected] ?? `a ${expected}`}, not a ${found}`,
+      : (issue.code === "invalid_key" ? (issue.issues[0] ?? issue) : issue).message.replace(
+          /^Invalid input: expected (\w+), received (\w+)$/,
+          (_, expected, found) =>
+            found === "undefined"
+              ? "is missing"
+              : `must be ${SHAPES[expected] ?? `a ${expected}`}, not a ${found}`,
         )
   const field = fieldPath.join(".") || "the file"
   throw userError("config_invalid", {

@@ -58,6 +58,7 @@ describe("the config", () => {
       "classes:\n  a: {tpot: 5ms, aliases: [q]}\n  b: {tpot: 5ms, aliases: [q]}\n",
       'alias "q" is given to both',
     ],
+    ["classes:\n  1a: {tpot: 5ms}\n", "f.yaml:2: classes.1a a class name is a letter, then"],
     ["", "f.yaml: classes"],
   ])("%j is refused with its place", (text, message) => {
     let caught: unknown
@@ -68,6 +69,7 @@ describe("the config", () => {
     }
     expect(caught).toBeInstanceOf(UserError)
     expect((caught as UserError).message).toContain(message)
+    expect((caught as UserError).message).toMatch(/; examples\/slo-classes.yaml explains every field$/)
   })
 })
 
