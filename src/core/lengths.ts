@@ -20,13 +20,14 @@ export const OUTLOOK_TOKENS: Readonly<Float64Array> = Float64Array.from({ length
   k === 0 ? 0 : Math.round(16 * 2 ** ((k - 1) / 2)),
 )
 
-/** How likely an output is to go on. */
-export interface Outlook {
-  /** For at least each of OUTLOOK_TOKENS more. */
-  goesOn: Readonly<Float64Array>
-  /** Over these: the most tokens to come that are expected at once, and twice the most that their square may vary. */
-  mostTokens: number
-  mostSquares: number
+/** Bounds on what an outlook can say. With p the probability that an output comes to x tokens in all, for every x: */
+export interface OutlookBounds {
+  /** x·p is at most this, */
+  tokens: number
+  /** x²·p this, */
+  squares: number
+  /** and outputs from so many tokens on are taken to be here. */
+  start: number
 }
 
 export class OutputLengths {
@@ -59,10 +60,15 @@ export class OutputLengths {
     return Math.min(most - output, Math.max(1, this.#apps[app]!.rest(output)))
   }
 
-  /** How an output which has come to `output` tokens goes on; `output` is rounded to a bin. Valid until the next
-   * observation. */
-  outlook(app: number, output: number): Readonly<Outlook> {
+  /** Probability that an output which has come to `output` tokens goes on for at least OUTLOOK_TOKENS more; `output` is
+   * rounded to a bin. Valid until the next observation. */
+  outlook(app: number, output: number): Readonly<Float64Array> {
     return this.#apps[app]!.outlook(binOf(output))
+  }
+
+  /** Of the outlook of such an output, without making it. Overwritten by the next call. */
+  bounds(app: number, output: number): Readonly<OutlookBounds> {
+    return this.#apps[app]!.bounds(binOf(output))
   }
 }
 
@@ -74,8 +80,12 @@ class Survival {
   /** At the start of each bin: share of all that reach it, and mean tokens to come. */
   #reach = new Float64Array(BINS + 1).fill(1)
   #rest = new Float64Array(BINS + 1)
+  /** Largest product of `#reach` and the bin's end, or its square, from each bin on. */
+  #mostTokens = new Float64Array(BINS)
+  #mostSquares = new Float64Array(BINS)
+  #bounds: OutlookBounds = { tokens: 0, squares: 0, start: 0 }
   /** By bin, made when asked for. */
-  #outlooks: (Outlook & { goesOn: Float64Array })[] = []
+  #outlooks: Float64Array[] = []
   #outlookMade = new Uint8Array(BINS)
   #upToDate = false
 
@@ -96,32 +106,26 @@ class Survival {
     return between(this.#rest, PLACE[output] ?? place(output))
   }
 
-  outlook(bin: number): Outlook {
+  outlook(bin: number): Float64Array {
     this.#update()
-    const outlook = (this.#outlooks[bin] ??= {
-      goesOn: new Float64Array(OUTLOOK_TOKENS.length),
-      mostTokens: 0,
-      mostSquares: 0,
-    })
+    const outlook = (this.#outlooks[bin] ??= new Float64Array(OUTLOOK_TOKENS.length))
     if (this.#outlookMade[bin] === 1) return outlook
     this.#outlookMade[bin] = 1
-    const { goesOn } = outlook
     const reach = this.#reach
     const scale = 1 / reach[bin]!
-    let mostTokens = 0
-    let mostSquares = 0
-    goesOn[0] = 1
-    for (let k = 1, at = bin * goesOn.length + 1; k < goesOn.length; k++, at++) {
-      const share = scale * between(reach, AHEAD[at]!)
-      goesOn[k] = share
-      const tokens = OUTLOOK_TOKENS[k]! * share
-      const squares = 2 * tokens * OUTLOOK_TOKENS[k]! * (1 - share)
-      if (tokens > mostTokens) mostTokens = tokens
-      if (squares > mostSquares) mostSquares = squares
-    }
-    outlook.mostTokens = mostTokens
-    outlook.mostSquares = mostSquares
+    for (let k = 0, at = bin * outlook.length; k < outlook.length; k++, at++)
+      outlook[k] = scale * between(reach, AHEAD[at]!)
+    outlook[0] = 1
     return outlook
+  }
+
+  bounds(bin: number): OutlookBounds {
+    this.#update()
+    const bounds = this.#bounds
+    bounds.tokens = this.#mostTokens[bin]! / this.#reach[bin]!
+    bounds.squares = this.#mostSquares[bin]! / this.#reach[bin]!
+    bounds.start = START[bin]!
+    return bounds
   }
 
   #update(): void {
@@ -137,6 +141,14 @@ class Survival {
     for (let bin = 0; bin < BINS; bin++) {
       const goesOn = Math.max(LEAST_SHARE, 1 - this.#share[bin]!)
       this.#reach[bin + 1] = this.#reach[bin]! * goesOn
+    }
+    let [tokens, squares] = [0, 0]
+    for (let bin = BINS - 1; bin >= 0; bin--) {
+      const end = START[bin + 1]!
+      tokens = Math.max(tokens, end * this.#reach[bin]!)
+      squares = Math.max(squares, end * end * this.#reach[bin]!)
+      this.#mostTokens[bin] = tokens
+      this.#mostSquares[bin] = squares
     }
   }
 }

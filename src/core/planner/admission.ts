@@ -204,7 +204,7 @@ export class Admission {
     const ceiling = this.#ceiling
     ceiling.clear()
     this.#eachPromise(running, ({ spec, output, known }) => {
-      ceiling.add(known, draft.lengths.outlook(spec.app, output))
+      ceiling.add(known, draft.lengths.bounds(spec.app, output))
     })
     return ceiling.peakTokens
   }

@@ -58,8 +58,8 @@ describe("the memory forecast", () => {
           random.integer(1, 4000),
           random.integer(0, 4000),
         ]
-        forecast.add(held, left, lengths.outlook(0, output))
-        ceiling.add(held, lengths.outlook(0, output))
+        forecast.add(held + output, left, lengths.outlook(0, output))
+        ceiling.add(held + output, lengths.bounds(0, output))
       }
       expect(forecast.peakTokens()).toBeLessThanOrEqual(ceiling.peakTokens)
       const [grown, seen] = [random.integer(1, 3000), random.integer(1, 3000)]
@@ -69,7 +69,7 @@ describe("the memory forecast", () => {
     const [forecast, ceiling] = [new MemoryForecast(), new MemoryCeiling()]
     for (let i = 0; i < 50; i++) {
       forecast.add(1000, 4000, lengths.outlook(0, 8 * i))
-      ceiling.add(1000, lengths.outlook(0, 8 * i))
+      ceiling.add(1000, lengths.bounds(0, 8 * i))
     }
     expect(ceiling.peakTokens).toBeLessThan(2 * forecast.peakTokens())
   })

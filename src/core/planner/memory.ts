@@ -1,6 +1,6 @@
 /** Forecast of the KV that requests hold while their outputs grow and end (DESIGN §4 step 3). Each ends by chance and
  * on its own, so that many requests need a smaller share in reserve than few. */
-import { OUTLOOK_TOKENS, type Outlook } from "../lengths.ts"
+import { OUTLOOK_TOKENS, type OutlookBounds } from "../lengths.ts"
 
 /** Standard deviations kept in reserve. */
 const RESERVE_SIGMAS = 2
@@ -22,14 +22,14 @@ export class MemoryForecast {
 
   /** Add (`sign` 1) or take back (−1) a request that holds `held` tokens, may produce `left` more, and goes on with
    * the probabilities of `outlook`. */
-  add(held: number, left: number, { goesOn }: Readonly<Outlook>, sign: 1 | -1 = 1): void {
+  add(held: number, left: number, outlook: Readonly<Float64Array>, sign: 1 | -1 = 1): void {
     const mean = this.#mean
     const variance = this.#variance
     const most = this.#most
-    for (let k = 0; k < goesOn.length; k++) {
+    for (let k = 0; k < outlook.length; k++) {
       const ahead = OUTLOOK_TOKENS[k]!
       const tokens = held + Math.min(ahead, left)
-      const expected = tokens * goesOn[k]!
+      const expected = tokens * outlook[k]!
       mean[k] = mean[k]! + sign * expected
       variance[k] = variance[k]! + sign * expected * (tokens - expected)
       most[k] = most[k]! + sign * tokens
@@ -49,8 +49,8 @@ export class MemoryForecast {
 }
 
 /** Never less than the forecast's peak, from two sums instead of sixty: where even this fits, nothing need be foreseen.
- * With p the probability to go on for a more tokens, (held + a)·p ≤ held + max a·p, and its variance
- * (held + a)²·p·(1 − p) ≤ held²/2 + max 2a²·p·(1 − p). */
+ * Who holds h + x tokens, x of output, with probability p: (h + x)·p ≤ h + max x·p, and the variance
+ * (h + x)²·p·(1 − p) ≤ h²/2 + 2·max x²·p. */
 export class MemoryCeiling {
   #tokens = 0
   #variance = 0
@@ -59,9 +59,10 @@ export class MemoryCeiling {
     this.#tokens = this.#variance = 0
   }
 
-  add(held: number, { mostTokens, mostSquares }: Readonly<Outlook>): void {
-    this.#tokens += held + mostTokens
-    this.#variance += (held * held) / 2 + mostSquares
+  add(held: number, { tokens, squares, start }: Readonly<OutlookBounds>): void {
+    const rest = held - start
+    this.#tokens += rest + tokens
+    this.#variance += (rest * rest) / 2 + 2 * squares
   }
 
   get peakTokens(): number {
