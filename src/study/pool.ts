@@ -57,7 +57,7 @@ export async function runTasks<T extends Task>(
   if (threads === 0) {
     for (const index of todo) {
       const progress = (text: string) => onEvent?.({ type: "progress", index, text })
-      finish(index, runTask(tasks[index]!, progress) as Result<T>)
+      finish(index, runTask(tasks[index]!, progress))
     }
     return results
   }

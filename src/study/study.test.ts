@@ -112,10 +112,8 @@ describe("a task", () => {
   }, 60_000)
 
   test("keeps the best of a rival's knobs", () => {
-    const [tuned] = runTask(task({ system: "vllm-v1", seeds: [9] })) as ReturnType<typeof measured>
-    const [plain] = runTask(task({ system: "vllm-v1", seeds: [9], fixed: true })) as ReturnType<
-      typeof measured
-    >
+    const [tuned] = runTask(task({ system: "vllm-v1", seeds: [9] }))
+    const [plain] = runTask(task({ system: "vllm-v1", seeds: [9], fixed: true }))
     expect(tuned!.setting[0]).toMatch(/^tokenBudget=\d+$/)
     expect(tuned!.tried).toBe(5)
     expect(tuned!.ratePerSec).toBeGreaterThanOrEqual(plain!.ratePerSec)
@@ -135,7 +133,7 @@ describe("a task", () => {
             fixed: true,
             speculate: [false, true],
           }),
-        ) as ReturnType<typeof measured>
+        )
         for (const { ratePerSec, bound } of found) {
           expect(ratePerSec).toBeGreaterThan(0)
           expect(ratePerSec).toBeLessThan(bound.ratePerSec)
@@ -146,8 +144,6 @@ describe("a task", () => {
     60_000,
   )
 })
-
-const measured = (t: CapacityTask) => runTask(t) as import("./tasks.ts").Measured[]
 
 test("the bound grows with the fleet and falls with the length of requests", () => {
   const one = boundOf(spec({ durationS: 200 })).ratePerSec

@@ -64,8 +64,8 @@ const WORK_SIZE: Size = { requests: 200, spanS: 0 }
 /** Runs that a search of one configuration takes, as a rule. */
 const RUNS_OF_SEARCH = 6
 
-export function runTask(task: Task, onProgress: (text: string) => void = () => {}): Measured[] | SweepResult {
-  return task.kind === "capacity" ? measure(task, onProgress) : sweep(task, onProgress)
+export function runTask<T extends Task>(task: T, onProgress: (text: string) => void = () => {}): Result<T> {
+  return (task.kind === "capacity" ? measure(task, onProgress) : sweep(task, onProgress)) as Result<T>
 }
 
 /** About how many tokens a task simulates, prompt chunks as one: to begin with the longest and to foresee the end. */
