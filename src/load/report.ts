@@ -66,10 +66,14 @@ function stageTable(score: Score): string {
   return table.toString()
 }
 
+/** With counts: a round that was given up or turned away is only in what it got to, however long it waited. */
 function latencyTable(score: Score): string {
-  const table = new Table({ head: ["", "mean", "p50", "p90", "p95", "p99"], style: { head: [], border: [] } })
+  const table = new Table({
+    head: ["", "mean", "p50", "p90", "p95", "p99", "count"],
+    style: { head: [], border: [] },
+  })
   const row = (name: string, q: Quantiles | null) => {
-    table.push([name, ms(q?.mean), ms(q?.p50), ms(q?.p90), ms(q?.p95), ms(q?.p99)])
+    table.push([name, ms(q?.mean), ms(q?.p50), ms(q?.p90), ms(q?.p95), ms(q?.p99), q?.count ?? 0])
   }
   row("TTFT", score.ttftMs)
   row("TPOT", score.tpotMs)

@@ -18,7 +18,7 @@ export interface RunReport {
   byClass: Record<string, Share>
   byStage: Record<string, Share>
   bySizeDecile: (Share & { upTo: number })[]
-  /** Per round, counted or not best-effort. */
+  /** Of each counted round, best-effort or not. */
   ttftMs: Quantiles
   tpotMs: Quantiles
   /** From arrival to last token of requests that ended as best-effort. */
