@@ -59,7 +59,7 @@ export function usefulRate(
   if (reserved > maxBatchTokens && lengths.some((length) => length > 1)) return -Infinity
   // The batch is filled so that it is in time even where everybody has drafts; what is left unused is time won.
   const sure = everyHit(tiers)
-  let steps = stepsOf(sure, lengths, cost.unifiedKv)
+  let steps = sureSteps(lengths, cost.unifiedKv)
   let prompts = Math.max(0, Math.min(waitingTokens, maxBatchTokens - reserved))
   let decodesUs = 0
   let filledUs = 0
@@ -182,31 +182,41 @@ interface Steps {
   drafting: number
 }
 
+/** With a drafter that always has something to offer. */
+function sureSteps(lengths: readonly number[], unifiedKv: boolean): Steps {
+  let [longest, passes] = [1, 0]
+  for (let i = 0; i < lengths.length; i++) {
+    if (lengths[i]! > longest) longest = lengths[i]!
+    if (!unifiedKv && lengths.indexOf(lengths[i]!) === i) passes++
+  }
+  return { passes: Math.max(1, passes), drafting: longest - 1 }
+}
+
 /** A draft step is made when somebody has so much to offer; a split engine passes once for every length that occurs,
  * and who has nothing to offer verifies one token. */
 function stepsOf(tiers: readonly SpeculationTier[], lengths: readonly number[], unifiedKv: boolean): Steps {
   let longest = 1
   for (const length of lengths) if (length > longest) longest = length
+  /** Probability that the drafter has nothing to offer to anybody of a tier. */
+  const nothing = tiers.map(({ hitRate, count }) => (1 - hitRate) ** count)
   let [passes, drafting] = [0, 0]
   for (let length = 2; length <= longest; length++) {
-    drafting += someHit(tiers, (i) => lengths[i]! >= length)
-    if (!unifiedKv) passes += someHit(tiers, (i) => lengths[i] === length)
+    let [soLong, longer] = [1, 1]
+    for (let i = 0; i < tiers.length; i++) {
+      if (lengths[i] === length) soLong *= nothing[i]!
+      else if (lengths[i]! > length) longer *= nothing[i]!
+    }
+    drafting += 1 - soLong * longer
+    passes += 1 - soLong
   }
-  if (!unifiedKv)
-    passes += lengths.includes(1)
-      ? 1
-      : 1 - tiers.reduce((all, { hitRate, count }) => all * hitRate ** count, 1)
-  return { passes: Math.max(1, passes), drafting }
+  if (unifiedKv) return { passes: 1, drafting }
+  const singles = lengths.includes(1)
+    ? 1
+    : 1 - tiers.reduce((all, { hitRate, count }) => all * hitRate ** count, 1)
+  return { passes: Math.max(1, passes + singles), drafting }
 }
 
 /** The same decodes with a drafter that always has something to offer. */
 function everyHit(tiers: readonly SpeculationTier[]): readonly SpeculationTier[] {
   return tiers.every(({ hitRate }) => hitRate === 1) ? tiers : tiers.map((tier) => ({ ...tier, hitRate: 1 }))
-}
-
-/** Probability that the drafter has something to offer to any of these tiers. */
-function someHit(tiers: readonly SpeculationTier[], among: (tier: number) => boolean): number {
-  let none = 1
-  for (let i = 0; i < tiers.length; i++) if (among(i)) none *= (1 - tiers[i]!.hitRate) ** tiers[i]!.count
-  return 1 - none
 }
