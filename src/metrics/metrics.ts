@@ -1,8 +1,9 @@
 /** Prometheus metrics: vLLM's names where the meaning is the same, so that existing dashboards and gateways
  * work, and slos_serve_* for what only this server has. Fed from the driver's effects and its snapshot. */
 import { monitorEventLoopDelay } from "node:perf_hooks"
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client"
+import { Counter, collectDefaultMetrics, Histogram, Registry } from "prom-client"
 import type { Effect, Outcome, RequestId, Snapshot } from "../core/types.ts"
+import { registerGauges } from "./gauges.ts"
 
 /** What one engine step cost; given by the driver beside the effects. */
 export interface StepCost {
@@ -47,7 +48,10 @@ export class Metrics {
     this.#loop = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS })
     this.#loop.enable()
     this.#m = createMetrics(this.registry)
-    this.#gauges(options.snapshot)
+    const loop = { loop: this.#loop, loopResolutionMs: LOOP_RESOLUTION_MS }
+    registerGauges(this.registry, { ...options, ...loop })
+    // There from the beginning, so that its rate is 0 and not unknown.
+    this.#m.vllmPreemptions.inc({ model_name: this.#model }, 0)
     for (const name of options.classes) this.#m.attained.inc({ class: name, attained: "true" }, 0)
   }
 
@@ -125,92 +129,6 @@ export class Metrics {
     m.attained.inc({ class: name, attained: String(outcome.attained) })
     for (const stage of outcome.stages)
       m.stageAttained.inc({ class: name, stage: stage.stage, attained: String(stage.attained) })
-  }
-
-  /** Read when /metrics is, not kept up to date in between. */
-  #gauges(snapshot: () => Snapshot): void {
-    const registers = [this.registry]
-    const model = { model_name: this.#model }
-    const gauge = (name: string, help: string, read: (s: Snapshot) => number, vllm = false) =>
-      new Gauge({
-        name,
-        help,
-        registers,
-        labelNames: vllm ? ["model_name"] : [],
-        collect() {
-          if (vllm) this.set(model, read(snapshot()))
-          else this.set(read(snapshot()))
-        },
-      })
-    gauge("vllm:num_requests_waiting", "Requests waiting to be processed.", (s) => s.waiting, true)
-    gauge("vllm:num_requests_running", "Requests in model execution batches.", (s) => s.running, true)
-    gauge(
-      "vllm:kv_cache_usage_perc",
-      "KV-cache usage. 1 means 100 percent usage.",
-      (s) => s.kvUsedTokens / Math.max(1, s.kvCapacityTokens),
-      true,
-    )
-    gauge("slos_serve_best_effort_requests", "Requests now in the best-effort tier.", (s) => s.bestEffort)
-    gauge(
-      "slos_serve_kv_cached_tokens",
-      "KV of ended requests kept for prefix reuse.",
-      (s) => s.kvCachedTokens,
-    )
-    gauge(
-      "slos_serve_prefill_backlog_tokens",
-      "Prompt tokens owed to SLO-tier requests.",
-      (s) => s.prefillBacklogTokens,
-    )
-    new Gauge({
-      name: "slos_serve_calibration_ratio",
-      help: "Learnt actual over predicted step time.",
-      labelNames: ["batch"],
-      registers,
-      collect() {
-        const [decode, mixed] = snapshot().calibration
-        this.set({ batch: "decode" }, decode)
-        this.set({ batch: "prefill" }, mixed)
-      },
-    })
-    const classes = this.#classes
-    const perApp = (name: string, help: string, key: "acceptance" | "hitRate" | "length") =>
-      new Gauge({
-        name,
-        help,
-        labelNames: ["class"],
-        registers,
-        collect() {
-          for (const [app, of] of snapshot().speculation.entries())
-            this.set({ class: classes[app] ?? String(app) }, of[key])
-        },
-      })
-    perApp(
-      "slos_serve_speculation_acceptance",
-      "Probability that one more drafted token is accepted, as the planner counts on it.",
-      "acceptance",
-    )
-    perApp(
-      "slos_serve_speculation_hit_rate",
-      "Share of the draft tokens asked for that the drafter had to offer, of late.",
-      "hitRate",
-    )
-    perApp("slos_serve_speculation_length", "Tokens verified per decode step of late.", "length")
-    const loop = this.#loop
-    new Gauge({
-      name: "slos_serve_event_loop_delay_seconds",
-      help: "Event loop delay since the last read.",
-      labelNames: ["quantile"],
-      registers,
-      collect() {
-        // The monitor reports whole timer intervals: what exceeds the interval asked for is delay.
-        for (const p of [50, 99])
-          this.set(
-            { quantile: String(p / 100) },
-            Math.max(0, loop.percentile(p) / 1e9 - LOOP_RESOLUTION_MS / 1e3),
-          )
-        loop.reset()
-      },
-    })
   }
 }
 
