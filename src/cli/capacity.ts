@@ -78,7 +78,7 @@ export function register(program: Command): void {
     )
     .option(
       "--seeds <n>",
-      `arrival windows measured, after tuning on others (default: 3; ${LONG}: 1)`,
+      "arrival windows measured, after tuning on others (default: 3)",
       wholeNumber(1, 100),
     )
     .option("--requests <n>", "least requests of one run", wholeNumber(50, 1e6))
@@ -125,8 +125,7 @@ async function run(options: Options): Promise<void> {
     speculate: options.speculate,
     base: (name) => bases.get(name)!,
     size: (name) => sizeOf(options, name),
-    spread: (name) => seedsOf(options, name) > 1,
-    seeds: (name) => Array.from({ length: seedsOf(options, name) }, (_, i) => options.seed + i),
+    seeds: Array.from({ length: seedsOf(options) }, (_, i) => options.seed + i),
     tuneSeeds: [options.seed + 1000],
     extras: options.report !== undefined,
     mostReplicas: options.quick ? Math.min(4, options.mostReplicas) : options.mostReplicas,
@@ -190,9 +189,8 @@ function checkReplicas(systems: readonly string[], replicas: number): void {
   }
 }
 
-/** A long run of the long scenario counts as many requests as three runs of another. */
-function seedsOf({ seeds, quick }: Options, scenario: string): number {
-  return seeds ?? (quick || scenario === LONG ? 1 : 3)
+function seedsOf({ seeds, quick }: Options): number {
+  return seeds ?? (quick ? 1 : 3)
 }
 
 function sizeOf(options: Options, scenario: string): Size {

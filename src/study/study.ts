@@ -15,9 +15,8 @@ export interface StudyOptions {
   /** A scenario's hardware, traces, SLOs, noise; its policy and rate are the study's. */
   base: (scenario: string) => RunSpec
   size: (scenario: string) => Size
-  /** Seek each seed's own capacity too. */
-  spread: (scenario: string) => boolean
-  seeds: (scenario: string) => number[]
+  /** Arrival windows, measured together; where they are several, each alone, too. */
+  seeds: number[]
   tuneSeeds: number[]
   /** Curves, ablations, fleet sizes, arrival processes. */
   extras: boolean
@@ -137,10 +136,10 @@ async function capacities(options: StudyOptions, study: Study): Promise<void> {
       base: { ...options.base(scenario), policy: system(name).policy },
       size: options.size(scenario),
       tuneSeeds: options.tuneSeeds,
-      seeds: options.seeds(scenario),
+      seeds: options.seeds,
       speculate: options.speculate,
       fixed: !options.tuned,
-      spread: options.spread(scenario),
+      spread: options.seeds.length > 1,
     }),
   )
   const labels = pairs.map(({ scenario, name }) => `${scenario} ${name}`)
@@ -188,7 +187,7 @@ async function curves(options: StudyOptions, study: Study): Promise<void> {
       base: row.spec,
       size: row.size,
       rates,
-      seeds: options.seeds(row.scenario).slice(0, 1),
+      seeds: options.seeds.slice(0, 1),
     }
   })
   const labels = rows.map((row) => `${row.scenario} ${row.system}`)
@@ -245,9 +244,7 @@ async function ablations(options: StudyOptions, study: Study): Promise<void> {
     { row, without: "nothing", change: {} as Partial<PolicyOptions> },
     ...Object.entries(ABLATIONS).map(([without, change]) => ({ row, without, change })),
   ])
-  const tasks = cases.map(({ row, change }) =>
-    near(row, options.seeds(row.scenario).slice(0, 2), { options: change }),
-  )
+  const tasks = cases.map(({ row, change }) => near(row, options.seeds.slice(0, 2), { options: change }))
   const labels = cases.map(({ row, without }) => `${row.scenario} without ${without}`)
   const results = await stage(options, "ablations", tasks, labels)
   for (const [i, { row, without }] of cases.entries())
@@ -289,7 +286,7 @@ async function fleetSizes(options: StudyOptions, study: Study): Promise<void> {
       size: { requests: FLEET_REQUESTS * replicas, spanS: 0 },
       ratePerSec: (row.ratePerSec * replicas) / row.spec.replicas,
     }
-    return near(scaled, options.seeds(FLEET_SCENARIO).slice(0, 1), {
+    return near(scaled, options.seeds.slice(0, 1), {
       replicas,
       router,
       arrivals: "gamma",
@@ -309,9 +306,7 @@ async function byArrivals(options: StudyOptions, study: Study): Promise<void> {
   const cases = rows.flatMap((row) =>
     (["poisson", "superposed", "raw"] as const).map((arrivals) => ({ row, arrivals })),
   )
-  const tasks = cases.map(({ row, arrivals }) =>
-    near(row, options.seeds(row.scenario).slice(0, 2), { arrivals }),
-  )
+  const tasks = cases.map(({ row, arrivals }) => near(row, options.seeds.slice(0, 2), { arrivals }))
   const labels = cases.map(({ row, arrivals }) => `${row.scenario} ${row.system} ${arrivals}`)
   const results = await stage(options, "arrival processes", tasks, labels)
   for (const [i, { row, arrivals }] of cases.entries()) {

@@ -215,7 +215,7 @@ export function conditions(study: Study, command: string): string[] {
   const hardware = distinct(study.rows.map((row) => `${row.scenario}: ${row.spec.hardware.source}`))
   return [
     `command: ${command}`,
-    `seeds: ${seedsOf(study)} from ${seed}; tuned on another seed`,
+    `seeds: ${study.rows[0]!.seedAttainment.length} from ${seed}; tuned on another seed`,
     `noise: ${percent(noiseSigma, 0)} on every step; output lengths ${knownLengths ? "known (oracle)" : "unknown to the planner"}`,
     `arrivals: ${arrivals} unless said otherwise; ${percent(acceptance, 0)} of drafted tokens accepted when speculating`,
     ...hardware,
@@ -223,14 +223,6 @@ export function conditions(study: Study, command: string): string[] {
       Object.entries(sources).map(([app, source]) => `${scenario}, ${app}: ${source}`),
     ),
   ]
-}
-
-/** "3", or "3 (reasoning 1)". */
-function seedsOf({ rows }: Study): string {
-  const [first] = rows
-  const others = rows.filter((row) => row.seedAttainment.length !== first!.seedAttainment.length)
-  const told = distinct(others.map((row) => `${row.scenario} ${row.seedAttainment.length}`))
-  return `${first!.seedAttainment.length}${told.length > 0 ? ` (${told.join(", ")})` : ""}`
 }
 
 export function markdown(study: Study, command: string): string {
