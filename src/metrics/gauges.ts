@@ -27,7 +27,7 @@ const VLLM: readonly Row<Snapshot>[] = [
 ]
 
 const OWN: readonly Row<Snapshot>[] = [
-  ["slos_serve_best_effort_requests", "Requests now in the best-effort tier.", (s) => s.bestEffort],
+  ["slos_serve_num_requests_best_effort", "Requests now in the best-effort tier.", (s) => s.bestEffort],
   ["slos_serve_kv_cached_tokens", "KV of ended requests kept for prefix reuse.", (s) => s.kvCachedTokens],
   [
     "slos_serve_prefill_backlog_tokens",
