@@ -5,6 +5,7 @@ import { mkdir, writeFile } from "node:fs/promises"
 import { cpus } from "node:os"
 import { join } from "node:path"
 import { Command } from "commander"
+import { wholeNumber } from "../../src/cli/numbers.ts"
 import type { Slo } from "../../src/core/types.ts"
 import { Random } from "../../src/random.ts"
 import { type Load, type Round, report } from "./report.ts"
@@ -14,6 +15,7 @@ import { type Task, tasksFor } from "./tasks.ts"
 /** A model and a drafter (off: nothing is compared with nothing); then minutes and numbers of requests at once, or the
  * share of the time that the engine is to be busy, and seconds. */
 interface Case {
+  text: string
   model: string
   speculate: string
   amount: number
@@ -33,18 +35,18 @@ const SLO: Record<string, Slo> = {
 
 interface Options {
   case: string[]
-  output: string
-  context: string
-  prompts: string
-  threads: string
-  maxSpeculation: string
+  output: number
+  context: number
+  prompts: number
+  threads: number
+  maxSpeculation: number
   load: string[]
-  loadSeeds: string
+  loadSeeds: number
   out: string
 }
 
 async function main(): Promise<void> {
-  const options = new Command("bench/speculation/paired.ts")
+  const program = new Command("bench/speculation/paired.ts")
     .option(
       "--case <model:drafter:minutes:sequences...>",
       "what is compared, for how long, how many at once",
@@ -55,20 +57,23 @@ async function main(): Promise<void> {
         "tiny-target:off:0.6:1+4",
       ],
     )
-    .option("--output <tokens>", "of every answer", "80")
-    .option("--context <tokens>", "of every prompt, about", "160")
-    .option("--prompts <n>", "different ones a task", "3")
-    .option("--threads <n>", "", "1")
-    .option("--max-speculation <n>", "as for serve", "8")
+    .option("--output <tokens>", "of every answer", wholeNumber(1, 1 << 16), 80)
+    .option("--context <tokens>", "of every prompt, about", wholeNumber(1, 1 << 16), 160)
+    .option("--prompts <n>", "different ones a task", wholeNumber(1, 100), 3)
+    .option("--threads <n>", "", wholeNumber(1, 512), 1)
+    .option("--max-speculation <n>", "as for serve", wholeNumber(1, 64), 8)
     .option(
       "--load <model:drafter:busy:seconds...>",
       "requests in time where the engine of such a case is busy for this share of the time without drafts; or none",
       ["smollm2-135m:lookup:0.8:60", "tiny-target:lookup:0.8:15", "tiny-target:draft=tiny-draft:0.8:15"],
     )
-    .option("--load-seeds <n>", "", "1")
+    .option("--load-seeds <n>", "", wholeNumber(1, 1000), 1)
     .option("--out <folder>", "", "bench/results/speculation")
-    .parse()
-    .opts<Options>()
+  const options = program.parse().opts<Options>()
+  const cases = options.case.map(caseOf)
+  const loadCases = options.load.filter((text) => text !== "none").map(caseOf)
+  const wrong = [...cases, ...loadCases].find(({ amount, list }) => !(Math.min(amount, ...list) > 0))
+  if (wrong) program.error(`error: '${wrong.text}' is not as --help shows cases and loads`, { exitCode: 2 })
   await mkdir(options.out, { recursive: true })
   const from = performance.now()
   const say = (line: string) =>
@@ -76,13 +81,12 @@ async function main(): Promise<void> {
   const rounds: Round[] = []
   const loads: Load[] = []
   const models: object[] = []
-  for (const text of options.case) {
-    const { model, speculate, amount: minutes, list } = caseOf(text)
+  for (const { model, speculate, amount: minutes, list } of cases) {
     const pair = await Pair.open(model, speculate, Math.max(...list), options)
     models.push(pair.about)
     say(`${model} with ${speculate}: loaded, profiled, warm`)
     rounds.push(...(await pair.rounds(minutes, list, say)))
-    for (const load of options.load.map(caseOf))
+    for (const load of loadCases)
       if (load.model === model && load.speculate === speculate)
         loads.push(...(await pair.loads(load.amount, load.list[0]!, say)))
     await pair.close()
@@ -115,18 +119,14 @@ class Pair {
   }
 
   static async open(model: string, speculate: string, most: number, options: Options): Promise<Pair> {
-    const [context, output, prompts] = [options.context, options.output, options.prompts].map(Number) as [
-      number,
-      number,
-      number,
-    ]
+    const { context, output, prompts } = options
     const open = (drafter: string) =>
       Served.open({
-        ...{ model, speculate: drafter, threads: Number(options.threads), apps: TASKS },
+        ...{ model, speculate: drafter, threads: options.threads, apps: TASKS },
         // Room for the prompts' cached KV beside those who decode.
         maxSequences: most + TASKS * prompts,
         contextTokens: context + 2 * output + 64,
-        maxSpeculation: Number(options.maxSpeculation),
+        maxSpeculation: options.maxSpeculation,
       })
     const off = await open("off")
     const on = await open(speculate)
@@ -173,7 +173,7 @@ class Pair {
   /** Without, with, with, without, or the other way round: drift that is even over a round cancels out. */
   async #round(app: number, sequences: number, round: number): Promise<Round> {
     const task = this.#tasks[app]!
-    const run = (served: Served) => served.answers(task, app, sequences, Number(this.#options.output), round)
+    const run = (served: Served) => served.answers(task, app, sequences, this.#options.output, round)
     const first = (round + app) % 2 === 0 ? "off" : "on"
     const [outer, inner] = first === "off" ? [this.#off, this.#on] : [this.#on, this.#off]
     const a = await run(outer)
@@ -191,11 +191,11 @@ class Pair {
     const tasks = this.#tasks.filter(({ repeats }) => repeats)
     const slo = SLO[this.#off.engine.model.random ? "generated" : "real"]!
     const run = (served: Served, arrivals: readonly number[], seed: number) =>
-      served.openLoop(tasks, arrivals, Number(output), slo, seed)
+      served.openLoop(tasks, arrivals, output, slo, seed)
     const trial = await run(this.#off, Array<number>(TRIAL).fill(0), 0)
     const ratePerSec = (share * TRIAL) / trial.busySeconds
     const found: Load[] = []
-    for (let seed = 1; seed <= Number(loadSeeds); seed++) {
+    for (let seed = 1; seed <= loadSeeds; seed++) {
       const arrivals = poisson(ratePerSec, seconds, seed)
       const off = await run(this.#off, arrivals, seed)
       const on = await run(this.#on, arrivals, seed)
@@ -226,7 +226,7 @@ function poisson(ratePerSec: number, seconds: number, seed: number): number[] {
 
 function caseOf(text: string): Case {
   const [model = "", speculate = "", amount, list = ""] = text.split(":")
-  return { model, speculate, amount: Number(amount), list: list.split("+").map(Number) }
+  return { text, model, speculate, amount: Number(amount), list: list.split("+").map(Number) }
 }
 
 function rounded(_key: string, value: unknown): unknown {

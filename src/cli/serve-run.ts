@@ -170,4 +170,6 @@ function onSignals(app: FastifyInstance, host: ServiceHost, options: ServeOption
 function dieOf(signal: NodeJS.Signals): void {
   process.removeAllListeners(signal)
   process.kill(process.pid, signal)
+  // The first process of a container is spared its own signals.
+  if (process.pid === 1) process.abort()
 }

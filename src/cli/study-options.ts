@@ -205,6 +205,7 @@ const SETTABLE: Record<keyof PolicyOptions, readonly string[] | readonly [number
   fixedDraft: [0, 64],
   hybridAlpha: [0, 1e6],
 }
+const WHOLE = new Set<keyof PolicyOptions>(["tokenBudget", "maxSpeculation", "fixedDraft"])
 const isSettable = (name: string): name is keyof PolicyOptions => Object.hasOwn(SETTABLE, name)
 
 /** What --set entries say. */
@@ -221,8 +222,11 @@ export function policyOptions(entries: readonly string[]): Partial<PolicyOptions
       throw new UserError(`--set ${entry}: ${name} is ${least} or ${most}`)
     }
     const value = Number(text)
-    if (value >= least && value <= Number(most)) return [name, value]
-    throw new UserError(`--set ${entry}: ${name} is a number from ${least} to ${most}`)
+    const whole = WHOLE.has(name)
+    if (value >= least && value <= Number(most) && (!whole || Number.isInteger(value))) return [name, value]
+    throw new UserError(
+      `--set ${entry}: ${name} is a ${whole ? "whole number" : "number"} from ${least} to ${most}`,
+    )
   })
   return Object.fromEntries(options) as Partial<PolicyOptions>
 }

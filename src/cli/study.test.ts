@@ -65,6 +65,7 @@ describe("bad input is one line and exit code 2", () => {
     [["simulate", "--hardware", "toString"], /unknown --hardware "toString"/],
     [["simulate", "--set", "margin=-1"], /--set margin=-1: margin is a number from 0 to 10/],
     [["simulate", "--set", "margin=0.1=2"], /--set margin=0.1=2: margin is a number/],
+    [["simulate", "--set", "maxSpeculation=2.5"], /maxSpeculation is a whole number from 1 to 64/],
     [["simulate", "--set", "admission=loose"], /admission is revocable or firm/],
     [["simulate", "--set", "toString=1"], /--set toString=1: expected name=value/],
     [["simulate", "--profile", badPiece], /piece\.json: no cost model in it \(model.pieces.0.tokens\); make/],

@@ -83,6 +83,14 @@ describe("a drafter that has no idea at times", () => {
     expect(estimate.of(0)).toBe(high)
   })
 
+  test("without drafts it is forgotten: a drafter of new text is asked again", () => {
+    const estimate = new Acceptance(0.7)
+    for (let i = 0; i < 1000; i++) estimate.observe(0, 3, 1, false, i % 10 === 0 ? 3 : 0)
+    expect(estimate.hitRate(0)).toBeLessThan(0.15)
+    for (let i = 0; i < 100_000; i++) estimate.observe(0, 0, 1, false)
+    expect(estimate.hitRate(0)).toBeGreaterThan(0.5)
+  })
+
   test("one that always answers has a rate of exactly 1, and counts as before", () => {
     const estimate = new Acceptance(0.7)
     draws(estimate, 0.6, 3000, 5)

@@ -64,6 +64,10 @@ export class Acceptance {
     const keep = draft === 0 ? 1 - FADE / patience : trials > MEMORY_TRIALS ? MEMORY_TRIALS / trials : 1
     this.#accepted[app] = accepted * keep
     this.#refused[app] = refused * keep
+    if (draft === 0 && this.#asked[app] !== undefined) {
+      this.#asked[app] *= keep
+      this.#offered[app]! *= keep
+    }
   }
 
   #offer(app: number, asked: number, offered: number): void {

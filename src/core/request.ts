@@ -22,7 +22,7 @@ export class LiveRequest {
   /** Tokens produced. */
   output = 0
   thinking: boolean
-  /** When its next token is due, absolute; Infinity without an objective. */
+  /** When its next token is due, absolute; far ahead without an objective (moved.ts). */
   dueUs: number
   /** A token was late: its SLO cannot be met any more. */
   violated = false

@@ -46,3 +46,11 @@ test("who has no session is no session's last", () => {
   const returns = new Returns()
   for (let n = 0; n < 300; n++) expect(returns.ended(specOf(n))).toBe(true)
 })
+
+test("a session whose rounds have several choices comes back once a round", () => {
+  const returns = new Returns()
+  for (let round = 0; round < 100; round++) {
+    for (let choice = 0; choice < 8; choice++) expect(returns.ended(specOf(round, { session: 7 }))).toBe(true)
+    returns.arrived(7)
+  }
+})

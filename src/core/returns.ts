@@ -29,7 +29,9 @@ export class Returns {
     if (session < 0) return true
     const name = `${app} ${slo.tpotUs}`
     const kind = this.#kinds.get(name) ?? this.#newKind(name)
-    if (++kind.ended > MEMORY) {
+    // Of the choices of one round only the first to end counts: the session comes back once.
+    const again = this.#away.delete(session)
+    if (!again && ++kind.ended > MEMORY) {
       kind.ended /= 2
       kind.returned /= 2
     }

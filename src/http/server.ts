@@ -57,7 +57,8 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     },
     clientErrorHandler: (error, socket) => refuse(socket, clientError(error, requestTimeout)),
     // A URL that cannot be decoded.
-    frameworkErrors: (_error, _request, reply) => void sendError(reply, userError("invalid_http")),
+    frameworkErrors: (_error, request, reply) =>
+      void sendError(reply.header("x-request-id", request.id), userError("invalid_http")),
   })
 
   app.decorateRequest("arrivalMs", 0)

@@ -25,6 +25,7 @@ type Behaviour = (
 ) => Promise<void> | void
 
 const servers: http.Server[] = []
+const WHOLE = { neverBegun: 0, interrupted: false }
 afterEach(() => {
   for (const server of servers.splice(0)) {
     server.closeAllConnections()
@@ -173,7 +174,7 @@ describe("replay", () => {
     expect(bodies.map((body) => body.slo!.session)).toEqual(["n-s", "n-s"])
     expect(records[1]!.scheduledMs - records[0]!.endMs).toBeGreaterThanOrEqual(59)
     expect(records[1]!.scheduledMs - records[0]!.endMs).toBeLessThan(250)
-    const scored = score(planOf([{}]).header, { records, elapsedMs: 1000, sendLagsMs: [], neverBegun: 0 })
+    const scored = score(planOf([{}]).header, { records, elapsedMs: 1000, sendLagsMs: [], ...WHOLE })
     expect(scored.requests).toEqual({ attained: 1, total: 1 })
   })
 
@@ -316,6 +317,14 @@ describe("replay", () => {
       "invalid: interrupted, 2 requests of the plan",
     )
     expect(result.elapsedMs).toBeLessThan(5000)
+  })
+
+  test("one interrupted after its last arrival is no result either", async () => {
+    const { url } = await serve(steady(10, 3000))
+    const plan = planOf([{}])
+    const result = await run(url, plan, { signal: AbortSignal.timeout(100) })
+    expect(result.neverBegun).toBe(0)
+    expect(score(plan.header, result).problems.join()).toContain("invalid: interrupted")
   })
 
   test("nobody there: one clear error before anything is sent", async () => {

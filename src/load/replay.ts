@@ -71,6 +71,8 @@ export interface ReplayResult {
   sendLagsMs: number[]
   /** Requests whose turn had not come when the replay was interrupted: they have no records. */
   neverBegun: number
+  /** It was stopped before its end: what was under way then has no judgement. */
+  interrupted: boolean
 }
 
 export function replay(plan: Plan, options: ReplayOptions): Promise<ReplayResult> {
@@ -128,6 +130,7 @@ class Replay {
       elapsedMs: this.#nowMs(),
       sendLagsMs: this.#sendLagsMs,
       neverBegun: this.#plan.requests.length - begun.length,
+      interrupted: this.#options.signal?.aborted === true,
     }
   }
 

@@ -125,9 +125,9 @@ function unitOf(rounds: RoundRecord[]): Unit {
   }
 }
 
-function problemsOf({ records, neverBegun }: ReplayResult, lagP99Ms: number): string[] {
+function problemsOf({ records, neverBegun, interrupted }: ReplayResult, lagP99Ms: number): string[] {
   const problems: string[] = []
-  if (neverBegun > 0)
+  if (interrupted)
     problems.push(
       `invalid: interrupted, ${neverBegun} requests of the plan were never sent; run it to its end`,
     )

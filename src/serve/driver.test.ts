@@ -69,21 +69,7 @@ it("a request that the engine refuses to open fails alone, and nothing of the ot
     config: { limits, cost, policy: "slos-serve", apps: 1 },
   })
   const ends = new Map<number, string>()
-  const job = (place: number, first: number): Job => ({
-    ...{
-      app: 0,
-      session: -1,
-      prefix: [],
-      maxOutputTokens: 8,
-      sampling: GREEDY,
-      tier: "slo",
-      thinking: false,
-    },
-    slo: { ttftUs: 1e6, ttftSlowdown: 0, tpotUs: 1e5, thinkingTpotUs: 1e5 },
-    prompt: Int32Array.of(first, 1, 2, 3),
-    onTokens: (row) => ({ stopped: row.end, answeringFrom: -1 }),
-    onEnd: ({ reason }) => ends.set(place, reason),
-  })
+  const job = (place: number, first: number) => jobOf(first, (reason) => ends.set(place, reason))
   // Staggered, so that some end, and are to be released, in the batch that others cannot be opened for.
   for (let place = 0; place < 24; place++) {
     clock.wakeAt(place * 700, () => void driver.submit(job(place, place % 3 === 2 ? REFUSED : place)))

@@ -31,9 +31,9 @@ const KEYWORDS: Record<string, readonly string[]> = {
 const MOST_REPETITIONS = 1000
 /** Integers between bounds are listed one by one. */
 const MOST_INTEGERS = 1000
-/** Repetitions and integers of one schema: half a million took llama.cpp 0.3 s, on the event loop. */
+/** Repetitions and integers of one grammar: half a million took llama.cpp 0.3 s, on the event loop. */
 const MOST_WRITTEN_OUT = 100_000
-/** Values of enums and members of anyOf, as OpenAI has it: llama.cpp's time grows with their square. */
+/** Values of enums and members of anyOf of one schema, as OpenAI has it: llama.cpp's time grows with their square. */
 const MOST_CHOICES = 1000
 const MOST_RULES = 5000
 const MOST_DEPTH = 64
@@ -58,7 +58,7 @@ export class SchemaGrammar {
     if (!isObject(schema)) throw this.#wrong("#", "it must be an object")
     this.#document = schema
     this.#refs.clear()
-    this.#choices = this.#writtenOut = 0
+    this.#choices = 0
     const name = this.#ref("#", "#", null)
     this.#refuseLoops()
     return name

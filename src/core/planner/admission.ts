@@ -220,7 +220,8 @@ export class Admission {
     for (const request of overdue) visit(request)
     for (let i = 0; i < this.#count; i++) {
       const { kept, request } = this.#candidates[i]!
-      if (kept) visit(request)
+      // A kept one that was promoted with its prompt done is among the decodes by now.
+      if (kept && !(request.tier === "slo" && request.decoding)) visit(request)
     }
   }
 

@@ -20,9 +20,9 @@ export function pickOverdue(draft: Draft, work: Work, patienceUs: number, nowUs:
   for (const request of staying) tokens -= tokensToTheEnd(request, draft)
   for (const request of bestEffort) {
     if (staying.length >= most || (tokens < 0 && staying.length > 0)) break
-    const { dueUs, arrivalUs } = request
-    const waitedUs = nowUs - (dueUs < Infinity ? dueUs : arrivalUs)
-    if (waitedUs < patienceUs || draft.kv.holds(request.id) || staying.includes(request)) continue
+    // Who asked for no objective is due in an hour: it counts from its arrival.
+    const sinceUs = request.spec.tier === "bestEffort" ? request.arrivalUs : request.dueUs
+    if (nowUs - sinceUs < patienceUs || draft.kv.holds(request.id) || staying.includes(request)) continue
     tokens -= tokensToTheEnd(request, draft)
     if (tokens >= 0 || staying.length === 0) staying.push(request)
   }
@@ -42,7 +42,8 @@ export function serveOverdue(draft: Draft, work: Work, limitUs: number, margin: 
   for (const request of work.overdue) {
     if (draft.has(request)) continue
     if (request.decoding) {
-      if (draftWithin(draft, work, request, limitUs, margin) >= 0) draft.decode(request, work.yielding)
+      const drafted = draftWithin(draft, work, request, limitUs, margin)
+      if (drafted >= 0) draft.decode(request, work.yielding, drafted)
     } else if (promptsToo && draft.prefillWithin(request, limitUs, margin, work.yielding) > 0)
       work.overdueServedUs = nowUs
   }
@@ -79,7 +80,7 @@ function fillBestEffort(draft: Draft, work: Work, limitUs: number, margin: numbe
     if (draft.has(request) || (!request.decoding && draft.isFull(limitUs, margin))) continue
     if (!mayStart(request, draft, work)) continue
     while (last > i && (draft.has(requests[last]!) || !draft.kv.holds(requests[last]!.id))) last--
-    const later = last > i ? requests.slice(i + 1, last + 1) : undefined
+    const later = last > i ? laterThan(i, last, work) : undefined
     if (later === undefined && !draft.kv.canAttach() && !draft.kv.holds(request.id)) continue
     if (!request.decoding) draft.prefillWithin(request, limitUs, margin, later)
     else {
@@ -87,6 +88,12 @@ function fillBestEffort(draft: Draft, work: Work, limitUs: number, margin: numbe
       if (drafted >= 0) draft.decode(request, later, drafted)
     }
   }
+}
+
+/** From whom the best-effort request at `i` may take KV. */
+function laterThan(i: number, last: number, { bestEffort, overdue }: Work): LiveRequest[] {
+  const later = bestEffort.slice(i + 1, last + 1)
+  return overdue.length === 0 ? later : later.filter((request) => !overdue.includes(request))
 }
 
 /** Who is turned down may take KV only where those with a promise will not need it: else it is evicted before its

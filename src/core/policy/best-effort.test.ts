@@ -11,6 +11,7 @@ const streams = Array.from({ length: 12 }, (_, id): SimRequest => {
   return { atUs: 0, outputTokens: 900, spec: specOf(id, { promptTokens: 20, maxOutputTokens: 900, slo }) }
 })
 const cost = { ...COST, pieces: [{ step: 5000, tokens: 100, sequences: 3000 }] }
+const NO_SLO = { ttftUs: Infinity, ttftSlowdown: 0, tpotUs: Infinity, thinkingTpotUs: Infinity }
 const limits = { ...LIMITS, kvTokens: 16_384, maxSequences: 16, contextTokens: 1024 }
 
 test.each(["slos-serve", "edf", "edf-drop"] as PolicyName[])("%s does not let it starve", (policy) => {
@@ -99,10 +100,10 @@ describe("while more comes than can be served", () => {
     const large: SimRequest = {
       atUs: 1_000_000,
       outputTokens: 100,
-      spec: specOf(0, { tier: "bestEffort", promptTokens: 900, maxOutputTokens: 100 }),
+      spec: specOf(0, { tier: "bestEffort", slo: NO_SLO, promptTokens: 900, maxOutputTokens: 100 }),
     }
     const small = Array.from({ length: 2000 }, (_, i): SimRequest => {
-      const spec = specOf(i + 1, { tier: "bestEffort", promptTokens: 100, maxOutputTokens: 100 })
+      const spec = specOf(i + 1, { tier: "bestEffort", slo: NO_SLO, promptTokens: 100, maxOutputTokens: 100 })
       return { atUs: i * 50_000, outputTokens: 100, spec }
     })
     let endedUs = 0

@@ -6,7 +6,7 @@ import type { LiveRequest } from "../request.ts"
 /** A token was late, or the first one will be even if its prefill has the engine to itself. */
 export function isDoomed(request: LiveRequest, draft: Draft, nowUs: number): boolean {
   if (request.violated) return true
-  if (request.output > 0 || request.deadlineUs === Infinity) return false
+  if (request.output > 0) return false
   if (nowUs > request.deadlineUs) return true
   const start = draft.startOf(request)
   const alone = prefillUs(draft.cost, start, request.known - start, draft.limits.maxBatchTokens)
