@@ -81,15 +81,51 @@ export function report(rounds: readonly Round[], loads: readonly Load[]): string
   ]
   const groups = Map.groupBy(rounds, (r) => [r.case, r.task, r.sequences].join("|"))
   for (const group of groups.values()) lines.push(setting(group))
+  lines.push("", ...together(rounds))
   if (loads.length > 0) lines.push("", ...loadLines(loads))
   return `${lines.join("\n")}\n`
 }
 
+/** What single settings have too few rounds to say. */
+function together(rounds: readonly Round[]): string[] {
+  const control = ({ case: name }: Round) => name.endsWith(", off")
+  const compared = rounds.filter((round) => !control(round))
+  const drafted = ({ on }: Round) => on[0].drafted + on[1].drafted > 0
+  const kinds: [string, readonly Round[]][] = [
+    ["work that repeats", compared.filter(({ repeats }) => repeats)],
+    ["work that does not", compared.filter(({ repeats }) => !repeats)],
+    ["rounds in which nothing was drafted", compared.filter((round) => !drafted(round))],
+    ["without drafts both times", rounds.filter(control)],
+  ]
+  const lines = kinds.map(([kind, some]) => {
+    const ratios = ratiosOf(some)
+    const interval = medianInterval(ratios)
+    if (interval === null) return row(kind, "", "too few rounds", "", ratios.length)
+    const { low, high } = interval
+    const range = `${low.toFixed(3)}–${high.toFixed(3)}`
+    return row(kind, `**${median(ratios).toFixed(3)}×**`, range, loss(interval), ratios.length)
+  })
+  const head = ["all settings together", "with/without", "interval", "at most 3% lost", "rounds"]
+  return [row(...head), row(...head.map(() => "---")), ...lines]
+}
+
+/** Of each round: the mean of the two values of a side. */
+function meansOf(
+  rounds: readonly Round[],
+  side: "off" | "on",
+  value: (answers: Answers) => number,
+): number[] {
+  return rounds.map((round) => (value(round[side][0]) + value(round[side][1])) / 2)
+}
+
+function ratiosOf(rounds: readonly Round[]): number[] {
+  return quotients(meansOf(rounds, "on", rateOf), meansOf(rounds, "off", rateOf))
+}
+
 function setting(group: readonly Round[]): string {
   const { case: name, task, sequences, repeats } = group[0]!
-  const of = (side: "off" | "on", value: (answers: Answers) => number) =>
-    group.map((round) => (value(round[side][0]) + value(round[side][1])) / 2)
-  const ratios = quotients(of("on", rateOf), of("off", rateOf))
+  const of = (side: "off" | "on", value: (answers: Answers) => number) => meansOf(group, side, value)
+  const ratios = ratiosOf(group)
   const interval = medianInterval(ratios)
   const sum = (key: "drafted" | "accepted" | "turns") =>
     of("on", (answers) => answers[key]).reduce((a, b) => a + b)
