@@ -5,13 +5,13 @@ import { median, quantile } from "simple-statistics"
 import { wholeNumber } from "../src/cli/numbers.ts"
 import type { CostModel } from "../src/core/cost.ts"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
-import type { Batch, BatchItem } from "../src/core/types.ts"
+import type { Batch, BatchItem } from "../src/core/protocol.ts"
 import { type Engine, GREEDY } from "../src/engine/engine.ts"
 import { openLlama } from "../src/engine/llama.ts"
 import { resolveModel } from "../src/models/resolve.ts"
 import { Random } from "../src/random.ts"
-import { ReplicaDriver, type StepReport } from "../src/serve/driver.ts"
-import { Session } from "../src/serve/session.ts"
+import { ReplicaDriver, type StepReport } from "../src/replica/driver.ts"
+import { Answer } from "../src/text/answer.ts"
 
 const SAMPLING = { ...GREEDY, ignoreEos: true }
 const WARM_UP_STEPS = 20
@@ -186,7 +186,7 @@ function drive(driver: ReplicaDriver, engine: Engine, prompt: Int32Array, steps:
       },
       end: () => {},
     }
-    const session = new Session(engine.tokenizer, sink, {
+    const answer = new Answer(engine.tokenizer, sink, {
       promptTokens: prompt.length,
       thinking: false,
       thinkingTokens: null,

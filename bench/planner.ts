@@ -8,9 +8,9 @@ import { Command } from "commander"
 import { quantile } from "simple-statistics"
 import { listOf, wholeNumber } from "../src/cli/numbers.ts"
 import type { PolicyName } from "../src/core/policy/index.ts"
-import { checkPlan } from "../src/plan/check.ts"
-import { type Instance, readInstance } from "../src/plan/instance.ts"
-import { Solver } from "../src/plan/solve.ts"
+import { checkPlan } from "../src/instances/check.ts"
+import { type Instance, readInstance } from "../src/instances/instance.ts"
+import { Solver } from "../src/instances/solve.ts"
 
 interface Optimum {
   feasible?: boolean

@@ -1,14 +1,14 @@
 /** The simulator and the server run the same schedule the same way: one random workload through src/sim and
  * through src/serve on a virtual clock with the fake engine gives the same log (DESIGN §1). */
 import { describe, expect, test } from "vitest"
+import type { PolicyOptions } from "../src/core/options.ts"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
-import type { PolicyOptions } from "../src/core/policy/policy.ts"
-import type { Effect, EngineLimits } from "../src/core/types.ts"
+import type { Effect, EngineLimits } from "../src/core/protocol.ts"
 import { GREEDY } from "../src/engine/engine.ts"
 import { fakeEngine } from "../src/engine/fake.ts"
 import { Random } from "../src/random.ts"
-import { ReplicaDriver } from "../src/serve/driver.ts"
-import { VirtualClock } from "../src/serve/testing.ts"
+import { ReplicaDriver } from "../src/replica/driver.ts"
+import { VirtualClock } from "../src/replica/testing.ts"
 import { acceptedTokens } from "../src/sim/accepted.ts"
 import { type SimRequest, simulate } from "../src/sim/simulate.ts"
 

@@ -23,7 +23,7 @@ export class Server {
     const [program, ...args] = command
     this.process = spawn(program!, args, {
       stdio: ["ignore", "pipe", "pipe"],
-      cwd: fileURLToPath(new URL("../../", import.meta.url)),
+      cwd: fileURLToPath(new URL("../..", import.meta.url)),
     })
     const file = createWriteStream(logPath)
     for (const stream of [this.process.stdout!, this.process.stderr!]) {

@@ -1,12 +1,12 @@
 /** One engine behind the driver and the default policy, as `serve` runs it with and without `--speculate`. */
 import { median } from "simple-statistics"
-import type { Slo } from "../../src/core/types.ts"
+import type { Slo } from "../../src/core/protocol.ts"
 import { type LlamaEngine, openLlama } from "../../src/engine/llama.ts"
 import { cacheFolder } from "../../src/models/cache.ts"
 import { resolveModel } from "../../src/models/resolve.ts"
 import { loadOrProfile, type Profile } from "../../src/profile/profile.ts"
 import { Random } from "../../src/random.ts"
-import { ReplicaDriver } from "../../src/serve/driver.ts"
+import { ReplicaDriver } from "../../src/replica/driver.ts"
 import { prefixHashes } from "../../src/serve/prefix.ts"
 import type { Task } from "./tasks.ts"
 

@@ -4,9 +4,9 @@ import { createInterface } from "node:readline"
 import { type Command, Option } from "commander"
 import type { PolicyName } from "../core/policy/index.ts"
 import { UserError } from "../errors.ts"
-import { NoEnd } from "../plan/forward.ts"
-import { readInstance } from "../plan/instance.ts"
-import { Solver } from "../plan/solve.ts"
+import { NoEnd } from "../instances/forward.ts"
+import { readInstance } from "../instances/instance.ts"
+import { Solver } from "../instances/solve.ts"
 import { fraction } from "./numbers.ts"
 
 interface PlanOptions {

@@ -1,6 +1,6 @@
 /** The engine of a server and its cost model: fetched, loaded, measured and warm. */
 import type { CostModel } from "../core/cost.ts"
-import type { EngineLimits } from "../core/types.ts"
+import type { EngineLimits } from "../core/protocol.ts"
 import type { Speculation } from "../engine/drafter.ts"
 import { type Engine, GREEDY, type ModelInfo } from "../engine/engine.ts"
 import { fakeEngine } from "../engine/fake.ts"

@@ -3,13 +3,13 @@ import type { AddressInfo } from "node:net"
 import { setFlagsFromString } from "node:v8"
 import type { FastifyInstance } from "fastify"
 import pc from "picocolors"
+import { defaultSloClasses, readSloClasses } from "../config/slo-classes.ts"
+import type { PolicyOptions } from "../core/options.ts"
 import type { PolicyName } from "../core/policy/index.ts"
-import type { PolicyOptions } from "../core/policy/policy.ts"
 import { UserError, userError } from "../errors.ts"
 import { buildServer } from "../http/server.ts"
-import { ReplicaDriver } from "../serve/driver.ts"
+import { ReplicaDriver } from "../replica/driver.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
-import { defaultSloClasses, readSloClasses } from "../serve/slo-classes.ts"
 import type { Reporter } from "./reporter.ts"
 import { prepareEngine } from "./serve-engine.ts"
 
@@ -82,7 +82,7 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
     })
     const { policy, defaultMaxTokens } = options
     const service = new Service({ engine, driver, classes, policy, defaultMaxTokens })
-    await service.gateway.warmUp()
+    await service.intake.warmUp()
     host.ready(service)
     announce(app, options, service, reporter)
   } catch (error) {

@@ -1,9 +1,10 @@
 /** What a replica is made of, and the options that follow from it. */
 import type { CostModel } from "./cost.ts"
+import { DEFAULT_OPTIONS, type PolicyOptions } from "./options.ts"
 import { prefillUs } from "./planner/prefill-time.ts"
 import type { PolicyName } from "./policy/index.ts"
-import { DEFAULT_OPTIONS, type PolicyFactory, type PolicyOptions } from "./policy/policy.ts"
-import type { EngineLimits } from "./types.ts"
+import type { PolicyFactory } from "./policy/policy.ts"
+import type { EngineLimits } from "./protocol.ts"
 
 export interface ReplicaConfig {
   limits: EngineLimits

@@ -1,11 +1,11 @@
 /** The cost model and its calibration. */
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
-import { Calibration } from "./calibration.ts"
 import { attentionPairs, shapeOf, stepUs } from "./cost.ts"
-import { KvAccount } from "./kv.ts"
-import { OutputLengths } from "./lengths.ts"
-import { Draft } from "./planner/draft.ts"
+import { KvAccount } from "./kv/account.ts"
+import { Calibration } from "./learn/calibration.ts"
+import { OutputLengths } from "./learn/output-lengths.ts"
+import { Draft } from "./planner/batch-builder.ts"
 import { prefillUs } from "./planner/prefill-time.ts"
 import { COST, LIMITS, liveOf } from "./testing.ts"
 

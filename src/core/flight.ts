@@ -1,8 +1,8 @@
 /** The batch that the engine is computing: whose its items are, how long it should take, and who left meanwhile. */
 import { assert } from "./assert.ts"
-import type { Draft } from "./planner/draft.ts"
+import type { Draft } from "./planner/batch-builder.ts"
+import type { Batch, RequestId } from "./protocol.ts"
 import type { LiveRequest } from "./request.ts"
-import type { Batch, RequestId } from "./types.ts"
 
 export class Flight {
   #batch: Batch | null = null

@@ -1,6 +1,7 @@
 /** Requests as they enter a replica, new or on their way from another one. */
+
+import type { Progress, RequestSpec } from "./protocol.ts"
 import { LiveRequest } from "./request.ts"
-import type { Progress, RequestSpec } from "./types.ts"
 
 /** A request on its way from one replica to another. */
 export interface Moved {

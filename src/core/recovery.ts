@@ -1,7 +1,8 @@
 /** After a failed step: the engine gets a moment, and what was aboard runs one by one, to find out whose fault it
  * was. */
+
+import type { StepFailure } from "./protocol.ts"
 import type { LiveRequest } from "./request.ts"
-import type { StepFailure } from "./types.ts"
 
 const BACKOFF_US = 10_000
 /** The wait doubles so often at most. */

@@ -2,22 +2,21 @@
  * effects since the last poll and, when the engine is free, at most one decision. The very same file runs in
  * production and in simulation; a driver drains its inbox, orders simultaneous events by `eventRank`, polls once. */
 import { assert } from "./assert.ts"
-import { Calibration } from "./calibration.ts"
 import { type ReplicaConfig, withDefaults } from "./config.ts"
 import { type CostModel, ranUs } from "./cost.ts"
 import { Flight } from "./flight.ts"
-import { KvAccount } from "./kv.ts"
-import { OutputLengths } from "./lengths.ts"
-import { MissedSessions } from "./missed-sessions.ts"
+import { KvAccount } from "./kv/account.ts"
+import { Calibration } from "./learn/calibration.ts"
+import { MissedSessions } from "./learn/missed-sessions.ts"
+import { OutputLengths } from "./learn/output-lengths.ts"
+import { Returns } from "./learn/returns.ts"
+import { SpeculationRecord } from "./learn/speculation-record.ts"
 import { type Moved, movedFrom, startRequest } from "./moved.ts"
-import { Draft, type DraftActions } from "./planner/draft.ts"
+import type { PolicyOptions } from "./options.ts"
+import { Draft, type DraftActions } from "./planner/batch-builder.ts"
 import { prefillUs } from "./planner/prefill-time.ts"
 import { POLICIES } from "./policy/index.ts"
-import type { Policy, PolicyOptions } from "./policy/policy.ts"
-import { Recovery } from "./recovery.ts"
-import type { LiveRequest } from "./request.ts"
-import { Returns } from "./returns.ts"
-import { SpeculationRecord } from "./speculation-record.ts"
+import type { Policy } from "./policy/policy.ts"
 import type {
   Batch,
   BatchItem,
@@ -32,7 +31,9 @@ import type {
   Snapshot,
   StageOutcome,
   StepResult,
-} from "./types.ts"
+} from "./protocol.ts"
+import { Recovery } from "./recovery.ts"
+import type { LiveRequest } from "./request.ts"
 
 export type { ReplicaConfig } from "./config.ts"
 export type { Moved } from "./moved.ts"

@@ -1,7 +1,7 @@
 /** Deadlines and stage outcomes of one request. */
 import { describe, expect, test } from "vitest"
+import type { StageOutcome } from "./protocol.ts"
 import { liveOf } from "./testing.ts"
-import type { StageOutcome } from "./types.ts"
 
 const none = () => {}
 

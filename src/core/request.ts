@@ -1,6 +1,6 @@
 /** One live request: what it still owes, when its next token is due, and how each of its stages went. */
 import { assert } from "./assert.ts"
-import type { Outcome, Progress, RequestId, RequestSpec, StageName, StageOutcome, Tier } from "./types.ts"
+import type { Outcome, Progress, RequestId, RequestSpec, StageName, StageOutcome, Tier } from "./protocol.ts"
 
 export class LiveRequest {
   readonly id: RequestId

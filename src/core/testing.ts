@@ -1,7 +1,7 @@
 /** Small builders shared by the core's tests. */
 import type { CostModel } from "./cost.ts"
+import type { EngineLimits, RequestSpec } from "./protocol.ts"
 import { LiveRequest } from "./request.ts"
-import type { EngineLimits, RequestSpec } from "./types.ts"
 
 export const LIMITS: EngineLimits = {
   kvTokens: 4096,

@@ -1,6 +1,6 @@
 /** Drafts by prompt lookup: the longest run of tokens at the end that occurred before in the same request, and
  * what followed it there. Costs microseconds; good where answers repeat their prompts (summaries, code, tools). */
-import type { BatchItem, RequestId } from "../core/types.ts"
+import type { BatchItem, RequestId } from "../core/protocol.ts"
 import type { Drafter, Drafts } from "./drafter.ts"
 import type { RequestTable } from "./request-table.ts"
 

@@ -2,7 +2,7 @@
  * requests' samplers: the same randomness makes sampled drafts agree more often than the likeliest token would
  * (generated pair, temperature 1: 0.47 accepted instead of 0.25). Its KV lies in the same
  * sequences as the target's (llama-slots.ts moves both) and may lag behind it, never lead. */
-import type { BatchItem, RequestId } from "../core/types.ts"
+import type { BatchItem, RequestId } from "../core/protocol.ts"
 import { UserError } from "../errors.ts"
 import type { Drafter, Drafts } from "./drafter.ts"
 import type { LlamaOptions } from "./llama.ts"

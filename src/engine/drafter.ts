@@ -1,6 +1,6 @@
 /** Who proposes what a request may say next. The engine's model verifies all proposals of a step in one pass,
  * so a drafter decides how fast an answer comes, never what it says. */
-import type { BatchItem, RequestId } from "../core/types.ts"
+import type { BatchItem, RequestId } from "../core/protocol.ts"
 
 /** `lookup`: what followed the same words earlier in the request. `draftModel`: a smaller model file of the
  * same vocabulary. */

@@ -1,6 +1,6 @@
 /** Drives an engine in tests as a scheduler would, keeping the same books. */
 import { expect } from "vitest"
-import type { Batch, BatchItem, RequestId } from "../core/types.ts"
+import type { Batch, BatchItem, RequestId } from "../core/protocol.ts"
 import { Random } from "../random.ts"
 import { type Engine, GREEDY, type Sampling, type StepRow } from "./engine.ts"
 

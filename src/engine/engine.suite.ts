@@ -1,6 +1,6 @@
 /** One suite for every engine behind the port: the scheduler may rely on what holds here. */
 import { afterEach, beforeEach, describe, expect, test } from "vitest"
-import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/types.ts"
+import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/protocol.ts"
 import { UserError } from "../errors.ts"
 import { Random } from "../random.ts"
 import { join, promptOf, Script } from "./engine.script.ts"

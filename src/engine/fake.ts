@@ -1,7 +1,7 @@
 /** An engine without a model: step times from a cost model with seeded noise, words for answers, failures
  * on demand. Checks batches as strictly as the real one, in real time or on a virtual clock. */
 import { type CostModel, shapeOf, stepUs } from "../core/cost.ts"
-import type { Batch, BatchItem, EngineLimits, RequestId, StepFailure } from "../core/types.ts"
+import type { Batch, BatchItem, EngineLimits, RequestId, StepFailure } from "../core/protocol.ts"
 import { Random } from "../random.ts"
 import { CHATML_TEMPLATE } from "./chatml.ts"
 import type { Speculation } from "./drafter.ts"

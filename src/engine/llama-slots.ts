@@ -1,6 +1,6 @@
 /** Which of llama.cpp's sequences ("slots") holds which request's KV. The lowest free slot is used first,
  * because gaps between slot numbers split a batch into more passes. */
-import type { Batch, RequestId } from "../core/types.ts"
+import type { Batch, RequestId } from "../core/protocol.ts"
 import type { Native, Pointer } from "./llama-native.ts"
 import { firstDifference, type OpenRequest, type RequestTable } from "./request-table.ts"
 

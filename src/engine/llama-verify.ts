@@ -7,7 +7,7 @@
  * they follow the target's distribution, and a seed gives the same answer however far the planner speculates.
  * Samplers and grammars only ever see kept tokens: nothing has to be rolled back. */
 import { setImmediate } from "node:timers/promises"
-import type { BatchItem, RequestId } from "../core/types.ts"
+import type { BatchItem, RequestId } from "../core/protocol.ts"
 import type { Drafts } from "./drafter.ts"
 import type { Sampling, StepRow } from "./engine.ts"
 import { GrammarSampling, parseGrammar } from "./llama-grammar.ts"

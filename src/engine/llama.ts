@@ -1,6 +1,6 @@
 /** The real engine: llama.cpp, commanded token by token (DESIGN §9). One `execute` is one `llama_decode` of
  * exactly the batch, on another thread; then every row is sampled. */
-import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/types.ts"
+import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/protocol.ts"
 import { type Drafter, type Drafts, NO_DRAFTS, type Speculation } from "./drafter.ts"
 import { LookupDrafter } from "./drafter-lookup.ts"
 import { ModelDrafter, openDraftModel } from "./drafter-model.ts"

@@ -1,6 +1,6 @@
 /** One suite for speculation on every engine and drafter: whatever is drafted, the answers are the same. */
 import { afterEach, beforeEach, describe, expect, test } from "vitest"
-import type { BatchItem, EngineLimits, RequestId } from "../core/types.ts"
+import type { BatchItem, EngineLimits, RequestId } from "../core/protocol.ts"
 import { Random } from "../random.ts"
 import { join, promptOf, Script } from "./engine.script.ts"
 import type { Engine, Sampling } from "./engine.ts"

@@ -1,5 +1,5 @@
 /** The fake engine as the suites open it. */
-import type { EngineLimits } from "../core/types.ts"
+import type { EngineLimits } from "../core/protocol.ts"
 import { SUITE_BATCH_TOKENS, SUITE_CONTEXT_TOKENS } from "./engine.suite.ts"
 import type { Engine } from "./engine.ts"
 import { type FakeOptions, fakeEngine } from "./fake.ts"

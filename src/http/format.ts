@@ -1,11 +1,11 @@
 /** Responses of the two generation endpoints, whole and in chunks, as OpenAI's. A request has one or more choices:
  * several answers to each of its prompts. Chunks are JSON text, most of which is the same in every one. */
 import type { Tokenizer, TokenLogprob } from "../engine/engine.ts"
-import type { SessionDelta, SessionEnd } from "../serve/session.ts"
 import type { ResolvedSlo } from "../serve/slo-resolve.ts"
+import type { AnswerDelta, AnswerEnd } from "../text/answer.ts"
 import { metricsJson, serviceTier, usageJson } from "./result.ts"
 
-export type Finished = Extract<SessionEnd, { kind: "finished" }>
+export type Finished = Extract<AnswerEnd, { kind: "finished" }>
 
 export interface FormatOptions {
   /** The response's id, without prefix. */
@@ -27,12 +27,12 @@ export interface FormatOptions {
 export interface Format {
   /** First chunk of a choice, before any text; null when there is none. */
   opening(choice: number): string | null
-  chunk(delta: SessionDelta, choice: number): string
+  chunk(delta: AnswerDelta, choice: number): string
   /** Last chunk of a choice. */
   closing(end: Finished, choice: number): string
   /** Last chunk of all, or null. */
   usage(ends: readonly Finished[]): string | null
-  whole(all: readonly SessionDelta[], ends: readonly Finished[]): object
+  whole(all: readonly AnswerDelta[], ends: readonly Finished[]): object
 }
 
 abstract class BaseFormat {
@@ -88,7 +88,7 @@ abstract class BaseFormat {
     return { ...this.envelope(prefix, object), choices: told, ...this.#ending(ends) }
   }
 
-  protected usageSoFar({ promptTokens, completionTokens }: SessionDelta): string | null {
+  protected usageSoFar({ promptTokens, completionTokens }: AnswerDelta): string | null {
     if (this.options.continuousUsage !== true) return null
     const total = promptTokens + completionTokens
     return JSON.stringify({
@@ -143,7 +143,7 @@ export class ChatFormat extends BaseFormat implements Format {
     return this.chunkText(choice, `"delta":{"role":"assistant","content":""},${NO_LOGPROBS},${NOT_YET}`)
   }
 
-  chunk(delta: SessionDelta, choice: number): string {
+  chunk(delta: AnswerDelta, choice: number): string {
     const usage = this.usageSoFar(delta)
     const plain = delta.reasoning === "" && delta.toolCalls.length === 0 && delta.content !== ""
     const told = plain
@@ -161,7 +161,7 @@ export class ChatFormat extends BaseFormat implements Format {
     return this.usageText(CHAT_CHUNK.prefix, CHAT_CHUNK.object, ends)
   }
 
-  whole(all: readonly SessionDelta[], ends: readonly Finished[]): object {
+  whole(all: readonly AnswerDelta[], ends: readonly Finished[]): object {
     const choices = all.map((one, choice) => {
       const calls = one.toolCalls.map((call) => this.#toolCall(call, choice, false))
       const message = {
@@ -176,7 +176,7 @@ export class ChatFormat extends BaseFormat implements Format {
     return this.wholeObject("chatcmpl", "chat.completion", choices, ends)
   }
 
-  #content(delta: SessionDelta, choice: number): object {
+  #content(delta: AnswerDelta, choice: number): object {
     const calls = delta.toolCalls.map((call) => this.#toolCall(call, choice, true))
     return {
       ...(delta.reasoning === "" ? {} : { reasoning_content: delta.reasoning }),
@@ -222,7 +222,7 @@ export class CompletionFormat extends BaseFormat implements Format {
     return this.chunkText(choice, `"text":${JSON.stringify(this.#prompt(choice))},${NO_LOGPROBS},${NOT_YET}`)
   }
 
-  chunk(delta: SessionDelta, choice: number): string {
+  chunk(delta: AnswerDelta, choice: number): string {
     const logprobs = JSON.stringify(this.#logprobs(delta.logprobs, choice))
     const fields = `"text":${JSON.stringify(delta.content)},"logprobs":${logprobs},${NOT_YET}`
     return this.chunkText(choice, fields, this.usageSoFar(delta))
@@ -236,7 +236,7 @@ export class CompletionFormat extends BaseFormat implements Format {
     return this.usageText(TEXT.prefix, TEXT.object, ends)
   }
 
-  whole(all: readonly SessionDelta[], ends: readonly Finished[]): object {
+  whole(all: readonly AnswerDelta[], ends: readonly Finished[]): object {
     const choices = all.map((one, choice) => ({
       text: this.#prompt(choice) + one.content,
       logprobs: this.#logprobs(one.logprobs, choice),

@@ -1,7 +1,8 @@
 /** Names a client may give as `model`: the model, the model with a class (`model:class`), and class aliases. */
+
+import type { SloClass } from "../config/slo-classes.ts"
 import { userError } from "../errors.ts"
 import type { Service } from "../serve/service.ts"
-import type { SloClass } from "../serve/slo-classes.ts"
 
 export interface NamedModel {
   id: string

@@ -1,9 +1,9 @@
 /** Runs the generations of one request and answers them, whole or as a stream. The client's going away cancels them. */
 import type { FastifyReply, FastifyRequest } from "fastify"
 import { userError } from "../errors.ts"
-import type { GenerationRequest } from "../serve/gateway.ts"
+import type { GenerationRequest } from "../serve/intake.ts"
 import type { Service } from "../serve/service.ts"
-import type { SessionDelta, SessionEnd, SessionSink } from "../serve/session.ts"
+import type { AnswerDelta, AnswerEnd, AnswerSink } from "../text/answer.ts"
 import type { Finished, Format } from "./format.ts"
 import { append, SseStream } from "./sse.ts"
 
@@ -72,11 +72,11 @@ function choices({ generations, perPrompt }: Exchange): number {
 async function start(
   { service, request, generations, perPrompt }: Exchange,
   { signal }: AbortController,
-  sinks: readonly SessionSink[],
+  sinks: readonly AnswerSink[],
 ): Promise<void> {
   const { arrivalMs } = request
   const started = generations.map((generation, i) =>
-    service.gateway.start(
+    service.intake.start(
       { ...generation, arrivalMs, signal },
       sinks.slice(i * perPrompt, (i + 1) * perPrompt),
     ),
@@ -84,8 +84,8 @@ async function start(
   await Promise.all(started)
 }
 
-class CollectingSink implements SessionSink {
-  readonly all: SessionDelta = {
+class CollectingSink implements AnswerSink {
+  readonly all: AnswerDelta = {
     content: "",
     reasoning: "",
     toolCalls: [],
@@ -93,8 +93,8 @@ class CollectingSink implements SessionSink {
     promptTokens: 0,
     completionTokens: 0,
   }
-  readonly #ended: Promise<SessionEnd>
-  #resolve!: (end: SessionEnd) => void
+  readonly #ended: Promise<AnswerEnd>
+  #resolve!: (end: AnswerEnd) => void
 
   constructor() {
     this.#ended = new Promise((resolve) => {
@@ -102,11 +102,11 @@ class CollectingSink implements SessionSink {
     })
   }
 
-  delta(delta: SessionDelta): void {
+  delta(delta: AnswerDelta): void {
     append(this.all, delta)
   }
 
-  end(end: SessionEnd): void {
+  end(end: AnswerEnd): void {
     this.#resolve(end)
   }
 

@@ -1,7 +1,7 @@
 /** What a response says of itself: usage, and how its SLO went (`metrics`, DESIGN §6). */
-import type { Outcome } from "../core/types.ts"
-import type { Usage } from "../serve/session.ts"
+import type { Outcome } from "../core/protocol.ts"
 import type { ResolvedSlo } from "../serve/slo-resolve.ts"
+import type { Usage } from "../text/answer.ts"
 
 /** Usage of all choices together. A prompt with `perPrompt` choices counts once, as computed for the first of them. */
 export function usageJson(choices: readonly Usage[], perPrompt: number): object {

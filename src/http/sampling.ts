@@ -2,7 +2,7 @@
 import { randomInt } from "node:crypto"
 import type { Sampling } from "../engine/engine.ts"
 import { UserError } from "../errors.ts"
-import type { OutputFormat } from "../serve/grammar.ts"
+import type { OutputFormat } from "../text/constraint/grammar.ts"
 import type { CommonBody } from "./schemas.ts"
 
 export interface SamplingExtras {

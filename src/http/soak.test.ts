@@ -1,7 +1,7 @@
 /** Nothing is kept of streams that have ended or whose reader has gone: neither of the request nor of its answer. */
 import { expect, it } from "vitest"
 import { complete, connect } from "../load/client.ts"
-import { keptBytes, liveBytes } from "../serve/testing.ts"
+import { keptBytes, liveBytes } from "../replica/testing.ts"
 import { testServer } from "./testing.ts"
 
 const READERS = 16

@@ -3,11 +3,11 @@ import type { ServerResponse } from "node:http"
 import { connect } from "node:net"
 import { Writable } from "node:stream"
 import { describe, expect, it } from "vitest"
-import type { Outcome } from "../core/types.ts"
+import { defaultSloClasses } from "../config/slo-classes.ts"
+import type { Outcome } from "../core/protocol.ts"
 import { fakeTokenizer } from "../engine/fake-tokenizer.ts"
-import type { SessionDelta } from "../serve/session.ts"
-import { defaultSloClasses } from "../serve/slo-classes.ts"
 import { resolveSlo } from "../serve/slo-resolve.ts"
+import type { AnswerDelta } from "../text/answer.ts"
 import { ChatFormat } from "./format.ts"
 import { SseStream } from "./sse.ts"
 import { testServer } from "./testing.ts"
@@ -44,7 +44,7 @@ const end = {
   },
   outcome,
 }
-const delta = (content: string, completionTokens: number): SessionDelta => ({
+const delta = (content: string, completionTokens: number): AnswerDelta => ({
   content,
   reasoning: "",
   toolCalls: [],

@@ -2,7 +2,7 @@
  * chunks instead of a growing buffer; a reader that stops reading is dropped. */
 import type { ServerResponse } from "node:http"
 import { type UserError, userError } from "../errors.ts"
-import type { SessionDelta, SessionEnd, SessionSink } from "../serve/session.ts"
+import type { AnswerDelta, AnswerEnd, AnswerSink } from "../text/answer.ts"
 import { errorBody } from "./errors.ts"
 import type { Finished, Format } from "./format.ts"
 
@@ -51,7 +51,7 @@ function flushSome(): void {
 interface Choice {
   opened: boolean
   /** Deltas merged until they are written. */
-  waiting: SessionDelta | null
+  waiting: AnswerDelta | null
   end: Finished | null
   closed: boolean
 }
@@ -60,7 +60,7 @@ export class SseStream {
   /** Resolves with the error when a choice failed before the stream began, else null when it begins. */
   readonly begun: Promise<UserError | null>
   /** Where the sessions of the choices put their results. */
-  readonly sinks: readonly SessionSink[]
+  readonly sinks: readonly AnswerSink[]
   readonly #raw: ServerResponse
   readonly #format: Format
   readonly #options: SseOptions
@@ -115,13 +115,13 @@ export class SseStream {
     clearInterval(this.#heartbeat)
   }
 
-  #delta(choice: Choice, delta: SessionDelta): void {
+  #delta(choice: Choice, delta: AnswerDelta): void {
     if (choice.waiting === null) choice.waiting = delta
     else append(choice.waiting, delta)
     flushLater(this)
   }
 
-  #end(choice: Choice, end: SessionEnd): void {
+  #end(choice: Choice, end: AnswerEnd): void {
     if (this.#ended) return
     if (end.kind === "finished") choice.end = end
     else {
@@ -204,7 +204,7 @@ function event(data: string): string {
 }
 
 /** Appends a delta to another. */
-export function append(to: SessionDelta, delta: SessionDelta): void {
+export function append(to: AnswerDelta, delta: AnswerDelta): void {
   to.content += delta.content
   to.reasoning += delta.reasoning
   to.toolCalls.push(...delta.toolCalls)

@@ -1,7 +1,8 @@
 /** The server at a glance, as JSON for the page and for scripts. */
-import type { AppSpeculation } from "../core/types.ts"
+
+import type { SloClass } from "../config/slo-classes.ts"
+import type { AppSpeculation } from "../core/protocol.ts"
 import type { ServiceHost } from "../serve/service.ts"
-import type { SloClass } from "../serve/slo-classes.ts"
 
 export function statusJson(host: ServiceHost): object {
   const { service, phase, detail } = host

@@ -1,12 +1,12 @@
 /** A whole server on the fake engine in real time, for tests: everything above the engine is what users get. */
 import type { AddressInfo } from "node:net"
-import type { PolicyOptions } from "../core/policy/policy.ts"
-import type { EngineLimits } from "../core/types.ts"
+import { defaultSloClasses, type SloClasses } from "../config/slo-classes.ts"
+import type { PolicyOptions } from "../core/options.ts"
+import type { EngineLimits } from "../core/protocol.ts"
 import type { Engine } from "../engine/engine.ts"
 import { type FakeOptions, fakeEngine } from "../engine/fake.ts"
-import { ReplicaDriver } from "../serve/driver.ts"
+import { ReplicaDriver } from "../replica/driver.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
-import { defaultSloClasses, type SloClasses } from "../serve/slo-classes.ts"
 import { buildServer, type ServerOptions } from "./server.ts"
 
 export interface TestServerOptions extends Omit<ServerOptions, "host"> {

@@ -11,7 +11,7 @@ import {
   shapeOf,
   stepUs,
 } from "../core/cost.ts"
-import type { BatchItem } from "../core/types.ts"
+import type { BatchItem } from "../core/protocol.ts"
 
 /** A batch and how long it took. */
 export interface Observation {

@@ -1,6 +1,6 @@
 /** Which batches are measured: the shapes a scheduler runs. Decodes alone, prefill chunks alone (long and
  * under the engine's fast length), both together; each at several contexts. */
-import type { EngineLimits } from "../core/types.ts"
+import type { EngineLimits } from "../core/protocol.ts"
 
 export type PointKind = "decode" | "prefill" | "mixed" | "short" | "speculation"
 

@@ -1,7 +1,7 @@
 /** One suite over all kinds of routers, and what each adds. */
 import { describe, expect, test } from "vitest"
+import type { Snapshot } from "../core/protocol.ts"
 import { specOf } from "../core/testing.ts"
-import type { Snapshot } from "../core/types.ts"
 import { ROUTER_KINDS, Router, type Target } from "./router.ts"
 
 const IDLE: Snapshot = {

@@ -1,13 +1,13 @@
 /** One served model with everything that belongs to it, and the state of the server around it. */
 
+import type { SloClasses } from "../config/slo-classes.ts"
 import type { Engine } from "../engine/engine.ts"
-import { AttainmentWindow } from "../metrics/attainment.ts"
-import { Metrics } from "../metrics/metrics.ts"
-import type { ReplicaDriver } from "./driver.ts"
-import { Gateway, type GatewayOptions } from "./gateway.ts"
-import type { SloClasses } from "./slo-classes.ts"
+import type { ReplicaDriver } from "../replica/driver.ts"
+import { AttainmentWindow } from "../telemetry/attainment.ts"
+import { Metrics } from "../telemetry/metrics.ts"
+import { Intake, type IntakeOptions } from "./intake.ts"
 
-export interface ServiceOptions extends GatewayOptions {
+export interface ServiceOptions extends IntakeOptions {
   engine: Engine
   driver: ReplicaDriver
   classes: SloClasses
@@ -19,7 +19,7 @@ export class Service {
   readonly driver: ReplicaDriver
   readonly classes: SloClasses
   readonly policy: string
-  readonly gateway: Gateway
+  readonly intake: Intake
   readonly metrics: Metrics
   readonly attainment: AttainmentWindow
   readonly startedMs = Date.now()
@@ -30,7 +30,7 @@ export class Service {
     this.driver = driver
     this.classes = classes
     this.policy = options.policy
-    this.gateway = new Gateway(engine, driver, options)
+    this.intake = new Intake(engine, driver, options)
     this.attainment = new AttainmentWindow(classes.all.length)
     this.metrics = new Metrics({
       modelName: engine.model.name,

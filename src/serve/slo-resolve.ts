@@ -1,7 +1,8 @@
 /** Which SLO a request gets: from its body, headers, service tier or model alias, in that order (DESIGN §6). */
-import type { Slo, Tier } from "../core/types.ts"
+
+import { SLO_BOUNDS, type SloClass, type SloClasses } from "../config/slo-classes.ts"
+import type { Slo, Tier } from "../core/protocol.ts"
 import { userError } from "../errors.ts"
-import { SLO_BOUNDS, type SloClass, type SloClasses } from "./slo-classes.ts"
 
 /** The request body's own `slo` object. */
 export interface SloBody {

@@ -1,8 +1,8 @@
 /** SLO classes: what a config may say, where its errors point, and which SLO a request gets. */
 import { readFileSync } from "node:fs"
 import { describe, expect, it } from "vitest"
+import { defaultSloClasses, parseSloClasses, type SloClasses } from "../config/slo-classes.ts"
 import { UserError } from "../errors.ts"
-import { defaultSloClasses, parseSloClasses, type SloClasses } from "./slo-classes.ts"
 import { resolveSlo, type SloSource } from "./slo-resolve.ts"
 
 const example = readFileSync(new URL("../../examples/slo-classes.yaml", import.meta.url), "utf8")

@@ -1,17 +1,17 @@
 /** Nothing is kept of requests that have ended, but what the KV cache may hold: live memory after thousands of
  * them is what it was before. */
 import { expect, it } from "vitest"
-import type { EngineLimits } from "../core/types.ts"
+import { defaultSloClasses } from "../config/slo-classes.ts"
+import type { EngineLimits } from "../core/protocol.ts"
 import { GREEDY } from "../engine/engine.ts"
 import { fakeEngine } from "../engine/fake.ts"
 import { Random } from "../random.ts"
-import { ReplicaDriver } from "./driver.ts"
-import type { GenerationRequest } from "./gateway.ts"
+import { ReplicaDriver } from "../replica/driver.ts"
+import { keptBytes, liveBytes, VirtualClock } from "../replica/testing.ts"
+import type { AnswerEnd } from "../text/answer.ts"
+import type { GenerationRequest } from "./intake.ts"
 import { Service } from "./service.ts"
-import type { SessionEnd } from "./session.ts"
-import { defaultSloClasses } from "./slo-classes.ts"
 import { resolveSlo } from "./slo-resolve.ts"
-import { keptBytes, liveBytes, VirtualClock } from "./testing.ts"
 
 /** Small, so that the cache is full at once and running requests lose their KV now and then. */
 const limits: EngineLimits = {
@@ -89,12 +89,12 @@ async function serveAll(
     const abort = new AbortController()
     if (random.below(10) === 0) clock.wakeAt(clock.nowUs() + random.below(200_000), () => abort.abort("gone"))
     let open = random.below(8) === 0 ? 2 : 1
-    const end = ({ kind }: SessionEnd) => {
+    const end = ({ kind }: AnswerEnd) => {
       ends.set(kind, (ends.get(kind) ?? 0) + 1)
       if (--open === 0) void send()
     }
     const sinks = Array.from({ length: open }, () => ({ delta: () => {}, end }))
-    await to.gateway.start(requestOf(random, abort.signal), sinks)
+    await to.intake.start(requestOf(random, abort.signal), sinks)
   }
   for (let i = 0; i < CLIENTS; i++) void send()
   await clock.run()

@@ -1,6 +1,6 @@
 /** An independent bookkeeper for simulated fleets: sees every effect, and refuses the first that cannot be right. */
 import { assert } from "../core/assert.ts"
-import type { Batch, Effect, EngineLimits, RequestId } from "../core/types.ts"
+import type { Batch, Effect, EngineLimits, RequestId } from "../core/protocol.ts"
 import type { FleetOptions, FleetResult } from "./fleet.ts"
 import type { FuzzCase } from "./fuzz-case.ts"
 import type { SimRequest } from "./world.ts"

@@ -1,6 +1,6 @@
 /** What goes wrong in a simulation, and when. */
 import { assert } from "../core/assert.ts"
-import type { StepFailure } from "../core/types.ts"
+import type { StepFailure } from "../core/protocol.ts"
 
 /** Times are µs of virtual time; `replica` is an index into the fleet. */
 export type Fault =

@@ -1,8 +1,8 @@
 /** Fleets: paired luck, faults that lose nobody, prefill and decode apart, stale routing. */
 import { describe, expect, test } from "vitest"
+import type { Outcome } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
 import { COST, LIMITS, specOf } from "../core/testing.ts"
-import type { Outcome } from "../core/types.ts"
 import { ROUTER_KINDS } from "../router/router.ts"
 import { type FleetOptions, type FleetResult, simulateFleet } from "./fleet.ts"
 import type { SimRequest } from "./world.ts"

@@ -2,8 +2,8 @@
  * happens in one microsecond is told to the replicas in a fixed order; then each of them decides once. */
 import { assert } from "../core/assert.ts"
 import type { CostModel } from "../core/cost.ts"
+import type { Effect, Event, Progress, RequestId, StepFailure } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
-import type { Effect, Event, Progress, RequestId, StepFailure } from "../core/types.ts"
 import { Router, type RouterOptions } from "../router/router.ts"
 import { chance } from "./chance.ts"
 import { type Fault, Faults } from "./faults.ts"

@@ -1,9 +1,9 @@
 /** A random fleet with a random workload and random faults, for the simulation fuzz: all from one seed. */
 import type { CostModel } from "../core/cost.ts"
+import type { PolicyOptions } from "../core/options.ts"
 import { POLICY_NAMES, type PolicyName } from "../core/policy/index.ts"
-import type { PolicyOptions } from "../core/policy/policy.ts"
+import type { EngineLimits, RequestId } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
-import type { EngineLimits, RequestId } from "../core/types.ts"
 import { Random } from "../random.ts"
 import { ROUTER_KINDS } from "../router/router.ts"
 import type { Fault } from "./faults.ts"

@@ -1,7 +1,7 @@
 /** One simulated GPU: a replica of the production core, and an engine whose steps take modelled time. */
 import { type CostModel, shapeOf, stepUs } from "../core/cost.ts"
+import type { Batch, Event, RequestSpec, Snapshot } from "../core/protocol.ts"
 import { Replica, type ReplicaConfig } from "../core/replica.ts"
-import type { Batch, Event, RequestSpec, Snapshot } from "../core/types.ts"
 import type { Target } from "../router/router.ts"
 import { normalChance } from "./chance.ts"
 import type { Faults } from "./faults.ts"

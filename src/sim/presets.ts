@@ -1,7 +1,7 @@
 /** Published accelerators to simulate: batch-time fits and KV capacities of the models that the paper evaluates, with
  * and without a draft model for speculation. Each preset says in `source` what was published and what derived. */
 import type { CostModel, CostPiece } from "../core/cost.ts"
-import type { EngineLimits } from "../core/types.ts"
+import type { EngineLimits } from "../core/protocol.ts"
 
 export interface Hardware {
   /** Batch time without speculation, µs. */

@@ -1,6 +1,7 @@
 /** The simplest simulation: a fleet of one replica, for tests and for tuning policies. */
+
+import type { Effect, RequestId, StepFailure } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
-import type { Effect, RequestId, StepFailure } from "../core/types.ts"
 import { simulateFleet } from "./fleet.ts"
 import type { SimRequest } from "./world.ts"
 

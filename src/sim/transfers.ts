@@ -1,6 +1,6 @@
 /** KV on its way from prefill to decode replicas (DistServe): first come, first served, held back while no decode
  * replica has room for it; its prefill replica keeps the KV until it has landed. Links are not shared. */
-import type { Progress } from "../core/types.ts"
+import type { Progress } from "../core/protocol.ts"
 import type { Machine } from "./machine.ts"
 import type { Play } from "./world.ts"
 

@@ -1,5 +1,5 @@
 /** What only the simulated world knows of requests: how long they really get, and which drafts are accepted. */
-import type { BatchItem, RequestId, RequestSpec, StepResult } from "../core/types.ts"
+import type { BatchItem, RequestId, RequestSpec, StepResult } from "../core/protocol.ts"
 import { acceptedTokens } from "./accepted.ts"
 
 /** One request of a simulated workload. */

@@ -1,6 +1,6 @@
 /** Notices that a request has missed as soon as that is certain, not when it ends: a run in overload has long been
  * decided when its last best-effort request ends. */
-import type { Effect, RequestId } from "../core/types.ts"
+import type { Effect, RequestId } from "../core/protocol.ts"
 
 export interface Awaited {
   id: RequestId

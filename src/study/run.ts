@@ -1,6 +1,7 @@
 /** One simulated run: a scenario played through a fleet of the production core on virtual time, and judged. */
+
+import type { Effect } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
-import type { Effect } from "../core/types.ts"
 import { APPS } from "../load/workload.ts"
 import { type FleetOptions, type FleetResult, simulateFleet } from "../sim/fleet.ts"
 import { limitsOf } from "../sim/presets.ts"

@@ -1,6 +1,7 @@
 /** What one simulated experiment is: plain data, so that it can be sent to a worker, hashed and written down. */
+
+import type { PolicyOptions } from "../core/options.ts"
 import type { PolicyName } from "../core/policy/index.ts"
-import type { PolicyOptions } from "../core/policy/policy.ts"
 import type { ArrivalName } from "../load/arrivals.ts"
 import type { SloClasses, ZeroLoad } from "../load/classes.ts"
 import type { RouterOptions } from "../router/router.ts"

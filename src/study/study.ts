@@ -1,6 +1,6 @@
 /** The whole comparison: capacities of every system in every scenario, and around them the curves, ablations,
  * fleet sizes and arrival processes. Stages follow each other; within one, everything is parallel. */
-import type { PolicyOptions } from "../core/policy/policy.ts"
+import type { PolicyOptions } from "../core/options.ts"
 import type { ArrivalName } from "../load/arrivals.ts"
 import { type PoolEvent, type PoolOptions, runTasks } from "./pool.ts"
 import type { RunSpec } from "./spec.ts"

@@ -1,6 +1,6 @@
 /** Counts what happened in a run: attainment in all its cuts, latencies, and a coarse timeline. */
 import { quantileSorted } from "simple-statistics"
-import type { Effect, Outcome } from "../core/types.ts"
+import type { Effect, Outcome } from "../core/protocol.ts"
 import type { Played } from "./workload.ts"
 
 /** Kept of total; a tool session is one. */

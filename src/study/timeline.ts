@@ -1,5 +1,5 @@
 /** What a run looked like over time, in equal slices: attainment by arrival, requests in the system, KV in use. */
-import type { Effect, RequestId } from "../core/types.ts"
+import type { Effect, RequestId } from "../core/protocol.ts"
 import type { Slice } from "./tally.ts"
 
 const SLICES = 96

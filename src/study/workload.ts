@@ -2,7 +2,7 @@
  * the planned requests are in the end counted as kept. */
 
 import { prefillUs } from "../core/planner/prefill-time.ts"
-import type { Outcome, RequestId } from "../core/types.ts"
+import type { Outcome, RequestId } from "../core/protocol.ts"
 import { UserError } from "../errors.ts"
 import { roundSlo, type ZeroLoad } from "../load/classes.ts"
 import { type Plan, type PlannedRequest, type PlannedRound, readPlan } from "../load/plan.ts"

@@ -1,15 +1,15 @@
 /** Whose SLOs to keep: revocable Moore–Hodgson over prefills by deadline (DESIGN §4 step 3). Going by deadline, every
  * prefill joins; while the set cannot be done in time, one goes: of a session that has missed already if there is one,
  * else the one with the most prefill left for its worth. Firm promises on an exact timer: the paper's dynamic program. */
-import type { PolicyOptions } from "../policy/policy.ts"
+import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
+import type { Draft } from "./batch-builder.ts"
 import { OVERDUE_SHARE } from "./best-effort.ts"
-import { Dp } from "./dp.ts"
-import { solveFor } from "./dp-instance.ts"
-import type { Draft } from "./draft.ts"
+import { Dp } from "./dp/dp.ts"
+import { solveFor } from "./dp/instance.ts"
 import { Demand, type Stream } from "./feasible.ts"
 import { MemoryCeiling, MemoryForecast } from "./memory.ts"
-import type { Speculator } from "./speculator.ts"
+import type { Speculator } from "./speculation/speculator.ts"
 
 /** Of the KV that the forecast may fill, this share is out of reach for whoever has no promise: arrivals would find it
  * taken, and evict what was computed for nothing. */

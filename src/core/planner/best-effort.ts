@@ -1,8 +1,8 @@
 /** Requests without a promise: they get what is left over, and whoever has waited longest a share of its own. */
-import type { PolicyOptions } from "../policy/policy.ts"
+import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
-import { draftWithin } from "./decode-lengths.ts"
-import type { Draft } from "./draft.ts"
+import type { Draft } from "./batch-builder.ts"
+import { draftWithin } from "./speculation/draft-lengths.ts"
 import type { Work } from "./work.ts"
 
 /** Of the KV, the sequences and the steps, what those who have waited too long may take between them. */

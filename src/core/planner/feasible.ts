@@ -1,7 +1,7 @@
 /** Can everything due by a horizon be computed by then? A fluid test over the cost model (DESIGN §4 step 3):
  * for every piece, the work due must fit the time, with iterations shared by all decodes. */
 import { attentionPairs, type CostModel } from "../cost.ts"
-import type { EngineLimits } from "../types.ts"
+import type { EngineLimits } from "../protocol.ts"
 
 /** Work due as time passes: decodes token by token, and the prefills that the caller has added. Typed arrays,
  * reused between decisions. Times are absolute µs. */

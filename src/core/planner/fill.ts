@@ -1,10 +1,10 @@
 /** Which tokens run in the next batch (DESIGN §4 step 4): the batch lasts as long as the tightest decode can
  * wait, decodes that cannot wait go first, prefill by deadline fills it, the other decodes and best-effort follow. */
-import type { PolicyOptions } from "../policy/policy.ts"
+import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
+import type { Draft } from "./batch-builder.ts"
 import { mayStart, serveBestEffort, serveOverdue } from "./best-effort.ts"
-import { decodeTimeUs, draftWithin, lengthsWithin } from "./decode-lengths.ts"
-import type { Draft } from "./draft.ts"
+import { decodeTimeUs, draftWithin, lengthsWithin } from "./speculation/draft-lengths.ts"
 import type { Work } from "./work.ts"
 
 /** A decode keeps at least a pace of one token in so many longest batches, however late it is due: it holds KV. */

@@ -2,7 +2,7 @@
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { Random } from "../../random.ts"
-import { OUTLOOK_TOKENS, OutputLengths } from "../lengths.ts"
+import { OUTLOOK_TOKENS, OutputLengths } from "../learn/output-lengths.ts"
 import { MemoryCeiling, MemoryForecast } from "./memory.ts"
 
 const endless = OutputLengths.endless(1).outlook(0, 0)

@@ -1,6 +1,6 @@
 /** Forecast of the KV that requests hold while their outputs grow and end (DESIGN §4 step 3). Each ends by chance and
  * on its own, so that many requests need a smaller share in reserve than few. */
-import { OUTLOOK_TOKENS, type OutlookBounds } from "../lengths.ts"
+import { OUTLOOK_TOKENS, type OutlookBounds } from "../learn/output-lengths.ts"
 
 /** Standard deviations kept in reserve. */
 const RESERVE_SIGMAS = 2

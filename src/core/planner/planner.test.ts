@@ -1,17 +1,17 @@
 /** Admission, against brute force where it is possible. */
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
-import { Calibration } from "../calibration.ts"
-import { KvAccount } from "../kv.ts"
-import { OutputLengths } from "../lengths.ts"
-import { DEFAULT_OPTIONS } from "../policy/policy.ts"
+import { KvAccount } from "../kv/account.ts"
+import { Calibration } from "../learn/calibration.ts"
+import { OutputLengths } from "../learn/output-lengths.ts"
+import { DEFAULT_OPTIONS } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
 import { COST, LIMITS, liveOf } from "../testing.ts"
 import { Admission } from "./admission.ts"
-import { Draft } from "./draft.ts"
+import { Draft } from "./batch-builder.ts"
 import { sortByDue } from "./due-order.ts"
 import { Demand } from "./feasible.ts"
-import { Speculator } from "./speculator.ts"
+import { Speculator } from "./speculation/speculator.ts"
 import { byDue } from "./work.ts"
 
 function draftOf(limits = LIMITS) {

@@ -1,9 +1,9 @@
 /** Sorts the live requests into the kinds of work a batch is made of. */
-import { DEFAULT_OPTIONS, type PolicyOptions } from "../policy/policy.ts"
+import { DEFAULT_OPTIONS, type PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
-import type { Draft } from "./draft.ts"
+import type { Draft } from "./batch-builder.ts"
 import { sortByDue } from "./due-order.ts"
-import { Speculator } from "./speculator.ts"
+import { Speculator } from "./speculation/speculator.ts"
 
 /** Arrays are reused from one decision to the next. */
 export interface Work {

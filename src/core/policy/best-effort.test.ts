@@ -1,9 +1,9 @@
 /** Whoever has no deadline is served with what is left over, and there is always something left over. */
 import { describe, expect, test } from "vitest"
 import { type SimRequest, simulate } from "../../sim/simulate.ts"
+import type { PolicyOptions } from "../options.ts"
 import { COST, LIMITS, specOf } from "../testing.ts"
 import type { PolicyName } from "./index.ts"
-import type { PolicyOptions } from "./policy.ts"
 
 /** Twelve SLO streams decode for 40 s, so that every batch is longer than best-effort work may make one. */
 const streams = Array.from({ length: 12 }, (_, id): SimRequest => {

@@ -1,5 +1,5 @@
 /** Requests whose SLO cannot be met any more, whatever is done: they only take time from others. */
-import type { Draft } from "../planner/draft.ts"
+import type { Draft } from "../planner/batch-builder.ts"
 import { prefillUs } from "../planner/prefill-time.ts"
 import type { LiveRequest } from "../request.ts"
 

@@ -1,9 +1,11 @@
 /** Earliest due token first, without admission; `edf-drop` moves doomed requests to best-effort. The strongest
  * simple rivals: the same batches as ours, but nobody is turned down before it is too late (DESIGN §10). */
+
+import type { PolicyOptions } from "../options.ts"
 import { fillBatch } from "../planner/fill.ts"
 import { emptyWork, sortWork } from "../planner/work.ts"
 import { demoteDoomed } from "./doomed.ts"
-import type { Policy, PolicyOptions } from "./policy.ts"
+import type { Policy } from "./policy.ts"
 
 function earliestDueFirst(name: string, drop: boolean, options: PolicyOptions): Policy {
   const work = emptyWork(options)

@@ -5,9 +5,9 @@ import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { type SimRequest, simulate } from "../../sim/simulate.ts"
 import type { CostModel } from "../cost.ts"
-import type { Batch, Effect, EngineLimits, RequestId } from "../types.ts"
+import type { PolicyOptions } from "../options.ts"
+import type { Batch, Effect, EngineLimits, RequestId } from "../protocol.ts"
 import { POLICY_NAMES, type PolicyName } from "./index.ts"
-import type { PolicyOptions } from "./policy.ts"
 
 const COST: CostModel = {
   pieces: [

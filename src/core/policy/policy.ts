@@ -1,54 +1,9 @@
 /** What a scheduling policy is: given the live requests, fill the next batch. All state and rules that policies
  * share (KV, cost, tiers) live behind Draft, so that a policy fits on a screen. */
-import type { Draft } from "../planner/draft.ts"
+
+import type { PolicyOptions } from "../options.ts"
+import type { Draft } from "../planner/batch-builder.ts"
 import type { LiveRequest } from "../request.ts"
-
-export interface PolicyOptions {
-  /** Longest batch while anyone has an SLO, µs: bounds how long an arrival waits for its first decision. */
-  maxBatchUs: number
-  /** Added to every predicted batch time (0.2 = 20%). */
-  margin: number
-  /** Most tokens of a batch for the fixed-budget policies (vllm, vllm-prefill-first). */
-  tokenBudget: number
-  /** Longest batch that best-effort work may make while SLO work runs, µs. */
-  bestEffortBatchUs: number
-  /** When that has given best-effort work nothing for so long, µs, it gets a batch's whole slack. */
-  bestEffortEveryUs: number
-  /** Best-effort requests whose next token is overdue by so much, µs, get a share that no newcomer can take. */
-  bestEffortPatienceUs: number
-  /** `revocable`: a promise from the first token on. `firm`: from admission on; without a margin a
-   * dynamic program chooses whom. */
-  admission: "revocable" | "firm"
-  /** Share of the KV that the memory forecast may fill. */
-  kvShare: number
-  /** `on`: edf, edf-drop and slos-serve choose how many tokens each decode drafts, by what pays (DESIGN §4.5). */
-  speculation: "off" | "on"
-  /** Most tokens verified per request and step, the sure one included. */
-  maxSpeculation: number
-  /** Probability that a drafted token is accepted, until it has been measured. */
-  acceptancePrior: number
-  /** Without speculation by choice: tokens that every decode drafts (vllm and sarathi too). */
-  fixedDraft: number
-  /** qoserve: weight of the remaining prefill time in its priority (0 = earliest deadline first). */
-  hybridAlpha: number
-}
-
-/** Where the engine is fast; a slow one gets longer batches (replica.ts). Found by simulation and on a CPU. */
-export const DEFAULT_OPTIONS: PolicyOptions = {
-  maxBatchUs: 100_000,
-  margin: 0.2,
-  tokenBudget: 512,
-  bestEffortBatchUs: 20_000,
-  bestEffortEveryUs: 5_000_000,
-  bestEffortPatienceUs: 600_000_000,
-  admission: "revocable",
-  kvShare: 0.985,
-  speculation: "off",
-  maxSpeculation: 8,
-  acceptancePrior: 0.7,
-  fixedDraft: 0,
-  hybridAlpha: 1,
-}
 
 export interface Policy {
   readonly name: string

@@ -1,14 +1,16 @@
 /** QoServe (ASPLOS'26; first called Niyama, arXiv 2503.22562, §3): every decode in every batch, the chunk sized to the
  * slack of the tightest decode; prefill by a priority between earliest deadline and shortest remaining prefill;
  * prefills, never decodes, are preempted, if they can afford it; who would miss its deadline is relegated eagerly. */
+
+import type { PolicyOptions } from "../options.ts"
+import type { Draft } from "../planner/batch-builder.ts"
 import { serveBestEffort } from "../planner/best-effort.ts"
-import type { Draft } from "../planner/draft.ts"
 import { forceProgress, tightestLeadUs } from "../planner/fill.ts"
 import { prefillUs } from "../planner/prefill-time.ts"
 import { emptyWork, sortWork, type Work } from "../planner/work.ts"
 import type { LiveRequest } from "../request.ts"
 import { demoteDoomed } from "./doomed.ts"
-import type { Policy, PolicyOptions } from "./policy.ts"
+import type { Policy } from "./policy.ts"
 
 export function qoserve(options: PolicyOptions): Policy {
   const work = emptyWork(options)

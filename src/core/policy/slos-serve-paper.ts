@@ -1,14 +1,15 @@
 /** The paper's policy (arXiv 2504.08784): arrivals are admitted by the dynamic program and then kept; declined ones
  * are served best-effort; every batch is sized to the tightest pace and filled with prefill by deadline. With
  * speculation, the paper's plan says how many tokens each TPOT tier verifies. */
-import { expectedTokens } from "../acceptance.ts"
-import { Dp } from "../planner/dp.ts"
-import { planFor, solveFor, tierOf, tiersOf } from "../planner/dp-instance.ts"
-import { SpeculativeSegments } from "../planner/dp-speculation.ts"
-import type { Draft } from "../planner/draft.ts"
+import { expectedTokens } from "../learn/acceptance.ts"
+import type { PolicyOptions } from "../options.ts"
+import type { Draft } from "../planner/batch-builder.ts"
+import { Dp } from "../planner/dp/dp.ts"
+import { planFor, solveFor, tierOf, tiersOf } from "../planner/dp/instance.ts"
+import { SpeculativeSegments } from "../planner/dp/speculation.ts"
 import { byDue, emptyWork, sortWork, type Work } from "../planner/work.ts"
 import type { LiveRequest } from "../request.ts"
-import type { Policy, PolicyOptions } from "./policy.ts"
+import type { Policy } from "./policy.ts"
 
 /** Without decodes a batch may be so many times the usual longest. */
 const PREFILL_ONLY = 4

@@ -1,13 +1,15 @@
 /** The default policy (DESIGN §4): keep every SLO that can be kept, serve the rest with what is left over. */
+
+import type { PolicyOptions } from "../options.ts"
 import { Admission, countsExactly } from "../planner/admission.ts"
+import type { Draft } from "../planner/batch-builder.ts"
 import { pickOverdue } from "../planner/best-effort.ts"
-import type { Draft } from "../planner/draft.ts"
 import { sortByDue } from "../planner/due-order.ts"
 import { fillBatch } from "../planner/fill.ts"
 import { emptyWork, resortWork, sortWork } from "../planner/work.ts"
 import type { LiveRequest } from "../request.ts"
 import { demoteDoomed, isDoomed } from "./doomed.ts"
-import type { Policy, PolicyOptions } from "./policy.ts"
+import type { Policy } from "./policy.ts"
 
 export function slosServe(options: PolicyOptions): Policy {
   const admission = new Admission(options)

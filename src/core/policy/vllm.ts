@@ -1,9 +1,11 @@
 /** First come, first served, as today's engines do it: vLLM v1 (decodes first, chunked prefill within a fixed
  * token budget), vLLM v0 (whole prompts first), Sarathi-Serve (chunks sized to the tightest TPOT). SLO-blind but
  * for Sarathi's budget; under KV pressure the latest arrival is preempted and recomputed. */
-import type { Draft } from "../planner/draft.ts"
+
+import type { PolicyOptions } from "../options.ts"
+import type { Draft } from "../planner/batch-builder.ts"
 import type { LiveRequest } from "../request.ts"
-import type { Policy, PolicyOptions } from "./policy.ts"
+import type { Policy } from "./policy.ts"
 
 /** vLLM v1: one token budget per step; running requests first, each what it owes, then waiting ones. */
 export function vllm(options: PolicyOptions): Policy {

@@ -1,10 +1,10 @@
 /** POST /v1/chat/completions */
 import type { FastifyInstance, FastifyRequest } from "fastify"
 import { UserError } from "../../errors.ts"
-import type { ChatMessage } from "../../serve/chat-template.ts"
-import { type OutputFormat, outputGrammar, type ToolSpec } from "../../serve/grammar.ts"
 import type { Service } from "../../serve/service.ts"
 import { resolveSlo } from "../../serve/slo-resolve.ts"
+import { type OutputFormat, outputGrammar, type ToolSpec } from "../../text/constraint/grammar.ts"
+import type { ChatMessage } from "../../text/template.ts"
 import { validate } from "../body.ts"
 import { ChatFormat } from "../format.ts"
 import { classOfModel } from "../model-names.ts"

@@ -2,10 +2,10 @@
 import type { FastifyInstance } from "fastify"
 import type { Tokenizer } from "../../engine/engine.ts"
 import { UserError } from "../../errors.ts"
-import type { Prompt } from "../../serve/gateway.ts"
-import { outputGrammar } from "../../serve/grammar.ts"
+import type { Prompt } from "../../serve/intake.ts"
 import type { Service } from "../../serve/service.ts"
 import { resolveSlo } from "../../serve/slo-resolve.ts"
+import { outputGrammar } from "../../text/constraint/grammar.ts"
 import { validate } from "../body.ts"
 import { CompletionFormat } from "../format.ts"
 import { classOfModel } from "../model-names.ts"
@@ -79,7 +79,7 @@ function promptsOf(prompt: CompletionBody["prompt"]): Prompt[] {
   )
 }
 
-/** A prompt as text; tokens that the model does not have are left to the gateway, which refuses them. */
+/** A prompt as text; tokens that the model does not have are left to the intake, which refuses them. */
 function promptText(prompt: Prompt, tokenizer: Tokenizer): string {
   if (prompt.kind === "text") return prompt.text
   if (prompt.kind === "chat") return ""

@@ -1,0 +1,136 @@
+/** The acceptance estimate: finds the true rate though longer drafts are censored, follows it, and comes back. */
+import { describe, expect, test } from "vitest"
+import { Random } from "../../random.ts"
+import { Acceptance, expectedRows, expectedTokens } from "./acceptance.ts"
+
+function draws(estimate: Acceptance, alpha: number, steps: number, draft: number, seed = 1): void {
+  const random = new Random(seed)
+  for (let i = 0; i < steps; i++) {
+    let accepted = 0
+    while (accepted < draft && random.uniform() < alpha) accepted++
+    estimate.observe(0, draft, accepted + 1, false)
+  }
+}
+
+describe("acceptance", () => {
+  test.each([0.2, 0.5, 0.9])("finds %s whatever was drafted", (alpha) => {
+    for (const draft of [1, 3, 7]) {
+      const estimate = new Acceptance(0.7)
+      draws(estimate, alpha, 2000, draft)
+      expect(Math.abs(estimate.of(0) - alpha)).toBeLessThan(0.06)
+    }
+  })
+
+  test("starts from the prior, keeps apps apart and stays within bounds", () => {
+    const estimate = new Acceptance(0.7)
+    expect(estimate.of(0)).toBe(0.7)
+    draws(estimate, 0, 5000, 4)
+    expect(estimate.of(0)).toBeLessThan(0.1)
+    expect(estimate.of(0)).toBeGreaterThanOrEqual(0.05)
+    expect(estimate.of(1)).toBe(0.7)
+    draws(estimate, 1, 5000, 4)
+    expect(estimate.of(0)).toBeGreaterThan(0.95)
+    expect(estimate.of(0)).toBeLessThanOrEqual(0.98)
+  })
+
+  test("does not take the end of an answer for a refusal", () => {
+    const estimate = new Acceptance(0.7)
+    for (let i = 0; i < 100; i++) estimate.observe(0, 4, 1, true)
+    expect(estimate.of(0)).toBe(0.7)
+  })
+
+  test("drifts back to the prior while nothing is drafted, so that it is tried again", () => {
+    const estimate = new Acceptance(0.7)
+    draws(estimate, 0.05, 1000, 3)
+    const low = estimate.of(0)
+    for (let i = 0; i < 2000; i++) estimate.observe(0, 0, 1, false)
+    expect(estimate.of(0)).toBeGreaterThan(low)
+    expect(estimate.of(0)).toBeLessThan(0.3)
+    for (let i = 0; i < 60_000; i++) estimate.observe(0, 0, 1, false)
+    expect(estimate.of(0)).toBeGreaterThan(0.6)
+  })
+})
+
+describe("a drafter that has no idea at times", () => {
+  test("is not refused then: the acceptance is that of what it offers", () => {
+    const estimate = new Acceptance(0.7)
+    const random = new Random(3)
+    for (let i = 0; i < 4000; i++) {
+      if (random.uniform() < 0.25) draws(estimate, 0.9, 1, 4, i)
+      else estimate.observe(0, 4, 1, false, 0)
+    }
+    expect(Math.abs(estimate.of(0) - 0.9)).toBeLessThan(0.06)
+    expect(Math.abs(estimate.hitRate(0) - 0.25)).toBeLessThan(0.08)
+    expect(estimate.hitRate(1)).toBe(1)
+  })
+
+  test("shorter offers count as far as they go, and the rate follows what the drafter does", () => {
+    const estimate = new Acceptance(0.7)
+    for (let i = 0; i < 1000; i++) estimate.observe(0, 6, 4, false, 3)
+    expect(estimate.hitRate(0)).toBeCloseTo(0.5, 1)
+    // All that was offered was accepted.
+    expect(estimate.of(0)).toBeGreaterThan(0.95)
+    for (let i = 0; i < 1000; i++) estimate.observe(0, 6, 1, false, 0)
+    expect(estimate.hitRate(0)).toBeLessThan(0.05)
+    expect(estimate.hitRate(0)).toBeGreaterThan(0)
+  })
+
+  test("waiting for an idea is not going without drafts: nothing fades", () => {
+    const estimate = new Acceptance(0.7)
+    draws(estimate, 0.95, 1000, 3)
+    const high = estimate.of(0)
+    for (let i = 0; i < 20_000; i++) estimate.observe(0, 3, 1, false, 0)
+    expect(estimate.of(0)).toBe(high)
+  })
+
+  test("without drafts it is forgotten: a drafter of new text is asked again", () => {
+    const estimate = new Acceptance(0.7)
+    for (let i = 0; i < 1000; i++) estimate.observe(0, 3, 1, false, i % 10 === 0 ? 3 : 0)
+    expect(estimate.hitRate(0)).toBeLessThan(0.15)
+    for (let i = 0; i < 100_000; i++) estimate.observe(0, 0, 1, false)
+    expect(estimate.hitRate(0)).toBeGreaterThan(0.5)
+  })
+
+  test("one that always answers has a rate of exactly 1, and counts as before", () => {
+    const estimate = new Acceptance(0.7)
+    draws(estimate, 0.6, 3000, 5)
+    expect(estimate.hitRate(0)).toBe(1)
+    for (const s of [1, 2, 5, 8]) {
+      expect(expectedTokens(estimate.of(0), s, 1)).toBe(
+        s === 1 ? 1 : (1 - estimate.of(0) ** s) / (1 - estimate.of(0)),
+      )
+      expect(expectedRows(s, 1)).toBe(s)
+      expect(expectedTokens(0.7, s, 0.5)).toBeCloseTo((1 + expectedTokens(0.7, s)) / 2)
+      expect(expectedRows(s, 0.5)).toBeCloseTo((1 + s) / 2)
+    }
+  })
+})
+
+test("tries that fail come ever less often, and as often as at first once one has done well", () => {
+  const estimate = new Acceptance(0.7)
+  /** Undrafted tokens until drafting is worth a try again, which then sees `alpha` for `steps` steps. */
+  const wait = (alpha: number, steps: number): number => {
+    let tokens = 0
+    while (estimate.of(0) < 0.3) {
+      estimate.observe(0, 0, 1, false)
+      tokens++
+    }
+    draws(estimate, alpha, steps, 3)
+    return tokens
+  }
+  draws(estimate, 0, 120, 3)
+  const waits = Array.from({ length: 6 }, () => wait(0, 40))
+  for (let i = 1; i < waits.length; i++) expect(waits[i]).toBeGreaterThan(1.5 * waits[i - 1]!)
+  wait(0.9, 120)
+  for (let i = 0; i < 200; i++) estimate.observe(0, 0, 1, false)
+  draws(estimate, 0, 1000, 3)
+  const again = wait(0, 40)
+  expect(again).toBeGreaterThan(0)
+  expect(again).toBeLessThan(waits.at(-1)! / 4)
+})
+
+test("expected tokens of a verification are the mean of the censored run", () => {
+  expect(expectedTokens(0.7, 1)).toBe(1)
+  expect(expectedTokens(0.5, 3)).toBeCloseTo(1.75)
+  expect(expectedTokens(0.7, 4)).toBeCloseTo(1 + 0.7 + 0.49 + 0.343)
+})

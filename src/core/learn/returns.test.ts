@@ -1,0 +1,56 @@
+/** Which sessions are waited for. */
+import { expect, test } from "vitest"
+import { specOf } from "../testing.ts"
+import { Returns } from "./returns.ts"
+
+const slo = (tpotUs: number) => ({ ttftUs: 1e6, ttftSlowdown: 0, tpotUs, thinkingTpotUs: tpotUs })
+
+/** Sessions of two rounds, the second of another pace, or of another app. */
+function play(
+  returns: Returns,
+  session: number,
+  last: { app?: number; tpotUs?: number },
+): [boolean, boolean] {
+  returns.arrived(session)
+  const first = returns.ended(specOf(0, { session, slo: slo(50_000) }))
+  returns.arrived(session)
+  const { app = 0, tpotUs = 50_000 } = last
+  return [first, returns.ended(specOf(1, { session, app, slo: slo(tpotUs) }))]
+}
+
+test.each([{ tpotUs: 100_000 }, { app: 1 }])("rounds of a kind that nothing follows: %o", (last) => {
+  const returns = new Returns()
+  expect(play(returns, 0, last)).toEqual([true, true])
+  for (let session = 1; session < 30; session++) play(returns, session, last)
+  expect(play(returns, 30, last)).toEqual([true, false])
+})
+
+test("where every second round is followed all are waited for", () => {
+  const returns = new Returns()
+  for (let session = 0; session < 1000; session++) expect(play(returns, session, {})).toEqual([true, true])
+})
+
+test("what was learnt is unlearnt", () => {
+  const returns = new Returns()
+  const round = (session: number) => returns.ended(specOf(0, { session }))
+  for (let session = 0; session < 300; session++) round(session)
+  expect(round(300)).toBe(false)
+  for (let n = 0; n < 200; n++) {
+    returns.arrived(300)
+    round(300)
+  }
+  expect(round(301)).toBe(true)
+})
+
+test("who has no session is no session's last", () => {
+  const returns = new Returns()
+  for (let n = 0; n < 300; n++) expect(returns.ended(specOf(n))).toBe(true)
+})
+
+test("a session whose rounds have several choices comes back once a round", () => {
+  const returns = new Returns()
+  for (let round = 0; round < 100; round++) {
+    for (let choice = 0; choice < 8; choice++) expect(returns.ended(specOf(round, { session: 7 }))).toBe(true)
+    returns.arrived(7)
+  }
+})

@@ -1,0 +1,323 @@
+/** The batch under construction. Adding a request takes its KV at once (evicting the cache, then whoever the
+ * policy gives up), and keeps the batch's predicted time at hand. */
+
+import { assert } from "../assert.ts"
+import { type CostModel, type StepShape, stepUs } from "../cost.ts"
+import type { KvAccount } from "../kv/account.ts"
+import { Acceptance } from "../learn/acceptance.ts"
+import type { Calibration } from "../learn/calibration.ts"
+import type { OutputLengths } from "../learn/output-lengths.ts"
+import type { BatchItem, DemoteReason, EngineLimits } from "../protocol.ts"
+import type { LiveRequest } from "../request.ts"
+import { RunningShape } from "./shape.ts"
+
+/** What the draft needs done to requests; the replica turns it into effects. */
+export interface DraftActions {
+  demoted(request: LiveRequest, reason: DemoteReason): void
+  promoted(request: LiveRequest): void
+  admitted(request: LiveRequest): void
+  preempted(request: LiveRequest): void
+}
+
+export class Draft {
+  readonly limits: EngineLimits
+  readonly cost: CostModel
+  readonly lengths: OutputLengths
+  readonly kv: KvAccount
+  #calibration: Calibration
+  #actions: DraftActions
+
+  items: BatchItem[] = []
+  /** Whose they are, in the same order. */
+  requests: LiveRequest[] = []
+  /** What drafting yields, per app. */
+  readonly acceptance: Acceptance
+  #shape: RunningShape
+  /** For whoever asks how long some other batch would take. */
+  readonly scratchShape: RunningShape
+  /** Requests in the batch are marked with its number. */
+  #number = 1
+  /** Those whose KV it took. */
+  #victims: LiveRequest[] = []
+  /** A list of requests none of which has KV to give up for this batch. */
+  #exhausted: readonly LiveRequest[] | null = null
+  /** See `#leastMoreUs`; -1: to be computed. */
+  #leastMore = -1
+  /** Items of one token, and of more. */
+  #singles = 0
+  #chunks = 0
+
+  constructor(
+    limits: EngineLimits,
+    cost: CostModel,
+    kv: KvAccount,
+    lengths: OutputLengths,
+    calibration: Calibration,
+    actions: DraftActions,
+    acceptance = new Acceptance(0.7),
+  ) {
+    this.limits = limits
+    this.cost = cost
+    this.kv = kv
+    this.lengths = lengths
+    this.#calibration = calibration
+    this.#actions = actions
+    this.acceptance = acceptance
+    this.#shape = new RunningShape(cost)
+    this.scratchShape = new RunningShape(cost)
+  }
+
+  /** Start the next batch with the same scratch memory. */
+  reset(): void {
+    this.#exhausted = null
+    if (this.#victims.length > 0) this.#victims = []
+    // The last batch's items are whoever runs it's.
+    if (this.items.length > 0) {
+      this.items = []
+      this.requests = []
+    }
+    this.#number++
+    this.#shape.reset()
+    this.#singles = this.#chunks = 0
+    this.#leastMore = -1
+  }
+
+  has(request: LiveRequest): boolean {
+    return request.batch === this.#number
+  }
+  /** It holds KV, or did until this batch took it. */
+  held(request: LiveRequest): boolean {
+    return this.kv.holds(request.id) || this.#victims.includes(request)
+  }
+  /** Tokens in the batch, drafted ones included. */
+  get tokens(): number {
+    return this.#shape.tokens
+  }
+  get tokensLeft(): number {
+    return this.limits.maxBatchTokens - this.#shape.tokens
+  }
+
+  /** Predicted time of the batch as it stands, with `tokens` more of a request at `position` and `draft` drafted
+   * ones; calibrated, in µs, multiplied by 1 + `margin`. */
+  timeUs(margin: number, position = 0, tokens = 0, samples = false, draft = 0): number {
+    const withPrefill = this.#chunks > 0 || tokens > 1
+    const raw = stepUs(this.cost, this.#shape.with(position, tokens, samples, draft))
+    return raw * this.#calibration.ratio(withPrefill) * (1 + margin)
+  }
+
+  get hasPrefill(): boolean {
+    return this.#chunks > 0
+  }
+  /** Predicted time of the batch as it stands, uncalibrated, µs. */
+  get modelUs(): number {
+    return stepUs(this.cost, this.#shape.with(0, 0, false, 0))
+  }
+
+  /** Time of some other step, by the same calibrated model. */
+  otherUs(shape: StepShape, withPrefill: boolean): number {
+    return stepUs(this.cost, shape) * this.#calibration.ratio(withPrefill)
+  }
+  calibration(withPrefill: boolean): number {
+    return this.#calibration.ratio(withPrefill)
+  }
+
+  /** Add the next decode of `request`, drafting up to `draft` tokens: fewer when it may not produce so many, or
+   * when only giving someone up would make room for them. False when there is no room for the decode itself
+   * (tokens or KV), or when the request has lost its own KV to an earlier one of this batch. */
+  decode(request: LiveRequest, spare?: readonly LiveRequest[], draft = 0): boolean {
+    if (!request.decoding) return false
+    if (draft > 0) return this.#add(request, 1, spare, this.#draftRoom(request, draft))
+    // Most decodes need no KV but what they hold.
+    if (!this.#inLastBlock(request.computed, 1)) return this.#add(request, 1, spare)
+    if (this.tokensLeft < 1) return false
+    this.#put(request, { id: request.id, position: request.computed, tokens: 1, sample: true, draft: 0 })
+    return true
+  }
+
+  /** Add up to `most` owed tokens of `request` (a chunk of a prompt, or of a recomputation). Returns how many. */
+  prefill(request: LiveRequest, most: number, spare?: readonly LiveRequest[]): number {
+    return this.#chunk(request, this.startOf(request), most, spare)
+  }
+
+  /** Add as many owed tokens of `request` as keep the batch within `limitUs` (with `margin`). */
+  prefillWithin(
+    request: LiveRequest,
+    limitUs: number,
+    margin: number,
+    spare?: readonly LiveRequest[],
+  ): number {
+    const room = spare === undefined ? this.kv.roomTokens(request.id) : Infinity
+    if (room <= request.computed || this.isFull(limitUs, margin)) return 0
+    const start = this.startOf(request)
+    const owed = request.known - start
+    const fits = (n: number) => this.timeUs(margin, start, n, n === owed) <= limitUs
+    const most = Math.min(owed, this.tokensLeft)
+    const least = Math.min(owed, this.#leastChunk)
+    if (most < least || room < start + least) return 0
+    if (fits(most)) return this.#chunk(request, start, most, spare)
+    let low = 0
+    let high = most
+    while (high - low > 1) {
+      const middle = (low + high) >> 1
+      if (fits(middle)) low = middle
+      else high = middle
+    }
+    return this.#chunk(request, start, low, spare)
+  }
+
+  /** No chunk of any request fits into `limitUs` (with `margin`). With a thousand waiting most get nothing: that must
+   * be seen at once. */
+  isFull(limitUs: number, margin: number): boolean {
+    return this.#leastMoreUs * (1 + margin) > limitUs
+  }
+
+  demote(request: LiveRequest, reason: DemoteReason): void {
+    if (request.tier === "bestEffort") return
+    request.tier = "bestEffort"
+    request.admitted = false
+    this.#actions.demoted(request, reason)
+  }
+  promote(request: LiveRequest): void {
+    request.tier = "slo"
+    this.#actions.promoted(request)
+  }
+  admit(request: LiveRequest): void {
+    if (request.admitted) return
+    request.admitted = true
+    this.#actions.admitted(request)
+  }
+
+  /** Where computing `request` would start: after what it holds, or after what it can share. */
+  startOf(request: LiveRequest): number {
+    if (request.computed > 0 || request.prefix.length === 0 || this.kv.holds(request.id))
+      return request.computed
+    return this.kv.match(request.prefix, request.spec.promptTokens)?.tokens ?? 0
+  }
+
+  #chunk(request: LiveRequest, start: number, most: number, spare?: readonly LiveRequest[]): number {
+    const owed = request.known - start
+    const want = this.#wholeChunk(owed, Math.min(most, owed, this.tokensLeft))
+    if (want < 1 || !this.#sequenceFor(request, spare)) return 0
+    const room = this.#kvRoom(request, start + want, spare) - start
+    const tokens = room < want ? this.#wholeChunk(owed, room) : want
+    return tokens > 0 && this.#add(request, tokens, spare) ? tokens : 0
+  }
+
+  #sequenceFor(request: LiveRequest, spare?: readonly LiveRequest[]): boolean {
+    if (request.computed > 0 || this.kv.holds(request.id)) return true
+    while (!this.kv.canAttach()) {
+      // Nobody of it held KV a moment ago, and whoever took KV since is in the batch: no use looking again.
+      if (spare !== undefined && spare === this.#exhausted) return false
+      if (this.#giveUp(request, spare)) continue
+      this.#exhausted = spare ?? null
+      return false
+    }
+    return true
+  }
+
+  /** Up to `want` tokens that the sequence could hold in all, giving up `spare` requests as needed. */
+  #kvRoom(request: LiveRequest, want: number, spare?: readonly LiveRequest[]): number {
+    let room = this.kv.roomTokens(request.id)
+    while (room < want && this.#giveUp(request, spare)) room = this.kv.roomTokens(request.id)
+    return Math.min(want, room)
+  }
+
+  /** No chunk of any request makes the batch shorter than this: calibrated, without margin, µs. One token is timed as
+   * a decode, and so may take longer than two. */
+  get #leastMoreUs(): number {
+    if (this.#leastMore < 0) this.#leastMore = Math.min(this.timeUs(0, 0, 1), this.timeUs(0, 0, 2))
+    return this.#leastMore
+  }
+
+  /** Shortest chunk that is not disproportionately slow. */
+  get #leastChunk(): number {
+    const { minChunkTokens, unifiedKv } = this.limits
+    // In a split pass the first token goes with the decodes, so one more makes the piece whole.
+    return minChunkTokens + (minChunkTokens > 1 && !unifiedKv && this.#singles > 0 ? 1 : 0)
+  }
+
+  /** Shorten a chunk so that neither it nor what it leaves is a slow short piece (DESIGN §10.1); the end of a
+   * prompt may be short. */
+  #wholeChunk(owed: number, tokens: number): number {
+    if (tokens >= owed) return owed
+    const least = this.#leastChunk
+    if (tokens < Math.min(least, owed)) return 0
+    return owed - tokens < least && owed >= 2 * least ? owed - least : tokens
+  }
+
+  /** Drafting must not take the room of the decodes that are still to come: a block for every sequence. */
+  #draftRoom(request: LiveRequest, draft: number): number {
+    const { blockTokens } = this.limits
+    const others = Math.max(0, this.kv.liveSequences - this.items.length - 1)
+    const room = this.kv.roomTokens(request.id) - others * blockTokens - request.known
+    const most = Math.min(draft, request.spec.maxOutputTokens - request.output - 1, this.tokensLeft - 1, room)
+    return Math.max(0, most)
+  }
+
+  #add(request: LiveRequest, tokens: number, spare?: readonly LiveRequest[], draft = 0): boolean {
+    if (this.tokensLeft < tokens + draft || !this.#sequenceFor(request, spare)) return false
+    const copy = request.computed > 0 || this.kv.holds(request.id) ? null : this.#attach(request)
+    const { owed } = request
+    if (tokens < 1 || tokens > owed) assert(false, `request ${request.id} does not owe ${tokens} tokens`)
+    const needsBlock = !this.#inLastBlock(request.computed, tokens + draft)
+    while (needsBlock && !this.kv.grow(request.id, request.computed + tokens + draft)) {
+      if (this.#giveUp(request, spare)) continue
+      if (copy !== null || request.computed === 0) this.#detach(request)
+      return false
+    }
+    const position = request.computed
+    const sample = tokens === owed
+    const item: BatchItem = { id: request.id, position, tokens, sample, draft }
+    if (copy !== null && copy.tokens > 0) item.copy = copy
+    this.#put(request, item)
+    return true
+  }
+
+  #put(request: LiveRequest, item: BatchItem): void {
+    if (this.has(request)) assert(false, `request ${request.id} is already in the batch`)
+    this.items.push(item)
+    this.requests.push(request)
+    this.#leastMore = -1
+    request.batch = this.#number
+    this.#shape.add(item.position, item.tokens, item.sample, item.draft)
+    if (item.tokens === 1) this.#singles++
+    else this.#chunks++
+  }
+
+  /** The block that a sequence of `computed` tokens has begun takes `tokens` more: most decodes need no other. */
+  #inLastBlock(computed: number, tokens: number): boolean {
+    const begun = computed % this.limits.blockTokens
+    return begun > 0 && begun + tokens <= this.limits.blockTokens
+  }
+
+  /** Take a sequence, sharing the longest prefix that some other request holds. */
+  #attach(request: LiveRequest): { from: number; tokens: number } {
+    const match = this.kv.match(request.prefix, request.spec.promptTokens)
+    const tokens = this.kv.attach(request.id, request.prefix, request.spec.session, match)
+    request.computed = tokens
+    if (request.startedUs < 0) request.cachedTokens = tokens
+    return { from: match?.from ?? request.id, tokens }
+  }
+
+  /** A sequence taken for nothing would hold a slot that nobody uses. */
+  #detach(request: LiveRequest): void {
+    this.kv.drop(request.id)
+    request.computed = 0
+    request.cachedTokens = 0
+  }
+
+  /** Preempt the last of `spare` that holds KV and is not in this batch. */
+  #giveUp(request: LiveRequest, spare: readonly LiveRequest[] = []): boolean {
+    for (let i = spare.length - 1; i >= 0; i--) {
+      const victim = spare[i]!
+      if (victim === request || this.has(victim) || !this.kv.holds(victim.id)) continue
+      this.kv.drop(victim.id)
+      victim.computed = 0
+      victim.preemptions++
+      this.#victims.push(victim)
+      this.#actions.preempted(victim)
+      return true
+    }
+    return false
+  }
+}

@@ -1,0 +1,121 @@
+/** Live requests as the dynamic program sees them: TPOT tiers, deadlines, memory for their whole lives. */
+import type { PolicyOptions } from "../../options.ts"
+import type { LiveRequest } from "../../request.ts"
+import type { Draft } from "../batch-builder.ts"
+import { prefillUs } from "../prefill-time.ts"
+import { paperCost } from "./cost.ts"
+import type { Dp, DpAnswer, DpRequest } from "./dp.ts"
+import { AutoregressiveSegments, type SegmentPlan } from "./segment.ts"
+import { SpeculativeSegments } from "./speculation.ts"
+
+/** The dynamic program takes time by the number of tiers: further TPOTs count as the next tighter one. */
+const MOST_TIERS = 6
+
+export interface Solution extends DpAnswer {
+  /** Tokens verified per TPOT, µs, in the plan's first batch. */
+  lengths(): Map<number, number>
+}
+
+/** The most profitable set of `prefills` beside `decodes`, which all go on, by the paper's model. `must`: may not be
+ * left out. */
+export function solveFor(
+  dp: Dp,
+  decodes: readonly LiveRequest[],
+  prefills: readonly LiveRequest[],
+  must: (request: LiveRequest) => boolean,
+  draft: Draft,
+  options: PolicyOptions,
+  nowUs: number,
+): Solution | null {
+  const requests = [...decodes, ...prefills]
+  const tpotsUs = tiersOf(requests)
+  const { plan } = planFor(requests, tpotsUs, draft, options)
+  let heldTokens = 0
+  for (const request of decodes) heldTokens += lifeTokens(request, draft)
+  for (const request of prefills) if (must(request)) heldTokens += lifeTokens(request, draft)
+  const instance = prefills.map((request): DpRequest => {
+    const kept = must(request)
+    return {
+      deadline: kept ? reachableUs(request, draft, nowUs) : request.dueUs,
+      owed: request.known - draft.startOf(request),
+      tier: tierOf(request.tpotUs, tpotsUs),
+      memory: kept ? 0 : lifeTokens(request, draft),
+      profit: request.spec.worth ?? 1,
+      must: kept,
+    }
+  })
+  const running = tpotsUs.map(() => 0)
+  for (const { tpotUs } of decodes) running[tierOf(tpotUs, tpotsUs)]!++
+  const freeTokens = draft.kv.capacityTokens * options.kvShare - heldTokens
+  const answer = dp.solve(instance, nowUs, freeTokens, plan, running)
+  return answer && { ...answer, lengths: () => lengthsOf(answer, instance, plan, tpotsUs, running) }
+}
+
+/** Tokens verified per TPOT, µs, in the first batch of the plan; empty when it has none. */
+function lengthsOf(
+  { steps }: DpAnswer,
+  instance: readonly DpRequest[],
+  plan: SegmentPlan,
+  tpotsUs: readonly number[],
+  running: readonly number[],
+): Map<number, number> {
+  const counts = running.slice()
+  for (const { request, time, option } of steps) {
+    const batch = time > 0 ? plan.batches(time, counts, option)[0] : undefined
+    if (batch !== undefined && counts.some((n) => n > 0)) return perTpot(tpotsUs, batch.perTier)
+    counts[instance[request]!.tier]!++
+  }
+  return perTpot(tpotsUs, plan.steady(counts)?.perTier ?? counts)
+}
+
+function perTpot(tpotsUs: readonly number[], perTier: readonly number[]): Map<number, number> {
+  return new Map(tpotsUs.map((tpotUs, tier) => [tpotUs, Math.max(1, perTier[tier]!)]))
+}
+
+/** Segments as `options` say, and the mean acceptance of a token asked of the drafter. */
+export function planFor(
+  requests: readonly LiveRequest[],
+  tpotsUs: readonly number[],
+  draft: Draft,
+  options: PolicyOptions,
+): { plan: SegmentPlan; acceptance: number } {
+  let contextTokens = 0
+  let acceptance = 0
+  for (const request of requests) {
+    contextTokens += request.known / requests.length
+    const { app } = request.spec
+    acceptance += (draft.acceptance.of(app) * draft.acceptance.hitRate(app)) / requests.length
+  }
+  const scale = draft.calibration(true) * (1 + options.margin)
+  const { time, decodeWeight } = paperCost(draft.cost, scale, contextTokens, draft.limits.maxBatchTokens)
+  const plan =
+    options.speculation === "on"
+      ? new SpeculativeSegments(time, tpotsUs, acceptance, options.maxSpeculation, decodeWeight)
+      : new AutoregressiveSegments(time, tpotsUs, decodeWeight)
+  return { plan, acceptance }
+}
+
+/** The TPOTs in use, ascending, µs. */
+export function tiersOf(requests: readonly LiveRequest[]): number[] {
+  const tpotsUs = [...new Set(requests.map((request) => request.tpotUs))].sort((a, b) => a - b)
+  if (tpotsUs.length <= MOST_TIERS) return tpotsUs
+  return Array.from({ length: MOST_TIERS }, (_, i) => tpotsUs[Math.floor((i * tpotsUs.length) / MOST_TIERS)]!)
+}
+
+export function tierOf(tpotUs: number, tpotsUs: readonly number[]): number {
+  let tier = 0
+  while (tier + 1 < tpotsUs.length && tpotsUs[tier + 1]! <= tpotUs) tier++
+  return tier
+}
+
+/** A promised prefill that is late is kept: due as soon as it can be done. */
+function reachableUs(request: LiveRequest, draft: Draft, nowUs: number): number {
+  const start = draft.startOf(request)
+  const alone = prefillUs(draft.cost, start, request.known - start, draft.limits.maxBatchTokens)
+  return Math.max(request.dueUs, nowUs + 2 * alone * draft.calibration(true))
+}
+
+function lifeTokens(request: LiveRequest, draft: Draft): number {
+  const { app, maxOutputTokens } = request.spec
+  return request.known + draft.lengths.remaining(app, request.output, maxOutputTokens)
+}

@@ -1,0 +1,223 @@
+/** How many tokens to verify per request and step (DESIGN §4.5): the lengths whose next batch yields most useful
+ * tokens per time, of the prompts that wait and of the decodes. Plain functions; speculator.ts keeps it steady. */
+
+import type { CostModel, CostPiece } from "../../cost.ts"
+import { expectedRows, expectedTokens } from "../../learn/acceptance.ts"
+
+/** Decodes of one pace and one acceptance. */
+export interface SpeculationTier {
+  tpotUs: number
+  /** Probability that a drafted token is accepted. */
+  acceptance: number
+  /** Share of the steps in which the drafter has something to offer; the others verify one token. */
+  hitRate: number
+  count: number
+  /** Mean tokens of KV each of them attends to. */
+  contextTokens: number
+}
+
+export interface SpeculationSetting {
+  cost: Pick<CostModel, "pieces" | "unifiedKv">
+  /** Predicted time is multiplied by this (margin and calibration). */
+  scale: number
+  /** No batch is longer, however far ahead the decodes are, µs. */
+  maxBatchUs: number
+  maxBatchTokens: number
+  /** Prompt tokens that could be computed beside the decodes. */
+  waitingTokens: number
+  /** Most tokens verified per request and step, the sure one included. */
+  maxLength: number
+}
+
+/** Share of the expected gain that a pace counts on: with all of it, leads would drift nowhere and random-walk
+ * into violation. */
+const COUNTED_GAIN = 0.9
+/** Up to so many combinations of lengths are all tried. */
+const MOST_COMBINATIONS = 512
+
+/** How long an iteration may be that gives each request of a tier `length` tokens to verify, µs. */
+export function paceUs(tier: SpeculationTier, length: number): number {
+  return tier.tpotUs * (1 + COUNTED_GAIN * (expectedTokens(tier.acceptance, length, tier.hitRate) - 1))
+}
+
+/** Useful tokens per µs of the next batch: the prompt tokens that wait, as many as the shortest pace has room for,
+ * and what the decodes are expected to yield. When the decodes alone are behind that pace: minus how far behind. */
+export function usefulRate(
+  setting: SpeculationSetting,
+  tiers: readonly SpeculationTier[],
+  lengths: readonly number[],
+): number {
+  const { cost, scale, waitingTokens, maxBatchTokens } = setting
+  let limitUs = setting.maxBatchUs
+  let expected = 0
+  let reserved = 0
+  for (let i = 0; i < tiers.length; i++) {
+    const tier = tiers[i]!
+    limitUs = Math.min(limitUs, paceUs(tier, lengths[i]!))
+    expected += tier.count * expectedTokens(tier.acceptance, lengths[i]!, tier.hitRate)
+    reserved += tier.count * lengths[i]!
+  }
+  if (reserved > maxBatchTokens && lengths.some((length) => length > 1)) return -Infinity
+  // The batch is filled so that it is in time even where everybody has drafts; what is left unused is time won.
+  const sure = everyHit(tiers)
+  let steps = sureSteps(lengths, cost.unifiedKv)
+  let prompts = Math.max(0, Math.min(waitingTokens, maxBatchTokens - reserved))
+  let decodesUs = 0
+  let filledUs = 0
+  for (const piece of cost.pieces) {
+    const us = loadOf(piece, sure, lengths, steps)
+    decodesUs = Math.max(decodesUs, us * scale)
+    const perToken = piece.tokens ?? 0
+    if (perToken > 0) prompts = Math.min(prompts, Math.max(0, limitUs / scale - us) / perToken)
+  }
+  if (decodesUs > limitUs) return 1 - decodesUs / limitUs
+  if (sure !== tiers) steps = stepsOf(tiers, lengths, cost.unifiedKv)
+  for (const piece of cost.pieces) {
+    const us = loadOf(piece, tiers, lengths, steps) + (piece.tokens ?? 0) * prompts
+    filledUs = Math.max(filledUs, us * scale)
+  }
+  return (prompts + expected) / filledUs
+}
+
+/** The lengths of the highest useful rate: of all combinations when they are few; else the best of the lengths that
+ * just reach each possible pace and of equal lengths, improved one tier at a time. */
+export function bestLengths(setting: SpeculationSetting, tiers: readonly SpeculationTier[]): number[] {
+  const combinations = setting.maxLength ** tiers.length
+  const candidates =
+    combinations <= MOST_COMBINATIONS
+      ? everyCombination(setting.maxLength, tiers.length)
+      : likelyCombinations(setting, tiers)
+  let best: number[] = tiers.map(() => 1)
+  let most = usefulRate(setting, tiers, best)
+  for (const lengths of candidates) {
+    const value = usefulRate(setting, tiers, lengths)
+    if (value > most) {
+      best = [...lengths]
+      most = value
+    }
+  }
+  return combinations <= MOST_COMBINATIONS ? best : improved(setting, tiers, best)
+}
+
+/** Yields the same array again and again. */
+function* everyCombination(maxLength: number, tiers: number): Generator<number[]> {
+  const lengths = Array.from({ length: tiers }, () => 1)
+  for (;;) {
+    yield lengths
+    let i = 0
+    while (i < tiers && lengths[i] === maxLength) lengths[i++] = 1
+    if (i === tiers) return
+    lengths[i]!++
+  }
+}
+
+/** For a given pace the shortest lengths that reach it are best wherever tokens are what decodes cost. */
+function* likelyCombinations(
+  setting: SpeculationSetting,
+  tiers: readonly SpeculationTier[],
+): Generator<number[]> {
+  const { maxLength } = setting
+  const reaching = (tier: SpeculationTier, us: number) => {
+    let length = 1
+    while (length < maxLength && paceUs(tier, length) < us) length++
+    return length
+  }
+  for (let length = 1; length <= maxLength; length++) {
+    yield tiers.map(() => length)
+    for (const tier of tiers) {
+      const us = Math.min(setting.maxBatchUs, paceUs(tier, length))
+      yield tiers.map((other) => reaching(other, us))
+    }
+  }
+}
+
+function improved(
+  setting: SpeculationSetting,
+  tiers: readonly SpeculationTier[],
+  from: readonly number[],
+): number[] {
+  const best = [...from]
+  let most = usefulRate(setting, tiers, best)
+  for (let changed = true; changed; ) {
+    changed = false
+    for (let i = 0; i < tiers.length; i++) {
+      for (let length = 1; length <= setting.maxLength; length++) {
+        const before = best[i]!
+        best[i] = length
+        const value = usefulRate(setting, tiers, best)
+        if (value > most) {
+          most = value
+          changed = true
+        } else best[i] = before
+      }
+    }
+  }
+  return best
+}
+
+/** What the decodes of one iteration are expected to cost by one piece, µs. */
+function loadOf(
+  piece: CostPiece,
+  tiers: readonly SpeculationTier[],
+  lengths: readonly number[],
+  { passes, drafting }: Steps,
+): number {
+  let sum = piece.step ?? 0
+  for (let i = 0; i < tiers.length; i++) {
+    const { contextTokens, count, hitRate } = tiers[i]!
+    const length = lengths[i]!
+    const rows = expectedRows(length, hitRate)
+    const pairs = rows * contextTokens + (hitRate * (length * (length - 1))) / 2
+    sum +=
+      count *
+      (((piece.tokens ?? 0) + (piece.outputs ?? 0)) * rows +
+        (piece.sequences ?? 0) +
+        (piece.slowPairs ?? 0) * pairs)
+  }
+  return sum + (piece.passes ?? 0) * passes + (piece.specSteps ?? 0) * drafting
+}
+
+/** What an iteration is expected to take however many its decodes are: passes of the model, and steps of the drafter. */
+interface Steps {
+  passes: number
+  drafting: number
+}
+
+/** With a drafter that always has something to offer. */
+function sureSteps(lengths: readonly number[], unifiedKv: boolean): Steps {
+  let [longest, passes] = [1, 0]
+  for (let i = 0; i < lengths.length; i++) {
+    if (lengths[i]! > longest) longest = lengths[i]!
+    if (!unifiedKv && lengths.indexOf(lengths[i]!) === i) passes++
+  }
+  return { passes: Math.max(1, passes), drafting: longest - 1 }
+}
+
+/** A draft step is made when somebody has so much to offer; a split engine passes once for every length that occurs,
+ * and who has nothing to offer verifies one token. */
+function stepsOf(tiers: readonly SpeculationTier[], lengths: readonly number[], unifiedKv: boolean): Steps {
+  let longest = 1
+  for (const length of lengths) if (length > longest) longest = length
+  /** Probability that the drafter has nothing to offer to anybody of a tier. */
+  const nothing = tiers.map(({ hitRate, count }) => (1 - hitRate) ** count)
+  let [passes, drafting] = [0, 0]
+  for (let length = 2; length <= longest; length++) {
+    let [soLong, longer] = [1, 1]
+    for (let i = 0; i < tiers.length; i++) {
+      if (lengths[i] === length) soLong *= nothing[i]!
+      else if (lengths[i]! > length) longer *= nothing[i]!
+    }
+    drafting += 1 - soLong * longer
+    passes += 1 - soLong
+  }
+  if (unifiedKv) return { passes: 1, drafting }
+  const singles = lengths.includes(1)
+    ? 1
+    : 1 - tiers.reduce((all, { hitRate, count }) => all * hitRate ** count, 1)
+  return { passes: Math.max(1, passes + singles), drafting }
+}
+
+/** The same decodes with a drafter that always has something to offer. */
+function everyHit(tiers: readonly SpeculationTier[]): readonly SpeculationTier[] {
+  return tiers.every(({ hitRate }) => hitRate === 1) ? tiers : tiers.map((tier) => ({ ...tier, hitRate: 1 }))
+}

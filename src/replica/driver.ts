@@ -1,0 +1,298 @@
+/** The real-time driver of one replica: drains its inbox, lets the core decide once, keeps at most one batch in
+ * the engine, and carries out every effect. It decides nothing itself. */
+
+import type {
+  Batch,
+  Effect,
+  Event,
+  FinishReason,
+  Outcome,
+  RejectReason,
+  RequestId,
+  Slo,
+  Snapshot,
+  StepResult,
+  Tier,
+} from "../core/protocol.ts"
+import { eventRank, Replica, type ReplicaConfig } from "../core/replica.ts"
+import type { Engine, Sampling, StepOutput, StepRow } from "../engine/engine.ts"
+import { type Clock, realClock } from "./clock.ts"
+
+/** One request as the driver takes it: counts for the core, tokens for the engine, callbacks for the text side. */
+export interface Submission {
+  app: number
+  /** Tool session, or -1. */
+  session: number
+  prompt: Int32Array
+  /** Chain hash of each full KV block of the prompt. */
+  prefix: readonly number[]
+  maxOutputTokens: number
+  sampling: Sampling
+  slo: Slo
+  tier: Tier
+  /** See RequestSpec. */
+  worth?: number
+  thinking: boolean
+  /** Another request with the same prompt: this one arrives at the core when that one has its first token (or has
+   * ended), to find its KV. Its SLO counts from `arrivalUs` all the same. */
+  after?: RequestId
+  /** When it reached the server, on the driver's clock; now if left out. */
+  arrivalUs?: number
+  /** After each step that gave this request tokens; synchronous, quick. Says how the text side sees them. */
+  onTokens(
+    row: StepRow,
+  ): Pick<StepResult, "stopped" | "answeringFrom" | "prefix"> & Partial<Pick<StepResult, "tokens">>
+  /** Exactly once. `outcome` is null only when the request was rejected. */
+  onEnd(end: { reason: FinishReason | RejectReason; outcome: Outcome | null; message?: string }): void
+}
+
+/** What one decision and its step took; for metrics. */
+export interface StepReport {
+  batch: Batch
+  /** Time of the core's decision, µs. */
+  planUs: number
+  /** Time of the engine's step, µs. */
+  durationUs: number
+  /** Null, or why the step failed. */
+  failure: string | null
+  /** What came out of it. */
+  rows: readonly StepRow[]
+}
+
+export interface DriverOptions {
+  engine: Engine
+  config: ReplicaConfig
+  clock?: Clock
+  /** Told of what should not happen: failed steps, callbacks that throw. */
+  log?: (message: string) => void
+}
+
+export class ReplicaDriver {
+  readonly engine: Engine
+  readonly replica: Replica
+  #clock: Clock
+  #log: (message: string) => void
+  #submissions = new Map<RequestId, Submission>()
+  #opened = new Set<RequestId>()
+  /** Requests that wait for another's first token, by that other one. */
+  #followers = new Map<RequestId, RequestId[]>()
+  #lastFailure: string | null = null
+  #inbox: Event[] = []
+  #drainSoon = false
+  #step: Promise<void> | null = null
+  #cancelWake: (() => void) | null = null
+  #nextId = 1
+  #observers: ((effect: Effect, nowUs: number) => void)[] = []
+  #stepObservers: ((report: StepReport) => void)[] = []
+  #accepting = true
+  #closed = false
+  #whenEmpty: (() => void)[] = []
+
+  constructor(options: DriverOptions) {
+    this.engine = options.engine
+    this.replica = new Replica(options.config)
+    this.#clock = options.clock ?? realClock
+    this.#log = options.log ?? (() => {})
+  }
+
+  get nowUs(): number {
+    return this.#clock.nowUs()
+  }
+  get accepting(): boolean {
+    return this.#accepting
+  }
+  snapshot(): Snapshot {
+    return this.replica.snapshot(this.nowUs)
+  }
+  /** See every effect as it is carried out. The one place for metrics, traces and pages. */
+  observe(fn: (effect: Effect, nowUs: number) => void): void {
+    this.#observers.push(fn)
+  }
+  observeSteps(fn: (report: StepReport) => void): void {
+    this.#stepObservers.push(fn)
+  }
+
+  submit(submission: Submission): RequestId {
+    const id = this.#nextId++
+    if (!this.#accepting) {
+      this.#clock.soon(() => submission.onEnd({ reason: "shuttingDown", outcome: null }))
+      return id
+    }
+    this.#submissions.set(id, submission)
+    if (submission.after !== undefined && this.#submissions.has(submission.after))
+      this.#followers.set(submission.after, [...(this.#followers.get(submission.after) ?? []), id])
+    else this.#arrive(id, submission, false)
+    return id
+  }
+
+  #arrive(id: RequestId, submission: Submission, accepted: boolean): void {
+    const { app, session, prefix, maxOutputTokens, slo, tier, worth, thinking, arrivalUs } = submission
+    this.#post({
+      type: "arrived",
+      request: {
+        ...{ id, app, session, prefix, maxOutputTokens, slo, tier, thinking },
+        ...(worth !== undefined && { worth }),
+        ...(accepted && { accepted }),
+        ...(arrivalUs !== undefined && { arrivalUs }),
+        promptTokens: submission.prompt.length,
+      },
+    })
+  }
+
+  cancel(id: RequestId): void {
+    const after = this.#submissions.get(id)?.after
+    const siblings = after === undefined ? undefined : this.#followers.get(after)
+    if (after !== undefined && siblings?.includes(id)) {
+      const others = siblings.filter((other) => other !== id)
+      this.#followers.set(after, others)
+      this.#over(id, { reason: "cancelled", outcome: null })
+    } else if (this.#submissions.has(id)) this.#post({ type: "cancelled", id })
+  }
+
+  /** The prompt of `id` is in place, or never will be: those that waited for it arrive, as accepted as it was. */
+  #release(id: RequestId, accepted: boolean): void {
+    const followers = this.#followers.get(id)
+    if (followers === undefined) return
+    this.#followers.delete(id)
+    for (const follower of followers) this.#arrive(follower, this.#submissions.get(follower)!, accepted)
+  }
+
+  /** Accept no more; resolves when everything accepted has ended. */
+  drain(): Promise<void> {
+    this.#accepting = false
+    return this.#submissions.size === 0 ? Promise.resolve() : new Promise((resolve) => this.#whenEmpty.push(resolve))
+  }
+
+  /** Cancel what is left, wait for the running step, close the engine. */
+  async close(): Promise<void> {
+    const drained = this.drain()
+    for (const id of this.#submissions.keys()) this.cancel(id)
+    await drained
+    this.#closed = true
+    this.#cancelWake?.()
+    await this.#step
+    await this.engine.close()
+  }
+
+  #post(event: Event): void {
+    this.#inbox.push(event)
+    if (this.#drainSoon) return
+    this.#drainSoon = true
+    this.#clock.soon(() => this.#drain())
+  }
+
+  /** Everything posted so far, in the order of ranks; then one decision; then its effects. */
+  #drain(): void {
+    this.#drainSoon = false
+    if (this.#closed) return
+    const nowUs = this.#clock.nowUs()
+    const events = this.#inbox.sort((a, b) => eventRank(a) - eventRank(b))
+    this.#inbox = []
+    const started = performance.now()
+    for (const event of events) this.replica.handle(event, nowUs)
+    const effects = this.replica.poll(nowUs)
+    const planUs = (performance.now() - started) * 1000
+    // The engine first: what follows (text to clients) then runs beside it.
+    for (const effect of effects) if (effect.type === "run") this.#run(effect.batch, planUs)
+    for (const effect of effects) this.#carryOut(effect, nowUs)
+    if (this.#submissions.size === 0) for (const resolve of this.#whenEmpty.splice(0)) resolve()
+  }
+
+  #carryOut(effect: Effect, nowUs: number): void {
+    for (const observer of this.#observers) observer(effect, nowUs)
+    if (effect.type === "token" || effect.type === "finished" || effect.type === "rejected")
+      this.#release(effect.id, effect.type !== "rejected")
+    if (effect.type === "finished") {
+      const failed = effect.reason === "failed" && this.#lastFailure !== null
+      this.#over(effect.id, {
+        reason: effect.reason,
+        outcome: effect.outcome,
+        ...(failed && { message: this.#lastFailure! }),
+      })
+    } else if (effect.type === "rejected") {
+      this.#over(effect.id, { reason: effect.reason, outcome: null })
+    } else if (effect.type === "wake") {
+      this.#cancelWake?.()
+      this.#cancelWake = this.#clock.wakeAt(effect.atUs, () => this.#post({ type: "woke" }))
+    }
+  }
+
+  #over(id: RequestId, end: Parameters<Submission["onEnd"]>[0]): void {
+    const submission = this.#submissions.get(id)
+    this.#submissions.delete(id)
+    try {
+      submission?.onEnd(end)
+    } catch (error) {
+      this.#log(`request ${id}: its answer failed at the end: ${error}`)
+    }
+  }
+
+  #run(batch: Batch, planUs: number): void {
+    this.#step = this.#execute(batch).then(
+      (output) => this.#landed(batch, planUs, output),
+      (error: Error) => {
+        this.#landed(batch, planUs, {
+          ok: false,
+          reason: "engineError",
+          message: error.message,
+          durationUs: 0,
+        })
+      },
+    )
+  }
+
+  /** The core counts what a batch drops as dropped even where the step fails: so it is dropped also when a request
+   * of the batch cannot be opened. The engine is not told to drop what it never had: it would refuse the batch. */
+  async #execute(batch: Batch): Promise<StepOutput> {
+    const evict = batch.evict.filter((id) => this.#opened.has(id))
+    const release = batch.release.filter((id) => this.#opened.delete(id))
+    try {
+      for (const { id } of batch.items) this.#open(id)
+    } catch (error) {
+      await this.engine.execute({ ...batch, items: [], evict, release })
+      throw error
+    }
+    return this.engine.execute({ ...batch, evict, release })
+  }
+
+  #open(id: RequestId): void {
+    if (this.#opened.has(id)) return
+    const { prompt, sampling } = this.#submissions.get(id)!
+    this.engine.open(id, prompt, sampling)
+    this.#opened.add(id)
+  }
+
+  #landed(batch: Batch, planUs: number, output: StepOutput): void {
+    const failure = output.ok ? null : `${output.reason}: ${output.message}`
+    for (const observer of this.#stepObservers)
+      observer({ batch, planUs, durationUs: output.durationUs, failure, rows: output.ok ? output.rows : [] })
+    if (!output.ok) {
+      this.#lastFailure = output.message
+      this.#log(`step ${batch.number} failed (${failure})`)
+      this.#post({ type: "stepFailed", batch: batch.number, reason: output.reason })
+      return
+    }
+    const asked = new Map(batch.items.map(({ id, draft }) => [id, draft]))
+    const results = output.rows.map((row) => {
+      const result = this.#toText(row)
+      if (row.drafted >= asked.get(row.id)!) return result
+      return { ...result, drafted: row.drafted, ...(row.behind && { behind: true }) }
+    })
+    this.#post({ type: "stepDone", batch: batch.number, durationUs: output.durationUs, results })
+  }
+
+  /** Show a row to its answer. An answer that throws loses its request, not the replica. */
+  #toText(row: StepRow): StepResult {
+    const result = { id: row.id, tokens: row.tokens.length, stopped: row.end, answeringFrom: -1 }
+    const submission = this.#submissions.get(row.id)
+    if (submission === undefined) return result
+    try {
+      const seen = submission.onTokens(row)
+      return { ...result, ...seen }
+    } catch (error) {
+      this.#log(`request ${row.id}: its answer failed: ${error}`)
+      this.cancel(row.id)
+      return result
+    }
+  }
+}

@@ -1,0 +1,200 @@
+/** From a validated API request to a submission of the driver: chat template, tokens, context check, prefix hashes. */
+import { randomInt } from "node:crypto"
+import type { RequestSpec } from "../core/protocol.ts"
+import type { Engine, Sampling } from "../engine/engine.ts"
+import { UserError, userError } from "../errors.ts"
+import type { Submission, ReplicaDriver } from "../replica/driver.ts"
+import { Answer, type AnswerSink } from "../text/answer.ts"
+import { afterThinking } from "../text/constraint/grammar.ts"
+import { type ChatPrompt, ChatTemplate } from "../text/template.ts"
+import { PrefixHasher, prefixHashes, sessionNumber } from "./prefix.ts"
+import type { ResolvedSlo } from "./slo-resolve.ts"
+
+export type Prompt =
+  | ({ kind: "chat" } & ChatPrompt)
+  | { kind: "text"; text: string }
+  | { kind: "tokens"; tokens: readonly number[] }
+
+/** One request as the API layer hands it on: validated, with its SLO. */
+export interface GenerationRequest {
+  prompt: Prompt
+  /** null: what the context leaves, up to the default of IntakeOptions. */
+  maxTokens: number | null
+  sampling: Sampling
+  stops: readonly string[]
+  /** The answer ends with its first tool call. */
+  singleCall: boolean
+  slo: ResolvedSlo
+  /** Client's name of its tool session, or null. */
+  session: string | null
+  /** Whether the model shall think: the request's word, or null for the class's and the template's. */
+  reasoning: boolean | null
+  /** The first n output tokens count as thinking, whatever their text; null: `<think>` decides. */
+  thinkingTokens: number | null
+  /** performance.now() when the request's head was received: SLOs count from here. */
+  arrivalMs: number
+  /** Aborted when the client goes away. */
+  signal: AbortSignal
+}
+
+/** What all choices of a request have in common. */
+interface Plan {
+  prompt: Int32Array
+  maxOutputTokens: number
+  opensThinking: boolean
+  thinking: boolean
+}
+
+export interface IntakeOptions {
+  /** Longest answer when a request does not say. */
+  defaultMaxTokens?: number
+}
+
+/** Answers of a model without a chat end token would fill the context; nobody waits for that. */
+const DEFAULT_MAX_TOKENS = 1024
+
+export class Intake {
+  readonly engine: Engine
+  readonly driver: ReplicaDriver
+  readonly #template: ChatTemplate
+  readonly #defaultMaxTokens: number
+  readonly #salt = randomInt(2 ** 31)
+
+  constructor(engine: Engine, driver: ReplicaDriver, options: IntakeOptions = {}) {
+    this.engine = engine
+    this.driver = driver
+    this.#defaultMaxTokens = options.defaultMaxTokens ?? DEFAULT_MAX_TOKENS
+    this.#template = new ChatTemplate(engine.model)
+  }
+
+  /** Submits a request, once for each sink: answers to one prompt that differ in their seeds. What becomes of them
+   * goes to the sinks. Throws UserError for a request that cannot be served. */
+  async start(request: GenerationRequest, sinks: readonly AnswerSink[]): Promise<void> {
+    const { prompt, opensThinking } = await this.#tokenize(request)
+    const maxOutputTokens = this.#outputLimit(prompt.length, request.maxTokens)
+    if (request.signal.aborted) {
+      for (const sink of sinks) sink.end({ kind: "cancelled" })
+      return
+    }
+    const wanted = request.reasoning ?? (request.slo.thinking || opensThinking)
+    const thinks = request.thinkingTokens === null ? wanted : request.thinkingTokens > 0
+    const { slo } = request.slo
+    const timed = Number.isFinite(slo.tpotUs) || Number.isFinite(slo.thinkingTpotUs)
+    const sampling = this.#sampling(request, wanted, opensThinking)
+    const plan = { prompt, maxOutputTokens, opensThinking, thinking: thinks && timed }
+    let first: RequestSpec["id"] | null = null
+    for (const [choice, sink] of sinks.entries()) {
+      const seed = (sampling.seed + choice) >>> 0
+      const submission = this.#submission(request, { ...sampling, seed }, plan, sink)
+      // The others share the prompt's KV, once there is any to share.
+      const shares = first !== null && prompt.length > this.engine.limits.blockTokens
+      const id = this.driver.submit(shares ? { ...submission, after: first! } : submission)
+      first ??= id
+      request.signal.addEventListener("abort", () => this.driver.cancel(id), { once: true })
+    }
+  }
+
+  #submission(request: GenerationRequest, sampling: Sampling, plan: Plan, sink: AnswerSink): Submission {
+    const { prompt, thinking } = plan
+    const { slo, tier } = request.slo
+    const answer = new Answer(this.engine.tokenizer, sink, {
+      promptTokens: prompt.length,
+      thinking,
+      thinkingTokens: request.thinkingTokens,
+      text: {
+        stops: request.stops,
+        minTokens: sampling.minTokens,
+        think: request.prompt.kind === "chat" ? { opened: plan.opensThinking } : null,
+        tools: request.prompt.kind === "chat" && request.prompt.tools !== null,
+        singleCall: request.singleCall,
+      },
+    })
+    const hasher = new PrefixHasher(this.engine.limits.blockTokens, this.#salt)
+    return {
+      app: request.slo.class.app,
+      session: request.session === null ? -1 : sessionNumber(request.session, this.#salt),
+      prompt,
+      prefix: hasher.push(prompt),
+      maxOutputTokens: plan.maxOutputTokens,
+      sampling,
+      slo,
+      tier,
+      worth: request.slo.class.worth,
+      thinking,
+      arrivalUs: Math.round(this.driver.nowUs - (performance.now() - request.arrivalMs) * 1000),
+      onTokens: (row) => {
+        const prefix = hasher.push(row.tokens)
+        return { ...answer.onTokens(row), ...(prefix.length > 0 && { prefix }) }
+      },
+      onEnd: (end) => answer.onEnd(end),
+    }
+  }
+
+  /** A format holds for the answer, not for the thoughts before it. */
+  #sampling({ sampling, prompt }: GenerationRequest, wanted: boolean, opened: boolean): Sampling {
+    if (sampling.grammar === null || prompt.kind !== "chat" || !(wanted || opened)) return sampling
+    return { ...sampling, grammar: afterThinking(sampling.grammar, opened) }
+  }
+
+  /** Runs the text side once, so that the first user does not wait for it to be compiled. */
+  async warmUp(): Promise<void> {
+    const text = this.#template.render({
+      messages: [{ role: "user", content: "hi" }],
+      tools: null,
+      variables: {},
+    })
+    const tokens = await this.engine.tokenizer.encode(text, { special: true, addBos: false })
+    prefixHashes(tokens, this.engine.limits.blockTokens)
+  }
+
+  async #tokenize(request: GenerationRequest): Promise<{ prompt: Int32Array; opensThinking: boolean }> {
+    const { prompt } = request
+    if (prompt.kind === "tokens") return { prompt: this.#checked(prompt.tokens), opensThinking: false }
+    const text = prompt.kind === "text" ? prompt.text : this.#render(request, prompt)
+    const { model, tokenizer, limits } = this.engine
+    // What cannot fit must not keep the tokenizer from others: megabytes take it seconds.
+    const least = Math.ceil(Buffer.byteLength(text) / tokenizer.longestTokenBytes)
+    if (least > limits.contextTokens) throw this.#tooLong(least, request.maxTokens ?? 1, "at least ")
+    const addBos = model.bosText !== "" && !text.startsWith(model.bosText)
+    const tokens = await tokenizer.encode(text, { special: true, addBos })
+    if (tokens.length === 0)
+      throw new UserError("Invalid 'prompt': it must not be empty.", {
+        code: "invalid_value",
+        param: "prompt",
+      })
+    return { prompt: tokens, opensThinking: prompt.kind === "chat" && /<think>\s*$/.test(text.slice(-64)) }
+  }
+
+  #render(request: GenerationRequest, prompt: ChatPrompt): string {
+    const think = request.reasoning ?? (request.slo.thinking ? true : null)
+    const variables = think === null ? prompt.variables : { enable_thinking: think, ...prompt.variables }
+    return this.#template.render({ ...prompt, variables })
+  }
+
+  #checked(tokens: readonly number[]): Int32Array {
+    const wrong = tokens.findIndex((token) => token < 0 || token >= this.engine.model.vocabSize)
+    if (tokens.length > 0 && wrong < 0) return Int32Array.from(tokens)
+    const message =
+      wrong < 0
+        ? "Invalid 'prompt': it must not be empty."
+        : `Invalid 'prompt': token ${tokens[wrong]} at index ${wrong} is not in the model's vocabulary of ` +
+          `${this.engine.model.vocabSize}.`
+    throw new UserError(message, { code: "invalid_value", param: "prompt" })
+  }
+
+  #outputLimit(promptTokens: number, wanted: number | null): number {
+    const limit = this.engine.limits.contextTokens
+    const completion = wanted ?? Math.min(this.#defaultMaxTokens, Math.max(1, limit - promptTokens))
+    if (promptTokens + completion <= limit) return completion
+    throw this.#tooLong(promptTokens, completion)
+  }
+
+  #tooLong(prompt: number, completion: number, about = ""): UserError {
+    const limit = this.engine.limits.contextTokens
+    return userError(
+      "context_length_exceeded",
+      { limit, requested: `${about}${prompt + completion}`, prompt: `${about}${prompt}`, completion },
+      { param: "messages" },
+    )
+  }
+}

@@ -1,0 +1,89 @@
+/** Gauges: what the server is like when /metrics is read; nothing is kept up to date in between. */
+import type { monitorEventLoopDelay } from "node:perf_hooks"
+import { Gauge, type Registry } from "prom-client"
+import type { AppSpeculation, Snapshot } from "../core/protocol.ts"
+
+export interface GaugeSources {
+  modelName: string
+  /** Class names by app index. */
+  classes: readonly string[]
+  snapshot: () => Snapshot
+  /** Event loop delay, sampled every `loopResolutionMs`. */
+  loop: ReturnType<typeof monitorEventLoopDelay>
+  loopResolutionMs: number
+}
+
+type Sample = readonly [labels: Record<string, string>, value: number]
+type Row<T> = readonly [name: string, help: string, read: (source: T) => number]
+
+const VLLM: readonly Row<Snapshot>[] = [
+  ["vllm:num_requests_waiting", "Requests waiting to be processed.", (s) => s.waiting],
+  ["vllm:num_requests_running", "Requests in model execution batches.", (s) => s.running],
+  [
+    "vllm:kv_cache_usage_perc",
+    "KV-cache usage. 1 means 100 percent usage.",
+    (s) => s.kvUsedTokens / Math.max(1, s.kvCapacityTokens),
+  ],
+]
+
+const OWN: readonly Row<Snapshot>[] = [
+  ["slos_serve_num_requests_best_effort", "Requests now in the best-effort tier.", (s) => s.bestEffort],
+  ["slos_serve_kv_cached_tokens", "KV of ended requests kept for prefix reuse.", (s) => s.kvCachedTokens],
+  [
+    "slos_serve_prefill_backlog_tokens",
+    "Prompt tokens owed to SLO-tier requests.",
+    (s) => s.prefillBacklogTokens,
+  ],
+]
+
+const PER_CLASS: readonly Row<AppSpeculation>[] = [
+  [
+    "slos_serve_speculation_acceptance",
+    "Probability that one more drafted token is accepted, as the planner counts on it.",
+    (app) => app.acceptance,
+  ],
+  [
+    "slos_serve_speculation_hit_rate",
+    "Share of the draft tokens asked for that the drafter had to offer, of late.",
+    (app) => app.hitRate,
+  ],
+  ["slos_serve_speculation_length", "Tokens verified per decode step of late.", (app) => app.length],
+]
+
+export function registerGauges(registry: Registry, sources: GaugeSources): void {
+  const { modelName, classes, snapshot } = sources
+  const gauge = (name: string, help: string, labelNames: string[], read: () => readonly Sample[]) =>
+    new Gauge({
+      ...{ name, help, labelNames, registers: [registry] },
+      collect() {
+        for (const [labels, value] of read()) this.set(labels, value)
+      },
+    })
+  for (const [name, help, read] of VLLM)
+    gauge(name, help, ["model_name"], () => [[{ model_name: modelName }, read(snapshot())]])
+  for (const [name, help, read] of OWN) gauge(name, help, [], () => [[{}, read(snapshot())]])
+  for (const [name, help, read] of PER_CLASS)
+    gauge(name, help, ["class"], () =>
+      snapshot().speculation.map((of, app) => [{ class: classes[app] ?? String(app) }, read(of)]),
+    )
+  gauge("slos_serve_calibration_ratio", "Learnt actual over predicted step time.", ["batch"], () => {
+    const [decode, prefill] = snapshot().calibration
+    return [
+      [{ batch: "decode" }, decode],
+      [{ batch: "prefill" }, prefill],
+    ]
+  })
+  gauge("slos_serve_event_loop_delay_seconds", "Event loop delay since the last read.", ["quantile"], () =>
+    loopDelay(sources),
+  )
+}
+
+/** The monitor reports whole timer intervals: what exceeds the interval asked for is delay. */
+function loopDelay({ loop, loopResolutionMs }: GaugeSources): Sample[] {
+  const samples = [0.5, 0.99].map((quantile): Sample => {
+    const delayMs = loop.percentile(100 * quantile) / 1e6 - loopResolutionMs
+    return [{ quantile: String(quantile) }, Math.max(0, delayMs) / 1e3]
+  })
+  loop.reset()
+  return samples
+}

@@ -1,0 +1,179 @@
+/** Prometheus metrics: vLLM's names where the meaning is the same, so that existing dashboards and gateways
+ * work, and slos_serve_* for what only this server has. Fed from the driver's effects and its snapshot. */
+import { monitorEventLoopDelay } from "node:perf_hooks"
+import { Counter, collectDefaultMetrics, Histogram, Registry } from "prom-client"
+import type { Effect, Outcome, RequestId, Snapshot } from "../core/protocol.ts"
+import { registerGauges } from "./gauges.ts"
+
+/** What one engine step cost; given by the driver beside the effects. */
+export interface StepCost {
+  /** Time the scheduler took to decide the batch, µs. */
+  planUs: number
+  /** Calibrated, without margin. */
+  predictedUs: number
+  durationUs: number
+  failed: boolean
+}
+
+export interface MetricsOptions {
+  modelName: string
+  /** Class names by app index. */
+  classes: readonly string[]
+  snapshot: () => Snapshot
+}
+
+const TTFT_S = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 7.5, 10, 20, 40, 80, 160]
+const ITL_S = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2.5, 5]
+const E2E_S = [0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480]
+const TOKENS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000]
+const PLANNER_S = [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2]
+const RATIO = [0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 4]
+
+const LOOP_RESOLUTION_MS = 10
+
+export class Metrics {
+  readonly registry = new Registry()
+  readonly #classes: readonly string[]
+  readonly #model: string
+  /** Time of the last token of each request that is producing. */
+  readonly #lastToken = new Map<RequestId, number>()
+  readonly #loop: ReturnType<typeof monitorEventLoopDelay>
+  readonly #m: ReturnType<typeof createMetrics>
+
+  constructor(options: MetricsOptions) {
+    this.#classes = options.classes
+    this.#model = options.modelName
+    this.registry.setDefaultLabels({})
+    collectDefaultMetrics({ register: this.registry })
+    this.#loop = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS })
+    this.#loop.enable()
+    this.#m = createMetrics(this.registry)
+    const loop = { loop: this.#loop, loopResolutionMs: LOOP_RESOLUTION_MS }
+    registerGauges(this.registry, { ...options, ...loop })
+    // There from the beginning, so that its rate is 0 and not unknown.
+    this.#m.vllmPreemptions.inc({ model_name: this.#model }, 0)
+    for (const name of options.classes) this.#m.attained.inc({ class: name, attained: "true" }, 0)
+  }
+
+  observe(effect: Effect, nowUs: number): void {
+    const m = this.#m
+    if (effect.type === "token") this.#token(effect.id, effect.count, nowUs)
+    else if (effect.type === "run") {
+      let tokens = 0
+      for (const item of effect.batch.items) tokens += item.tokens + item.draft
+      m.batchTokens.observe(tokens)
+      m.batchRequests.observe(effect.batch.items.length)
+    } else if (effect.type === "finished") {
+      this.#lastToken.delete(effect.id)
+      this.#finished(effect.reason, effect.outcome)
+    } else if (effect.type === "admitted") m.admissions.inc()
+    else if (effect.type === "demoted") m.demotions.inc({ reason: effect.reason })
+    else if (effect.type === "promoted") m.promotions.inc()
+    else if (effect.type === "preempted") {
+      m.preemptions.inc()
+      m.vllmPreemptions.inc({ model_name: this.#model })
+    } else if (effect.type === "rejected") m.rejections.inc({ reason: effect.reason })
+  }
+
+  step(step: StepCost): void {
+    this.#m.planner.observe(step.planUs / 1e6)
+    if (step.failed) {
+      this.#m.failedSteps.inc()
+      return
+    }
+    this.#m.stepSeconds.observe(step.durationUs / 1e6)
+    if (step.predictedUs > 0) this.#m.stepRatio.observe(step.durationUs / step.predictedUs)
+  }
+
+  /** One request's step: tokens drafted and verified, and how many of them were accepted. */
+  speculation(drafted: number, accepted: number): void {
+    if (drafted === 0) return
+    const label = { model_name: this.#model }
+    this.#m.drafts.inc(label)
+    this.#m.draftTokens.inc(label, drafted)
+    this.#m.acceptedTokens.inc(label, accepted)
+  }
+
+  close(): void {
+    this.#loop.disable()
+    this.registry.clear()
+  }
+
+  /** vLLM's inter-token latency: one observation per token. */
+  #token(id: RequestId, count: number, nowUs: number): void {
+    this.#m.generated.inc({ model_name: this.#model }, count)
+    const last = this.#lastToken.get(id)
+    this.#lastToken.set(id, nowUs)
+    if (last === undefined) return
+    const each = (nowUs - last) / count / 1e6
+    for (let i = 0; i < count; i++) this.#m.itl.observe({ model_name: this.#model }, each)
+  }
+
+  #finished(reason: string, outcome: Outcome): void {
+    const m = this.#m
+    const label = { model_name: this.#model }
+    const name = this.#classes[outcome.app] ?? String(outcome.app)
+    m.success.inc({ ...label, finished_reason: reason === "cancelled" ? "abort" : reason })
+    m.prompt.inc(label, outcome.promptTokens)
+    m.cached.inc(outcome.cachedTokens)
+    m.promptLength.observe(label, outcome.promptTokens)
+    m.outputLength.observe(label, outcome.outputTokens)
+    if (outcome.startedUs >= 0) m.queue.observe(label, (outcome.startedUs - outcome.arrivalUs) / 1e6)
+    if (outcome.firstTokenUs >= 0) m.ttft.observe(label, (outcome.firstTokenUs - outcome.arrivalUs) / 1e6)
+    if (reason !== "stop" && reason !== "length") return
+    m.e2e.observe(label, (outcome.finishedUs - outcome.arrivalUs) / 1e6)
+    if (outcome.tier === "bestEffort") {
+      m.bestEffort.inc({ class: name })
+      return
+    }
+    m.attained.inc({ class: name, attained: String(outcome.attained) })
+    for (const stage of outcome.stages)
+      m.stageAttained.inc({ class: name, stage: stage.stage, attained: String(stage.attained) })
+  }
+}
+
+function createMetrics(registry: Registry) {
+  const registers = [registry]
+  const counter = (name: string, help: string, labelNames: string[] = []) =>
+    new Counter({ name, help, labelNames, registers })
+  const histogram = (name: string, help: string, buckets: number[], labelNames: string[] = []) =>
+    new Histogram({ name, help, buckets, labelNames, registers })
+  const vllm = ["model_name"]
+  return {
+    generated: counter("vllm:generation_tokens_total", "Generated tokens.", vllm),
+    prompt: counter("vllm:prompt_tokens_total", "Prefill tokens of ended requests.", vllm),
+    success: counter("vllm:request_success_total", "Ended requests.", ["model_name", "finished_reason"]),
+    vllmPreemptions: counter("vllm:num_preemptions_total", "Preemptions.", vllm),
+    drafts: counter("vllm:spec_decode_num_drafts_total", "Verified drafts.", vllm),
+    draftTokens: counter("vllm:spec_decode_num_draft_tokens_total", "Drafted tokens.", vllm),
+    acceptedTokens: counter("vllm:spec_decode_num_accepted_tokens_total", "Accepted draft tokens.", vllm),
+    ttft: histogram("vllm:time_to_first_token_seconds", "Time to first token, from arrival.", TTFT_S, vllm),
+    itl: histogram("vllm:inter_token_latency_seconds", "Time between output tokens.", ITL_S, vllm),
+    e2e: histogram("vllm:e2e_request_latency_seconds", "End-to-end request latency.", E2E_S, vllm),
+    queue: histogram("vllm:request_queue_time_seconds", "Time before the first batch.", TTFT_S, vllm),
+    promptLength: histogram("vllm:request_prompt_tokens", "Prompt tokens per request.", TOKENS, vllm),
+    outputLength: histogram("vllm:request_generation_tokens", "Output tokens per request.", TOKENS, vllm),
+    attained: counter("slos_serve_requests_total", "Ended SLO-tier requests, by attainment of all stages.", [
+      "class",
+      "attained",
+    ]),
+    stageAttained: counter("slos_serve_stages_total", "Ended stages of SLO-tier requests, by attainment.", [
+      "class",
+      "stage",
+      "attained",
+    ]),
+    bestEffort: counter("slos_serve_best_effort_requests_total", "Ended best-effort requests.", ["class"]),
+    cached: counter("slos_serve_cached_prompt_tokens_total", "Prompt tokens whose KV was shared."),
+    admissions: counter("slos_serve_admissions_total", "SLOs promised."),
+    demotions: counter("slos_serve_demotions_total", "Moves to the best-effort tier.", ["reason"]),
+    promotions: counter("slos_serve_promotions_total", "Moves back to the SLO tier."),
+    preemptions: counter("slos_serve_preemptions_total", "Requests whose KV was dropped, to be recomputed."),
+    rejections: counter("slos_serve_rejections_total", "Requests refused.", ["reason"]),
+    batchTokens: histogram("slos_serve_batch_tokens", "Tokens per batch.", TOKENS),
+    batchRequests: histogram("slos_serve_batch_requests", "Requests per batch.", TOKENS),
+    failedSteps: counter("slos_serve_failed_steps_total", "Engine steps that failed."),
+    planner: histogram("slos_serve_planner_seconds", "Time to decide one batch.", PLANNER_S),
+    stepSeconds: histogram("slos_serve_step_seconds", "Engine time per batch.", ITL_S),
+    stepRatio: histogram("slos_serve_step_time_ratio", "Actual over predicted step time.", RATIO),
+  }
+}

@@ -1,0 +1,125 @@
+/** The answer to one request on its way back: the driver's tokens become text deltas, its outcome becomes the end. */
+import type { FinishReason, Outcome, RejectReason } from "../core/protocol.ts"
+import type { StepRow, Tokenizer, TokenLogprob } from "../engine/engine.ts"
+import { type UserError, userError } from "../errors.ts"
+import { type TextDelta, type TextOptions, TextStream } from "./text-stream.ts"
+
+export interface AnswerDelta extends TextDelta {
+  /** Of the tokens of this step, when asked for. */
+  logprobs: TokenLogprob[]
+  promptTokens: number
+  /** Tokens of the answer so far, those of this delta included. */
+  completionTokens: number
+}
+
+export interface Usage {
+  promptTokens: number
+  cachedTokens: number
+  completionTokens: number
+  reasoningTokens: number
+  /** Steps that speculated, tokens drafted in them, and how many of those were accepted. */
+  drafts: number
+  draftedTokens: number
+  acceptedTokens: number
+}
+
+export type AnswerEnd =
+  | { kind: "finished"; reason: "stop" | "length" | "tool_calls"; usage: Usage; outcome: Outcome }
+  | { kind: "failed"; error: UserError }
+  | { kind: "cancelled" }
+
+/** Where an answer goes. Called synchronously from the driver's loop: be quick. */
+export interface AnswerSink {
+  delta(delta: AnswerDelta): void
+  /** Exactly once, after all deltas. */
+  end(end: AnswerEnd): void
+}
+
+export interface AnswerOptions {
+  promptTokens: number
+  /** The driver expects a thinking phase. */
+  thinking: boolean
+  thinkingTokens: number | null
+  text: TextOptions
+}
+
+export class Answer {
+  readonly #text: TextStream
+  readonly #sink: AnswerSink
+  readonly #options: AnswerOptions
+  #tokens = 0
+  /** Tokens before the answer began; grows until it does. */
+  #reasoningTokens = 0
+  #answering: boolean
+  readonly #speculated = { drafts: 0, draftedTokens: 0, acceptedTokens: 0 }
+
+  constructor(tokenizer: Tokenizer, sink: AnswerSink, options: AnswerOptions) {
+    this.#text = new TextStream(tokenizer, options.text)
+    this.#sink = sink
+    this.#options = options
+    this.#answering = options.text.think === null && options.thinkingTokens === null
+  }
+
+  onTokens(row: StepRow): { stopped: boolean; answeringFrom: number; tokens: number } {
+    const { used, ...step } = this.#text.push(row)
+    const answeringFrom = this.#answerStart(step.answeringFrom, used)
+    this.#tokens += used
+    const speculated = this.#speculated
+    if (row.drafted > 0) speculated.drafts++
+    speculated.draftedTokens += row.drafted
+    speculated.acceptedTokens += row.tokens.length - 1
+    const logprobs = row.logprobs?.slice(0, used) ?? []
+    if (step.content !== "" || step.reasoning !== "" || step.toolCalls.length > 0 || logprobs.length > 0)
+      this.#sink.delta({ ...step, logprobs, ...this.#counts })
+    return {
+      stopped: step.stopped,
+      answeringFrom: this.#options.thinking ? answeringFrom : -1,
+      tokens: used,
+    }
+  }
+
+  onEnd(end: { reason: FinishReason | RejectReason; outcome: Outcome | null; message?: string }): void {
+    const { reason, outcome } = end
+    if ((reason === "stop" || reason === "length") && outcome !== null) {
+      const rest = this.#text.flush()
+      if (rest.content !== "" || rest.reasoning !== "" || rest.toolCalls.length > 0)
+        this.#sink.delta({ ...rest, logprobs: [], ...this.#counts })
+      const called = this.#text.toolCalls > 0 && reason === "stop"
+      const usage = this.#usage(outcome)
+      this.#sink.end({ kind: "finished", reason: called ? "tool_calls" : reason, usage, outcome })
+    } else if (reason === "cancelled") this.#sink.end({ kind: "cancelled" })
+    else this.#sink.end({ kind: "failed", error: this.#error(reason, end.message) })
+  }
+
+  get #counts() {
+    return { promptTokens: this.#options.promptTokens, completionTokens: this.#tokens }
+  }
+
+  #answerStart(fromText: number, count: number): number {
+    if (this.#answering) return -1
+    const budget = this.#options.thinkingTokens
+    const fromBudget = budget !== null && budget - this.#tokens < count ? budget - this.#tokens : -1
+    const from = budget === null ? fromText : fromBudget
+    this.#answering = from >= 0
+    this.#reasoningTokens += from >= 0 ? from : count
+    return from
+  }
+
+  #usage(outcome: Outcome): Usage {
+    return {
+      ...this.#speculated,
+      promptTokens: this.#options.promptTokens,
+      cachedTokens: outcome.cachedTokens,
+      completionTokens: this.#tokens,
+      reasoningTokens:
+        this.#options.thinkingTokens !== null || this.#text.thought ? this.#reasoningTokens : 0,
+    }
+  }
+
+  #error(reason: FinishReason | RejectReason, message: string | undefined): UserError {
+    if (reason === "queueFull") return userError("queue_full")
+    if (reason === "shuttingDown") return userError("shutting_down")
+    const limit = message ?? (reason === "promptTooLong" ? "the prompt does not fit its memory" : reason)
+    return userError("engine_failed", { detail: limit })
+  }
+}

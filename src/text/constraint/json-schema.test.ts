@@ -1,0 +1,347 @@
+/** Grammars made of JSON schemas, judged by llama.cpp itself: which texts it lets through. */
+import { mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import fc from "fast-check"
+import { afterAll, beforeAll, describe, expect, it, test } from "vitest"
+import { type Loaded, openModel } from "../../engine/llama-model.ts"
+import { allocate } from "../../engine/llama-native.ts"
+import { UserError } from "../../errors.ts"
+import { TINY_PRESETS, tinyModel } from "../../models/tiny.ts"
+import { afterThinking, outputGrammar } from "./grammar.ts"
+
+let folder: string
+let loaded: Loaded
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "slos-schema-"))
+  const modelPath = await tinyModel(TINY_PRESETS["tiny-f32"], folder, "tiny-f32")
+  const sizes = { threads: 1, maxSequences: 1, contextTokens: 64, maxBatchTokens: 64 }
+  loaded = await openModel({ modelPath, ...sizes, library: "cpu" })
+})
+afterAll(async () => {
+  loaded.native.freeContext(loaded.context)
+  loaded.native.freeModel(loaded.model)
+  await rm(folder, { recursive: true, force: true })
+})
+
+/** Whether a grammar lets a text through, to its end, token by token; null when llama.cpp refuses the grammar. */
+async function accepts(grammar: string, text: string): Promise<boolean | null> {
+  const { native, vocab, tokenizer } = loaded
+  const sampler = native.grammar(vocab, grammar, "root")
+  if (!sampler) return null
+  const entry = allocate(12)
+  const array = allocate(32)
+  const fields = new DataView(entry.bytes)
+  const header = new DataView(array.bytes)
+  const allows = async (token: number) => {
+    fields.setInt32(0, token, true)
+    fields.setFloat32(4, 1, true)
+    header.setBigUint64(0, entry.pointer, true)
+    header.setBigUint64(8, 1n, true)
+    header.setBigInt64(16, -1n, true)
+    await native.applySampler(sampler, array.pointer)
+    return fields.getFloat32(4, true) !== -Infinity
+  }
+  const tokens = await tokenizer.encode(text, { special: false, addBos: false })
+  let all = true
+  for (const token of tokens) {
+    all = await allows(token)
+    if (!all) break
+    native.acceptToken(sampler, token)
+  }
+  if (all) all = await allows(tokenizer.ends[0]!)
+  native.freeSampler(sampler)
+  entry.free()
+  array.free()
+  return all
+}
+
+const grammarOf = (schema: unknown) =>
+  outputGrammar({ text: { kind: "schema", name: "it", schema }, calls: [], parallel: true })!
+
+const string = { type: "string" }
+const person = {
+  type: "object",
+  properties: {
+    name: string,
+    age: { type: "integer", minimum: 0 },
+    'a "b" \\ü': { type: ["number", "null"] },
+  },
+  required: ["name", "age", 'a "b" \\ü'],
+  additionalProperties: false,
+}
+const tree = {
+  $ref: "#/$defs/node",
+  $defs: {
+    node: {
+      type: "object",
+      properties: { value: string, next: { anyOf: [{ $ref: "#/$defs/node" }, { type: "null" }] } },
+      required: ["value", "next"],
+    },
+  },
+}
+const optional = { type: "object", properties: { a: { const: 1 }, b: { const: 2 }, c: { const: 3 } } }
+const of = (format: string) => ({ type: "string", format })
+
+const cases: [string, unknown, readonly string[], readonly string[]][] = [
+  [
+    "objects with every property, in order",
+    person,
+    [
+      '{"name": "Zoë \\n \\u00e9", "age": 3, "a \\"b\\" \\\\ü": -1.5e3}',
+      '{"name":"","age":0,"a \\"b\\" \\\\ü":null}',
+    ],
+    [
+      '{"name":"a","age":-1,"a \\"b\\" \\\\ü":1}',
+      '{"name":"a"}',
+      '{"age":1,"name":"a","a \\"b\\" \\\\ü":1}',
+      "[]",
+      "",
+    ],
+  ],
+  ["recursion", tree, ['{"value":"a","next":{"value":"b","next":null}}'], ['{"value":"a","next":{}}']],
+  ["recursion from the root", { type: "array", items: { $ref: "#" } }, ["[[], [[]]]", "[]"], ["[1]", "[[}"]],
+  [
+    "optional properties",
+    { ...optional, required: ["b"] },
+    ['{"b":2}', '{"a":1,"b":2}', '{"b":2,"c":3}', '{"a":1,"b":2,"c":3}'],
+    ["{}", '{"a":1}', '{"a":1,"c":3}', '{"b":2,}', '{,"b":2}', '{"b":2,"d":4}'],
+  ],
+  ["only optional properties", optional, ["{}", '{"c":3}', '{"a":1,"c":3}'], ['{"c":3,"a":1}', '{"a":2}']],
+  [
+    "maps",
+    { type: "object", properties: { a: { const: 1 } }, additionalProperties: { type: "integer" } },
+    ["{}", '{"a":1}', '{"a":1,"x":2,"y":3}', '{"x":2}'],
+    ['{"x":"y"}', '{"x":2,}'],
+  ],
+  ["any object", { type: "object" }, ["{}", '{"a": [1, {"b": null}], "c": true}'], ["[]", "1"]],
+  ["nothing declared, nothing allowed", { type: "object", additionalProperties: false }, ["{}"], ['{"a":1}']],
+  ["anything", {}, ["1", '"a"', "[1, 2]", "null"], ["a", "01", "1."]],
+  [
+    "arrays with bounds",
+    { type: "array", items: { type: "boolean" }, minItems: 2, maxItems: 3 },
+    ["[true, false]", "[true,true,true]"],
+    ["[]", "[true]", "[true,true,true,true]", "[1,2]"],
+  ],
+  ["at most one item", { type: "array", items: string, maxItems: 1 }, ["[]", '["a"]'], ['["a","b"]']],
+  [
+    "tuples",
+    { type: "array", prefixItems: [string, { type: "integer" }] },
+    ['["a", 1]'],
+    ['["a"]', '["a",1,2]'],
+  ],
+  [
+    "enums of any type",
+    { enum: ["a", 1, null, { b: [1] }] },
+    ['"a"', "1", "null", '{"b":[1]}'],
+    ['"b"', "2"],
+  ],
+  ["enums narrowed by a type", { type: "string", enum: ["a", 1] }, ['"a"'], ["1"]],
+  ["lengths", { type: "string", minLength: 2, maxLength: 3 }, ['"ab"', '"üüü"'], ['"a"', '"abcd"']],
+  [
+    "integer ranges",
+    { type: "integer", minimum: -2, exclusiveMaximum: 11 },
+    ["-2", "0", "10"],
+    ["-3", "11", "1.0"],
+  ],
+  ["positive integers", { type: "integer", exclusiveMinimum: 0 }, ["1", "120"], ["0", "-1", "01"]],
+  ["numbers from 0", { type: "number", minimum: 0 }, ["0", "0.5", "1e9"], ["-1", "1e999"]],
+  ["dates", of("date"), ['"2024-02-29"'], ['"2024-13-01"', '"24-01-01"']],
+  [
+    "times",
+    of("date-time"),
+    ['"2024-02-29T23:59:59.5Z"', '"2024-02-29T00:00:00+01:00"'],
+    ['"2024-02-29 10:00"'],
+  ],
+  ["durations", of("duration"), ['"P1DT2H"', '"PT5M"', '"P3W"'], ['"P"', '"1D"', '"P1DT"']],
+  [
+    "addresses",
+    { anyOf: [of("email"), of("ipv4"), of("ipv6")] },
+    ['"a.b@c.de"', '"10.0.0.255"', '"1:2:3:4:5:6:7:8"'],
+    ['"a@"', '"10.0.0.256"'],
+  ],
+  [
+    "identifiers",
+    { oneOf: [of("uuid"), of("hostname")] },
+    ['"123e4567-e89b-12d3-a456-426614174000"', '"a-b.example"'],
+    ['"-a"', '"a..b"'],
+  ],
+]
+
+describe("a schema's grammar lets through what the schema allows, and nothing else", () => {
+  test.each(cases)("%s", async (_, schema, good, bad) => {
+    const grammar = grammarOf(schema)
+    for (const text of good) expect(await accepts(grammar, text), text).toBe(true)
+    for (const text of bad) expect(await accepts(grammar, text), text).toBe(false)
+  })
+})
+
+describe("says which part of a schema it cannot keep", () => {
+  test.each([
+    ["values", { enum: Array.from({ length: 1001 }, (_, i) => i) }, /more than 1000 choices/],
+    ["alternatives", { anyOf: Array(1001).fill({}) }, /more than 1000 choices/],
+    [
+      "repetitions",
+      { prefixItems: Array(200).fill({ type: "string", maxLength: 900 }) },
+      /repetitions come to more than 100000/,
+    ],
+    [
+      "listed integers",
+      { prefixItems: Array(200).fill({ type: "integer", minimum: 1, maximum: 900 }) },
+      /repetitions come to more than 100000/,
+    ],
+  ])("too many %s", (_, schema, message) => {
+    expect(() => grammarOf(schema)).toThrow(message)
+  })
+
+  test.each([
+    [{ type: "string", pattern: "^a$" }, /at #, "pattern" is not supported/],
+    [
+      { type: "object", properties: { a: { type: "array", uniqueItems: true } } },
+      /#\/properties\/a, "uniqueItems"/,
+    ],
+    [{ type: "integer", minimum: 5 }, /range of integers/],
+    [{ type: "number", maximum: 5 }, /"maximum"/],
+    [{ type: "string", format: "uri" }, /format "uri"/],
+    [{ allOf: [{ type: "object" }, {}] }, /allOf/],
+    [{ anyOf: [{}], type: "object" }, /"type"/],
+    [{ type: "object", patternProperties: {} }, /patternProperties/],
+    [{ $ref: "http://example.com/x" }, /\$ref/],
+    [{ $ref: "#/$defs/gone" }, /leads nowhere/],
+    [{ $ref: "#/%zz" }, /leads nowhere/],
+    [{ $ref: "#" }, /leads back to itself/],
+    [loop(), /leads back to itself/],
+    [{ type: "strin" }, /no type "strin"/],
+    [{ type: [] }, /no type/],
+    [{ enum: [] }, /list of values/],
+    [{ type: "object", required: ["a"] }, /no property/],
+    [{ type: "array", maxItems: 1e9 }, /maxItems above 1000/],
+    [{ type: "array", minItems: 2, maxItems: 1 }, /less than/],
+    [{ type: "integer", minimum: 2, maximum: 1 }, /no integer/],
+    [deep(), /nested/],
+    [[], /must be an object/],
+    [{ properties: { a: false } }, /must be an object/],
+  ])("%j", (schema, message) => {
+    const error = (() => {
+      try {
+        return grammarOf(schema)
+      } catch (thrown) {
+        return thrown
+      }
+    })()
+    expect(error).toBeInstanceOf(UserError)
+    expect((error as UserError).message).toMatch(message)
+    expect(error).toMatchObject({ status: 400, param: "response_format", code: "invalid_json_schema" })
+  })
+})
+
+/** B begins with C and C with B; found only through an object in between. */
+function loop() {
+  const ref = (name: string) => ({ $ref: `#/$defs/${name}` })
+  const D = { type: "object", properties: { c: ref("C") } }
+  return {
+    type: "object",
+    properties: { b: ref("B") },
+    $defs: { B: { anyOf: [D, ref("C")] }, C: { anyOf: [{ type: "null" }, ref("B")] } },
+  }
+}
+function deep() {
+  let schema: object = { type: "string" }
+  for (let i = 0; i < 100; i++) schema = { type: "array", items: schema }
+  return schema
+}
+
+const small = fc.nat({ max: 4 })
+/** Schemas with every keyword, right and wrong, and references wherever they may lead. */
+const { schema: anySchema } = fc.letrec<{ schema: unknown }>((tie) => {
+  const some = fc.array(tie("schema"), { maxLength: 3 })
+  const names = fc.constantFrom("a", 'b "c"', "-é\n\\", "")
+  const fields = fc.record(
+    {
+      type: fc.constantFrom("object", "array", "string", "integer", "number", "boolean", "null", [
+        "null",
+        "string",
+      ]),
+      properties: fc.dictionary(names, tie("schema"), { maxKeys: 3 }),
+      required: fc.array(names, { maxLength: 1 }),
+      additionalProperties: fc.oneof(fc.boolean(), tie("schema")),
+      items: tie("schema"),
+      minItems: small,
+      maxItems: small,
+      minLength: small,
+      maximum: fc.integer({ min: -9, max: 9 }),
+      minimum: fc.constantFrom(-3, 0, 1),
+      format: fc.constantFrom("date", "uuid", "odd"),
+      anyOf: some,
+      enum: fc.array(fc.jsonValue({ maxDepth: 1 }), { maxLength: 3 }),
+      $ref: fc.constantFrom("#", "#/properties/a", "#/items", "#/anyOf/0", "nowhere"),
+      title: fc.string(),
+    },
+    { requiredKeys: [] },
+  )
+  const few = fc.tuple(fields, fc.nat({ max: 3 })).map(([all, keep]) => {
+    return Object.fromEntries(Object.entries(all).slice(-1 - keep))
+  })
+  return {
+    schema: fc.oneof({ maxDepth: 3, withCrossShrink: true }, fc.constant({ type: "string" }), few, few),
+  }
+})
+
+it("whatever the schema, the answer is a grammar that llama.cpp takes, or an error for the user", async () => {
+  let grammars = 0
+  await fc.assert(
+    fc.asyncProperty(anySchema, async (schema) => {
+      try {
+        expect(await accepts(grammarOf(schema), "?")).toBe(false)
+        grammars++
+      } catch (error) {
+        if (!(error instanceof UserError)) throw error
+      }
+    }),
+    { numRuns: 400, interruptAfterTimeLimit: 20_000 },
+  )
+  expect(grammars).toBeGreaterThan(40)
+}, 60_000)
+
+describe("calls of tools", () => {
+  const tools = [
+    { name: "add", parameters: { type: "object", properties: { x: { type: "integer" } }, required: ["x"] } },
+    { name: "now", parameters: undefined },
+  ]
+  const call = (name: string, text: string) =>
+    `<tool_call>\n{"name": "${name}", "arguments": ${text}}\n</tool_call>`
+
+  it("one or several, with arguments after their own schema", async () => {
+    const grammar = outputGrammar({ text: null, calls: tools, parallel: true })!
+    const two = `${call("add", '{"x": 1}')}\n${call("now", '{"any": [1]}')}`
+    for (const good of [call("add", '{"x":1}'), call("now", "{}"), two])
+      expect(await accepts(grammar, good), good).toBe(true)
+    for (const bad of ["hi", call("add", "{}"), call("sub", "{}")])
+      expect(await accepts(grammar, bad), bad).toBe(false)
+    const single = outputGrammar({ text: null, calls: tools, parallel: false })!
+    expect(await accepts(single, call("now", "{}"))).toBe(true)
+    expect(await accepts(single, two)).toBe(false)
+  })
+
+  it("or a formatted answer, where calling is left to the model", async () => {
+    const grammar = outputGrammar({ text: { kind: "object" }, calls: tools, parallel: true })!
+    for (const good of ['{"a": 1}', call("add", '{"x":1}')]) expect(await accepts(grammar, good)).toBe(true)
+    expect(await accepts(grammar, "free text")).toBe(false)
+  })
+})
+
+it("lets a model think before a formatted answer", async () => {
+  const grammar = grammarOf({ const: "yes" })
+  const optional = afterThinking(grammar, false)
+  for (const good of ['"yes"', '<think>\na < b, <b>x</b> <</think>\n\n"yes"'])
+    expect(await accepts(optional, good), good).toBe(true)
+  for (const bad of ["yes", "<think>hm</think>", 'hm</think>"yes"'])
+    expect(await accepts(optional, bad), bad).toBe(false)
+  const opened = afterThinking(grammar, true)
+  expect(await accepts(opened, 'hm\n</think>\n"yes"')).toBe(true)
+  expect(await accepts(opened, '"yes"')).toBe(false)
+})
+
+it("asks nothing of free text", () => {
+  expect(outputGrammar({ text: null, calls: [], parallel: true })).toBeNull()
+})
