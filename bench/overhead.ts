@@ -202,9 +202,9 @@ function drive(driver: ReplicaDriver, engine: Engine, prompt: Int32Array, steps:
       slo: { ttftUs: 600e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 },
       tier: "slo",
       thinking: false,
-      onTokens: (row) => session.onTokens(row),
+      onTokens: (row) => answer.onTokens(row),
       onEnd: (end) => {
-        session.onEnd(end)
+        answer.onEnd(end)
         if (end.reason === "length") resolve(bytes)
         else reject(new Error(`ended by ${end.reason}: ${end.message ?? ""}`))
       },

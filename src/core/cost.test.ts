@@ -2,12 +2,10 @@
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { attentionPairs, shapeOf, stepUs } from "./cost.ts"
-import { KvAccount } from "./kv/account.ts"
 import { Calibration } from "./learn/calibration.ts"
-import { OutputLengths } from "./learn/output-lengths.ts"
-import { Draft } from "./planner/batch-builder.ts"
+import { BatchBuilder } from "./planner/batch-builder.ts"
 import { prefillUs } from "./planner/prefill-time.ts"
-import { COST, LIMITS, liveOf } from "./testing.ts"
+import { COST, contextOf, LIMITS, liveOf } from "./testing.ts"
 
 const item = (position: number, tokens: number, sample = false) => ({ position, tokens, sample, draft: 0 })
 
@@ -59,16 +57,14 @@ describe("the cost model", () => {
           maxBatchTokens: 2048,
           minChunkTokens: 1,
         }
-        const kv = new KvAccount(limits)
-        const actions = { demoted() {}, promoted() {}, admitted() {}, preempted() {} }
-        const draft = new Draft(limits, model, kv, new OutputLengths(1), new Calibration(), actions)
+        const batch = new BatchBuilder(contextOf(limits, { cost: model }))
         lengths.forEach((tokens, id) => {
-          expect(draft.prefill(liveOf(id, { promptTokens: 121 }), tokens)).toBe(tokens)
+          expect(batch.prefill(liveOf(id, { promptTokens: 121 }), tokens)).toBe(tokens)
         })
-        expect(draft.timeUs(0)).toBeCloseTo(stepUs(model, shapeOf(draft.items, model)))
+        expect(batch.timeUs(0)).toBeCloseTo(stepUs(model, shapeOf(batch.items, model)))
         const next = { position: 40, tokens: extra, sample: true, draft: 0 }
-        expect(draft.timeUs(0, 40, extra, true)).toBeCloseTo(
-          stepUs(model, shapeOf([...draft.items, next], model)),
+        expect(batch.timeUs(0, 40, extra, true)).toBeCloseTo(
+          stepUs(model, shapeOf([...batch.items, next], model)),
         )
       }),
     )

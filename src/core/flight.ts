@@ -1,6 +1,6 @@
 /** The batch that the engine is computing: whose its items are, how long it should take, and who left meanwhile. */
 import { assert } from "./assert.ts"
-import type { Draft } from "./planner/batch-builder.ts"
+import type { BatchBuilder } from "./planner/batch-builder.ts"
 import type { Batch, RequestId } from "./protocol.ts"
 import type { LiveRequest } from "./request.ts"
 
@@ -21,11 +21,11 @@ export class Flight {
     return this.#batch !== null
   }
 
-  takeOff(batch: Batch, draft: Draft, nowUs: number): void {
+  takeOff(batch: Batch, built: BatchBuilder, nowUs: number): void {
     this.#batch = batch
-    this.requests = draft.requests
-    this.modelUs = draft.modelUs
-    this.hasPrefill = draft.hasPrefill
+    this.requests = built.requests
+    this.modelUs = built.modelUs
+    this.hasPrefill = built.hasPrefill
     this.endsUs = nowUs + batch.predictedUs
   }
 

@@ -13,7 +13,8 @@ import { Returns } from "./learn/returns.ts"
 import { SpeculationRecord } from "./learn/speculation-record.ts"
 import { type Moved, movedFrom, startRequest } from "./moved.ts"
 import type { PolicyOptions } from "./options.ts"
-import { Draft, type DraftActions } from "./planner/batch-builder.ts"
+import { BatchBuilder } from "./planner/batch-builder.ts"
+import { type PlanningActions, PlanningContext } from "./planner/context.ts"
 import { prefillUs } from "./planner/prefill-time.ts"
 import { POLICIES } from "./policy/index.ts"
 import type { Policy } from "./policy/policy.ts"
@@ -67,10 +68,10 @@ export class Replica {
   #line: LiveRequest[] = []
   #effects: Effect[] = []
   #kv: KvAccount
-  #lengths: OutputLengths
+  #outputLengths: OutputLengths
   #calibration = new Calibration()
   #speculation: SpeculationRecord
-  #draft: Draft
+  #batch: BatchBuilder
   #arrivals = 0
   #batches = 0
   #flight = new Flight()
@@ -89,17 +90,19 @@ export class Replica {
     this.#maxQueue = config.maxQueue ?? 10_000
     this.#prefillOnly = config.prefillOnly ?? false
     this.#kv = new KvAccount(config.limits)
-    this.#lengths = new OutputLengths(config.apps)
+    this.#outputLengths = new OutputLengths(config.apps)
     this.#speculation = new SpeculationRecord(config.apps, this.options.acceptancePrior)
-    const actions: DraftActions = {
+    const actions: PlanningActions = {
       demoted: (request, reason) => this.#effects.push({ type: "demoted", id: request.id, reason }),
       promoted: (request) => this.#effects.push({ type: "promoted", id: request.id }),
       admitted: (request) => this.#effects.push({ type: "admitted", id: request.id }),
       preempted: (request) => this.#effects.push({ type: "preempted", id: request.id }),
     }
     const { limits, cost } = config
-    const learnt = [this.#lengths, this.#calibration] as const
-    this.#draft = new Draft(limits, cost, this.#kv, ...learnt, actions, this.#speculation.acceptance)
+    const learnt = { outputLengths: this.#outputLengths, calibration: this.#calibration }
+    const { acceptance } = this.#speculation
+    const context = new PlanningContext({ limits, cost, kv: this.#kv, ...learnt, actions, acceptance })
+    this.#batch = new BatchBuilder(context)
   }
 
   /** Zero-load prefill time of a prompt, µs: the unit of `ttftSlowdown`. */
@@ -173,7 +176,7 @@ export class Replica {
     if (this.#refusal(spec) !== null) return false
     if (this.policy.offer === undefined || spec.tier === "bestEffort") return true
     const boundaryUs = this.#flight.up ? Math.max(nowUs, this.#flight.endsUs) : nowUs
-    return this.policy.offer(this.#line, this.#live(spec, nowUs, progress), this.#draft, boundaryUs)
+    return this.policy.offer(this.#line, this.#live(spec, nowUs, progress), this.#batch.context, boundaryUs)
   }
 
   /** Take KV for the known tokens of a request that comes with its KV (`arrived` with progress follows). False
@@ -289,7 +292,7 @@ export class Replica {
   #emit(request: LiveRequest, result: StepResult, nowUs: number): void {
     const before = request.output
     const lateUs = request.emit(result.tokens, result.answeringFrom, nowUs, this.#stageDone)
-    this.#lengths.grew(request.spec.app, before, request.output)
+    this.#outputLengths.grew(request.spec.app, before, request.output)
     this.#effects.push({ type: "token", id: request.id, count: result.tokens, lateUs })
     if (before === 0 && request.tier === "slo" && this.options.admission === "revocable") {
       this.#effects.push({ type: "admitted", id: request.id })
@@ -343,7 +346,7 @@ export class Replica {
     this.#remove(request)
     const attainable = reason === "stop" || reason === "length"
     // Cut at its limit, an output says only that it came so far.
-    if (reason === "stop") this.#lengths.ended(spec.app, request.output)
+    if (reason === "stop") this.#outputLengths.ended(spec.app, request.output)
     const outcome = request.outcome(nowUs, attainable && spec.tier === "slo")
     if (spec.session >= 0 && !outcome.attained) this.#missedSessions.note(spec.session)
     if (request.output > 0) this.#effects.push({ type: "stageDone", id, outcome: request.stage })
@@ -360,25 +363,25 @@ export class Replica {
   }
 
   #decide(nowUs: number): void {
-    const draft = this.#draft
-    draft.reset()
+    const built = this.#batch
+    built.reset()
     const suspect = this.#recovery.nextSuspect()
-    if (suspect === undefined) this.policy.decide(this.#line, draft, nowUs)
-    else if (suspect.decoding) draft.decode(suspect, this.#line)
-    else draft.prefill(suspect, this.limits.maxBatchTokens, this.#line)
-    if (draft.items.length > 0) this.#run(draft, nowUs)
+    if (suspect === undefined) this.policy.decide(this.#line, built, nowUs)
+    else if (suspect.decoding) built.decode(suspect, this.#line)
+    else built.prefill(suspect, this.limits.maxBatchTokens, this.#line)
+    if (built.items.length > 0) this.#run(built, nowUs)
   }
 
-  #run(draft: Draft, nowUs: number): void {
-    for (const request of draft.requests) if (request.startedUs < 0) request.startedUs = nowUs
+  #run(built: BatchBuilder, nowUs: number): void {
+    for (const request of built.requests) if (request.startedUs < 0) request.startedUs = nowUs
     const batch: Batch = {
       number: ++this.#batches,
-      items: draft.items,
+      items: built.items,
       evict: this.#kv.takeDropped(),
       release: this.#kv.takeReleased(),
-      predictedUs: draft.timeUs(0),
+      predictedUs: built.timeUs(0),
     }
-    this.#flight.takeOff(batch, draft, nowUs)
+    this.#flight.takeOff(batch, built, nowUs)
     this.#effects.push({ type: "run", batch })
   }
 }

@@ -1,5 +1,9 @@
 /** Small builders shared by the core's tests. */
 import type { CostModel } from "./cost.ts"
+import { KvAccount } from "./kv/account.ts"
+import { Calibration } from "./learn/calibration.ts"
+import { OutputLengths } from "./learn/output-lengths.ts"
+import { PlanningContext, type PlanningParts } from "./planner/context.ts"
 import type { EngineLimits, RequestSpec } from "./protocol.ts"
 import { LiveRequest } from "./request.ts"
 
@@ -39,4 +43,20 @@ export function specOf(id: number, changes: Partial<RequestSpec> = {}): RequestS
 export function liveOf(id: number, changes: Partial<RequestSpec> = {}, arrivalUs = 0): LiveRequest {
   const spec = specOf(id, changes)
   return new LiveRequest(spec, arrivalUs, spec.slo.ttftUs, id)
+}
+
+/** A planning context of an engine with these limits, where nothing was learnt yet and effects go nowhere. */
+export function contextOf(
+  limits: EngineLimits = LIMITS,
+  parts: Partial<PlanningParts> = {},
+): PlanningContext {
+  return new PlanningContext({
+    limits,
+    cost: COST,
+    kv: new KvAccount(limits),
+    outputLengths: new OutputLengths(1),
+    calibration: new Calibration(),
+    actions: { demoted() {}, promoted() {}, admitted() {}, preempted() {} },
+    ...parts,
+  })
 }

@@ -7,7 +7,8 @@ import { Acceptance, expectedTokens } from "../core/learn/acceptance.ts"
 import { Calibration } from "../core/learn/calibration.ts"
 import { OutputLengths } from "../core/learn/output-lengths.ts"
 import { DEFAULT_OPTIONS, type PolicyOptions } from "../core/options.ts"
-import { Draft } from "../core/planner/batch-builder.ts"
+import { BatchBuilder } from "../core/planner/batch-builder.ts"
+import { PlanningContext } from "../core/planner/context.ts"
 import type { Policy, PolicyFactory } from "../core/policy/policy.ts"
 import type { BatchItem, EngineLimits } from "../core/protocol.ts"
 import { LiveRequest } from "../core/request.ts"
@@ -64,7 +65,7 @@ class Run {
   #instance: Instance
   #clockUs: () => number
   #policy: Policy
-  #draft: Draft
+  #batch: BatchBuilder
   #line: LiveRequest[] = []
   #origin = new Map<number, InstanceRequest>()
   #steps: Step[] = []
@@ -88,10 +89,17 @@ class Run {
       ...options.options,
     })
     const kv = new KvAccount(limits)
-    const none = { demoted() {}, promoted() {}, admitted() {}, preempted() {} }
-    // Nothing ends while it is planned for.
-    const lengths = OutputLengths.endless(instance.tpots.length)
-    this.#draft = new Draft(limits, cost, kv, lengths, new Calibration(), none, new Acceptance(alpha))
+    const context = new PlanningContext({
+      limits,
+      cost,
+      kv,
+      // Nothing ends while it is planned for.
+      outputLengths: OutputLengths.endless(instance.tpots.length),
+      calibration: new Calibration(),
+      actions: { demoted() {}, promoted() {}, admitted() {}, preempted() {} },
+      acceptance: new Acceptance(alpha),
+    })
+    this.#batch = new BatchBuilder(context)
     for (const request of instance.requests) {
       if (request.new && options.without?.has(request.id)) continue
       this.#enlist(request, kv)
@@ -159,7 +167,7 @@ class Run {
       request.tier === "bestEffort" &&
       (request.violated || (request.output === 0 && this.#nowUs >= request.deadlineUs))
     if (!this.#line.some(hopeless)) return
-    for (const request of this.#line.filter(hopeless)) this.#draft.kv.end(request.id)
+    for (const request of this.#line.filter(hopeless)) this.#batch.context.kv.end(request.id)
     this.#line = this.#line.filter((request) => !hopeless(request))
   }
 
@@ -172,18 +180,18 @@ class Run {
 
   /** One decision, carried out. False when the policy had nothing to run. */
   #step(): boolean {
-    const draft = this.#draft
-    draft.reset()
+    const batch = this.#batch
+    batch.reset()
     const began = this.#clockUs()
-    this.#policy.decide(this.#line, draft, this.#nowUs)
+    this.#policy.decide(this.#line, batch, this.#nowUs)
     if (this.#us < 0) this.#us = this.#clockUs() - began
     // Nothing ends while it is planned for.
     for (const { spec, output } of this.#line)
       spec.maxOutputTokens = Math.max(spec.maxOutputTokens, output + MORE_TOKENS)
-    const items = draft.items.slice()
+    const items = batch.items.slice()
     if (items.length === 0) return false
-    draft.kv.takeDropped()
-    draft.kv.takeReleased()
+    batch.context.kv.takeDropped()
+    batch.context.kv.takeReleased()
     const load = { tokens: 0, steps: 1, requests: items.length, pastTokens: 0 }
     for (const { tokens, draft: drafted, position } of items) {
       load.tokens += tokens + drafted
@@ -202,7 +210,7 @@ class Run {
   #advance(request: LiveRequest, item: BatchItem): void {
     const tokens = item.sample ? this.#tokensOut(item) : 0
     request.computed = item.position + item.tokens + Math.max(0, tokens - 1)
-    this.#draft.kv.computed(request.id, request.computed)
+    this.#batch.context.kv.computed(request.id, request.computed)
     if (tokens > 0) request.emit(tokens, -1, this.#nowUs, () => {})
   }
 

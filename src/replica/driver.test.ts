@@ -3,7 +3,7 @@ import { expect, it } from "vitest"
 import type { RequestId } from "../core/protocol.ts"
 import { type Engine, GREEDY } from "../engine/engine.ts"
 import { fakeEngine } from "../engine/fake.ts"
-import { type Submission, ReplicaDriver } from "./driver.ts"
+import { ReplicaDriver, type Submission } from "./driver.ts"
 import { VirtualClock } from "./testing.ts"
 
 const limits = {
@@ -69,7 +69,8 @@ it("a request that the engine refuses to open fails alone, and nothing of the ot
     config: { limits, cost, policy: "slos-serve", apps: 1 },
   })
   const ends = new Map<number, string>()
-  const submission = (place: number, first: number) => submissionOf(first, (reason) => ends.set(place, reason))
+  const submission = (place: number, first: number) =>
+    submissionOf(first, (reason) => ends.set(place, reason))
   // Staggered, so that some end, and are to be released, in the batch that others cannot be opened for.
   for (let place = 0; place < 24; place++) {
     clock.wakeAt(place * 700, () => void driver.submit(submission(place, place % 3 === 2 ? REFUSED : place)))

@@ -160,7 +160,9 @@ export class ReplicaDriver {
   /** Accept no more; resolves when everything accepted has ended. */
   drain(): Promise<void> {
     this.#accepting = false
-    return this.#submissions.size === 0 ? Promise.resolve() : new Promise((resolve) => this.#whenEmpty.push(resolve))
+    return this.#submissions.size === 0
+      ? Promise.resolve()
+      : new Promise((resolve) => this.#whenEmpty.push(resolve))
   }
 
   /** Cancel what is left, wait for the running step, close the engine. */

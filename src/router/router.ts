@@ -1,7 +1,7 @@
 /** Which replica gets an arrival (DESIGN §5). Pure: what it knows of replicas is handed in and may be stale, and
  * so are the random numbers it needs. */
 import type { RequestSpec, Snapshot } from "../core/protocol.ts"
-import { ROUTERS, ROUTER_KINDS, type RouterKind } from "./routers.ts"
+import { ROUTER_KINDS, ROUTERS, type RouterKind } from "./routers.ts"
 
 export interface RouterOptions {
   /** How the replica is chosen. Default `offer`. */

@@ -3,8 +3,9 @@
  * else the one with the most prefill left for its worth. Firm promises on an exact timer: the paper's dynamic program. */
 import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
-import type { Draft } from "./batch-builder.ts"
+import type { BatchBuilder } from "./batch-builder.ts"
 import { OVERDUE_SHARE } from "./best-effort.ts"
+import type { PlanningContext } from "./context.ts"
 import { Dp } from "./dp/dp.ts"
 import { solveFor } from "./dp/instance.ts"
 import { Demand, type Stream } from "./feasible.ts"
@@ -64,7 +65,7 @@ export class Admission {
   select(
     running: Running,
     prefills: readonly LiveRequest[],
-    draft: Draft,
+    context: PlanningContext,
     nowUs: number,
   ): ReadonlySet<LiveRequest> {
     const options = this.#options
@@ -72,33 +73,34 @@ export class Admission {
     const nobody = prefills.length === 0 && options.admission !== "firm"
     this.#unforeseen = nobody ? running : null
     if (nobody) return this.#nobody()
-    const demand = (this.#demand ??= new Demand(draft.cost, draft.limits))
+    const demand = (this.#demand ??= new Demand(context.cost, context.limits))
     // A mixed horizon is mostly prefill-bound: be as careful as the worse of the two calibrations.
     const share = running.overdue.some(({ decoding }) => !decoding) ? OVERDUE_SHARE : 0
-    const scale = Math.max(draft.calibration(true), draft.calibration(false)) * (1 + options.margin + share)
+    const scale =
+      Math.max(context.calibration(true), context.calibration(false)) * (1 + options.margin + share)
     demand.reset(nowUs, options.maxBatchUs, scale)
     for (const request of running.decodes) {
       const startUs = request.dueUs - request.tpotUs
-      demand.addRunning(this.#stream(request, startUs, running.speculator, draft))
+      demand.addRunning(this.#stream(request, startUs, running.speculator, context))
     }
     for (const request of running.overdue)
-      demand.addRunning(this.#stream(request, nowUs, running.speculator, draft))
+      demand.addRunning(this.#stream(request, nowUs, running.speculator, context))
     this.#count = 0
     if (countsExactly(options)) {
-      const kept = this.#promised(running, prefills, draft, nowUs)
-      this.#foreseeAll(running, draft)
-      for (const request of kept) this.#foresee(request, draft, 1)
+      const kept = this.#promised(running, prefills, context, nowUs)
+      this.#foreseeAll(running, context)
+      for (const request of kept) this.#foresee(request, context, 1)
       return kept
     }
     for (const request of prefills) {
-      this.#join(request, draft, demand, running.speculator)
+      this.#join(request, context, demand, running.speculator)
       this.#dropUntil(request.dueUs, demand)
     }
     // The decodes that follow the last prefill must fit as well, soon and a while later.
     const last = prefills.length > 0 ? prefills[prefills.length - 1]!.dueUs : nowUs
     this.#dropUntil(last + 2 * options.maxBatchUs, demand)
     this.#dropUntil(last + 10 * options.maxBatchUs, demand)
-    if (draft.limits.unifiedKv) this.#dropForMemory(running, draft)
+    if (context.limits.unifiedKv) this.#dropForMemory(running, context)
     const kept = this.#kept
     kept.clear()
     for (let i = 0; i < this.#count; i++) {
@@ -116,15 +118,16 @@ export class Admission {
 
   /** After `select`: KV tokens that neither those with a promise nor the `others` that hold some will need.
    * Infinity where every request has a KV stream of its own. */
-  spareKvTokens(others: readonly LiveRequest[], draft: Draft): number {
-    if (!draft.limits.unifiedKv) return Infinity
-    if (this.#unforeseen !== null) this.#foreseeAll(this.#unforeseen, draft)
+  spareKvTokens(others: readonly LiveRequest[], batch: BatchBuilder): number {
+    const { context } = batch
+    if (!context.limits.unifiedKv) return Infinity
+    if (this.#unforeseen !== null) this.#foreseeAll(this.#unforeseen, context)
     const peak = this.#forecast.peakTokens()
     let held = 0
     for (const request of others) {
-      if (draft.held(request)) held += request.known + this.#remaining(request, draft)
+      if (batch.held(request)) held += request.known + this.#remaining(request, context)
     }
-    const room = draft.kv.capacityTokens * this.#options.kvShare * (1 - KEPT_FREE_SHARE)
+    const room = context.kv.capacityTokens * this.#options.kvShare * (1 - KEPT_FREE_SHARE)
     return room - peak - held
   }
 
@@ -133,7 +136,7 @@ export class Admission {
   #promised(
     { decodes, speculator }: Running,
     prefills: readonly LiveRequest[],
-    draft: Draft,
+    context: PlanningContext,
     nowUs: number,
   ): ReadonlySet<LiveRequest> {
     const kept = this.#kept
@@ -142,11 +145,11 @@ export class Admission {
     if (kept.size === prefills.length && this.#options.speculation === "off") return kept
     // Who is due later is decided later: the program's time grows with the square of those it may choose from.
     // It knows tokens and memory, not the engine's sequences.
-    const most = Math.min(MOST_TO_DECIDE, draft.limits.maxSequences - decodes.length - kept.size)
+    const most = Math.min(MOST_TO_DECIDE, context.limits.maxSequences - decodes.length - kept.size)
     let free = 0
     const asked = prefills.filter((request) => kept.has(request) || free++ < most)
     const must = (request: LiveRequest) => kept.has(request)
-    const answer = solveFor(this.#dp, decodes, asked, must, draft, this.#options, nowUs)
+    const answer = solveFor(this.#dp, decodes, asked, must, context, this.#options, nowUs)
     // Where the plan's units no longer fit, the lengths that led here still come nearest to it.
     if (answer !== null) this.#lengths = answer.lengths()
     speculator.follow(this.#options.speculation === "on" ? this.#lengths : null)
@@ -154,22 +157,22 @@ export class Admission {
     return kept
   }
 
-  #join(request: LiveRequest, draft: Draft, demand: Demand, speculator: Speculator): void {
-    const start = draft.startOf(request)
+  #join(request: LiveRequest, context: PlanningContext, demand: Demand, speculator: Speculator): void {
+    const start = context.startOf(request)
     const owed = request.known - start
     demand.addPrefill(start, owed, 1)
-    const stream = demand.addStream(this.#stream(request, request.dueUs, speculator, draft))
+    const stream = demand.addStream(this.#stream(request, request.dueUs, speculator, context))
     this.#candidates[this.#count++] = { request, start, owed, stream, kept: true }
   }
 
-  #stream(request: LiveRequest, startUs: number, speculator: Speculator, draft: Draft): Stream {
+  #stream(request: LiveRequest, startUs: number, speculator: Speculator, context: PlanningContext): Stream {
     return {
       startUs,
       tpotUs: request.tpotUs,
-      remaining: this.#remaining(request, draft),
+      remaining: this.#remaining(request, context),
       contextTokens: request.known,
-      length: speculator.rowsOf(request, draft),
-      expected: speculator.expectedOf(request, draft),
+      length: speculator.rowsOf(request, context),
+      expected: speculator.expectedOf(request, context),
     }
   }
 
@@ -184,34 +187,34 @@ export class Admission {
     }
   }
 
-  #dropForMemory(running: Running, draft: Draft): void {
-    const room = draft.kv.capacityTokens * this.#options.kvShare
-    if (this.#mostTokens(running, draft) <= room) {
+  #dropForMemory(running: Running, context: PlanningContext): void {
+    const room = context.kv.capacityTokens * this.#options.kvShare
+    if (this.#mostTokens(running, context) <= room) {
       this.#unforeseen = running
       return
     }
-    this.#foreseeAll(running, draft)
+    this.#foreseeAll(running, context)
     while (this.#forecast.peakTokens() > room) {
       const victim = this.#largest()
       if (victim === null) return
       victim.kept = false
-      this.#foresee(victim.request, draft, -1)
+      this.#foresee(victim.request, context, -1)
     }
   }
 
   /** What runs and the kept ones hold at most, as the forecast sees it. */
-  #mostTokens(running: Running, draft: Draft): number {
+  #mostTokens(running: Running, context: PlanningContext): number {
     const ceiling = this.#ceiling
     ceiling.clear()
     this.#eachPromise(running, ({ spec, output, known }) => {
-      ceiling.add(known, draft.lengths.bounds(spec.app, output))
+      ceiling.add(known, context.outputLengths.bounds(spec.app, output))
     })
     return ceiling.peakTokens
   }
 
-  #foreseeAll(running: Running, draft: Draft): void {
+  #foreseeAll(running: Running, context: PlanningContext): void {
     this.#forecast.clear()
-    this.#eachPromise(running, (request) => this.#foresee(request, draft, 1))
+    this.#eachPromise(running, (request) => this.#foresee(request, context, 1))
   }
 
   /** What runs and the kept ones. */
@@ -225,8 +228,8 @@ export class Admission {
     }
   }
 
-  #foresee({ spec, output, known }: LiveRequest, draft: Draft, sign: 1 | -1): void {
-    const outlook = draft.lengths.outlook(spec.app, output)
+  #foresee({ spec, output, known }: LiveRequest, context: PlanningContext, sign: 1 | -1): void {
+    const outlook = context.outputLengths.outlook(spec.app, output)
     this.#forecast.add(known, spec.maxOutputTokens - output, outlook, sign)
   }
 
@@ -245,8 +248,8 @@ export class Admission {
     return spec.firm === true || (admitted && (this.#options.admission === "firm" || output > 0))
   }
 
-  #remaining(request: LiveRequest, draft: Draft): number {
-    return draft.lengths.remaining(request.spec.app, request.output, request.spec.maxOutputTokens)
+  #remaining(request: LiveRequest, context: PlanningContext): number {
+    return context.outputLengths.remaining(request.spec.app, request.output, request.spec.maxOutputTokens)
   }
 }
 

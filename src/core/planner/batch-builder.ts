@@ -1,40 +1,19 @@
 /** The batch under construction. Adding a request takes its KV at once (evicting the cache, then whoever the
  * policy gives up), and keeps the batch's predicted time at hand. */
-
 import { assert } from "../assert.ts"
-import { type CostModel, type StepShape, stepUs } from "../cost.ts"
-import type { KvAccount } from "../kv/account.ts"
-import { Acceptance } from "../learn/acceptance.ts"
-import type { Calibration } from "../learn/calibration.ts"
-import type { OutputLengths } from "../learn/output-lengths.ts"
-import type { BatchItem, DemoteReason, EngineLimits } from "../protocol.ts"
+import { stepUs } from "../cost.ts"
+import type { BatchItem } from "../protocol.ts"
 import type { LiveRequest } from "../request.ts"
+import type { PlanningContext } from "./context.ts"
 import { RunningShape } from "./shape.ts"
 
-/** What the draft needs done to requests; the replica turns it into effects. */
-export interface DraftActions {
-  demoted(request: LiveRequest, reason: DemoteReason): void
-  promoted(request: LiveRequest): void
-  admitted(request: LiveRequest): void
-  preempted(request: LiveRequest): void
-}
-
-export class Draft {
-  readonly limits: EngineLimits
-  readonly cost: CostModel
-  readonly lengths: OutputLengths
-  readonly kv: KvAccount
-  #calibration: Calibration
-  #actions: DraftActions
+export class BatchBuilder {
+  readonly context: PlanningContext
 
   items: BatchItem[] = []
   /** Whose they are, in the same order. */
   requests: LiveRequest[] = []
-  /** What drafting yields, per app. */
-  readonly acceptance: Acceptance
   #shape: RunningShape
-  /** For whoever asks how long some other batch would take. */
-  readonly scratchShape: RunningShape
   /** Requests in the batch are marked with its number. */
   #number = 1
   /** Those whose KV it took. */
@@ -47,24 +26,9 @@ export class Draft {
   #singles = 0
   #chunks = 0
 
-  constructor(
-    limits: EngineLimits,
-    cost: CostModel,
-    kv: KvAccount,
-    lengths: OutputLengths,
-    calibration: Calibration,
-    actions: DraftActions,
-    acceptance = new Acceptance(0.7),
-  ) {
-    this.limits = limits
-    this.cost = cost
-    this.kv = kv
-    this.lengths = lengths
-    this.#calibration = calibration
-    this.#actions = actions
-    this.acceptance = acceptance
-    this.#shape = new RunningShape(cost)
-    this.scratchShape = new RunningShape(cost)
+  constructor(context: PlanningContext) {
+    this.context = context
+    this.#shape = new RunningShape(context.cost)
   }
 
   /** Start the next batch with the same scratch memory. */
@@ -87,22 +51,22 @@ export class Draft {
   }
   /** It holds KV, or did until this batch took it. */
   held(request: LiveRequest): boolean {
-    return this.kv.holds(request.id) || this.#victims.includes(request)
+    return this.context.kv.holds(request.id) || this.#victims.includes(request)
   }
   /** Tokens in the batch, drafted ones included. */
   get tokens(): number {
     return this.#shape.tokens
   }
   get tokensLeft(): number {
-    return this.limits.maxBatchTokens - this.#shape.tokens
+    return this.context.limits.maxBatchTokens - this.#shape.tokens
   }
 
   /** Predicted time of the batch as it stands, with `tokens` more of a request at `position` and `draft` drafted
    * ones; calibrated, in µs, multiplied by 1 + `margin`. */
   timeUs(margin: number, position = 0, tokens = 0, samples = false, draft = 0): number {
     const withPrefill = this.#chunks > 0 || tokens > 1
-    const raw = stepUs(this.cost, this.#shape.with(position, tokens, samples, draft))
-    return raw * this.#calibration.ratio(withPrefill) * (1 + margin)
+    const raw = stepUs(this.context.cost, this.#shape.with(position, tokens, samples, draft))
+    return raw * this.context.calibration(withPrefill) * (1 + margin)
   }
 
   get hasPrefill(): boolean {
@@ -110,15 +74,7 @@ export class Draft {
   }
   /** Predicted time of the batch as it stands, uncalibrated, µs. */
   get modelUs(): number {
-    return stepUs(this.cost, this.#shape.with(0, 0, false, 0))
-  }
-
-  /** Time of some other step, by the same calibrated model. */
-  otherUs(shape: StepShape, withPrefill: boolean): number {
-    return stepUs(this.cost, shape) * this.#calibration.ratio(withPrefill)
-  }
-  calibration(withPrefill: boolean): number {
-    return this.#calibration.ratio(withPrefill)
+    return stepUs(this.context.cost, this.#shape.with(0, 0, false, 0))
   }
 
   /** Add the next decode of `request`, drafting up to `draft` tokens: fewer when it may not produce so many, or
@@ -136,7 +92,7 @@ export class Draft {
 
   /** Add up to `most` owed tokens of `request` (a chunk of a prompt, or of a recomputation). Returns how many. */
   prefill(request: LiveRequest, most: number, spare?: readonly LiveRequest[]): number {
-    return this.#chunk(request, this.startOf(request), most, spare)
+    return this.#chunk(request, this.context.startOf(request), most, spare)
   }
 
   /** Add as many owed tokens of `request` as keep the batch within `limitUs` (with `margin`). */
@@ -146,9 +102,9 @@ export class Draft {
     margin: number,
     spare?: readonly LiveRequest[],
   ): number {
-    const room = spare === undefined ? this.kv.roomTokens(request.id) : Infinity
+    const room = spare === undefined ? this.context.kv.roomTokens(request.id) : Infinity
     if (room <= request.computed || this.isFull(limitUs, margin)) return 0
-    const start = this.startOf(request)
+    const start = this.context.startOf(request)
     const owed = request.known - start
     const fits = (n: number) => this.timeUs(margin, start, n, n === owed) <= limitUs
     const most = Math.min(owed, this.tokensLeft)
@@ -171,29 +127,6 @@ export class Draft {
     return this.#leastMoreUs * (1 + margin) > limitUs
   }
 
-  demote(request: LiveRequest, reason: DemoteReason): void {
-    if (request.tier === "bestEffort") return
-    request.tier = "bestEffort"
-    request.admitted = false
-    this.#actions.demoted(request, reason)
-  }
-  promote(request: LiveRequest): void {
-    request.tier = "slo"
-    this.#actions.promoted(request)
-  }
-  admit(request: LiveRequest): void {
-    if (request.admitted) return
-    request.admitted = true
-    this.#actions.admitted(request)
-  }
-
-  /** Where computing `request` would start: after what it holds, or after what it can share. */
-  startOf(request: LiveRequest): number {
-    if (request.computed > 0 || request.prefix.length === 0 || this.kv.holds(request.id))
-      return request.computed
-    return this.kv.match(request.prefix, request.spec.promptTokens)?.tokens ?? 0
-  }
-
   #chunk(request: LiveRequest, start: number, most: number, spare?: readonly LiveRequest[]): number {
     const owed = request.known - start
     const want = this.#wholeChunk(owed, Math.min(most, owed, this.tokensLeft))
@@ -204,8 +137,8 @@ export class Draft {
   }
 
   #sequenceFor(request: LiveRequest, spare?: readonly LiveRequest[]): boolean {
-    if (request.computed > 0 || this.kv.holds(request.id)) return true
-    while (!this.kv.canAttach()) {
+    if (request.computed > 0 || this.context.kv.holds(request.id)) return true
+    while (!this.context.kv.canAttach()) {
       // Nobody of it held KV a moment ago, and whoever took KV since is in the batch: no use looking again.
       if (spare !== undefined && spare === this.#exhausted) return false
       if (this.#giveUp(request, spare)) continue
@@ -217,8 +150,8 @@ export class Draft {
 
   /** Up to `want` tokens that the sequence could hold in all, giving up `spare` requests as needed. */
   #kvRoom(request: LiveRequest, want: number, spare?: readonly LiveRequest[]): number {
-    let room = this.kv.roomTokens(request.id)
-    while (room < want && this.#giveUp(request, spare)) room = this.kv.roomTokens(request.id)
+    let room = this.context.kv.roomTokens(request.id)
+    while (room < want && this.#giveUp(request, spare)) room = this.context.kv.roomTokens(request.id)
     return Math.min(want, room)
   }
 
@@ -231,7 +164,7 @@ export class Draft {
 
   /** Shortest chunk that is not disproportionately slow. */
   get #leastChunk(): number {
-    const { minChunkTokens, unifiedKv } = this.limits
+    const { minChunkTokens, unifiedKv } = this.context.limits
     // In a split pass the first token goes with the decodes, so one more makes the piece whole.
     return minChunkTokens + (minChunkTokens > 1 && !unifiedKv && this.#singles > 0 ? 1 : 0)
   }
@@ -247,20 +180,20 @@ export class Draft {
 
   /** Drafting must not take the room of the decodes that are still to come: a block for every sequence. */
   #draftRoom(request: LiveRequest, draft: number): number {
-    const { blockTokens } = this.limits
-    const others = Math.max(0, this.kv.liveSequences - this.items.length - 1)
-    const room = this.kv.roomTokens(request.id) - others * blockTokens - request.known
+    const { blockTokens } = this.context.limits
+    const others = Math.max(0, this.context.kv.liveSequences - this.items.length - 1)
+    const room = this.context.kv.roomTokens(request.id) - others * blockTokens - request.known
     const most = Math.min(draft, request.spec.maxOutputTokens - request.output - 1, this.tokensLeft - 1, room)
     return Math.max(0, most)
   }
 
   #add(request: LiveRequest, tokens: number, spare?: readonly LiveRequest[], draft = 0): boolean {
     if (this.tokensLeft < tokens + draft || !this.#sequenceFor(request, spare)) return false
-    const copy = request.computed > 0 || this.kv.holds(request.id) ? null : this.#attach(request)
+    const copy = request.computed > 0 || this.context.kv.holds(request.id) ? null : this.#attach(request)
     const { owed } = request
     if (tokens < 1 || tokens > owed) assert(false, `request ${request.id} does not owe ${tokens} tokens`)
     const needsBlock = !this.#inLastBlock(request.computed, tokens + draft)
-    while (needsBlock && !this.kv.grow(request.id, request.computed + tokens + draft)) {
+    while (needsBlock && !this.context.kv.grow(request.id, request.computed + tokens + draft)) {
       if (this.#giveUp(request, spare)) continue
       if (copy !== null || request.computed === 0) this.#detach(request)
       return false
@@ -286,14 +219,14 @@ export class Draft {
 
   /** The block that a sequence of `computed` tokens has begun takes `tokens` more: most decodes need no other. */
   #inLastBlock(computed: number, tokens: number): boolean {
-    const begun = computed % this.limits.blockTokens
-    return begun > 0 && begun + tokens <= this.limits.blockTokens
+    const begun = computed % this.context.limits.blockTokens
+    return begun > 0 && begun + tokens <= this.context.limits.blockTokens
   }
 
   /** Take a sequence, sharing the longest prefix that some other request holds. */
   #attach(request: LiveRequest): { from: number; tokens: number } {
-    const match = this.kv.match(request.prefix, request.spec.promptTokens)
-    const tokens = this.kv.attach(request.id, request.prefix, request.spec.session, match)
+    const match = this.context.kv.match(request.prefix, request.spec.promptTokens)
+    const tokens = this.context.kv.attach(request.id, request.prefix, request.spec.session, match)
     request.computed = tokens
     if (request.startedUs < 0) request.cachedTokens = tokens
     return { from: match?.from ?? request.id, tokens }
@@ -301,7 +234,7 @@ export class Draft {
 
   /** A sequence taken for nothing would hold a slot that nobody uses. */
   #detach(request: LiveRequest): void {
-    this.kv.drop(request.id)
+    this.context.kv.drop(request.id)
     request.computed = 0
     request.cachedTokens = 0
   }
@@ -310,12 +243,12 @@ export class Draft {
   #giveUp(request: LiveRequest, spare: readonly LiveRequest[] = []): boolean {
     for (let i = spare.length - 1; i >= 0; i--) {
       const victim = spare[i]!
-      if (victim === request || this.has(victim) || !this.kv.holds(victim.id)) continue
-      this.kv.drop(victim.id)
+      if (victim === request || this.has(victim) || !this.context.kv.holds(victim.id)) continue
+      this.context.kv.drop(victim.id)
       victim.computed = 0
       victim.preemptions++
       this.#victims.push(victim)
-      this.#actions.preempted(victim)
+      this.context.actions.preempted(victim)
       return true
     }
     return false

@@ -1,7 +1,8 @@
 /** Requests without a promise: they get what is left over, and whoever has waited longest a share of its own. */
 import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
-import type { Draft } from "./batch-builder.ts"
+import type { BatchBuilder } from "./batch-builder.ts"
+import type { PlanningContext } from "./context.ts"
 import { draftWithin } from "./speculation/draft-lengths.ts"
 import type { Work } from "./work.ts"
 
@@ -12,39 +13,45 @@ export const OVERDUE_SHARE = 1 / 64
  * come first, as many as the share holds, one at least; whoever is among them stays to its end. `work.yielding`: the
  * others. Under lasting overload newcomers would take whatever is freed, and small requests what a large one needs,
  * for ever. */
-export function pickOverdue(draft: Draft, work: Work, patienceUs: number, nowUs: number): void {
+export function pickOverdue(context: PlanningContext, work: Work, patienceUs: number, nowUs: number): void {
   const { bestEffort } = work
   const staying = work.overdue.filter(({ gone, tier }) => !gone && tier === "bestEffort")
-  const most = Math.max(1, draft.limits.maxSequences * OVERDUE_SHARE)
-  let tokens = draft.kv.capacityTokens * OVERDUE_SHARE
-  for (const request of staying) tokens -= tokensToTheEnd(request, draft)
+  const most = Math.max(1, context.limits.maxSequences * OVERDUE_SHARE)
+  let tokens = context.kv.capacityTokens * OVERDUE_SHARE
+  for (const request of staying) tokens -= tokensToTheEnd(request, context)
   for (const request of bestEffort) {
     if (staying.length >= most || (tokens < 0 && staying.length > 0)) break
     // Who asked for no objective is due in an hour: it counts from its arrival.
     const sinceUs = request.spec.tier === "bestEffort" ? request.arrivalUs : request.dueUs
-    if (nowUs - sinceUs < patienceUs || draft.kv.holds(request.id) || staying.includes(request)) continue
-    tokens -= tokensToTheEnd(request, draft)
+    if (nowUs - sinceUs < patienceUs || context.kv.holds(request.id) || staying.includes(request)) continue
+    tokens -= tokensToTheEnd(request, context)
     if (tokens >= 0 || staying.length === 0) staying.push(request)
   }
   work.overdue = staying
   work.yielding = staying.length === 0 ? bestEffort : bestEffort.filter((other) => !staying.includes(other))
 }
 
-function tokensToTheEnd({ known, output, spec }: LiveRequest, { lengths }: Draft): number {
-  return known + lengths.remaining(spec.app, output, spec.maxOutputTokens)
+function tokensToTheEnd({ known, output, spec }: LiveRequest, { outputLengths }: PlanningContext): number {
+  return known + outputLengths.remaining(spec.app, output, spec.maxOutputTokens)
 }
 
 /** Their decodes, and their prompts as far as they fit: where SLO prompts wait too, these come first in a share of the
  * steps only. (A share of each batch would be less than a chunk where chunks are slow.) */
-export function serveOverdue(draft: Draft, work: Work, limitUs: number, margin: number, nowUs: number): void {
+export function serveOverdue(
+  batch: BatchBuilder,
+  work: Work,
+  limitUs: number,
+  margin: number,
+  nowUs: number,
+): void {
   const everyUs = work.prefills.length === 0 ? 0 : limitUs / OVERDUE_SHARE
   const promptsToo = nowUs - work.overdueServedUs >= everyUs
   for (const request of work.overdue) {
-    if (draft.has(request)) continue
+    if (batch.has(request)) continue
     if (request.decoding) {
-      const drafted = draftWithin(draft, work, request, limitUs, margin)
-      if (drafted >= 0) draft.decode(request, work.yielding, drafted)
-    } else if (promptsToo && draft.prefillWithin(request, limitUs, margin, work.yielding) > 0)
+      const drafted = draftWithin(batch, work, request, limitUs, margin)
+      if (drafted >= 0) batch.decode(request, work.yielding, drafted)
+    } else if (promptsToo && batch.prefillWithin(request, limitUs, margin, work.yielding) > 0)
       work.overdueServedUs = nowUs
   }
 }
@@ -52,7 +59,7 @@ export function serveOverdue(draft: Draft, work: Work, limitUs: number, margin: 
 /** Best-effort work may stretch a batch while SLO work runs only so far, since an arrival waits for the batch's
  * end. When that has left it nothing for a while, it gets what the tightest decode can spare: who holds KV must not starve. */
 export function serveBestEffort(
-  draft: Draft,
+  batch: BatchBuilder,
   work: Work,
   limitUs: number,
   options: PolicyOptions,
@@ -63,29 +70,29 @@ export function serveBestEffort(
     work.bestEffortServedUs = nowUs
     return
   }
-  const before = draft.items.length
+  const before = batch.items.length
   const alone = work.decodes.length === 0 && work.prefills.length === 0
   const starved = nowUs - work.bestEffortServedUs >= options.bestEffortEveryUs
-  const usualUs = Math.min(limitUs, Math.max(options.bestEffortBatchUs, draft.timeUs(options.margin)))
-  fillBestEffort(draft, work, alone ? options.maxBatchUs : starved ? limitUs : usualUs, options.margin)
-  if (draft.items.length > before) work.bestEffortServedUs = nowUs
+  const usualUs = Math.min(limitUs, Math.max(options.bestEffortBatchUs, batch.timeUs(options.margin)))
+  fillBestEffort(batch, work, alone ? options.maxBatchUs : starved ? limitUs : usualUs, options.margin)
+  if (batch.items.length > before) work.bestEffortServedUs = nowUs
 }
 
-function fillBestEffort(draft: Draft, work: Work, limitUs: number, margin: number): void {
+function fillBestEffort(batch: BatchBuilder, work: Work, limitUs: number, margin: number): void {
   const requests = work.bestEffort
   // Only who holds KV can give it up: with a thousand waiting, looking through all of them for each is the pause.
   let last = requests.length - 1
-  for (let i = 0; i < requests.length && draft.tokensLeft > 0; i++) {
+  for (let i = 0; i < requests.length && batch.tokensLeft > 0; i++) {
     const request = requests[i]!
-    if (draft.has(request) || (!request.decoding && draft.isFull(limitUs, margin))) continue
-    if (!mayStart(request, draft, work)) continue
-    while (last > i && (draft.has(requests[last]!) || !draft.kv.holds(requests[last]!.id))) last--
+    if (batch.has(request) || (!request.decoding && batch.isFull(limitUs, margin))) continue
+    if (!mayStart(request, batch, work)) continue
+    while (last > i && (batch.has(requests[last]!) || !batch.context.kv.holds(requests[last]!.id))) last--
     const later = last > i ? laterThan(i, last, work) : undefined
-    if (later === undefined && !draft.kv.canAttach() && !draft.kv.holds(request.id)) continue
-    if (!request.decoding) draft.prefillWithin(request, limitUs, margin, later)
+    if (later === undefined && !batch.context.kv.canAttach() && !batch.context.kv.holds(request.id)) continue
+    if (!request.decoding) batch.prefillWithin(request, limitUs, margin, later)
     else {
-      const drafted = draftWithin(draft, work, request, limitUs, margin)
-      if (drafted >= 0) draft.decode(request, later, drafted)
+      const drafted = draftWithin(batch, work, request, limitUs, margin)
+      if (drafted >= 0) batch.decode(request, later, drafted)
     }
   }
 }
@@ -98,10 +105,10 @@ function laterThan(i: number, last: number, { bestEffort, overdue }: Work): Live
 
 /** Who is turned down may take KV only where those with a promise will not need it: else it is evicted before its
  * end, its prefill done for nothing, and the promises' decodes with it. */
-export function mayStart(request: LiveRequest, draft: Draft, work: Work): boolean {
-  if (draft.kv.holds(request.id) || work.overdue.includes(request)) return true
-  work.spareKvTokens ??= work.forecastSpareKv(draft)
-  const needs = tokensToTheEnd(request, draft)
+export function mayStart(request: LiveRequest, batch: BatchBuilder, work: Work): boolean {
+  if (batch.context.kv.holds(request.id) || work.overdue.includes(request)) return true
+  work.spareKvTokens ??= work.forecastSpareKv(batch)
+  const needs = tokensToTheEnd(request, batch.context)
   if (needs > work.spareKvTokens) return false
   work.spareKvTokens -= needs
   return true

@@ -2,7 +2,7 @@
  * wait, decodes that cannot wait go first, prefill by deadline fills it, the other decodes and best-effort follow. */
 import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
-import type { Draft } from "./batch-builder.ts"
+import type { BatchBuilder } from "./batch-builder.ts"
 import { mayStart, serveBestEffort, serveOverdue } from "./best-effort.ts"
 import { decodeTimeUs, draftWithin, lengthsWithin } from "./speculation/draft-lengths.ts"
 import type { Work } from "./work.ts"
@@ -12,7 +12,7 @@ const MOST_PAUSE_BATCHES = 10
 
 /** A batch on its way. */
 interface Filling {
-  draft: Draft
+  batch: BatchBuilder
   work: Work
   options: PolicyOptions
   nowUs: number
@@ -22,26 +22,26 @@ interface Filling {
   urgent: number
 }
 
-/** Fill `draft` from `work`. */
-export function fillBatch(draft: Draft, work: Work, options: PolicyOptions, nowUs: number): void {
-  const filling = begin(draft, work, options, nowUs)
+/** Fill `batch` from `work`. */
+export function fillBatch(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: number): void {
+  const filling = begin(batch, work, options, nowUs)
   addUrgentDecodes(filling)
   addPausedDecodes(filling)
-  serveOverdue(draft, work, filling.limitUs, options.margin, nowUs)
+  serveOverdue(batch, work, filling.limitUs, options.margin, nowUs)
   addPrefills(filling)
   addHopeful(filling)
   addOtherDecodes(filling)
-  serveBestEffort(draft, work, filling.limitUs, options, nowUs)
-  if (draft.items.length === 0) forceProgress(draft, work)
+  serveBestEffort(batch, work, filling.limitUs, options, nowUs)
+  if (batch.items.length === 0) forceProgress(batch, work)
 }
 
 /** How long the batch may be, and which decodes cannot wait for the next one: those that would cut it short. Where a
  * step costs more than its decodes none waits: one left out saves little now, and every later batch must be as short
  * as its due time. */
-function begin(draft: Draft, work: Work, options: PolicyOptions, nowUs: number): Filling {
+function begin(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: number): Filling {
   const { decodes, prefills, bestEffort } = work
   const { margin, maxBatchUs } = options
-  const timeUs = (count: number) => decodeTimeUs(draft, work, count, 1) * (1 + margin)
+  const timeUs = (count: number) => decodeTimeUs(batch.context, work, count, 1) * (1 + margin)
   const allDecodesUs = timeUs(decodes.length)
   const limitUs = Math.max(allDecodesUs, Math.min(maxBatchUs, tightestLeadUs(decodes, nowUs)))
   const nextUs = Math.max(allDecodesUs, Math.min(maxBatchUs, tightestPaceUs(decodes)))
@@ -50,60 +50,60 @@ function begin(draft: Draft, work: Work, options: PolicyOptions, nowUs: number):
   const mustGoBy = othersWait && !stepsAreDear ? nowUs + limitUs + nextUs : Infinity
   let urgent = 0
   while (urgent < decodes.length && decodes[urgent]!.dueUs <= mustGoBy) urgent++
-  return { draft, work, options, nowUs, limitUs, urgent }
+  return { batch, work, options, nowUs, limitUs, urgent }
 }
 
-function addUrgentDecodes({ draft, work, options, limitUs, urgent }: Filling): void {
-  const { longest, more } = lengthsWithin(draft, work, urgent, limitUs / (1 + options.margin))
+function addUrgentDecodes({ batch, work, options, limitUs, urgent }: Filling): void {
+  const { longest, more } = lengthsWithin(batch.context, work, urgent, limitUs / (1 + options.margin))
   for (let i = 0; i < urgent; i++) {
     const request = work.decodes[i]!
     const drafted = Math.min(work.speculator.lengthOf(request), i < more ? longest + 1 : longest) - 1
     // Whoever is still to come must find room for a token.
-    draft.decode(request, work.byValue, Math.min(drafted, draft.tokensLeft - (urgent - i)))
+    batch.decode(request, work.byValue, Math.min(drafted, batch.tokensLeft - (urgent - i)))
   }
 }
 
-function addPausedDecodes({ draft, work, options, nowUs, urgent }: Filling): void {
+function addPausedDecodes({ batch, work, options, nowUs, urgent }: Filling): void {
   const pauseUs = MOST_PAUSE_BATCHES * options.maxBatchUs
   for (let i = urgent; i < work.decodes.length; i++) {
     const request = work.decodes[i]!
-    if (nowUs - request.firstTokenUs > request.output * pauseUs) draft.decode(request, work.byValue)
+    if (nowUs - request.firstTokenUs > request.output * pauseUs) batch.decode(request, work.byValue)
   }
 }
 
 /** By deadline; a deadline that a prefill can still make cuts the batch short. */
 function addPrefills(filling: Filling): void {
-  const { draft, work, options, nowUs } = filling
+  const { batch, work, options, nowUs } = filling
   for (const request of work.prefills) {
-    if (draft.tokensLeft < 1) return
+    if (batch.tokensLeft < 1) return
     const toDeadlineUs = request.dueUs - nowUs
     const tightens = toDeadlineUs > 0 && toDeadlineUs < filling.limitUs
-    if (tightens && finishesWithin(draft, request, toDeadlineUs, options.margin))
+    if (tightens && finishesWithin(batch, request, toDeadlineUs, options.margin))
       filling.limitUs = toDeadlineUs
-    draft.prefillWithin(request, filling.limitUs, options.margin, work.yielding)
+    batch.prefillWithin(request, filling.limitUs, options.margin, work.yielding)
   }
 }
 
 /** Hopeful requests spare each other: two that do not fit together would take turns and never end. */
-function addHopeful({ draft, work, options, limitUs }: Filling): void {
+function addHopeful({ batch, work, options, limitUs }: Filling): void {
   const { hopeful, yielding } = work
   if (hopeful.length === 0) return
   const spared = new Set(hopeful)
   const hopeless = yielding.filter((request) => !spared.has(request))
   for (const request of hopeful) {
-    if (draft.isFull(limitUs, options.margin)) return
-    if (!draft.has(request) && mayStart(request, draft, work))
-      draft.prefillWithin(request, limitUs, options.margin, hopeless)
+    if (batch.isFull(limitUs, options.margin)) return
+    if (!batch.has(request) && mayStart(request, batch, work))
+      batch.prefillWithin(request, limitUs, options.margin, hopeless)
   }
 }
 
-function addOtherDecodes({ draft, work, options, limitUs, urgent }: Filling): void {
+function addOtherDecodes({ batch, work, options, limitUs, urgent }: Filling): void {
   for (let i = urgent; i < work.decodes.length; i++) {
     const request = work.decodes[i]!
-    if (draft.has(request)) continue
-    const drafted = draftWithin(draft, work, request, limitUs, options.margin)
-    if (drafted < 0 && draft.items.length > 0) return
-    draft.decode(request, work.byValue, drafted)
+    if (batch.has(request)) continue
+    const drafted = draftWithin(batch, work, request, limitUs, options.margin)
+    if (drafted < 0 && batch.items.length > 0) return
+    batch.decode(request, work.byValue, drafted)
   }
 }
 
@@ -120,20 +120,20 @@ function tightestPaceUs(decodes: readonly LiveRequest[]): number {
   return paceUs
 }
 
-function finishesWithin(draft: Draft, request: LiveRequest, timeUs: number, margin: number): boolean {
-  const start = draft.startOf(request)
+function finishesWithin(batch: BatchBuilder, request: LiveRequest, timeUs: number, margin: number): boolean {
+  const start = batch.context.startOf(request)
   const owed = request.known - start
-  return owed <= draft.tokensLeft && draft.timeUs(margin, start, owed, true) <= timeUs
+  return owed <= batch.tokensLeft && batch.timeUs(margin, start, owed, true) <= timeUs
 }
 
 /** Nothing fitted (a least chunk alone outlasts the limit): run the first work there is, as little as possible. */
-export function forceProgress(draft: Draft, work: Work): void {
+export function forceProgress(batch: BatchBuilder, work: Work): void {
   for (const list of [work.decodes, work.prefills, work.bestEffort]) {
     for (const request of list) {
       if (
         request.decoding
-          ? draft.decode(request, work.byValue)
-          : draft.prefill(request, draft.limits.minChunkTokens + 1, work.byValue) > 0
+          ? batch.decode(request, work.byValue)
+          : batch.prefill(request, batch.context.limits.minChunkTokens + 1, work.byValue) > 0
       ) {
         return
       }

@@ -1,23 +1,14 @@
 /** Admission, against brute force where it is possible. */
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
-import { KvAccount } from "../kv/account.ts"
-import { Calibration } from "../learn/calibration.ts"
-import { OutputLengths } from "../learn/output-lengths.ts"
 import { DEFAULT_OPTIONS } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
-import { COST, LIMITS, liveOf } from "../testing.ts"
+import { COST, contextOf, LIMITS, liveOf } from "../testing.ts"
 import { Admission } from "./admission.ts"
-import { Draft } from "./batch-builder.ts"
 import { sortByDue } from "./due-order.ts"
 import { Demand } from "./feasible.ts"
 import { Speculator } from "./speculation/speculator.ts"
 import { byDue } from "./work.ts"
-
-function draftOf(limits = LIMITS) {
-  const actions = { demoted() {}, promoted() {}, admitted() {}, preempted() {} }
-  return new Draft(limits, COST, new KvAccount(limits), new OutputLengths(1), new Calibration(), actions)
-}
 
 const prompts = fc.array(
   fc.record({ promptTokens: fc.integer({ min: 1, max: 900 }), ttftMs: fc.integer({ min: 5, max: 900 }) }),
@@ -58,7 +49,7 @@ describe("admission", () => {
     fc.assert(
       fc.property(prompts, (shapes) => {
         const requests = requestsOf(shapes).sort(byDue)
-        const kept = [...new Admission(options).select(running(), requests, draftOf(), 0)]
+        const kept = [...new Admission(options).select(running(), requests, contextOf(), 0)]
         expect(kept.length === 0 || feasible(kept)).toBe(true)
       }),
     )
@@ -73,8 +64,8 @@ describe("admission", () => {
       { numRuns: 120, seed: 1 },
     )) {
       const requests = requestsOf(shapes).sort(byDue)
-      const draft = draftOf({ ...LIMITS, maxSequences: 16 })
-      const kept = new Admission(options).select(running(), requests, draft, 0).size
+      const context = contextOf({ ...LIMITS, maxSequences: 16 })
+      const kept = new Admission(options).select(running(), requests, context, 0).size
       let most = 0
       for (let bits = 1; bits < 1 << requests.length; bits++) {
         const subset = requests.filter((_, i) => bits & (1 << i))
@@ -100,9 +91,9 @@ describe("admission", () => {
     )
     large.admitted = true
     const all = [large, ...small]
-    expect(new Admission(options).select(running(), all, draftOf(), 0)).toEqual(new Set(small))
+    expect(new Admission(options).select(running(), all, contextOf(), 0)).toEqual(new Set(small))
     expect(
-      new Admission({ ...options, admission: "firm" }).select(running(), all, draftOf(), 0).has(large),
+      new Admission({ ...options, admission: "firm" }).select(running(), all, contextOf(), 0).has(large),
     ).toBe(true)
   })
 
@@ -112,7 +103,7 @@ describe("admission", () => {
       const large = liveOf(1, { promptTokens: 900, slo, worth })
       const small = [2, 3].map((id) => liveOf(id, { promptTokens: 300, slo, worth: 2 }))
       const all = [large, ...small]
-      const kept = new Admission({ ...options, admission }).select(running(), all, draftOf(), 0)
+      const kept = new Admission({ ...options, admission }).select(running(), all, contextOf(), 0)
       return all.map((request) => kept.has(request))
     }
     for (const admission of ["revocable", "firm"] as const) {
@@ -126,12 +117,12 @@ describe("admission", () => {
       promptTokens: 500,
       slo: { ttftUs: 70_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 },
     })
-    expect(new Admission(options).select(running(), [request], draftOf(), 0).size).toBe(1)
+    expect(new Admission(options).select(running(), [request], contextOf(), 0).size).toBe(1)
     const decode = liveOf(1, { slo: { ttftUs: 0, ttftSlowdown: 0, tpotUs: 10_000, thinkingTpotUs: 10_000 } })
     decode.computed = 100
     decode.emit(1, -1, 0, () => {})
     // Seven iterations of 5 ms for the decode in 70 ms: 500 tokens of 0.1 ms do not fit beside them.
-    expect(new Admission(options).select(running(decode), [request], draftOf(), 0).size).toBe(0)
+    expect(new Admission(options).select(running(decode), [request], contextOf(), 0).size).toBe(0)
   })
 
   test("drops for memory what could never be held at once", () => {
@@ -142,7 +133,7 @@ describe("admission", () => {
         slo: { ttftUs: 1e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 },
       }),
     )
-    expect(new Admission(options).select(running(), requests, draftOf(limits), 0).size).toBe(2)
+    expect(new Admission(options).select(running(), requests, contextOf(limits), 0).size).toBe(2)
   })
 })
 

@@ -1,7 +1,7 @@
 /** Sorts the live requests into the kinds of work a batch is made of. */
 import { DEFAULT_OPTIONS, type PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
-import type { Draft } from "./batch-builder.ts"
+import type { BatchBuilder } from "./batch-builder.ts"
 import { sortByDue } from "./due-order.ts"
 import { Speculator } from "./speculation/speculator.ts"
 
@@ -27,7 +27,7 @@ export interface Work {
   /** KV tokens that requests without a promise may begin to use; null until somebody asks. */
   spareKvTokens: number | null
   /** How many these are; set by policies that forecast it. */
-  forecastSpareKv: (draft: Draft) => number
+  forecastSpareKv: (batch: BatchBuilder) => number
   /** Admission counted on decodes that run no earlier than they must. Set by policies that plan so. */
   exact: boolean
   /** How many tokens whose decode drafts. Kept likewise. */

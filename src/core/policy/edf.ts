@@ -11,11 +11,11 @@ function earliestDueFirst(name: string, drop: boolean, options: PolicyOptions): 
   const work = emptyWork(options)
   return {
     name,
-    decide(requests, draft, nowUs) {
-      if (drop) demoteDoomed(requests, draft, nowUs)
+    decide(requests, batch, nowUs) {
+      if (drop) demoteDoomed(requests, batch.context, nowUs)
       sortWork(requests, work)
-      work.speculator.planFor(work, draft)
-      fillBatch(draft, work, options, nowUs)
+      work.speculator.planFor(work, batch.context)
+      fillBatch(batch, work, options, nowUs)
     },
   }
 }

@@ -3,7 +3,7 @@
  * prefills, never decodes, are preempted, if they can afford it; who would miss its deadline is relegated eagerly. */
 
 import type { PolicyOptions } from "../options.ts"
-import type { Draft } from "../planner/batch-builder.ts"
+import type { BatchBuilder } from "../planner/batch-builder.ts"
 import { serveBestEffort } from "../planner/best-effort.ts"
 import { forceProgress, tightestLeadUs } from "../planner/fill.ts"
 import { prefillUs } from "../planner/prefill-time.ts"
@@ -16,16 +16,16 @@ export function qoserve(options: PolicyOptions): Policy {
   const work = emptyWork(options)
   return {
     name: "qoserve",
-    decide(requests, draft, nowUs) {
-      demoteDoomed(requests, draft, nowUs)
+    decide(requests, batch, nowUs) {
+      demoteDoomed(requests, batch.context, nowUs)
       sortWork(requests, work)
-      const kept = relegate(ranked(work.prefills, draft, options, nowUs), draft, options, nowUs)
+      const kept = relegate(ranked(work.prefills, batch, options, nowUs), batch, options, nowUs)
       sortWork(requests, work)
       // One order for all: whoever is forced on under KV pressure must stay the first in the next batch.
       work.prefills = kept
-      work.speculator.planFor(work, draft)
-      fill(kept, work, draft, options, nowUs)
-      if (draft.items.length === 0) forceProgress(draft, work)
+      work.speculator.planFor(work, batch.context)
+      fill(kept, work, batch, options, nowUs)
+      if (batch.items.length === 0) forceProgress(batch, work)
     },
   }
 }
@@ -42,15 +42,16 @@ interface Prefill {
  * requests have a first token to be on time, so decode time (the paper's term for batch jobs) does not enter. */
 function ranked(
   prefills: readonly LiveRequest[],
-  draft: Draft,
+  batch: BatchBuilder,
   options: PolicyOptions,
   nowUs: number,
 ): Prefill[] {
-  const { maxBatchTokens } = draft.limits
+  const { maxBatchTokens } = batch.context.limits
   const queue = prefills.map((request): Prefill => {
-    const start = draft.startOf(request)
+    const start = batch.context.startOf(request)
     const remainingUs =
-      prefillUs(draft.cost, start, request.known - start, maxBatchTokens) * draft.calibration(true)
+      prefillUs(batch.context.cost, start, request.known - start, maxBatchTokens) *
+      batch.context.calibration(true)
     // Selective preemption: a prefill under way that cannot wait for another batch is not preempted.
     const cannotWait = nowUs + remainingUs * (1 + options.margin) + options.maxBatchUs > request.dueUs
     const key =
@@ -63,7 +64,7 @@ function ranked(
 /** Eager relegation: who cannot make its deadline behind those before it goes to best-effort. Returns the others. */
 function relegate(
   queue: readonly Prefill[],
-  draft: Draft,
+  batch: BatchBuilder,
   { margin }: PolicyOptions,
   nowUs: number,
 ): LiveRequest[] {
@@ -72,7 +73,7 @@ function relegate(
   for (const { request, remainingUs } of queue) {
     // After its first token there is no deadline to miss that waiting decides: it only recomputes lost KV.
     if (request.output === 0 && doneUs + remainingUs * (1 + margin) > request.dueUs) {
-      draft.demote(request, "wontFit")
+      batch.context.demote(request, "wontFit")
       continue
     }
     doneUs += remainingUs
@@ -85,7 +86,7 @@ function relegate(
 function fill(
   prefills: readonly LiveRequest[],
   work: Work,
-  draft: Draft,
+  batch: BatchBuilder,
   options: PolicyOptions,
   nowUs: number,
 ): void {
@@ -93,9 +94,9 @@ function fill(
   const limitUs = Math.min(options.maxBatchUs, tightestLeadUs(decodes, nowUs))
   decodes.forEach((request, i) => {
     // Whoever is still to come must find room for a token.
-    const room = draft.tokensLeft - (decodes.length - i)
-    draft.decode(request, byValue, Math.min(speculator.lengthOf(request) - 1, room))
+    const room = batch.tokensLeft - (decodes.length - i)
+    batch.decode(request, byValue, Math.min(speculator.lengthOf(request) - 1, room))
   })
-  for (const request of prefills) draft.prefillWithin(request, limitUs, options.margin, bestEffort)
-  serveBestEffort(draft, work, limitUs, options, nowUs)
+  for (const request of prefills) batch.prefillWithin(request, limitUs, options.margin, bestEffort)
+  serveBestEffort(batch, work, limitUs, options, nowUs)
 }

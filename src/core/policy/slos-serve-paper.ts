@@ -3,7 +3,7 @@
  * speculation, the paper's plan says how many tokens each TPOT tier verifies. */
 import { expectedTokens } from "../learn/acceptance.ts"
 import type { PolicyOptions } from "../options.ts"
-import type { Draft } from "../planner/batch-builder.ts"
+import type { BatchBuilder } from "../planner/batch-builder.ts"
 import { Dp } from "../planner/dp/dp.ts"
 import { planFor, solveFor, tierOf, tiersOf } from "../planner/dp/instance.ts"
 import { SpeculativeSegments } from "../planner/dp/speculation.ts"
@@ -19,42 +19,42 @@ export function slosServePaper(options: PolicyOptions): Policy {
   const dp = new Dp()
   return {
     name: "slos-serve-paper",
-    decide(requests, draft, nowUs) {
+    decide(requests, batch, nowUs) {
       sortWork(requests, work)
       const slo = [...work.decodes, ...work.prefills]
       if (slo.some((request) => !request.admitted)) {
-        admitArrivals(dp, slo.sort(byDue), draft, options, nowUs)
+        admitArrivals(dp, slo.sort(byDue), batch, options, nowUs)
         sortWork(requests, work)
       }
-      fill(draft, work, options, nowUs)
+      fill(batch, work, options, nowUs)
       // Nothing fits beside decodes that could wait: they had better end than lose their KV to others in turns.
-      for (const request of draft.items.length === 0 ? work.decodes : []) draft.decode(request, work.byValue)
-      if (draft.items.length === 0) runFirst(requests, work.byValue, draft)
+      for (const request of batch.items.length === 0 ? work.decodes : []) batch.decode(request, work.byValue)
+      if (batch.items.length === 0) runFirst(requests, work.byValue, batch)
     },
   }
 }
 
 /** Batches as the paper's plan has them: as long as the tightest tier's pace allows; tiers that would be a whole
  * token ahead wait while there is prefill to do. */
-function fill(draft: Draft, work: Work, options: PolicyOptions, nowUs: number): void {
+function fill(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: number): void {
   const { margin, speculation, fixedDraft } = options
   const usual = speculation === "on" ? 1 : 1 + fixedDraft
-  const { lengths, limitUs } = paces(draft, work.decodes, options, nowUs)
+  const { lengths, limitUs } = paces(batch, work.decodes, options, nowUs)
   const prefill = work.prefills.length > 0 || work.bestEffort.length > 0
   for (const request of work.decodes) {
     if (prefill && request.dueUs - request.tpotUs >= nowUs + limitUs) continue
-    draft.decode(request, work.byValue, (lengths.get(request.tpotUs) ?? usual) - 1)
+    batch.decode(request, work.byValue, (lengths.get(request.tpotUs) ?? usual) - 1)
   }
-  for (const request of work.prefills) draft.prefillWithin(request, limitUs, margin, work.bestEffort)
+  for (const request of work.prefills) batch.prefillWithin(request, limitUs, margin, work.bestEffort)
   for (const request of work.bestEffort) {
-    if (!request.decoding) draft.prefillWithin(request, limitUs, margin)
-    else if (draft.timeUs(margin, request.computed, 1, true) <= limitUs) draft.decode(request)
+    if (!request.decoding) batch.prefillWithin(request, limitUs, margin)
+    else if (batch.timeUs(margin, request.computed, 1, true) <= limitUs) batch.decode(request)
   }
 }
 
 /** Tokens verified per TPOT, and how long the batch may take, µs. */
 function paces(
-  draft: Draft,
+  batch: BatchBuilder,
   decodes: readonly LiveRequest[],
   options: PolicyOptions,
   nowUs: number,
@@ -70,7 +70,7 @@ function paces(
   const tpotsUs = tiersOf(decodes)
   const counts = tpotsUs.map(() => 0)
   for (const { tpotUs } of decodes) counts[tierOf(tpotUs, tpotsUs)]!++
-  const { plan, acceptance } = planFor(decodes, tpotsUs, draft, options)
+  const { plan, acceptance } = planFor(decodes, tpotsUs, batch.context, options)
   const chosen = plan instanceof SpeculativeSegments ? plan.lengths(counts) : null
   if (chosen === null) return { lengths, limitUs }
   let unitUs = Infinity
@@ -86,27 +86,31 @@ function paces(
 function admitArrivals(
   dp: Dp,
   requests: readonly LiveRequest[],
-  draft: Draft,
+  batch: BatchBuilder,
   options: PolicyOptions,
   nowUs: number,
 ): void {
   const decodes = requests.filter((request) => request.decoding)
   const prefills = requests.filter((request) => !request.decoding)
-  const answer = solveFor(dp, decodes, prefills, (request) => request.admitted, draft, options, nowUs)
+  const answer = solveFor(dp, decodes, prefills, (request) => request.admitted, batch.context, options, nowUs)
   const accepted = new Set(answer?.steps.map((step) => step.request))
   prefills.forEach((request, i) => {
     if (request.admitted) return
-    if (accepted.has(i)) draft.admit(request)
-    else draft.demote(request, "wontFit")
+    if (accepted.has(i)) batch.context.admit(request)
+    else batch.context.demote(request, "wontFit")
   })
 }
 
-function runFirst(requests: readonly LiveRequest[], spare: readonly LiveRequest[], draft: Draft): void {
+function runFirst(
+  requests: readonly LiveRequest[],
+  spare: readonly LiveRequest[],
+  batch: BatchBuilder,
+): void {
   for (const request of requests) {
     if (
       request.decoding
-        ? draft.decode(request, spare)
-        : draft.prefill(request, draft.limits.minChunkTokens + 1, spare) > 0
+        ? batch.decode(request, spare)
+        : batch.prefill(request, batch.context.limits.minChunkTokens + 1, spare) > 0
     )
       return
   }

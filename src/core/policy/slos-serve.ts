@@ -2,8 +2,8 @@
 
 import type { PolicyOptions } from "../options.ts"
 import { Admission, countsExactly } from "../planner/admission.ts"
-import type { Draft } from "../planner/batch-builder.ts"
 import { pickOverdue } from "../planner/best-effort.ts"
+import type { PlanningContext } from "../planner/context.ts"
 import { sortByDue } from "../planner/due-order.ts"
 import { fillBatch } from "../planner/fill.ts"
 import { emptyWork, resortWork, sortWork } from "../planner/work.ts"
@@ -16,7 +16,7 @@ export function slosServe(options: PolicyOptions): Policy {
   // An offer is only a question: what it finds must not mix with what was decided.
   const offers = new Admission(options)
   const work = emptyWork(options)
-  work.forecastSpareKv = (draft) => admission.spareKvTokens(work.yielding, draft)
+  work.forecastSpareKv = (batch) => admission.spareKvTokens(work.yielding, batch)
   const asked = { ...emptyWork(options), speculator: work.speculator }
 
   const candidates: LiveRequest[] = []
@@ -26,51 +26,52 @@ export function slosServe(options: PolicyOptions): Policy {
   return {
     name: "slos-serve",
     keepsSessions: true,
-    decide(requests, draft, nowUs) {
-      demoteDoomed(requests, draft, nowUs)
+    decide(requests, batch, nowUs) {
+      const { context } = batch
+      demoteDoomed(requests, context, nowUs)
       sortWork(requests, work)
       work.speculator.follow(null)
-      work.speculator.planFor(work, draft)
+      work.speculator.planFor(work, context)
       work.spareKvTokens = null
-      pickOverdue(draft, work, patienceUs, nowUs)
+      pickOverdue(context, work, patienceUs, nowUs)
       candidates.length = 0
       for (const request of work.prefills) candidates.push(request)
-      for (const request of work.bestEffort) if (canReturn(request, draft, nowUs)) candidates.push(request)
+      for (const request of work.bestEffort) if (canReturn(request, context, nowUs)) candidates.push(request)
       if (candidates.length > 0 || work.bestEffort.length > 0) {
         sortByDue(candidates)
-        const kept = admission.select(work, candidates, draft, nowUs)
-        const { changed, decodesToo } = settle(candidates, kept, draft, options)
+        const kept = admission.select(work, candidates, context, nowUs)
+        const { changed, decodesToo } = settle(candidates, kept, context, options)
         if (changed) {
           resortWork(requests, work, decodesToo)
-          pickOverdue(draft, work, patienceUs, nowUs)
+          pickOverdue(context, work, patienceUs, nowUs)
         }
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
       }
       work.exact = countsExactly(options) && !work.speculator.drafts
-      fillBatch(draft, work, options, nowUs)
+      fillBatch(batch, work, options, nowUs)
     },
-    offer(requests, offered, draft, atUs) {
-      if (isDoomed(offered, draft, atUs)) return false
+    offer(requests, offered, context, atUs) {
+      if (isDoomed(offered, context, atUs)) return false
       sortWork(requests, asked)
       asked.overdue = work.overdue
-      pickOverdue(draft, asked, patienceUs, atUs)
+      pickOverdue(context, asked, patienceUs, atUs)
       asked.prefills.push(offered)
       sortByDue(asked.prefills)
-      return offers.select(asked, asked.prefills, draft, atUs).size === asked.prefills.length
+      return offers.select(asked, asked.prefills, context, atUs).size === asked.prefills.length
     },
   }
 }
 
 /** Best-effort requests come back while no token of theirs was late and their next one can still be on time. */
-function canReturn(request: LiveRequest, draft: Draft, nowUs: number): boolean {
-  return request.spec.tier === "slo" && !isDoomed(request, draft, nowUs)
+function canReturn(request: LiveRequest, context: PlanningContext, nowUs: number): boolean {
+  return request.spec.tier === "slo" && !isDoomed(request, context, nowUs)
 }
 
 /** Make it so. Answers whether anyone changed its tier, and whether one of them came back that had begun to decode. */
 function settle(
   candidates: readonly LiveRequest[],
   kept: ReadonlySet<LiveRequest>,
-  draft: Draft,
+  context: PlanningContext,
   options: PolicyOptions,
 ): { changed: boolean; decodesToo: boolean } {
   let changed = false
@@ -78,15 +79,15 @@ function settle(
   for (const request of candidates) {
     if (!kept.has(request)) {
       changed ||= request.tier === "slo"
-      draft.demote(request, request.admitted ? "revoked" : "wontFit")
+      context.demote(request, request.admitted ? "revoked" : "wontFit")
       continue
     }
     if (request.tier === "bestEffort") {
-      draft.promote(request)
+      context.promote(request)
       changed = true
       decodesToo ||= request.decoding
     }
-    if (options.admission === "firm") draft.admit(request)
+    if (options.admission === "firm") context.admit(request)
     else request.admitted = true
   }
   return { changed, decodesToo }

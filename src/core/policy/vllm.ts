@@ -3,7 +3,7 @@
  * for Sarathi's budget; under KV pressure the latest arrival is preempted and recomputed. */
 
 import type { PolicyOptions } from "../options.ts"
-import type { Draft } from "../planner/batch-builder.ts"
+import type { BatchBuilder } from "../planner/batch-builder.ts"
 import type { LiveRequest } from "../request.ts"
 import type { Policy } from "./policy.ts"
 
@@ -11,13 +11,13 @@ import type { Policy } from "./policy.ts"
 export function vllm(options: PolicyOptions): Policy {
   return {
     name: "vllm",
-    decide(requests, draft) {
-      const running = requests.filter((r) => draft.kv.holds(r.id))
-      addDecodes(running, draft, options.fixedDraft)
-      for (const request of [...running, ...requests.filter((r) => !draft.kv.holds(r.id))]) {
-        const left = options.tokenBudget - draft.tokens
+    decide(requests, batch) {
+      const running = requests.filter((r) => batch.context.kv.holds(r.id))
+      addDecodes(running, batch, options.fixedDraft)
+      for (const request of [...running, ...requests.filter((r) => !batch.context.kv.holds(r.id))]) {
+        const left = options.tokenBudget - batch.tokens
         if (left < 1) break
-        if (!request.decoding && !draft.has(request) && !addChunk(request, left, running, draft)) break
+        if (!request.decoding && !batch.has(request) && !addChunk(request, left, running, batch)) break
       }
     },
   }
@@ -27,21 +27,21 @@ export function vllm(options: PolicyOptions): Policy {
 export function vllmPrefillFirst(options: PolicyOptions): Policy {
   return {
     name: "vllm-prefill-first",
-    decide(requests, draft) {
+    decide(requests, batch) {
       for (const request of requests) {
         if (request.decoding) continue
-        const left = options.tokenBudget - draft.tokens
+        const left = options.tokenBudget - batch.tokens
         // A prompt longer than the budget cannot go whole; it goes in budget-sized pieces, alone.
-        const whole = request.known - draft.startOf(request) <= left || draft.items.length === 0
-        if (left < 1 || !whole || draft.prefill(request, left) === 0) break
+        const whole = request.known - batch.context.startOf(request) <= left || batch.items.length === 0
+        if (left < 1 || !whole || batch.prefill(request, left) === 0) break
       }
-      if (draft.items.length === 0)
+      if (batch.items.length === 0)
         addDecodes(
           requests.filter((r) => r.decoding),
-          draft,
+          batch,
           options.fixedDraft,
         )
-      if (draft.items.length === 0) addFirst(requests, draft)
+      if (batch.items.length === 0) addFirst(requests, batch)
     },
   }
 }
@@ -50,26 +50,26 @@ export function vllmPrefillFirst(options: PolicyOptions): Policy {
 export function sarathi(options: PolicyOptions): Policy {
   return {
     name: "sarathi",
-    decide(requests, draft) {
-      const running = requests.filter((r) => draft.kv.holds(r.id))
-      addDecodes(running, draft, options.fixedDraft)
+    decide(requests, batch) {
+      const running = requests.filter((r) => batch.context.kv.holds(r.id))
+      addDecodes(running, batch, options.fixedDraft)
       let tightestUs = options.maxBatchUs * 4
       for (const request of running) if (request.decoding) tightestUs = Math.min(tightestUs, request.tpotUs)
-      for (const request of [...running, ...requests.filter((r) => !draft.kv.holds(r.id))]) {
-        if (request.decoding || draft.has(request)) continue
-        if (draft.prefillWithin(request, tightestUs, options.margin) === 0) break
+      for (const request of [...running, ...requests.filter((r) => !batch.context.kv.holds(r.id))]) {
+        if (request.decoding || batch.has(request)) continue
+        if (batch.prefillWithin(request, tightestUs, options.margin) === 0) break
       }
-      if (draft.items.length === 0) addFirst(requests, draft)
+      if (batch.items.length === 0) addFirst(requests, batch)
     },
   }
 }
 
 /** All decodes in order of arrival; when KV runs out the latest running request gives way. */
-function addDecodes(running: readonly LiveRequest[], draft: Draft, drafted: number): void {
+function addDecodes(running: readonly LiveRequest[], batch: BatchBuilder, drafted: number): void {
   let left = running.reduce((n, request) => n + (request.decoding ? 1 : 0), 0)
   for (const request of running) {
     // Whoever is still to come must find room for a token.
-    if (request.decoding) draft.decode(request, running, Math.min(drafted, draft.tokensLeft - left--))
+    if (request.decoding) batch.decode(request, running, Math.min(drafted, batch.tokensLeft - left--))
   }
 }
 
@@ -77,19 +77,19 @@ function addChunk(
   request: LiveRequest,
   most: number,
   running: readonly LiveRequest[],
-  draft: Draft,
+  batch: BatchBuilder,
 ): boolean {
-  const spare = draft.kv.holds(request.id) ? running : undefined
-  return draft.prefill(request, most, spare) > 0
+  const spare = batch.context.kv.holds(request.id) ? running : undefined
+  return batch.prefill(request, most, spare) > 0
 }
 
 /** A least chunk outlasts the budget: someone must go on all the same. */
-function addFirst(requests: readonly LiveRequest[], draft: Draft): void {
+function addFirst(requests: readonly LiveRequest[], batch: BatchBuilder): void {
   for (const request of requests) {
     if (
       request.decoding
-        ? draft.decode(request, requests)
-        : draft.prefill(request, draft.limits.minChunkTokens + 1, requests) > 0
+        ? batch.decode(request, requests)
+        : batch.prefill(request, batch.context.limits.minChunkTokens + 1, requests) > 0
     )
       return
   }

@@ -1,7 +1,7 @@
 /** Live requests as the dynamic program sees them: TPOT tiers, deadlines, memory for their whole lives. */
 import type { PolicyOptions } from "../../options.ts"
 import type { LiveRequest } from "../../request.ts"
-import type { Draft } from "../batch-builder.ts"
+import type { PlanningContext } from "../context.ts"
 import { prefillUs } from "../prefill-time.ts"
 import { paperCost } from "./cost.ts"
 import type { Dp, DpAnswer, DpRequest } from "./dp.ts"
@@ -23,30 +23,30 @@ export function solveFor(
   decodes: readonly LiveRequest[],
   prefills: readonly LiveRequest[],
   must: (request: LiveRequest) => boolean,
-  draft: Draft,
+  context: PlanningContext,
   options: PolicyOptions,
   nowUs: number,
 ): Solution | null {
   const requests = [...decodes, ...prefills]
   const tpotsUs = tiersOf(requests)
-  const { plan } = planFor(requests, tpotsUs, draft, options)
+  const { plan } = planFor(requests, tpotsUs, context, options)
   let heldTokens = 0
-  for (const request of decodes) heldTokens += lifeTokens(request, draft)
-  for (const request of prefills) if (must(request)) heldTokens += lifeTokens(request, draft)
+  for (const request of decodes) heldTokens += lifeTokens(request, context)
+  for (const request of prefills) if (must(request)) heldTokens += lifeTokens(request, context)
   const instance = prefills.map((request): DpRequest => {
     const kept = must(request)
     return {
-      deadline: kept ? reachableUs(request, draft, nowUs) : request.dueUs,
-      owed: request.known - draft.startOf(request),
+      deadline: kept ? reachableUs(request, context, nowUs) : request.dueUs,
+      owed: request.known - context.startOf(request),
       tier: tierOf(request.tpotUs, tpotsUs),
-      memory: kept ? 0 : lifeTokens(request, draft),
+      memory: kept ? 0 : lifeTokens(request, context),
       profit: request.spec.worth ?? 1,
       must: kept,
     }
   })
   const running = tpotsUs.map(() => 0)
   for (const { tpotUs } of decodes) running[tierOf(tpotUs, tpotsUs)]!++
-  const freeTokens = draft.kv.capacityTokens * options.kvShare - heldTokens
+  const freeTokens = context.kv.capacityTokens * options.kvShare - heldTokens
   const answer = dp.solve(instance, nowUs, freeTokens, plan, running)
   return answer && { ...answer, lengths: () => lengthsOf(answer, instance, plan, tpotsUs, running) }
 }
@@ -76,7 +76,7 @@ function perTpot(tpotsUs: readonly number[], perTier: readonly number[]): Map<nu
 export function planFor(
   requests: readonly LiveRequest[],
   tpotsUs: readonly number[],
-  draft: Draft,
+  context: PlanningContext,
   options: PolicyOptions,
 ): { plan: SegmentPlan; acceptance: number } {
   let contextTokens = 0
@@ -84,10 +84,10 @@ export function planFor(
   for (const request of requests) {
     contextTokens += request.known / requests.length
     const { app } = request.spec
-    acceptance += (draft.acceptance.of(app) * draft.acceptance.hitRate(app)) / requests.length
+    acceptance += (context.acceptance.of(app) * context.acceptance.hitRate(app)) / requests.length
   }
-  const scale = draft.calibration(true) * (1 + options.margin)
-  const { time, decodeWeight } = paperCost(draft.cost, scale, contextTokens, draft.limits.maxBatchTokens)
+  const scale = context.calibration(true) * (1 + options.margin)
+  const { time, decodeWeight } = paperCost(context.cost, scale, contextTokens, context.limits.maxBatchTokens)
   const plan =
     options.speculation === "on"
       ? new SpeculativeSegments(time, tpotsUs, acceptance, options.maxSpeculation, decodeWeight)
@@ -109,13 +109,13 @@ export function tierOf(tpotUs: number, tpotsUs: readonly number[]): number {
 }
 
 /** A promised prefill that is late is kept: due as soon as it can be done. */
-function reachableUs(request: LiveRequest, draft: Draft, nowUs: number): number {
-  const start = draft.startOf(request)
-  const alone = prefillUs(draft.cost, start, request.known - start, draft.limits.maxBatchTokens)
-  return Math.max(request.dueUs, nowUs + 2 * alone * draft.calibration(true))
+function reachableUs(request: LiveRequest, context: PlanningContext, nowUs: number): number {
+  const start = context.startOf(request)
+  const alone = prefillUs(context.cost, start, request.known - start, context.limits.maxBatchTokens)
+  return Math.max(request.dueUs, nowUs + 2 * alone * context.calibration(true))
 }
 
-function lifeTokens(request: LiveRequest, draft: Draft): number {
+function lifeTokens(request: LiveRequest, context: PlanningContext): number {
   const { app, maxOutputTokens } = request.spec
-  return request.known + draft.lengths.remaining(app, request.output, maxOutputTokens)
+  return request.known + context.outputLengths.remaining(app, request.output, maxOutputTokens)
 }

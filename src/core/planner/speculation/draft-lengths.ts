@@ -1,28 +1,35 @@
 /** How many tokens each decode of a batch may verify for the batch to stay within its time. */
 import type { LiveRequest } from "../../request.ts"
-import type { Draft } from "../batch-builder.ts"
+import type { BatchBuilder } from "../batch-builder.ts"
+import type { PlanningContext } from "../context.ts"
 import type { Work } from "../work.ts"
 
 const UNDRAFTED = { longest: 1, more: 0 }
 
 /** Time of a batch of the first `count` decodes alone, each verifying its tokens but at most `longest`, one more
  * for the first `more` of them, µs. */
-export function decodeTimeUs(draft: Draft, work: Work, count: number, longest: number, more = 0): number {
+export function decodeTimeUs(
+  context: PlanningContext,
+  work: Work,
+  count: number,
+  longest: number,
+  more = 0,
+): number {
   const { decodes, speculator } = work
-  const shape = draft.scratchShape
+  const shape = context.scratchShape
   shape.reset()
   for (let i = 0; i < count; i++) {
     const most = i < more ? longest + 1 : longest
     const length = most > 1 ? Math.min(most, speculator.lengthOf(decodes[i]!)) : 1
     shape.add(decodes[i]!.computed, 1, true, length - 1)
   }
-  return draft.otherUs(shape.with(0, 0, false, 0), false)
+  return context.stepUs(shape.with(0, 0, false, 0), false)
 }
 
 /** Most tokens that each of the first `count` decodes may verify for all of them to take at most `limitUs`, and
  * how many of them, from the first due, may verify one more. */
 export function lengthsWithin(
-  draft: Draft,
+  context: PlanningContext,
   work: Work,
   count: number,
   limitUs: number,
@@ -31,12 +38,12 @@ export function lengthsWithin(
   let planned = 1
   for (let i = 0; i < count; i++) planned = Math.max(planned, work.speculator.lengthOf(work.decodes[i]!))
   let longest = planned
-  while (longest > 1 && decodeTimeUs(draft, work, count, longest) > limitUs) longest--
+  while (longest > 1 && decodeTimeUs(context, work, count, longest) > limitUs) longest--
   if (longest === planned) return { longest, more: 0 }
   let more = 0
   for (let high = count; high - more > 1; ) {
     const middle = (more + high) >> 1
-    if (decodeTimeUs(draft, work, count, longest, middle) <= limitUs) more = middle
+    if (decodeTimeUs(context, work, count, longest, middle) <= limitUs) more = middle
     else high = middle
   }
   return { longest, more }
@@ -45,7 +52,7 @@ export function lengthsWithin(
 /** Tokens that `request` can draft within `limitUs`: as many as it should, or none; −1 when not even its decode
  * fits. */
 export function draftWithin(
-  draft: Draft,
+  batch: BatchBuilder,
   work: Work,
   request: LiveRequest,
   limitUs: number,
@@ -53,7 +60,7 @@ export function draftWithin(
 ): number {
   const drafted = work.speculator.lengthOf(request) - 1
   for (const most of drafted > 0 ? [drafted, 0] : [0]) {
-    if (draft.timeUs(margin, request.computed, 1, true, most) <= limitUs) return most
+    if (batch.timeUs(margin, request.computed, 1, true, most) <= limitUs) return most
   }
   return -1
 }

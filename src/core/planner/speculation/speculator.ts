@@ -3,7 +3,7 @@
 import { expectedRows, expectedTokens } from "../../learn/acceptance.ts"
 import type { PolicyOptions } from "../../options.ts"
 import type { LiveRequest } from "../../request.ts"
-import type { Draft } from "../batch-builder.ts"
+import type { PlanningContext } from "../context.ts"
 import type { Work } from "../work.ts"
 import { bestLengths, type SpeculationSetting, type SpeculationTier, usefulRate } from "./useful-rate.ts"
 
@@ -43,23 +43,23 @@ export class Speculator {
   }
 
   /** Choose for a batch of `work`. Best-effort decodes have a say only while no prompt waits. */
-  planFor(work: Pick<Work, "decodes" | "prefills" | "bestEffort">, draft: Draft): void {
+  planFor(work: Pick<Work, "decodes" | "prefills" | "bestEffort">, context: PlanningContext): void {
     if (this.#options.speculation !== "on") return
     let waiting = 0
     for (const request of work.prefills) waiting += request.owed
     const promptsWait = waiting > 0 || work.bestEffort.some((request) => !request.decoding)
     const tiers = promptsWait
-      ? this.#tiersOf(work.decodes, work.prefills, draft)
-      : this.#tiersOf([...work.decodes, ...work.bestEffort], [], draft)
-    const scale = draft.calibration(waiting > 0) * (1 + this.#options.margin)
+      ? this.#tiersOf(work.decodes, work.prefills, context)
+      : this.#tiersOf([...work.decodes, ...work.bestEffort], [], context)
+    const scale = context.calibration(waiting > 0) * (1 + this.#options.margin)
     const doublings = Math.ceil(Math.log2(1 + waiting))
     const last = this.#choices[doublings]
     if (last === undefined || !isSame(last, tiers, scale)) {
       const setting: SpeculationSetting = {
-        cost: draft.cost,
+        cost: context.cost,
         scale,
         maxBatchUs: this.#options.maxBatchUs,
-        maxBatchTokens: draft.limits.maxBatchTokens,
+        maxBatchTokens: context.limits.maxBatchTokens,
         waitingTokens: waiting,
         maxLength: this.#options.maxSpeculation,
       }
@@ -95,29 +95,35 @@ export class Speculator {
   }
 
   /** Tokens that such a step is expected to yield. */
-  expectedOf(request: LiveRequest, draft: Draft): number {
+  expectedOf(request: LiveRequest, context: PlanningContext): number {
     const length = this.lengthOf(request)
     const { app } = request.spec
-    return length > 1 ? expectedTokens(draft.acceptance.of(app), length, draft.acceptance.hitRate(app)) : 1
+    return length > 1
+      ? expectedTokens(context.acceptance.of(app), length, context.acceptance.hitRate(app))
+      : 1
   }
 
   /** Tokens that such a step is expected to verify: fewer than `lengthOf` where the drafter may have no idea. */
-  rowsOf(request: LiveRequest, draft: Draft): number {
+  rowsOf(request: LiveRequest, context: PlanningContext): number {
     const length = this.lengthOf(request)
-    return length > 1 ? expectedRows(length, draft.acceptance.hitRate(request.spec.app)) : 1
+    return length > 1 ? expectedRows(length, context.acceptance.hitRate(request.spec.app)) : 1
   }
 
-  #tiersOf(decodes: readonly LiveRequest[], expected: readonly LiveRequest[], draft: Draft): Tier[] {
+  #tiersOf(
+    decodes: readonly LiveRequest[],
+    expected: readonly LiveRequest[],
+    context: PlanningContext,
+  ): Tier[] {
     const tiers = this.#scratch
     tiers.length = 0
     for (const request of decodes) {
-      const tier = tierOf(tiers, request, draft)
+      const tier = tierOf(tiers, request, context)
       tier.count++
       tier.contextTokens += (request.known - tier.contextTokens) / tier.count
     }
     // Who is only expected makes sure that its tier has a length; it does not take room yet.
     for (const request of expected) {
-      const tier = tierOf(tiers, request, draft)
+      const tier = tierOf(tiers, request, context)
       if (tier.count > 0) continue
       tier.count = 1
       tier.contextTokens = request.known
@@ -138,15 +144,15 @@ export class Speculator {
   }
 }
 
-function tierOf(tiers: Tier[], request: LiveRequest, draft: Draft): Tier {
+function tierOf(tiers: Tier[], request: LiveRequest, context: PlanningContext): Tier {
   const at = indexOf(tiers, request)
   if (at >= 0) return tiers[at]!
   const { app } = request.spec
   const tier = {
     app,
     tpotUs: request.tpotUs,
-    acceptance: draft.acceptance.of(app),
-    hitRate: draft.acceptance.hitRate(app),
+    acceptance: context.acceptance.of(app),
+    hitRate: context.acceptance.hitRate(app),
     count: 0,
     contextTokens: 0,
   }
