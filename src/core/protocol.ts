@@ -90,6 +90,13 @@ export interface BatchItem {
   copy?: { from: RequestId; tokens: number }
 }
 
+/** An ended request whose KV is cached gives some of it up. */
+export interface KvTrim {
+  id: RequestId
+  /** What stays, in tokens. */
+  tokens: number
+}
+
 /** One engine step: exactly what to compute, and whose KV to drop first. */
 export interface Batch {
   /** 1, 2, 3 … per replica. */
@@ -100,6 +107,8 @@ export interface Batch {
   evict: readonly RequestId[]
   /** Forget these ended requests wholly before computing (prefix copies in `items` are done first). */
   release: readonly RequestId[]
+  /** Keep only the first tokens of these ended requests' KV, likewise. Left out where nothing is trimmed. */
+  trim?: readonly KvTrim[]
   /** Step time expected by the cost model, calibrated, without margin. */
   predictedUs: number
 }
@@ -194,8 +203,11 @@ export interface EngineLimits {
   kvTokens: number
   /** Tokens per KV block, the unit of accounting and of prefix sharing. */
   blockTokens: number
-  /** Most requests whose KV can be in place at once. */
+  /** Most live requests whose KV can be in place at once. */
   maxSequences: number
+  /** Ended requests whose KV can stay as a cache besides, in sequences of their own (a unified pool's cost nothing).
+   * Default 0: cached ones take what live ones leave of `maxSequences`. */
+  cachedSequences?: number
   /** Most tokens of one batch. */
   maxBatchTokens: number
   /** Most tokens (prompt + output) of one request. */

@@ -185,7 +185,7 @@ export class Replica {
     if (this.#line.some((request) => !this.#kv.holds(request.id))) return false
     // One block more where there can be one, or its first decode would need someone else's.
     const needed = Math.min(this.#kv.capacityTokens, tokens + this.limits.blockTokens)
-    if (this.#kv.roomTokens(id) < needed || !this.#kv.canAttach()) return false
+    if (this.#kv.spareTokens < needed || !this.#kv.canAttach()) return false
     this.#kv.attach(id, [], -1, null)
     this.#reserved.add(id)
     return this.#kv.grow(id, tokens)
@@ -374,11 +374,13 @@ export class Replica {
 
   #run(built: BatchBuilder, nowUs: number): void {
     for (const request of built.requests) if (request.startedUs < 0) request.startedUs = nowUs
+    const trim = this.#kv.takeTrimmed()
     const batch: Batch = {
       number: ++this.#batches,
       items: built.items,
       evict: this.#kv.takeDropped(),
       release: this.#kv.takeReleased(),
+      ...(trim.length > 0 && { trim }),
       predictedUs: built.timeUs(0),
     }
     this.#flight.takeOff(batch, built, nowUs)

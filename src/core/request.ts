@@ -30,6 +30,9 @@ export class LiveRequest {
   sessionMissed = false
   preemptions = 0
   cachedTokens = 0
+  /** Leading blocks of its prompt that some sequence holds, and the state of the KV that this was found in (kv/need.ts). */
+  matched = 0
+  matchedAt = -1
   /** Failed alone in a batch this many times. */
   failures = 0
   /** Ended, or given to another replica. */

@@ -68,15 +68,22 @@ export class Script {
     return n - (n % 16)
   }
 
-  batch(items: BatchItem[], drop: Partial<Pick<Batch, "evict" | "release">> = {}): Batch {
+  batch(items: BatchItem[], drop: Partial<Pick<Batch, "evict" | "release" | "trim">> = {}): Batch {
     return { number: ++this.#batches, items, evict: [], release: [], predictedUs: 0, ...drop }
   }
 
-  async step(items: BatchItem[], drop: Partial<Pick<Batch, "evict" | "release">> = {}): Promise<StepRow[]> {
+  async step(
+    items: BatchItem[],
+    drop: Partial<Pick<Batch, "evict" | "release" | "trim">> = {},
+  ): Promise<StepRow[]> {
     const output = await this.#engine.execute(this.batch(items, drop))
     if (!output.ok) throw new Error(output.message)
     expect(output.durationUs).toBeGreaterThanOrEqual(0)
     for (const id of drop.evict ?? []) this.#requests.get(id)!.held = 0
+    for (const { id, tokens } of drop.trim ?? []) {
+      const request = this.#requests.get(id)!
+      request.held = Math.min(request.held, tokens)
+    }
     for (const { id, position, tokens } of items) this.#requests.get(id)!.held = position + tokens
     const rows = output.rows.toSorted((a, b) => a.id - b.id)
     const sampled = items.filter((item) => item.sample).map((item) => item.id)

@@ -278,6 +278,10 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
       ["releasing what is not open", [], { release: [99] }],
       ["evicting what is not open", [], { evict: [99] }],
       ["dropping twice", [], { release: [1], evict: [1] }],
+      ["trimming what is not open", [], { trim: [{ id: 99, tokens: 1 }] }],
+      ["trimming to nothing", [], { trim: [{ id: 1, tokens: 0 }] }],
+      ["trimming what it computes", [item({})], { trim: [{ id: 1, tokens: 1 }] }],
+      ["trimming and dropping", [], { release: [1], trim: [{ id: 1, tokens: 1 }] }],
       [
         "copying more than the source holds",
         [item({ position: 16, tokens: 4, copy: { from: 2, tokens: 16 } })],
@@ -346,6 +350,9 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
     while (waiting.length > 0 || running.size > 0 || done.length > 0) {
       const evict = [...running].filter((id) => run.held(id) > 0 && random.uniform() < 0.06)
       const release = done.splice(0, random.below(done.length + 1))
+      const trim = done
+        .filter((id) => run.held(id) > 16 && random.uniform() < 0.2)
+        .map((id) => ({ id, tokens: run.held(id) - (1 + random.below(16)) }))
       const kept = () =>
         [...running].filter((id) => run.held(id) > 0 && !evict.includes(id)).length + done.length
       const items: BatchItem[] = []
@@ -364,7 +371,7 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
         if (run.held(id) === 0 && kept() + items.length >= SEQUENCES) continue
         if (random.uniform() < 0.8) items.push(run.next(id, 1 + random.below(12)))
       }
-      await run.step(items.slice(0, SEQUENCES), { evict, release })
+      await run.step(items.slice(0, SEQUENCES), { evict, release, trim })
       for (const [i, id] of ids.entries()) {
         if (running.has(id) && run.output(id).length >= wanted[i]!) {
           running.delete(id)

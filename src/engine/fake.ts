@@ -145,7 +145,7 @@ class FakeEngine implements Engine {
     })
   }
 
-  /** Copies, evictions, releases, truncations. False when a copy's tokens are not the same tokens. */
+  /** Copies, evictions, releases, trims, truncations. False when a copy's tokens are not the same tokens. */
   #moveMemory(batch: Batch): boolean {
     let same = true
     for (const { id, copy } of batch.items) {
@@ -163,6 +163,11 @@ class FakeEngine implements Engine {
       if (copied.has(id)) continue
       this.#table.get(id).held = 0
       this.#pool?.truncate(id, 0)
+    }
+    for (const { id, tokens } of batch.trim ?? []) {
+      const request = this.#table.get(id)
+      request.held = Math.min(request.held, tokens)
+      this.#pool?.truncate(id, request.held)
     }
     for (const id of batch.release) {
       this.#table.delete(id)

@@ -82,6 +82,10 @@ async function openContext(
   const unifiedKv = options.kvUnified ?? gpu
   const { maxSequences, contextTokens, maxBatchTokens } = options
   const kvTokens = (unifiedKv ? options.kvTokens : undefined) ?? maxSequences * contextTokens
+  // A sequence of a unified pool is a name and no memory: as many again for what ended requests leave as a cache.
+  const cachedSequences = unifiedKv
+    ? Math.min(maxSequences, MOST_SEQUENCES - maxSequences, maxBatchTokens - maxSequences)
+    : 0
   const kvType = KV_TYPES[options.kvType ?? "f16"]
   const kvBytes = kvTokens * kvBytesPerToken(native, model, kvType.bytes)
   const memoryBytes = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY)
@@ -97,8 +101,9 @@ async function openContext(
     n_ctx: kvTokens,
     n_batch: maxBatchTokens,
     n_ubatch: maxBatchTokens,
-    n_seq_max: maxSequences,
-    n_outputs_max: maxOutputs,
+    n_seq_max: maxSequences + cachedSequences,
+    // llama.cpp plans for a row of every sequence, those that are only cached included.
+    n_outputs_max: Math.max(maxOutputs, maxSequences + cachedSequences),
     n_threads: options.threads,
     n_threads_batch: options.threads,
     kv_unified: unifiedKv,
@@ -125,6 +130,7 @@ async function openContext(
       kvTokens,
       blockTokens: BLOCK_TOKENS,
       maxSequences,
+      cachedSequences,
       maxBatchTokens,
       contextTokens,
       minChunkTokens: minChunkTokens(gpu, flash !== false, maxBatchTokens),

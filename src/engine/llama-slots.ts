@@ -20,14 +20,14 @@ export class Slots {
     this.#memories = memories
     this.#table = table
     this.#unified = table.limits.unifiedKv
-    this.#owner = new Array(table.limits.maxSequences).fill(null)
+    this.#owner = new Array(table.limits.maxSequences + (table.limits.cachedSequences ?? 0)).fill(null)
   }
 
   slot(id: RequestId): number {
     return this.#slotOf.get(id)!
   }
 
-  /** Copies, evictions, releases and truncations of a checked batch; then every item has a slot and holds
+  /** Copies, evictions, releases, trims and truncations of a checked batch; then every item has a slot and holds
    * exactly `position` tokens. Answers why it could not: then only who was to leave has left. */
   prepare(batch: Batch): string | null {
     const copies = batch.items.flatMap(({ id, copy }) => {
@@ -55,6 +55,7 @@ export class Slots {
     for (const { to, from, tokens } of copies) if (heir.get(from.id) !== to) this.#copy(from, to, tokens)
     for (const [id, to] of heir) this.#takeOver(this.#table.get(id), to)
     for (const id of batch.release) this.#table.delete(id)
+    for (const { id, tokens } of batch.trim ?? []) this.truncate(this.#table.get(id), tokens)
     for (const { id, position } of batch.items) {
       const request = this.#table.get(id)
       if (request.held > position) this.truncate(request, position)

@@ -86,6 +86,13 @@ export class RequestTable {
       if (gone.has(id)) throw wrong(`request ${id} is dropped twice`)
       gone.add(id)
     }
+    for (const { id, tokens } of batch.trim ?? []) {
+      if (!this.#requests.has(id)) throw wrong(`request ${id} to be trimmed is not open`)
+      if (gone.has(id)) throw wrong(`request ${id} is trimmed and dropped`)
+      if (!Number.isInteger(tokens) || tokens < 1)
+        throw wrong(`request ${id} is trimmed to ${tokens} tokens; it takes at least one`)
+      if (batch.items.some((item) => item.id === id)) throw wrong(`request ${id} is trimmed and computed`)
+    }
     const released = new Set(batch.release)
     const targets = new Set<RequestId>()
     let tokens = 0
@@ -108,9 +115,11 @@ export class RequestTable {
     for (const request of this.#requests.values()) {
       if (request.held > 0 && !gone.has(request.id) && !targets.has(request.id)) sequences++
     }
-    if (sequences > this.limits.maxSequences) {
-      throw wrong(`${sequences} sequences exceed the limit of ${this.limits.maxSequences}`)
-    }
+    const { maxSequences, cachedSequences = 0 } = this.limits
+    if (sequences > maxSequences + cachedSequences || batch.items.length > maxSequences)
+      throw wrong(
+        `${sequences} sequences exceed the limit of ${maxSequences} and ${cachedSequences} cached ones`,
+      )
   }
 
   /** Why the item cannot be computed, or undefined. */

@@ -248,13 +248,14 @@ export class ReplicaDriver {
   async #execute(batch: Batch): Promise<StepOutput> {
     const evict = batch.evict.filter((id) => this.#opened.has(id))
     const release = batch.release.filter((id) => this.#opened.delete(id))
+    const trim = batch.trim?.filter(({ id }) => this.#opened.has(id)) ?? []
     try {
       for (const { id } of batch.items) this.#open(id)
     } catch (error) {
-      await this.engine.execute({ ...batch, items: [], evict, release })
+      await this.engine.execute({ ...batch, items: [], evict, release, trim })
       throw error
     }
-    return this.engine.execute({ ...batch, evict, release })
+    return this.engine.execute({ ...batch, evict, release, trim })
   }
 
   #open(id: RequestId): void {

@@ -201,5 +201,8 @@ export const SCENARIO_HARDWARE: Readonly<Record<string, string>> = {
 export function limitsOf(hardware: Hardware): EngineLimits {
   const { kvTokens, blockTokens, maxSequences, maxBatchTokens, contextTokens, minChunkTokens, unifiedKv } =
     hardware
-  return { kvTokens, blockTokens, maxSequences, maxBatchTokens, contextTokens, minChunkTokens, unifiedKv }
+  const sizes = { kvTokens, blockTokens, maxSequences, maxBatchTokens, contextTokens, minChunkTokens }
+  // Engines with a unified pool keep cached blocks apart from sequences: what is cached is bounded by blocks alone.
+  const cachedSequences = unifiedKv ? Math.floor(kvTokens / blockTokens) : 0
+  return { ...sizes, unifiedKv, cachedSequences }
 }

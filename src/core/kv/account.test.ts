@@ -35,7 +35,8 @@ describe("KvAccount", () => {
     expect(kv.cachedTokens).toBe(96)
     kv.attach(4, [], -1, null)
     expect(kv.grow(4, 40)).toBe(true)
-    expect(kv.takeReleased()).toEqual([1, 2])
+    expect(kv.takeReleased()).toEqual([1])
+    expect(kv.takeTrimmed()).toEqual([{ id: 2, tokens: 16 }])
     expect(kv.match(hashes(3, 2), 100)).toEqual({ from: 3, tokens: 32 })
     expect(kv.match(hashes(1, 2), 100)).toBeNull()
     kv.check()
@@ -109,7 +110,7 @@ describe("KvAccount", () => {
             expect(inPlace).toBeLessThanOrEqual(match?.tokens ?? 0)
             grown.set(fresh, inPlace)
           } else if (kind === "grow" && kv.holds(id)) {
-            const room = kv.roomTokens(id)
+            const room = kv.spareTokens + kv.heldTokens(id)
             const want = Math.max(tokens, grown.get(id)!)
             expect(kv.grow(id, want)).toBe(want <= room)
             if (want <= room) grown.set(id, want)

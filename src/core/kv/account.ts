@@ -1,12 +1,12 @@
-/** KV accounting: which requests hold how many blocks, which prefixes can be shared, and which ended requests'
- * KV is kept as a cache until room is needed. Mirrors what the engine holds; the engine refuses a mismatch. */
+/** KV accounting: which requests hold how many blocks, which prefixes can be shared, and which blocks of ended requests
+ * are kept as a cache until room is needed. Mirrors what the engine holds; the engine refuses a mismatch. */
 import { assert } from "../assert.ts"
-import type { EngineLimits, RequestId } from "../protocol.ts"
+import type { EngineLimits, KvTrim, RequestId } from "../protocol.ts"
+import { type BlockOwner, Blocks } from "./blocks.ts"
+import { PrefixIndex } from "./prefix-index.ts"
 
-interface Sequence {
+interface Sequence extends BlockOwner {
   id: RequestId
-  /** Blocks held, in order; shared ones are also held by others. */
-  blocks: number[]
   /** Tokens that its blocks were taken for. */
   tokens: number
   /** The request's own list: grows as its output fills blocks. */
@@ -16,6 +16,8 @@ interface Sequence {
   session: number
   /** Its session is not likely to come back. */
   spent: boolean
+  /** Leading blocks that requests of other sessions were found to have, too: of use even when it is spent. */
+  common: number
 }
 
 export interface PrefixMatch {
@@ -23,59 +25,92 @@ export interface PrefixMatch {
   tokens: number
 }
 
+/** Sequences that computed the same prefix on their own are looked through for a live one, up to so many. */
+const MOST_COPIES_TRIED = 4
+
 export class KvAccount {
   readonly limits: EngineLimits
   /** Ended requests, or those that must be forgotten, since the last batch. */
   #released: RequestId[] = []
+  /** Ended requests that gave up blocks since the last batch, and how many tokens each still holds. */
+  #trimmed = new Map<RequestId, number>()
   /** Live requests that lost their KV since the last batch. */
   #dropped = new Set<RequestId>()
   #live = new Map<RequestId, Sequence>()
-  /** Ended requests whose KV is kept, least recently used first (a Map keeps insertion order). */
+  /** Ended requests whose KV is kept, least recently ended first (a Map keeps insertion order). */
   #cached = new Map<RequestId, Sequence>()
-  #index = new Map<number, Sequence>()
-  /** Of the cached ones, those that go first. */
+  #index = new PrefixIndex<Sequence>()
+  /** Of the cached ones, those that give up blocks first. */
   #spent = new Set<Sequence>()
-  /** Holders of each block: live and cached sequences; live ones alone; how many blocks have a live holder. */
-  #references: Uint32Array
-  #liveReferences: Uint32Array
-  #liveBlocks = 0
-  #free: number[] = []
+  #blocks: Blocks
+  #nextName = 1
+  /** Changes with what can be shared: an answer found at the same epoch still holds. */
+  epoch = 0
 
   constructor(limits: EngineLimits) {
     this.limits = limits
-    const blocks = Math.floor(limits.kvTokens / limits.blockTokens)
-    this.#references = new Uint32Array(blocks)
-    this.#liveReferences = new Uint32Array(blocks)
-    for (let block = blocks - 1; block >= 0; block--) this.#free.push(block)
+    this.#blocks = new Blocks(Math.floor(limits.kvTokens / limits.blockTokens))
   }
 
   get capacityTokens(): number {
-    return this.#references.length * this.limits.blockTokens
+    return this.#blocks.count * this.limits.blockTokens
   }
   /** Tokens of room in blocks held by live requests or cached ones. */
   get usedTokens(): number {
-    return (this.#references.length - this.#free.length) * this.limits.blockTokens
+    return (this.#blocks.count - this.#blocks.free) * this.limits.blockTokens
   }
   /** Tokens of room in blocks that no live request holds: given up as soon as room is needed. */
   get cachedTokens(): number {
-    return this.usedTokens - this.#liveBlocks * this.limits.blockTokens
+    return this.usedTokens - this.#blocks.live * this.limits.blockTokens
+  }
+  /** Tokens of room in blocks that no live request holds, cached or free: what live ones may newly take. */
+  get spareTokens(): number {
+    return (this.#blocks.count - this.#blocks.live) * this.limits.blockTokens
+  }
+  /** Tokens of room in blocks that several live requests share. */
+  get sharedTokens(): number {
+    return this.#blocks.shared * this.limits.blockTokens
   }
   holds(id: RequestId): boolean {
     return this.#live.has(id)
   }
+  /** Tokens of room in the blocks of `id`, and in those that no other live request holds. */
+  heldTokens(id: RequestId): number {
+    return (this.#live.get(id)?.blocks.length ?? 0) * this.limits.blockTokens
+  }
+  ownTokens(id: RequestId): number {
+    return (this.#live.get(id)?.own ?? 0) * this.limits.blockTokens
+  }
 
-  /** Longest prefix of full blocks that some sequence holds, short of the whole prompt (≥ 1 token is computed
-   * to have logits). */
-  match(prefix: readonly number[], promptTokens: number): PrefixMatch | null {
+  /** Leading full blocks of a prompt that some sequence holds, short of the whole prompt (≥ 1 token is computed to have
+   * logits). `near`: the answer last time, if there was one. */
+  matchedBlocks(prefix: readonly number[], promptTokens: number, near = 0): number {
     const most = Math.min(prefix.length, Math.floor((promptTokens - 1) / this.limits.blockTokens))
-    let found: Sequence | null = null
-    let blocks = 0
-    for (; blocks < most; blocks++) {
-      const holder = this.#index.get(prefix[blocks]!)
-      if (holder === undefined) break
-      found = holder
+    return most === 0 ? 0 : this.#index.longest(prefix, most, near)
+  }
+
+  /** Longest prefix of full blocks that some sequence holds, and which one is to be shared. */
+  match(prefix: readonly number[], promptTokens: number): PrefixMatch | null {
+    const blocks = this.matchedBlocks(prefix, promptTokens)
+    const from = blocks === 0 ? undefined : this.#source(prefix, blocks)
+    return from === undefined ? null : { from: from.id, tokens: blocks * this.limits.blockTokens }
+  }
+
+  /** Of the leading `blocks` blocks of `prefix`, which some sequence holds: those that sharing takes from no room, since a
+   * live request holds them. None in a split pool, where a prefix is copied. */
+  liveBlocks(prefix: readonly number[], blocks: number): number {
+    if (blocks === 0 || !this.limits.unifiedKv) return 0
+    const source = this.#source(prefix, blocks)
+    if (source === undefined) return 0
+    if (this.#blocks.isLive(source.blocks[blocks - 1]!)) return blocks
+    let low = 0
+    let high = blocks - 1
+    while (low < high) {
+      const middle = (low + high + 1) >> 1
+      if (this.#blocks.isLive(source.blocks[middle - 1]!)) low = middle
+      else high = middle - 1
     }
-    return found && { from: found.id, tokens: blocks * this.limits.blockTokens }
+    return low
   }
 
   /** Start a sequence for a live request, sharing `match` if there is one. Returns the tokens that are in place.
@@ -83,19 +118,26 @@ export class KvAccount {
   attach(id: RequestId, prefix: readonly number[], session: number, match: PrefixMatch | null): number {
     assert(!this.#live.has(id), `request ${id} already holds KV`)
     assert(this.canAttach(), "no free sequence")
-    const sequence: Sequence = { id, blocks: [], tokens: 0, prefix, indexed: 0, session, spent: false }
     const source = match && (this.#live.get(match.from) ?? this.#cached.get(match.from))
-    if (match && source && this.limits.unifiedKv) {
-      for (let i = 0; i < match.tokens / this.limits.blockTokens; i++)
-        this.#share(sequence, source.blocks[i]!)
-      sequence.tokens = match.tokens
+    const blocks = match && source ? match.tokens / this.limits.blockTokens : 0
+    const sequence: Sequence = {
+      ...{ id, name: this.#nextName++, blocks: [], tokens: 0, prefix, indexed: 0, session },
+      ...{ spent: false, common: 0, own: 0 },
+    }
+    if (source && (session < 0 || source.session !== session)) {
+      sequence.common = blocks
+      source.common = Math.max(source.common, blocks)
+    }
+    if (source && this.limits.unifiedKv) {
+      for (let i = 0; i < blocks; i++) this.#blocks.share(sequence, source.blocks[i]!)
+      sequence.tokens = match!.tokens
     }
     this.#makeRoomForSequence(source, session)
     this.#live.set(id, sequence)
     this.#dropped.delete(id)
     // Without a unified pool nothing is shared in place: the prefix is copied into blocks of its own (or the
     // engine hands the old sequence over when it is released in this same batch).
-    if (match && source && !this.limits.unifiedKv) this.grow(id, match.tokens)
+    if (source && !this.limits.unifiedKv) this.grow(id, match!.tokens)
     return sequence.tokens
   }
 
@@ -103,26 +145,17 @@ export class KvAccount {
     return this.#live.size < this.limits.maxSequences
   }
 
-  /** Make sure that `tokens` tokens of `id` have room, dropping cached sequences as needed; false when live
-   * requests hold too much. */
+  /** Make sure that `tokens` tokens of `id` have room, taking cached blocks as needed; false when live requests hold
+   * too much. */
   grow(id: RequestId, tokens: number): boolean {
     const sequence = this.#live.get(id)
     if (sequence === undefined) assert(false, `request ${id} holds no KV`)
     const need = Math.ceil(tokens / this.limits.blockTokens) - sequence.blocks.length
-    while (this.#free.length < need) {
-      const least = this.#leastUseful()
-      if (least === undefined) return false
-      this.#uncache(least)
-    }
-    for (let i = 0; i < need; i++) this.#share(sequence, this.#free.pop()!)
+    if (need > this.#blocks.count - this.#blocks.live) return false
+    while (this.#blocks.free < need) this.#giveUpBlock()
+    for (let i = 0; i < need; i++) this.#blocks.take(sequence)
     if (tokens > sequence.tokens) sequence.tokens = tokens
     return true
-  }
-
-  /** Most tokens the sequence of `id` (or a new one) could hold in all if every cached sequence went. */
-  roomTokens(id: RequestId): number {
-    const own = this.#live.get(id)?.blocks.length ?? 0
-    return (this.#references.length - this.#liveBlocks + own) * this.limits.blockTokens
   }
 
   /** Live requests that hold KV. */
@@ -136,11 +169,7 @@ export class KvAccount {
     if (sequence === undefined) return
     const keep = Math.ceil(tokens / this.limits.blockTokens)
     assert(keep >= sequence.indexed, `request ${id} would lose KV that others may share`)
-    while (sequence.blocks.length > keep) {
-      const block = sequence.blocks.pop()!
-      if (--this.#liveReferences[block]! === 0) this.#liveBlocks--
-      if (--this.#references[block]! === 0) this.#free.push(block)
-    }
+    while (sequence.blocks.length > keep) this.#blocks.pop(sequence)
     sequence.tokens = Math.min(sequence.tokens, tokens)
   }
 
@@ -150,9 +179,9 @@ export class KvAccount {
     if (sequence === undefined) return
     sequence.tokens = tokens
     const full = Math.min(sequence.prefix.length, Math.floor(tokens / this.limits.blockTokens))
-    for (; sequence.indexed < full; sequence.indexed++) {
-      this.#index.set(sequence.prefix[sequence.indexed]!, sequence)
-    }
+    if (sequence.indexed < full) this.epoch++
+    for (; sequence.indexed < full; sequence.indexed++)
+      this.#index.add(sequence.prefix[sequence.indexed]!, sequence)
   }
 
   /** A live request loses its KV (preemption): nothing of it stays. */
@@ -178,7 +207,7 @@ export class KvAccount {
     this.#released.push(id)
   }
 
-  /** Its session is not likely to come back: once it has ended its KV is the first to go. */
+  /** Its session is not likely to come back: once it has ended, what it alone has of its KV is the first to go. */
   wontReturn(id: RequestId): void {
     const sequence = this.#live.get(id)
     if (sequence !== undefined) sequence.spent = true
@@ -190,6 +219,7 @@ export class KvAccount {
     const old = live ?? this.#cached.get(id)
     if (live !== undefined) this.#leaveLive(live)
     this.#cached.delete(id)
+    this.#trimmed.delete(id)
     if (old !== undefined) this.#spent.delete(old)
     if (old !== undefined) this.#forget(old)
     const released = this.#released.indexOf(id)
@@ -218,71 +248,109 @@ export class KvAccount {
     return released
   }
 
+  /** Ended requests of which the engine must keep only the first tokens from the next batch on. */
+  takeTrimmed(): KvTrim[] {
+    if (this.#trimmed.size === 0) return []
+    const trimmed = Array.from(this.#trimmed, ([id, tokens]) => ({ id, tokens }))
+    this.#trimmed.clear()
+    return trimmed
+  }
+
   /** Invariants; throws on the first one broken. */
   check(): void {
-    const references = new Uint32Array(this.#references.length)
-    const live = new Set([...this.#live.values()].flatMap((sequence) => sequence.blocks))
-    assert(
-      live.size === this.#liveBlocks,
-      `${live.size} blocks have live holders, counted ${this.#liveBlocks}`,
-    )
-    for (const group of [this.#live, this.#cached]) {
-      for (const sequence of group.values()) {
-        assert(
-          sequence.tokens <= sequence.blocks.length * this.limits.blockTokens,
-          `request ${sequence.id} has ${sequence.tokens} tokens in ${sequence.blocks.length} blocks`,
-        )
-        for (const block of sequence.blocks) references[block]!++
-      }
-    }
-    for (let i = 0; i < references.length; i++) {
+    this.#blocks.check(this.#live.values(), this.#cached.values())
+    for (const { id, tokens, blocks } of [...this.#live.values(), ...this.#cached.values()])
       assert(
-        references[i] === this.#references[i],
-        `block ${i} has ${references[i]} holders, counted ${this.#references[i]}`,
+        tokens <= blocks.length * this.limits.blockTokens,
+        `request ${id} has ${tokens} tokens in ${blocks.length} blocks`,
       )
-    }
-    const held = references.reduce((n, r) => n + (r > 0 ? 1 : 0), 0)
-    assert(held + this.#free.length === references.length, "blocks lost")
-    assert(
-      this.#live.size + this.#cached.size <= this.limits.maxSequences,
-      "more sequences than the engine has",
-    )
+    assert(this.#live.size <= this.limits.maxSequences, "more live sequences than the engine has")
+    assert(this.#live.size + this.#cached.size <= this.#mostSequences, "more sequences than the engine has")
     for (const sequence of this.#spent)
       assert(this.#cached.get(sequence.id) === sequence, "spent KV that is not cached")
-    for (const sequence of this.#index.values()) {
-      assert(
-        this.#live.get(sequence.id) === sequence || this.#cached.get(sequence.id) === sequence,
-        "stale prefix index",
-      )
+    for (const [hash, sequence] of this.#index.entries()) {
+      const present = this.#live.get(sequence.id) ?? this.#cached.get(sequence.id)
+      assert(present === sequence, "stale prefix index")
+      const at = sequence.prefix.indexOf(hash)
+      assert(at >= 0 && at < sequence.indexed && at < sequence.blocks.length, "wrong prefix index")
     }
   }
 
-  /** A session's next round replaces its last; otherwise the least useful cached sequence goes, the
-   * source of the prefix only when it is the last one left. */
+  get #mostSequences(): number {
+    return this.limits.maxSequences + (this.limits.cachedSequences ?? 0)
+  }
+
+  /** Which of the holders of these leading blocks to share: blocks that are live already take no more room. */
+  #source(prefix: readonly number[], blocks: number): Sequence | undefined {
+    let first: Sequence | undefined
+    let tried = 0
+    for (const holder of this.#index.of(prefix[blocks - 1]!)) {
+      if (this.#blocks.isLive(holder.blocks[blocks - 1]!)) return holder
+      first ??= holder
+      // Copies of one prefix are few: the first one is shared by those that come after.
+      if (++tried === MOST_COPIES_TRIED) break
+    }
+    return first
+  }
+
+  /** A session's next round replaces its last. Where the engine has no sequence left, the cached one that was used
+   * longest ago goes whole, the source of the prefix only when it is the last one left. */
   #makeRoomForSequence(source: Sequence | null | undefined, session: number): void {
     const cachedSource = source && this.#cached.has(source.id) ? source : null
     if (cachedSource && session >= 0 && cachedSource.session === session) this.#uncache(cachedSource)
-    else if (cachedSource) this.#touch(cachedSource)
-    if (this.#live.size + this.#cached.size < this.limits.maxSequences) return
-    const least = this.#leastUseful()
+    else if (cachedSource && !this.limits.unifiedKv) this.#touch(cachedSource)
+    if (this.#live.size + this.#cached.size < this.#mostSequences) return
+    let least = this.#leastUseful()
     assert(least !== undefined, "no free sequence")
+    if (least === cachedSource && this.#cached.size > 1) {
+      this.#touch(least)
+      least = this.#leastUseful()!
+    }
     this.#uncache(least)
   }
 
-  /** Give a block to a live (or about to be live) sequence. */
-  #share(sequence: Sequence, block: number): void {
-    this.#references[block]!++
-    if (this.#liveReferences[block]!++ === 0) this.#liveBlocks++
-    sequence.blocks.push(block)
-  }
   #leaveLive(sequence: Sequence): void {
     this.#live.delete(sequence.id)
-    for (const block of sequence.blocks) if (--this.#liveReferences[block]! === 0) this.#liveBlocks--
+    this.#blocks.retire(sequence)
   }
-  /** Least recently used of those whose session will not come back, else of all. */
+
+  /** What ended longest ago, of those whose session will not come back first. */
   #leastUseful(): Sequence | undefined {
     return this.#spent.values().next().value ?? this.#cached.values().next().value
   }
+
+  /** Free one block: the last one of the least useful cached sequence, so that none goes before those that follow it. A
+   * split pool's sequences are streams of their own, given up whole. */
+  #giveUpBlock(): void {
+    for (const sequence of this.#spent) {
+      if (sequence.blocks.length > sequence.common && this.#trim(sequence)) return
+      // What is left of it serves other sessions, too.
+      this.#spent.delete(sequence)
+    }
+    for (const sequence of this.#cached.values()) if (this.#trim(sequence)) return
+    assert(false, "blocks without a live holder are neither free nor cached")
+  }
+
+  /** Take the last block of a cached sequence. False when that frees none, because others hold it, too; then the
+   * sequence goes as well, if the others can be found in its stead. */
+  #trim(sequence: Sequence): boolean {
+    const last = sequence.blocks.length - 1
+    if (this.#blocks.holders(sequence.blocks[last]!) > 1) {
+      if (this.#index.count(sequence.prefix[last]!) > 1) this.#uncache(sequence)
+      return false
+    }
+    if (last === 0 || !this.limits.unifiedKv) {
+      this.#uncache(sequence)
+      return true
+    }
+    this.epoch++
+    if (sequence.indexed > last) this.#index.remove(sequence.prefix[--sequence.indexed]!, sequence)
+    this.#blocks.popRetired(sequence)
+    sequence.tokens = Math.min(sequence.tokens, last * this.limits.blockTokens)
+    this.#trimmed.set(sequence.id, sequence.tokens)
+    return true
+  }
+
   #touch(sequence: Sequence): void {
     this.#spent.delete(sequence)
     this.#cached.delete(sequence.id)
@@ -291,15 +359,14 @@ export class KvAccount {
   #uncache(sequence: Sequence): void {
     this.#spent.delete(sequence)
     this.#cached.delete(sequence.id)
+    this.#trimmed.delete(sequence.id)
     this.#forget(sequence)
     this.#released.push(sequence.id)
   }
   #forget(sequence: Sequence): void {
-    for (const block of sequence.blocks) if (--this.#references[block]! === 0) this.#free.push(block)
-    for (let i = 0; i < sequence.indexed; i++) {
-      const hash = sequence.prefix[i]!
-      if (this.#index.get(hash) === sequence) this.#index.delete(hash)
-    }
-    sequence.blocks = []
+    this.epoch++
+    this.#blocks.forget(sequence)
+    for (let i = 0; i < sequence.indexed; i++) this.#index.remove(sequence.prefix[i]!, sequence)
+    sequence.indexed = 0
   }
 }

@@ -102,7 +102,7 @@ export class BatchBuilder {
     margin: number,
     spare?: readonly LiveRequest[],
   ): number {
-    const room = spare === undefined ? this.context.kv.roomTokens(request.id) : Infinity
+    const room = spare === undefined ? this.context.need.roomTokens(request) : Infinity
     if (room <= request.computed || this.isFull(limitUs, margin)) return 0
     const start = this.context.startOf(request)
     const owed = request.known - start
@@ -150,8 +150,8 @@ export class BatchBuilder {
 
   /** Up to `want` tokens that the sequence could hold in all, giving up `spare` requests as needed. */
   #kvRoom(request: LiveRequest, want: number, spare?: readonly LiveRequest[]): number {
-    let room = this.context.kv.roomTokens(request.id)
-    while (room < want && this.#giveUp(request, spare)) room = this.context.kv.roomTokens(request.id)
+    let room = this.context.need.roomTokens(request)
+    while (room < want && this.#giveUp(request, spare)) room = this.context.need.roomTokens(request)
     return Math.min(want, room)
   }
 
@@ -182,7 +182,7 @@ export class BatchBuilder {
   #draftRoom(request: LiveRequest, draft: number): number {
     const { blockTokens } = this.context.limits
     const others = Math.max(0, this.context.kv.liveSequences - this.items.length - 1)
-    const room = this.context.kv.roomTokens(request.id) - others * blockTokens - request.known
+    const room = this.context.need.roomTokens(request) - others * blockTokens - request.known
     const most = Math.min(draft, request.spec.maxOutputTokens - request.output - 1, this.tokensLeft - 1, room)
     return Math.max(0, most)
   }

@@ -2,6 +2,7 @@
  * which KV, and how a request's tier is changed. One for a replica's lifetime. */
 import { type CostModel, type StepShape, stepUs } from "../cost.ts"
 import type { KvAccount } from "../kv/account.ts"
+import { KvNeed } from "../kv/need.ts"
 import { Acceptance } from "../learn/acceptance.ts"
 import type { Calibration } from "../learn/calibration.ts"
 import type { OutputLengths } from "../learn/output-lengths.ts"
@@ -33,6 +34,7 @@ export class PlanningContext {
   readonly limits: EngineLimits
   readonly cost: CostModel
   readonly kv: KvAccount
+  readonly need: KvNeed
   readonly outputLengths: OutputLengths
   /** What drafting yields, per app. */
   readonly acceptance: Acceptance
@@ -45,6 +47,7 @@ export class PlanningContext {
     this.limits = limits
     this.cost = cost
     this.kv = kv
+    this.need = new KvNeed(kv)
     this.outputLengths = outputLengths
     this.acceptance = acceptance ?? new Acceptance(0.7)
     this.actions = actions
@@ -60,11 +63,9 @@ export class PlanningContext {
     return this.#calibration.ratio(withPrefill)
   }
 
-  /** Where computing `request` would start: after what it holds, or after what it can share. */
+  /** See KvNeed. */
   startOf(request: LiveRequest): number {
-    if (request.computed > 0 || request.prefix.length === 0 || this.kv.holds(request.id))
-      return request.computed
-    return this.kv.match(request.prefix, request.spec.promptTokens)?.tokens ?? 0
+    return this.need.startOf(request)
   }
 
   demote(request: LiveRequest, reason: DemoteReason): void {

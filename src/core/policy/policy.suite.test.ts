@@ -28,16 +28,19 @@ const limitsArbitrary = fc.record({
   unifiedKv: fc.boolean(),
   maxSequences: fc.integer({ min: 2, max: 12 }),
   poolRequests: fc.integer({ min: 1, max: 4 }),
+  cachedSequences: fc.constantFrom(0, 3, 100),
 })
 
 function limitsOf({
   unifiedKv,
   maxSequences,
   poolRequests,
+  cachedSequences,
 }: {
   unifiedKv: boolean
   maxSequences: number
   poolRequests: number
+  cachedSequences: number
 }): EngineLimits {
   const contextTokens = 512
   const kvTokens = contextTokens * (unifiedKv ? Math.min(maxSequences, poolRequests) : maxSequences)
@@ -45,6 +48,7 @@ function limitsOf({
     kvTokens,
     blockTokens: 16,
     maxSequences,
+    cachedSequences: unifiedKv ? cachedSequences : 0,
     maxBatchTokens: 256,
     contextTokens,
     minChunkTokens: 64,
@@ -160,6 +164,12 @@ class Auditor {
       )
     }
     for (const id of gone) this.#held.delete(id)
+    for (const { id, tokens } of batch.trim ?? []) {
+      const held = this.#held.get(id)!
+      ok(this.ends.has(id) && tokens > 0, `trim of request ${id} to ${tokens} tokens`)
+      // Cancelled in flight it may hold fewer: what it drafted was not all accepted.
+      held.computed = Math.min(held.computed, tokens)
+    }
     for (const item of batch.items) {
       const { spec } = this.#requests.get(item.id)!
       ok(!this.ends.has(item.id), `item for ended request ${item.id}`)
@@ -174,7 +184,9 @@ class Auditor {
       ok(item.draft === 0 || item.sample, "a draft without a sampled row")
       ok(known + item.draft < spec.promptTokens + spec.maxOutputTokens, "a draft beyond the end")
     }
-    ok(this.#held.size <= limits.maxSequences, "more than the engine holds")
+    const live = [...this.#held.keys()].filter((id) => !this.ends.has(id))
+    ok(live.length <= limits.maxSequences, "more live requests than the engine holds")
+    ok(this.#held.size <= limits.maxSequences + (limits.cachedSequences ?? 0), "more than the engine holds")
     if (!limits.unifiedKv) return void (this.#inFlight = batch)
     // Cells of shared prefixes count once in the pool: blocks by family, the rest per request.
     const shared = new Map<string, true>()
@@ -275,7 +287,7 @@ describe.each(cases)("policy $name", ({ policy, mode, options }) => {
     const { auditor } = play(
       policy,
       [shape],
-      limitsOf({ unifiedKv: false, maxSequences: 4, poolRequests: 4 }),
+      limitsOf({ unifiedKv: false, maxSequences: 4, poolRequests: 4, cachedSequences: 0 }),
       [],
       options,
     )
