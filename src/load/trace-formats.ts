@@ -102,14 +102,36 @@ export const TRACE_FORMATS: readonly TraceFormat[] = [
   },
 ]
 
+/** A Map cannot hold more entries. */
+const MOST_ENTRIES = 2 ** 24 - 1
+
+/** Numbers by key, as many as memory holds. */
+class Numbers {
+  readonly #maps = [new Map<unknown, number>()]
+
+  get(key: unknown): number | undefined {
+    for (const map of this.#maps) {
+      const number = map.get(key)
+      if (number !== undefined) return number
+    }
+    return undefined
+  }
+
+  /** Of a key that has none. */
+  set(key: unknown, number: number): void {
+    if (this.#maps.at(-1)!.size === MOST_ENTRIES) this.#maps.push(new Map())
+    this.#maps.at(-1)!.set(key, number)
+  }
+}
+
 /** Numbers the blocks of a file's prompts from 0: equal numbers mean equal prompts up to the end of the block. A trace's
  * hash may be of the block alone (Qwen-Bailian's are): after another block it is another number. */
 export class PrefixNames {
   /** By hash, after the block that it was first seen after. */
-  readonly #first = new Map<unknown, number>()
+  readonly #first = new Numbers()
   readonly #before: number[] = []
   /** By the block before and the hash. */
-  readonly #others = new Map<string, number>()
+  readonly #others = new Numbers()
 
   idOf(hash: unknown, before: number): number {
     const first = this.#first.get(hash)
