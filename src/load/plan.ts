@@ -22,7 +22,7 @@ const requestSchema = z.strictObject({
   /** Since the start of the replay. */
   atMs: z.number().min(0),
   app: z.string().min(1),
-  /** Key of a tool session, or null for a single request. */
+  /** Key of a session, or null for a single request. */
   session: z.string().nullable().default(null),
   rounds: z.array(roundSchema).min(1),
   /** What the first round's prompt begins with: blocks by name. Where two requests of the plan have the same id,
@@ -37,7 +37,7 @@ const headerSchema = z.strictObject({
   plan: z.literal(1),
   scenario: z.string(),
   seed: z.number(),
-  /** Requests (tool sessions count once) per second. */
+  /** Requests (sessions count once) per second. */
   ratePerSec: z.number().positive(),
   /** Span of the arrivals. */
   durationMs: z.number().positive(),
