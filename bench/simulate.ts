@@ -70,7 +70,8 @@ for (const policy of options.policies) {
     [policy.padEnd(20), ...results.map((runs) => cell(mean(runs.map((r) => r.attained / r.total))))].join(""),
   )
   if (!options.apps) continue
-  for (const app of APPS) {
+  const present = APPS.filter((app) => results.some((runs) => runs.some(({ byApp }) => byApp.has(app))))
+  for (const app of present) {
     const share = (runs: Result[]) => {
       const sum = (of: keyof Share) => runs.reduce((total, r) => total + (r.byApp.get(app)?.[of] ?? 0), 0)
       return sum("kept") / Math.max(1, sum("total"))

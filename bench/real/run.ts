@@ -243,7 +243,7 @@ class Bench {
   private plan(seed: number, rung: number, durationSec = this.options.duration): Plan {
     const { options } = this
     const traces: Partial<Record<AppName, Trace>> = {}
-    for (const [app, path] of Object.entries(tracesOf(options.trace, options.scenario)))
+    for (const [app, path] of Object.entries(tracesOf(options.trace, options.scenario, options.arrivals)))
       traces[app as AppName] = readTrace(path)
     return makePlan({
       scenario: options.scenario,

@@ -39,6 +39,7 @@ const SIX = ["chatbot", "coder", "summarizer", "mixed", "tools", "reasoning"]
  * reasoning request takes minutes among 500 others: that scenario is measured on one GPU, with a long span and lead-in. */
 const SIZES: Record<string, Size> = {
   tools: { requests: 600, spanS: 150 },
+  shared: { requests: 1000, spanS: 200 },
   reasoning: { requests: 300, spanS: 1000 },
 }
 const USUAL_SIZE: Size = { requests: 1500, spanS: 100 }
@@ -113,7 +114,7 @@ function ways(text: string): boolean[] {
 async function run(options: Options): Promise<void> {
   const scenarios = listed(options.scenarios, SIX).map(scenarioName)
   const systems = listed(options.policies, SYSTEM_NAMES).map(systemName)
-  const bases = new Map(scenarios.map((name) => [name, baseOf(options, name)]))
+  const bases = new Map(scenarios.map((name) => [name, baseOf(options, name, scenarios)]))
   if (options.policies !== undefined)
     checkReplicas(systems, Math.max(...[...bases.values()].map(({ replicas }) => replicas)))
   checkWritable(options.out)
@@ -200,8 +201,8 @@ function sizeOf(options: Options, scenario: string): Size {
   return { requests: Math.round(usual.requests * share), spanS: options.span ?? usual.spanS * share }
 }
 
-function baseOf(options: Options, scenario: string): RunSpec {
+function baseOf(options: Options, scenario: string, scenarios: readonly string[]): RunSpec {
   const replicas = options.replicas ?? (scenario === LONG ? 1 : 4)
-  const spec = specOf({ ...options, replicas }, scenario, "slos-serve")
+  const spec = specOf({ ...options, replicas }, scenario, "slos-serve", { scenarios })
   return { ...spec, leadIn: options.leadIn ?? (scenario === LONG ? LONG_LEAD_IN : spec.leadIn) }
 }

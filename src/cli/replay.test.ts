@@ -1,6 +1,8 @@
 /** replay and model as commands: what the user can put right is one line and exit code 2. */
 import { spawnSync } from "node:child_process"
-import { resolve } from "node:path"
+import { mkdtempSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join, resolve } from "node:path"
 import { expect, test } from "vitest"
 
 const MAIN = resolve(import.meta.dirname, "main.ts")
@@ -18,6 +20,27 @@ test.each<[string[], RegExp]>([
   [["replay", "--dry-run", "--zero-load-ms", "-5"], /--zero-load-ms.* It must be a number from 0/],
   [["replay", "--dry-run", "--max-sequence-tokens", "1.5"], /It must be a whole number between 2/],
   [["replay", "--dry-run", "--scenario", "toString"], /^error: unknown scenario "toString"; known: chatbot/],
+  [["replay", "--dry-run", "--scenario", "nope", "--trace", "chat=t.csv"], /^error: unknown scenario "nope"/],
+  [
+    ["replay", "--dry-run", "--trace", "tools=t.csv"],
+    /^error: --trace tools=t.csv: mixed cannot use a trace of tools/,
+  ],
+  [
+    ["replay", "--dry-run", "--scenario", "reasoning", "--trace", "t.csv"],
+    /reasoning cannot use a trace of reasoning/,
+  ],
+  [
+    ["replay", "--dry-run", "--scenario", "tools", "--trace", "chat=t.csv"],
+    /only the times of a trace of chat; use --arr/,
+  ],
+  [
+    ["replay", "--dry-run", "--trace", "code=a.csv", "--trace", "code=b.csv"],
+    /code has a trace already, a.csv/,
+  ],
+  [
+    ["replay", "--dry-run", "--classes", "chatt=ttft:500"],
+    /^error: --classes: nothing uses a class "chatt"; known: chat, /,
+  ],
   [["replay", "--dry-run", "--arrivals", "daily"], /Allowed choices are poisson, gamma/],
   [["replay", "--target-kind", "mine"], /Allowed choices are slos-serve, llama-server/],
   [["replay", "--url", "localhost"], /^error: --url localhost is not a URL such as/],
@@ -31,6 +54,19 @@ test.each<[string[], RegExp]>([
   expect(stderr).toMatch(message)
   expect([status, stdout]).toEqual([2, ""])
   expect(stderr).not.toMatch(/\n\s+at /)
+})
+
+test("a saved plan brings its own classes, and takes no trace", () => {
+  const folder = mkdtempSync(join(tmpdir(), "replay-cli-"))
+  const plan = join(folder, "plan.jsonl")
+  const saved = run("replay", "--dry-run", "--scenario", "shared", "--duration", "5").stdout
+  expect(saved).toContain('"app":"shared"')
+  writeFileSync(plan, saved.replaceAll('"class":"chat"', '"class":"mine"'))
+  const classes = ["--classes", "mine=ttft:500,tpot:100"]
+  expect(run("replay", "--dry-run", "--plan", plan, ...classes).status).toBe(0)
+  expect(run("simulate", "--plan", plan, ...classes).stdout).toMatch(/stage mine first token/)
+  const { status, stderr } = run("replay", "--dry-run", "--plan", plan, "--trace", "chat=t.csv")
+  expect([status, stderr]).toEqual([2, expect.stringContaining("the plan has its requests already")])
 })
 
 test("a dry run prints its plan, the same for the same seed", () => {

@@ -4,7 +4,7 @@ import { UserError } from "../errors.ts"
 import { ARRIVALS, type ArrivalName } from "../load/arrivals.ts"
 import { readClasses, type ZeroLoad } from "../load/classes.ts"
 import { probeModel, TARGET_KINDS, type Target, type TargetKind } from "../load/client.ts"
-import { formatPlan, type Plan, readPlan } from "../load/plan.ts"
+import { classesIn, formatPlan, type Plan, readPlan } from "../load/plan.ts"
 import { type Progress, type ReplayOptions, replay } from "../load/replay.ts"
 import { formatRecords, formatScore, summaryJson } from "../load/report.ts"
 import { type GoodputLimits, score } from "../load/score.ts"
@@ -14,7 +14,7 @@ import { type AppName, makePlan, SCENARIOS } from "../load/workload.ts"
 import { measureZeroLoad } from "../load/zero-load.ts"
 import { numberIn, wholeNumber } from "./numbers.ts"
 import { checkWritable, writeResult } from "./output.ts"
-import { collect, tracesOf, type ZeroLoadOptions, zeroLoadOf } from "./workload-options.ts"
+import { collect, refuseTraces, tracesOf, type ZeroLoadOptions, zeroLoadOf } from "./workload-options.ts"
 
 interface Options extends ZeroLoadOptions {
   url: string
@@ -63,7 +63,8 @@ reasoning=ttft:1000,thinking:150,tpot:200;tools=ttft:1000,tpot:150;tools_final=t
 
 Traces: lengths, times, shared prefixes and conversations are read from these published formats:
 ${TRACE_FORMATS.map(({ name, kind, published }) => `  ${name} (${kind}): ${published}`).join("\n")}
-Without a trace, lengths and bursts come from generators fitted to the published ones.`
+Without a trace, lengths and bursts come from generators fitted to the published ones. reasoning, tools and shared (chats
+behind 50 system prompts, a few of them most used) are always synthetic; their times may follow a trace of chat.`
 
 const LEAST_PROBE_TOKENS = 64
 const MOST_PROBE_TOKENS = 512
@@ -84,7 +85,7 @@ export function register(program: Command): void {
     .option("--scenario <name>", `workload: ${Object.keys(SCENARIOS).join(", ")}`, "mixed")
     .option(
       "--request-rate, --rate <n>",
-      "requests per second; a tool session is one request",
+      "requests per second; a session is one request",
       numberIn(1e-4, 10_000),
       1,
     )
@@ -98,7 +99,7 @@ export function register(program: Command): void {
       "of gamma arrivals: 1 = Poisson, smaller = more bursty (default: 0.5 for mixed and all, else 1)",
       numberIn(0.01, 100),
     )
-    .option("--trace <file|app=file>", "lengths (and times) of an app; repeatable", collect, [])
+    .option("--trace <file|app=file>", "lengths (and times) of an app, .gz too; repeatable", collect, [])
     .option(
       "--classes <file|list>",
       "SLO classes: YAML file as for serve, or name=ttft:500,tpot:100,thinking:50;… (ms; ttft:5x)",
@@ -109,7 +110,12 @@ export function register(program: Command): void {
       numberIn(0, 1e6),
     )
     .option("--zero-load-prefill-ms-per-token <ms>", "its part per prompt token", numberIn(0, 1e4))
-    .option("--max-sequence-tokens <n>", "longest prompt + output, after scaling", wholeNumber(2, 1e7), 2048)
+    .option(
+      "--max-sequence-tokens <n>",
+      "longest history + prompt + output, after scaling: longer requests of a trace are left out",
+      wholeNumber(2, 1e7),
+      2048,
+    )
     .option("--token-range <from:to>", "prompts are drawn from these token ids", "32:256")
     .option(
       "--max-concurrency <n>",
@@ -131,8 +137,9 @@ export function register(program: Command): void {
 
 async function run(options: Options): Promise<void> {
   const plan = options.plan === undefined ? planOf(options) : readPlan(options.plan)
+  if (options.plan !== undefined) refuseTraces(options.trace)
   const settings = {
-    classes: readClasses(options.classes),
+    classes: readClasses(options.classes, classesIn(plan)),
     zeroLoad: zeroLoadOf(options),
     tokenRange: tokenRangeOf(options.tokenRange),
     maxConcurrency: options.maxConcurrency,
@@ -184,7 +191,7 @@ function planOf(options: Options): Plan {
   const { scenario, rate, seed, scale, arrivals, maxSequenceTokens } = options
   const durationS = options.numPrompts === undefined ? options.duration : options.numPrompts / rate
   const traces: Partial<Record<AppName, Trace>> = {}
-  for (const [app, path] of Object.entries(tracesOf(options.trace, scenario)))
+  for (const [app, path] of Object.entries(tracesOf(options.trace, scenario, arrivals)))
     traces[app as AppName] = readTrace(path)
   return makePlan({
     scenario,

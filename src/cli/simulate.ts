@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError } from "commander"
 import { POLICY_NAMES } from "../core/policy/index.ts"
 import { UserError } from "../errors.ts"
-import { readPlan } from "../load/plan.ts"
+import { classesIn, type Plan, readPlan } from "../load/plan.ts"
 import { SCENARIOS } from "../load/workload.ts"
 import { type RunReport, runScenario } from "../study/run.ts"
 import { describeRun } from "../study/show.ts"
@@ -10,6 +10,7 @@ import type { RunSpec, Split } from "../study/spec.ts"
 import { numberIn, wholeNumber } from "./numbers.ts"
 import { writeResult } from "./output.ts"
 import { policyName, type SharedOptions, scenarioName, sharedOptions, specOf } from "./study-options.ts"
+import { refuseTraces } from "./workload-options.ts"
 
 interface Options extends SharedOptions {
   scenario: string
@@ -42,6 +43,9 @@ Examples:
   slos-serve profile --model tiny-bench --out profile.json
   slos-serve simulate --scenario mixed --profile profile.json --slots 32 --scale 8 --tpot-scale 3 --rate 4
 
+  # chats that share system prompts: whose KV is still there, and where requests go
+  slos-serve simulate --scenario shared --replicas 4 --rate 8
+
   # the very requests that a server was sent
   slos-serve replay --scenario mixed --rate 2 --scale 8 --save-plan plan.jsonl --dry-run
   slos-serve simulate --plan plan.jsonl --profile profile.json`
@@ -53,12 +57,7 @@ export function register(program: Command): void {
     .option("--scenario <name>", Object.keys(SCENARIOS).join(", "), "mixed")
     .option("--policy <name>", POLICY_NAMES.join(", "), "slos-serve")
     .option("--replicas <n>", "number of GPUs (replicas)", wholeNumber(1, 1024), 1)
-    .option(
-      "--rate <n>",
-      "requests per second over the fleet; a tool session is one",
-      numberIn(1e-4, 10_000),
-      4,
-    )
+    .option("--rate <n>", "requests per second over the fleet; a session is one", numberIn(1e-4, 10_000), 4)
     .option("--duration <s>", "span of the arrivals (default: that of --requests)", numberIn(0.1, 1e6))
     .option("--requests <n>", "number of requests", wholeNumber(1, 1e6), 2000)
     .option("--lead-in <share>", "first share of the span that is not counted", numberIn(0, 0.9), 0.1)
@@ -86,14 +85,17 @@ function splitOf(text: string): Split {
 }
 
 async function run(options: Options): Promise<void> {
+  const plan = options.plan === undefined ? undefined : readPlan(options.plan)
+  if (plan !== undefined) refuseTraces(options.trace)
+  const context = plan === undefined ? {} : { planned: classesIn(plan) }
   const spec: RunSpec = {
-    ...specOf(options, scenarioName(options.scenario), policyName(options.policy)),
+    ...specOf(options, scenarioName(options.scenario), policyName(options.policy), context),
     ratePerSec: options.rate,
     durationS: options.duration ?? options.requests / options.rate,
     leadIn: options.leadIn,
     speculate: options.speculate === "on",
     split: options.split ?? null,
-    ...(options.plan !== undefined && planned(options.plan)),
+    ...(plan !== undefined && { plan: options.plan!, ...planned(plan) }),
   }
   checkSplit(spec)
   const report = runScenario(spec, { timeline: true })
@@ -104,9 +106,9 @@ async function run(options: Options): Promise<void> {
 }
 
 /** What a saved plan decides, whatever the options say. */
-function planned(path: string): Pick<RunSpec, "plan" | "scenario" | "ratePerSec" | "durationS"> {
-  const { scenario, ratePerSec, durationMs } = readPlan(path).header
-  return { plan: path, scenario, ratePerSec, durationS: durationMs / 1000 }
+function planned({ header }: Plan): Pick<RunSpec, "scenario" | "ratePerSec" | "durationS"> {
+  const { scenario, ratePerSec, durationMs } = header
+  return { scenario, ratePerSec, durationS: durationMs / 1000 }
 }
 
 async function timelineSvg(spec: RunSpec, report: RunReport): Promise<string> {

@@ -80,11 +80,11 @@ export function sharedOptions(command: Command): Command {
       numberIn(0, 1),
       RUN_DEFAULTS.acceptance,
     )
-    .option("--trace <app=file>", "lengths and times of an app; repeatable", collect, [])
+    .option("--trace <app=file>", "lengths and times of an app, .gz too; repeatable", collect, [])
     .option("--scale <n>", "divide all lengths by this", numberIn(0.01, 1000), 1)
     .option(
       "--max-sequence-tokens <n>",
-      "longest prompt + output in the workload (default: the context)",
+      "longest history + prompt + output in the workload (default: the context): longer requests of a trace are left out",
       wholeNumber(2, 1e7),
     )
     .option(
@@ -231,8 +231,11 @@ export function policyOptions(entries: readonly string[]): Partial<PolicyOptions
   return Object.fromEntries(options) as Partial<PolicyOptions>
 }
 
-export function classesOf(options: Pick<SharedOptions, "classes" | "tpotScale">): SloClasses {
-  const classes = structuredClone(readClasses(options.classes))
+export function classesOf(
+  options: Pick<SharedOptions, "classes" | "tpotScale">,
+  planned?: readonly string[],
+): SloClasses {
+  const classes = structuredClone(readClasses(options.classes, planned))
   for (const slo of Object.values(classes)) {
     if (slo.tpotMs) slo.tpotMs *= options.tpotScale
     if (slo.thinkingTpotMs) slo.thinkingTpotMs *= options.tpotScale
@@ -246,10 +249,24 @@ export function arrivalsOf(text: string | undefined, hasTraces: boolean): Arriva
   throw new UserError(`unknown --arrivals "${text}"; known: ${ARRIVALS.join(", ")}`)
 }
 
+/** What the options stand beside, where that is more than one scenario. */
+export interface SpecContext {
+  /** All scenarios of the command: a trace is for some of them. */
+  scenarios?: readonly string[]
+  /** SLO classes of the saved plan that is played. */
+  planned?: readonly string[]
+}
+
 /** Everything of a RunSpec that the shared options decide; rate and duration are the caller's. */
-export function specOf(options: SharedOptions, scenario: string, policy: PolicyName): RunSpec {
+export function specOf(
+  options: SharedOptions,
+  scenario: string,
+  policy: PolicyName,
+  { scenarios, planned }: SpecContext = {},
+): RunSpec {
   const hardware = hardwareOf(options, scenario)
-  const traces = tracesOf(options.trace, scenario)
+  const arrivals = arrivalsOf(options.arrivals, options.trace.length > 0)
+  const traces = tracesOf(options.trace, scenario, arrivals, scenarios)
   const zeroLoad = zeroLoadOf(options)
   const most = options.maxSequenceTokens ?? hardware.contextTokens - 1
   if (most > hardware.contextTokens) {
@@ -267,14 +284,14 @@ export function specOf(options: SharedOptions, scenario: string, policy: PolicyN
     ratePerSec: 1,
     durationS: 60,
     seed: options.seed,
-    arrivals: arrivalsOf(options.arrivals, Object.keys(traces).length > 0),
+    arrivals,
     burstiness: options.burstiness,
     noiseSigma: options.noise,
     bias: options.bias,
     acceptance: options.acceptance,
     traces,
     scale: options.scale,
-    classes: classesOf(options),
+    classes: classesOf(options, planned),
     ...(zeroLoad && { zeroLoad }),
     knownLengths: options.knownLengths === true,
     maxSequenceTokens: most,

@@ -53,6 +53,22 @@ describe("bad input is one line and exit code 2", () => {
     [["simulate", "--rate", "0"], /--rate/],
     [["simulate", "--hardware", "abacus"], /unknown --hardware "abacus"; known: opt-6.7b/],
     [["simulate", "--scenario", "chatbot", "--trace", badTrace], /bad\.csv:3: .*(mend|delete)/],
+    [
+      ["simulate", "--scenario", "coder", "--trace", "chat=c.csv"],
+      /coder cannot use a trace of chat; leave it out/,
+    ],
+    [
+      ["simulate", "--classes", "coder=ttft:5x"],
+      /--classes: nothing uses a class "coder"; known: chat, code, /,
+    ],
+    [
+      ["simulate", "--plan", longPlan, "--trace", "c.csv"],
+      /--trace c\.csv: the plan has its requests already/,
+    ],
+    [
+      ["capacity", "--scenarios", "chatbot,tools", "--trace", "code=c.csv"],
+      /--trace code=c\.csv: chatbot, tools cannot use a trace of code/,
+    ],
     [["simulate", "--plan", longPlan], /long\.jsonl:3: .*9005 tokens, the context is 8192; shorten/],
     [["simulate", "--profile", notProfile], /profile\.json: no cost model in it \(model\.pieces\); make one/],
     [["simulate", "--profile", join(folder, "none.json")], /cannot read --profile .*ENOENT/],
@@ -152,6 +168,25 @@ describe("simulate", () => {
     expect(stdout).not.toMatch(/ 0% /)
   })
 })
+
+test("capacity measures chats that share system prompts", async () => {
+  const args = [
+    "--scenarios",
+    "shared",
+    "--policies",
+    "vllm-v1",
+    "--speculate",
+    "off",
+    "--no-tune",
+    "--seeds",
+    "1",
+  ]
+  const { stdout, code } = await cli("capacity", ...args, "--replicas", "1", "--requests", "60", "--json")
+  expect(code).toBe(0)
+  const [row] = JSON.parse(stdout).rows
+  expect(row).toMatchObject({ scenario: "shared", system: "vllm-v1" })
+  expect(row.ratePerSec).toBeGreaterThan(0.1)
+}, 30_000)
 
 test("capacity prints its table, and JSON with --out", async () => {
   const out = join(folder, "out.json")

@@ -1,11 +1,14 @@
 /** The apps of the scenarios: what their requests look like, from a trace or by a generator (DESIGN §7). */
+import { UserError } from "../errors.ts"
 import type { Random } from "../random.ts"
 import { type PublishedName, published } from "./lengths.ts"
 import type { PlannedRound } from "./plan.ts"
-import { SEQUENCE_LIMIT_TOKENS, sessionsOf, type TraceSession } from "./sessions.ts"
+import { type Scaling, sessionsOf, type TraceSession } from "./sessions.ts"
+import { sharedPrompts } from "./shared-prompts.ts"
 import type { PromptPrefix, Trace } from "./trace.ts"
 
-export const APPS = ["chat", "code", "summarize", "reasoning", "tools"] as const
+/** The scheduler knows apps by their place here. */
+export const APPS = ["chat", "code", "summarize", "reasoning", "tools", "shared"] as const
 export type AppName = (typeof APPS)[number]
 
 export interface Drawn {
@@ -24,21 +27,39 @@ export interface Drawer {
   at(index: number, copy: number): Drawn
 }
 
-export function drawerOf(app: AppName, trace: Trace | undefined): Drawer {
-  if (app === "reasoning")
-    return generator("synthetic (lognormal prompt, thinking and answer)", drawReasoning)
-  if (app === "tools") return generator("synthetic (2 to 5 rounds of tool calls)", drawTools)
-  if (trace !== undefined) return traceDrawer(app, trace)
-  const lengths = published(app satisfies PublishedName)
-  return generator(lengths.source, (random) => [
-    { class: app, ...lengths.draw(random), thinkingTokens: 0, delayMs: 0 },
-  ])
+/** Apps of which there are no traces of lengths. Their arrivals may follow chat's. */
+const SYNTHETIC: Readonly<Partial<Record<AppName, (seed: number) => Drawer>>> = {
+  reasoning: () =>
+    generator("synthetic (lognormal prompt, thinking and answer)", (random) => ({
+      rounds: drawReasoning(random),
+    })),
+  tools: () =>
+    generator("synthetic (2 to 5 rounds of tool calls)", (random) => ({ rounds: drawTools(random) })),
+  shared: (seed) => {
+    const { source, draw } = sharedPrompts(seed)
+    return generator(source, draw)
+  },
 }
 
-function generator(source: string, draw: (random: Random) => PlannedRound[]): Drawer {
+export const isSynthetic = (app: AppName): boolean => SYNTHETIC[app] !== undefined
+
+export function drawerOf(app: AppName, trace: Trace | undefined, seed: number, scaling: Scaling): Drawer {
+  const synthetic = SYNTHETIC[app]
+  if (synthetic !== undefined) {
+    if (trace === undefined) return synthetic(seed)
+    throw new UserError(`${trace.path}: requests of ${app} are synthetic and take no trace; leave it out`)
+  }
+  if (trace !== undefined) return traceDrawer(app, trace, scaling)
+  const lengths = published(app as PublishedName)
+  return generator(lengths.source, (random) => ({
+    rounds: [{ class: app, ...lengths.draw(random), thinkingTokens: 0, delayMs: 0 }],
+  }))
+}
+
+function generator(source: string, draw: (random: Random) => Omit<Drawn, "copy">): Drawer {
   return {
     source,
-    next: (random) => ({ rounds: draw(random), copy: 0 }),
+    next: (random) => ({ ...draw(random), copy: 0 }),
     sessions: null,
     at: () => {
       throw new Error("a generator has no entries")
@@ -46,13 +67,11 @@ function generator(source: string, draw: (random: Random) => PlannedRound[]): Dr
   }
 }
 
-/** Requests by chance; in their own order, from a random place, where they share prefixes: those who share are near. */
-function traceDrawer(app: AppName, trace: Trace): Drawer {
-  const sessions = sessionsOf(trace)
+/** Requests by chance; in their own order, from a random place, where they share prefixes: requests that share are near. */
+function traceDrawer(app: AppName, trace: Trace, scaling: Scaling): Drawer {
+  const sessions = sessionsOf(trace, scaling)
+  const source = sourceOf(trace, sessions, scaling)
   const inOrder = sessions.some(({ prefix, rounds }) => prefix !== undefined || rounds.length > 1)
-  const file = trace.path.split(/[\\/]/).at(-1)
-  const turns = sessions.reduce((sum, { rounds }) => sum + rounds.length, 0)
-  const sessionNote = turns > sessions.length ? `, ${sessions.length} sessions` : ""
   const at = (index: number, copy: number): Drawn => {
     const { rounds, prefix } = sessions[index]!
     return {
@@ -69,7 +88,7 @@ function traceDrawer(app: AppName, trace: Trace): Drawer {
   }
   let place = -1
   return {
-    source: `trace ${file} (${turns} of ${trace.rows.length} requests${sessionNote}, those within ${SEQUENCE_LIMIT_TOKENS} tokens)`,
+    source,
     sessions,
     at,
     next(random) {
@@ -78,6 +97,33 @@ function traceDrawer(app: AppName, trace: Trace): Drawer {
       return at(place % sessions.length, Math.floor(place / sessions.length))
     },
   }
+}
+
+/** What is used of a trace, and what is not. */
+function sourceOf(
+  trace: Trace,
+  sessions: readonly TraceSession[],
+  { scale, maxSequenceTokens }: Scaling,
+): string {
+  const { rows, skipped, path } = trace
+  const limit = `${maxSequenceTokens} tokens${scale === 1 ? "" : ` at scale ${scale}`}`
+  if (sessions.length === 0) {
+    const all = rows.length === 1 ? "its one request is" : `all of its ${rows.length} requests are`
+    throw new UserError(
+      `${path}: ${all} longer than ${limit}; raise --scale, or the longest sequence (--max-sequence-tokens, the context)`,
+    )
+  }
+  const turns = sessions.reduce((sum, { rounds }) => sum + rounds.length, 0)
+  const total = rows.length + skipped.empty + skipped.cut
+  const left = [
+    [rows.length - turns, `longer than ${limit}`],
+    [skipped.empty, "without prompt or answer"],
+    [skipped.cut, "cut off at the end of the file"],
+  ] as const
+  const notes = left.filter(([count]) => count > 0).map(([count, why]) => `${count} ${why}`)
+  const leftOut = notes.length > 0 ? `; left out: ${notes.join(", ")}` : ""
+  const joined = turns > sessions.length ? ` in ${sessions.length} sessions` : ""
+  return `trace ${path.split(/[\\/]/).at(-1)} (${turns} of ${total} requests${joined}${leftOut})`
 }
 
 function drawReasoning(random: Random): PlannedRound[] {

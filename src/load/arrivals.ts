@@ -102,6 +102,11 @@ function window(trace: TraceTimes | undefined, count: number, spanMs: number, ra
  * `count` arrivals or more; then so many of them by chance. */
 function raw({ trace, count, spanMs, random }: ArrivalOptions): Arrival[] {
   const { times, name } = needTimes(trace)
+  if (times.at(-1) === times[0]) {
+    throw new UserError(
+      `all requests of the trace ${name} came at one moment: raw arrivals need gaps; use --arrivals poisson or gamma`,
+    )
+  }
   // One mean gap after the last arrival the trace begins again.
   const roundMs = times.at(-1)! * (1 + 1 / Math.max(1, times.length - 1)) + 1e-3
   if (count / times.length > (10_000 * spanMs) / roundMs) {

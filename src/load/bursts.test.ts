@@ -39,7 +39,9 @@ describe.skipIf(missing.length > 0)("generators against the traces they are fitt
     const source = published(app)
     const random = new Random("fit", app)
     const drawn = Array.from({ length: 20_000 }, () => source.draw(random))
-    const real = sessionsOf(readTrace(FILES[app])).map(({ rounds }) => rounds[0]!)
+    const real = sessionsOf(readTrace(FILES[app]), { scale: 1, maxSequenceTokens: 8192 }).map(
+      ({ rounds }) => rounds[0]!,
+    )
     for (const side of ["promptTokens", "outputTokens"] as const) {
       const made = sorted(drawn.map((row) => row[side]))
       const were = sorted(real.map((row) => row[side]))

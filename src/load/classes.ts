@@ -26,10 +26,12 @@ export const DEFAULT_CLASSES: Readonly<SloClasses> = {
 }
 
 /** `--classes`: the server's YAML file of classes, or inline `chat=ttft:5x,tpot:150;code=ttft:800,tpot:100`
- * (a number without a unit is ms). Named classes replace the defaults' of the same name. */
-export function readClasses(text: string | undefined): SloClasses {
+ * (a number without a unit is ms). Named classes replace the defaults' of the same name. A file may hold more classes than
+ * are used; a name given inline is one of the scenarios' or of `planned` (a saved plan's own), else it is a slip. */
+export function readClasses(text: string | undefined, planned: readonly string[] = []): SloClasses {
   if (text === undefined) return { ...DEFAULT_CLASSES }
-  return { ...DEFAULT_CLASSES, ...(text.includes("=") ? inlineClasses(text) : fileClasses(text)) }
+  const known = [...new Set([...Object.keys(DEFAULT_CLASSES), ...planned])]
+  return { ...DEFAULT_CLASSES, ...(text.includes("=") ? inlineClasses(text, known) : fileClasses(text)) }
 }
 
 const duration = z.union([z.string(), z.number()])
@@ -98,7 +100,7 @@ function setObjective(slo: SloClass, key: "ttft" | "tpot" | "thinking", text: st
   return true
 }
 
-function inlineClasses(text: string): SloClasses {
+function inlineClasses(text: string, known: readonly string[]): SloClasses {
   const classes: SloClasses = {}
   for (const part of text.split(";").filter((entry) => entry.trim() !== "")) {
     const [name, spec] = part.split("=", 2).map((side) => side.trim()) as [string, string | undefined]
@@ -116,6 +118,8 @@ function inlineClasses(text: string): SloClasses {
         )
       }
     }
+    if (!known.includes(name))
+      throw new UserError(`--classes: nothing uses a class "${name}"; known: ${known.join(", ")}`)
     classes[name] = slo
   }
   return classes

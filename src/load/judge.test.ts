@@ -110,7 +110,7 @@ describe("classes", () => {
   const round = { class: "a", promptTokens: 10, outputTokens: 5, thinkingTokens: 0, delayMs: 0 }
 
   test("inline, with slowdown and units", () => {
-    const classes = readClasses("a=ttft:3x,tpot:100;b=ttft:1.5s,tpot:50ms,thinking:20")
+    const classes = readClasses("a=ttft:3x,tpot:100;b=ttft:1.5s,tpot:50ms,thinking:20", ["a", "b"])
     expect(classes.chat).toEqual(DEFAULT_CLASSES.chat)
     expect(classes.b).toEqual({ ttftMs: 1500, tpotMs: 50, thinkingTpotMs: 20 })
     expect(roundSlo(round, 110, classes, { ms: 20, msPerToken: 2 })).toEqual({
@@ -121,6 +121,7 @@ describe("classes", () => {
   })
 
   test("what cannot be meant is refused", () => {
+    expect(() => readClasses("a=tpot:100")).toThrow('--classes: nothing uses a class "a"; known: chat, code')
     expect(() => readClasses("a=ttft")).toThrow("--classes: cannot read")
     expect(() => readClasses("a=tpot:3x")).toThrow("--classes: cannot read")
     expect(() => readClasses("no-such-file.yaml")).toThrow("no such file")

@@ -1,7 +1,9 @@
 /** Shared prefixes from a trace to the plan, to the text that is sent and to the blocks that the scheduler sees. */
+import * as fc from "fast-check"
 import { expect, test } from "vitest"
-import { formatPlan, parsePlan } from "./plan.ts"
-import { prefixBlocks, prefixTokens } from "./prefix.ts"
+import { formatPlan, type PlannedRequest, parsePlan } from "./plan.ts"
+import { prefixBlocks, prefixTokens, scaledPrefix, shareWithin } from "./prefix.ts"
+import { promptOf } from "./replay.ts"
 import { parseTrace, type Trace } from "./trace.ts"
 import { makePlan, type WorkloadOptions } from "./workload.ts"
 
@@ -14,7 +16,7 @@ const lines = Array.from({ length: 200 }, (_, i) =>
     hash_ids: [0, 1 + 2 * (i >> 1), 2 + 2 * (i >> 1), 1000 + i],
   }),
 ).join("\n")
-const mooncake: Trace = { path: "m.jsonl", rows: parseTrace(lines, "m.jsonl") }
+const mooncake: Trace = parseTrace(lines, "m.jsonl")
 
 const options: WorkloadOptions = {
   scenario: "chatbot",
@@ -39,18 +41,20 @@ test("a plan keeps what its requests share, and nothing else", () => {
   expect(parsePlan(formatPlan(plan), "p")).toEqual(plan)
 })
 
-test("scaled and shortened prompts keep whole blocks only", () => {
-  const { requests } = makePlan({ ...options, scale: 8, maxSequenceTokens: 150 })
+test("blocks are divided as the prompts are", () => {
+  const { requests } = makePlan({ ...options, scale: 100 })
   for (const { prefix, rounds } of requests) {
-    expect(prefix!.blockTokens).toBe(64)
-    expect(prefix!.ids.length * 64).toBeLessThanOrEqual(rounds[0]!.promptTokens)
+    expect(prefix!.blockTokens).toBe(5.12)
+    expect((prefix!.ids.length - 1) * 5.12).toBeLessThan(rounds[0]!.promptTokens)
   }
 })
 
 test("equal prefixes give equal text and equal KV blocks, up to where they part", () => {
   const { requests } = makePlan(options)
   const blocks = requests.map((request, i) => prefixBlocks(request, i, request.rounds[0]!.promptTokens, 16))
-  const text = requests.map(({ prefix }) => prefixTokens(prefix!, "n", { from: 0, to: 1000 }).join())
+  const text = requests.map(({ prefix, rounds }) =>
+    prefixTokens(prefix!, rounds[0]!.promptTokens, "n", { from: 0, to: 1000 }).join(),
+  )
   let pairs = 0
   for (let a = 0; a < requests.length; a++) {
     for (let b = a + 1; b < requests.length; b++) {
@@ -85,7 +89,71 @@ test("raw arrivals take entries as they are; over each other, copies of one shar
   expect(uses.size).toBeGreaterThanOrEqual(3)
 })
 
-test("a plan whose prefix is longer than its prompt is refused", () => {
-  const text = formatPlan(makePlan(options)).replace(/"promptTokens":\d+/, '"promptTokens":9')
-  expect(() => parsePlan(text, "p.jsonl")).toThrow("p.jsonl:2: prefix is longer")
+/** A prompt: which way it goes at each block, and its tokens. */
+const prompts = fc.array(
+  fc.record({
+    turns: fc.array(fc.integer({ min: 0, max: 1 }), { maxLength: 6 }),
+    tail: fc.double({ min: 0, max: 1, noNaN: true }),
+  }),
+  { minLength: 2, maxLength: 6 },
+)
+
+test("prompts share exactly the KV blocks within what they have in common, at any scale and block sizes", () => {
+  const range = { from: 0, to: 2 ** 31 }
+  fc.assert(
+    fc.property(
+      prompts,
+      fc.constantFrom(3, 16, 512),
+      fc.constantFrom(1, 3, 8, 40, 100, 1000, 0.7),
+      fc.constantFrom(1, 5, 16, 64),
+      (drawn, traceBlock, scale, kvBlock) => {
+        const rows = drawn.map(({ turns, tail }) => {
+          const input = Math.max(1, Math.ceil((turns.length - tail) * traceBlock))
+          return { input, turns: turns.slice(0, Math.ceil(input / traceBlock)) }
+        })
+        const requests = rows.map(({ input, turns }): PlannedRequest => {
+          const promptTokens = Math.max(1, Math.round(input / scale))
+          const ids = turns.map((_, k) => Number.parseInt(`1${turns.slice(0, k + 1).join("")}`, 2))
+          const prefix = scaledPrefix({ blockTokens: traceBlock, ids }, scale, promptTokens)
+          const round = { class: "chat", promptTokens, outputTokens: 40, thinkingTokens: 0, delayMs: 0 }
+          return {
+            atMs: 0,
+            app: "chat",
+            session: "s",
+            rounds: [round, round],
+            ...(ids.length > 0 && { prefix }),
+          }
+        })
+        shareWithin(requests.map((request) => ({ request, space: "" })))
+        const after = (request: PlannedRequest) => request.rounds[0]!.promptTokens + 40
+        const hashes = requests.map((request, i) => prefixBlocks(request, i, after(request), kvBlock))
+        const texts = requests.map((request, i) => promptOf(request, i, 0, { nonce: "n", tokenRange: range }))
+        for (let a = 0; a < rows.length; a++) {
+          for (let b = a + 1; b < rows.length; b++) {
+            const [mine, yours] = [rows[a]!.turns, rows[b]!.turns]
+            const parted = mine.findIndex((turn, k) => yours[k] !== turn)
+            const blocks = parted < 0 ? mine.length : parted
+            const most = Math.min(texts[a]!.length, texts[b]!.length)
+            const common = Math.min(most, Math.floor(blocks * (traceBlock / scale)))
+            const parts = texts[a]!.findIndex((token, k) => token !== texts[b]![k])
+            expect(Math.min(most, parts < 0 ? most : parts)).toBe(common)
+            const shared = hashes[a]!.filter((hash) => hashes[b]!.includes(hash))
+            expect(shared).toEqual(hashes[b]!.slice(0, Math.floor(common / kvBlock)))
+          }
+        }
+      },
+    ),
+    { numRuns: 400 },
+  )
+})
+
+test("a plan whose prefix is longer than its prompt, or contradicts another's, is refused", () => {
+  const text = formatPlan(makePlan(options))
+  expect(() => parsePlan(text.replace(/"promptTokens":\d+/, '"promptTokens":9'), "p.jsonl")).toThrow(
+    "p.jsonl:2: prefix is longer",
+  )
+  const lines = text.split("\n")
+  const [, own] = /"ids":\[\d+,(\d+)/.exec(lines[1]!)!
+  lines[2] = lines[2]!.replace(/"ids":\[\d+/, `"ids":[${own}`)
+  expect(() => parsePlan(lines.join("\n"), "p.jsonl")).toThrow(`p.jsonl:3: prefix block ${own} stands after`)
 })

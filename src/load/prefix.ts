@@ -29,10 +29,16 @@ export function shareWithin(entries: readonly Prefixed[]): void {
   }
 }
 
-/** The part of a trace's prefix that a prompt shortened by `scale` to `promptTokens` still holds: whole blocks. */
+/** The part of an unscaled prefix that a prompt shortened by `scale` to `promptTokens` still holds. Its blocks are divided
+ * exactly, into fractions of tokens: rounded ones would drift from the prompts' lengths, block by block. */
 export function scaledPrefix(prefix: PromptPrefix, scale: number, promptTokens: number): PromptPrefix {
-  const blockTokens = Math.max(1, Math.round(prefix.blockTokens / scale))
-  return { blockTokens, ids: prefix.ids.slice(0, Math.floor(promptTokens / blockTokens)) }
+  const blockTokens = prefix.blockTokens / scale
+  return { blockTokens, ids: prefix.ids.slice(0, Math.ceil(promptTokens / blockTokens)) }
+}
+
+/** Token at which each block of the prefix ends in a prompt of `promptTokens`. */
+function blockEnds({ blockTokens, ids }: PromptPrefix, promptTokens: number): number[] {
+  return ids.map((_, k) => Math.min(promptTokens, Math.floor((k + 1) * blockTokens)))
 }
 
 /** Requests of one plan, and blocks of one prompt, that block hashes can tell apart. */
@@ -47,24 +53,28 @@ export function prefixBlocks(
   promptTokens: number,
   blockTokens: number,
 ): number[] {
-  const { prefix } = request
-  const sharedTokens = prefix === undefined ? 0 : prefix.ids.length * prefix.blockTokens
+  const ids = request.prefix?.ids ?? []
+  const ends = request.prefix === undefined ? [] : blockEnds(request.prefix, request.rounds[0]!.promptTokens)
+  let planned = 0
   return Array.from({ length: Math.floor(promptTokens / blockTokens) }, (_, block) => {
-    const end = (block + 1) * blockTokens
-    if (prefix === undefined || end > sharedTokens) return index * MOST_BLOCKS + block
-    const id = prefix.ids[Math.ceil(end / prefix.blockTokens) - 1]!
-    return -1 - (id * MOST_BLOCKS + block)
+    // The planned block that holds the KV block's last token says what all tokens up to it are.
+    while (planned < ids.length && ends[planned]! < (block + 1) * blockTokens) planned++
+    const id = ids[planned]
+    return id === undefined ? index * MOST_BLOCKS + block : -1 - (id * MOST_BLOCKS + block)
   })
 }
 
-/** Token ids of the planned prefix, the same for every request of the run (`nonce`) that shares it. */
+/** Token ids of what a prompt of `promptTokens` begins with, the same for every request of the run (`nonce`) that
+ * shares it. */
 export function prefixTokens(
   prefix: PromptPrefix,
+  promptTokens: number,
   nonce: string,
   range: { from: number; to: number },
 ): number[] {
-  return prefix.ids.flatMap((id) => {
+  const ends = blockEnds(prefix, promptTokens)
+  return prefix.ids.flatMap((id, k) => {
     const random = new Random(nonce, "prefix", id)
-    return Array.from({ length: prefix.blockTokens }, () => random.integer(range.from, range.to))
+    return Array.from({ length: ends[k]! - (ends[k - 1] ?? 0) }, () => random.integer(range.from, range.to))
   })
 }

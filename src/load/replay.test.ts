@@ -95,7 +95,7 @@ function planOf(requests: Partial<PlannedRequest>[]): Plan {
 function run(url: string, plan: Plan, options: Partial<ReplayOptions> = {}) {
   return replay(plan, {
     target: { url, kind: "slos-serve", model: "m" },
-    classes: readClasses("a=ttft:400,tpot:200,thinking:20"),
+    classes: readClasses("a=ttft:400,tpot:200,thinking:20", ["a"]),
     tokenRange: { from: 32, to: 256 },
     nonce: "n",
     sendClass: true,
@@ -112,7 +112,7 @@ describe("replay", () => {
     const { url, bodies } = await serve(steady(50, 20))
     const plan = planOf(Array.from({ length: 20 }, () => ({})))
     // Objectives far off and wide bounds: a busy test machine delays both ends.
-    const result = await run(url, plan, { classes: readClasses("a=ttft:5000,tpot:2000") })
+    const result = await run(url, plan, { classes: readClasses("a=ttft:5000,tpot:2000", ["a"]) })
     const scored = score(plan.header, result)
     expect(scored.requests).toEqual({ attained: 20, total: 20 })
     expect(trusted(scored.problems)).toEqual([])
@@ -154,7 +154,7 @@ describe("replay", () => {
   test("thinking tokens are judged by their own TPOT, and the server is told how many there are", async () => {
     const { url, bodies } = await serve(steady(10, 200))
     const round = { class: "a", promptTokens: 5, outputTokens: 6, thinkingTokens: 5, delayMs: 0 }
-    const classes = readClasses("a=ttft:300,tpot:2000,thinking:20")
+    const classes = readClasses("a=ttft:300,tpot:2000,thinking:20", ["a"])
     const { records } = await run(url, planOf([{ rounds: [round] }]), { classes })
     expect(records[0]!.stages.map((stage) => [stage.stage, stage.attained])).toEqual([
       ["prefill", true],

@@ -266,22 +266,19 @@ function emptyRecord(
   return record
 }
 
+type Words = Pick<ReplayOptions, "nonce" | "tokenRange">
+
 /** What a round adds to the prompt: shared blocks first, where the plan has some, then tokens of its own. */
-function promptOf(request: PlannedRequest, index: number, number: number, options: ReplayOptions): number[] {
+export function promptOf(request: PlannedRequest, index: number, number: number, options: Words): number[] {
+  const { nonce, tokenRange } = options
+  const { promptTokens } = request.rounds[number]!
   const shared =
-    number === 0 && request.prefix ? prefixTokens(request.prefix, options.nonce, options.tokenRange) : []
-  const own = request.rounds[number]!.promptTokens - shared.length
-  return [...shared, ...tokensOf(options, index, number, "prompt", own)]
+    number === 0 && request.prefix ? prefixTokens(request.prefix, promptTokens, nonce, tokenRange) : []
+  return [...shared, ...tokensOf(options, index, number, "prompt", promptTokens - shared.length)]
 }
 
 /** Token ids that no other request shares; the same for the same nonce, request and round. */
-function tokensOf(
-  options: ReplayOptions,
-  request: number,
-  round: number,
-  part: string,
-  count: number,
-): number[] {
+function tokensOf(options: Words, request: number, round: number, part: string, count: number): number[] {
   const random = new Random(options.nonce, request, round, part)
   const { from, to } = options.tokenRange
   return Array.from({ length: count }, () => random.integer(from, to))

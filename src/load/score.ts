@@ -1,5 +1,5 @@
 /** What a replay amounts to: attainment per app, stage and size, latency quantiles, goodput. The unit of
- * attainment is the request; all rounds of a tool session are one request. */
+ * attainment is the request; all rounds of a session are one request. */
 import { mean, quantileSorted, standardDeviation } from "simple-statistics"
 import type { PlanHeader } from "./plan.ts"
 import type { ReplayResult, RoundRecord } from "./replay.ts"

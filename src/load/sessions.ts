@@ -1,8 +1,16 @@
 /** Turns of one conversation in a trace, joined to a session: what a plan sends is one request of several rounds. */
 import type { PromptPrefix, Trace, TraceRow } from "./trace.ts"
 
-/** Requests longer than this (prompt + output, unscaled) are left out: the models' context (DESIGN §7). */
-export const SEQUENCE_LIMIT_TOKENS = 8192
+/** How lengths are cut down to the model at hand. */
+export interface Scaling {
+  /** All lengths are divided by this. */
+  scale: number
+  /** Longest history + prompt + output of a round after that. */
+  maxSequenceTokens: number
+}
+
+/** A length of at least one token, divided. */
+export const scaledTokens = (tokens: number, scale: number): number => Math.max(1, Math.round(tokens / scale))
 
 export interface TraceRound {
   /** New in this round: what the session's history does not hold yet. */
@@ -21,15 +29,16 @@ export interface TraceSession {
   prefix?: PromptPrefix
 }
 
-/** All sessions within the sequence limit, in order of time. A turn whose prompt does not hold its whole history (it
- * was cut or rewritten), or that would go beyond the limit, starts a session of its own. */
-export function sessionsOf(trace: Trace): TraceSession[] {
+/** All sessions, in order of time and unscaled; turns that do not fit are left out. A turn whose prompt does not hold its
+ * whole history (it was cut or rewritten) starts a session of its own. */
+export function sessionsOf(trace: Trace, { scale, maxSequenceTokens }: Scaling): TraceSession[] {
   const sessions: TraceSession[] = []
   /** Session, length of its history and last arrival, by the name of its latest turn. */
   const open = new Map<string, { session: TraceSession; history: number; atMs: number }>()
   for (const row of trace.rows) {
+    const needed = scaledTokens(row.promptTokens, scale) + scaledTokens(row.outputTokens, scale)
+    if (needed > maxSequenceTokens) continue
     const history = row.promptTokens + row.outputTokens
-    if (history > SEQUENCE_LIMIT_TOKENS) continue
     const parent = row.chat?.parent == null ? undefined : open.get(row.chat.parent)
     const added = row.promptTokens - (parent?.history ?? 0)
     let session: TraceSession

@@ -2,8 +2,10 @@
  * row a format; a line that does not fit is reported by file, line and remedy. */
 import { UserError } from "../errors.ts"
 
-/** Leading blocks of a prompt by name: equal ids mean equal text up to the end of that block. */
+/** Leading blocks of a prompt by name: equal ids mean equal text up to the end of that block. The last may be longer than
+ * what is left of the prompt. */
 export interface PromptPrefix {
+  /** A fraction where lengths were scaled: block k ends at token floor((k + 1) · blockTokens). */
   blockTokens: number
   ids: number[]
 }
@@ -27,8 +29,8 @@ export interface TraceFormat {
   columns: readonly string[]
   /** Where to get it. */
   published: string
-  /** Null: a request that failed when the trace was taken, left out. */
-  row(line: Line): TraceRow | null
+  /** Without prompt or output tokens it is no request: the reader leaves it out. */
+  row(line: Line): TraceRow
 }
 
 /** Blocks of the published Mooncake traces and of Qwen-Bailian's. */
@@ -53,15 +55,12 @@ export const TRACE_FORMATS: readonly TraceFormat[] = [
     kind: "csv",
     columns: ["Timestamp", "Request tokens", "Response tokens"],
     published: "https://github.com/HPMLL/BurstGPT (releases: BurstGPT_1.csv …)",
-    row: (line) => {
-      // The service's own failures stand in the trace with an empty answer.
-      if (line.tokens("Response tokens", 0) === 0) return null
-      return {
-        promptTokens: line.tokens("Request tokens"),
-        outputTokens: line.tokens("Response tokens"),
-        atMs: line.number("Timestamp") * 1000,
-      }
-    },
+    // The service's own failures stand in the trace with an answer of 0 tokens.
+    row: (line) => ({
+      promptTokens: line.tokens("Request tokens"),
+      outputTokens: line.tokens("Response tokens"),
+      atMs: line.number("Timestamp") * 1000,
+    }),
   },
   {
     name: "Vidur lengths",
@@ -103,23 +102,67 @@ export const TRACE_FORMATS: readonly TraceFormat[] = [
   },
 ]
 
-/** One record and where it stands, read value by value. `names` numbers the file's prefix hashes from 0. */
+/** A Map cannot hold more entries. */
+const MOST_ENTRIES = 2 ** 24 - 1
+
+/** Numbers by key, as many as memory holds. */
+class Numbers {
+  readonly #maps = [new Map<unknown, number>()]
+
+  get(key: unknown): number | undefined {
+    for (const map of this.#maps) {
+      const number = map.get(key)
+      if (number !== undefined) return number
+    }
+    return undefined
+  }
+
+  /** Of a key that has none. */
+  set(key: unknown, number: number): void {
+    if (this.#maps.at(-1)!.size === MOST_ENTRIES) this.#maps.push(new Map())
+    this.#maps.at(-1)!.set(key, number)
+  }
+}
+
+/** Numbers the blocks of a file's prompts from 0: equal numbers mean equal prompts up to the end of the block. A trace's
+ * hash may be of the block alone (Qwen-Bailian's are): after another block it is another number. */
+export class PrefixNames {
+  /** By hash, after the block that it was first seen after. */
+  readonly #first = new Numbers()
+  readonly #before: number[] = []
+  /** By the block before and the hash. */
+  readonly #others = new Numbers()
+
+  idOf(hash: unknown, before: number): number {
+    const first = this.#first.get(hash)
+    if (first === undefined) this.#first.set(hash, this.#before.length)
+    else if (this.#before[first] === before) return first
+    else {
+      const key = `${before} ${hash}`
+      const other = this.#others.get(key)
+      if (other !== undefined) return other
+      this.#others.set(key, this.#before.length)
+    }
+    return this.#before.push(before) - 1
+  }
+}
+
+/** One record and where it stands, read value by value. */
 export class Line {
   private readonly record: Readonly<Record<string, unknown>>
   private readonly where: string
-  private readonly names: Map<unknown, number>
+  private readonly prefixes: PrefixNames
 
-  constructor(record: Readonly<Record<string, unknown>>, where: string, names: Map<unknown, number>) {
+  constructor(record: Readonly<Record<string, unknown>>, where: string, prefixes: PrefixNames) {
     this.record = record
     this.where = where
-    this.names = names
+    this.prefixes = prefixes
   }
 
-  /** A whole number of tokens. */
-  tokens(column: string, least = 1): number {
+  tokens(column: string): number {
     const value = this.read(column)
-    if (!Number.isInteger(value) || value < least || value > 1e7)
-      throw this.wrong(column, `a whole number of tokens ≥ ${least}`)
+    if (!Number.isInteger(value) || value < 0 || value > 1e7)
+      throw this.wrong(column, "a whole number of tokens ≥ 0")
     return value
   }
 
@@ -151,11 +194,10 @@ export class Line {
     if (value === undefined || value === null) return {}
     const isHash = (id: unknown) => typeof id === "number" || typeof id === "string"
     if (!Array.isArray(value) || !value.every(isHash)) throw this.wrong(column, "a list of block hashes")
+    let before = -1
     const ids = value.map((hash) => {
-      const known = this.names.get(hash)
-      if (known !== undefined) return known
-      this.names.set(hash, this.names.size)
-      return this.names.size - 1
+      before = this.prefixes.idOf(hash, before)
+      return before
     })
     return { prefix: { blockTokens, ids } }
   }

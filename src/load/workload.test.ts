@@ -6,7 +6,8 @@ import { Random } from "../random.ts"
 import { ARRIVALS, arrivalTimes, type TraceTimes } from "./arrivals.ts"
 import { quantile } from "./lengths.ts"
 import { formatPlan, parsePlan } from "./plan.ts"
-import { makePlan, SCENARIOS, type WorkloadOptions } from "./workload.ts"
+import { parseTrace } from "./trace.ts"
+import { makePlan, SCENARIOS, useOfTrace, type WorkloadOptions } from "./workload.ts"
 
 const base: WorkloadOptions = {
   scenario: "all",
@@ -113,6 +114,48 @@ describe("plans", () => {
     expect(prompts[Math.floor(prompts.length / 2)]!).toBeGreaterThan(900)
     expect(prompts[Math.floor(prompts.length / 2)]!).toBeLessThan(1100)
     expect(quantile([1, 2, 3, 4, 50, 60, 70, 80, 90], 0.5)).toBe(50)
+  })
+
+  const long = (rows: number) =>
+    parseTrace(
+      Array.from({ length: rows }, (_, i) =>
+        JSON.stringify({ timestamp: i, input_length: 40_000 + i, output_length: 160, hash_ids: [0, i + 1] }),
+      ).join("\n"),
+      "long.jsonl",
+    )
+
+  test("rows of a trace fit the context after scaling, or are left out and counted", () => {
+    const chat = { ...base, scenario: "chat", ratePerSec: 1, maxSequenceTokens: 8191 }
+    const { requests, header } = makePlan({ ...chat, traces: { chat: long(20) } })
+    expect(requests.every(({ rounds }) => rounds[0]!.promptTokens >= 5000)).toBe(true)
+    expect(header.sources.chat).toBe("trace long.jsonl (20 of 20 requests)")
+    expect(() => makePlan({ ...chat, scale: 1, traces: { chat: long(20) } })).toThrow(UserError)
+    expect(() => makePlan({ ...chat, scale: 1, traces: { chat: long(20) } })).toThrow(
+      "long.jsonl: all of its 20 requests are longer than 8191 tokens; raise --scale",
+    )
+    const text = "num_prefill_tokens,num_decode_tokens\n100,9\n99999,1\n200,0\n300,5\n4"
+    const mixed = makePlan({ ...chat, traces: { chat: parseTrace(text, "l.csv") } })
+    expect(mixed.header.sources.chat).toBe(
+      "trace l.csv (2 of 5 requests; left out: 1 longer than 8191 tokens at scale 8, 1 without prompt or answer, " +
+        "1 cut off at the end of the file)",
+    )
+  })
+
+  test("synthetic apps refuse a trace; what a scenario takes from one is known", () => {
+    const traces = { tools: long(3) }
+    expect(() => makePlan({ ...base, traces })).toThrow("long.jsonl: requests of tools are synthetic")
+    expect(useOfTrace("all", "code")).toBe("lengths")
+    expect(useOfTrace("tools", "chat")).toBe("times")
+    expect(useOfTrace("coder", "chat")).toBeNull()
+    expect(useOfTrace("reasoning", "reasoning")).toBeNull()
+  })
+
+  test("a trace of one moment has no gaps for raw arrivals", () => {
+    const line = '{"timestamp":5,"input_length":20,"output_length":2,"hash_ids":[]}'
+    const chat = parseTrace(`${line}\n${line}`, "m.jsonl")
+    expect(() => makePlan({ ...base, scenario: "chat", arrivals: "raw", traces: { chat } })).toThrow(
+      "all requests of the trace m.jsonl came at one moment",
+    )
   })
 
   test.each([

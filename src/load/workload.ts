@@ -1,16 +1,18 @@
 /** Scenarios and the making of plans: who sends how much, when, of what length (DESIGN §7). */
 import { UserError } from "../errors.ts"
 import { Random } from "../random.ts"
-import { type AppName, type Drawer, drawerOf } from "./apps.ts"
+import { type AppName, type Drawer, drawerOf, isSynthetic } from "./apps.ts"
 import { type ArrivalName, arrivals, followsTrace, type TraceTimes } from "./arrivals.ts"
 import { BURSTS, burstTimes } from "./bursts.ts"
 import type { Plan, PlannedRequest, PlannedRound } from "./plan.ts"
 import { type Prefixed, scaledPrefix, shareWithin } from "./prefix.ts"
+import { type Scaling, scaledTokens } from "./sessions.ts"
 import type { Trace } from "./trace.ts"
 
 export { APPS, type AppName } from "./apps.ts"
 
-/** Share of the requests (sessions count once) of each app: the paper's six scenarios (DESIGN §7), and a mix of all. */
+/** Share of the requests (sessions count once) of each app: the paper's six scenarios (DESIGN §7), a mix of their apps, and
+ * chats that share system prompts. */
 export const SCENARIOS: Readonly<Record<string, Partial<Record<AppName, number>>>> = {
   chatbot: { chat: 1 },
   coder: { code: 1 },
@@ -19,6 +21,7 @@ export const SCENARIOS: Readonly<Record<string, Partial<Record<AppName, number>>
   reasoning: { reasoning: 1 },
   tools: { tools: 1 },
   all: { chat: 0.35, code: 0.25, summarize: 0.2, reasoning: 0.1, tools: 0.1 },
+  shared: { shared: 1 },
 }
 
 /** Other names of scenarios. */
@@ -34,27 +37,34 @@ export function appOf(scenario: string): string {
   return apps.length === 1 ? apps[0]! : scenario
 }
 
-export interface WorkloadOptions {
+function sharesOf(scenario: string): Partial<Record<AppName, number>> {
+  const name = ALIASES[scenario] ?? scenario
+  if (Object.hasOwn(SCENARIOS, name)) return SCENARIOS[name]!
+  throw new UserError(`unknown scenario "${scenario}"; known: ${Object.keys(SCENARIOS).join(", ")}`)
+}
+
+/** What a scenario takes from the trace of `app`: lengths; or times alone, for its synthetic apps, where arrivals follow
+ * a trace; or nothing. */
+export function useOfTrace(scenario: string, app: AppName): "lengths" | "times" | null {
+  const apps = Object.keys(sharesOf(scenario)) as AppName[]
+  if (isSynthetic(app)) return null
+  if (apps.includes(app)) return "lengths"
+  return app === "chat" && apps.some(isSynthetic) ? "times" : null
+}
+
+export interface WorkloadOptions extends Scaling {
   scenario: string
   /** Requests per second over all apps. */
   ratePerSec: number
   durationMs: number
   seed: number
-  /** All lengths (and tool delays) are divided by this. */
-  scale: number
   arrivals: ArrivalName
   burstiness: number
-  /** Longest history + prompt + output of a round, after scaling; longer ones are shortened. */
-  maxSequenceTokens: number
   traces: Partial<Record<AppName, Trace>>
 }
 
 export function makePlan(options: WorkloadOptions): Plan {
-  const name = ALIASES[options.scenario] ?? options.scenario
-  const shares = Object.hasOwn(SCENARIOS, name) ? SCENARIOS[name] : undefined
-  if (shares === undefined) {
-    throw new UserError(`unknown scenario "${options.scenario}"; known: ${Object.keys(SCENARIOS).join(", ")}`)
-  }
+  const shares = sharesOf(options.scenario)
   checkNumbers(options)
   const apps = Object.entries(shares) as [AppName, number][]
   const counts = apportion(
@@ -94,7 +104,7 @@ function appRequests(
   options: WorkloadOptions,
 ): { source: string; entries: Prefixed[] } {
   const { seed, scale, maxSequenceTokens } = options
-  const drawer = drawerOf(app, options.traces[app])
+  const drawer = drawerOf(app, options.traces[app], seed, options)
   const clock = followsTrace(options.arrivals) ? clockOf(app, drawer, count, options) : null
   const times = arrivals(clock === null && followsTrace(options.arrivals) ? "poisson" : options.arrivals, {
     count,
@@ -135,7 +145,7 @@ interface Clock extends TraceTimes {
  * bursts without a trace. Null: summaries, whose trace has no times, arrive by Poisson. */
 function clockOf(app: AppName, drawer: Drawer, count: number, options: WorkloadOptions): Clock | null {
   const { traces, seed, arrivals } = options
-  const timed = app === "reasoning" || app === "tools" ? traces.chat : traces[app]
+  const timed = traces[isSynthetic(app) ? "chat" : app]
   if (timed?.rows[0]?.atMs !== undefined) {
     const name = timed.path
     const source = `times of ${name.split(/[\\/]/).at(-1)}`
@@ -195,18 +205,17 @@ function scaled(round: PlannedRound, scale: number): PlannedRound {
   const thinkingTokens = Math.round(round.thinkingTokens / scale)
   return {
     ...round,
-    promptTokens: Math.max(1, Math.round(round.promptTokens / scale)),
+    promptTokens: scaledTokens(round.promptTokens, scale),
     outputTokens: Math.max(
-      1,
       thinkingTokens > 0 ? thinkingTokens + 1 : 1,
-      Math.round(round.outputTokens / scale),
+      scaledTokens(round.outputTokens, scale),
     ),
     thinkingTokens,
     delayMs: Math.round(round.delayMs / scale),
   }
 }
 
-/** Shortens what does not fit the context: outputs down to a quarter of it, then prompts; a session ends
+/** Shortens what was drawn and does not fit the context: outputs down to a quarter of it, then prompts; a session ends
  * (with its final class) before a round that would not fit at all. */
 function fitted(rounds: PlannedRound[], limit: number): PlannedRound[] {
   const kept: PlannedRound[] = []

@@ -62,6 +62,8 @@ export class Workload {
   readonly plan: Plan
   readonly first: SimRequest[]
   readonly sessions = new Map<RequestId, Played>()
+  /** Some KV can be found again. Else no request needs block hashes: its KV could be forgotten at its end or kept in vain. */
+  readonly #reuses: boolean
   #spec: RunSpec
   #zeroLoad: ZeroLoad | undefined
   #nextId = 0
@@ -70,6 +72,7 @@ export class Workload {
     this.#spec = spec
     this.#zeroLoad = spec.zeroLoad
     this.plan = planOf(spec)
+    this.#reuses = this.plan.requests.some(({ rounds, prefix }) => rounds.length > 1 || prefix !== undefined)
     const leadInMs = this.plan.header.durationMs * spec.leadIn
     this.first = this.plan.requests.map((planned, session) => {
       const counted = planned.atMs >= leadInMs
@@ -144,9 +147,8 @@ export class Workload {
     const id = this.#nextId++
     this.sessions.set(id, played)
     const several = planned.rounds.length > 1
-    const shares = several || planned.prefix !== undefined
     const hashes = (tokens: number) =>
-      shares ? prefixBlocks(planned, session, tokens, spec.hardware.blockTokens) : []
+      this.#reuses ? prefixBlocks(planned, session, tokens, spec.hardware.blockTokens) : []
     return {
       atUs: Math.round(atUs),
       outputTokens: round.outputTokens,
