@@ -3,9 +3,12 @@ import { join } from "node:path"
 import { type Command, InvalidArgumentError, Option } from "commander"
 import { UserError } from "../errors.ts"
 import { SCENARIOS } from "../load/workload.ts"
+import { PAPER_SCENARIOS } from "../study/as-paper.ts"
 import { type PlannerLatency, plannerLatency } from "../study/planner-latency.ts"
+import type { Study } from "../study/results.ts"
 import type { RunSpec } from "../study/spec.ts"
-import { runStudy, type Study, type StudyOptions, SYSTEM_NAMES } from "../study/study.ts"
+import type { StudyOptions } from "../study/stage.ts"
+import { runStudy, SYSTEM_NAMES } from "../study/study.ts"
 import { systemOf } from "../study/systems.ts"
 import { describeStudy } from "../study/tables.ts"
 import type { Size } from "../study/tasks.ts"
@@ -32,8 +35,8 @@ interface Options extends SharedOptions {
   report?: string
 }
 
-/** The paper's six (DESIGN §7). */
-const SIX = ["chatbot", "coder", "summarizer", "mixed", "tools", "reasoning"]
+/** The paper's six (DESIGN §7), and prompts that share their beginnings where that scenario is known. */
+const STANDARD = [...PAPER_SCENARIOS, ...(Object.hasOwn(SCENARIOS, "shared") ? ["shared"] : [])]
 
 /** Sizes of one run over 4 GPUs: spans of several times a request, and all of it within half an hour on two cores. A
  * reasoning request takes minutes among 500 others: that scenario is measured on one GPU, with a long span and lead-in. */
@@ -70,7 +73,7 @@ export function register(program: Command): void {
   const command = program
     .command("capacity")
     .description("find the highest rate at which 90% of the requests keep every SLO, per scenario and policy")
-    .option("--scenarios <list>", `of ${Object.keys(SCENARIOS).join(", ")} (default: the paper's six)`)
+    .option("--scenarios <list>", `of ${Object.keys(SCENARIOS).join(", ")} (default: ${STANDARD.join(", ")})`)
     .option("--policies <list>", `of ${SYSTEM_NAMES.join(", ")} (default: all)`)
     .option("--replicas <n>", `GPUs (default: 4; ${LONG}: 1)`, wholeNumber(1, 1024))
     .addOption(
@@ -90,7 +93,7 @@ export function register(program: Command): void {
     .option("--lead-in <share>", "first share of a run that is not counted", numberIn(0, 0.9))
     .option("--no-tune", "policies with their defaults and --set, no knobs tried")
     .option("--quick", `shorter runs, one seed: a few minutes, coarser figures; too short for ${LONG}`)
-    .option("--most-replicas <n>", "largest fleet of the report's fleet sizes", wholeNumber(1, 64), 16)
+    .option("--most-replicas <n>", "largest fleet of the report's fleet sizes", wholeNumber(1, 1024), 64)
     .option(
       "--workers <n>",
       "threads (default: one a core; the results do not depend on it)",
@@ -111,7 +114,7 @@ function ways(text: string): boolean[] {
 }
 
 async function run(options: Options): Promise<void> {
-  const scenarios = listed(options.scenarios, SIX).map(scenarioName)
+  const scenarios = listed(options.scenarios, STANDARD).map(scenarioName)
   const systems = listed(options.policies, SYSTEM_NAMES).map(systemName)
   const bases = new Map(scenarios.map((name) => [name, baseOf(options, name)]))
   if (options.policies !== undefined)

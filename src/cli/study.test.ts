@@ -141,7 +141,7 @@ describe("simulate", () => {
     const plan = file("plan.jsonl", readFileSync(longPlan, "utf8").replace("9000", "900"))
     const { stdout } = await cli("simulate", "--plan", plan, "--lead-in", "0", "--json")
     const { spec, report } = JSON.parse(stdout)
-    expect(report.attainment).toEqual({ kept: 2, total: 2 })
+    expect(report.attainment).toEqual({ attained: 2, total: 2 })
     expect(spec).toMatchObject({ scenario: "x", ratePerSec: 1, durationS: 1 })
     expect((await cli("simulate", "--plan", plan)).stdout).toMatch(/^x at 1\/s for 1 s \(plan .*, seed 1\)/)
   })

@@ -9,9 +9,10 @@ import { HARDWARE } from "../sim/presets.ts"
 import { boundOf } from "./bound.ts"
 import { page } from "./page.ts"
 import { runTasks } from "./pool.ts"
+import type { Study } from "./results.ts"
 import { runScenario } from "./run.ts"
 import { RUN_DEFAULTS, type RunSpec } from "./spec.ts"
-import { runStudy, type Study } from "./study.ts"
+import { runStudy } from "./study.ts"
 import { markdown, ratios } from "./tables.ts"
 import { share } from "./tally.ts"
 import { type CapacityTask, runTask } from "./tasks.ts"
@@ -52,8 +53,8 @@ describe("a run", () => {
     expect(attainment.total).toBeGreaterThan(15)
     expect(attainment.total).toBeLessThan(30)
     expect(byClass.tools).toEqual(attainment)
-    expect(bySizeDecile.reduce((sum, s) => sum + s.kept, 0)).toBe(attainment.kept)
-    expect(attainmentEvery10.kept).toBeGreaterThanOrEqual(attainment.kept)
+    expect(bySizeDecile.reduce((sum, s) => sum + s.attained, 0)).toBe(attainment.attained)
+    expect(attainmentEvery10.attained).toBeGreaterThanOrEqual(attainment.attained)
     expect(report.utilization[0]).toBeGreaterThan(0)
     expect(report.utilization[0]).toBeLessThanOrEqual(1)
   })
@@ -71,13 +72,13 @@ describe("a run", () => {
     const stopped = runScenario(overload, { stopAtMissed: 0.2 })
     expect(stopped.stopped).toBe(true)
     expect(stopped.attainment.total).toBe(whole.attainment.total)
-    expect(stopped.attainment.kept).toBeGreaterThanOrEqual(whole.attainment.kept)
+    expect(stopped.attainment.attained).toBeGreaterThanOrEqual(whole.attainment.attained)
     expect(share(stopped.attainment)).toBeLessThan(0.8)
   })
 
   test("splits prefill from decode, and speculates", () => {
     const apart = runScenario(spec({ replicas: 3, split: { prefill: 1, decode: 2 }, policy: "vllm" }))
-    expect(apart.attainment.kept).toBeGreaterThan(0)
+    expect(apart.attainment.attained).toBeGreaterThan(0)
     expect(apart.utilization).toHaveLength(3)
     const slow = runScenario(spec({ scenario: "chatbot", ratePerSec: 1 }))
     const fast = runScenario(

@@ -7,9 +7,9 @@ export type Group = "ours" | "tuned" | Rival
 
 /** Groups of rivals, each with a ratio of its own. */
 export const RIVALS = {
-  baseline: "the paper's baselines",
+  baseline: "the best of the paper's baselines",
   configured: "vLLM v1 configured for deadlines",
-  peer: "research peers",
+  peer: "the best research peer",
 } as const
 export type Rival = keyof typeof RIVALS
 export const RIVAL_GROUPS = Object.keys(RIVALS) as Rival[]

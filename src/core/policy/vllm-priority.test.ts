@@ -34,7 +34,12 @@ const limits: EngineLimits = { ...LIMITS, unifiedKv: true, minChunkTokens: 1 }
 
 test("waiting requests start by first-token deadline, not by arrival; who has begun goes on", () => {
   // A prefill of one budget each: 0 runs when the others come.
-  const requests = [request(0, 0, 9000, 1), request(1, 1, 5000, 1), request(2, 2, 500, 1), request(3, 3, 900, 1)]
+  const requests = [
+    request(0, 0, 9000, 1),
+    request(1, 1, 5000, 1),
+    request(2, 2, 500, 1),
+    request(3, 3, 900, 1),
+  ]
   expect(firstTokens(effectsOf("vllm-priority", requests, limits))).toEqual([0, 2, 3, 1])
   expect(firstTokens(effectsOf("vllm", requests, limits))).toEqual([0, 1, 2, 3])
 })

@@ -37,7 +37,8 @@ function addRunning(running: readonly LiveRequest[], batch: BatchBuilder, option
     if (!batch.context.kv.holds(request.id)) found = false
     else if (request.decoding) {
       decodesToCome--
-      found = batch.decode(request, worse, Math.min(fixedDraft, batch.tokensLeft - 1 - decodesToCome)) && found
+      found =
+        batch.decode(request, worse, Math.min(fixedDraft, batch.tokensLeft - 1 - decodesToCome)) && found
     } else {
       // vLLM lists them in the order in which they began: decodes come before the chunk of a later prompt.
       const left = Math.min(tokenBudget - batch.tokens, batch.tokensLeft) - decodesToCome * (1 + fixedDraft)
