@@ -38,7 +38,7 @@ interface Options extends SharedOptions {
 /** The paper's six (DESIGN §7), and prompts that share their beginnings where that scenario is known. */
 const STANDARD = [...PAPER_SCENARIOS, ...(Object.hasOwn(SCENARIOS, "shared") ? ["shared"] : [])]
 
-/** Sizes of one run over 4 GPUs: spans of several times a request, and all of it within half an hour on two cores. A
+/** Sizes of one run over 4 GPUs: spans of several times a request, and all of it within about an hour on two cores. A
  * reasoning request takes minutes among 500 others: that scenario is measured on one GPU, with a long span and lead-in. */
 const SIZES: Record<string, Size> = {
   tools: { requests: 600, spanS: 150 },
@@ -56,8 +56,8 @@ Examples:
   # what 4 GPUs hold of chat, ours against two rivals, each with its best knobs
   slos-serve capacity --scenarios chatbot --policies slos-serve,vllm-v1,sarathi --replicas 4
 
-  # everything: six scenarios, all policies, with and without speculation; half an hour on two cores, and the same command
-  # goes on where it was interrupted
+  # everything: all scenarios and policies, with and without speculation; about an hour on two cores, and the same command goes
+  # on where it was interrupted
   slos-serve capacity --report out/ --trace chat=azure-conv-2023.csv --trace code=azure-code-2023.csv \\
     --trace summarize=arxiv-summarization-lengths.csv
 
@@ -93,7 +93,7 @@ export function register(program: Command): void {
     .option("--lead-in <share>", "first share of a run that is not counted", numberIn(0, 0.9))
     .option("--no-tune", "policies with their defaults and --set, no knobs tried")
     .option("--quick", `shorter runs, one seed: a few minutes, coarser figures; too short for ${LONG}`)
-    .option("--most-replicas <n>", "largest fleet of the report's fleet sizes", wholeNumber(1, 1024), 64)
+    .option("--most-replicas <n>", "largest fleet of the report's fleet sizes", wholeNumber(1, 64), 64)
     .option(
       "--workers <n>",
       "threads (default: one a core; the results do not depend on it)",

@@ -131,10 +131,16 @@ describe("simulate", () => {
     const { stdout, code } = await cli(...args, "--svg", join(folder, "run.svg"))
     expect(code).toBe(0)
     expect(stdout).toMatch(/all requests[\s\S]*size decile[\s\S]*TTFT[\s\S]*KV in use/)
+    expect(stdout).toMatch(
+      /TTFT of requests that missed[\s\S]*longest pause between tokens[\s\S]*work spent on/,
+    )
     expect(readFileSync(join(folder, "run.svg"), "utf8")).toMatch(/^<svg/)
     const [a, b] = await Promise.all([cli(...args, "--json"), cli(...args, "--json")])
     expect(a.stdout).toBe(b.stdout)
-    expect(JSON.parse(a.stdout).report.attainment.total).toBe(36)
+    const { report } = JSON.parse(a.stdout)
+    expect(report.attainment.total).toBe(36)
+    expect(report.longestPauseMs.count).toBe(36)
+    expect(report.missedTtftMs?.count ?? 0).toBe(36 - report.attainment.attained)
   })
 
   test("plays a saved plan", async () => {

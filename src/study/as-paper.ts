@@ -83,7 +83,7 @@ export const DIFFERENCES: readonly string[] = [
   "Reasoning and tool sessions are generated from distributions, with chat's arrival times; a tool session counts once.",
   "Speculation: 70% of drafted tokens are accepted, independently; the paper drafts with a real model. The cost of a draft step is published for OPT-6.7B only.",
   "slos-serve's router asks for promises; all others, the paper's planner too, go to the least loaded GPU. Both planners run without a margin.",
-  "Windows of a few minutes, two seeds; capacity is the rate at which 90% of the requests pass the check of the first, every tenth and the last token.",
+  "Windows as long as in the other tables, at most two seeds; capacity is the rate at which 90% of the requests pass the check of the first, every tenth and the last token.",
 ]
 
 export async function asPaper(options: StudyOptions, study: Study): Promise<AsPaper[]> {

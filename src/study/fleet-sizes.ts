@@ -6,10 +6,8 @@ import type { CapacityTask, Size } from "./tasks.ts"
 
 const SCENARIO = "chatbot"
 const BURSTINESS = 0.25
-/** Spans are so many times the scenario's own: the longest answers take 100 s. */
-const LONGER = 2
-/** No run is longer than so many requests take. */
-const MOST_REQUESTS = 40_000
+/** No run has more: at 64 GPUs that is the usual span of 100 s, which is long against an answer. */
+const MOST_REQUESTS = 50_000
 
 interface Contender {
   row: Row
@@ -59,12 +57,12 @@ function contenders({ speculate }: StudyOptions, { rows }: Study): Contender[] {
   ]
 }
 
-/** As many requests a GPU as the scenario's other runs have, over a span that is long against a request. */
+/** The scenario's own span whatever the size, so that requests grow with the fleet; and no fewer than its runs have. */
 function sizeOf(options: StudyOptions, replicas: number, ratePerSec: number): Size {
   const { requests, spanS } = options.size(SCENARIO)
-  const scaled = Math.round((requests * replicas) / options.base(SCENARIO).replicas)
+  const share = Math.max(1, replicas / options.base(SCENARIO).replicas)
   return {
-    requests: Math.min(scaled, MOST_REQUESTS),
-    spanS: Math.min(LONGER * spanS, MOST_REQUESTS / ratePerSec),
+    requests: Math.min(Math.round(requests * share), MOST_REQUESTS),
+    spanS: Math.min(spanS, MOST_REQUESTS / ratePerSec),
   }
 }

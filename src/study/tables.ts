@@ -18,10 +18,13 @@ export interface Grid {
 export const rate = (value: number): string => (value === 0 ? "0" : value.toPrecision(3))
 const times = (value: number): string => (Number.isFinite(value) ? `${value.toFixed(2)}×` : "–")
 /** One arrival window tells no smaller difference from luck. */
-const TIE = 0.04
+const TIE_PERCENT = 4
+/** As it is printed, to whole percents. */
+const isTie = (ratio: number, seeds: number): boolean =>
+  seeds === 1 && Math.abs(Math.round(100 * (ratio - 1))) <= TIE_PERCENT
 /** A ratio of two capacities; from one seed it is a tie when it is near 1. */
 export function ratioText(ratio: number, seeds: number): string {
-  return seeds === 1 && Math.abs(ratio - 1) <= TIE ? `${times(ratio)} (tie)` : times(ratio)
+  return isTie(ratio, seeds) ? `${times(ratio)} (tie)` : times(ratio)
 }
 /** 0: there were none. */
 const seconds = (ms: number): string => (ms === 0 ? "–" : `${(ms / 1000).toFixed(1)} s`)
@@ -124,8 +127,8 @@ function ablationGrid({ ablations, rows }: Study): Grid {
   const pieces = distinct(ablations.map(({ without }) => without)).filter((name) => name !== "nothing")
   const seeds = Math.min(2, rows[0]?.seedAttainment.length ?? 1)
   const change = (scenario: string, without: string) => {
-    const share = capacity(scenario, without) / capacity(scenario, "nothing") - 1
-    return seeds === 1 && Math.abs(share) <= TIE ? "tie" : percent(share, 0)
+    const ratio = capacity(scenario, without) / capacity(scenario, "nothing")
+    return isTie(ratio, seeds) ? "tie" : percent(ratio - 1, 0)
   }
   return {
     title: "Ablations: change of slos-serve's capacity without",
