@@ -180,7 +180,8 @@ export async function ratioChart(study: Study): Promise<string | null> {
         encoding: {
           x: RATIO_X,
           xOffset: { field: "decoding" },
-          y: { ...ATTAINMENT, field: "share", title: null },
+          // A short run may lie above its bound.
+          y: { field: "share", type: "quantitative", title: null, axis: { format: "%" } },
           color: WAY_COLOR,
         },
       },
