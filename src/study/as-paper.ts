@@ -78,7 +78,7 @@ export const CONTENDERS: readonly Contender[] = [
 /** Every difference from the paper's own measurement that we know of. */
 export const DIFFERENCES: readonly string[] = [
   "The paper ran engines on GPUs. Here every system runs in one simulator, on the batch times that its authors fitted: no system pays for its own engine, and the timer is exact.",
-  "The baselines' settings: vLLM takes prompts first, in batches of as many tokens as the context has; Sarathi-Serve has the smaller of the two budgets that its authors publish; DistServe gives half of the GPUs to prefill in every scenario (reasoning has one GPU here, so no DistServe), and its KV moves at 25 GB/s on links of its own; 5 drafted tokens are the example of vLLM's documentation. None of it is tuned.",
+  "The baselines' settings: vLLM takes prompts first, in batches of as many tokens as the context has; Sarathi-Serve has the smaller of the two budgets that its authors publish; DistServe gives half of the GPUs to prefill in every scenario (it takes no part where there is one GPU, as in reasoning by default), and its KV moves at 25 GB/s on links of its own; 5 drafted tokens are the example of vLLM's documentation. None of it is tuned.",
   "Raw arrivals: where traces are given, their own gaps, as many shifted copies over each other as the rate needs; the paper compresses the trace's time. Summaries arrive by Poisson. Without traces: generated arrivals and lengths, as in the other tables.",
   "Reasoning and tool sessions are generated from distributions, with chat's arrival times; a tool session counts once.",
   "Speculation: 70% of drafted tokens are accepted, independently; the paper drafts with a real model. The cost of a draft step is published for OPT-6.7B only.",
