@@ -5,9 +5,9 @@ import { mean } from "simple-statistics"
 import { listOf, numberIn, wholeNumber } from "../src/cli/numbers.ts"
 import { type SharedOptions, sharedOptions, specOf } from "../src/cli/study-options.ts"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
+import type { Share } from "../src/load/statistics.ts"
 import { APPS } from "../src/load/workload.ts"
 import { runScenario } from "../src/study/run.ts"
-import type { Share } from "../src/study/tally.ts"
 import { analyse, type Interval, type Point } from "./real/statistics.ts"
 
 interface Result {
@@ -50,8 +50,8 @@ const spec = specOf({ ...options, replicas: 1, knownLengths: true }, options.sce
 
 function run(policy: PolicyName, ratePerSec: number, seed: number): Result {
   const report = runScenario({ ...spec, policy, ratePerSec, durationS: options.duration, seed, leadIn: 0 })
-  const { kept, total } = report.attainment
-  return { attained: kept, total, byApp: new Map(Object.entries(report.byClass)) }
+  const { attained, total } = report.attainment
+  return { attained, total, byApp: new Map(Object.entries(report.byClass)) }
 }
 
 const rates = options.rates.split(",").map(Number)
@@ -74,7 +74,7 @@ for (const policy of options.policies) {
   for (const app of present) {
     const share = (runs: Result[]) => {
       const sum = (of: keyof Share) => runs.reduce((total, r) => total + (r.byApp.get(app)?.[of] ?? 0), 0)
-      return sum("kept") / Math.max(1, sum("total"))
+      return sum("attained") / Math.max(1, sum("total"))
     }
     console.log([`  ${app}`.padEnd(20), ...results.map((runs) => cell(share(runs)))].join(""))
   }

@@ -3,9 +3,12 @@ import { join } from "node:path"
 import { type Command, InvalidArgumentError, Option } from "commander"
 import { UserError } from "../errors.ts"
 import { SCENARIOS } from "../load/workload.ts"
+import { PAPER_SCENARIOS } from "../study/as-paper.ts"
 import { type PlannerLatency, plannerLatency } from "../study/planner-latency.ts"
+import type { Study } from "../study/results.ts"
 import type { RunSpec } from "../study/spec.ts"
-import { runStudy, type Study, type StudyOptions, SYSTEM_NAMES } from "../study/study.ts"
+import type { StudyOptions } from "../study/stage.ts"
+import { runStudy, SYSTEM_NAMES } from "../study/study.ts"
 import { systemOf } from "../study/systems.ts"
 import { describeStudy } from "../study/tables.ts"
 import type { Size } from "../study/tasks.ts"
@@ -32,10 +35,10 @@ interface Options extends SharedOptions {
   report?: string
 }
 
-/** The paper's six (DESIGN §7). */
-const SIX = ["chatbot", "coder", "summarizer", "mixed", "tools", "reasoning"]
+/** The paper's six (DESIGN §7), and prompts that share their beginnings where that scenario is known. */
+const STANDARD = [...PAPER_SCENARIOS, ...(Object.hasOwn(SCENARIOS, "shared") ? ["shared"] : [])]
 
-/** Sizes of one run over 4 GPUs: spans of several times a request, and all of it within half an hour on two cores. A
+/** Sizes of one run over 4 GPUs: spans of several times a request, and all of it within about an hour on two cores. A
  * reasoning request takes minutes among 500 others: that scenario is measured on one GPU, with a long span and lead-in. */
 const SIZES: Record<string, Size> = {
   tools: { requests: 600, spanS: 150 },
@@ -54,8 +57,8 @@ Examples:
   # what 4 GPUs hold of chat, ours against two rivals, each with its best knobs
   slos-serve capacity --scenarios chatbot --policies slos-serve,vllm-v1,sarathi --replicas 4
 
-  # everything: six scenarios, all policies, with and without speculation; half an hour on two cores, and the same command
-  # goes on where it was interrupted
+  # everything: all scenarios and policies, with and without speculation; about an hour on two cores, and the same command goes
+  # on where it was interrupted
   slos-serve capacity --report out/ --trace chat=azure-conv-2023.csv --trace code=azure-code-2023.csv \\
     --trace summarize=arxiv-summarization-lengths.csv
 
@@ -71,7 +74,7 @@ export function register(program: Command): void {
   const command = program
     .command("capacity")
     .description("find the highest rate at which 90% of the requests keep every SLO, per scenario and policy")
-    .option("--scenarios <list>", `of ${Object.keys(SCENARIOS).join(", ")} (default: the paper's six)`)
+    .option("--scenarios <list>", `of ${Object.keys(SCENARIOS).join(", ")} (default: ${STANDARD.join(", ")})`)
     .option("--policies <list>", `of ${SYSTEM_NAMES.join(", ")} (default: all)`)
     .option("--replicas <n>", `GPUs (default: 4; ${LONG}: 1)`, wholeNumber(1, 1024))
     .addOption(
@@ -91,7 +94,7 @@ export function register(program: Command): void {
     .option("--lead-in <share>", "first share of a run that is not counted", numberIn(0, 0.9))
     .option("--no-tune", "policies with their defaults and --set, no knobs tried")
     .option("--quick", `shorter runs, one seed: a few minutes, coarser figures; too short for ${LONG}`)
-    .option("--most-replicas <n>", "largest fleet of the report's fleet sizes", wholeNumber(1, 64), 16)
+    .option("--most-replicas <n>", "largest fleet of the report's fleet sizes", wholeNumber(1, 64), 64)
     .option(
       "--workers <n>",
       "threads (default: one a core; the results do not depend on it)",
@@ -112,7 +115,7 @@ function ways(text: string): boolean[] {
 }
 
 async function run(options: Options): Promise<void> {
-  const scenarios = listed(options.scenarios, SIX).map(scenarioName)
+  const scenarios = listed(options.scenarios, STANDARD).map(scenarioName)
   const systems = listed(options.policies, SYSTEM_NAMES).map(systemName)
   const bases = new Map(scenarios.map((name) => [name, baseOf(options, name, scenarios)]))
   if (options.policies !== undefined)

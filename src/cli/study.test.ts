@@ -147,17 +147,23 @@ describe("simulate", () => {
     const { stdout, code } = await cli(...args, "--svg", join(folder, "run.svg"))
     expect(code).toBe(0)
     expect(stdout).toMatch(/all requests[\s\S]*size decile[\s\S]*TTFT[\s\S]*KV in use/)
+    expect(stdout).toMatch(
+      /TTFT of requests that missed[\s\S]*longest pause between tokens[\s\S]*work spent on/,
+    )
     expect(readFileSync(join(folder, "run.svg"), "utf8")).toMatch(/^<svg/)
     const [a, b] = await Promise.all([cli(...args, "--json"), cli(...args, "--json")])
     expect(a.stdout).toBe(b.stdout)
-    expect(JSON.parse(a.stdout).report.attainment.total).toBe(36)
+    const { report } = JSON.parse(a.stdout)
+    expect(report.attainment.total).toBe(36)
+    expect(report.longestPauseMs.count).toBe(36)
+    expect(report.missedTtftMs?.count ?? 0).toBe(36 - report.attainment.attained)
   })
 
   test("plays a saved plan", async () => {
     const plan = file("plan.jsonl", readFileSync(longPlan, "utf8").replace("9000", "900"))
     const { stdout } = await cli("simulate", "--plan", plan, "--lead-in", "0", "--json")
     const { spec, report } = JSON.parse(stdout)
-    expect(report.attainment).toEqual({ kept: 2, total: 2 })
+    expect(report.attainment).toEqual({ attained: 2, total: 2 })
     expect(spec).toMatchObject({ scenario: "x", ratePerSec: 1, durationS: 1 })
     expect((await cli("simulate", "--plan", plan)).stdout).toMatch(/^x at 1\/s for 1 s \(plan .*, seed 1\)/)
   })

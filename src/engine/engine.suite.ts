@@ -295,7 +295,7 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
       engine.open(2, promptOf(25, 20), GREEDY)
       const batch: Batch = { number: 1, items, evict: [], release: [], predictedUs: 0, ...drop }
       await expect(engine.execute(batch)).rejects.toThrow(/wrong batch 1/)
-      const good = await engine.execute({ ...batch, items: [item({})], evict: [], release: [] })
+      const good = await engine.execute({ ...batch, items: [item({})], evict: [], release: [], trim: [] })
       expect(good).toMatchObject({ ok: true })
     })
 

@@ -5,7 +5,8 @@ import pc from "picocolors"
 import type { Target } from "./client.ts"
 import type { PlanHeader } from "./plan.ts"
 import type { RoundRecord } from "./replay.ts"
-import type { Quantiles, Score, Share } from "./score.ts"
+import type { Score } from "./score.ts"
+import type { Quantiles, Share } from "./statistics.ts"
 
 export function formatScore(header: PlanHeader, score: Score): string {
   const parts = [

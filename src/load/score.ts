@@ -1,23 +1,9 @@
 /** What a replay amounts to: attainment per app, stage and size, latency quantiles, goodput. The unit of
  * attainment is the request; all rounds of a session are one request. */
-import { mean, quantileSorted, standardDeviation } from "simple-statistics"
+import { quantileSorted } from "simple-statistics"
 import type { PlanHeader } from "./plan.ts"
 import type { ReplayResult, RoundRecord } from "./replay.ts"
-
-export interface Share {
-  attained: number
-  total: number
-}
-
-export interface Quantiles {
-  count: number
-  mean: number
-  std: number
-  p50: number
-  p90: number
-  p95: number
-  p99: number
-}
+import { type Quantiles, quantiles, type Share, tenths } from "./statistics.ts"
 
 export interface AppScore {
   requests: Share
@@ -172,18 +158,13 @@ function stageShares(rounds: RoundRecord[]): Record<string, Share> {
 }
 
 function sizeDeciles(units: Unit[]): Score["sizeDeciles"] {
-  const sorted = [...units].sort((a, b) => a.tokens - b.tokens)
-  const deciles: Score["sizeDeciles"] = []
-  for (let i = 0; i < 10; i++) {
-    const part = sorted.slice(
-      Math.floor((sorted.length * i) / 10),
-      Math.floor((sorted.length * (i + 1)) / 10),
-    )
-    if (part.length === 0) continue
-    const share = shareOf(part, (unit) => unit.attained)
-    deciles.push({ ...share, fromTokens: part[0]!.tokens, toTokens: part.at(-1)!.tokens })
-  }
-  return deciles
+  return tenths(units)
+    .filter((part) => part.length > 0)
+    .map((part) => ({
+      ...shareOf(part, (unit) => unit.attained),
+      fromTokens: part[0]!.tokens,
+      toTokens: part.at(-1)!.tokens,
+    }))
 }
 
 function ttfts(records: readonly RoundRecord[]): number[] {
@@ -199,21 +180,6 @@ function tpots(records: readonly RoundRecord[]): number[] {
 
 function gaps(times: readonly number[]): number[] {
   return times.slice(1).map((time, i) => time - times[i]!)
-}
-
-export function quantiles(values: readonly number[]): Quantiles | null {
-  if (values.length === 0) return null
-  const sorted = Float64Array.from(values).sort() as unknown as number[]
-  const at = (level: number) => quantileSorted(sorted, level)
-  return {
-    count: sorted.length,
-    mean: mean(sorted),
-    std: standardDeviation(sorted),
-    p50: at(0.5),
-    p90: at(0.9),
-    p95: at(0.95),
-    p99: at(0.99),
-  }
 }
 
 function shareOf<T>(items: readonly T[], good: (item: T) => boolean): Share {

@@ -2,9 +2,10 @@
 import * as vega from "vega"
 import { compile, type TopLevelSpec } from "vega-lite"
 import type { PlannerLatency } from "./planner-latency.ts"
+import type { Study } from "./results.ts"
 import type { RunReport } from "./run.ts"
 import type { RunSpec } from "./spec.ts"
-import type { Study } from "./study.ts"
+import { RIVAL_GROUPS, RIVALS } from "./systems.ts"
 import { geomean, ratios, wayName, ways } from "./tables.ts"
 
 /** Colours that read on light and dark ground; the ground itself stays transparent. */
@@ -134,14 +135,13 @@ const RATIO_X = { field: "scenario", type: "nominal", sort: null, title: null, a
 /** Ours over the best baseline and peer, and over the bound. */
 export async function ratioChart(study: Study): Promise<string | null> {
   const values = ways(study).flatMap((way) =>
-    (["baseline", "peer"] as const).flatMap((group) => {
+    RIVAL_GROUPS.flatMap((group) => {
       const found = ratios(study.rows, group, way)
-      const against = group === "baseline" ? "best baseline" : "best research peer"
       const all = { scenario: "geometric mean", ratio: geomean(found.map(({ ratio }) => ratio)) }
       return [...found, ...(found.length > 1 ? [all] : [])].map(({ scenario, ratio }) => ({
         scenario,
         ratio,
-        against: `${against}, ${wayName(way)}`,
+        against: `${RIVALS[group]}, ${wayName(way)}`,
       }))
     }),
   )
@@ -180,7 +180,8 @@ export async function ratioChart(study: Study): Promise<string | null> {
         encoding: {
           x: RATIO_X,
           xOffset: { field: "decoding" },
-          y: { ...ATTAINMENT, field: "share", title: null },
+          // A short run may lie above its bound.
+          y: { field: "share", type: "quantitative", title: null, axis: { format: "%" } },
           color: WAY_COLOR,
         },
       },
@@ -272,24 +273,27 @@ export async function ablationChart({ ablations }: Study): Promise<string | null
   })
 }
 
-/** Capacity by fleet size. */
+/** Capacity per GPU by fleet size: level where a fleet holds what its GPUs hold alone. */
 export async function fleetChart({ fleetSizes }: Study): Promise<string | null> {
   if (fleetSizes.length === 0) return null
-  const scale = { type: "log", base: 2 }
+  const values = fleetSizes
+    .filter(({ ratePerSec }) => ratePerSec > 0)
+    .map((size) => ({ ...size, perGpu: size.ratePerSec / size.replicas }))
+  const sizes = [...new Set(values.map(({ replicas }) => replicas))]
   return draw({
     width: 480,
     height: 280,
-    data: { values: fleetSizes.filter(({ ratePerSec }) => ratePerSec > 0) },
+    data: { values },
     mark: { type: "line", point: true },
     encoding: {
       x: {
         field: "replicas",
         type: "quantitative",
         title: "GPUs (log)",
-        scale,
-        axis: { values: [1, 2, 4, 8, 16] },
+        scale: { type: "log", base: 2 },
+        axis: { values: sizes },
       },
-      y: { field: "ratePerSec", type: "quantitative", title: "requests/s (log)", scale },
+      y: { field: "perGpu", type: "quantitative", title: "requests/s per GPU", scale: { zero: true } },
       color: SYSTEM_COLOR,
     },
   })

@@ -9,7 +9,8 @@ import {
   ratioChart,
 } from "./charts.ts"
 import type { PlannerLatency } from "./planner-latency.ts"
-import type { Study } from "./study.ts"
+import type { Study } from "./results.ts"
+import { RIVAL_GROUPS, RIVALS } from "./systems.ts"
 import { conditions, type Grid, geomean, grids, ratios, wayName, ways } from "./tables.ts"
 
 const STYLE = `
@@ -72,12 +73,12 @@ async function sectionsOf(study: Study, latencies: readonly PlannerLatency[]): P
     },
     {
       title: "slos-serve against the best of the others",
-      text: "Ratio of capacities, each rival with the knobs that suit it best in that scenario, and share of the fluid bound.",
+      text: "Ratio of capacities to the best of each group, each rival with the knobs that suit it best in that scenario, and share of the fluid bound.",
       svg: await ratioChart(study),
     },
     {
       title: "Attainment against rate",
-      text: "Ours, the best baseline and the best peer, one seed; the line is 90%.",
+      text: "Ours and the best of each group of rivals, one seed; the line is 90%.",
       svg: await curveChart(study),
     },
     {
@@ -92,7 +93,7 @@ async function sectionsOf(study: Study, latencies: readonly PlannerLatency[]): P
     },
     {
       title: "More GPUs, bursty chat",
-      text: "Capacity by number of GPUs under gamma arrivals of burstiness 0.25, one seed.",
+      text: "Capacity per GPU by number of GPUs under gamma arrivals of burstiness 0.25, one seed: differences within 4% are ties.",
       svg: await fleetChart(study),
     },
     {
@@ -106,24 +107,23 @@ async function sectionsOf(study: Study, latencies: readonly PlannerLatency[]): P
 function keys(study: Study): string {
   return ways(study)
     .flatMap((way) =>
-      (["baseline", "peer"] as const).flatMap((group) => {
+      RIVAL_GROUPS.flatMap((group) => {
         const found = ratios(study.rows, group, way).map(({ ratio }) => ratio)
         if (found.length === 0) return []
-        const against = group === "baseline" ? "best of the paper's baselines" : "best research peer"
         return [
-          `<div><b>${geomean(found).toFixed(2)}×</b>${against}, ${wayName(way)}<br><span class="soft">geometric mean of ${found.length}, least ${Math.min(...found).toFixed(2)}×</span></div>`,
+          `<div><b>${geomean(found).toFixed(2)}×</b>${RIVALS[group]}, ${wayName(way)}<br><span class="soft">geometric mean of ${found.length}, least ${Math.min(...found).toFixed(2)}×</span></div>`,
         ]
       }),
     )
     .join("")
 }
 
-function tableOf({ title, note, rows: [head, ...body] }: Grid): string {
+function tableOf({ title, note, remarks = [], rows: [head, ...body] }: Grid): string {
   const isNumber = (column: number) => body.some((row) => /^[-−]?\d/.test(row[column]!))
   const cells = (row: string[], tag: string) =>
     row.map((cell, i) => `<${tag}${isNumber(i) ? ` class="number"` : ""}>${escaped(cell)}</${tag}>`).join("")
   return `<h3>${escaped(title)}</h3>${note ? `<p class="soft">${escaped(note)}</p>` : ""}<div class="wide"><table><thead><tr>${cells(head!, "th")}</tr></thead>
-<tbody>${body.map((row) => `<tr>${cells(row, "td")}</tr>`).join("\n")}</tbody></table></div>`
+<tbody>${body.map((row) => `<tr>${cells(row, "td")}</tr>`).join("\n")}</tbody></table></div>${remarks.length > 0 ? `<ul class="soft">${remarks.map((text) => `<li>${escaped(text)}</li>`).join("")}</ul>` : ""}`
 }
 
 /** Charts of one page share a namespace: their clip paths must not. */

@@ -1,10 +1,10 @@
 /** How long one decision of the planner takes on this machine: the only figures of a study that no seed repeats. */
 import { POLICIES } from "../core/policy/index.ts"
 import type { PolicyFactory } from "../core/policy/policy.ts"
+import { type Quantiles, quantiles } from "../load/statistics.ts"
 import { simulateFleet } from "../sim/fleet.ts"
 import { replicaConfig } from "./run.ts"
 import type { RunSpec } from "./spec.ts"
-import { type Quantiles, quantiles } from "./tally.ts"
 import { Workload } from "./workload.ts"
 
 export interface PlannerLatency {
@@ -44,17 +44,9 @@ export function plannerLatency(spec: RunSpec): PlannerLatency[] {
     seed: spec.seed,
     follow: (id, nowUs) => workload.follow(id, nowUs),
   })
-  return BUCKETS.flatMap((upTo, i) =>
-    times[i]!.length === 0
-      ? []
-      : [
-          {
-            scenario: spec.scenario,
-            policy: spec.policy,
-            speculate: spec.speculate,
-            upTo,
-            us: quantiles(times[i]!),
-          },
-        ],
-  )
+  return BUCKETS.flatMap((upTo, i) => {
+    const us = quantiles(times[i]!)
+    const { scenario, policy, speculate } = spec
+    return us === null ? [] : [{ scenario, policy, speculate, upTo, us }]
+  })
 }

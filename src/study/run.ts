@@ -2,17 +2,19 @@
 
 import type { Effect } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
+import { type Quantiles, quantiles, type Share } from "../load/statistics.ts"
 import { APPS } from "../load/workload.ts"
 import { type FleetOptions, type FleetResult, simulateFleet } from "../sim/fleet.ts"
 import { limitsOf } from "../sim/presets.ts"
-import { Misses } from "./misses.ts"
+import { type Check, Misses } from "./misses.ts"
+import { Rounds } from "./rounds.ts"
 import { type RunSpec, routerFor } from "./spec.ts"
-import { deciles, type Quantiles, quantiles, type Share, type Slice, Tally } from "./tally.ts"
+import { deciles, type Slice, Tally } from "./tally.ts"
 import { Timeline } from "./timeline.ts"
-import { Workload } from "./workload.ts"
+import { type Played, Workload } from "./workload.ts"
 
 export interface RunReport {
-  /** Of the counted requests: kept strictly, token by token. */
+  /** Of the counted requests: those that kept every SLO, token by token. */
   attainment: Share
   /** By the paper's check: first token, every tenth and the last. */
   attainmentEvery10: Share
@@ -20,10 +22,19 @@ export interface RunReport {
   byStage: Record<string, Share>
   bySizeDecile: (Share & { upTo: number })[]
   /** Of each counted round, best-effort or not. */
-  ttftMs: Quantiles
-  tpotMs: Quantiles
+  ttftMs: Quantiles | null
+  tpotMs: Quantiles | null
   /** From arrival to last token of requests that ended as best-effort. */
-  bestEffortMs: Quantiles
+  bestEffortMs: Quantiles | null
+  /** From arrival to first token of the requests that missed, whatever they were served as; of a tool session the
+   * longest of its rounds. A request that was rejected never had one. */
+  missedTtftMs: Quantiles | null
+  /** The longest pause between two tokens of each request that had two. */
+  longestPauseMs: Quantiles | null
+  /** Of counted requests that kept every SLO, per second of their arrivals. Prompts count what is new in a round. */
+  goodput: { requestsPerSec: number; promptTokensPerSec: number; outputTokensPerSec: number }
+  /** Share of the tokens computed for counted requests that went to requests that missed. */
+  missedWorkShare: number
   /** Share of the time that each replica was computing. */
   utilization: number[]
   revoked: number
@@ -48,6 +59,8 @@ export interface RunExtras {
   timeline?: boolean
   /** Stop as soon as more than this share of the counted requests has missed. */
   stopAtMissed?: number
+  /** Which tokens must be in time for that. Default: every one. */
+  check?: Check
   /** Every effect, for logs. */
   onEffect?: (effect: Effect, nowUs: number, replica: number) => void
 }
@@ -75,13 +88,17 @@ class Run {
   #timeline: Timeline | null
   #toCount: number
   #misses: Misses | null
+  /** Left out where only attainment is asked: a search makes many runs. */
+  #rounds: Rounds | null
 
   constructor(spec: RunSpec, extras: RunExtras) {
     this.#spec = spec
     this.#extras = extras
     this.#workload = new Workload(spec)
     this.#toCount = this.#workload.counted
-    this.#misses = extras.stopAtMissed === undefined ? null : new Misses(this.#workload.awaited())
+    const searching = extras.stopAtMissed !== undefined
+    this.#misses = searching ? new Misses(this.#workload.awaited(), extras.check) : null
+    this.#rounds = searching ? null : new Rounds()
     const kvTokens = spec.hardware.kvTokens * spec.replicas
     this.#timeline = extras.timeline ? new Timeline(spec.durationS * 1e6, kvTokens) : null
   }
@@ -129,6 +146,7 @@ class Run {
     this.#extras.onEffect?.(effect, nowUs, replica)
     this.#timeline?.effect(effect, nowUs)
     this.#tally.effect(effect)
+    this.#rounds?.effect(effect, nowUs)
     this.#watch(effect, nowUs)
     if (effect.type === "rejected") this.#ended(effect.id, null)
     else if (effect.type === "finished") this.#ended(effect.id, effect)
@@ -138,6 +156,7 @@ class Run {
     const workload = this.#workload
     const played = workload.sessions.get(id)!
     const { planned, counted } = played
+    this.#note(played, id, effect)
     if (counted && effect !== null) {
       this.#tally.round(planned.rounds[played.round]!.class, effect.outcome)
     }
@@ -146,6 +165,17 @@ class Run {
     if (over === null) return
     this.#timeline?.ended(planned.atMs * 1000, over.ok)
     if (counted) this.#tally.request(over)
+  }
+
+  /** What this round adds to its request. */
+  #note(played: Played, id: number, effect: Extract<Effect, { type: "finished" }> | null): void {
+    if (this.#rounds === null) return
+    const { longestPauseUs, computedTokens } = this.#rounds.take(id)
+    played.computedTokens += computedTokens
+    if (longestPauseUs >= 0) played.longestPauseMs = Math.max(played.longestPauseMs, longestPauseUs / 1000)
+    const { firstTokenUs = -1, arrivalUs = 0 } = effect?.outcome ?? {}
+    if (firstTokenUs >= 0)
+      played.longestTtftMs = Math.max(played.longestTtftMs, (firstTokenUs - arrivalUs) / 1000)
   }
 
   /** Stops a run that is decided. */
@@ -160,17 +190,32 @@ class Run {
     const tally = this.#tally
     const stopped = result === null
     const endUs = result?.endUs ?? 0
-    const strict = { ...tally.strict }
-    if (stopped) strict.kept = this.#toCount - this.#misses!.count
+    const total = this.#toCount
+    const strict = { attained: tally.strict.attained, total }
+    const every10 = { attained: tally.every10.attained, total }
+    if (stopped) {
+      const judged = this.#extras.check === "everyTenth" ? every10 : strict
+      judged.attained = total - this.#misses!.count
+    }
+    const { durationMs, sources } = this.#workload.plan.header
+    const perSec = (count: number) => (count * 1000) / (durationMs * (1 - this.#spec.leadIn))
     return {
-      attainment: { kept: strict.kept, total: this.#toCount },
-      attainmentEvery10: tally.every10,
+      attainment: strict,
+      attainmentEvery10: every10,
       byClass: Object.fromEntries(tally.byClass),
       byStage: Object.fromEntries(tally.byStage),
       bySizeDecile: deciles(tally.sized),
       ttftMs: quantiles(tally.ttftMs),
       tpotMs: quantiles(tally.tpotMs),
       bestEffortMs: quantiles(tally.bestEffortMs),
+      missedTtftMs: quantiles(tally.missedTtftMs),
+      longestPauseMs: quantiles(tally.longestPauseMs),
+      goodput: {
+        requestsPerSec: perSec(tally.strict.attained),
+        promptTokensPerSec: perSec(tally.goodPromptTokens),
+        outputTokensPerSec: perSec(tally.goodOutputTokens),
+      },
+      missedWorkShare: tally.missedComputedTokens / Math.max(1, tally.computedTokens),
       utilization: Array.from(result?.busyUs ?? [], (us) => us / Math.max(1, endUs)),
       revoked: tally.revoked,
       demoted: tally.demoted,
@@ -182,7 +227,7 @@ class Run {
       endS: endUs / 1e6,
       steps: result?.steps ?? 0,
       batchTokens: result?.batchTokens ?? 0,
-      sources: this.#workload.plan.header.sources,
+      sources,
       stopped,
       timeline: this.#timeline?.slices() ?? [],
     }

@@ -1,8 +1,9 @@
 /** A run for people: tables and sparklines for the terminal. */
 import Table from "cli-table3"
+import type { Quantiles, Share } from "../load/statistics.ts"
 import type { RunReport } from "./run.ts"
 import type { RunSpec } from "./spec.ts"
-import { type Quantiles, type Share, type Slice, share } from "./tally.ts"
+import { type Slice, share } from "./tally.ts"
 
 const BARS = "▁▂▃▄▅▆▇█"
 
@@ -28,19 +29,13 @@ const table = (head: string[]) =>
 export function describeRun(spec: RunSpec, report: RunReport): string {
   const { attainment, attainmentEvery10 } = report
   const shares = table(["", "kept", "of", "attainment"])
-  const row = (name: string, s: Share) => shares.push([name, s.kept, s.total, percentOf(s, 1)])
+  const row = (name: string, s: Share) => shares.push([name, s.attained, s.total, percentOf(s, 1)])
   row("all requests", attainment)
   row("  checked every 10 tokens", attainmentEvery10)
   for (const [name, s] of Object.entries(report.byClass)) row(name, s)
   for (const [name, s] of Object.entries(report.byStage)) row(`  stage ${name}`, s)
   const sizes = table(["size decile, up to tokens", ...report.bySizeDecile.map(({ upTo }) => String(upTo))])
   sizes.push(["attainment", ...report.bySizeDecile.map((s) => percentOf(s, 0))])
-  const times = table(["ms", "p50", "p90", "p99", "rounds"])
-  const quantiles = (name: string, q: Quantiles) =>
-    times.push([name, ...[q.p50, q.p90, q.p99].map((v) => v.toFixed(1)), q.count])
-  quantiles("TTFT", report.ttftMs)
-  quantiles("mean TPOT", report.tpotMs)
-  quantiles("best-effort, arrival to end", report.bestEffortMs)
   const { revoked, demoted, promoted, preempted, rejected } = report
   return [
     `${spec.scenario} at ${spec.ratePerSec}/s for ${spec.durationS.toFixed(0)} s ` +
@@ -50,11 +45,36 @@ export function describeRun(spec: RunSpec, report: RunReport): string {
     ...Object.entries(report.sources).map(([app, source]) => `${app}: ${source}`),
     shares.toString(),
     sizes.toString(),
-    times.toString(),
+    timesTable(report).toString(),
+    goodputText(report),
     `utilization ${report.utilization.map((u) => percent(u, 0)).join(" ")}   steps ${report.steps}   batch tokens ${report.batchTokens}`,
     `demoted ${demoted} (revoked ${revoked})   promoted ${promoted}   preempted ${preempted}   rejected ${rejected}`,
     ...timelineText(report.timeline),
   ].join("\n")
+}
+
+function timesTable(report: RunReport) {
+  const times = table(["ms", "p50", "p90", "p99", "of"])
+  const row = (name: string, q: Quantiles | null, unit: string) =>
+    times.push([
+      name,
+      ...(q === null ? ["–", "–", "–"] : [q.p50, q.p90, q.p99].map((v) => v.toFixed(1))),
+      `${q?.count ?? 0} ${unit}`,
+    ])
+  row("TTFT", report.ttftMs, "rounds")
+  row("TTFT of requests that missed", report.missedTtftMs, "requests")
+  row("mean TPOT", report.tpotMs, "rounds")
+  row("longest pause between tokens", report.longestPauseMs, "requests")
+  row("best-effort, arrival to end", report.bestEffortMs, "rounds")
+  return times
+}
+
+function goodputText({ goodput, missedWorkShare }: RunReport): string {
+  const { requestsPerSec, promptTokensPerSec, outputTokensPerSec } = goodput
+  return (
+    `kept per second: ${requestsPerSec.toPrecision(3)} requests, ${promptTokensPerSec.toFixed(0)} prompt tokens, ` +
+    `${outputTokensPerSec.toFixed(0)} output tokens   work spent on requests that missed ${percent(missedWorkShare)}`
+  )
 }
 
 function timelineText(slices: readonly Slice[]): string[] {

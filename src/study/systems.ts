@@ -3,7 +3,16 @@ import { POLICY_NAMES, type PolicyName } from "../core/policy/index.ts"
 import type { RunSpec } from "./spec.ts"
 
 /** `tuned`: ours with its knobs tuned like the others' are; shown apart, in no ratio. */
-export type Group = "ours" | "tuned" | "baseline" | "peer"
+export type Group = "ours" | "tuned" | Rival
+
+/** Groups of rivals, each with a ratio of its own. */
+export const RIVALS = {
+  baseline: "the best of the paper's baselines",
+  configured: "vLLM v1 configured for deadlines",
+  peer: "the best research peer",
+} as const
+export type Rival = keyof typeof RIVALS
+export const RIVAL_GROUPS = Object.keys(RIVALS) as Rival[]
 
 /** A change of a run: one value of a knob. */
 export interface Setting {
@@ -101,6 +110,14 @@ const ALL: readonly (Omit<System, "policy"> & { policy: string })[] = [
     knobs: (replicas) => [splits(replicas), option("tokenBudget", [2048, 512, 8192])],
     fixedDraft: true,
     leastReplicas: 2,
+  },
+  {
+    name: "vllm-priority",
+    title: "vLLM v1, --scheduling-policy priority: first-token deadline (what operators can configure today)",
+    group: "configured",
+    policy: "vllm-priority",
+    knobs: () => [BUDGETS],
+    fixedDraft: true,
   },
   {
     name: "qoserve",

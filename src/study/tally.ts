@@ -1,20 +1,7 @@
 /** Counts what happened in a run: attainment in all its cuts, latencies, and a coarse timeline. */
-import { quantileSorted } from "simple-statistics"
 import type { Effect, Outcome } from "../core/protocol.ts"
+import { type Share, tenths } from "../load/statistics.ts"
 import type { Played } from "./workload.ts"
-
-/** Kept of total; a tool session is one. */
-export interface Share {
-  kept: number
-  total: number
-}
-
-export interface Quantiles {
-  p50: number
-  p90: number
-  p99: number
-  count: number
-}
 
 /** One slice of the timeline. Requests by time of arrival; the rest as seen at the slice's end. */
 export interface Slice {
@@ -28,18 +15,27 @@ export interface Slice {
   kv: number
 }
 
-export const share = ({ kept, total }: Share): number => (total === 0 ? 0 : kept / total)
+export const share = ({ attained, total }: Share): number => (total === 0 ? 0 : attained / total)
 
 /** Running totals; `record` methods are called once an event. */
 export class Tally {
-  readonly strict: Share = { kept: 0, total: 0 }
-  readonly every10: Share = { kept: 0, total: 0 }
+  readonly strict: Share = { attained: 0, total: 0 }
+  readonly every10: Share = { attained: 0, total: 0 }
   readonly byClass = new Map<string, Share>()
   readonly byStage = new Map<string, Share>()
   readonly sized: { tokens: number; kept: boolean }[] = []
   readonly ttftMs: number[] = []
   readonly tpotMs: number[] = []
   readonly bestEffortMs: number[] = []
+  /** Of requests that missed: the longest wait for a first token among their rounds. */
+  readonly missedTtftMs: number[] = []
+  readonly longestPauseMs: number[] = []
+  /** Of requests that kept every SLO. */
+  goodPromptTokens = 0
+  goodOutputTokens = 0
+  /** Tokens computed for anyone, and for requests that missed: prompts, outputs, what was computed again or refused. */
+  computedTokens = 0
+  missedComputedTokens = 0
   revoked = 0
   demoted = 0
   promoted = 0
@@ -65,9 +61,20 @@ export class Tally {
     add(this.strict, played.ok)
     add(this.every10, played.okEvery10)
     const { app } = played.planned
-    if (!this.byClass.has(app)) this.byClass.set(app, { kept: 0, total: 0 })
+    if (!this.byClass.has(app)) this.byClass.set(app, { attained: 0, total: 0 })
     add(this.byClass.get(app)!, played.ok)
     this.sized.push({ tokens: played.tokens, kept: played.ok })
+    if (played.longestPauseMs >= 0) this.longestPauseMs.push(played.longestPauseMs)
+    this.computedTokens += played.computedTokens
+    if (!played.ok) {
+      this.missedComputedTokens += played.computedTokens
+      if (played.longestTtftMs >= 0) this.missedTtftMs.push(played.longestTtftMs)
+      return
+    }
+    for (const { promptTokens, outputTokens } of played.planned.rounds) {
+      this.goodPromptTokens += promptTokens
+      this.goodOutputTokens += outputTokens
+    }
   }
 
   effect(effect: Effect): void {
@@ -80,14 +87,14 @@ export class Tally {
   }
 
   byStageOf(name: string): Share {
-    const known = this.byStage.get(name) ?? { kept: 0, total: 0 }
+    const known = this.byStage.get(name) ?? { attained: 0, total: 0 }
     this.byStage.set(name, known)
     return known
   }
 }
 
 function add(to: Share, kept: boolean): void {
-  to.kept += kept ? 1 : 0
+  to.attained += kept ? 1 : 0
   to.total++
 }
 
@@ -95,21 +102,11 @@ function stageKept(outcome: Outcome, name: string): boolean {
   return outcome.stages.find(({ stage }) => stage === name)?.attained ?? outcome.attained
 }
 
-export function quantiles(values: readonly number[]): Quantiles {
-  const sorted = Float64Array.from(values).sort() as unknown as number[]
-  const at = (level: number) => (sorted.length === 0 ? 0 : quantileSorted(sorted, level))
-  return { p50: at(0.5), p90: at(0.9), p99: at(0.99), count: values.length }
-}
-
 /** Attainment by tenth of the requests in order of size (tokens of prompt and output). */
 export function deciles(sized: readonly { tokens: number; kept: boolean }[]): (Share & { upTo: number })[] {
-  const sorted = [...sized].sort((a, b) => a.tokens - b.tokens)
-  return Array.from({ length: 10 }, (_, i) => {
-    const part = sorted.slice(
-      Math.floor((i * sorted.length) / 10),
-      Math.floor(((i + 1) * sorted.length) / 10),
-    )
-    const kept = part.filter((request) => request.kept).length
-    return { upTo: part.at(-1)?.tokens ?? 0, kept, total: part.length }
-  })
+  return tenths(sized).map((part) => ({
+    attained: part.filter(({ kept }) => kept).length,
+    total: part.length,
+    upTo: part.at(-1)?.tokens ?? 0,
+  }))
 }

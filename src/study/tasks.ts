@@ -2,6 +2,7 @@
  * time: so they can run on any worker in any order and give the same bytes. */
 import { type Bound, boundOf, fluidBound, jobsOf } from "./bound.ts"
 import { type Capacity, DECIDED, type Evaluate, gridOf, rateOf, Search, TARGET } from "./capacity.ts"
+import type { Check } from "./misses.ts"
 import { type RunReport, runScenario } from "./run.ts"
 import type { RunSpec } from "./spec.ts"
 import { applied, FIXED_DRAFTS, type Knob, systemOf } from "./systems.ts"
@@ -26,6 +27,8 @@ export interface CapacityTask {
   fixed?: boolean
   /** Seek each seed's own capacity too. */
   spread?: boolean
+  /** Which tokens must be in time. Default: every one. */
+  check?: Check
   /** Where to begin the search, requests/s. */
   guess?: number
 }
@@ -139,8 +142,10 @@ function knobsOf(task: CapacityTask, speculate: boolean, tunedBefore: boolean): 
 
 function searchOf(task: CapacityTask, spec: RunSpec, stopFactor?: number): Search {
   const evaluate: Evaluate = (ratePerSec, seed, stopAtMissed) => {
-    const report = runScenario(at(spec, task.size, ratePerSec, seed), { stopAtMissed })
-    return { ...report.attainment, stopped: report.stopped }
+    const { check = "everyToken" } = task
+    const report = runScenario(at(spec, task.size, ratePerSec, seed), { stopAtMissed, check })
+    const { attained, total } = check === "everyToken" ? report.attainment : report.attainmentEvery10
+    return { kept: attained, total, stopped: report.stopped }
   }
   return new Search(evaluate, TARGET, stopFactor)
 }

@@ -30,6 +30,11 @@ export interface Played {
   okEvery10: boolean
   /** Prompt tokens computed anew and output tokens over all rounds: its size. */
   tokens: number
+  /** Longest over its rounds so far; -1: there was none. */
+  longestTtftMs: number
+  longestPauseMs: number
+  /** Tokens that batches computed for it, those computed again and drafted ones included. */
+  computedTokens: number
 }
 
 const traceCache = new Map<string, Trace>()
@@ -76,7 +81,10 @@ export class Workload {
     const leadInMs = this.plan.header.durationMs * spec.leadIn
     this.first = this.plan.requests.map((planned, session) => {
       const counted = planned.atMs >= leadInMs
-      const played = { planned, round: 0, history: 0, session, counted, ok: true, okEvery10: true, tokens: 0 }
+      const played: Played = {
+        ...{ planned, round: 0, history: 0, session, counted, ok: true, okEvery10: true, tokens: 0 },
+        ...{ longestTtftMs: -1, longestPauseMs: -1, computedTokens: 0 },
+      }
       return this.#request(played, planned.atMs * 1000)
     })
   }

@@ -5,12 +5,14 @@ import { qoserve } from "./qoserve.ts"
 import { slosServe } from "./slos-serve.ts"
 import { slosServePaper } from "./slos-serve-paper.ts"
 import { sarathi, vllm, vllmPrefillFirst } from "./vllm.ts"
+import { vllmPriority } from "./vllm-priority.ts"
 
 export const POLICIES = {
   "slos-serve": slosServe,
   "slos-serve-paper": slosServePaper,
   vllm,
   "vllm-prefill-first": vllmPrefillFirst,
+  "vllm-priority": vllmPriority,
   sarathi,
   edf,
   "edf-drop": edfDrop,

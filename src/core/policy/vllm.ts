@@ -84,7 +84,7 @@ function addChunk(
 }
 
 /** A least chunk outlasts the budget: someone must go on all the same. */
-function addFirst(requests: readonly LiveRequest[], batch: BatchBuilder): void {
+export function addFirst(requests: readonly LiveRequest[], batch: BatchBuilder): void {
   for (const request of requests) {
     if (
       request.decoding
