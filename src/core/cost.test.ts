@@ -1,6 +1,7 @@
 /** The cost model and its calibration. */
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
+import { Random } from "../random.ts"
 import { attentionPairs, shapeOf, stepUs } from "./cost.ts"
 import { Calibration } from "./learn/calibration.ts"
 import { BatchBuilder } from "./planner/batch-builder.ts"
@@ -61,9 +62,9 @@ describe("the cost model", () => {
         lengths.forEach((tokens, id) => {
           expect(batch.prefill(liveOf(id, { promptTokens: 121 }), tokens)).toBe(tokens)
         })
-        expect(batch.timeUs(0)).toBeCloseTo(stepUs(model, shapeOf(batch.items, model)))
+        expect(batch.timeUs()).toBeCloseTo(stepUs(model, shapeOf(batch.items, model)))
         const next = { position: 40, tokens: extra, sample: true, draft: 0 }
-        expect(batch.timeUs(0, 40, extra, true)).toBeCloseTo(
+        expect(batch.timeUs(40, extra, true)).toBeCloseTo(
           stepUs(model, shapeOf([...batch.items, next], model)),
         )
       }),
@@ -72,12 +73,38 @@ describe("the cost model", () => {
 })
 
 describe("calibration", () => {
-  test("follows a drift, apart for the two kinds, and is not moved by one stall", () => {
+  test("follows a drift, apart for the kinds of steps, and is not moved by one stall", () => {
     const calibration = new Calibration()
-    for (let i = 0; i < 200; i++) calibration.observe(true, 1000, 1300)
-    expect(calibration.ratio(true)).toBeCloseTo(1.3, 2)
-    expect(calibration.ratio(false)).toBe(1)
-    calibration.observe(true, 1000, 1e9)
-    expect(calibration.ratio(true)).toBeLessThan(1.5)
+    for (let i = 0; i < 200; i++) calibration.observe("mixed", 1000, 1300)
+    expect(calibration.ratio("mixed")).toBeCloseTo(1.3, 2)
+    expect(calibration.ratio("decode")).toBe(1)
+    calibration.observe("mixed", 1000, 1e9)
+    expect(calibration.ratio("mixed")).toBeLessThan(1.5)
+  })
+
+  test("takes drafted steps for plain ones until some were seen", () => {
+    const calibration = new Calibration()
+    for (let i = 0; i < 200; i++) calibration.observe("decode", 1000, 2000)
+    expect(calibration.ratio("drafted")).toBeCloseTo(2, 2)
+    for (let i = 0; i < 200; i++) calibration.observe("drafted", 1000, 3000)
+    expect(calibration.ratio("drafted")).toBeCloseTo(3, 2)
+    // What one bad while taught fades: else drafting would never be tried again.
+    for (let i = 0; i < 10_000; i++) calibration.observe("decode", 1000, 2000)
+    expect(calibration.ratio("drafted")).toBeLessThan(2.02)
+  })
+
+  test("learns the margin of each kind of step from how far steps scatter", () => {
+    const random = new Random(1)
+    const learnt = (sigma: number, prior: number) => {
+      const calibration = new Calibration(prior)
+      for (let i = 0; i < 2000; i++) calibration.observe("mixed", 1000, 1000 * random.lognormal(1, sigma))
+      return calibration
+    }
+    expect(new Calibration(0.05).margin("mixed")).toBeCloseTo(0.15, 2)
+    expect(learnt(0.02, 0.1).margin("mixed")).toBeCloseTo(0.06, 1)
+    expect(learnt(0.02, 0.1).margin("decode")).toBeCloseTo(0.3, 1)
+    expect(learnt(0.08, 0.02).margin("mixed")).toBeGreaterThan(0.2)
+    expect(learnt(0, 0.1).margin("mixed")).toBeLessThan(0.06)
+    expect(learnt(0.5, 0.1).margin("mixed")).toBe(0.3)
   })
 })

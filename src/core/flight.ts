@@ -1,5 +1,6 @@
 /** The batch that the engine is computing: whose its items are, how long it should take, and who left meanwhile. */
 import { assert } from "./assert.ts"
+import type { StepKind } from "./learn/calibration.ts"
 import type { BatchBuilder } from "./planner/batch-builder.ts"
 import type { Batch, RequestId } from "./protocol.ts"
 import type { LiveRequest } from "./request.ts"
@@ -10,7 +11,7 @@ export class Flight {
   requests: readonly LiveRequest[] = []
   /** Predicted, uncalibrated, µs. */
   modelUs = 0
-  hasPrefill = false
+  kind: StepKind = "decode"
   /** When it should land, absolute µs. */
   endsUs = 0
   /** Requests that ended in the air: the engine may be computing them, so their KV is free when it lands. */
@@ -25,7 +26,7 @@ export class Flight {
     this.#batch = batch
     this.requests = built.requests
     this.modelUs = built.modelUs
-    this.hasPrefill = built.hasPrefill
+    this.kind = built.kind
     this.endsUs = nowUs + batch.predictedUs
   }
 

@@ -3,8 +3,8 @@
 export interface PolicyOptions {
   /** Longest batch while anyone has an SLO, µs: bounds how long an arrival waits for its first decision. */
   maxBatchUs: number
-  /** Added to every predicted batch time (0.2 = 20%). */
-  margin: number
+  /** Added to every predicted batch time (0.2 = 20%); null: what the scatter of steps calls for, learnt per kind of step. */
+  margin: number | null
   /** Most tokens of a batch for the fixed-budget policies (vllm, vllm-prefill-first). */
   tokenBudget: number
   /** Longest batch that best-effort work may make while SLO work runs, µs. */
@@ -33,7 +33,7 @@ export interface PolicyOptions {
 /** Where the engine is fast; a slow one gets longer batches (replica.ts). Found by simulation and on a CPU. */
 export const DEFAULT_OPTIONS: PolicyOptions = {
   maxBatchUs: 100_000,
-  margin: 0.2,
+  margin: null,
   tokenBudget: 512,
   bestEffortBatchUs: 20_000,
   bestEffortEveryUs: 5_000_000,

@@ -230,8 +230,8 @@ export interface Snapshot {
   batchInFlight: boolean
   /** Prompt tokens still owed by SLO-tier requests. */
   prefillBacklogTokens: number
-  /** Actual over predicted step time, learnt: [decode-only batches, batches with prefill]. */
-  calibration: readonly [number, number]
+  /** Actual over predicted step time, learnt: of decode-only batches, batches with prefill, decodes with drafts. */
+  calibration: readonly number[]
   /** By app; empty while nobody has drafted. */
   speculation: readonly AppSpeculation[]
 }

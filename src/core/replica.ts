@@ -69,7 +69,7 @@ export class Replica {
   #effects: Effect[] = []
   #kv: KvAccount
   #outputLengths: OutputLengths
-  #calibration = new Calibration()
+  #calibration: Calibration
   #speculation: SpeculationRecord
   #batch: BatchBuilder
   #arrivals = 0
@@ -91,6 +91,7 @@ export class Replica {
     this.#prefillOnly = config.prefillOnly ?? false
     this.#kv = new KvAccount(config.limits)
     this.#outputLengths = new OutputLengths(config.apps)
+    this.#calibration = new Calibration(config.cost.residualSigma)
     this.#speculation = new SpeculationRecord(config.apps, this.options.acceptancePrior)
     const actions: PlanningActions = {
       demoted: (request, reason) => this.#effects.push({ type: "demoted", id: request.id, reason }),
@@ -101,7 +102,16 @@ export class Replica {
     const { limits, cost } = config
     const learnt = { outputLengths: this.#outputLengths, calibration: this.#calibration }
     const { acceptance } = this.#speculation
-    const context = new PlanningContext({ limits, cost, kv: this.#kv, ...learnt, actions, acceptance })
+    const { margin } = this.options
+    const context = new PlanningContext({
+      limits,
+      cost,
+      kv: this.#kv,
+      ...learnt,
+      margin,
+      actions,
+      acceptance,
+    })
     this.#batch = new BatchBuilder(context)
   }
 
@@ -257,7 +267,7 @@ export class Replica {
     const batch = flight.land(number)
     this.#recovery.stepDone()
     const modelUs = ranUs(this.cost, batch, results) ?? flight.modelUs
-    this.#calibration.observe(flight.hasPrefill, modelUs, durationUs)
+    this.#calibration.observe(flight.kind, modelUs, durationUs)
     let next = 0
     for (let i = 0; i < batch.items.length; i++) {
       const item = batch.items[i]!

@@ -67,11 +67,8 @@ export function registerGauges(registry: Registry, sources: GaugeSources): void 
       snapshot().speculation.map((of, app) => [{ class: classes[app] ?? String(app) }, read(of)]),
     )
   gauge("slos_serve_calibration_ratio", "Learnt actual over predicted step time.", ["batch"], () => {
-    const [decode, prefill] = snapshot().calibration
-    return [
-      [{ batch: "decode" }, decode],
-      [{ batch: "prefill" }, prefill],
-    ]
+    const { calibration } = snapshot()
+    return ["decode", "prefill", "drafted"].map((batch, kind) => [{ batch }, calibration[kind] ?? 1])
   })
   gauge("slos_serve_event_loop_delay_seconds", "Event loop delay since the last read.", ["quantile"], () =>
     loopDelay(sources),

@@ -10,6 +10,7 @@ import { Dp } from "./dp/dp.ts"
 import { solveFor } from "./dp/instance.ts"
 import { Demand, type Stream } from "./feasible.ts"
 import { MemoryCeiling, MemoryForecast } from "./memory.ts"
+import { type PrefixGroup, PrefixGroups } from "./prefix-groups.ts"
 import type { Speculator } from "./speculation/speculator.ts"
 
 /** Of the KV that the forecast may fill, this share is out of reach for whoever has no promise: arrivals would find it
@@ -18,8 +19,13 @@ const KEPT_FREE_SHARE = 0.055
 
 interface Candidate {
   request: LiveRequest
+  /** Computing it starts here, and takes so many tokens of its own. */
   start: number
   owed: number
+  /** What it begins with in common with others that wait: counted once. */
+  group: PrefixGroup | null
+  /** KV tokens that it alone would newly take for its prompt. */
+  ownTokens: number
   stream: number
   kept: boolean
 }
@@ -46,7 +52,9 @@ export class Admission {
   #options: PolicyOptions
   #demand: Demand | null = null
   #candidates: Candidate[] = []
-  #count = 0
+  #groups: PrefixGroups<Candidate> | null = null
+  /** Kept candidates, the first to go on top. */
+  #heap: Candidate[] = []
   #kept = new Set<LiveRequest>()
   #dp = new Dp()
   /** Tokens verified per TPOT, µs, of the last plan. */
@@ -73,19 +81,7 @@ export class Admission {
     const nobody = prefills.length === 0 && options.admission !== "firm"
     this.#unforeseen = nobody ? running : null
     if (nobody) return this.#nobody()
-    const demand = (this.#demand ??= new Demand(context.cost, context.limits))
-    // A mixed horizon is mostly prefill-bound: be as careful as the worse of the two calibrations.
-    const share = running.overdue.some(({ decoding }) => !decoding) ? OVERDUE_SHARE : 0
-    const scale =
-      Math.max(context.calibration(true), context.calibration(false)) * (1 + options.margin + share)
-    demand.reset(nowUs, options.maxBatchUs, scale)
-    for (const request of running.decodes) {
-      const startUs = request.dueUs - request.tpotUs
-      demand.addRunning(this.#stream(request, startUs, running.speculator, context))
-    }
-    for (const request of running.overdue)
-      demand.addRunning(this.#stream(request, nowUs, running.speculator, context))
-    this.#count = 0
+    const demand = this.#reset(running, context, nowUs)
     if (countsExactly(options)) {
       const kept = this.#promised(running, prefills, context, nowUs)
       this.#foreseeAll(running, context)
@@ -100,18 +96,35 @@ export class Admission {
     const last = prefills.length > 0 ? prefills[prefills.length - 1]!.dueUs : nowUs
     this.#dropUntil(last + 2 * options.maxBatchUs, demand)
     this.#dropUntil(last + 10 * options.maxBatchUs, demand)
-    if (context.limits.unifiedKv) this.#dropForMemory(running, context)
+    if (context.limits.unifiedKv) this.#dropForMemory(running, demand, context)
     const kept = this.#kept
     kept.clear()
-    for (let i = 0; i < this.#count; i++) {
-      const candidate = this.#candidates[i]!
-      if (candidate.kept) kept.add(candidate.request)
-    }
+    for (const candidate of this.#candidates) if (candidate.kept) kept.add(candidate.request)
     return kept
   }
 
+  /** The demand of what runs. */
+  #reset(running: Running, context: PlanningContext, nowUs: number): Demand {
+    const { maxBatchUs } = this.#options
+    const demand = (this.#demand ??= new Demand(context.cost, context.limits))
+    this.#groups ??= new PrefixGroups(context.limits.blockTokens)
+    this.#groups.clear()
+    this.#candidates.length = this.#heap.length = 0
+    const share = running.overdue.some(({ decoding }) => !decoding) ? OVERDUE_SHARE : 0
+    // A mixed horizon is mostly prefill-bound: be as careful as the worse of the two calibrations.
+    const calibration = Math.max(context.calibration("mixed"), context.calibration("decode")) * (1 + share)
+    demand.reset(nowUs, maxBatchUs, calibration, context.margin("mixed"))
+    for (const request of running.decodes) {
+      const startUs = request.dueUs - request.tpotUs
+      demand.addStream(this.#stream(request, startUs, running.speculator, context))
+    }
+    for (const request of running.overdue)
+      demand.addStream(this.#stream(request, nowUs, running.speculator, context))
+    return demand
+  }
+
   #nobody(): ReadonlySet<LiveRequest> {
-    this.#count = 0
+    this.#candidates.length = 0
     this.#kept.clear()
     return this.#kept
   }
@@ -125,7 +138,8 @@ export class Admission {
     const peak = this.#forecast.peakTokens()
     let held = 0
     for (const request of others) {
-      if (batch.held(request)) held += request.known + this.#remaining(request, context)
+      if (batch.held(request))
+        held += context.need.ownTokens(request, request.known) + this.#remaining(request, context)
     }
     const room = context.kv.capacityTokens * this.#options.kvShare * (1 - KEPT_FREE_SHARE)
     return room - peak - held
@@ -160,9 +174,35 @@ export class Admission {
   #join(request: LiveRequest, context: PlanningContext, demand: Demand, speculator: Speculator): void {
     const start = context.startOf(request)
     const owed = request.known - start
-    demand.addPrefill(start, owed, 1)
     const stream = demand.addStream(this.#stream(request, request.dueUs, speculator, context))
-    this.#candidates[this.#count++] = { request, start, owed, stream, kept: true }
+    const ownTokens = context.need.ownTokens(request, request.known)
+    const candidate: Candidate = { request, start, owed, group: null, ownTokens, stream, kept: true }
+    candidate.group = this.#groups!.join(request, candidate, start, (first, group) => {
+      if (first.kept) this.#count(first, demand, -1)
+      this.#enter(first, group)
+      if (first.kept) this.#count(first, demand, 1)
+    })
+    if (candidate.group !== null) this.#enter(candidate, candidate.group)
+    this.#count(candidate, demand, 1)
+    this.#candidates.push(candidate)
+    this.#push(candidate)
+  }
+
+  /** A candidate computes and takes less: the group's prefix is counted apart. */
+  #enter(candidate: Candidate, group: PrefixGroup): void {
+    const common = group.end - Math.max(group.start, candidate.start)
+    candidate.group = group
+    candidate.start = group.end
+    candidate.owed = candidate.request.known - group.end
+    candidate.ownTokens = Math.max(0, candidate.ownTokens - common)
+  }
+
+  /** Count (`sign` 1) or leave out (−1) its prefill, and its group's with the first or last of them. */
+  #count({ start, owed, group }: Candidate, demand: Demand, sign: 1 | -1): void {
+    demand.addPrefill(start, owed, sign)
+    if (group === null) return
+    group.kept += sign
+    if (group.kept === (sign > 0 ? 1 : 0)) demand.addPrefill(group.start, group.end - group.start, sign, 0)
   }
 
   #stream(request: LiveRequest, startUs: number, speculator: Speculator, context: PlanningContext): Stream {
@@ -178,16 +218,10 @@ export class Admission {
 
   /** Drop the prefill with the most left until everything due by `atUs` fits (or nothing can be dropped). */
   #dropUntil(atUs: number, demand: Demand): void {
-    while (!demand.fits(atUs)) {
-      const victim = this.#largest()
-      if (victim === null) return
-      victim.kept = false
-      demand.addPrefill(victim.start, victim.owed, -1)
-      demand.drop(victim.stream)
-    }
+    while (!demand.fits(atUs)) if (!this.#dropLargest(demand)) return
   }
 
-  #dropForMemory(running: Running, context: PlanningContext): void {
+  #dropForMemory(running: Running, demand: Demand, context: PlanningContext): void {
     const room = context.kv.capacityTokens * this.#options.kvShare
     if (this.#mostTokens(running, context) <= room) {
       this.#unforeseen = running
@@ -195,52 +229,109 @@ export class Admission {
     }
     this.#foreseeAll(running, context)
     while (this.#forecast.peakTokens() > room) {
-      const victim = this.#largest()
+      const victim = this.#dropLargest(demand)
       if (victim === null) return
-      victim.kept = false
-      this.#foresee(victim.request, context, -1)
+      this.#foreseeCandidate(victim, context, -1)
     }
+  }
+
+  /** The first candidate to go, if any may. */
+  #dropLargest(demand: Demand): Candidate | null {
+    const victim = this.#pop()
+    if (victim === null) return null
+    victim.kept = false
+    this.#count(victim, demand, -1)
+    demand.drop(victim.stream)
+    return victim
   }
 
   /** What runs and the kept ones hold at most, as the forecast sees it. */
   #mostTokens(running: Running, context: PlanningContext): number {
     const ceiling = this.#ceiling
     ceiling.clear()
-    this.#eachPromise(running, ({ spec, output, known }) => {
-      ceiling.add(known, context.outputLengths.bounds(spec.app, output))
-    })
+    ceiling.addFixed(context.kv.sharedTokens)
+    const bounds = ({ spec, output }: LiveRequest) => context.outputLengths.bounds(spec.app, output)
+    this.#eachRunning(running, (request) =>
+      ceiling.add(context.need.ownTokens(request, request.known), bounds(request)),
+    )
+    const groups = new Set<PrefixGroup>()
+    for (const { request, ownTokens, group } of this.#waiting()) {
+      ceiling.add(ownTokens, bounds(request))
+      if (group !== null && !groups.has(group)) {
+        groups.add(group)
+        ceiling.addFixed(group.end - group.start)
+      }
+    }
     return ceiling.peakTokens
   }
 
   #foreseeAll(running: Running, context: PlanningContext): void {
+    this.#unforeseen = null
     this.#forecast.clear()
-    this.#eachPromise(running, (request) => this.#foresee(request, context, 1))
+    this.#forecast.addFixed(context.kv.sharedTokens)
+    this.#eachRunning(running, (request) => this.#foresee(request, context, 1))
+    for (const group of new Set(Array.from(this.#waiting(), (candidate) => candidate.group)))
+      if (group !== null) this.#forecast.addFixed(group.end - group.start)
+    for (const candidate of this.#waiting()) this.#foreseeCandidate(candidate, context, 1)
   }
 
-  /** What runs and the kept ones. */
-  #eachPromise({ decodes, overdue }: Running, visit: (request: LiveRequest) => void): void {
+  #eachRunning({ decodes, overdue }: Running, visit: (request: LiveRequest) => void): void {
     for (const request of decodes) visit(request)
     for (const request of overdue) visit(request)
-    for (let i = 0; i < this.#count; i++) {
-      const { kept, request } = this.#candidates[i]!
-      // A kept one that was promoted with its prompt done is among the decodes by now.
-      if (kept && !(request.tier === "slo" && request.decoding)) visit(request)
+  }
+
+  /** The kept ones. One that was promoted with its prompt done is among the decodes by now. */
+  *#waiting(): IterableIterator<Candidate> {
+    for (const candidate of this.#candidates) {
+      const { kept, request } = candidate
+      if (kept && !(request.tier === "slo" && request.decoding)) yield candidate
     }
   }
 
-  #foresee({ spec, output, known }: LiveRequest, context: PlanningContext, sign: 1 | -1): void {
+  /** When the last of a group goes, so does its prefix. */
+  #foreseeCandidate({ request, ownTokens, group }: Candidate, context: PlanningContext, sign: 1 | -1): void {
+    this.#foreseeTokens(request, ownTokens, context, sign)
+    if (sign < 0 && group?.kept === 0) this.#forecast.addFixed(group.start - group.end)
+  }
+
+  #foresee(request: LiveRequest, context: PlanningContext, sign: 1 | -1): void {
+    this.#foreseeTokens(request, context.need.ownTokens(request, request.known), context, sign)
+  }
+
+  #foreseeTokens(request: LiveRequest, held: number, context: PlanningContext, sign: 1 | -1): void {
+    const { spec, output } = request
     const outlook = context.outputLengths.outlook(spec.app, output)
-    this.#forecast.add(known, spec.maxOutputTokens - output, outlook, sign)
+    this.#forecast.add(held, spec.maxOutputTokens - output, outlook, sign)
   }
 
-  #largest(): Candidate | null {
-    let largest: Candidate | null = null
-    for (let i = 0; i < this.#count; i++) {
-      const candidate = this.#candidates[i]!
-      if (!candidate.kept || this.#isFirm(candidate.request)) continue
-      if (largest === null || goesBefore(candidate, largest)) largest = candidate
+  #push(candidate: Candidate): void {
+    if (this.#isFirm(candidate.request)) return
+    const heap = this.#heap
+    let at = heap.length
+    heap.push(candidate)
+    for (; at > 0; at = (at - 1) >> 1) {
+      const parent = (at - 1) >> 1
+      if (!goesBefore(candidate, heap[parent]!)) break
+      heap[at] = heap[parent]!
     }
-    return largest
+    heap[at] = candidate
+  }
+
+  #pop(): Candidate | null {
+    const heap = this.#heap
+    const top = heap[0]
+    const last = heap.pop()
+    if (top === undefined || last === undefined) return null
+    if (heap.length === 0) return top
+    let at = 0
+    for (let child = 1; child < heap.length; child = 2 * at + 1) {
+      if (child + 1 < heap.length && goesBefore(heap[child + 1]!, heap[child]!)) child++
+      if (!goesBefore(heap[child]!, last)) break
+      heap[at] = heap[child]!
+      at = child
+    }
+    heap[at] = last
+    return top
   }
 
   /** A request whose first token is out (and is being recomputed) holds a promise, as does a firm admission. */
@@ -253,9 +344,16 @@ export class Admission {
   }
 }
 
-/** Rounds of a session that has missed already go first: keeping their SLO saves no request. Then the largest for
- * what they are worth. */
+/** Rounds of a session that has missed already go first: keeping their SLO saves no request. Then the largest for what
+ * they are worth, and of equal ones the last come. */
 function goesBefore(a: Candidate, b: Candidate): boolean {
   if (a.request.sessionMissed !== b.request.sessionMissed) return a.request.sessionMissed
-  return a.owed * (b.request.spec.worth ?? 1) > b.owed * (a.request.spec.worth ?? 1)
+  const [ofA, ofB] = [size(a), size(b)]
+  return ofA > ofB || (ofA === ofB && a.request.order > b.request.order)
+}
+
+/** What a request would take, for its worth: its own tokens, and its part of what it shares. */
+function size({ owed, group, request }: Candidate): number {
+  const shared = group === null ? 0 : (group.end - group.start) / Math.max(1, group.kept)
+  return (owed + shared) / (request.spec.worth ?? 1)
 }

@@ -2,6 +2,7 @@
  * policy gives up), and keeps the batch's predicted time at hand. */
 import { assert } from "../assert.ts"
 import { stepUs } from "../cost.ts"
+import { type StepKind, stepKind } from "../learn/calibration.ts"
 import type { BatchItem } from "../protocol.ts"
 import type { LiveRequest } from "../request.ts"
 import type { PlanningContext } from "./context.ts"
@@ -62,15 +63,23 @@ export class BatchBuilder {
   }
 
   /** Predicted time of the batch as it stands, with `tokens` more of a request at `position` and `draft` drafted
-   * ones; calibrated, in µs, multiplied by 1 + `margin`. */
-  timeUs(margin: number, position = 0, tokens = 0, samples = false, draft = 0): number {
-    const withPrefill = this.#chunks > 0 || tokens > 1
-    const raw = stepUs(this.context.cost, this.#shape.with(position, tokens, samples, draft))
-    return raw * this.context.calibration(withPrefill) * (1 + margin)
+   * ones; calibrated, in µs. */
+  timeUs(position = 0, tokens = 0, samples = false, draft = 0): number {
+    const shape = this.#shape.with(position, tokens, samples, draft)
+    const kind = stepKind(this.#chunks > 0 || tokens > 1, shape.specSteps > 0)
+    return stepUs(this.context.cost, shape) * this.context.calibration(kind)
   }
 
-  get hasPrefill(): boolean {
-    return this.#chunks > 0
+  /** The same with the margin of such a step: as a rule it takes no longer. */
+  safeUs(position = 0, tokens = 0, samples = false, draft = 0): number {
+    const shape = this.#shape.with(position, tokens, samples, draft)
+    const kind = stepKind(this.#chunks > 0 || tokens > 1, shape.specSteps > 0)
+    return stepUs(this.context.cost, shape) * this.context.calibration(kind) * (1 + this.context.margin(kind))
+  }
+
+  /** Which kind of step it is as it stands. */
+  get kind(): StepKind {
+    return stepKind(this.#chunks > 0, this.#shape.with(0, 0, false, 0).specSteps > 0)
   }
   /** Predicted time of the batch as it stands, uncalibrated, µs. */
   get modelUs(): number {
@@ -95,20 +104,20 @@ export class BatchBuilder {
     return this.#chunk(request, this.context.startOf(request), most, spare)
   }
 
-  /** Add as many owed tokens of `request` as keep the batch within `limitUs` (with `margin`). */
+  /** Add as many owed tokens of `request`, at most `tokens`, as keep the batch within `limitUs`, margin included. */
   prefillWithin(
     request: LiveRequest,
     limitUs: number,
-    margin: number,
     spare?: readonly LiveRequest[],
+    tokens = Infinity,
   ): number {
     const room = spare === undefined ? this.context.need.roomTokens(request) : Infinity
-    if (room <= request.computed || this.isFull(limitUs, margin)) return 0
+    if (room <= request.computed || this.isFull(limitUs)) return 0
     const start = this.context.startOf(request)
     const owed = request.known - start
-    const fits = (n: number) => this.timeUs(margin, start, n, n === owed) <= limitUs
-    const most = Math.min(owed, this.tokensLeft)
-    const least = Math.min(owed, this.#leastChunk)
+    const fits = (n: number) => this.safeUs(start, n, n === owed) <= limitUs
+    const most = Math.min(owed, this.tokensLeft, tokens)
+    const least = Math.min(most, owed, this.#leastChunk)
     if (most < least || room < start + least) return 0
     if (fits(most)) return this.#chunk(request, start, most, spare)
     let low = 0
@@ -121,10 +130,10 @@ export class BatchBuilder {
     return this.#chunk(request, start, low, spare)
   }
 
-  /** No chunk of any request fits into `limitUs` (with `margin`). With a thousand waiting most get nothing: that must
+  /** No chunk of any request fits into `limitUs`, margin included. With a thousand waiting most get nothing: that must
    * be seen at once. */
-  isFull(limitUs: number, margin: number): boolean {
-    return this.#leastMoreUs * (1 + margin) > limitUs
+  isFull(limitUs: number): boolean {
+    return this.#leastMoreUs > limitUs
   }
 
   #chunk(request: LiveRequest, start: number, most: number, spare?: readonly LiveRequest[]): number {
@@ -155,10 +164,10 @@ export class BatchBuilder {
     return Math.min(want, room)
   }
 
-  /** No chunk of any request makes the batch shorter than this: calibrated, without margin, µs. One token is timed as
+  /** No chunk of any request makes the batch shorter than this: margin included, µs. One token is timed as
    * a decode, and so may take longer than two. */
   get #leastMoreUs(): number {
-    if (this.#leastMore < 0) this.#leastMore = Math.min(this.timeUs(0, 0, 1), this.timeUs(0, 0, 2))
+    if (this.#leastMore < 0) this.#leastMore = Math.min(this.safeUs(0, 1), this.safeUs(0, 2))
     return this.#leastMore
   }
 

@@ -37,21 +37,15 @@ function tokensToTheEnd({ known, output, spec }: LiveRequest, { outputLengths }:
 
 /** Their decodes, and their prompts as far as they fit: where SLO prompts wait too, these come first in a share of the
  * steps only. (A share of each batch would be less than a chunk where chunks are slow.) */
-export function serveOverdue(
-  batch: BatchBuilder,
-  work: Work,
-  limitUs: number,
-  margin: number,
-  nowUs: number,
-): void {
+export function serveOverdue(batch: BatchBuilder, work: Work, limitUs: number, nowUs: number): void {
   const everyUs = work.prefills.length === 0 ? 0 : limitUs / OVERDUE_SHARE
   const promptsToo = nowUs - work.overdueServedUs >= everyUs
   for (const request of work.overdue) {
     if (batch.has(request)) continue
     if (request.decoding) {
-      const drafted = draftWithin(batch, work, request, limitUs, margin)
+      const drafted = draftWithin(batch, work, request, limitUs)
       if (drafted >= 0) batch.decode(request, work.yielding, drafted)
-    } else if (promptsToo && batch.prefillWithin(request, limitUs, margin, work.yielding) > 0)
+    } else if (promptsToo && batch.prefillWithin(request, limitUs, work.yielding) > 0)
       work.overdueServedUs = nowUs
   }
 }
@@ -73,25 +67,25 @@ export function serveBestEffort(
   const before = batch.items.length
   const alone = work.decodes.length === 0 && work.prefills.length === 0
   const starved = nowUs - work.bestEffortServedUs >= options.bestEffortEveryUs
-  const usualUs = Math.min(limitUs, Math.max(options.bestEffortBatchUs, batch.timeUs(options.margin)))
-  fillBestEffort(batch, work, alone ? options.maxBatchUs : starved ? limitUs : usualUs, options.margin)
+  const usualUs = Math.min(limitUs, Math.max(options.bestEffortBatchUs, batch.safeUs()))
+  fillBestEffort(batch, work, alone ? options.maxBatchUs : starved ? limitUs : usualUs)
   if (batch.items.length > before) work.bestEffortServedUs = nowUs
 }
 
-function fillBestEffort(batch: BatchBuilder, work: Work, limitUs: number, margin: number): void {
+function fillBestEffort(batch: BatchBuilder, work: Work, limitUs: number): void {
   const requests = work.bestEffort
   // Only who holds KV can give it up: with a thousand waiting, looking through all of them for each is the pause.
   let last = requests.length - 1
   for (let i = 0; i < requests.length && batch.tokensLeft > 0; i++) {
     const request = requests[i]!
-    if (batch.has(request) || (!request.decoding && batch.isFull(limitUs, margin))) continue
+    if (batch.has(request) || (!request.decoding && batch.isFull(limitUs))) continue
     if (!mayStart(request, batch, work)) continue
     while (last > i && (batch.has(requests[last]!) || !batch.context.kv.holds(requests[last]!.id))) last--
     const later = last > i ? laterThan(i, last, work) : undefined
     if (later === undefined && !batch.context.kv.canAttach() && !batch.context.kv.holds(request.id)) continue
-    if (!request.decoding) batch.prefillWithin(request, limitUs, margin, later)
+    if (!request.decoding) batch.prefillWithin(request, limitUs, later)
     else {
-      const drafted = draftWithin(batch, work, request, limitUs, margin)
+      const drafted = draftWithin(batch, work, request, limitUs)
       if (drafted >= 0) batch.decode(request, later, drafted)
     }
   }
@@ -108,7 +102,8 @@ function laterThan(i: number, last: number, { bestEffort, overdue }: Work): Live
 export function mayStart(request: LiveRequest, batch: BatchBuilder, work: Work): boolean {
   if (batch.context.kv.holds(request.id) || work.overdue.includes(request)) return true
   work.spareKvTokens ??= work.forecastSpareKv(batch)
-  const needs = tokensToTheEnd(request, batch.context)
+  const { need } = batch.context
+  const needs = need.newTokens(request, tokensToTheEnd(request, batch.context))
   if (needs > work.spareKvTokens) return false
   work.spareKvTokens -= needs
   return true

@@ -4,7 +4,7 @@ import { type CostModel, type StepShape, stepUs } from "../cost.ts"
 import type { KvAccount } from "../kv/account.ts"
 import { KvNeed } from "../kv/need.ts"
 import { Acceptance } from "../learn/acceptance.ts"
-import type { Calibration } from "../learn/calibration.ts"
+import { type Calibration, type StepKind, stepKind } from "../learn/calibration.ts"
 import type { OutputLengths } from "../learn/output-lengths.ts"
 import type { DemoteReason, EngineLimits } from "../protocol.ts"
 import type { LiveRequest } from "../request.ts"
@@ -25,6 +25,8 @@ export interface PlanningParts {
   kv: KvAccount
   outputLengths: OutputLengths
   calibration: Calibration
+  /** Added to predicted times instead of what steps teach. */
+  margin?: number | null
   actions: PlanningActions
   /** Default: nothing was drafted yet, and 0.7 of what will be is accepted. */
   acceptance?: Acceptance
@@ -42,8 +44,10 @@ export class PlanningContext {
   /** To ask how long some other batch than the one under construction would take. */
   readonly scratchShape: RunningShape
   readonly #calibration: Calibration
+  readonly #margin: number | null
 
-  constructor({ limits, cost, kv, outputLengths, calibration, actions, acceptance }: PlanningParts) {
+  constructor(parts: PlanningParts) {
+    const { limits, cost, kv, outputLengths, calibration, actions, acceptance } = parts
     this.limits = limits
     this.cost = cost
     this.kv = kv
@@ -53,14 +57,19 @@ export class PlanningContext {
     this.actions = actions
     this.scratchShape = new RunningShape(cost)
     this.#calibration = calibration
+    this.#margin = parts.margin ?? null
   }
 
   /** Time of some step, by the calibrated model, µs. */
   stepUs(shape: StepShape, withPrefill: boolean): number {
-    return stepUs(this.cost, shape) * this.#calibration.ratio(withPrefill)
+    return stepUs(this.cost, shape) * this.#calibration.ratio(stepKind(withPrefill, shape.specSteps > 0))
   }
-  calibration(withPrefill: boolean): number {
-    return this.#calibration.ratio(withPrefill)
+  calibration(kind: StepKind): number {
+    return this.#calibration.ratio(kind)
+  }
+  /** Share to add to the predicted time of a step for it to be kept, as a rule. */
+  margin(kind: StepKind): number {
+    return this.#margin ?? this.#calibration.margin(kind)
   }
 
   /** See KvNeed. */

@@ -1,24 +1,39 @@
-/** Can everything due by a horizon be computed by then? A fluid test over the cost model (DESIGN §4 step 3):
- * for every piece, the work due must fit the time, with iterations shared by all decodes. */
+/** Can everything due by a horizon be computed by then? A fluid test over the cost model (docs/design.md, Admission):
+ * for every piece, the work due must fit the time, with iterations shared by all decodes. Horizons come in order, so that
+ * what streams ask for is kept as straight lines that change where a stream starts or ends: a test costs as much as
+ * there are paces, however many requests wait. */
 import { attentionPairs, type CostModel } from "../cost.ts"
 import type { EngineLimits } from "../protocol.ts"
 
-/** Work due as time passes: decodes token by token, and the prefills that the caller has added. Typed arrays,
- * reused between decisions. Times are absolute µs. */
+/** Rows of streams by state. */
+const WAITING = 0
+const ACTIVE = 1
+const OVER = 2
+const DROPPED = 3
+
 export class Demand {
   #cost: CostModel
   #limits: EngineLimits
   #nowUs = 0
   #maxBatchUs = 1
-  #scale = 1
+  #calibration = 1
+  #margin = 0
+  /** The horizon that the lines stand at, since `#nowUs`. */
+  #atUs = 0
 
-  /** Decodes that run, and those that follow the prefills added: only these can be taken back. */
-  #running = new Streams()
-  #coming = new Streams()
-  /** What the running ones sum up to by `#summedUs`: a drop asks again for the same time. */
-  #summedUs = Number.NaN
-  #sums: Sums = { steps: 0, most: 0, verified: 0, pairs: 0, alive: 0 }
-  #total: Sums = { steps: 0, most: 0, verified: 0, pairs: 0, alive: 0 }
+  #streams = new Streams()
+  /** Rows by when their line changes next. */
+  #changes = new ChangeHeap()
+  #paces = new Paces()
+  /** What is due by a horizon `at`: base + slope · at, of steps, tokens verified, and attention pairs of these. */
+  #steps = 0
+  #stepsPerUs = 0
+  #verified = 0
+  #verifiedPerUs = 0
+  #pairs = 0
+  #pairsPerUs = 0
+  /** Streams that go on after the horizon. */
+  #alive = 0
   #longest = 1
 
   #prefills = 0
@@ -31,56 +46,71 @@ export class Demand {
     this.#limits = limits
   }
 
-  /** Start afresh at `nowUs`. `scale` multiplies predicted time (margin and calibration). */
-  reset(nowUs: number, maxBatchUs: number, scale: number): void {
+  /** Start afresh at `nowUs`. `calibration` multiplies predicted time; so does 1 + `margin` for a single step, and less
+   * for many, whose scatter evens out. */
+  reset(nowUs: number, maxBatchUs: number, calibration: number, margin: number): void {
     this.#nowUs = nowUs
     this.#maxBatchUs = maxBatchUs
-    this.#scale = scale
-    this.#running.clear()
-    this.#coming.clear()
-    this.#prefills = this.#prefillTokens = this.#fastPairs = this.#slowPairs = 0
+    this.#calibration = calibration
+    this.#margin = margin
+    this.#atUs = 0
+    this.#streams.clear()
+    this.#changes.clear()
+    this.#paces.clear()
+    this.#steps = this.#stepsPerUs = this.#verified = this.#verifiedPerUs = this.#pairs = this.#pairsPerUs = 0
+    this.#alive = this.#prefills = this.#prefillTokens = this.#fastPairs = this.#slowPairs = 0
     this.#longest = 1
-    this.#summedUs = Number.NaN
   }
 
-  /** A stream of decodes that runs. */
-  addRunning(stream: Stream): void {
-    this.#running.add(stream)
-    this.#longest = Math.max(this.#longest, stream.length)
-    this.#summedUs = Number.NaN
-  }
-
-  /** A stream of decodes that will follow a prefill. Returns its row, for `drop`. */
+  /** Add a request's decodes; none may start before the horizon tested last, unless nothing was tested yet. Returns its
+   * row, for `drop`. */
   addStream(stream: Stream): number {
-    this.#longest = Math.max(this.#longest, stream.length)
-    return this.#coming.add(stream)
-  }
-  drop(row: number): void {
-    this.#coming.drop(row)
+    const { startUs, tpotUs, remaining, length, expected } = stream
+    const row = this.#streams.add(stream, startUs - this.#nowUs)
+    this.#longest = Math.max(this.#longest, length)
+    this.#alive++
+    this.#paces.add(row, startUs - this.#nowUs, 1 / (tpotUs * expected), remaining / expected)
+    if (this.#streams.startUs[row]! <= this.#atUs) this.#activate(row)
+    else this.#changes.push(row, this.#streams.startUs[row]!)
+    return row
   }
 
-  /** Add (`sign` 1) or take back (−1) a prefill of `tokens` tokens from `position`. */
-  addPrefill(position: number, tokens: number, sign: 1 | -1): void {
-    this.#prefills += sign
+  /** It asks for nothing any more. */
+  drop(row: number): void {
+    const { state } = this.#streams
+    if (state[row] === ACTIVE) this.#slope(row, -1)
+    else if (state[row] === OVER) this.#settle(row, -1)
+    if (state[row] !== OVER) this.#alive--
+    state[row] = DROPPED
+    this.#paces.drop(row)
+  }
+
+  /** Add (`sign` 1) or take back (−1) a prefill of `tokens` tokens from `position`. `requests`: as how many it counts. */
+  addPrefill(position: number, tokens: number, sign: 1 | -1, requests = 1): void {
+    this.#prefills += sign * requests
     this.#prefillTokens += sign * tokens
     const pairs = sign * attentionPairs(position, tokens)
     if (tokens >= this.#cost.fastPassTokens) this.#fastPairs += pairs
     else this.#slowPairs += pairs
   }
 
-  /** Everything added so far that is due by `atUs` fits between now and then. */
+  /** Everything added so far that is due by `atUs` fits between now and then. Never before an earlier horizon. */
   fits(atUs: number): boolean {
-    const horizon = atUs - this.#nowUs
+    const horizon = Math.max(this.#atUs, atUs - this.#nowUs)
     if (horizon <= 0) return this.#prefills === 0
-    const { steps, most, verified, pairs, alive } = this.#due(atUs)
-    if (alive > this.#limits.maxSequences) return false
-    const iterations = Math.max(horizon / this.#maxBatchUs, most) + 0.5
+    this.#advance(horizon)
+    if (this.#alive > this.#limits.maxSequences) return false
+    const steps = this.#steps + this.#stepsPerUs * horizon
+    const verified = this.#verified + this.#verifiedPerUs * horizon
+    const pairs = this.#pairs + this.#pairsPerUs * horizon
+    const iterations = Math.max(horizon / this.#maxBatchUs, this.#paces.most(horizon)) + 0.5
     // Iterations that also carry a chunk: a split engine makes a second pass in each.
     const chunked =
       this.#prefillTokens > 0
         ? Math.min(iterations, Math.max(this.#prefills, this.#prefillTokens / this.#limits.minChunkTokens))
         : 0
     const split = this.#limits.unifiedKv || steps === 0 ? 0 : chunked
+    const scale = this.#calibration * (1 + this.#margin / Math.sqrt(Math.max(1, iterations)))
     for (const piece of this.#cost.pieces) {
       const time =
         (piece.step ?? 0) * iterations +
@@ -91,20 +121,60 @@ export class Demand {
         (piece.slowPairs ?? 0) * (this.#slowPairs + pairs) +
         (piece.outputs ?? 0) * (this.#prefills + verified) +
         (piece.specSteps ?? 0) * (this.#longest - 1) * iterations
-      if (time * this.#scale > horizon) return false
+      if (time * scale > horizon) return false
     }
     return true
   }
 
-  #due(atUs: number): Sums {
-    if (atUs !== this.#summedUs) {
-      clear(this.#sums)
-      this.#running.sum(atUs, this.#sums)
-      this.#summedUs = atUs
+  /** Lines change up to this horizon. */
+  #advance(horizon: number): void {
+    const { state, endUs } = this.#streams
+    while (this.#changes.nextUs <= horizon) {
+      const row = this.#changes.top
+      if (state[row] === WAITING) {
+        this.#changes.replaceTop(endUs[row]!)
+        state[row] = ACTIVE
+        this.#slope(row, 1)
+        continue
+      }
+      this.#changes.pop()
+      if (state[row] !== ACTIVE) continue
+      this.#slope(row, -1)
+      this.#settle(row, 1)
+      state[row] = OVER
+      this.#alive--
     }
-    Object.assign(this.#total, this.#sums)
-    this.#coming.sum(atUs, this.#total)
-    return this.#total
+    this.#atUs = horizon
+  }
+
+  #activate(row: number): void {
+    this.#streams.state[row] = ACTIVE
+    this.#slope(row, 1)
+    this.#changes.push(row, this.#streams.endUs[row]!)
+  }
+
+  /** A stream that runs adds (takes back) its line. */
+  #slope(row: number, sign: 1 | -1): void {
+    const { startUs, stepsPerUs, length, context } = this.#streams
+    const steps = sign * stepsPerUs[row]!
+    const verified = steps * length[row]!
+    const pairs = verified * context[row]!
+    const start = startUs[row]!
+    this.#stepsPerUs += steps
+    this.#steps -= steps * start
+    this.#verifiedPerUs += verified
+    this.#verified -= verified * start
+    this.#pairsPerUs += pairs
+    this.#pairs -= pairs * start
+  }
+
+  /** A stream that has ended adds (takes back) all its work. */
+  #settle(row: number, sign: 1 | -1): void {
+    const { startUs, endUs, stepsPerUs, length, context } = this.#streams
+    const steps = sign * (endUs[row]! - startUs[row]!) * stepsPerUs[row]!
+    this.#steps += steps
+    this.#verified += steps * length[row]!
+    this.#pairs += steps * length[row]! * context[row]!
   }
 }
 
@@ -121,95 +191,164 @@ export interface Stream {
   expected: number
 }
 
-/** What streams ask for by some time. */
-interface Sums {
-  /** Steps of all streams together, and of the one that needs most. */
-  steps: number
-  most: number
-  /** Tokens verified, and what those attend to. */
-  verified: number
-  pairs: number
-  /** Streams that go on after that time. */
-  alive: number
-}
-
-function clear(sums: Sums): void {
-  sums.steps = sums.most = sums.verified = sums.pairs = sums.alive = 0
-}
-
-/** Streams as columns, reused. */
+/** Streams as columns, reused. Times since the start of the decision. */
 class Streams {
-  #rows = 0
-  #startUs = new Float64Array(64)
-  #perUs = new Float64Array(64)
-  #remaining = new Float64Array(64)
-  #context = new Float64Array(64)
-  #length = new Float64Array(64)
-  #perToken = new Float64Array(64)
+  rows = 0
+  startUs = new Float64Array(64)
+  endUs = new Float64Array(64)
+  stepsPerUs = new Float64Array(64)
+  context = new Float64Array(64)
+  length = new Float64Array(64)
+  state = new Uint8Array(64)
 
   clear(): void {
-    this.#rows = 0
+    this.rows = 0
   }
 
-  add({ startUs, tpotUs, remaining, contextTokens, length, expected }: Stream): number {
-    const row = this.#rows++
-    if (row === this.#startUs.length) this.#enlarge()
-    this.#startUs[row] = startUs
-    this.#perUs[row] = 1 / tpotUs
-    this.#remaining[row] = remaining
-    this.#context[row] = contextTokens
-    this.#length[row] = length
-    this.#perToken[row] = 1 / expected
+  add({ tpotUs, remaining, contextTokens, length, expected }: Stream, startUs: number): number {
+    const row = this.rows++
+    if (row === this.startUs.length) this.#enlarge()
+    this.startUs[row] = startUs
+    this.endUs[row] = startUs + remaining * tpotUs
+    this.stepsPerUs[row] = 1 / (tpotUs * expected)
+    this.context[row] = contextTokens
+    this.length[row] = length
+    this.state[row] = WAITING
     return row
   }
 
-  /** A row that asks for nothing any more. */
-  drop(row: number): void {
-    this.#startUs[row] = Infinity
-    this.#remaining[row] = -Infinity
-  }
-
-  /** Add to `sums` what is due by `atUs`. */
-  sum(atUs: number, sums: Sums): void {
-    const rows = this.#rows
-    const startUs = this.#startUs
-    const perUs = this.#perUs
-    const left = this.#remaining
-    const context = this.#context
-    const length = this.#length
-    const perToken = this.#perToken
-    let { steps, most, verified, pairs, alive } = sums
-    for (let row = 0; row < rows; row++) {
-      const elapsed = atUs - startUs[row]!
-      const paced = elapsed * perUs[row]!
-      const remaining = left[row]!
-      if (paced < remaining) alive++
-      if (elapsed <= 0) continue
-      const own = Math.min(paced, remaining) * perToken[row]!
-      const tokens = own * length[row]!
-      steps += own
-      verified += tokens
-      pairs += tokens * context[row]!
-      if (own > most) most = own
-    }
-    sums.steps = steps
-    sums.most = most
-    sums.verified = verified
-    sums.pairs = pairs
-    sums.alive = alive
-  }
-
   #enlarge(): void {
-    const grow = (old: Float64Array<ArrayBuffer>) => {
-      const next = new Float64Array(old.length * 2)
-      next.set(old)
-      return next
+    for (const name of ["startUs", "endUs", "stepsPerUs", "context", "length"] as const)
+      this[name] = grown(this[name])
+    const state = new Uint8Array(this.state.length * 2)
+    state.set(this.state)
+    this.state = state
+  }
+}
+
+function grown(old: Float64Array): Float64Array<ArrayBuffer> {
+  const next = new Float64Array(old.length * 2)
+  next.set(old)
+  return next
+}
+
+/** Streams of one pace share their steps: the one that began first needs most of them. */
+class Paces {
+  #count = 0
+  #indexOf = new Map<number, number>()
+  #perUs: number[] = []
+  /** Most steps of one stream. */
+  #mostSteps: number[] = []
+  /** Rows by start, the first of those not dropped at `#head`. */
+  #rows: number[][] = []
+  #starts: number[][] = []
+  #head: number[] = []
+  #dropped = new Set<number>()
+
+  clear(): void {
+    this.#count = 0
+    this.#indexOf.clear()
+    this.#dropped.clear()
+  }
+
+  add(row: number, startUs: number, stepsPerUs: number, steps: number): void {
+    let pace = this.#indexOf.get(stepsPerUs)
+    if (pace === undefined) {
+      pace = this.#count++
+      this.#indexOf.set(stepsPerUs, pace)
+      this.#perUs[pace] = stepsPerUs
+      this.#mostSteps[pace] = 0
+      this.#head[pace] = 0
+      if (this.#rows.length === pace) {
+        this.#rows.push([])
+        this.#starts.push([])
+      }
+      this.#rows[pace]!.length = this.#starts[pace]!.length = 0
     }
-    this.#startUs = grow(this.#startUs)
-    this.#perUs = grow(this.#perUs)
-    this.#remaining = grow(this.#remaining)
-    this.#context = grow(this.#context)
-    this.#length = grow(this.#length)
-    this.#perToken = grow(this.#perToken)
+    if (steps > this.#mostSteps[pace]!) this.#mostSteps[pace] = steps
+    // They come by start, as a rule.
+    const starts = this.#starts[pace]!
+    let at = starts.length
+    while (at > this.#head[pace]! && starts[at - 1]! > startUs) at--
+    starts.splice(at, 0, startUs)
+    this.#rows[pace]!.splice(at, 0, row)
+  }
+
+  drop(row: number): void {
+    this.#dropped.add(row)
+  }
+
+  /** Steps that the stream with most of them needs by then. */
+  most(horizon: number): number {
+    let most = 0
+    for (let pace = 0; pace < this.#count; pace++) {
+      const rows = this.#rows[pace]!
+      while (this.#head[pace]! < rows.length && this.#dropped.has(rows[this.#head[pace]!]!))
+        this.#head[pace]!++
+      const start = this.#starts[pace]![this.#head[pace]!]
+      if (start === undefined) continue
+      const steps = Math.min((horizon - start) * this.#perUs[pace]!, this.#mostSteps[pace]!)
+      if (steps > most) most = steps
+    }
+    return most
+  }
+}
+
+/** A binary heap of rows by time. */
+class ChangeHeap {
+  #size = 0
+  #rows = new Int32Array(64)
+  #timesUs = new Float64Array(64)
+
+  clear(): void {
+    this.#size = 0
+  }
+  get nextUs(): number {
+    return this.#size === 0 ? Infinity : this.#timesUs[0]!
+  }
+  get top(): number {
+    return this.#rows[0]!
+  }
+
+  push(row: number, timeUs: number): void {
+    if (this.#size === this.#rows.length) {
+      const rows = new Int32Array(this.#rows.length * 2)
+      rows.set(this.#rows)
+      this.#rows = rows
+      this.#timesUs = grown(this.#timesUs)
+    }
+    let at = this.#size++
+    for (; at > 0; at = (at - 1) >> 1) {
+      const parent = (at - 1) >> 1
+      if (this.#timesUs[parent]! <= timeUs) break
+      this.#rows[at] = this.#rows[parent]!
+      this.#timesUs[at] = this.#timesUs[parent]!
+    }
+    this.#rows[at] = row
+    this.#timesUs[at] = timeUs
+  }
+
+  pop(): void {
+    this.#size--
+    this.#sink(this.#rows[this.#size]!, this.#timesUs[this.#size]!)
+  }
+
+  /** The first row stays, but later. */
+  replaceTop(timeUs: number): void {
+    this.#sink(this.#rows[0]!, timeUs)
+  }
+
+  #sink(row: number, timeUs: number): void {
+    const size = this.#size
+    let at = 0
+    for (let child = 1; child < size; child = 2 * at + 1) {
+      if (child + 1 < size && this.#timesUs[child + 1]! < this.#timesUs[child]!) child++
+      if (timeUs <= this.#timesUs[child]!) break
+      this.#rows[at] = this.#rows[child]!
+      this.#timesUs[at] = this.#timesUs[child]!
+      at = child
+    }
+    this.#rows[at] = row
+    this.#timesUs[at] = timeUs
   }
 }

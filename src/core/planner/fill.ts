@@ -27,7 +27,7 @@ export function fillBatch(batch: BatchBuilder, work: Work, options: PolicyOption
   const filling = begin(batch, work, options, nowUs)
   addUrgentDecodes(filling)
   addPausedDecodes(filling)
-  serveOverdue(batch, work, filling.limitUs, options.margin, nowUs)
+  serveOverdue(batch, work, filling.limitUs, nowUs)
   addPrefills(filling)
   addHopeful(filling)
   addOtherDecodes(filling)
@@ -40,7 +40,8 @@ export function fillBatch(batch: BatchBuilder, work: Work, options: PolicyOption
  * as its due time. */
 function begin(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: number): Filling {
   const { decodes, prefills, bestEffort } = work
-  const { margin, maxBatchUs } = options
+  const { maxBatchUs } = options
+  const margin = batch.context.margin("decode")
   const timeUs = (count: number) => decodeTimeUs(batch.context, work, count, 1) * (1 + margin)
   const allDecodesUs = timeUs(decodes.length)
   const limitUs = Math.max(allDecodesUs, Math.min(maxBatchUs, tightestLeadUs(decodes, nowUs)))
@@ -53,8 +54,13 @@ function begin(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: n
   return { batch, work, options, nowUs, limitUs, urgent }
 }
 
-function addUrgentDecodes({ batch, work, options, limitUs, urgent }: Filling): void {
-  const { longest, more } = lengthsWithin(batch.context, work, urgent, limitUs / (1 + options.margin))
+function addUrgentDecodes({ batch, work, limitUs, urgent }: Filling): void {
+  const { longest, more } = lengthsWithin(
+    batch.context,
+    work,
+    urgent,
+    limitUs / (1 + batch.context.margin("drafted")),
+  )
   for (let i = 0; i < urgent; i++) {
     const request = work.decodes[i]!
     const drafted = Math.min(work.speculator.lengthOf(request), i < more ? longest + 1 : longest) - 1
@@ -73,35 +79,33 @@ function addPausedDecodes({ batch, work, options, nowUs, urgent }: Filling): voi
 
 /** By deadline; a deadline that a prefill can still make cuts the batch short. */
 function addPrefills(filling: Filling): void {
-  const { batch, work, options, nowUs } = filling
+  const { batch, work, nowUs } = filling
   for (const request of work.prefills) {
     if (batch.tokensLeft < 1) return
     const toDeadlineUs = request.dueUs - nowUs
     const tightens = toDeadlineUs > 0 && toDeadlineUs < filling.limitUs
-    if (tightens && finishesWithin(batch, request, toDeadlineUs, options.margin))
-      filling.limitUs = toDeadlineUs
-    batch.prefillWithin(request, filling.limitUs, options.margin, work.yielding)
+    if (tightens && finishesWithin(batch, request, toDeadlineUs)) filling.limitUs = toDeadlineUs
+    batch.prefillWithin(request, filling.limitUs, work.yielding)
   }
 }
 
 /** Hopeful requests spare each other: two that do not fit together would take turns and never end. */
-function addHopeful({ batch, work, options, limitUs }: Filling): void {
+function addHopeful({ batch, work, limitUs }: Filling): void {
   const { hopeful, yielding } = work
   if (hopeful.length === 0) return
   const spared = new Set(hopeful)
   const hopeless = yielding.filter((request) => !spared.has(request))
   for (const request of hopeful) {
-    if (batch.isFull(limitUs, options.margin)) return
-    if (!batch.has(request) && mayStart(request, batch, work))
-      batch.prefillWithin(request, limitUs, options.margin, hopeless)
+    if (batch.isFull(limitUs)) return
+    if (!batch.has(request) && mayStart(request, batch, work)) batch.prefillWithin(request, limitUs, hopeless)
   }
 }
 
-function addOtherDecodes({ batch, work, options, limitUs, urgent }: Filling): void {
+function addOtherDecodes({ batch, work, limitUs, urgent }: Filling): void {
   for (let i = urgent; i < work.decodes.length; i++) {
     const request = work.decodes[i]!
     if (batch.has(request)) continue
-    const drafted = draftWithin(batch, work, request, limitUs, options.margin)
+    const drafted = draftWithin(batch, work, request, limitUs)
     if (drafted < 0 && batch.items.length > 0) return
     batch.decode(request, work.byValue, drafted)
   }
@@ -120,10 +124,10 @@ function tightestPaceUs(decodes: readonly LiveRequest[]): number {
   return paceUs
 }
 
-function finishesWithin(batch: BatchBuilder, request: LiveRequest, timeUs: number, margin: number): boolean {
+function finishesWithin(batch: BatchBuilder, request: LiveRequest, timeUs: number): boolean {
   const start = batch.context.startOf(request)
   const owed = request.known - start
-  return owed <= batch.tokensLeft && batch.timeUs(margin, start, owed, true) <= timeUs
+  return owed <= batch.tokensLeft && batch.safeUs(start, owed, true) <= timeUs
 }
 
 /** Nothing fitted (a least chunk alone outlasts the limit): run the first work there is, as little as possible. */

@@ -37,6 +37,14 @@ export class MemoryForecast {
     }
   }
 
+  /** Add tokens that are held whoever ends: a prefix that several share. */
+  addFixed(tokens: number): void {
+    for (let k = 0; k < this.#mean.length; k++) {
+      this.#mean[k] = this.#mean[k]! + tokens
+      this.#most[k] = this.#most[k]! + tokens
+    }
+  }
+
   /** Tokens to have at hand: what is held at the worst time, with the reserve. */
   peakTokens(): number {
     let peak = 0
@@ -59,8 +67,12 @@ export class MemoryCeiling {
     this.#tokens = this.#variance = 0
   }
 
+  addFixed(tokens: number): void {
+    this.#tokens += tokens
+  }
+
   add(held: number, { tokens, squares, start }: Readonly<OutlookBounds>): void {
-    const rest = held - start
+    const rest = Math.max(0, held - start)
     this.#tokens += rest + tokens
     this.#variance += (rest * rest) / 2 + 2 * squares
   }

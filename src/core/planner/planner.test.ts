@@ -34,7 +34,7 @@ describe("admission", () => {
   /** Feasible by the same fluid test, prefix by prefix of the deadline order. */
   function feasible(set: readonly ReturnType<typeof liveOf>[]): boolean {
     const demand = new Demand(COST, LIMITS)
-    demand.reset(0, options.maxBatchUs, 1)
+    demand.reset(0, options.maxBatchUs, 1, contextOf().margin("mixed"))
     const last = Math.max(...set.map((r) => r.dueUs))
     for (const request of [...set].sort(byDue)) {
       demand.addPrefill(0, request.owed, 1)

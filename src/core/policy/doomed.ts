@@ -10,7 +10,7 @@ export function isDoomed(request: LiveRequest, context: PlanningContext, nowUs: 
   if (nowUs > request.deadlineUs) return true
   const start = context.startOf(request)
   const alone = prefillUs(context.cost, start, request.known - start, context.limits.maxBatchTokens)
-  return nowUs + alone * context.calibration(true) > request.deadlineUs
+  return nowUs + alone * context.calibration("mixed") > request.deadlineUs
 }
 
 /** Move the doomed to best-effort. */

@@ -19,7 +19,7 @@ export function qoserve(options: PolicyOptions): Policy {
     decide(requests, batch, nowUs) {
       demoteDoomed(requests, batch.context, nowUs)
       sortWork(requests, work)
-      const kept = relegate(ranked(work.prefills, batch, options, nowUs), batch, options, nowUs)
+      const kept = relegate(ranked(work.prefills, batch, options, nowUs), batch, nowUs)
       sortWork(requests, work)
       // One order for all: whoever is forced on under KV pressure must stay the first in the next batch.
       work.prefills = kept
@@ -51,9 +51,10 @@ function ranked(
     const start = batch.context.startOf(request)
     const remainingUs =
       prefillUs(batch.context.cost, start, request.known - start, maxBatchTokens) *
-      batch.context.calibration(true)
+      batch.context.calibration("mixed")
     // Selective preemption: a prefill under way that cannot wait for another batch is not preempted.
-    const cannotWait = nowUs + remainingUs * (1 + options.margin) + options.maxBatchUs > request.dueUs
+    const cannotWait =
+      nowUs + remainingUs * (1 + batch.context.margin("mixed")) + options.maxBatchUs > request.dueUs
     const key =
       request.computed > 0 && cannotWait ? -Infinity : request.dueUs + options.hybridAlpha * remainingUs
     return { request, remainingUs, key }
@@ -62,17 +63,12 @@ function ranked(
 }
 
 /** Eager relegation: who cannot make its deadline behind those before it goes to best-effort. Returns the others. */
-function relegate(
-  queue: readonly Prefill[],
-  batch: BatchBuilder,
-  { margin }: PolicyOptions,
-  nowUs: number,
-): LiveRequest[] {
+function relegate(queue: readonly Prefill[], batch: BatchBuilder, nowUs: number): LiveRequest[] {
   const kept: LiveRequest[] = []
   let doneUs = nowUs
   for (const { request, remainingUs } of queue) {
     // After its first token there is no deadline to miss that waiting decides: it only recomputes lost KV.
-    if (request.output === 0 && doneUs + remainingUs * (1 + margin) > request.dueUs) {
+    if (request.output === 0 && doneUs + remainingUs * (1 + batch.context.margin("mixed")) > request.dueUs) {
       batch.context.demote(request, "wontFit")
       continue
     }
@@ -97,6 +93,6 @@ function fill(
     const room = batch.tokensLeft - (decodes.length - i)
     batch.decode(request, byValue, Math.min(speculator.lengthOf(request) - 1, room))
   })
-  for (const request of prefills) batch.prefillWithin(request, limitUs, options.margin, bestEffort)
+  for (const request of prefills) batch.prefillWithin(request, limitUs, bestEffort)
   serveBestEffort(batch, work, limitUs, options, nowUs)
 }

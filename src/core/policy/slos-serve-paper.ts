@@ -37,7 +37,7 @@ export function slosServePaper(options: PolicyOptions): Policy {
 /** Batches as the paper's plan has them: as long as the tightest tier's pace allows; tiers that would be a whole
  * token ahead wait while there is prefill to do. */
 function fill(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: number): void {
-  const { margin, speculation, fixedDraft } = options
+  const { speculation, fixedDraft } = options
   const usual = speculation === "on" ? 1 : 1 + fixedDraft
   const { lengths, limitUs } = paces(batch, work.decodes, options, nowUs)
   const prefill = work.prefills.length > 0 || work.bestEffort.length > 0
@@ -45,10 +45,10 @@ function fill(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: nu
     if (prefill && request.dueUs - request.tpotUs >= nowUs + limitUs) continue
     batch.decode(request, work.byValue, (lengths.get(request.tpotUs) ?? usual) - 1)
   }
-  for (const request of work.prefills) batch.prefillWithin(request, limitUs, margin, work.bestEffort)
+  for (const request of work.prefills) batch.prefillWithin(request, limitUs, work.bestEffort)
   for (const request of work.bestEffort) {
-    if (!request.decoding) batch.prefillWithin(request, limitUs, margin)
-    else if (batch.timeUs(margin, request.computed, 1, true) <= limitUs) batch.decode(request)
+    if (!request.decoding) batch.prefillWithin(request, limitUs)
+    else if (batch.safeUs(request.computed, 1, true) <= limitUs) batch.decode(request)
   }
 }
 

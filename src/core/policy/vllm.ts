@@ -57,7 +57,7 @@ export function sarathi(options: PolicyOptions): Policy {
       for (const request of running) if (request.decoding) tightestUs = Math.min(tightestUs, request.tpotUs)
       for (const request of [...running, ...requests.filter((r) => !batch.context.kv.holds(r.id))]) {
         if (request.decoding || batch.has(request)) continue
-        if (batch.prefillWithin(request, tightestUs, options.margin) === 0) break
+        if (batch.prefillWithin(request, tightestUs) === 0) break
       }
       if (batch.items.length === 0) addFirst(requests, batch)
     },

@@ -86,7 +86,7 @@ export function planFor(
     const { app } = request.spec
     acceptance += (context.acceptance.of(app) * context.acceptance.hitRate(app)) / requests.length
   }
-  const scale = context.calibration(true) * (1 + options.margin)
+  const scale = context.calibration("mixed") * (1 + context.margin("mixed"))
   const { time, decodeWeight } = paperCost(context.cost, scale, contextTokens, context.limits.maxBatchTokens)
   const plan =
     options.speculation === "on"
@@ -112,7 +112,7 @@ export function tierOf(tpotUs: number, tpotsUs: readonly number[]): number {
 function reachableUs(request: LiveRequest, context: PlanningContext, nowUs: number): number {
   const start = context.startOf(request)
   const alone = prefillUs(context.cost, start, request.known - start, context.limits.maxBatchTokens)
-  return Math.max(request.dueUs, nowUs + 2 * alone * context.calibration(true))
+  return Math.max(request.dueUs, nowUs + 2 * alone * context.calibration("mixed"))
 }
 
 function lifeTokens(request: LiveRequest, context: PlanningContext): number {

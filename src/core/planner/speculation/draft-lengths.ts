@@ -51,16 +51,10 @@ export function lengthsWithin(
 
 /** Tokens that `request` can draft within `limitUs`: as many as it should, or none; −1 when not even its decode
  * fits. */
-export function draftWithin(
-  batch: BatchBuilder,
-  work: Work,
-  request: LiveRequest,
-  limitUs: number,
-  margin: number,
-): number {
+export function draftWithin(batch: BatchBuilder, work: Work, request: LiveRequest, limitUs: number): number {
   const drafted = work.speculator.lengthOf(request) - 1
   for (const most of drafted > 0 ? [drafted, 0] : [0]) {
-    if (batch.timeUs(margin, request.computed, 1, true, most) <= limitUs) return most
+    if (batch.safeUs(request.computed, 1, true, most) <= limitUs) return most
   }
   return -1
 }

@@ -51,7 +51,8 @@ export class Speculator {
     const tiers = promptsWait
       ? this.#tiersOf(work.decodes, work.prefills, context)
       : this.#tiersOf([...work.decodes, ...work.bestEffort], [], context)
-    const scale = context.calibration(waiting > 0) * (1 + this.#options.margin)
+    const kind = waiting > 0 ? "mixed" : this.drafts ? "drafted" : "decode"
+    const scale = context.calibration(kind) * (1 + context.margin(kind))
     const doublings = Math.ceil(Math.log2(1 + waiting))
     const last = this.#choices[doublings]
     if (last === undefined || !isSame(last, tiers, scale)) {
