@@ -7,7 +7,7 @@ import { fakeEngine } from "../engine/fake.ts"
 import { cacheFolder } from "../models/cache.ts"
 import { type ResolvedModel, resolveModel } from "../models/resolve.ts"
 import type { Reporter } from "./reporter.ts"
-import type { ServeOptions } from "./serve-run.ts"
+import type { ServeOptions } from "./serve-options.ts"
 import { defaultThreads } from "./threads.ts"
 
 export interface ReadyEngine {

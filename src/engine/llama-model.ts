@@ -6,9 +6,9 @@ import { basename } from "node:path"
 import type { EngineLimits } from "../core/protocol.ts"
 import { UserError } from "../errors.ts"
 import type { ModelInfo } from "./engine.ts"
-import type { LlamaOptions } from "./llama.ts"
 import { findLibrary } from "./llama-files.ts"
 import { loadNative, type Native, type Pointer } from "./llama-native.ts"
+import type { LlamaOptions } from "./llama-options.ts"
 import { LlamaTokenizer } from "./llama-tokenizer.ts"
 
 export interface Loaded {

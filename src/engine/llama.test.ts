@@ -6,8 +6,9 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { UserError } from "../errors.ts"
 import { TINY_PRESETS, tinyModel } from "../models/tiny.ts"
 import { Script } from "./engine.script.ts"
-import { type LlamaOptions, openLlama } from "./llama.ts"
+import { openLlama } from "./llama.ts"
 import { findLibrary } from "./llama-files.ts"
+import type { LlamaOptions } from "./llama-options.ts"
 
 let folder: string
 let modelPath: string

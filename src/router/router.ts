@@ -1,7 +1,8 @@
 /** Which replica gets an arrival (DESIGN §5). Pure: what it knows of replicas is handed in and may be stale, and
  * so are the random numbers it needs. */
-import type { RequestSpec, Snapshot } from "../core/protocol.ts"
-import { ROUTER_KINDS, ROUTERS, type RouterKind } from "./routers.ts"
+import type { RequestSpec } from "../core/protocol.ts"
+import { ROUTERS, type RouterKind } from "./routers.ts"
+import type { Chances, Target } from "./target.ts"
 
 export interface RouterOptions {
   /** How the replica is chosen. Default `offer`. */
@@ -14,19 +15,6 @@ export interface RouterOptions {
   /** Offer who is turned down later to other replicas, at most so many times. Default 0. */
   reoffers?: number
 }
-
-/** A replica as the router sees it. */
-export interface Target {
-  /** False once it is known to be lost. */
-  readonly alive: boolean
-  /** How busy it was when last heard of; maybe a while ago. */
-  snapshot(): Snapshot
-  /** Ask its planner whether it could keep the request's SLOs; a replica that does not answer declines. */
-  offer(request: RequestSpec, nowUs: number): boolean
-}
-
-/** Uniform numbers in [0, 1): a kind that draws uses these, in order. */
-export type Chances = readonly [number, number]
 
 /** Sessions remembered for affinity; the oldest are forgotten. */
 const MOST_SESSIONS = 100_000
@@ -88,5 +76,3 @@ export class Router {
     for (const oldest of this.#homes.keys()) return void this.#homes.delete(oldest)
   }
 }
-
-export { ROUTER_KINDS, type RouterKind }

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest"
 import type { Outcome } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
 import { COST, LIMITS, specOf } from "../core/testing.ts"
-import { ROUTER_KINDS } from "../router/router.ts"
+import { ROUTER_KINDS } from "../router/routers.ts"
 import { type FleetOptions, type FleetResult, simulateFleet } from "./fleet.ts"
 import type { SimRequest } from "./world.ts"
 

@@ -1,7 +1,8 @@
 /** The paper's dynamic program against every subset, with the published budget written out plainly. */
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
-import { Dp, type DpRequest } from "./dp.ts"
+import { Dp } from "./dp.ts"
+import type { DpRequest } from "./request.ts"
 import { AutoregressiveSegments, BatchTime } from "./segment.ts"
 import { SpeculativeSegments } from "./speculation.ts"
 
