@@ -4,7 +4,7 @@ import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/protocol
 import { UserError } from "../errors.ts"
 import { Random } from "../random.ts"
 import { join, promptOf, Script } from "./engine.script.ts"
-import { type Engine, GREEDY, type Sampling } from "./engine.ts"
+import { type Engine, GREEDY, type Sampling } from "./port.ts"
 
 export interface SuiteSubject {
   name: string

@@ -5,8 +5,8 @@ import { join } from "node:path"
 import { afterAll, beforeAll, describe } from "vitest"
 import { TINY_PRESETS, tinyModel } from "../models/tiny.ts"
 import { engineSuite, SUITE_BATCH_TOKENS, SUITE_CONTEXT_TOKENS } from "./engine.suite.ts"
-import { FAKE_END } from "./fake-tokenizer.ts"
-import { openLlama } from "./llama.ts"
+import { FAKE_END } from "./fake/tokenizer.ts"
+import { openLlama } from "./llama/engine.ts"
 import { suiteFake } from "./testing.ts"
 
 engineSuite({

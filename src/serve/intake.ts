@@ -1,7 +1,7 @@
 /** From a validated API request to a submission of the driver: chat template, tokens, context check, prefix hashes. */
 import { randomInt } from "node:crypto"
 import type { RequestSpec } from "../core/protocol.ts"
-import type { Engine, Sampling } from "../engine/engine.ts"
+import type { Engine, Sampling } from "../engine/port.ts"
 import { UserError, userError } from "../errors.ts"
 import type { ReplicaDriver, Submission } from "../replica/driver.ts"
 import { Answer, type AnswerSink } from "../text/answer.ts"

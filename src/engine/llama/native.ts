@@ -1,8 +1,8 @@
 /** llama.cpp's C interface through koffi: struct layouts and functions of exactly one release, checked when
  * loaded. Nothing else in the code base knows koffi. */
 import koffi from "koffi"
-import { UserError } from "../errors.ts"
-import { type LibraryFiles, LLAMA_VERSION } from "./llama-files.ts"
+import { UserError } from "../../errors.ts"
+import { type LibraryFiles, LLAMA_VERSION } from "./files.ts"
 
 /** An address in native memory. */
 export type Pointer = bigint & { readonly __native: "pointer" }

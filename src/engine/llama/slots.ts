@@ -1,8 +1,8 @@
 /** Which of llama.cpp's sequences ("slots") holds which request's KV. The lowest free slot is used first,
  * because gaps between slot numbers split a batch into more passes. */
-import type { Batch, RequestId } from "../core/protocol.ts"
-import type { Native, Pointer } from "./llama-native.ts"
-import { firstDifference, type OpenRequest, type RequestTable } from "./request-table.ts"
+import type { Batch, RequestId } from "../../core/protocol.ts"
+import { firstDifference, type OpenRequest, type RequestTable } from "../request-table.ts"
+import type { Native, Pointer } from "./native.ts"
 
 const TO_THE_END = -1
 

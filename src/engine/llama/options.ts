@@ -1,6 +1,6 @@
 /** What opening a model with llama.cpp can be told. */
-import type { Speculation } from "./drafter.ts"
-import type { LibraryChoice } from "./llama-files.ts"
+import type { Speculation } from "../drafter.ts"
+import type { LibraryChoice } from "./files.ts"
 
 export interface LlamaOptions {
   modelPath: string

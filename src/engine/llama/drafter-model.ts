@@ -1,19 +1,19 @@
 /** Drafts by a smaller model of the same vocabulary, all requests of a step together. It chooses by copies of the
  * requests' samplers: the same randomness makes sampled drafts agree more often than the likeliest token would
  * (generated pair, temperature 1: 0.47 accepted instead of 0.25). Its KV lies in the same
- * sequences as the target's (llama-slots.ts moves both) and may lag behind it, never lead. */
-import type { BatchItem, RequestId } from "../core/protocol.ts"
-import { UserError } from "../errors.ts"
-import type { Drafter, Drafts } from "./drafter.ts"
-import { BatchBuffers, type BatchPart } from "./llama-batch.ts"
-import { type Loaded, openModel } from "./llama-model.ts"
-import type { Pointer } from "./llama-native.ts"
-import type { LlamaOptions } from "./llama-options.ts"
-import { LogitRows } from "./llama-rows.ts"
-import type { Slots } from "./llama-slots.ts"
-import type { Verifier } from "./llama-verify.ts"
+ * sequences as the target's (slots.ts moves both) and may lag behind it, never lead. */
+import type { BatchItem, RequestId } from "../../core/protocol.ts"
+import { UserError } from "../../errors.ts"
+import type { Drafter, Drafts } from "../drafter.ts"
+import type { OpenRequest, RequestTable } from "../request-table.ts"
+import { BatchBuffers, type BatchPart } from "./batch.ts"
 import { argmax, biasLogits } from "./logits.ts"
-import type { OpenRequest, RequestTable } from "./request-table.ts"
+import { type Loaded, openModel } from "./model.ts"
+import type { Pointer } from "./native.ts"
+import type { LlamaOptions } from "./options.ts"
+import { LogitRows } from "./rows.ts"
+import type { Slots } from "./slots.ts"
+import type { Verifier } from "./verify.ts"
 
 /** Vocabularies of one family are padded differently (llama.cpp allows as much). */
 const MOST_PADDING = 128

@@ -1,6 +1,6 @@
 /** llama.cpp's tokenizer. Short texts are encoded at once, long ones on another thread, one after the other. */
-import type { Tokenizer } from "./engine.ts"
-import type { Native, Pointer } from "./llama-native.ts"
+import type { Tokenizer } from "../port.ts"
+import type { Native, Pointer } from "./native.ts"
 
 /** About a millisecond of work. */
 const SHORT_CHARACTERS = 4_000

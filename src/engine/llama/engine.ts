@@ -1,17 +1,17 @@
 /** The real engine: llama.cpp, commanded token by token (DESIGN §9). One `execute` is one `llama_decode` of
  * exactly the batch, on another thread; then every row is sampled. */
-import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/protocol.ts"
-import { type Drafter, type Drafts, NO_DRAFTS } from "./drafter.ts"
-import { LookupDrafter } from "./drafter-lookup.ts"
+import type { Batch, BatchItem, EngineLimits, RequestId } from "../../core/protocol.ts"
+import { type Drafter, type Drafts, NO_DRAFTS } from "../drafter.ts"
+import { LookupDrafter } from "../drafter-lookup.ts"
+import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, Tokenizer } from "../port.ts"
+import { RequestTable } from "../request-table.ts"
+import { BatchBuffers, type BatchPart } from "./batch.ts"
 import { ModelDrafter, openDraftModel } from "./drafter-model.ts"
-import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, Tokenizer } from "./engine.ts"
-import { BatchBuffers, type BatchPart } from "./llama-batch.ts"
-import { type Loaded, openModel } from "./llama-model.ts"
-import type { LlamaOptions } from "./llama-options.ts"
-import { LogitRows } from "./llama-rows.ts"
-import { Slots } from "./llama-slots.ts"
-import { Verifier } from "./llama-verify.ts"
-import { RequestTable } from "./request-table.ts"
+import { type Loaded, openModel } from "./model.ts"
+import type { LlamaOptions } from "./options.ts"
+import { LogitRows } from "./rows.ts"
+import { Slots } from "./slots.ts"
+import { Verifier } from "./verify.ts"
 
 /** Where the time of the last step went, µs. */
 export interface StepTiming {
