@@ -34,7 +34,7 @@ async function main(): Promise<void> {
     .option("--prompt <tokens>", "of each sequence", wholeNumber(1, 1 << 16), 128)
     .option("--output <tokens>", "decode steps a round", wholeNumber(2, 1 << 16), 120)
     .option("--rounds <n>", "alternating rounds of each kind", wholeNumber(1, 1000), 5)
-    .addOption(new Option("--policy <name>", "who plans").choices(POLICY_NAMES).default("slos-serve"))
+    .addOption(new Option("--policy <name>", "scheduling policy").choices(POLICY_NAMES).default("slos-serve"))
     .parse()
     .opts<Options>()
   const { bare, driven } = await rounds(options)

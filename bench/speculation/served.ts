@@ -53,7 +53,7 @@ interface Ended {
   attained: boolean
 }
 
-/** Nobody is late: what is timed is how fast answers come. */
+/** Nothing is late: what is timed is how fast answers come. */
 const LAX: Slo = { ttftUs: 600e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 }
 
 export class Served {

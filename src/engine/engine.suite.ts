@@ -288,7 +288,7 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
         {},
       ],
       ["copying from itself", [item({ position: 16, tokens: 4, copy: { from: 1, tokens: 16 } })], {}],
-      ["copying from nobody", [item({ position: 16, tokens: 4, copy: { from: 99, tokens: 16 } })], {}],
+      ["copying from no request", [item({ position: 16, tokens: 4, copy: { from: 99, tokens: 16 } })], {}],
     ]
     test.each(cases)("%s", async (_, items, drop) => {
       engine.open(1, promptOf(25, 20), GREEDY)

@@ -148,7 +148,7 @@ describe("llama.cpp", () => {
     )
   })
 
-  test("a draft model that nobody asks reads nothing, and later reads a prompt piece by piece", async () => {
+  test("a draft model that is not asked reads nothing, and later reads a prompt piece by piece", async () => {
     const engine = await openExact({ contextTokens: 512, speculate: { draftModel: target } })
     const run = new Script(engine)
     const idle = run.open(promptOf(1, 8))

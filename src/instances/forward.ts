@@ -161,7 +161,7 @@ class Run {
     this.#line.push(live)
   }
 
-  /** Best-effort service is not what the instance asks about: whoever cannot be on time leaves. */
+  /** Best-effort service is not what the instance asks about: a request that cannot be on time leaves. */
   #forgetHopeless(): void {
     const hopeless = (request: LiveRequest) =>
       request.tier === "bestEffort" &&

@@ -12,7 +12,7 @@ export interface RouterOptions {
   /** A session's next round goes where the last one ran: elsewhere all of the session would be computed again, even
    * by a replica that can promise it. Default off. */
   affinity?: boolean
-  /** Offer who is turned down later to other replicas, at most so many times. Default 0. */
+  /** Offer a request that is turned down later to other replicas, at most so many times. Default 0. */
   reoffers?: number
 }
 
@@ -34,8 +34,8 @@ export class Router {
     this.reoffers = options.reoffers ?? 0
   }
 
-  /** Index of the replica for `request`; -1 when none is alive. Who is turned down everywhere goes to the first
-   * replica asked, whose planner may still promote it. */
+  /** Index of the replica for `request`; -1 when none is alive. A request that is turned down everywhere
+   * goes to the first replica asked, whose planner may still promote it. */
   route(request: RequestSpec, targets: readonly Target[], nowUs: number, chances: Chances): number {
     const alive: number[] = []
     for (let i = 0; i < targets.length; i++) if (targets[i]!.alive) alive.push(i)

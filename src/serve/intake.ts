@@ -50,7 +50,7 @@ export interface IntakeOptions {
   defaultMaxTokens?: number
 }
 
-/** Answers of a model without a chat end token would fill the context; nobody waits for that. */
+/** Answers of a model without a chat end token would fill the context; no client waits for that. */
 const DEFAULT_MAX_TOKENS = 1024
 
 export class Intake {

@@ -19,10 +19,10 @@ import type { Verifier } from "./verify.ts"
 const MOST_PADDING = 128
 /** A request that does not speculate now is kept up with in pieces of this size. */
 const LAG_TOKENS = 16
-/** After so many steps in which nobody drafted nobody is kept up with: where drafts do not pay, the draft model must
- * cost nothing. Whoever drafts later is caught up with first. */
+/** After so many steps without a draft no request is kept up with: where drafts do not pay, the draft model must
+ * cost nothing. A request that drafts later is caught up with first. */
 const IDLE_STEPS = 64
-/** Tokens of catching up that a step may take: a whole prompt at once would make everybody in the batch late. */
+/** Tokens of catching up that a step may take: a whole prompt at once would make all of the batch late. */
 const CATCH_UP_TOKENS = 256
 
 /** One request's drafting in one step. */
@@ -74,7 +74,7 @@ export class ModelDrafter implements Drafter {
   readonly #samplers: Pick<Verifier, "cloneChain">
   readonly #batch: BatchBuffers
   readonly #rows: LogitRows
-  /** Steps since somebody was to draft. */
+  /** Steps since a request was to draft. */
   #idleSteps = 0
 
   constructor(
@@ -129,14 +129,14 @@ export class ModelDrafter implements Drafter {
     }
   }
 
-  /** Who drafts, or is caught up with. */
+  /** The requests that draft, or are caught up with. */
   #due(items: readonly BatchItem[]): Draft[] {
-    // As much as the target computes, or whoever is behind would stay so.
+    // As much as the target computes, or a request that is behind would stay so.
     let room = Math.max(
       CATCH_UP_TOKENS,
       items.reduce((sum, { tokens }) => sum + tokens, 0),
     )
-    // Who is nearly there goes first: one that is far behind would keep all others from drafting.
+    // Those nearly there go first: one that is far behind would keep all others from drafting.
     const lag = ({ id, position, tokens }: BatchItem) => position + tokens - this.#table.get(id).draftHeld
     return [...items]
       .sort((a, b) => lag(a) - lag(b))
@@ -161,7 +161,8 @@ export class ModelDrafter implements Drafter {
     return { request, slot: this.#slots.slot(id), end, count, behind, chain, tokens: [], done: count === 0 }
   }
 
-  /** Computes what the target knows or is about to; the last token of who wants drafts gives the first. */
+  /** Computes what the target knows or is about to; the last token of a request that wants drafts gives
+   * the first of them. */
   async #catchUp(drafts: readonly Draft[]): Promise<boolean> {
     const behind = drafts.filter(({ end, request }) => end > request.draftHeld)
     const left = new Map(behind.map((draft) => [draft, draft.request.draftHeld]))
@@ -183,7 +184,7 @@ export class ModelDrafter implements Drafter {
     return true
   }
 
-  /** One pass of the draft model. False where it has no room: then nobody drafts further in this step. */
+  /** One pass of the draft model. False where it has no room: then no request drafts further in this step. */
   async #decode(parts: readonly Part[]): Promise<boolean> {
     const { native, context, gpu } = this.#draft
     const code = await native.decode(context, this.#batch.fill(parts))

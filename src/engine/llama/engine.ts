@@ -51,7 +51,7 @@ export class LlamaEngine implements Engine {
   #running: Promise<StepOutput> | null = null
   #closed = false
 
-  /** `drafts`: nobody, lookup, or a draft model. */
+  /** `drafts`: nothing, lookup, or a draft model. */
   constructor(loaded: Loaded, drafts: "off" | "lookup" | Loaded) {
     this.#loaded = loaded
     this.model = loaded.info

@@ -278,7 +278,7 @@ function bind(lib: ReturnType<typeof koffi.load>) {
 
 type koffiType = NonNullable<Parameters<typeof koffi.sizeof>[0]>
 
-/** Who hears llama.cpp's log lines: one listener, or nobody. */
+/** Gives llama.cpp's log lines to one listener, or to none. */
 function logSetter(lib: ReturnType<typeof koffi.load>) {
   const set = lib.func("llama_log_set", "void", ["void *", "void *"])
   const callback = koffi.pointer(koffi.proto("void", ["int", "str", "void *"]))

@@ -22,7 +22,7 @@ export interface LlamaOptions {
   /** Layers on the GPU; default all where there is one. */
   gpuLayers?: number
   library?: LibraryChoice
-  /** Who drafts. Default: nobody, and batches that speculate are refused. */
+  /** What drafts. Default: nothing does, and batches that speculate are refused. */
   speculate?: Speculation
   /** Most tokens of a request verified in one step, the sure one included; drafts beyond are not made.
    * Default 8. */

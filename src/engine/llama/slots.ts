@@ -28,7 +28,7 @@ export class Slots {
   }
 
   /** Copies, evictions, releases, trims and truncations of a checked batch; then every item has a slot and holds
-   * exactly `position` tokens. Answers why it could not: then only who was to leave has left. */
+   * exactly `position` tokens. Answers why it could not: then only those that were to leave have left. */
   prepare(batch: Batch): string | null {
     const copies = batch.items.flatMap(({ id, copy }) => {
       const to = this.#table.get(id)
