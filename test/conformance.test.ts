@@ -1,5 +1,5 @@
 /** The simulator and the server run the same schedule the same way: one random workload through src/sim and
- * through src/serve on a virtual clock with the fake engine gives the same log (DESIGN §1). */
+ * through src/serve on a virtual clock with the fake engine gives the same log (docs/design.md, State machine). */
 import { describe, expect, test } from "vitest"
 import type { PolicyOptions } from "../src/core/options.ts"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"

@@ -35,7 +35,7 @@ interface Options extends SharedOptions {
   report?: string
 }
 
-/** The paper's six (DESIGN §7), and prompts that share their beginnings where that scenario is known. */
+/** The paper's six (docs/design.md, Workloads), and prompts that share their beginnings where that scenario is known. */
 const STANDARD = [...PAPER_SCENARIOS, ...(Object.hasOwn(SCENARIOS, "shared") ? ["shared"] : [])]
 
 /** Sizes of one run over 4 GPUs: spans of several times a request, and all of it within about an hour on two cores. A

@@ -8,7 +8,7 @@ import { type Engine, GREEDY, type Sampling } from "./port.ts"
 
 export interface SuiteSubject {
   name: string
-  /** Token by token the same result however a request is batched (DESIGN §9). */
+  /** Token by token the same result however a request is batched (docs/design.md, Engine). */
   open(sizes: Pick<EngineLimits, "maxSequences" | "unifiedKv" | "kvTokens">): Promise<Engine>
   /** An end-of-generation token. */
   endToken: number

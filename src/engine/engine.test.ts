@@ -25,7 +25,7 @@ describe("llama.cpp", () => {
   })
   afterAll(() => rm(folder, { recursive: true, force: true }))
 
-  // Exact equality needs full precision and one thread (DESIGN §9).
+  // Exact equality needs full precision and one thread (docs/design.md, Engine).
   engineSuite({
     name: "llama",
     open: ({ maxSequences, unifiedKv, kvTokens }) =>

@@ -49,7 +49,7 @@ describe("llama.cpp", () => {
   })
   afterAll(() => rm(folder, { recursive: true, force: true }))
 
-  // Exact equality needs full precision and one thread (DESIGN §9).
+  // Exact equality needs full precision and one thread (docs/design.md, Engine).
   const openExact = (options: Partial<LlamaOptions>) =>
     openLlama({
       modelPath: target,

@@ -1,5 +1,5 @@
-/** Which replica gets an arrival (DESIGN §5). Pure: what it knows of replicas is handed in and may be stale, and
- * so are the random numbers it needs. */
+/** Which replica gets an arrival (docs/design.md, Router). Pure: what it knows of replicas is handed in and may be
+ * stale, and so are the random numbers it needs. */
 import type { RequestSpec } from "../core/protocol.ts"
 import { ROUTERS, type RouterKind } from "./routers.ts"
 import type { Chances, Target } from "./target.ts"

@@ -1,5 +1,5 @@
-/** The real engine: llama.cpp, commanded token by token (DESIGN §9). One `execute` is one `llama_decode` of
- * exactly the batch, on another thread; then every row is sampled. */
+/** The real engine: llama.cpp, commanded token by token (docs/design.md, Engine). One `execute` is one
+ * `llama_decode` of exactly the batch, on another thread; then every row is sampled. */
 import type { Batch, BatchItem, EngineLimits, RequestId } from "../../core/protocol.ts"
 import { type Drafter, type Drafts, NO_DRAFTS } from "../drafter.ts"
 import { LookupDrafter } from "../drafter-lookup.ts"

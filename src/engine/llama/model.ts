@@ -26,7 +26,7 @@ export interface Loaded {
   maxOutputs: number
 }
 
-/** DESIGN §9, §10. */
+/** docs/design.md, Engine and KV. */
 const BLOCK_TOKENS = 16
 const CPU_FLASH_CHUNK_TOKENS = 64
 const CPU_PLAIN_CHUNK_TOKENS = 16

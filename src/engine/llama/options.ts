@@ -12,7 +12,7 @@ export interface LlamaOptions {
   /** Most tokens of one request. */
   contextTokens: number
   maxBatchTokens: number
-  /** One pool, one pass per step; else a stream per sequence. Default: true on a GPU (DESIGN §9). */
+  /** One pool, one pass per step; else a stream per sequence. Default: true on a GPU (docs/design.md, Engine). */
   kvUnified?: boolean
   /** Size of a unified pool. Default: maxSequences × contextTokens. */
   kvTokens?: number
