@@ -55,6 +55,14 @@ const CORE_REPLICA = ["replica.ts", "config.ts", "flight.ts", "recovery.ts", "mo
 /** Files beside the components that every impure one may use. */
 const COMMON = ["errors.ts", "random.ts"]
 
+/** Requests, policies and processes are things. Such words make a reader look for a person; people may have them. */
+const PEOPLE_WORDS =
+  /\b(who|whom|whoever|no one|nobody|somebody|someone|anybody|anyone|everybody|everyone)\b/gi
+/** Word lists that generated models and texts are made of. */
+const WORD_LISTS = ["engine/fake/text.ts", "models/bpe-vocab.ts"]
+/** Lines about people. */
+const ABOUT_PEOPLE: readonly string[] = ["What is being done, for people who ask."]
+
 interface Source {
   path: string
   component: string
@@ -173,4 +181,15 @@ describe("the house", () => {
   test.each(sources.filter(({ path }) => !isTest(path)))("src/$path is a small room", ({ text }) => {
     expect(text.split("\n").length).toBeLessThanOrEqual(400)
   })
+
+  test.each(sources.filter(({ path }) => !WORD_LISTS.includes(path)))(
+    "src/$path calls no thing a person",
+    ({ text }) => {
+      const found = text.split("\n").flatMap((line, at) => {
+        const words = ABOUT_PEOPLE.some((about) => line.includes(about)) ? null : line.match(PEOPLE_WORDS)
+        return words === null ? [] : [`line ${at + 1}, "${words[0]}": ${line.trim()}`]
+      })
+      expect(found).toEqual([])
+    },
+  )
 })
