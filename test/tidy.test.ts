@@ -192,4 +192,17 @@ describe("the house", () => {
       expect(found).toEqual([])
     },
   )
+
+  test("refers to sections of docs/design.md that exist", () => {
+    const design = readFileSync(join(SRC, "../docs/design.md"), "utf8")
+    const sections = [...design.matchAll(/^## \d+\. (.+)$/gm)].map((match) => match[1]!)
+    const missing = sources.flatMap(({ path, text }) =>
+      [...text.matchAll(/docs\/design\.md,([\s*]+)([A-Z][\w ]*)/g)]
+        .map((match) => match[2]!)
+        .filter((named) => !sections.some((section) => named.startsWith(section)))
+        .map((named) => `src/${path}: ${named}`),
+    )
+    expect(missing).toEqual([])
+    expect(sections.length).toBeGreaterThan(0)
+  })
 })
