@@ -197,8 +197,8 @@ describe("the house", () => {
     const design = readFileSync(join(SRC, "../docs/design.md"), "utf8")
     const sections = [...design.matchAll(/^## \d+\. (.+)$/gm)].map((match) => match[1]!)
     const missing = sources.flatMap(({ path, text }) =>
-      [...text.matchAll(/docs\/design\.md,([\s*]+)([A-Z][\w ]*)/g)]
-        .map((match) => match[2]!)
+      [...text.replace(/\n[\s*]*/g, " ").matchAll(/docs\/design\.md, ([A-Z][\w ]*)/g)]
+        .map((match) => match[1]!)
         .filter((named) => !sections.some((section) => named.startsWith(section)))
         .map((named) => `src/${path}: ${named}`),
     )

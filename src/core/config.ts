@@ -20,7 +20,7 @@ export interface ReplicaConfig {
   prefillOnly?: boolean
 }
 
-/** What nobody set follows from the engine's speed. */
+/** What was not set follows from the engine's speed. */
 export function withDefaults(config: ReplicaConfig): PolicyOptions {
   const { cost, limits } = config
   const chunkUs = prefillUs(cost, 0, limits.minChunkTokens, limits.maxBatchTokens)
@@ -29,7 +29,7 @@ export function withDefaults(config: ReplicaConfig): PolicyOptions {
     // Under load every batch is as long as its tightest decode can wait: with a margin of two spreads one such batch
     // in forty is late, and short outputs have twenty of them. More than 30% costs more than it saves (a CPU).
     margin: Math.min(0.3, Math.max(0.1, 3 * cost.residualSigma)),
-    // A batch must have room for a chunk beside the decodes, or no prompt moves while anyone decodes; and be worth
+    // A batch must have room for a chunk beside the decodes, or no prompt moves while others decode; and be worth
     // its fixed cost. Drafts let decodes get ahead of their pace, so that batches can be longer still.
     maxBatchUs: Math.max(
       DEFAULT_OPTIONS.maxBatchUs,

@@ -77,7 +77,8 @@ export class Workload {
   readonly plan: Plan
   readonly first: SimRequest[]
   readonly sessions = new Map<RequestId, Played>()
-  /** Some KV can be found again. Else no request needs block hashes: its KV could be forgotten at its end or kept in vain. */
+  /** Some KV can be found again. Else no request needs block hashes: its KV could be forgotten at its end or kept in
+   * vain. */
   readonly #reuses: boolean
   #spec: RunSpec
   #zeroLoad: ZeroLoad | undefined

@@ -1,5 +1,6 @@
 /** Online correction of the cost model: exponentially weighted mean of actual / predicted step time, apart for
- * decode-only batches and batches with prefill, since the two drift in opposite directions (DESIGN §10.3). */
+ * decode-only batches and batches with prefill, since the two drift in opposite directions (docs/design.md, Margin and
+ * calibration). */
 
 /** Weight of a new step. 0.05 follows a drift of CPU speed within ~20 steps and ignores single stalls. */
 const WEIGHT = 0.05

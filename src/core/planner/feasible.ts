@@ -1,4 +1,4 @@
-/** Can everything due by a horizon be computed by then? A fluid test over the cost model (DESIGN §4 step 3):
+/** Can everything due by a horizon be computed by then? A fluid test over the cost model (docs/design.md, Admission):
  * for every piece, the work due must fit the time, with iterations shared by all decodes. */
 import { attentionPairs, type CostModel } from "../cost.ts"
 import type { EngineLimits } from "../protocol.ts"

@@ -97,7 +97,7 @@ describe("admission", () => {
     ).toBe(true)
   })
 
-  test("turns down whoever takes most time for its worth", () => {
+  test("turns down what takes most time for its worth", () => {
     const slo = { ttftUs: 110_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 }
     const chosen = (worth: number, admission: "revocable" | "firm") => {
       const large = liveOf(1, { promptTokens: 900, slo, worth })

@@ -160,7 +160,7 @@ describe("the paper's dynamic program", () => {
     expect(plan.sustains([500])).toBe(false)
   })
 
-  test("keeps who must be kept, or says that it cannot", () => {
+  test("keeps what must be kept, or says that it cannot", () => {
     const dp = new Dp()
     const must = { deadline: 0.1, owed: 500, tier: 0, memory: 0, profit: 1, must: true }
     const tempting = { deadline: 0.09, owed: 500, tier: 0, memory: 1, profit: 100, must: false }

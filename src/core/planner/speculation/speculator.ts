@@ -80,7 +80,7 @@ export class Speculator {
     this.#followed = lengths
   }
 
-  /** Whether anyone drafts at all. */
+  /** Whether any request drafts at all. */
   get drafts(): boolean {
     if (this.#followed !== null) return [...this.#followed.values()].some((length) => length > 1)
     const { speculation, fixedDraft } = this.#options
@@ -127,7 +127,7 @@ export class Speculator {
       tier.count++
       tier.contextTokens += (request.known - tier.contextTokens) / tier.count
     }
-    // Who is only expected makes sure that its tier has a length; it does not take room yet.
+    // A request that is only expected makes sure that its tier has a length; it does not take room yet.
     for (const request of expected) {
       const tier = tierOf(tiers, request, context)
       if (tier.count > 0) continue
