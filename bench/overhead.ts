@@ -6,8 +6,8 @@ import { wholeNumber } from "../src/cli/numbers.ts"
 import type { CostModel } from "../src/core/cost.ts"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
 import type { Batch, BatchItem } from "../src/core/protocol.ts"
-import { type Engine, GREEDY } from "../src/engine/engine.ts"
-import { openLlama } from "../src/engine/llama.ts"
+import { openLlama } from "../src/engine/llama/engine.ts"
+import { type Engine, GREEDY } from "../src/engine/port.ts"
 import { resolveModel } from "../src/models/resolve.ts"
 import { Random } from "../src/random.ts"
 import { ReplicaDriver, type StepReport } from "../src/replica/driver.ts"
@@ -34,7 +34,7 @@ async function main(): Promise<void> {
     .option("--prompt <tokens>", "of each sequence", wholeNumber(1, 1 << 16), 128)
     .option("--output <tokens>", "decode steps a round", wholeNumber(2, 1 << 16), 120)
     .option("--rounds <n>", "alternating rounds of each kind", wholeNumber(1, 1000), 5)
-    .addOption(new Option("--policy <name>", "who plans").choices(POLICY_NAMES).default("slos-serve"))
+    .addOption(new Option("--policy <name>", "scheduling policy").choices(POLICY_NAMES).default("slos-serve"))
     .parse()
     .opts<Options>()
   const { bare, driven } = await rounds(options)

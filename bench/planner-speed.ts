@@ -181,7 +181,7 @@ function parseSizes(text: string): Size[] {
 
 const options = new Command("bench/planner-speed.ts")
   .option("--sizes <list>", "running+new, comma-separated", "32+4,256+32,1024+128")
-  .option("--policies <list>", "who plans", listOf(POLICY_NAMES), ["slos-serve"])
+  .option("--policies <list>", "scheduling policies", listOf(POLICY_NAMES), ["slos-serve"])
   .option("--speculation <list>", "off, on or both with a comma", listOf(["off", "on"]), ["off", "on"])
   .addOption(
     new Option("--admission <kind>", "when a promise is given")

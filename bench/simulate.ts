@@ -36,7 +36,7 @@ const DEFAULTS = {
 }
 
 const command = new Command("bench/simulate.ts")
-  .option("--policies <list>", "who plans", listOf(POLICY_NAMES), POLICY_NAMES)
+  .option("--policies <list>", "scheduling policies", listOf(POLICY_NAMES), POLICY_NAMES)
   .option("--rates <list>", "", "2,4,6,8")
   .option("--seeds <n>", "arrival windows", wholeNumber(1, 1e6), 5)
   .option("--duration <s>", "of the arrivals of one run", numberIn(1, 1e6), 60)

@@ -1,11 +1,11 @@
 /** The simulator and the server run the same schedule the same way: one random workload through src/sim and
- * through src/serve on a virtual clock with the fake engine gives the same log (DESIGN §1). */
+ * through src/serve on a virtual clock with the fake engine gives the same log (docs/design.md, State machine). */
 import { describe, expect, test } from "vitest"
 import type { PolicyOptions } from "../src/core/options.ts"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
 import type { Effect, EngineLimits } from "../src/core/protocol.ts"
-import { GREEDY } from "../src/engine/engine.ts"
-import { fakeEngine } from "../src/engine/fake.ts"
+import { fakeEngine } from "../src/engine/fake/engine.ts"
+import { GREEDY } from "../src/engine/port.ts"
 import { Random } from "../src/random.ts"
 import { ReplicaDriver } from "../src/replica/driver.ts"
 import { VirtualClock } from "../src/replica/testing.ts"

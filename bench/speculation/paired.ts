@@ -123,7 +123,7 @@ class Pair {
     const open = (drafter: string) =>
       Served.open({
         ...{ model, speculate: drafter, threads: options.threads, apps: TASKS },
-        // Room for the prompts' cached KV beside those who decode.
+        // Room for the prompts' cached KV beside those that decode.
         maxSequences: most + TASKS * prompts,
         contextTokens: context + 2 * output + 64,
         maxSpeculation: options.maxSpeculation,

@@ -1,7 +1,7 @@
 /** One engine behind the driver and the default policy, as `serve` runs it with and without `--speculate`. */
 import { median } from "simple-statistics"
 import type { Slo } from "../../src/core/protocol.ts"
-import { type LlamaEngine, openLlama } from "../../src/engine/llama.ts"
+import { type LlamaEngine, openLlama } from "../../src/engine/llama/engine.ts"
 import { cacheFolder } from "../../src/models/cache.ts"
 import { resolveModel } from "../../src/models/resolve.ts"
 import { loadOrProfile, type Profile } from "../../src/profile/profile.ts"
@@ -53,7 +53,7 @@ interface Ended {
   attained: boolean
 }
 
-/** Nobody is late: what is timed is how fast answers come. */
+/** Nothing is late: what is timed is how fast answers come. */
 const LAX: Slo = { ttftUs: 600e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 }
 
 export class Served {

@@ -1,6 +1,6 @@
 /** What is asked in the paired runs: work whose answers repeat their prompts, and work whose answers do not. */
 import { readFile } from "node:fs/promises"
-import { type Engine, GREEDY, type Sampling } from "../../src/engine/engine.ts"
+import { type Engine, GREEDY, type Sampling } from "../../src/engine/port.ts"
 import { Random } from "../../src/random.ts"
 
 /** Random weights with so few words at hand fall into loops. */

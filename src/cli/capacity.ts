@@ -35,11 +35,12 @@ interface Options extends SharedOptions {
   report?: string
 }
 
-/** The paper's six (DESIGN §7), and prompts that share their beginnings where that scenario is known. */
+/** The paper's six (docs/design.md, Workloads), and prompts that share their beginnings where that scenario is known. */
 const STANDARD = [...PAPER_SCENARIOS, ...(Object.hasOwn(SCENARIOS, "shared") ? ["shared"] : [])]
 
 /** Sizes of one run over 4 GPUs: spans of several times a request, and all of it within about an hour on two cores. A
- * reasoning request takes minutes among 500 others: that scenario is measured on one GPU, with a long span and lead-in. */
+ * reasoning request takes minutes among 500 others: that scenario is measured on one GPU, with a long span and lead-in.
+ */
 const SIZES: Record<string, Size> = {
   tools: { requests: 600, spanS: 150 },
   shared: { requests: 1000, spanS: 200 },

@@ -20,7 +20,7 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<CommandFil
     load: () => import("./simulate.ts"),
   },
   plan: {
-    summary: "decide admission instances: who is accepted, in which batches",
+    summary: "decide admission instances: what is accepted, in which batches",
     load: () => import("./plan.ts"),
   },
   capacity: {
@@ -58,12 +58,12 @@ function version(): string {
   return (JSON.parse(text) as { version: string }).version
 }
 
-// Whoever reads the output may have seen enough: `| head -1` is no fault.
+// The reader of the output may have seen enough: `| head -1` is no fault.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   process.exit(error.code === "EPIPE" ? 0 : fail(new UserError(`cannot write the output (${error.code})`)))
 })
 
-// Nobody reads the progress any more: the work goes on.
+// The progress is no longer read: the work goes on.
 process.stderr.on("error", () => {})
 
 main(process.argv.slice(2)).catch((error: unknown) => {

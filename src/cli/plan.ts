@@ -29,9 +29,9 @@ Batches run back to back from the instance's now: t seconds, p prefill tokens, d
 export function register(program: Command): void {
   program
     .command("plan")
-    .description("decide admission instances: who is accepted, and in which batches they run")
+    .description("decide admission instances: which requests are accepted, and in which batches they run")
     .addOption(
-      new Option("--policy <name>", "who decides")
+      new Option("--policy <name>", "scheduling policy")
         .choices(["slos-serve", "slos-serve-paper"])
         .default("slos-serve"),
     )

@@ -1,7 +1,7 @@
 /** `slos-serve profile`: measure an engine's step times, fit the cost model, show how good it is. */
 import { type Command, Option } from "commander"
 import type { Speculation } from "../engine/drafter.ts"
-import { openLlama } from "../engine/llama.ts"
+import { openLlama } from "../engine/llama/engine.ts"
 import { cacheFolder } from "../models/cache.ts"
 import { DEFAULT_MODEL, type OnProgress, resolveModel } from "../models/resolve.ts"
 import { describeProfile, profileSvg } from "../profile/chart.ts"

@@ -222,7 +222,7 @@ async function targetOf(options: Options): Promise<Target> {
   }
 }
 
-/** Where a class needs it and nobody said it: measured before the load. */
+/** Where a class needs it and no option says it: measured before the load. */
 async function zeroLoadAt(
   target: Target,
   plan: Plan,

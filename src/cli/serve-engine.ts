@@ -2,12 +2,12 @@
 import type { CostModel } from "../core/cost.ts"
 import type { EngineLimits } from "../core/protocol.ts"
 import type { Speculation } from "../engine/drafter.ts"
-import { type Engine, GREEDY, type ModelInfo } from "../engine/engine.ts"
-import { fakeEngine } from "../engine/fake.ts"
+import { fakeEngine } from "../engine/fake/engine.ts"
+import { type Engine, GREEDY, type ModelInfo } from "../engine/port.ts"
 import { cacheFolder } from "../models/cache.ts"
 import { type ResolvedModel, resolveModel } from "../models/resolve.ts"
 import type { Reporter } from "./reporter.ts"
-import type { ServeOptions } from "./serve-run.ts"
+import type { ServeOptions } from "./serve-options.ts"
 import { defaultThreads } from "./threads.ts"
 
 export interface ReadyEngine {
@@ -55,7 +55,7 @@ async function openReal(options: ServeOptions, reporter: Reporter): Promise<Engi
   const speculate = await speculation(options, reporter)
   const threads = options.threads ?? defaultThreads()
   reporter.begin(`loading ${found.name}`)
-  const { openLlama } = await import("../engine/llama.ts")
+  const { openLlama } = await import("../engine/llama/engine.ts")
   const engine = await openLlama({
     modelPath: found.path,
     name: options.servedName ?? found.name,

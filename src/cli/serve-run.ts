@@ -5,48 +5,13 @@ import type { FastifyInstance } from "fastify"
 import pc from "picocolors"
 import { defaultSloClasses, readSloClasses } from "../config/slo-classes.ts"
 import type { PolicyOptions } from "../core/options.ts"
-import type { PolicyName } from "../core/policy/index.ts"
 import { UserError, userError } from "../errors.ts"
 import { buildServer } from "../http/server.ts"
 import { ReplicaDriver } from "../replica/driver.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
 import type { Reporter } from "./reporter.ts"
 import { prepareEngine } from "./serve-engine.ts"
-
-export interface ServeOptions {
-  model: string
-  servedName?: string
-  host: string
-  port: number
-  policy: PolicyName
-  config?: string
-  threads?: number
-  maxSequences: number
-  context: number
-  kvTokens?: number
-  kvUnified?: boolean
-  kvType?: "f16" | "f32" | "q8_0"
-  maxBatchTokens: number
-  maxQueue: number
-  defaultMaxTokens: number
-  margin?: number
-  maxBatchMs?: number
-  bestEffortMs?: number
-  tokenBudget?: number
-  admission?: PolicyOptions["admission"]
-  /** lookup, off or draft=<model>. */
-  speculate: string
-  maxSpeculation: number
-  gpuLayers?: number
-  library: string
-  engine: "llama" | "fake"
-  profile: boolean
-  offline?: boolean
-  bodyLimit: number
-  requestTimeout: number
-  drainTimeout: number
-  logLevel?: string
-}
+import type { ServeOptions } from "./serve-options.ts"
 
 /** V8 would let garbage grow to several times what lives, then stop for all of it at once
  * (bench/results/heap-growth.json). */

@@ -4,7 +4,7 @@ import { POLICY_NAMES } from "../core/policy/index.ts"
 import { UserError } from "../errors.ts"
 import { byteSize, drafter, fraction, port, wholeNumber } from "./numbers.ts"
 import { createReporter } from "./reporter.ts"
-import type { ServeOptions } from "./serve-run.ts"
+import type { ServeOptions } from "./serve-options.ts"
 
 /** Written out so that --help need not load the model code. */
 const DEFAULT_MODEL = "smollm2-135m"

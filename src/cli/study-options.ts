@@ -107,7 +107,7 @@ export function sharedOptions(command: Command): Command {
     .option("--affinity", "with --router: rounds of a session go where its KV is")
     .option(
       "--reoffers <n>",
-      "with --router offer: offer who is turned down to other replicas so often",
+      "with --router offer: offer a request that is turned down to other replicas so often",
       wholeNumber(0, 100),
       0,
     )

@@ -118,7 +118,7 @@ test("capacity's help says its defaults in the words of its options", async () =
   expect((await cli("capacity", "--help")).stdout).toMatch(/off, on or both \(default: both\)/)
 })
 
-test("work goes on when nobody reads its progress", async () => {
+test("work goes on when its progress is no longer read", async () => {
   const args = [
     "--scenarios",
     "coder",

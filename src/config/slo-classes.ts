@@ -36,7 +36,7 @@ export const SLO_BOUNDS = {
   slowdown: { min: 1, max: 10_000, text: "between 1 and 10000 times the unloaded prefill time" },
 } as const
 
-/** DESIGN §7's scenarios; TTFT as a multiple of the unloaded prefill time. */
+/** The scenarios of docs/design.md, Workloads; TTFT as a multiple of the unloaded prefill time. */
 const DEFAULT_SLO_CLASSES: SloClassesFile = {
   default: "chat",
   classes: {

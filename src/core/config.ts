@@ -20,13 +20,13 @@ export interface ReplicaConfig {
   prefillOnly?: boolean
 }
 
-/** What nobody set follows from the engine's speed. */
+/** What was not set follows from the engine's speed. */
 export function withDefaults(config: ReplicaConfig): PolicyOptions {
   const { cost, limits } = config
   const chunkUs = prefillUs(cost, 0, limits.minChunkTokens, limits.maxBatchTokens)
   return {
     ...DEFAULT_OPTIONS,
-    // A batch must have room for a chunk beside the decodes, or no prompt moves while anyone decodes; and be worth
+    // A batch must have room for a chunk beside the decodes, or no prompt moves while others decode; and be worth
     // its fixed cost. Drafts let decodes get ahead of their pace, so that batches can be longer still.
     maxBatchUs: Math.max(
       DEFAULT_OPTIONS.maxBatchUs,

@@ -1,5 +1,5 @@
-/** Batch-time model: how long the engine takes for a batch, from the batch's shape. The largest of several
- * linear pieces (paper §3.1: k1·tokens + k2·specSteps + b), with the extra terms a CPU needs (DESIGN §3, §10). */
+/** Batch-time model: how long the engine takes for a batch, from the batch's shape. The largest of several linear
+ * pieces (paper §3.1: k1·tokens + k2·specSteps + b), with the extra terms a CPU needs (docs/design.md, Cost model). */
 import type { Batch, BatchItem, StepResult } from "./protocol.ts"
 
 /** What the time of a step depends on. Pairs are (token, context token) products: attention work. */

@@ -1,4 +1,5 @@
-/** The batch that the engine is computing: whose its items are, how long it should take, and who left meanwhile. */
+/** The batch that the engine is computing: whose its items are, how long it should take, and which requests left
+ * meanwhile. */
 import { assert } from "./assert.ts"
 import type { StepKind } from "./learn/calibration.ts"
 import type { BatchBuilder } from "./planner/batch-builder.ts"
@@ -48,7 +49,7 @@ export class Flight {
   cameBack(id: RequestId): void {
     this.#left = this.#left.filter((other) => other !== id)
   }
-  /** Who left since it was asked last. */
+  /** The requests that left since it was asked last. */
   takeLeft(): readonly RequestId[] {
     if (this.#left.length === 0) return this.#left
     const left = this.#left

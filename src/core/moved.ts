@@ -9,7 +9,7 @@ export interface Moved {
   progress: Progress
 }
 
-/** An objective that nobody gave is one that is always met: an hour a token, so that arithmetic stays finite. */
+/** An objective that was not given is one that is always met: an hour a token, so that arithmetic stays finite. */
 const NO_OBJECTIVE_US = 3_600_000_000
 /** A request as it starts here: afresh, or where another replica stopped. `slowdownTtftUs`: see Slo.ttftSlowdown. */
 export function startRequest(
@@ -35,7 +35,7 @@ export function startRequest(
   return request
 }
 
-/** Its tokens are computed anew, and whoever takes it has promised nothing yet. */
+/** Its tokens are computed anew, and the replica that takes it has promised nothing yet. */
 export function movedFrom(request: LiveRequest): Moved {
   const { spec, progress } = request
   const preemptions = progress.preemptions + (request.computed > 0 ? 1 : 0)

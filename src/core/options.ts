@@ -1,7 +1,7 @@
 /** What can be set of a policy, and the values where nothing is set. */
 
 export interface PolicyOptions {
-  /** Longest batch while anyone has an SLO, µs: bounds how long an arrival waits for its first decision. */
+  /** Longest batch while any request has an SLO, µs: bounds how long an arrival waits for its first decision. */
   maxBatchUs: number
   /** Added to every predicted batch time (0.2 = 20%); null: what the scatter of steps calls for, learnt per kind of step. */
   margin: number | null
@@ -14,11 +14,12 @@ export interface PolicyOptions {
   /** Best-effort requests whose next token is overdue by so much, µs, get a share that no newcomer can take. */
   bestEffortPatienceUs: number
   /** `revocable`: a promise from the first token on. `firm`: from admission on; without a margin a
-   * dynamic program chooses whom. */
+   * dynamic program chooses which. */
   admission: "revocable" | "firm"
   /** Share of the KV that the memory forecast may fill. */
   kvShare: number
-  /** `on`: edf, edf-drop and slos-serve choose how many tokens each decode drafts, by what pays (DESIGN §4.5). */
+  /** `on`: edf, edf-drop and slos-serve choose how many tokens each decode drafts, by what pays (docs/design.md,
+   * Speculation). */
   speculation: "off" | "on"
   /** Most tokens verified per request and step, the sure one included. */
   maxSpeculation: number

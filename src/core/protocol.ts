@@ -4,7 +4,7 @@
 
 export type RequestId = number
 
-/** Latency objective of one request (DESIGN §2). Relative times; `Infinity` means "no objective". */
+/** Latency objective of one request (docs/design.md, Objectives). Relative times; `Infinity` means "no objective". */
 export interface Slo {
   /** First token due this long after arrival. */
   ttftUs: number
@@ -232,7 +232,7 @@ export interface Snapshot {
   prefillBacklogTokens: number
   /** Actual over predicted step time, learnt: of decode-only batches, batches with prefill, decodes with drafts. */
   calibration: readonly number[]
-  /** By app; empty while nobody has drafted. */
+  /** By app; empty while no request has drafted. */
   speculation: readonly AppSpeculation[]
 }
 

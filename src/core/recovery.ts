@@ -26,7 +26,7 @@ export class Recovery {
     this.pausedUntilUs = nowUs + BACKOFF_US * 2 ** Math.min(MOST_DOUBLINGS, this.#failuresInRow++)
   }
 
-  /** Who has to run alone next, if anyone. */
+  /** The request that has to run alone next, if any. */
   nextSuspect(): LiveRequest | undefined {
     for (;;) {
       const suspect = this.#suspects.shift()

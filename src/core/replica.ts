@@ -1,6 +1,7 @@
-/** The state machine of one replica (DESIGN §1). `handle(event, now)` changes state only; `poll(now)` returns the
- * effects since the last poll and, when the engine is free, at most one decision. The very same file runs in
- * production and in simulation; a driver drains its inbox, orders simultaneous events by `eventRank`, polls once. */
+/** The state machine of one replica (docs/design.md, State machine). `handle(event, now)` changes state only;
+ * `poll(now)` returns the effects since the last poll and, when the engine is free, at most one decision. The very same
+ * file runs in production and in simulation; a driver drains its inbox, orders simultaneous events by `eventRank`,
+ * polls once. */
 import { assert } from "./assert.ts"
 import { type ReplicaConfig, withDefaults } from "./config.ts"
 import { type CostModel, ranUs } from "./cost.ts"
@@ -45,7 +46,7 @@ type StepFailed = Extract<Event, { type: "stepFailed" }>
 /** A request that fails alone in a batch this often has failed itself. */
 const MOST_FAILURES = 2
 /** A TTFT given as a slowdown is never shorter: a few times a short prompt's prefill is less than one batch, and
- * nobody feels the difference. */
+ * no reader feels the difference. */
 const LEAST_SLOWDOWN_US = 100_000
 
 const RANK: Record<Event["type"], number> = { stepDone: 0, stepFailed: 0, cancelled: 1, arrived: 2, woke: 3 }
@@ -180,8 +181,8 @@ export class Replica {
     }
   }
 
-  /** Could it keep this request's SLOs from its next batch boundary on, and everyone's it has promised? True
-   * where the policy promises nothing. Changes no state: a router asks several replicas (DESIGN §5). */
+  /** Could it keep this request's SLOs from its next batch boundary on, and all that it has promised? True
+   * where the policy promises nothing. Changes no state: a router asks several replicas (docs/design.md, Router). */
   offer(spec: RequestSpec, nowUs: number, progress?: Progress): boolean {
     if (this.#refusal(spec) !== null) return false
     if (this.policy.offer === undefined || spec.tier === "bestEffort") return true
@@ -193,7 +194,7 @@ export class Replica {
    * while there is no room, or while a request that is here already waits for some. */
   reserve(id: RequestId, tokens: number): boolean {
     if (this.#line.some((request) => !this.#kv.holds(request.id))) return false
-    // One block more where there can be one, or its first decode would need someone else's.
+    // One block more where there can be one, or its first decode would need another request's.
     const needed = Math.min(this.#kv.capacityTokens, tokens + this.limits.blockTokens)
     if (this.#kv.spareTokens < needed || !this.#kv.canAttach()) return false
     this.#kv.attach(id, [], -1, null)
@@ -201,7 +202,7 @@ export class Replica {
     return this.#kv.grow(id, tokens)
   }
 
-  /** Nobody needs the KV of a handed-off (or reserved) request any more. */
+  /** The KV of a handed-off (or reserved) request is not needed any more. */
   release(id: RequestId): void {
     this.#reserved.delete(id)
     if (this.#flight.up) this.#flight.left(id)

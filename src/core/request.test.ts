@@ -5,7 +5,7 @@ import { liveOf } from "./testing.ts"
 
 const none = () => {}
 
-describe("a request's deadlines (DESIGN §2)", () => {
+describe("a request's deadlines (docs/design.md, Objectives)", () => {
   test("an early first token leaves slack: the TPOT clock starts at the deadline", () => {
     const request = liveOf(1)
     expect(request.emit(1, -1, 400_000, none)).toBe(-600_000)

@@ -30,7 +30,8 @@ export class LiveRequest {
   sessionMissed = false
   preemptions = 0
   cachedTokens = 0
-  /** Leading blocks of its prompt that some sequence holds, and the state of the KV that this was found in (kv/need.ts). */
+  /** Leading blocks of its prompt that some sequence holds, and the state of the KV that this was found in
+   * (kv/need.ts). */
   matched = 0
   matchedAt = -1
   /** Failed alone in a batch this many times. */
@@ -97,7 +98,7 @@ export class LiveRequest {
       this.#judge(late)
       if (++this.output === 1) {
         this.firstTokenUs = nowUs
-        // An early first token does not start the TPOT clock: the time saved is slack (DESIGN §2).
+        // An early first token does not start the TPOT clock: the time saved is slack (docs/design.md, Objectives).
         this.dueUs = Math.max(this.deadlineUs, nowUs)
         this.#endStage(stageDone)
         this.#startStage(this.thinking ? "thinking" : "answer")

@@ -1,5 +1,5 @@
 /** Tokens to text as they come: a UTF-8 character split over tokens is held back until it is whole. */
-import type { Tokenizer } from "./engine.ts"
+import type { Tokenizer } from "./port.ts"
 
 export class Detokenizer {
   readonly #tokenizer: Pick<Tokenizer, "bytes">

@@ -1,4 +1,4 @@
-/** Who proposes what a request may say next. The engine's model verifies all proposals of a step in one pass,
+/** Proposes what a request may say next. The engine's model verifies all proposals of a step in one pass,
  * so a drafter decides how fast an answer comes, never what it says. */
 import type { BatchItem, RequestId } from "../core/protocol.ts"
 

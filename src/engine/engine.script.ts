@@ -2,7 +2,7 @@
 import { expect } from "vitest"
 import type { Batch, BatchItem, RequestId } from "../core/protocol.ts"
 import { Random } from "../random.ts"
-import { type Engine, GREEDY, type Sampling, type StepRow } from "./engine.ts"
+import { type Engine, GREEDY, type Sampling, type StepRow } from "./port.ts"
 
 export class Script {
   readonly #engine: Engine

@@ -4,11 +4,11 @@ import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/protocol
 import { UserError } from "../errors.ts"
 import { Random } from "../random.ts"
 import { join, promptOf, Script } from "./engine.script.ts"
-import { type Engine, GREEDY, type Sampling } from "./engine.ts"
+import { type Engine, GREEDY, type Sampling } from "./port.ts"
 
 export interface SuiteSubject {
   name: string
-  /** Token by token the same result however a request is batched (DESIGN §9). */
+  /** Token by token the same result however a request is batched (docs/design.md, Engine). */
   open(sizes: Pick<EngineLimits, "maxSequences" | "unifiedKv" | "kvTokens">): Promise<Engine>
   /** An end-of-generation token. */
   endToken: number
@@ -288,7 +288,7 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
         {},
       ],
       ["copying from itself", [item({ position: 16, tokens: 4, copy: { from: 1, tokens: 16 } })], {}],
-      ["copying from nobody", [item({ position: 16, tokens: 4, copy: { from: 99, tokens: 16 } })], {}],
+      ["copying from no request", [item({ position: 16, tokens: 4, copy: { from: 99, tokens: 16 } })], {}],
     ]
     test.each(cases)("%s", async (_, items, drop) => {
       engine.open(1, promptOf(25, 20), GREEDY)

@@ -5,8 +5,8 @@ import { join } from "node:path"
 import { afterAll, beforeAll, describe } from "vitest"
 import { TINY_PRESETS, tinyModel } from "../models/tiny.ts"
 import { engineSuite, SUITE_BATCH_TOKENS, SUITE_CONTEXT_TOKENS } from "./engine.suite.ts"
-import { FAKE_END } from "./fake-tokenizer.ts"
-import { openLlama } from "./llama.ts"
+import { FAKE_END } from "./fake/tokenizer.ts"
+import { openLlama } from "./llama/engine.ts"
 import { suiteFake } from "./testing.ts"
 
 engineSuite({
@@ -25,7 +25,7 @@ describe("llama.cpp", () => {
   })
   afterAll(() => rm(folder, { recursive: true, force: true }))
 
-  // Exact equality needs full precision and one thread (DESIGN §9).
+  // Exact equality needs full precision and one thread (docs/design.md, Engine).
   engineSuite({
     name: "llama",
     open: ({ maxSequences, unifiedKv, kvTokens }) =>

@@ -1,7 +1,7 @@
 /** What every engine keeps of its requests (tokens known, tokens whose KV is in place), and the check that
  * a batch is one this state allows. A batch that is not is a fault of the scheduler: it throws. */
 import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/protocol.ts"
-import type { Sampling } from "./engine.ts"
+import type { Sampling } from "./port.ts"
 
 export interface OpenRequest {
   readonly id: RequestId

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from "vitest"
 import { TINY_PRESETS, tinyModel } from "../models/tiny.ts"
 import type { Speculation } from "./drafter.ts"
 import { promptOf, Script } from "./engine.script.ts"
-import { openLlama } from "./llama.ts"
+import { openLlama } from "./llama/engine.ts"
 
 const DRAWS = 1600
 const SEQUENCES = 16

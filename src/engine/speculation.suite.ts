@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest"
 import type { BatchItem, EngineLimits, RequestId } from "../core/protocol.ts"
 import { Random } from "../random.ts"
 import { join, promptOf, Script } from "./engine.script.ts"
-import type { Engine, Sampling } from "./engine.ts"
+import type { Engine, Sampling } from "./port.ts"
 
 export interface SpeculationSubject {
   name: string

@@ -9,8 +9,9 @@ import { Random } from "../random.ts"
 import { continuation } from "./drafter-lookup.ts"
 import { join as joined, promptOf, Script } from "./engine.script.ts"
 import { SUITE_BATCH_TOKENS, SUITE_CONTEXT_TOKENS } from "./engine.suite.ts"
-import { FAKE_END } from "./fake-tokenizer.ts"
-import { type LlamaOptions, openLlama } from "./llama.ts"
+import { FAKE_END } from "./fake/tokenizer.ts"
+import { openLlama } from "./llama/engine.ts"
+import type { LlamaOptions } from "./llama/options.ts"
 import { speculationSuite } from "./speculation.suite.ts"
 import { suiteFake } from "./testing.ts"
 
@@ -48,7 +49,7 @@ describe("llama.cpp", () => {
   })
   afterAll(() => rm(folder, { recursive: true, force: true }))
 
-  // Exact equality needs full precision and one thread (DESIGN §9).
+  // Exact equality needs full precision and one thread (docs/design.md, Engine).
   const openExact = (options: Partial<LlamaOptions>) =>
     openLlama({
       modelPath: target,
@@ -147,7 +148,7 @@ describe("llama.cpp", () => {
     )
   })
 
-  test("a draft model that nobody asks reads nothing, and later reads a prompt piece by piece", async () => {
+  test("a draft model that is not asked reads nothing, and later reads a prompt piece by piece", async () => {
     const engine = await openExact({ contextTokens: 512, speculate: { draftModel: target } })
     const run = new Script(engine)
     const idle = run.open(promptOf(1, 8))

@@ -1,8 +1,8 @@
 /** The fake engine as the suites open it. */
 import type { EngineLimits } from "../core/protocol.ts"
 import { SUITE_BATCH_TOKENS, SUITE_CONTEXT_TOKENS } from "./engine.suite.ts"
-import type { Engine } from "./engine.ts"
-import { type FakeOptions, fakeEngine } from "./fake.ts"
+import { type FakeOptions, fakeEngine } from "./fake/engine.ts"
+import type { Engine } from "./port.ts"
 
 export function suiteFake(
   sizes: Pick<EngineLimits, "maxSequences" | "unifiedKv" | "kvTokens">,

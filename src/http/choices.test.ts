@@ -5,7 +5,7 @@ import { join } from "node:path"
 import OpenAI from "openai"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import type { Effect } from "../core/protocol.ts"
-import { openLlama } from "../engine/llama.ts"
+import { openLlama } from "../engine/llama/engine.ts"
 import { TINY_PRESETS, tinyModel } from "../models/tiny.ts"
 import { testServer } from "./testing.ts"
 

@@ -1,6 +1,6 @@
 /** Responses of the two generation endpoints, whole and in chunks, as OpenAI's. A request has one or more choices:
  * several answers to each of its prompts. Chunks are JSON text, most of which is the same in every one. */
-import type { Tokenizer, TokenLogprob } from "../engine/engine.ts"
+import type { Tokenizer, TokenLogprob } from "../engine/port.ts"
 import type { ResolvedSlo } from "../serve/slo-resolve.ts"
 import type { AnswerDelta, AnswerEnd } from "../text/answer.ts"
 import { metricsJson, serviceTier, usageJson } from "./result.ts"

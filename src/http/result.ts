@@ -1,4 +1,4 @@
-/** What a response says of itself: usage, and how its SLO went (`metrics`, DESIGN §6). */
+/** What a response says of itself: usage, and how its SLO went (`metrics`; docs/design.md, API conventions). */
 import type { Outcome } from "../core/protocol.ts"
 import type { ResolvedSlo } from "../serve/slo-resolve.ts"
 import type { Usage } from "../text/answer.ts"

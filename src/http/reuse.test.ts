@@ -3,7 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { expect, it } from "vitest"
-import { openLlama } from "../engine/llama.ts"
+import { openLlama } from "../engine/llama/engine.ts"
 import { TINY_PRESETS, tinyModel } from "../models/tiny.ts"
 import { testServer } from "./testing.ts"
 

@@ -1,6 +1,6 @@
 /** Sampling options of a request body. What it does not say is llama.cpp's default. */
 import { randomInt } from "node:crypto"
-import type { Sampling } from "../engine/engine.ts"
+import type { Sampling } from "../engine/port.ts"
 import { UserError } from "../errors.ts"
 import type { OutputFormat } from "../text/constraint/grammar.ts"
 import type { CommonBody } from "./schemas.ts"

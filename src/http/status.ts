@@ -48,7 +48,7 @@ export function statusJson(host: ServiceHost): object {
   }
 }
 
-/** Null where nobody has drafted yet. */
+/** Null where no request has drafted yet. */
 function speculationJson(app: AppSpeculation | undefined): object | null {
   if (app === undefined) return null
   const { acceptance, hitRate, length, draftedTokens, acceptedTokens } = app

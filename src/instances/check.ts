@@ -196,7 +196,7 @@ class Replay {
         const tpot = this.#instance.tpots[served.request.tier]!
         return served.out >= served.most || served.out - before.get(id)! >= seconds / tpot - ROUNDING
       })
-      // Who starts later is ahead by then: it gains in every round.
+      // A request that starts later is ahead by then: it gains in every round.
       if (gains && (started || loop >= 2)) return
       if (loop >= MOST_LOOPS) {
         this.#fail("the loop does not keep every decode's pace")

@@ -96,6 +96,7 @@ class Run {
       // Nothing ends while it is planned for.
       outputLengths: OutputLengths.endless(instance.tpots.length),
       calibration: new Calibration(),
+      margin: options.margin,
       actions: { demoted() {}, promoted() {}, admitted() {}, preempted() {} },
       acceptance: new Acceptance(alpha),
     })
@@ -161,7 +162,7 @@ class Run {
     this.#line.push(live)
   }
 
-  /** Best-effort service is not what the instance asks about: whoever cannot be on time leaves. */
+  /** Best-effort service is not what the instance asks about: a request that cannot be on time leaves. */
   #forgetHopeless(): void {
     const hopeless = (request: LiveRequest) =>
       request.tier === "bestEffort" &&

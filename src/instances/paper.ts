@@ -1,5 +1,6 @@
 /** The paper's planner on an instance: the dynamic program, and the schedule that it stands for. */
-import type { Dp, DpAnswer, DpRequest } from "../core/planner/dp/dp.ts"
+import type { Dp, DpAnswer } from "../core/planner/dp/dp.ts"
+import type { DpRequest } from "../core/planner/dp/request.ts"
 import {
   AutoregressiveSegments,
   BatchTime,

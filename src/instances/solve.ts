@@ -12,7 +12,7 @@ export interface SolveOptions {
   margin: number
 }
 
-/** Nobody arrives while an instance is planned for, so a batch without decodes may be long. */
+/** Nothing arrives while an instance is planned for, so a batch without decodes may be long. */
 const MAX_BATCH_US = 1_000_000
 /** Rounds of leaving requests out until the promises hold. */
 const MOST_ROUNDS = 3
@@ -33,15 +33,15 @@ export class Solver {
     if (policy === "slos-serve-paper") return planPaper(instance, speculate, margin, this.#dp, this.#clockUs)
     const plain = this.#forward(instance, false)
     if (!speculate) return plain
-    // Who may draft need not: where drafts do not pay, the plan is one without.
+    // A plan that may draft need not: where drafts do not pay, the plan is one without.
     const drafting = this.#forward(instance, true)
     const better = isBetter(plain, drafting) ? plain : drafting
     return { ...better, us: plain.us + drafting.us }
   }
 
-  /** The live policy with firm admission, since an instance asks whom to promise an SLO for good. An answer is
-   * checked by its own run, which serving cannot do: where running requests would be late, the least worthy quarter
-   * of the new ones is left out, and whoever a promise is broken to as well. */
+  /** The live policy with firm admission, since an instance asks which requests to promise an SLO for good. An answer
+   * is checked by its own run, which serving cannot do: where running requests would be late, the least worthy
+   * quarter of the new ones is left out, and those whose promise is broken as well. */
   #forward(instance: Instance, speculate: boolean): Forward {
     const { policy, margin } = this.#options
     const policyOptions = { maxBatchUs: MAX_BATCH_US, admission: "firm" as const }

@@ -1,4 +1,5 @@
-/** The apps of the scenarios: what their requests look like, from a trace or by a generator (DESIGN §7). */
+/** The apps of the scenarios: what their requests look like, from a trace or by a generator (docs/design.md,
+ * Workloads). */
 import { UserError } from "../errors.ts"
 import type { Random } from "../random.ts"
 import { type PublishedName, published } from "./lengths.ts"
@@ -67,7 +68,8 @@ function generator(source: string, draw: (random: Random) => Omit<Drawn, "copy">
   }
 }
 
-/** Requests by chance; in their own order, from a random place, where they share prefixes: requests that share are near. */
+/** Requests by chance; in their own order, from a random place, where they share prefixes: requests that share are
+ * near. */
 function traceDrawer(app: AppName, trace: Trace, scaling: Scaling): Drawer {
   const sessions = sessionsOf(trace, scaling)
   const source = sourceOf(trace, sessions, scaling)

@@ -15,7 +15,7 @@ export interface SloClass {
 }
 export type SloClasses = Record<string, SloClass>
 
-/** DESIGN §7, for GPUs and unscaled lengths; a CPU needs laxer TPOTs (--classes). */
+/** docs/design.md, Workloads: for GPUs and unscaled lengths; a CPU needs laxer TPOTs (--classes). */
 export const DEFAULT_CLASSES: Readonly<SloClasses> = {
   chat: { ttftSlowdown: 5, tpotMs: 100 },
   code: { ttftSlowdown: 5, tpotMs: 50 },
@@ -25,9 +25,9 @@ export const DEFAULT_CLASSES: Readonly<SloClasses> = {
   tools_final: { ttftSlowdown: 3, tpotMs: 100 },
 }
 
-/** `--classes`: the server's YAML file of classes, or inline `chat=ttft:5x,tpot:150;code=ttft:800,tpot:100`
- * (a number without a unit is ms). Named classes replace the defaults' of the same name. A file may hold more classes than
- * are used; a name given inline is one of the scenarios' or of `planned` (a saved plan's own), else it is a slip. */
+/** `--classes`: the server's YAML file of classes, or inline `chat=ttft:5x,tpot:150;code=ttft:800,tpot:100` (a number
+ * without a unit is ms). Named classes replace the defaults' of the same name. A file may hold more classes than are
+ * used; a name given inline is one of the scenarios' or of `planned` (a saved plan's own), else it is a slip. */
 export function readClasses(text: string | undefined, planned: readonly string[] = []): SloClasses {
   if (text === undefined) return { ...DEFAULT_CLASSES }
   const known = [...new Set([...Object.keys(DEFAULT_CLASSES), ...planned])]

@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest"
 import { DEFAULT_CLASSES, readClasses, roundSlo } from "./classes.ts"
 import { Judge } from "./judge.ts"
 
-/** DESIGN §2 word by word: due times of all tokens, by counting up one TPOT a token. */
+/** docs/design.md, Objectives, word by word: due times of all tokens, by counting up one TPOT a token. */
 function oracle(
   times: number[],
   round: {

@@ -1,5 +1,5 @@
-/** Judges one round as its tokens arrive (DESIGN §2): strictly per token, and as the paper does (first, every
- * 10th and last token). All times are ms since the round's scheduled send. */
+/** Judges one round as its tokens arrive (docs/design.md, Objectives): strictly per token, and as the paper does
+ * (first, every 10th and last token). All times are ms since the round's scheduled send. */
 import type { StageName } from "../core/protocol.ts"
 import type { RoundSlo } from "./classes.ts"
 

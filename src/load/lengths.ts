@@ -1,7 +1,8 @@
 /** Lengths when no trace is at hand: generators fitted to published statistics. */
 import type { Random } from "../random.ts"
 
-/** Longer requests (prompt + output, unscaled) are not drawn: the context of the models of the evaluation (DESIGN §7). */
+/** Longer requests (prompt + output, unscaled) are not drawn: the context of the models of the evaluation
+ * (docs/design.md, Workloads). */
 const SEQUENCE_LIMIT_TOKENS = 8192
 
 export interface Lengths {

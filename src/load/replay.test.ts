@@ -327,7 +327,7 @@ describe("replay", () => {
     expect(score(plan.header, result).problems.join()).toContain("invalid: interrupted")
   })
 
-  test("nobody there: one clear error before anything is sent", async () => {
+  test("no server there: one clear error before anything is sent", async () => {
     await expect(probeModel("http://127.0.0.1:9", undefined)).rejects.toThrow(
       "cannot reach http://127.0.0.1:9",
     )

@@ -1,4 +1,4 @@
-/** Replays a plan against a server, open loop: nobody waits for anybody, latencies count from the scheduled
+/** Replays a plan against a server, open loop: no request waits for another, latencies count from the scheduled
  * send, and the generator says when it could not keep the schedule itself. */
 import { Random } from "../random.ts"
 import { type RoundSlo, roundSlo, type SloClasses, type ZeroLoad } from "./classes.ts"

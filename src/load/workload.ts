@@ -1,4 +1,4 @@
-/** Scenarios and the making of plans: who sends how much, when, of what length (DESIGN §7). */
+/** Scenarios and the making of plans: which app sends how much, when, of what length (docs/design.md, Workloads). */
 import { UserError } from "../errors.ts"
 import { Random } from "../random.ts"
 import { type AppName, type Drawer, drawerOf, isSynthetic } from "./apps.ts"
@@ -11,8 +11,8 @@ import type { Trace } from "./trace.ts"
 
 export { APPS, type AppName } from "./apps.ts"
 
-/** Share of the requests (sessions count once) of each app: the paper's six scenarios (DESIGN §7), a mix of their apps, and
- * chats that share system prompts. */
+/** Share of the requests (sessions count once) of each app: the paper's six scenarios (docs/design.md, Workloads), a
+ * mix of their apps, and chats that share system prompts. */
 export const SCENARIOS: Readonly<Record<string, Partial<Record<AppName, number>>>> = {
   chatbot: { chat: 1 },
   coder: { code: 1 },
@@ -141,8 +141,8 @@ interface Clock extends TraceTimes {
   own: boolean
 }
 
-/** Whose timestamps an app's arrivals follow (DESIGN §7): its own trace's; chat's for the synthetic apps; generated
- * bursts without a trace. Null: summaries, whose trace has no times, arrive by Poisson. */
+/** Whose timestamps an app's arrivals follow (docs/design.md, Workloads): its own trace's; chat's for the synthetic
+ * apps; generated bursts without a trace. Null: summaries, whose trace has no times, arrive by Poisson. */
 function clockOf(app: AppName, drawer: Drawer, count: number, options: WorkloadOptions): Clock | null {
   const { traces, seed, arrivals } = options
   const timed = traces[isSynthetic(app) ? "chat" : app]

@@ -1,7 +1,7 @@
 /** Runs a grid of batches on an engine and times them. Contexts are filled once and shared by prefix copies;
  * each round goes through them in order, the points of a context in random order against drift. */
 import type { Batch, BatchItem, RequestId } from "../core/protocol.ts"
-import { type Engine, GREEDY, type Sampling, type StepOutput, type StepRow } from "../engine/engine.ts"
+import { type Engine, GREEDY, type Sampling, type StepOutput, type StepRow } from "../engine/port.ts"
 import { Random, shuffle } from "../random.ts"
 import { type GridPoint, gridFor, type PointKind, partsFor, START_CONTEXT } from "./grid.ts"
 

@@ -6,7 +6,7 @@ import { dirname, join } from "node:path"
 import { median } from "simple-statistics"
 import { z } from "zod"
 import { COST_FEATURES, type CostModel } from "../core/cost.ts"
-import type { Engine } from "../engine/engine.ts"
+import type { Engine } from "../engine/port.ts"
 import { type FitQuality, fitModel, type Observation, qualityOf } from "./fit.ts"
 import { type MeasureOptions, measure, type ProfileSample } from "./measure.ts"
 

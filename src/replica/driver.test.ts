@@ -1,8 +1,8 @@
 /** What the driver owes the engine when things go wrong: whatever the core lets go of, the engine hears. */
 import { expect, it } from "vitest"
 import type { RequestId } from "../core/protocol.ts"
-import { type Engine, GREEDY } from "../engine/engine.ts"
-import { fakeEngine } from "../engine/fake.ts"
+import { fakeEngine } from "../engine/fake/engine.ts"
+import { type Engine, GREEDY } from "../engine/port.ts"
 import { ReplicaDriver, type Submission } from "./driver.ts"
 import { VirtualClock } from "./testing.ts"
 

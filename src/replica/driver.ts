@@ -15,7 +15,7 @@ import type {
   Tier,
 } from "../core/protocol.ts"
 import { eventRank, Replica, type ReplicaConfig } from "../core/replica.ts"
-import type { Engine, Sampling, StepOutput, StepRow } from "../engine/engine.ts"
+import type { Engine, Sampling, StepOutput, StepRow } from "../engine/port.ts"
 import { type Clock, realClock } from "./clock.ts"
 
 /** One request as the driver takes it: counts for the core, tokens for the engine, callbacks for the text side. */

@@ -2,7 +2,9 @@
 import { describe, expect, test } from "vitest"
 import type { Snapshot } from "../core/protocol.ts"
 import { specOf } from "../core/testing.ts"
-import { ROUTER_KINDS, Router, type Target } from "./router.ts"
+import { Router } from "./router.ts"
+import { ROUTER_KINDS } from "./routers.ts"
+import type { Target } from "./target.ts"
 
 const IDLE: Snapshot = {
   nowUs: 0,

@@ -1,7 +1,8 @@
-/** Which replica gets an arrival (DESIGN §5). Pure: what it knows of replicas is handed in and may be stale, and
- * so are the random numbers it needs. */
-import type { RequestSpec, Snapshot } from "../core/protocol.ts"
-import { ROUTER_KINDS, ROUTERS, type RouterKind } from "./routers.ts"
+/** Which replica gets an arrival (docs/design.md, Router). Pure: what it knows of replicas is handed in and may be
+ * stale, and so are the random numbers it needs. */
+import type { RequestSpec } from "../core/protocol.ts"
+import { ROUTERS, type RouterKind } from "./routers.ts"
+import type { Chances, Target } from "./target.ts"
 
 export interface RouterOptions {
   /** How the replica is chosen. Default `offer`. */
@@ -11,22 +12,9 @@ export interface RouterOptions {
   /** A session's next round goes where the last one ran: elsewhere all of the session would be computed again, even
    * by a replica that can promise it. Default off. */
   affinity?: boolean
-  /** Offer who is turned down later to other replicas, at most so many times. Default 0. */
+  /** Offer a request that is turned down later to other replicas, at most so many times. Default 0. */
   reoffers?: number
 }
-
-/** A replica as the router sees it. */
-export interface Target {
-  /** False once it is known to be lost. */
-  readonly alive: boolean
-  /** How busy it was when last heard of; maybe a while ago. */
-  snapshot(): Snapshot
-  /** Ask its planner whether it could keep the request's SLOs; a replica that does not answer declines. */
-  offer(request: RequestSpec, nowUs: number): boolean
-}
-
-/** Uniform numbers in [0, 1): a kind that draws uses these, in order. */
-export type Chances = readonly [number, number]
 
 /** Sessions remembered for affinity; the oldest are forgotten. */
 const MOST_SESSIONS = 100_000
@@ -46,8 +34,8 @@ export class Router {
     this.reoffers = options.reoffers ?? 0
   }
 
-  /** Index of the replica for `request`; -1 when none is alive. Who is turned down everywhere goes to the first
-   * replica asked, whose planner may still promote it. */
+  /** Index of the replica for `request`; -1 when none is alive. A request that is turned down everywhere
+   * goes to the first replica asked, whose planner may still promote it. */
   route(request: RequestSpec, targets: readonly Target[], nowUs: number, chances: Chances): number {
     const alive: number[] = []
     for (let i = 0; i < targets.length; i++) if (targets[i]!.alive) alive.push(i)
@@ -88,5 +76,3 @@ export class Router {
     for (const oldest of this.#homes.keys()) return void this.#homes.delete(oldest)
   }
 }
-
-export { ROUTER_KINDS, type RouterKind }

@@ -1,6 +1,6 @@
 /** The kinds of routing: each picks one of the living replicas. A new one is a function and a row. */
 import type { RequestSpec, Snapshot } from "../core/protocol.ts"
-import type { Chances, Target } from "./router.ts"
+import type { Chances, Target } from "./target.ts"
 
 /** One routing question. */
 export interface Choice {

@@ -1,7 +1,7 @@
 /** From a validated API request to a submission of the driver: chat template, tokens, context check, prefix hashes. */
 import { randomInt } from "node:crypto"
 import type { RequestSpec } from "../core/protocol.ts"
-import type { Engine, Sampling } from "../engine/engine.ts"
+import type { Engine, Sampling } from "../engine/port.ts"
 import { UserError, userError } from "../errors.ts"
 import type { ReplicaDriver, Submission } from "../replica/driver.ts"
 import { Answer, type AnswerSink } from "../text/answer.ts"
@@ -50,7 +50,7 @@ export interface IntakeOptions {
   defaultMaxTokens?: number
 }
 
-/** Answers of a model without a chat end token would fill the context; nobody waits for that. */
+/** Answers of a model without a chat end token would fill the context; no client waits for that. */
 const DEFAULT_MAX_TOKENS = 1024
 
 export class Intake {

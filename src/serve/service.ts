@@ -1,7 +1,7 @@
 /** One served model with everything that belongs to it, and the state of the server around it. */
 
 import type { SloClasses } from "../config/slo-classes.ts"
-import type { Engine } from "../engine/engine.ts"
+import type { Engine } from "../engine/port.ts"
 import type { ReplicaDriver } from "../replica/driver.ts"
 import { AttainmentWindow } from "../telemetry/attainment.ts"
 import { Metrics } from "../telemetry/metrics.ts"

@@ -1,4 +1,5 @@
-/** Which SLO a request gets: from its body, headers, service tier or model alias, in that order (DESIGN §6). */
+/** Which SLO a request gets: from its body, headers, service tier or model alias, in that order
+ * (docs/design.md, API conventions). */
 
 import { SLO_BOUNDS, type SloClass, type SloClasses } from "../config/slo-classes.ts"
 import type { Slo, Tier } from "../core/protocol.ts"

@@ -46,7 +46,7 @@ export class Audit {
     }
   }
 
-  /** After the run: nobody was lost. */
+  /** After the run: no request was lost. */
   finish(result: FleetResult): void {
     for (const [id, { ended }] of this.#accounts) assert(ended, `request ${id} never ended`)
     assert(result.endUs >= this.#nowUs, "the end came before the last effect")

@@ -1,9 +1,9 @@
-/** Fleets: paired luck, faults that lose nobody, prefill and decode apart, stale routing. */
+/** Fleets: paired luck, faults that lose nothing, prefill and decode apart, stale routing. */
 import { describe, expect, test } from "vitest"
 import type { Outcome } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
 import { COST, LIMITS, specOf } from "../core/testing.ts"
-import { ROUTER_KINDS } from "../router/router.ts"
+import { ROUTER_KINDS } from "../router/routers.ts"
 import { type FleetOptions, type FleetResult, simulateFleet } from "./fleet.ts"
 import type { SimRequest } from "./world.ts"
 
@@ -41,7 +41,7 @@ function play(changes: Partial<FleetOptions> = {}): Played {
   return { ...result, log, ends }
 }
 
-/** Everyone got every token exactly once. */
+/** Every request got every token exactly once. */
 function expectWhole({ ends }: Played, of = requests(60)): void {
   for (const { spec, outputTokens } of of) expect(ends.get(spec.id)?.outputTokens).toBe(outputTokens)
 }
@@ -77,7 +77,7 @@ test.each(ROUTER_KINDS)("%s: more replicas finish sooner and share the work", (k
 })
 
 describe("faults", () => {
-  test.each(["vllm", "slos-serve"] as const)("%s: a lost replica loses nobody and no token", (policy) => {
+  test.each(["vllm", "slos-serve"] as const)("%s: a lost replica loses no request and no token", (policy) => {
     const replicas = [1, 2, 3].map(() => ({ ...config, policy }))
     const faults = [{ kind: "lostReplica" as const, replica: 1, atUs: 300_123 }]
     const played = play({ replicas, faults })
@@ -176,7 +176,7 @@ describe("prefill and decode apart", () => {
     expect(played.transferWaitUs).toBeGreaterThan(0)
   })
 
-  test.each([1, 2])("losing replica %i on the way loses nobody", (replica) => {
+  test.each([1, 2])("losing replica %i on the way loses no request", (replica) => {
     const two = [replicas[0]!, replicas[0]!, replicas[1]!, replicas[2]!]
     const played = play({
       replicas: two,

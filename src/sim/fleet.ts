@@ -298,7 +298,7 @@ class Fleet {
     }
   }
 
-  /** Whoever was turned down here may be taken elsewhere, while nothing of it has been shown. */
+  /** What was turned down here may be taken elsewhere, while nothing of it has been shown. */
   #reoffer(): void {
     const plays = this.#turnedDown
     if (plays.length === 0) return

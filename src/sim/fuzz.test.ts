@@ -4,7 +4,7 @@ import { POLICY_NAMES } from "../core/policy/index.ts"
 import { fuzz, MOST_BROKEN_SHARE } from "./fuzz.ts"
 
 test.each(POLICY_NAMES)(
-  "%s: tokens conserved, KV within bounds, nobody lost",
+  "%s: tokens conserved, KV within bounds, no request lost",
   (policy) => {
     for (let seed = 1; seed <= 8; seed++) expect(fuzz(seed, policy).failure).toBeNull()
   },

@@ -2,7 +2,7 @@
 import { type CostModel, shapeOf, stepUs } from "../core/cost.ts"
 import type { Batch, Event, RequestSpec, Snapshot } from "../core/protocol.ts"
 import { Replica, type ReplicaConfig } from "../core/replica.ts"
-import type { Target } from "../router/router.ts"
+import type { Target } from "../router/target.ts"
 import { normalChance } from "./chance.ts"
 import type { Faults } from "./faults.ts"
 import type { World, Yield } from "./world.ts"

@@ -16,7 +16,7 @@ export interface Hardware {
   blockTokens: number
   maxBatchTokens: number
   maxSequences: number
-  /** Longest prompt + output that the workloads contain (DESIGN §7), not the model's own limit. */
+  /** Longest prompt + output that the workloads contain (docs/design.md, Workloads), not the model's own limit. */
   contextTokens: number
   minChunkTokens: number
   unifiedKv: boolean
@@ -46,7 +46,7 @@ const GPU_BYTES = 80e9
 const OPT_6_7B_BLOCKS = 6865
 /** Per draft step, seconds: what the opt-125m draft costs beside opt-6.7b once it costs anything (artifact). */
 const DRAFT_STEP_S = 3.465e-3
-/** Spread of step times: what DESIGN §8 simulates; the planner's margin is about twice it. */
+/** Spread of step times: what docs/design.md, Measurement, asks for; the planner's margin is about twice it. */
 const RESIDUAL_SIGMA = 0.05
 
 const OPT_6_7B: Published = {
@@ -65,7 +65,7 @@ const OPT_6_7B: Published = {
   ],
 }
 
-/** Sizes from the models' published configurations, fits from the artifact (DESIGN §3). */
+/** Sizes from the models' published configurations, fits from the artifact (docs/design.md, Cost model). */
 const PUBLISHED: Readonly<Record<string, Published>> = {
   "opt-6.7b-a100": OPT_6_7B,
   "opt-13b-2xa100": {

@@ -5,18 +5,7 @@ import type { CostModel, CostPiece } from "../core/cost.ts"
 import type { Hardware } from "../sim/presets.ts"
 import { TARGET } from "./capacity.ts"
 import type { RunSpec } from "./spec.ts"
-import { Workload } from "./workload.ts"
-
-/** What one planned request (all rounds) costs at least. */
-export interface Job {
-  /** Prompt tokens to compute: nothing of a session's history twice. */
-  prefill: number
-  output: number
-  /** From arrival to its last token's due time, s, summed over rounds. */
-  windowS: number
-  /** Σ over its output tokens of the KV tokens held while each is computed. */
-  heldTokens: number
-}
+import { type Job, Workload } from "./workload.ts"
 
 export interface Bound {
   ratePerSec: number

@@ -82,7 +82,7 @@ async function sectionsOf(study: Study, latencies: readonly PlannerLatency[]): P
       svg: await curveChart(study),
     },
     {
-      title: "Who is turned down",
+      title: "What is turned down",
       text: "Attainment at each one's own capacity, by tenth of the requests in order of size.",
       svg: await decileChart(study),
     },

@@ -38,7 +38,7 @@ export interface FleetSize {
   ratePerSec: number
 }
 
-/** What one system did at one rate: whom it kept, what the others waited, and what they cost. */
+/** What one system did at one rate: which requests it kept, what the others waited, and what they cost. */
 export interface Spending {
   scenario: string
   system: string

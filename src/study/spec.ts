@@ -71,9 +71,9 @@ export const RUN_DEFAULTS = {
   split: null,
 } as const satisfies Partial<RunSpec>
 
-/** Who makes promises is asked for one, at first and again when it turns a request down; the others' requests go to
- * the least loaded replica. Rounds of a session go where its KV is, whoever serves: else most of a tool session
- * would be computed again each round. */
+/** A policy that makes promises is asked for one, at first and again when it turns a request down; the others' requests
+ * go to the least loaded replica. Rounds of a session go where its KV is, whatever the policy: else most of a tool
+ * session would be computed again each round. */
 export function routerFor(policy: PolicyName): RouterOptions {
   return policy === "slos-serve"
     ? { kind: "offer", affinity: true, reoffers: 3 }

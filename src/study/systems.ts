@@ -1,4 +1,4 @@
-/** Who is compared: a policy with its own knobs, tuned one after the other per scenario. Ours runs as it ships. */
+/** What is compared: a policy with its own knobs, tuned one after the other per scenario. Ours runs as it ships. */
 import { POLICY_NAMES, type PolicyName } from "../core/policy/index.ts"
 import type { RunSpec } from "./spec.ts"
 

@@ -239,7 +239,7 @@ function arrivalGrid({ byArrivals }: Study): Grid {
     byArrivals.find((b) => keyOf(b) === key && b.arrivals === process)?.ratePerSec ?? 0
   return {
     title: "Arrival processes: requests/s",
-    note: "raw: the trace's own gaps; Azure's code trace comes in bursts of one instant, where first come, first served keeps hardly anybody.",
+    note: "raw: the trace's own gaps; Azure's code trace comes in bursts of one instant, where first come, first served keeps hardly any.",
     rows: [
       ["scenario", "system", ...processes],
       ...distinct(byArrivals.map(keyOf)).map((key) => [

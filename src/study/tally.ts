@@ -33,7 +33,7 @@ export class Tally {
   /** Of requests that kept every SLO. */
   goodPromptTokens = 0
   goodOutputTokens = 0
-  /** Tokens computed for anyone, and for requests that missed: prompts, outputs, what was computed again or refused. */
+  /** Tokens computed in all, and for requests that missed: prompts, outputs, what was computed again or refused. */
   computedTokens = 0
   missedComputedTokens = 0
   revoked = 0

@@ -11,7 +11,6 @@ import { readTrace, type Trace } from "../load/trace.ts"
 import { APPS, type AppName, makePlan } from "../load/workload.ts"
 import type { Hardware } from "../sim/presets.ts"
 import type { SimRequest } from "../sim/world.ts"
-import type { Job } from "./bound.ts"
 import type { Awaited } from "./misses.ts"
 import type { RunSpec } from "./spec.ts"
 
@@ -35,6 +34,17 @@ export interface Played {
   longestPauseMs: number
   /** Tokens that batches computed for it, those computed again and drafted ones included. */
   computedTokens: number
+}
+
+/** What one planned request (all rounds) costs at least. */
+export interface Job {
+  /** Prompt tokens to compute: nothing of a session's history twice. */
+  prefill: number
+  output: number
+  /** From arrival to its last token's due time, s, summed over rounds. */
+  windowS: number
+  /** Σ over its output tokens of the KV tokens held while each is computed. */
+  heldTokens: number
 }
 
 const traceCache = new Map<string, Trace>()
@@ -67,7 +77,8 @@ export class Workload {
   readonly plan: Plan
   readonly first: SimRequest[]
   readonly sessions = new Map<RequestId, Played>()
-  /** Some KV can be found again. Else no request needs block hashes: its KV could be forgotten at its end or kept in vain. */
+  /** Some KV can be found again. Else no request needs block hashes: its KV could be forgotten at its end or kept in
+   * vain. */
   readonly #reuses: boolean
   #spec: RunSpec
   #zeroLoad: ZeroLoad | undefined

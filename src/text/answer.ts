@@ -1,6 +1,6 @@
 /** The answer to one request on its way back: the driver's tokens become text deltas, its outcome becomes the end. */
 import type { FinishReason, Outcome, RejectReason } from "../core/protocol.ts"
-import type { StepRow, Tokenizer, TokenLogprob } from "../engine/engine.ts"
+import type { StepRow, Tokenizer, TokenLogprob } from "../engine/port.ts"
 import { type UserError, userError } from "../errors.ts"
 import { type TextDelta, type TextOptions, TextStream } from "./text-stream.ts"
 

@@ -1,7 +1,7 @@
 /** Messages to prompt text, by the model's own Jinja chat template (ChatML when it has none). */
 import { Template } from "@huggingface/jinja"
 import { CHATML_TEMPLATE } from "../engine/chatml.ts"
-import type { ModelInfo } from "../engine/engine.ts"
+import type { ModelInfo } from "../engine/port.ts"
 import { UserError, userError } from "../errors.ts"
 
 /** A chat message in OpenAI's shape; content parts are flattened before. */

@@ -1,7 +1,7 @@
 /** However a text is split into tokens, what a client sees is the same. */
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import type { Tokenizer } from "../engine/engine.ts"
+import type { Tokenizer } from "../engine/port.ts"
 import { type TextDelta, type TextOptions, TextStream } from "./text-stream.ts"
 
 /** A tokenizer whose token i is the i-th piece of bytes. */

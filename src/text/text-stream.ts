@@ -1,6 +1,6 @@
 /** From tokens to what a client sees: detokenize, cut at stop strings, split off thinking, find tool calls. */
 import { Detokenizer } from "../engine/detokenizer.ts"
-import type { StepRow, Tokenizer } from "../engine/engine.ts"
+import type { StepRow, Tokenizer } from "../engine/port.ts"
 import { StopStrings } from "./stop.ts"
 import { ThinkSplitter } from "./think.ts"
 import { type ToolCall, ToolCallParser } from "./tools/tool-calls.ts"

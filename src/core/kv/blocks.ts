@@ -1,4 +1,4 @@
-/** The blocks of a KV pool: which are free, and who holds the others. A block with one live holder is that holder's own:
+/** The blocks of a KV pool: which are free, and what holds the others. A block with one live holder is that holder's own:
  * it is free (or cached) again when that one leaves; the others are shared. */
 import { assert } from "../assert.ts"
 

@@ -1,5 +1,5 @@
 /** Which sequences hold a prefix: from the chain hash of a KV block to all that have it. A sequence holds a leading run
- * of its prompt's blocks, so that whoever-holds-block-n implies holding all before it: looked up by bisection. */
+ * of its prompt's blocks, so that one that holds block n holds all before it: looked up by bisection. */
 
 /** A sequence as the index sees it. */
 export interface Holder {

@@ -1,6 +1,6 @@
-/** How often a drafter has tokens to offer and how often these are accepted, learnt per app (DESIGN §4.5). A step's
- * accepted prefix is a run of Bernoulli trials that ends with the first refusal; what was drafted after it says nothing,
- * and neither does a step in which the drafter had no idea: that one cost nothing. */
+/** How often a drafter has tokens to offer and how often these are accepted, learnt per app (docs/design.md,
+ * Speculation). A step's accepted prefix is a run of Bernoulli trials that ends with the first refusal; what was
+ * drafted after it says nothing, and neither does a step in which the drafter had no idea: that one cost nothing. */
 
 /** Trials that the prior is worth. */
 const PRIOR_TRIALS = 50
@@ -11,7 +11,8 @@ const MEMORY_TRIALS = 1000
 const FADE = 1 / 4000
 /** A try that fails makes the next one wait twice as long, up to so many times: tries cost time, too. */
 const MOST_PATIENCE = 64
-/** A try is over when nothing was drafted for so many tokens. It has failed when less was accepted than the prior says. */
+/** A try is over when nothing was drafted for so many tokens. It has failed when less was accepted than the prior says.
+ */
 const TRY = 100
 /** Before anything was asked, a drafter is taken to offer all that it is asked for. So many tokens is that worth. */
 const PRIOR_ASKED = 20

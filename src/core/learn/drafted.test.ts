@@ -42,7 +42,7 @@ test.each([true, false])("calibration counts what was drafted (said: %s)", (said
   else expect(decodes).toBeLessThan(0.8)
 })
 
-/** Decode steps of a lone request in which somebody was asked to draft, of the last 200 of 1,500. Every `every`th
+/** Decode steps of a lone request in which it was asked to draft, of the last 200 of 1,500. Every `every`th
  * time the drafter has an idea, of which `accepted` tokens are right. */
 function askedAtLast(every: number, accepted: number) {
   const apps = { policy: "slos-serve", apps: 1, options: { speculation: "on" } } as const

@@ -1,4 +1,4 @@
-/** Sessions with a round that missed: as a whole they cannot attain any more. Bounded, since nobody says when a
+/** Sessions with a round that missed: as a whole they cannot attain any more. Bounded, since nothing says when a
  * session is over. */
 
 const MOST = 10_000

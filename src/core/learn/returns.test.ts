@@ -42,7 +42,7 @@ test("what was learnt is unlearnt", () => {
   expect(round(301)).toBe(true)
 })
 
-test("who has no session is no session's last", () => {
+test("what has no session is no session's last", () => {
   const returns = new Returns()
   for (let n = 0; n < 300; n++) expect(returns.ended(specOf(n))).toBe(true)
 })

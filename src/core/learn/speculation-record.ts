@@ -9,7 +9,7 @@ const WEIGHT = 0.02
 export class SpeculationRecord {
   readonly acceptance: Acceptance
   readonly #apps: Omit<AppSpeculation, "acceptance" | "hitRate">[]
-  /** Somebody has drafted. */
+  /** Some request has drafted. */
   #any = false
 
   /** `prior`: acceptance assumed before any trial. */

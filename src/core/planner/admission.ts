@@ -1,6 +1,7 @@
-/** Whose SLOs to keep: revocable Moore–Hodgson over prefills by deadline (DESIGN §4 step 3). Going by deadline, every
- * prefill joins; while the set cannot be done in time, one goes: of a session that has missed already if there is one,
- * else the one with the most prefill left for its worth. Firm promises on an exact timer: the paper's dynamic program. */
+/** Whose SLOs to keep: revocable Moore–Hodgson over prefills by deadline (docs/design.md, Admission). Going by
+ * deadline, every prefill joins; while the set cannot be done in time, one goes: of a session that has missed already
+ * if there is one, else the one with the most prefill left for its worth. Firm promises on an exact timer: the paper's
+ * dynamic program. */
 import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
 import type { BatchBuilder } from "./batch-builder.ts"
@@ -13,7 +14,7 @@ import { MemoryCeiling, MemoryForecast } from "./memory.ts"
 import { type PrefixGroup, PrefixGroups } from "./prefix-groups.ts"
 import type { Speculator } from "./speculation/speculator.ts"
 
-/** Of the KV that the forecast may fill, this share is out of reach for whoever has no promise: arrivals would find it
+/** Of the KV that the forecast may fill, this share is out of reach without a promise: arrivals would find it
  * taken, and evict what was computed for nothing. */
 const KEPT_FREE_SHARE = 0.055
 
@@ -38,7 +39,7 @@ export interface Running {
   speculator: Speculator
 }
 
-/** Promises from admission on, by a timer without a margin: who is chosen can be planned to the token, and decodes
+/** Promises from admission on, by a timer without a margin: what is chosen can be planned to the token, and decodes
  * then wait until they are due. With a margin the fluid test holds as much, or more where KV is short. */
 export function countsExactly({ admission, margin }: PolicyOptions): boolean {
   return admission === "firm" && margin === 0
@@ -61,7 +62,7 @@ export class Admission {
   #lengths: ReadonlyMap<number, number> | null = null
   #forecast = new MemoryForecast()
   #ceiling = new MemoryCeiling()
-  /** What runs, where the forecast has been left until somebody asks. */
+  /** What runs, where the forecast has been left until it is asked for. */
   #unforeseen: Running | null = null
 
   constructor(options: PolicyOptions) {
@@ -77,10 +78,10 @@ export class Admission {
     nowUs: number,
   ): ReadonlySet<LiveRequest> {
     const options = this.#options
-    // With nobody to choose from, what is to be foreseen can wait until somebody asks.
-    const nobody = prefills.length === 0 && options.admission !== "firm"
-    this.#unforeseen = nobody ? running : null
-    if (nobody) return this.#nobody()
+    // With nothing to choose from, what is to be foreseen can wait until it is asked for.
+    const noChoice = prefills.length === 0 && options.admission !== "firm"
+    this.#unforeseen = noChoice ? running : null
+    if (noChoice) return this.#keepNone()
     const demand = this.#reset(running, context, nowUs)
     if (countsExactly(options)) {
       const kept = this.#promised(running, prefills, context, nowUs)
@@ -123,7 +124,7 @@ export class Admission {
     return demand
   }
 
-  #nobody(): ReadonlySet<LiveRequest> {
+  #keepNone(): ReadonlySet<LiveRequest> {
     this.#candidates.length = 0
     this.#kept.clear()
     return this.#kept
@@ -157,7 +158,7 @@ export class Admission {
     kept.clear()
     for (const request of prefills) if (this.#isFirm(request)) kept.add(request)
     if (kept.size === prefills.length && this.#options.speculation === "off") return kept
-    // Who is due later is decided later: the program's time grows with the square of those it may choose from.
+    // What is due later is decided later: the program's time grows with the square of those it may choose from.
     // It knows tokens and memory, not the engine's sequences.
     const most = Math.min(MOST_TO_DECIDE, context.limits.maxSequences - decodes.length - kept.size)
     let free = 0

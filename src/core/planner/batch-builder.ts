@@ -1,4 +1,4 @@
-/** The batch under construction. Adding a request takes its KV at once (evicting the cache, then whoever the
+/** The batch under construction. Adding a request takes its KV at once (evicting the cache, then those that the
  * policy gives up), and keeps the batch's predicted time at hand. */
 import { assert } from "../assert.ts"
 import { stepUs } from "../cost.ts"
@@ -36,7 +36,7 @@ export class BatchBuilder {
   reset(): void {
     this.#exhausted = null
     if (this.#victims.length > 0) this.#victims = []
-    // The last batch's items are whoever runs it's.
+    // The last batch's items belong to whatever runs it.
     if (this.items.length > 0) {
       this.items = []
       this.requests = []
@@ -87,7 +87,7 @@ export class BatchBuilder {
   }
 
   /** Add the next decode of `request`, drafting up to `draft` tokens: fewer when it may not produce so many, or
-   * when only giving someone up would make room for them. False when there is no room for the decode itself
+   * when only giving a request up would make room for them. False when there is no room for the decode itself
    * (tokens or KV), or when the request has lost its own KV to an earlier one of this batch. */
   decode(request: LiveRequest, spare?: readonly LiveRequest[], draft = 0): boolean {
     if (!request.decoding) return false
@@ -148,7 +148,7 @@ export class BatchBuilder {
   #sequenceFor(request: LiveRequest, spare?: readonly LiveRequest[]): boolean {
     if (request.computed > 0 || this.context.kv.holds(request.id)) return true
     while (!this.context.kv.canAttach()) {
-      // Nobody of it held KV a moment ago, and whoever took KV since is in the batch: no use looking again.
+      // None of it held KV a moment ago, and what took KV since is in the batch: no use looking again.
       if (spare !== undefined && spare === this.#exhausted) return false
       if (this.#giveUp(request, spare)) continue
       this.#exhausted = spare ?? null
@@ -178,7 +178,7 @@ export class BatchBuilder {
     return minChunkTokens + (minChunkTokens > 1 && !unifiedKv && this.#singles > 0 ? 1 : 0)
   }
 
-  /** Shorten a chunk so that neither it nor what it leaves is a slow short piece (DESIGN §10.1); the end of a
+  /** Shorten a chunk so that neither it nor what it leaves is a slow short piece (docs/design.md, Batches); the end of a
    * prompt may be short. */
   #wholeChunk(owed: number, tokens: number): number {
     if (tokens >= owed) return owed
@@ -241,7 +241,7 @@ export class BatchBuilder {
     return { from: match?.from ?? request.id, tokens }
   }
 
-  /** A sequence taken for nothing would hold a slot that nobody uses. */
+  /** A sequence taken for nothing would hold a slot without use. */
   #detach(request: LiveRequest): void {
     this.context.kv.drop(request.id)
     request.computed = 0

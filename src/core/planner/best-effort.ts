@@ -1,4 +1,5 @@
-/** Requests without a promise: they get what is left over, and whoever has waited longest a share of its own. */
+/** Requests without a promise: they get what is left over, and those that have waited longest a share of
+ * their own. */
 import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
 import type { BatchBuilder } from "./batch-builder.ts"
@@ -6,11 +7,11 @@ import type { PlanningContext } from "./context.ts"
 import { draftWithin } from "./speculation/draft-lengths.ts"
 import type { Work } from "./work.ts"
 
-/** Of the KV, the sequences and the steps, what those who have waited too long may take between them. */
+/** Of the KV, the sequences and the steps, what those that have waited too long may take between them. */
 export const OVERDUE_SHARE = 1 / 64
 
 /** Bring `work.overdue` up to date: best-effort requests without KV whose next token is long overdue, the first
- * come first, as many as the share holds, one at least; whoever is among them stays to its end. `work.yielding`: the
+ * come first, as many as the share holds, one at least; a request among them stays to its end. `work.yielding`: the
  * others. Under lasting overload newcomers would take whatever is freed, and small requests what a large one needs,
  * for ever. */
 export function pickOverdue(context: PlanningContext, work: Work, patienceUs: number, nowUs: number): void {
@@ -21,7 +22,7 @@ export function pickOverdue(context: PlanningContext, work: Work, patienceUs: nu
   for (const request of staying) tokens -= tokensToTheEnd(request, context)
   for (const request of bestEffort) {
     if (staying.length >= most || (tokens < 0 && staying.length > 0)) break
-    // Who asked for no objective is due in an hour: it counts from its arrival.
+    // A request without an objective is due in an hour: it counts from its arrival.
     const sinceUs = request.spec.tier === "bestEffort" ? request.arrivalUs : request.dueUs
     if (nowUs - sinceUs < patienceUs || context.kv.holds(request.id) || staying.includes(request)) continue
     tokens -= tokensToTheEnd(request, context)
@@ -51,7 +52,8 @@ export function serveOverdue(batch: BatchBuilder, work: Work, limitUs: number, n
 }
 
 /** Best-effort work may stretch a batch while SLO work runs only so far, since an arrival waits for the batch's
- * end. When that has left it nothing for a while, it gets what the tightest decode can spare: who holds KV must not starve. */
+ * end. When that has left it nothing for a while, it gets what the tightest decode can spare: requests that
+ * hold KV must not starve. */
 export function serveBestEffort(
   batch: BatchBuilder,
   work: Work,
@@ -74,7 +76,7 @@ export function serveBestEffort(
 
 function fillBestEffort(batch: BatchBuilder, work: Work, limitUs: number): void {
   const requests = work.bestEffort
-  // Only who holds KV can give it up: with a thousand waiting, looking through all of them for each is the pause.
+  // Only requests that hold KV can give it up: with a thousand waiting, looking through all of them for each is the pause.
   let last = requests.length - 1
   for (let i = 0; i < requests.length && batch.tokensLeft > 0; i++) {
     const request = requests[i]!
@@ -91,13 +93,13 @@ function fillBestEffort(batch: BatchBuilder, work: Work, limitUs: number): void 
   }
 }
 
-/** From whom the best-effort request at `i` may take KV. */
+/** The requests that the best-effort one at `i` may take KV from. */
 function laterThan(i: number, last: number, { bestEffort, overdue }: Work): LiveRequest[] {
   const later = bestEffort.slice(i + 1, last + 1)
   return overdue.length === 0 ? later : later.filter((request) => !overdue.includes(request))
 }
 
-/** Who is turned down may take KV only where those with a promise will not need it: else it is evicted before its
+/** A request that is turned down may take KV only where promises will not need it: else it is evicted before its
  * end, its prefill done for nothing, and the promises' decodes with it. */
 export function mayStart(request: LiveRequest, batch: BatchBuilder, work: Work): boolean {
   if (batch.context.kv.holds(request.id) || work.overdue.includes(request)) return true

@@ -1,5 +1,5 @@
-/** What planning knows and may do besides the batch itself: the engine's limits and speed, what was learnt, who holds
- * which KV, and how a request's tier is changed. One for a replica's lifetime. */
+/** What planning knows and may do besides the batch itself: the engine's limits and speed, what was learnt, which
+ * request holds what KV, and how a request's tier is changed. One for a replica's lifetime. */
 import { type CostModel, type StepShape, stepUs } from "../cost.ts"
 import type { KvAccount } from "../kv/account.ts"
 import { KvNeed } from "../kv/need.ts"

@@ -1,4 +1,4 @@
-/** Which tokens run in the next batch (DESIGN §4 step 4): the batch lasts as long as the tightest decode can
+/** Which tokens run in the next batch (docs/design.md, Batches): the batch lasts as long as the tightest decode can
  * wait, decodes that cannot wait go first, prefill by deadline fills it, the other decodes and best-effort follow. */
 import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
@@ -64,7 +64,7 @@ function addUrgentDecodes({ batch, work, limitUs, urgent }: Filling): void {
   for (let i = 0; i < urgent; i++) {
     const request = work.decodes[i]!
     const drafted = Math.min(work.speculator.lengthOf(request), i < more ? longest + 1 : longest) - 1
-    // Whoever is still to come must find room for a token.
+    // Those still to come must find room for a token.
     batch.decode(request, work.byValue, Math.min(drafted, batch.tokensLeft - (urgent - i)))
   }
 }

@@ -1,5 +1,5 @@
-/** Forecast of the KV that requests hold while their outputs grow and end (DESIGN §4 step 3). Each ends by chance and
- * on its own, so that many requests need a smaller share in reserve than few. */
+/** Forecast of the KV that requests hold while their outputs grow and end (docs/design.md, Memory forecast). Each ends
+ * by chance and on its own, so that many requests need a smaller share in reserve than few. */
 import { OUTLOOK_TOKENS, type OutlookBounds } from "../learn/output-lengths.ts"
 
 /** Standard deviations kept in reserve. */
@@ -7,11 +7,11 @@ const RESERVE_SIGMAS = 2
 /** Sums in another order differ by less. */
 const ROUNDING = 1 + 1e-9
 
-/** After each of OUTLOOK_TOKENS further tokens of everybody (decodes share their steps): what is held. */
+/** After each of OUTLOOK_TOKENS further tokens of every request (decodes share their steps): what is held. */
 export class MemoryForecast {
   #mean = new Float64Array(OUTLOOK_TOKENS.length)
   #variance = new Float64Array(OUTLOOK_TOKENS.length)
-  /** If nobody ends before it must. */
+  /** If none ends before it must. */
   #most = new Float64Array(OUTLOOK_TOKENS.length)
 
   clear(): void {
@@ -57,7 +57,7 @@ export class MemoryForecast {
 }
 
 /** Never less than the forecast's peak, from two sums instead of sixty: where even this fits, nothing need be foreseen.
- * Who holds h + x tokens, x of output, with probability p: (h + x)·p ≤ h + max x·p, and the variance
+ * For a request that holds h + x tokens, x of output, with probability p: (h + x)·p ≤ h + max x·p, and the variance
  * (h + x)²·p·(1 − p) ≤ h²/2 + 2·max x²·p. */
 export class MemoryCeiling {
   #tokens = 0

@@ -25,6 +25,7 @@ const requestsOf = (shapes: { promptTokens: number; ttftMs: number }[]) =>
 
 describe("admission", () => {
   const options = { ...DEFAULT_OPTIONS, margin: 0 }
+  const exact = (limits = LIMITS) => contextOf(limits, options)
   const running = (...decodes: LiveRequest[]) => ({
     decodes,
     overdue: [],
@@ -34,7 +35,7 @@ describe("admission", () => {
   /** Feasible by the same fluid test, prefix by prefix of the deadline order. */
   function feasible(set: readonly ReturnType<typeof liveOf>[]): boolean {
     const demand = new Demand(COST, LIMITS)
-    demand.reset(0, options.maxBatchUs, 1, contextOf().margin("mixed"))
+    demand.reset(0, options.maxBatchUs, 1, 0)
     const last = Math.max(...set.map((r) => r.dueUs))
     for (const request of [...set].sort(byDue)) {
       demand.addPrefill(0, request.owed, 1)
@@ -49,7 +50,7 @@ describe("admission", () => {
     fc.assert(
       fc.property(prompts, (shapes) => {
         const requests = requestsOf(shapes).sort(byDue)
-        const kept = [...new Admission(options).select(running(), requests, contextOf(), 0)]
+        const kept = [...new Admission(options).select(running(), requests, exact(), 0)]
         expect(kept.length === 0 || feasible(kept)).toBe(true)
       }),
     )
@@ -64,7 +65,7 @@ describe("admission", () => {
       { numRuns: 120, seed: 1 },
     )) {
       const requests = requestsOf(shapes).sort(byDue)
-      const context = contextOf({ ...LIMITS, maxSequences: 16 })
+      const context = exact({ ...LIMITS, maxSequences: 16 })
       const kept = new Admission(options).select(running(), requests, context, 0).size
       let most = 0
       for (let bits = 1; bits < 1 << requests.length; bits++) {
@@ -91,19 +92,19 @@ describe("admission", () => {
     )
     large.admitted = true
     const all = [large, ...small]
-    expect(new Admission(options).select(running(), all, contextOf(), 0)).toEqual(new Set(small))
+    expect(new Admission(options).select(running(), all, exact(), 0)).toEqual(new Set(small))
     expect(
-      new Admission({ ...options, admission: "firm" }).select(running(), all, contextOf(), 0).has(large),
+      new Admission({ ...options, admission: "firm" }).select(running(), all, exact(), 0).has(large),
     ).toBe(true)
   })
 
-  test("turns down whoever takes most time for its worth", () => {
+  test("turns down what takes most time for its worth", () => {
     const slo = { ttftUs: 110_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 }
     const chosen = (worth: number, admission: "revocable" | "firm") => {
       const large = liveOf(1, { promptTokens: 900, slo, worth })
       const small = [2, 3].map((id) => liveOf(id, { promptTokens: 300, slo, worth: 2 }))
       const all = [large, ...small]
-      const kept = new Admission({ ...options, admission }).select(running(), all, contextOf(), 0)
+      const kept = new Admission({ ...options, admission }).select(running(), all, exact(), 0)
       return all.map((request) => kept.has(request))
     }
     for (const admission of ["revocable", "firm"] as const) {
@@ -117,12 +118,12 @@ describe("admission", () => {
       promptTokens: 500,
       slo: { ttftUs: 70_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 },
     })
-    expect(new Admission(options).select(running(), [request], contextOf(), 0).size).toBe(1)
+    expect(new Admission(options).select(running(), [request], exact(), 0).size).toBe(1)
     const decode = liveOf(1, { slo: { ttftUs: 0, ttftSlowdown: 0, tpotUs: 10_000, thinkingTpotUs: 10_000 } })
     decode.computed = 100
     decode.emit(1, -1, 0, () => {})
     // Seven iterations of 5 ms for the decode in 70 ms: 500 tokens of 0.1 ms do not fit beside them.
-    expect(new Admission(options).select(running(decode), [request], contextOf(), 0).size).toBe(0)
+    expect(new Admission(options).select(running(decode), [request], exact(), 0).size).toBe(0)
   })
 
   test("drops for memory what could never be held at once", () => {
@@ -133,7 +134,7 @@ describe("admission", () => {
         slo: { ttftUs: 1e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 },
       }),
     )
-    expect(new Admission(options).select(running(), requests, contextOf(limits), 0).size).toBe(2)
+    expect(new Admission(options).select(running(), requests, exact(limits), 0).size).toBe(2)
   })
 })
 

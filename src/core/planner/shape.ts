@@ -85,7 +85,7 @@ export class RunningShape {
     if (extra > 0) this.#addPairs(extra, 0, 1, position)
   }
 
-  /** From the longest length down: the pass between two lengths has everyone who is at least as long. */
+  /** From the longest length down: the pass between two lengths has all that are at least as long. */
   #splitPasses(position: number, extra: number): void {
     const lengths = this.#lengths
     let count = 0

@@ -15,16 +15,16 @@ export interface Work {
   hopeful: LiveRequest[]
   /** Everything else, by arrival. */
   bestEffort: LiveRequest[]
-  /** Of these the ones that have waited too long, and the others, who may lose their KV to requests with an SLO. */
+  /** Of these the ones that have waited too long, and the others, which may lose their KV to requests with an SLO. */
   overdue: LiveRequest[]
   yielding: readonly LiveRequest[]
-  /** All SLO requests by arrival, then best-effort by arrival: who loses KV first stands last. */
+  /** All SLO requests by arrival, then best-effort by arrival: the first to lose KV stands last. */
   byValue: LiveRequest[]
   /** When best-effort work was last in a batch (or there was none). Kept from one decision to the next. */
   bestEffortServedUs: number
   /** When the overdue were last given time for their prompts. Kept likewise. */
   overdueServedUs: number
-  /** KV tokens that requests without a promise may begin to use; null until somebody asks. */
+  /** KV tokens that requests without a promise may begin to use; null until it is asked for. */
   spareKvTokens: number | null
   /** How many these are; set by policies that forecast it. */
   forecastSpareKv: (batch: BatchBuilder) => number

@@ -1,4 +1,4 @@
-/** Whoever has no deadline is served with what is left over, and there is always something left over. */
+/** What has no deadline is served with what is left over, and there is always something left over. */
 import { describe, expect, test } from "vitest"
 import { type SimRequest, simulate } from "../../sim/simulate.ts"
 import type { PolicyOptions } from "../options.ts"
@@ -88,7 +88,7 @@ describe("while more comes than can be served", () => {
     return { longestS, kept }
   }
 
-  test("nobody turned down waits for ever, and most promises are made as before", () => {
+  test("nothing turned down waits for ever, and most promises are made as before", () => {
     const [fair, unfair] = [closedLoop(options), closedLoop(patient)]
     expect(unfair.longestS).toBeGreaterThan(100)
     expect(fair.longestS).toBeLessThan(60)

@@ -1,5 +1,5 @@
 /** Earliest due token first, without admission; `edf-drop` moves doomed requests to best-effort. The strongest
- * simple rivals: the same batches as ours, but nobody is turned down before it is too late (DESIGN §10). */
+ * simple rivals: the same batches as ours, but none is turned down before it is too late (docs/design.md, Policies). */
 
 import type { PolicyOptions } from "../options.ts"
 import { fillBatch } from "../planner/fill.ts"

@@ -251,7 +251,7 @@ describe.each(cases)("policy $name", ({ policy, mode, options }) => {
     )
   })
 
-  test("loses nobody when steps fail now and then", () => {
+  test("loses no request when steps fail now and then", () => {
     const failing = fc.uniqueArray(fc.integer({ min: 1, max: 60 }), { maxLength: 8 })
     fc.assert(
       fc.property(workload, limitsArbitrary, failing, (shapes, size, steps) => {

@@ -13,8 +13,8 @@ export interface Policy {
   /** Fill `batch` with the next batch for `requests` (in order of arrival, none ended). Called when the engine
    * is free and some request is live. Leaving it empty means waiting for the next event. */
   decide(requests: readonly LiveRequest[], batch: BatchBuilder, nowUs: number): void
-  /** Could `offered` join `requests` and be on time, if the next batch began at `atUs`, without giving up anyone
-   * who is to be on time? Changes nothing. Left out by policies that promise nothing. */
+  /** Could `offered` join `requests` and be on time, if the next batch began at `atUs`, without giving up any
+   * that is to be on time? Changes nothing. Left out by policies that promise nothing. */
   offer?(
     requests: readonly LiveRequest[],
     offered: LiveRequest,

@@ -1,6 +1,7 @@
 /** QoServe (ASPLOS'26; first called Niyama, arXiv 2503.22562, §3): every decode in every batch, the chunk sized to the
  * slack of the tightest decode; prefill by a priority between earliest deadline and shortest remaining prefill;
- * prefills, never decodes, are preempted, if they can afford it; who would miss its deadline is relegated eagerly. */
+ * prefills, never decodes, are preempted, if they can afford it; those that would miss their deadline are relegated
+ * eagerly. */
 
 import type { PolicyOptions } from "../options.ts"
 import type { BatchBuilder } from "../planner/batch-builder.ts"
@@ -21,7 +22,7 @@ export function qoserve(options: PolicyOptions): Policy {
       sortWork(requests, work)
       const kept = relegate(ranked(work.prefills, batch, options, nowUs), batch, nowUs)
       sortWork(requests, work)
-      // One order for all: whoever is forced on under KV pressure must stay the first in the next batch.
+      // One order for all: what is forced on under KV pressure must stay the first in the next batch.
       work.prefills = kept
       work.speculator.planFor(work, batch.context)
       fill(kept, work, batch, options, nowUs)
@@ -62,7 +63,7 @@ function ranked(
   return queue.sort((a, b) => a.key - b.key || a.request.order - b.request.order)
 }
 
-/** Eager relegation: who cannot make its deadline behind those before it goes to best-effort. Returns the others. */
+/** Eager relegation: what cannot make its deadline behind those before it goes to best-effort. Returns the others. */
 function relegate(queue: readonly Prefill[], batch: BatchBuilder, nowUs: number): LiveRequest[] {
   const kept: LiveRequest[] = []
   let doneUs = nowUs
@@ -89,7 +90,7 @@ function fill(
   const { decodes, speculator, byValue, bestEffort } = work
   const limitUs = Math.min(options.maxBatchUs, tightestLeadUs(decodes, nowUs))
   decodes.forEach((request, i) => {
-    // Whoever is still to come must find room for a token.
+    // Those still to come must find room for a token.
     const room = batch.tokensLeft - (decodes.length - i)
     batch.decode(request, byValue, Math.min(speculator.lengthOf(request) - 1, room))
   })

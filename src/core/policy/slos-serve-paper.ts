@@ -79,7 +79,7 @@ function paces(
     lengths.set(tpotUs, chosen[tier]!)
     unitUs = Math.min(unitUs, Math.floor(expectedTokens(acceptance, chosen[tier]!)) * tpotsUs[tier]!)
   }
-  // The plan's unit may outlast the next token's due time; only those who are ahead can wait so long.
+  // The plan's unit may outlast the next token's due time; only those that are ahead can wait so long.
   return { lengths, limitUs: Math.max(limitUs, Math.min(unitUs, leadUs)) }
 }
 

@@ -1,4 +1,5 @@
-/** The default policy (DESIGN §4): keep every SLO that can be kept, serve the rest with what is left over. */
+/** The default policy (docs/design.md, Policies): keep every SLO that can be kept, serve the rest with what is left
+ * over. */
 
 import type { PolicyOptions } from "../options.ts"
 import { Admission, countsExactly } from "../planner/admission.ts"
@@ -67,7 +68,8 @@ function canReturn(request: LiveRequest, context: PlanningContext, nowUs: number
   return request.spec.tier === "slo" && !isDoomed(request, context, nowUs)
 }
 
-/** Make it so. Answers whether anyone changed its tier, and whether one of them came back that had begun to decode. */
+/** Make it so. Answers whether any request changed its tier, and whether one of them came back that had begun to
+ * decode. */
 function settle(
   candidates: readonly LiveRequest[],
   kept: ReadonlySet<LiveRequest>,

@@ -1,4 +1,5 @@
-/** vLLM with first-token deadlines as priorities: who starts first, and who gives way when KV is full. */
+/** vLLM with first-token deadlines as priorities: which requests start first, and which give way when KV is
+ * full. */
 import { expect, test } from "vitest"
 import { type SimRequest, simulate } from "../../sim/simulate.ts"
 import type { Effect, EngineLimits } from "../protocol.ts"
@@ -32,7 +33,7 @@ const preempted = (effects: readonly Effect[]) =>
 
 const limits: EngineLimits = { ...LIMITS, unifiedKv: true, minChunkTokens: 1 }
 
-test("waiting requests start by first-token deadline, not by arrival; who has begun goes on", () => {
+test("waiting requests start by first-token deadline, not by arrival; what has begun goes on", () => {
   // A prefill of one budget each: 0 runs when the others come.
   const requests = [
     request(0, 0, 9000, 1),

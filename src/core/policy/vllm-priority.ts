@@ -1,6 +1,6 @@
 /** vLLM v1 as an operator can configure it for deadlines today: `--scheduling-policy priority`, each request's absolute
- * first-token deadline as its priority, a tuned token budget. Deadlines order who starts and who gives way when KV is
- * full; they neither size batches nor turn anyone down. */
+ * first-token deadline as its priority, a tuned token budget. Deadlines order what starts and what gives way when KV is
+ * full; they neither size batches nor turn requests down. */
 import type { PolicyOptions } from "../options.ts"
 import type { BatchBuilder } from "../planner/batch-builder.ts"
 import type { LiveRequest } from "../request.ts"
@@ -12,7 +12,7 @@ export function vllmPriority(options: PolicyOptions): Policy {
     name: "vllm-priority",
     decide(requests, batch) {
       const running = requests.filter((r) => batch.context.kv.holds(r.id)).sort(byDeadline)
-      // vLLM starts nobody in a step in which somebody gave way: it would take the KV that was just made free.
+      // vLLM starts no request in a step in which one gave way: it would take the KV that was just made free.
       if (addRunning(running, batch, options)) {
         const waiting = requests.filter((r) => !batch.context.kv.holds(r.id)).sort(byDeadline)
         for (const request of waiting) {

@@ -68,7 +68,7 @@ export function sarathi(options: PolicyOptions): Policy {
 function addDecodes(running: readonly LiveRequest[], batch: BatchBuilder, drafted: number): void {
   let left = running.reduce((n, request) => n + (request.decoding ? 1 : 0), 0)
   for (const request of running) {
-    // Whoever is still to come must find room for a token.
+    // Those still to come must find room for a token.
     if (request.decoding) batch.decode(request, running, Math.min(drafted, batch.tokensLeft - left--))
   }
 }
@@ -83,7 +83,7 @@ function addChunk(
   return batch.prefill(request, most, spare) > 0
 }
 
-/** A least chunk outlasts the budget: someone must go on all the same. */
+/** A least chunk outlasts the budget: one request must go on all the same. */
 export function addFirst(requests: readonly LiveRequest[], batch: BatchBuilder): void {
   for (const request of requests) {
     if (

@@ -1,6 +1,6 @@
 /** POST /v1/completions */
 import type { FastifyInstance } from "fastify"
-import type { Tokenizer } from "../../engine/engine.ts"
+import type { Tokenizer } from "../../engine/port.ts"
 import { UserError } from "../../errors.ts"
 import type { Prompt } from "../../serve/intake.ts"
 import type { Service } from "../../serve/service.ts"

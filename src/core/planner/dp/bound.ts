@@ -1,6 +1,6 @@
 /** How much profit a partial set of the dynamic program may still gain: the requests to come as a fractional
  * knapsack, once by memory and once by the tokens that can be computed until the last deadline. */
-import type { DpRequest } from "./dp.ts"
+import type { DpRequest } from "./request.ts"
 import { type SegmentPlan, usedTiers } from "./segment.ts"
 
 /** Reusable. Bounds are optimistic: a state is dropped only if even its bound beats nothing. */

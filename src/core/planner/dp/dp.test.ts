@@ -1,7 +1,8 @@
 /** The paper's dynamic program against every subset, with the published budget written out plainly. */
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
-import { Dp, type DpRequest } from "./dp.ts"
+import { Dp } from "./dp.ts"
+import type { DpRequest } from "./request.ts"
 import { AutoregressiveSegments, BatchTime } from "./segment.ts"
 import { SpeculativeSegments } from "./speculation.ts"
 
@@ -159,7 +160,7 @@ describe("the paper's dynamic program", () => {
     expect(plan.sustains([500])).toBe(false)
   })
 
-  test("keeps who must be kept, or says that it cannot", () => {
+  test("keeps what must be kept, or says that it cannot", () => {
     const dp = new Dp()
     const must = { deadline: 0.1, owed: 500, tier: 0, memory: 0, profit: 1, must: true }
     const tempting = { deadline: 0.09, owed: 500, tier: 0, memory: 1, profit: 100, must: false }

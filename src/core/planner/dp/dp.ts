@@ -3,22 +3,8 @@
  * left over (more is better) and the time used (less is better). Unlike the published code it keeps the best final
  * state, the larger leftover, and one of equal states. Times in any one unit. */
 import { Hope } from "./bound.ts"
+import type { DpRequest } from "./request.ts"
 import type { SegmentPlan } from "./segment.ts"
-
-/** One request of an instance. */
-export interface DpRequest {
-  /** Absolute deadline of the prefill. */
-  deadline: number
-  /** Prompt tokens still to prefill (0 = decoding). */
-  owed: number
-  /** Index of its TPOT. */
-  tier: number
-  /** Memory for its whole life, in any unit; 0 for running ones, which hold theirs. */
-  memory: number
-  profit: number
-  /** Running or promised: must be kept. */
-  must: boolean
-}
 
 /** One accepted request, with how the segment up to its deadline is spent. */
 export interface DpStep {

@@ -47,7 +47,7 @@ export class BatchTime {
   }
 }
 
-/** One batch of a segment, for whoever builds the schedule. */
+/** One batch of a segment, for the code that builds the schedule. */
 export interface SegmentBatch {
   time: number
   /** Tokens verified for each decode of a tier: 0 = none in this batch. */
@@ -93,7 +93,7 @@ export const SHORT_OF = 1.01
 /** A deadline further away than so many batches is not planned to its end. */
 const MOST_BATCHES = 1 << 11
 
-/** Batch boundaries while the tiers of one mask decode, as far as anyone has asked. */
+/** Batch boundaries while the tiers of one mask decode, as far as was asked. */
 class Boundaries {
   readonly ends: number[] = []
   readonly clocks: number[] = []

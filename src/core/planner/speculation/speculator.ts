@@ -4,7 +4,6 @@ import { expectedRows, expectedTokens } from "../../learn/acceptance.ts"
 import type { PolicyOptions } from "../../options.ts"
 import type { LiveRequest } from "../../request.ts"
 import type { PlanningContext } from "../context.ts"
-import type { Work } from "../work.ts"
 import { bestLengths, type SpeculationSetting, type SpeculationTier, usefulRate } from "./useful-rate.ts"
 
 interface Tier extends SpeculationTier {
@@ -30,6 +29,13 @@ const CLEAR_GAIN = 0.01
 /** Taking it up again needs more: the model's error must not turn into a loss. */
 const STARTING_GAIN = 0.03
 
+/** The lists of a decision that the choice depends on (a part of `Work`, which holds the speculator). */
+export interface DecodesAndWaiting {
+  decodes: readonly LiveRequest[]
+  prefills: readonly LiveRequest[]
+  bestEffort: readonly LiveRequest[]
+}
+
 export class Speculator {
   #options: PolicyOptions
   /** One choice for decodes alone, and one for every doubling of the prompt tokens that wait. */
@@ -43,7 +49,7 @@ export class Speculator {
   }
 
   /** Choose for a batch of `work`. Best-effort decodes have a say only while no prompt waits. */
-  planFor(work: Pick<Work, "decodes" | "prefills" | "bestEffort">, context: PlanningContext): void {
+  planFor(work: DecodesAndWaiting, context: PlanningContext): void {
     if (this.#options.speculation !== "on") return
     let waiting = 0
     for (const request of work.prefills) waiting += request.owed
@@ -75,7 +81,7 @@ export class Speculator {
     this.#followed = lengths
   }
 
-  /** Whether anyone drafts at all. */
+  /** Whether any request drafts at all. */
   get drafts(): boolean {
     if (this.#followed !== null) return [...this.#followed.values()].some((length) => length > 1)
     const { speculation, fixedDraft } = this.#options
@@ -122,7 +128,7 @@ export class Speculator {
       tier.count++
       tier.contextTokens += (request.known - tier.contextTokens) / tier.count
     }
-    // Who is only expected makes sure that its tier has a length; it does not take room yet.
+    // A request that is only expected makes sure that its tier has a length; it does not take room yet.
     for (const request of expected) {
       const tier = tierOf(tiers, request, context)
       if (tier.count > 0) continue

@@ -1,5 +1,5 @@
 /** The choice of speculation lengths: against brute force on batches as the cost model sees them, and in the
- * situations where everybody knows the answer. */
+ * situations where the answer is plain. */
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { shapeOf, stepUs } from "../../cost.ts"
@@ -121,7 +121,7 @@ describe("speculation lengths", () => {
   })
 })
 
-/** Who gets drafts in a step, with the probability of it: of every request of every tier. */
+/** Which requests get drafts in a step, with the probability of it: of every request of every tier. */
 function outcomes(tiers: readonly SpeculationTier[]): { hits: boolean[]; weight: number }[] {
   const rates = tiers.flatMap(({ hitRate, count }) => Array.from({ length: count }, () => hitRate))
   return Array.from({ length: 2 ** rates.length }, (_, mask) => {
@@ -218,7 +218,7 @@ describe("speculation pays", () => {
     )
   })
 
-  test("prompts get the room that drafts leave where everybody has some, and take the time that they then do", () => {
+  test("prompts get the room that drafts leave where all have some, and take the time that they then do", () => {
     const cost = { pieces: [{ step: 10_000, tokens: 100 }], unifiedKv: true }
     const tight = { ...setting, cost, scale: 1, maxBatchUs: 20_000 }
     const half = { ...tier, hitRate: 0.5, count: 10 }

@@ -1,5 +1,6 @@
-/** How many tokens to verify per request and step (DESIGN §4.5): the lengths whose next batch yields most useful
- * tokens per time, of the prompts that wait and of the decodes. Plain functions; speculator.ts keeps it steady. */
+/** How many tokens to verify per request and step (docs/design.md, Speculation): the lengths whose next batch yields
+ * most useful tokens per time, of the prompts that wait and of the decodes. Plain functions; speculator.ts keeps it
+ * steady. */
 
 import type { CostModel, CostPiece } from "../../cost.ts"
 import { expectedRows, expectedTokens } from "../../learn/acceptance.ts"
@@ -58,7 +59,7 @@ export function usefulRate(
     reserved += tier.count * lengths[i]!
   }
   if (reserved > maxBatchTokens && lengths.some((length) => length > 1)) return -Infinity
-  // The batch is filled so that it is in time even where everybody has drafts; what is left unused is time won.
+  // The batch is filled so that it is in time even where all have drafts; what is left unused is time won.
   const sure = everyHit(tiers)
   let steps = sureSteps(lengths, cost.unifiedKv)
   let prompts = Math.max(0, Math.min(waitingTokens, maxBatchTokens - reserved))
@@ -193,12 +194,12 @@ function sureSteps(lengths: readonly number[], unifiedKv: boolean): Steps {
   return { passes: Math.max(1, passes), drafting: longest - 1 }
 }
 
-/** A draft step is made when somebody has so much to offer; a split engine passes once for every length that occurs,
- * and who has nothing to offer verifies one token. */
+/** A draft step is made when some request has so much on offer; a split engine passes once for every length that
+ * occurs, and a request with nothing on offer verifies one token. */
 function stepsOf(tiers: readonly SpeculationTier[], lengths: readonly number[], unifiedKv: boolean): Steps {
   let longest = 1
   for (const length of lengths) if (length > longest) longest = length
-  /** Probability that the drafter has nothing to offer to anybody of a tier. */
+  /** Probability that the drafter has nothing to offer to any request of a tier. */
   const nothing = tiers.map(({ hitRate, count }) => (1 - hitRate) ** count)
   let [passes, drafting] = [0, 0]
   for (let length = 2; length <= longest; length++) {

@@ -3,11 +3,12 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
-import { UserError } from "../errors.ts"
-import { TINY_PRESETS, tinyModel } from "../models/tiny.ts"
-import { Script } from "./engine.script.ts"
-import { type LlamaOptions, openLlama } from "./llama.ts"
-import { findLibrary } from "./llama-files.ts"
+import { UserError } from "../../errors.ts"
+import { TINY_PRESETS, tinyModel } from "../../models/tiny.ts"
+import { Script } from "../engine.script.ts"
+import { openLlama } from "./engine.ts"
+import { findLibrary } from "./files.ts"
+import type { LlamaOptions } from "./options.ts"
 
 let folder: string
 let modelPath: string

@@ -7,16 +7,16 @@
  * they follow the target's distribution, and a seed gives the same answer however far the planner speculates.
  * Samplers and grammars only ever see kept tokens: nothing has to be rolled back. */
 import { setImmediate } from "node:timers/promises"
-import type { BatchItem, RequestId } from "../core/protocol.ts"
-import type { Drafts } from "./drafter.ts"
-import type { Sampling, StepRow } from "./engine.ts"
-import { GrammarSampling, parseGrammar } from "./llama-grammar.ts"
-import type { Loaded } from "./llama-model.ts"
-import type { Pointer } from "./llama-native.ts"
-import type { LogitRows } from "./llama-rows.ts"
-import { samplerChain } from "./llama-sampler.ts"
+import type { BatchItem, RequestId } from "../../core/protocol.ts"
+import type { Drafts } from "../drafter.ts"
+import type { Sampling, StepRow } from "../port.ts"
+import type { OpenRequest, RequestTable } from "../request-table.ts"
+import { GrammarSampling, parseGrammar } from "./grammar.ts"
 import { argmax, biasLogits, logprobsOf } from "./logits.ts"
-import type { OpenRequest, RequestTable } from "./request-table.ts"
+import type { Loaded } from "./model.ts"
+import type { Pointer } from "./native.ts"
+import type { LogitRows } from "./rows.ts"
+import { samplerChain } from "./sampler.ts"
 
 interface Sampled {
   request: OpenRequest

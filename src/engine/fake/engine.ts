@@ -1,16 +1,16 @@
 /** An engine without a model: step times from a cost model with seeded noise, words for answers, failures
  * on demand. Checks batches as strictly as the real one, in real time or on a virtual clock. */
-import { type CostModel, shapeOf, stepUs } from "../core/cost.ts"
-import type { Batch, BatchItem, EngineLimits, RequestId, StepFailure } from "../core/protocol.ts"
-import { Random } from "../random.ts"
-import { CHATML_TEMPLATE } from "./chatml.ts"
-import type { Speculation } from "./drafter.ts"
-import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, TokenLogprob } from "./engine.ts"
-import { FakePool } from "./fake-pool.ts"
-import { FakeText } from "./fake-text.ts"
-import { FAKE_END, FAKE_VOCAB_SIZE, fakeTokenizer } from "./fake-tokenizer.ts"
+import { type CostModel, shapeOf, stepUs } from "../../core/cost.ts"
+import type { Batch, BatchItem, EngineLimits, RequestId, StepFailure } from "../../core/protocol.ts"
+import { Random } from "../../random.ts"
+import { CHATML_TEMPLATE } from "../chatml.ts"
+import type { Speculation } from "../drafter.ts"
+import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, TokenLogprob } from "../port.ts"
+import { firstDifference, type OpenRequest, RequestTable } from "../request-table.ts"
 import { hashInts } from "./hash.ts"
-import { firstDifference, type OpenRequest, RequestTable } from "./request-table.ts"
+import { FakePool } from "./pool.ts"
+import { FakeText } from "./text.ts"
+import { FAKE_END, FAKE_VOCAB_SIZE, fakeTokenizer } from "./tokenizer.ts"
 
 /** A clock that a test or a simulation drives. The real-time driver's clock has the same shape. */
 export interface VirtualTime {

@@ -1,5 +1,5 @@
 /** Plain reading of a row of logits: the greedy choice, bans and biases, log-probabilities. */
-import type { Sampling, TokenLogprob } from "./engine.ts"
+import type { Sampling, TokenLogprob } from "../port.ts"
 
 /** Index of the largest value; the first of equals. Eight at a time: half the time of one by one, and every row
  * of a step comes through here. */

@@ -1,5 +1,5 @@
 /** The native arrays behind one llama_batch, allocated once per context. */
-import { allocate, type BatchStruct } from "./llama-native.ts"
+import { allocate, type BatchStruct } from "./native.ts"
 
 /** Consecutive tokens of one sequence. */
 export interface BatchPart {

@@ -3,9 +3,9 @@
 import { existsSync, readdirSync } from "node:fs"
 import { createRequire } from "node:module"
 import { dirname, join, resolve } from "node:path"
-import { UserError } from "../errors.ts"
+import { UserError } from "../../errors.ts"
 
-/** The release of llama.cpp whose structs `llama-native.ts` describes, and the packages that carry it. */
+/** The release of llama.cpp whose structs `native.ts` describes, and the packages that carry it. */
 export const LLAMA_VERSION = "0.5.0"
 const PACKAGE_VERSION = "3.22.1"
 

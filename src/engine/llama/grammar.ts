@@ -1,8 +1,8 @@
 /** Sampling under a grammar. Checking a whole vocabulary against a grammar costs milliseconds, a single token
  * nothing: so the token is drawn freely, and only if the grammar refuses it, drawn again from what is allowed. */
-import { UserError } from "../errors.ts"
-import { allocate, int32At, type Native, type Pointer } from "./llama-native.ts"
+import { UserError } from "../../errors.ts"
 import { argmax } from "./logits.ts"
+import { allocate, int32At, type Native, type Pointer } from "./native.ts"
 
 /** llama_token_data: id, logit, p. */
 const ENTRY_BYTES = 12

@@ -1,5 +1,5 @@
 /** The engine port: what every inference engine behind the scheduler must do. One `execute` is one forward
- * step of exactly the batch it is given (DESIGN §9). Implementations: llama.ts, fake.ts. */
+ * step of exactly the batch it is given (docs/design.md, Engine). Implementations: llama/, fake/. */
 import type { Batch, EngineLimits, RequestId, StepFailure } from "../core/protocol.ts"
 
 /** How tokens are chosen. Names and meanings are OpenAI's and llama.cpp's. */

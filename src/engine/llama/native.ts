@@ -1,8 +1,8 @@
 /** llama.cpp's C interface through koffi: struct layouts and functions of exactly one release, checked when
  * loaded. Nothing else in the code base knows koffi. */
 import koffi from "koffi"
-import { UserError } from "../errors.ts"
-import { type LibraryFiles, LLAMA_VERSION } from "./llama-files.ts"
+import { UserError } from "../../errors.ts"
+import { type LibraryFiles, LLAMA_VERSION } from "./files.ts"
 
 /** An address in native memory. */
 export type Pointer = bigint & { readonly __native: "pointer" }
@@ -278,7 +278,7 @@ function bind(lib: ReturnType<typeof koffi.load>) {
 
 type koffiType = NonNullable<Parameters<typeof koffi.sizeof>[0]>
 
-/** Who hears llama.cpp's log lines: one listener, or nobody. */
+/** Gives llama.cpp's log lines to one listener, or to none. */
 function logSetter(lib: ReturnType<typeof koffi.load>) {
   const set = lib.func("llama_log_set", "void", ["void *", "void *"])
   const callback = koffi.pointer(koffi.proto("void", ["int", "str", "void *"]))

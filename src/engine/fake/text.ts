@@ -1,7 +1,7 @@
 /** What the fake engine answers: plausible English-looking words, a pure function of a seed. */
 
-import { Random } from "../random.ts"
-import { fakeTokenizer } from "./fake-tokenizer.ts"
+import { Random } from "../../random.ts"
+import { fakeTokenizer } from "./tokenizer.ts"
 
 const WORDS =
   "the of a to and in is it that was for on are with as they be at one have this from by hot word but what some you had each which their time will way about many then them would write like so these her long make thing see him two has look more day could go come did number sound no most people over know water than call first who may down side been now find any new work part take get place made live where after back little only round man year came show every good give our under name".split(

@@ -1,7 +1,7 @@
 /** A request's sampling as a chain of llama.cpp's own samplers; plain greedy needs none. Grammars are
- * apart, in llama-grammar.ts. */
-import type { Sampling } from "./engine.ts"
-import type { Native, Pointer } from "./llama-native.ts"
+ * apart, in grammar.ts. */
+import type { Sampling } from "../port.ts"
+import type { Native, Pointer } from "./native.ts"
 
 /** The chain for a request, or null when its choice is the largest logit. Free it with `freeSampler`. */
 export function samplerChain(

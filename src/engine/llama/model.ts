@@ -3,13 +3,13 @@ import { createHash } from "node:crypto"
 import { open } from "node:fs/promises"
 import { totalmem } from "node:os"
 import { basename } from "node:path"
-import type { EngineLimits } from "../core/protocol.ts"
-import { UserError } from "../errors.ts"
-import type { ModelInfo } from "./engine.ts"
-import type { LlamaOptions } from "./llama.ts"
-import { findLibrary } from "./llama-files.ts"
-import { loadNative, type Native, type Pointer } from "./llama-native.ts"
-import { LlamaTokenizer } from "./llama-tokenizer.ts"
+import type { EngineLimits } from "../../core/protocol.ts"
+import { UserError } from "../../errors.ts"
+import type { ModelInfo } from "../port.ts"
+import { findLibrary } from "./files.ts"
+import { loadNative, type Native, type Pointer } from "./native.ts"
+import type { LlamaOptions } from "./options.ts"
+import { LlamaTokenizer } from "./tokenizer.ts"
 
 export interface Loaded {
   native: Native
@@ -26,7 +26,7 @@ export interface Loaded {
   maxOutputs: number
 }
 
-/** DESIGN §9, §10. */
+/** docs/design.md, Engine and KV. */
 const BLOCK_TOKENS = 16
 const CPU_FLASH_CHUNK_TOKENS = 64
 const CPU_PLAIN_CHUNK_TOKENS = 16

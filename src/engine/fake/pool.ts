@@ -1,5 +1,5 @@
 /** KV accounting of the fake engine with a unified pool: blocks, shared by prefix copies, counted once. */
-import type { RequestId } from "../core/protocol.ts"
+import type { RequestId } from "../../core/protocol.ts"
 
 interface Block {
   owners: number

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { basename, join } from "node:path"
 import { expect, onTestFinished, test } from "vitest"
-import { findLibrary } from "./llama-files.ts"
+import { findLibrary } from "./files.ts"
 
 test.each([
   ["CPU", ["libggml-base.so", "libggml.v0.5.0.so", "libllama.v0.5.0.so", "libllama-common.so"]],

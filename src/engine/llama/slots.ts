@@ -1,8 +1,8 @@
 /** Which of llama.cpp's sequences ("slots") holds which request's KV. The lowest free slot is used first,
  * because gaps between slot numbers split a batch into more passes. */
-import type { Batch, RequestId } from "../core/protocol.ts"
-import type { Native, Pointer } from "./llama-native.ts"
-import { firstDifference, type OpenRequest, type RequestTable } from "./request-table.ts"
+import type { Batch, RequestId } from "../../core/protocol.ts"
+import { firstDifference, type OpenRequest, type RequestTable } from "../request-table.ts"
+import type { Native, Pointer } from "./native.ts"
 
 const TO_THE_END = -1
 
@@ -28,7 +28,7 @@ export class Slots {
   }
 
   /** Copies, evictions, releases, trims and truncations of a checked batch; then every item has a slot and holds
-   * exactly `position` tokens. Answers why it could not: then only who was to leave has left. */
+   * exactly `position` tokens. Answers why it could not: then only those that were to leave have left. */
   prepare(batch: Batch): string | null {
     const copies = batch.items.flatMap(({ id, copy }) => {
       const to = this.#table.get(id)

@@ -1,5 +1,5 @@
 /** A reversible tokenizer without a vocabulary file: one token per byte, and a few special tokens. */
-import type { Tokenizer } from "./engine.ts"
+import type { Tokenizer } from "../port.ts"
 
 const SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"] as const
 const CONTROL = new Set<string>(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])

@@ -1,6 +1,6 @@
 /** llama.cpp's tokenizer. Short texts are encoded at once, long ones on another thread, one after the other. */
-import type { Tokenizer } from "./engine.ts"
-import type { Native, Pointer } from "./llama-native.ts"
+import type { Tokenizer } from "../port.ts"
+import type { Native, Pointer } from "./native.ts"
 
 /** About a millisecond of work. */
 const SHORT_CHARACTERS = 4_000
@@ -71,7 +71,7 @@ export class LlamaTokenizer implements Tokenizer {
     return more.subarray(0, this.#native.piece(this.#vocab, token, more, more.length, 0, false))
   }
 
-  /** Some models call the marks of thinking control tokens; whoever splits the text must see them. */
+  /** Some models call the marks of thinking control tokens; the code that splits the text must see them. */
   #showMark(mark: string): void {
     const bytes = new TextEncoder().encode(mark)
     const room = new Int32Array(bytes.length + 8)

@@ -1,45 +1,17 @@
-/** The real engine: llama.cpp, commanded token by token (DESIGN §9). One `execute` is one `llama_decode` of
- * exactly the batch, on another thread; then every row is sampled. */
-import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/protocol.ts"
-import { type Drafter, type Drafts, NO_DRAFTS, type Speculation } from "./drafter.ts"
-import { LookupDrafter } from "./drafter-lookup.ts"
+/** The real engine: llama.cpp, commanded token by token (docs/design.md, Engine). One `execute` is one
+ * `llama_decode` of exactly the batch, on another thread; then every row is sampled. */
+import type { Batch, BatchItem, EngineLimits, RequestId } from "../../core/protocol.ts"
+import { type Drafter, type Drafts, NO_DRAFTS } from "../drafter.ts"
+import { LookupDrafter } from "../drafter-lookup.ts"
+import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, Tokenizer } from "../port.ts"
+import { RequestTable } from "../request-table.ts"
+import { BatchBuffers, type BatchPart } from "./batch.ts"
 import { ModelDrafter, openDraftModel } from "./drafter-model.ts"
-import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, Tokenizer } from "./engine.ts"
-import { BatchBuffers, type BatchPart } from "./llama-batch.ts"
-import type { LibraryChoice } from "./llama-files.ts"
-import { type Loaded, openModel } from "./llama-model.ts"
-import { LogitRows } from "./llama-rows.ts"
-import { Slots } from "./llama-slots.ts"
-import { Verifier } from "./llama-verify.ts"
-import { RequestTable } from "./request-table.ts"
-
-export interface LlamaOptions {
-  modelPath: string
-  /** Shown by /v1/models. Default: the file's name. */
-  name?: string
-  threads: number
-  /** Most requests with KV in place, ≤ 256. */
-  maxSequences: number
-  /** Most tokens of one request. */
-  contextTokens: number
-  maxBatchTokens: number
-  /** One pool, one pass per step; else a stream per sequence. Default: true on a GPU (DESIGN §9). */
-  kvUnified?: boolean
-  /** Size of a unified pool. Default: maxSequences × contextTokens. */
-  kvTokens?: number
-  /** Default: on a GPU where it can, and where the KV type needs it; plain attention on a CPU. */
-  flashAttention?: boolean
-  kvType?: "f16" | "f32" | "q8_0"
-  /** Layers on the GPU; default all where there is one. */
-  gpuLayers?: number
-  library?: LibraryChoice
-  /** Who drafts. Default: nobody, and batches that speculate are refused. */
-  speculate?: Speculation
-  /** Most tokens of a request verified in one step, the sure one included; drafts beyond are not made.
-   * Default 8. */
-  maxSpeculation?: number
-  onLog?: (line: string) => void
-}
+import { type Loaded, openModel } from "./model.ts"
+import type { LlamaOptions } from "./options.ts"
+import { LogitRows } from "./rows.ts"
+import { Slots } from "./slots.ts"
+import { Verifier } from "./verify.ts"
 
 /** Where the time of the last step went, µs. */
 export interface StepTiming {
@@ -79,7 +51,7 @@ export class LlamaEngine implements Engine {
   #running: Promise<StepOutput> | null = null
   #closed = false
 
-  /** `drafts`: nobody, lookup, or a draft model. */
+  /** `drafts`: nothing, lookup, or a draft model. */
   constructor(loaded: Loaded, drafts: "off" | "lookup" | Loaded) {
     this.#loaded = loaded
     this.model = loaded.info

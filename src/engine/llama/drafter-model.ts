@@ -1,28 +1,28 @@
 /** Drafts by a smaller model of the same vocabulary, all requests of a step together. It chooses by copies of the
  * requests' samplers: the same randomness makes sampled drafts agree more often than the likeliest token would
  * (generated pair, temperature 1: 0.47 accepted instead of 0.25). Its KV lies in the same
- * sequences as the target's (llama-slots.ts moves both) and may lag behind it, never lead. */
-import type { BatchItem, RequestId } from "../core/protocol.ts"
-import { UserError } from "../errors.ts"
-import type { Drafter, Drafts } from "./drafter.ts"
-import type { LlamaOptions } from "./llama.ts"
-import { BatchBuffers, type BatchPart } from "./llama-batch.ts"
-import { type Loaded, openModel } from "./llama-model.ts"
-import type { Pointer } from "./llama-native.ts"
-import { LogitRows } from "./llama-rows.ts"
-import type { Slots } from "./llama-slots.ts"
-import type { Verifier } from "./llama-verify.ts"
+ * sequences as the target's (slots.ts moves both) and may lag behind it, never lead. */
+import type { BatchItem, RequestId } from "../../core/protocol.ts"
+import { UserError } from "../../errors.ts"
+import type { Drafter, Drafts } from "../drafter.ts"
+import type { OpenRequest, RequestTable } from "../request-table.ts"
+import { BatchBuffers, type BatchPart } from "./batch.ts"
 import { argmax, biasLogits } from "./logits.ts"
-import type { OpenRequest, RequestTable } from "./request-table.ts"
+import { type Loaded, openModel } from "./model.ts"
+import type { Pointer } from "./native.ts"
+import type { LlamaOptions } from "./options.ts"
+import { LogitRows } from "./rows.ts"
+import type { Slots } from "./slots.ts"
+import type { Verifier } from "./verify.ts"
 
 /** Vocabularies of one family are padded differently (llama.cpp allows as much). */
 const MOST_PADDING = 128
 /** A request that does not speculate now is kept up with in pieces of this size. */
 const LAG_TOKENS = 16
-/** After so many steps in which nobody drafted nobody is kept up with: where drafts do not pay, the draft model must
- * cost nothing. Whoever drafts later is caught up with first. */
+/** After so many steps without a draft no request is kept up with: where drafts do not pay, the draft model must
+ * cost nothing. A request that drafts later is caught up with first. */
 const IDLE_STEPS = 64
-/** Tokens of catching up that a step may take: a whole prompt at once would make everybody in the batch late. */
+/** Tokens of catching up that a step may take: a whole prompt at once would make all of the batch late. */
 const CATCH_UP_TOKENS = 256
 
 /** One request's drafting in one step. */
@@ -74,7 +74,7 @@ export class ModelDrafter implements Drafter {
   readonly #samplers: Pick<Verifier, "cloneChain">
   readonly #batch: BatchBuffers
   readonly #rows: LogitRows
-  /** Steps since somebody was to draft. */
+  /** Steps since a request was to draft. */
   #idleSteps = 0
 
   constructor(
@@ -129,14 +129,14 @@ export class ModelDrafter implements Drafter {
     }
   }
 
-  /** Who drafts, or is caught up with. */
+  /** The requests that draft, or are caught up with. */
   #due(items: readonly BatchItem[]): Draft[] {
-    // As much as the target computes, or whoever is behind would stay so.
+    // As much as the target computes, or a request that is behind would stay so.
     let room = Math.max(
       CATCH_UP_TOKENS,
       items.reduce((sum, { tokens }) => sum + tokens, 0),
     )
-    // Who is nearly there goes first: one that is far behind would keep all others from drafting.
+    // Those nearly there go first: one that is far behind would keep all others from drafting.
     const lag = ({ id, position, tokens }: BatchItem) => position + tokens - this.#table.get(id).draftHeld
     return [...items]
       .sort((a, b) => lag(a) - lag(b))
@@ -161,7 +161,8 @@ export class ModelDrafter implements Drafter {
     return { request, slot: this.#slots.slot(id), end, count, behind, chain, tokens: [], done: count === 0 }
   }
 
-  /** Computes what the target knows or is about to; the last token of who wants drafts gives the first. */
+  /** Computes what the target knows or is about to; the last token of a request that wants drafts gives
+   * the first of them. */
   async #catchUp(drafts: readonly Draft[]): Promise<boolean> {
     const behind = drafts.filter(({ end, request }) => end > request.draftHeld)
     const left = new Map(behind.map((draft) => [draft, draft.request.draftHeld]))
@@ -183,7 +184,7 @@ export class ModelDrafter implements Drafter {
     return true
   }
 
-  /** One pass of the draft model. False where it has no room: then nobody drafts further in this step. */
+  /** One pass of the draft model. False where it has no room: then no request drafts further in this step. */
   async #decode(parts: readonly Part[]): Promise<boolean> {
     const { native, context, gpu } = this.#draft
     const code = await native.decode(context, this.#batch.fill(parts))

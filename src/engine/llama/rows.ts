@@ -1,5 +1,5 @@
 /** The rows of logits of a context's last decode, without a copy. */
-import { floatsAt, type Native, type Pointer } from "./llama-native.ts"
+import { floatsAt, type Native, type Pointer } from "./native.ts"
 
 export class LogitRows {
   readonly #native: Native

@@ -1,0 +1,38 @@
+/** What `slos-serve serve` was told on its command line. */
+import type { PolicyOptions } from "../core/options.ts"
+import type { PolicyName } from "../core/policy/index.ts"
+
+export interface ServeOptions {
+  model: string
+  servedName?: string
+  host: string
+  port: number
+  policy: PolicyName
+  config?: string
+  threads?: number
+  maxSequences: number
+  context: number
+  kvTokens?: number
+  kvUnified?: boolean
+  kvType?: "f16" | "f32" | "q8_0"
+  maxBatchTokens: number
+  maxQueue: number
+  defaultMaxTokens: number
+  margin?: number
+  maxBatchMs?: number
+  bestEffortMs?: number
+  tokenBudget?: number
+  admission?: PolicyOptions["admission"]
+  /** lookup, off or draft=<model>. */
+  speculate: string
+  maxSpeculation: number
+  gpuLayers?: number
+  library: string
+  engine: "llama" | "fake"
+  profile: boolean
+  offline?: boolean
+  bodyLimit: number
+  requestTimeout: number
+  drainTimeout: number
+  logLevel?: string
+}
