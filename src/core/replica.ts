@@ -36,6 +36,7 @@ import type {
 } from "./protocol.ts"
 import { Recovery } from "./recovery.ts"
 import type { LiveRequest } from "./request.ts"
+import { checkRequest, countLine } from "./snapshot.ts"
 
 export type { ReplicaConfig } from "./config.ts"
 export type { Moved } from "./moved.ts"
@@ -144,23 +145,13 @@ export class Replica {
   }
 
   snapshot(nowUs: number): Snapshot {
-    const snapshot = {
-      ...{ nowUs, waiting: 0, running: 0, bestEffort: 0 },
-      kvUsedTokens: this.#kv.usedTokens,
-      kvCachedTokens: this.#kv.cachedTokens,
-      kvCapacityTokens: this.#kv.capacityTokens,
+    return {
+      ...countLine(this.#line, this.#kv),
+      nowUs,
       batchInFlight: this.#flight.up,
-      prefillBacklogTokens: 0,
       calibration: this.#calibration.snapshot(),
       speculation: this.#speculation.snapshot(),
     }
-    for (const request of this.#line) {
-      if (this.#kv.holds(request.id)) snapshot.running++
-      else snapshot.waiting++
-      if (request.tier === "bestEffort") snapshot.bestEffort++
-      else if (!request.decoding) snapshot.prefillBacklogTokens += request.owed
-    }
-    return snapshot
   }
 
   /** Invariants of the whole replica; throws on the first one broken. For tests and fuzzing. */
@@ -169,15 +160,7 @@ export class Replica {
     assert(this.#requests.size === this.#line.length, "a request is not in line")
     for (const request of this.#line) {
       assert(this.#requests.get(request.id) === request, `request ${request.id} is lost`)
-      assert(request.computed >= 0 && request.computed < request.known, `request ${request.id} owes nothing`)
-      assert(
-        request.computed === 0 || this.#kv.holds(request.id),
-        `request ${request.id} has tokens but no KV`,
-      )
-      assert(
-        !(request.admitted && request.tier === "bestEffort"),
-        `request ${request.id} is admitted and best-effort`,
-      )
+      checkRequest(request, this.#kv)
     }
   }
 

@@ -34,6 +34,10 @@ export class LiveRequest {
    * (kv/need.ts). */
   matched = 0
   matchedAt = -1
+  /** Time of its prefill from one token to another with the engine to itself, when that was asked last (doomed.ts), µs. */
+  aloneUs = 0
+  aloneFrom = -1
+  aloneTo = -1
   /** Failed alone in a batch this many times. */
   failures = 0
   /** Ended, or given to another replica. */

@@ -12,6 +12,7 @@ import { solveFor } from "./dp/instance.ts"
 import { Demand, type Stream } from "./feasible.ts"
 import { MemoryCeiling, MemoryForecast } from "./memory.ts"
 import { type PrefixGroup, PrefixGroups } from "./prefix-groups.ts"
+import { decodeTimeUs } from "./speculation/draft-lengths.ts"
 import type { Speculator } from "./speculation/speculator.ts"
 
 /** Of the KV that the forecast may fill, this share is out of reach without a promise: arrivals would find it
@@ -115,12 +116,13 @@ export class Admission {
     // A mixed horizon is mostly prefill-bound: be as careful as the worse of the two calibrations.
     const calibration = Math.max(context.calibration("mixed"), context.calibration("decode")) * (1 + share)
     demand.reset(nowUs, maxBatchUs, calibration, context.margin("mixed"))
+    const stepUs = decodeTimeUs(context, running, running.decodes.length, Infinity)
     for (const request of running.decodes) {
-      const startUs = request.dueUs - request.tpotUs
-      demand.addStream(this.#stream(request, startUs, running.speculator, context))
+      const stream = this.#stream(request, request.dueUs - request.tpotUs, running.speculator, context)
+      if (canKeepPace(stream, stepUs, nowUs)) demand.addRunning(stream)
     }
     for (const request of running.overdue)
-      demand.addStream(this.#stream(request, nowUs, running.speculator, context))
+      demand.addRunning(this.#stream(request, nowUs, running.speculator, context))
     return demand
   }
 
@@ -343,6 +345,17 @@ export class Admission {
   #remaining(request: LiveRequest, context: PlanningContext): number {
     return context.outputLengths.remaining(request.spec.app, request.output, request.spec.maxOutputTokens)
   }
+}
+
+/** Its tokens can all be on time in steps of nothing but decodes. Where they cannot, it will miss whatever else is
+ * admitted, and is no reason to turn others down. */
+function canKeepPace(
+  { startUs, tpotUs, remaining, expected }: Stream,
+  stepUs: number,
+  nowUs: number,
+): boolean {
+  const perTokenUs = stepUs / expected
+  return perTokenUs <= tpotUs || startUs + remaining * tpotUs >= nowUs + remaining * perTokenUs
 }
 
 /** Rounds of a session that has missed already go first: keeping their SLO saves no request. Then the largest for what

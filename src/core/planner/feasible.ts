@@ -5,6 +5,10 @@
 import { attentionPairs, type CostModel } from "../cost.ts"
 import type { EngineLimits } from "../protocol.ts"
 
+/** Of the margin of a single step, what the fluid test asks for: a promise that turns out not to hold can be revoked, a
+ * request that is turned down has missed. */
+const CAUTION = 0.5
+
 /** Rows of streams by state. */
 const WAITING = 0
 const ACTIVE = 1
@@ -40,6 +44,8 @@ export class Demand {
   #prefillTokens = 0
   #fastPairs = 0
   #slowPairs = 0
+  /** Of the streams that run: a step of all of them. */
+  #running = { streams: 0, verified: 0, pairs: 0 }
 
   constructor(cost: CostModel, limits: EngineLimits) {
     this.#cost = cost
@@ -60,6 +66,15 @@ export class Demand {
     this.#steps = this.#stepsPerUs = this.#verified = this.#verifiedPerUs = this.#pairs = this.#pairsPerUs = 0
     this.#alive = this.#prefills = this.#prefillTokens = this.#fastPairs = this.#slowPairs = 0
     this.#longest = 1
+    this.#running.streams = this.#running.verified = this.#running.pairs = 0
+  }
+
+  /** Add the decodes of a request that runs. */
+  addRunning(stream: Stream): void {
+    this.addStream(stream)
+    this.#running.streams++
+    this.#running.verified += stream.length
+    this.#running.pairs += stream.length * stream.contextTokens
   }
 
   /** Add a request's decodes; none may start before the horizon tested last, unless nothing was tested yet. Returns its
@@ -103,14 +118,18 @@ export class Demand {
     const steps = this.#steps + this.#stepsPerUs * horizon
     const verified = this.#verified + this.#verifiedPerUs * horizon
     const pairs = this.#pairs + this.#pairsPerUs * horizon
-    const iterations = Math.max(horizon / this.#maxBatchUs, this.#paces.most(horizon)) + 0.5
+    const most = this.#paces.most(horizon)
+    if (most <= 1 && this.#longest === 1 && this.#oneBatchFits(horizon)) return true
+    const iterations = Math.max(horizon / this.#maxBatchUs, most) + 0.5
     // Iterations that also carry a chunk: a split engine makes a second pass in each.
     const chunked =
       this.#prefillTokens > 0
         ? Math.min(iterations, Math.max(this.#prefills, this.#prefillTokens / this.#limits.minChunkTokens))
         : 0
     const split = this.#limits.unifiedKv || steps === 0 ? 0 : chunked
-    const scale = this.#calibration * (1 + this.#margin / Math.sqrt(Math.max(1, iterations)))
+    // Many steps scatter less than one; not so what their drafts yield.
+    const evenedOut = this.#longest > 1 ? 1 : CAUTION / Math.sqrt(Math.max(1, iterations))
+    const scale = this.#calibration * (1 + this.#margin * evenedOut)
     for (const piece of this.#cost.pieces) {
       const time =
         (piece.step ?? 0) * iterations +
@@ -122,6 +141,27 @@ export class Demand {
         (piece.outputs ?? 0) * (this.#prefills + verified) +
         (piece.specSteps ?? 0) * (this.#longest - 1) * iterations
       if (time * scale > horizon) return false
+    }
+    return true
+  }
+
+  /** A single step computes all prefills, with a token of each stream that runs, by the horizon: none of these is due
+   * before. In the mean it would be in time; to refuse what is within reach is to miss it for certain. */
+  #oneBatchFits(horizon: number): boolean {
+    const running = this.#running
+    if (this.#prefillTokens + running.verified > this.#limits.maxBatchTokens) return false
+    const passes = 1 + (this.#limits.unifiedKv || running.streams === 0 ? 0 : this.#prefills)
+    for (const piece of this.#cost.pieces) {
+      const time =
+        (piece.step ?? 0) +
+        (piece.passes ?? 0) * passes +
+        (piece.tokens ?? 0) * (this.#prefillTokens + running.verified) +
+        (piece.sequences ?? 0) * (this.#prefills + running.streams) +
+        (piece.fastPairs ?? 0) * this.#fastPairs +
+        (piece.slowPairs ?? 0) * (this.#slowPairs + running.pairs) +
+        (piece.outputs ?? 0) * (this.#prefills + running.verified) +
+        (piece.specSteps ?? 0) * (this.#longest - 1)
+      if (time * this.#calibration > horizon) return false
     }
     return true
   }

@@ -5,7 +5,7 @@ import type { LiveRequest } from "../request.ts"
 import type { BatchBuilder } from "./batch-builder.ts"
 import { mayStart, serveBestEffort, serveOverdue } from "./best-effort.ts"
 import { decodeTimeUs, draftWithin, lengthsWithin } from "./speculation/draft-lengths.ts"
-import type { Work } from "./work.ts"
+import { tightestPaceUs, type Work } from "./work.ts"
 
 /** A decode keeps at least a pace of one token in so many longest batches, however late it is due: it holds KV. */
 const MOST_PAUSE_BATCHES = 10
@@ -115,13 +115,6 @@ function addOtherDecodes({ batch, work, limitUs, urgent }: Filling): void {
 export function tightestLeadUs(decodes: readonly LiveRequest[], nowUs: number): number {
   for (const request of decodes) if (request.dueUs > nowUs) return request.dueUs - nowUs
   return Infinity
-}
-
-/** The smallest time per output token of the decodes, µs. */
-function tightestPaceUs(decodes: readonly LiveRequest[]): number {
-  let paceUs = Infinity
-  for (const { tpotUs } of decodes) if (tpotUs < paceUs) paceUs = tpotUs
-  return paceUs
 }
 
 function finishesWithin(batch: BatchBuilder, request: LiveRequest, timeUs: number): boolean {

@@ -37,7 +37,7 @@ export class MemoryForecast {
     }
   }
 
-  /** Add tokens that are held whoever ends: a prefix that several share. */
+  /** Add tokens that are held whatever ends: a prefix that several share. */
   addFixed(tokens: number): void {
     for (let k = 0; k < this.#mean.length; k++) {
       this.#mean[k] = this.#mean[k]! + tokens

@@ -1,4 +1,5 @@
 /** Sorts the live requests into the kinds of work a batch is made of. */
+import { ArrivalSlack } from "../learn/arrival-slack.ts"
 import { DEFAULT_OPTIONS, type PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
 import type { BatchBuilder } from "./batch-builder.ts"
@@ -22,6 +23,12 @@ export interface Work {
   byValue: LiveRequest[]
   /** When best-effort work was last in a batch (or there was none). Kept from one decision to the next. */
   bestEffortServedUs: number
+  /** Of the time that batches could last, the share that SLO work has filled of late. Kept likewise. */
+  slackNeeded: number
+  /** How long arrivals can wait. Kept likewise. */
+  arrivalSlack: ArrivalSlack
+  /** The last arrival that was counted. */
+  lastArrival: number
   /** When the overdue were last given time for their prompts. Kept likewise. */
   overdueServedUs: number
   /** KV tokens that requests without a promise may begin to use; null until it is asked for. */
@@ -46,6 +53,9 @@ export function emptyWork(options: PolicyOptions = DEFAULT_OPTIONS): Work {
     byValue: [],
     bestEffortServedUs: 0,
     overdueServedUs: 0,
+    slackNeeded: 1,
+    arrivalSlack: new ArrivalSlack(),
+    lastArrival: -1,
     spareKvTokens: null,
     forecastSpareKv: () => Infinity,
     exact: false,
@@ -102,4 +112,11 @@ function listDecodes(requests: readonly LiveRequest[], decodes: LiveRequest[], c
     for (const request of requests) if (isDecode(request)) decodes[kept++] = request
   }
   decodes.length = kept
+}
+
+/** The smallest time per output token of the decodes, µs. */
+export function tightestPaceUs(decodes: readonly LiveRequest[]): number {
+  let paceUs = Infinity
+  for (const { tpotUs } of decodes) if (tpotUs < paceUs) paceUs = tpotUs
+  return paceUs
 }

@@ -8,9 +8,18 @@ export function isDoomed(request: LiveRequest, context: PlanningContext, nowUs: 
   if (request.violated) return true
   if (request.output > 0) return false
   if (nowUs > request.deadlineUs) return true
+  return nowUs + aloneUs(request, context) > request.deadlineUs
+}
+
+/** What its prefill still takes with the engine to itself, calibrated, µs. */
+export function aloneUs(request: LiveRequest, context: PlanningContext): number {
   const start = context.startOf(request)
-  const alone = prefillUs(context.cost, start, request.known - start, context.limits.maxBatchTokens)
-  return nowUs + alone * context.calibration("mixed") > request.deadlineUs
+  if (request.aloneFrom !== start || request.aloneTo !== request.known) {
+    request.aloneFrom = start
+    request.aloneTo = request.known
+    request.aloneUs = prefillUs(context.cost, start, request.known - start, context.limits.maxBatchTokens)
+  }
+  return request.aloneUs * context.calibration("mixed")
 }
 
 /** Move the doomed to best-effort. */

@@ -7,9 +7,9 @@ import { pickOverdue } from "../planner/best-effort.ts"
 import type { PlanningContext } from "../planner/context.ts"
 import { sortByDue } from "../planner/due-order.ts"
 import { fillBatch } from "../planner/fill.ts"
-import { emptyWork, resortWork, sortWork } from "../planner/work.ts"
+import { emptyWork, resortWork, sortWork, type Work } from "../planner/work.ts"
 import type { LiveRequest } from "../request.ts"
-import { demoteDoomed, isDoomed } from "./doomed.ts"
+import { aloneUs, demoteDoomed, isDoomed } from "./doomed.ts"
 import type { Policy } from "./policy.ts"
 
 export function slosServe(options: PolicyOptions): Policy {
@@ -31,6 +31,7 @@ export function slosServe(options: PolicyOptions): Policy {
       const { context } = batch
       demoteDoomed(requests, context, nowUs)
       sortWork(requests, work)
+      noteArrivals(work, context)
       work.speculator.follow(null)
       work.speculator.planFor(work, context)
       work.spareKvTokens = null
@@ -60,6 +61,16 @@ export function slosServe(options: PolicyOptions): Policy {
       sortByDue(asked.prefills)
       return offers.select(asked, asked.prefills, context, atUs).size === asked.prefills.length
     },
+  }
+}
+
+/** Learn how long those that came since the last decision could wait. */
+function noteArrivals(work: Work, context: PlanningContext): void {
+  const { lastArrival } = work
+  for (const request of work.prefills) {
+    if (request.order <= lastArrival || request.output > 0) continue
+    work.lastArrival = Math.max(work.lastArrival, request.order)
+    work.arrivalSlack.observe(request.deadlineUs - request.arrivalUs - aloneUs(request, context))
   }
 }
 

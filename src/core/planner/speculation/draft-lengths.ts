@@ -4,13 +4,16 @@ import type { BatchBuilder } from "../batch-builder.ts"
 import type { PlanningContext } from "../context.ts"
 import type { Work } from "../work.ts"
 
+/** The decodes by due time, and how they speculate. */
+type Decodes = Readonly<Pick<Work, "speculator">> & { readonly decodes: readonly LiveRequest[] }
+
 const UNDRAFTED = { longest: 1, more: 0 }
 
 /** Time of a batch of the first `count` decodes alone, each verifying its tokens but at most `longest`, one more
  * for the first `more` of them, µs. */
 export function decodeTimeUs(
   context: PlanningContext,
-  work: Work,
+  work: Decodes,
   count: number,
   longest: number,
   more = 0,
