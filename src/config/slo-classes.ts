@@ -211,7 +211,7 @@ function buildClasses(file: z.output<typeof fileSchema>): SloClasses {
       name,
       app,
       description: c.description ?? "",
-      slo: { ...first, tpotUs: answer, thinkingTpotUs: thinking ?? answer },
+      slo: { ...first, tpotUs: answer, thinkingTpotUs: thinking ?? answer, maxGapUs: Infinity },
       tier: c.tier === "best_effort" ? "bestEffort" : "slo",
       thinking: thinking !== undefined,
       aliases: c.aliases ?? [],

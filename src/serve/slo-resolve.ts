@@ -42,6 +42,7 @@ const NO_OBJECTIVE: Slo = {
   ttftSlowdown: 0,
   tpotUs: Number.POSITIVE_INFINITY,
   thinkingTpotUs: Number.POSITIVE_INFINITY,
+  maxGapUs: Number.POSITIVE_INFINITY,
 }
 
 /** Precedence: body `slo` > x-llm-d-slo-* (or x-slo-*) > class named in body or objective header >

@@ -168,6 +168,7 @@ function playersOf(random: Random, limits: EngineLimits, exact: boolean): Player
     ttftSlowdown: random.uniform() < 0.2 ? 4 : 0,
     tpotUs: pick(random, [...paces, Infinity]),
     thinkingTpotUs: pick(random, paces),
+    maxGapUs: Infinity,
   }))
   return (id, atUs, session, history) => {
     const app = random.integer(0, APPS)

@@ -22,7 +22,7 @@ const limits = {
 
 test.each([true, false])("calibration counts what was drafted (said: %s)", (said) => {
   const replica = new Replica({ limits, cost, policy: "vllm", apps: 1, options: { fixedDraft: 3 } })
-  const slo = { ttftUs: 1e9, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 }
+  const slo = { ttftUs: 1e9, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9, maxGapUs: Infinity }
   const request = { id: 1, app: 0, session: -1, promptTokens: 20, maxOutputTokens: 100, prefix: [] }
   replica.handle({ type: "arrived", request: { ...request, slo, tier: "slo", thinking: false } }, 0)
   let [nowUs, asked] = [0, 0]
@@ -51,7 +51,7 @@ function askedAtLast(every: number, accepted: number) {
     cost: { ...cost, pieces: [{ step: 12_000, tokens: 9000 }] },
     ...apps,
   })
-  const slo = { ttftUs: 1e9, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 }
+  const slo = { ttftUs: 1e9, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9, maxGapUs: Infinity }
   let [nowUs, id, live, asks, asked] = [0, 0, false, 0, 0]
   for (let step = 0; step < 1500; step++) {
     if (!live) {

@@ -116,8 +116,7 @@ export class Admission {
     const calibration = Math.max(context.calibration("mixed"), context.calibration("decode")) * (1 + share)
     demand.reset(nowUs, maxBatchUs, calibration, context.margin("mixed"))
     for (const request of running.decodes) {
-      const startUs = request.dueUs - request.tpotUs
-      demand.addStream(this.#stream(request, startUs, running.speculator, context))
+      demand.addStream(this.#stream(request, request.streamStartUs, running.speculator, context))
     }
     for (const request of running.overdue)
       demand.addStream(this.#stream(request, nowUs, running.speculator, context))
