@@ -196,7 +196,7 @@ export class Workload {
       ttftSlowdown: 0,
       tpotUs: slo.tpotMs * 1000,
       thinkingTpotUs: slo.thinkingTpotMs * 1000,
-      maxGapUs: Infinity,
+      maxGapUs: slo.maxGapMs * 1000,
     }
   }
 
