@@ -178,8 +178,10 @@ describe("which tokens are late, for every set of objectives", () => {
       for (const request of [stayed, left]) emitAt(request, [10, 60])
       const { request, progress } = movedFrom(left)
       const moved = startRequest(request, 100, 7, () => Number.NaN, progress)
-      for (const times of [[140], [260, 500]]) expect(emitAt(moved, times)).toEqual(emitAt(stayed, times))
-      expect({ ...moved.progress, admitted: false }).toEqual({ ...stayed.progress, admitted: false })
+      for (const times of [[140], [260], [500, 501]]) {
+        expect(emitAt(moved, times)).toEqual(emitAt(stayed, times))
+        expect({ ...moved.progress, admitted: false }).toEqual({ ...stayed.progress, admitted: false })
+      }
     },
   )
 

@@ -163,6 +163,7 @@ describe("classes", () => {
       thinkingTpotMs: 100,
       maxGapMs: Infinity,
     })
+    expect(readClasses("chat=tpot:7").chat).toEqual({ tpotMs: 7 })
     expect(roundSlo({ ...round, class: "b" }, 110, classes, undefined).maxGapMs).toBe(500)
   })
 

@@ -128,6 +128,20 @@ describe("admission", () => {
     expect(new Admission(options).select(running(decode), [request], exact(), 0).size).toBe(0)
   })
 
+  test.each([
+    ["counts on the slack of a decode that is ahead", Infinity, 1],
+    ["counts on it whatever its longest gap", 12_000, 1],
+    ["counts on none where the gap is shorter than the TPOT", 9000, 0],
+  ])("%s", (_, maxGapUs, kept) => {
+    const slo = { ttftUs: 70_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9, maxGapUs: Infinity }
+    const request = liveOf(9, { promptTokens: 500, slo })
+    const pace = { ttftUs: 1_000_000, ttftSlowdown: 0, tpotUs: 10_000, thinkingTpotUs: 10_000, maxGapUs }
+    const decode = liveOf(1, { slo: pace })
+    decode.computed = 100
+    decode.emit(1, -1, 0, () => {})
+    expect(new Admission(options).select(running(decode), [request], contextOf(), 0).size).toBe(kept)
+  })
+
   test("drops for memory what could never be held at once", () => {
     const limits = { ...LIMITS, kvTokens: 1024 }
     const requests = [1, 2, 3].map((id) =>
