@@ -78,7 +78,7 @@ async function drive(server: Server, clients: number, durationSec: number, colle
           prompt: Array.from({ length: random.integer(10, 200) }, () => random.integer(32, 256)),
           outputTokens,
           thinkingTokens: 0,
-          slo: { ttftMs: 10_000, tpotMs: 500, thinkingTpotMs: 500 },
+          slo: { ttftMs: 10_000, tpotMs: 500, thinkingTpotMs: 500, maxGapMs: Infinity },
           class: "chat",
           session: null,
         },

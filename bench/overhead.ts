@@ -199,7 +199,7 @@ function drive(driver: ReplicaDriver, engine: Engine, prompt: Int32Array, steps:
       prefix: [],
       maxOutputTokens: steps,
       sampling: SAMPLING,
-      slo: { ttftUs: 600e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 },
+      slo: { ttftUs: 600e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6, maxGapUs: Infinity },
       tier: "slo",
       thinking: false,
       onTokens: (row) => answer.onTokens(row),

@@ -135,6 +135,7 @@ class Load {
         ttftSlowdown: 5,
         tpotUs: app === 1 ? 50_000 : 100_000,
         thinkingTpotUs: 50_000,
+        maxGapUs: Infinity,
       },
       tier: "slo",
       thinking: false,

@@ -141,7 +141,7 @@ export const ERRORS = {
   config_not_readable: {
     status: 400,
     message: "cannot read the config {path} ({detail})",
-    remedy: "check --config; examples/slo-classes.yaml is a documented example",
+    remedy: "check the path; examples/slo-classes.yaml is a documented example",
   },
   config_invalid: {
     status: 400,

@@ -56,6 +56,7 @@ function workload(seed: number): SimRequest[] {
           ttftSlowdown: 0,
           tpotUs: integer(2, 20) * 10_000,
           thinkingTpotUs: 20_000,
+          maxGapUs: integer(0, 3) === 0 ? 100_000 : Infinity,
         },
         tier: integer(0, 5) === 0 ? ("bestEffort" as const) : ("slo" as const),
         thinking: false,

@@ -59,11 +59,16 @@ function pointOf(row: RunRow, typicalMs: number): Point {
 
 function heading(meta: Meta, rows: readonly RunRow[], dropped: number, typicalMs: number): string {
   const drift = rows.map((row) => referenceMs(row) / typicalMs).sort((a, b) => a - b)
-  const classes = Object.entries(meta.classes).map(
-    ([name, slo]) =>
-      `${name} TTFT ${slo.ttftMs === undefined ? `${slo.ttftSlowdown}× zero-load prefill` : `${slo.ttftMs} ms`}, ` +
-      `TPOT ${slo.tpotMs} ms${slo.thinkingTpotMs === undefined ? "" : `, thinking ${slo.thinkingTpotMs} ms`}`,
-  )
+  const classes = Object.entries(meta.classes).flatMap(([name, slo]) => {
+    const objectives = [
+      slo.ttftSlowdown !== undefined && `TTFT ${slo.ttftSlowdown}× zero-load prefill`,
+      slo.ttftMs !== undefined && `TTFT ${slo.ttftMs} ms`,
+      slo.tpotMs !== undefined && `TPOT ${slo.tpotMs} ms`,
+      slo.thinkingTpotMs !== undefined && `thinking ${slo.thinkingTpotMs} ms`,
+      slo.maxGapMs !== undefined && `longest gap ${slo.maxGapMs} ms`,
+    ].filter((objective) => objective !== false)
+    return objectives.length === 0 ? [] : [`${name} ${objectives.join(", ")}`]
+  })
   return [
     `# Attainment against rate: ${meta.scenario} on ${meta.model}`,
     `${rows.length} runs of ${meta.durationSec} s (${dropped} dropped: the generator was late), ` +

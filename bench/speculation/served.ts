@@ -54,7 +54,7 @@ interface Ended {
 }
 
 /** Nothing is late: what is timed is how fast answers come. */
-const LAX: Slo = { ttftUs: 600e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 }
+const LAX: Slo = { ttftUs: 600e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6, maxGapUs: Infinity }
 
 export class Served {
   readonly engine: LlamaEngine

@@ -102,7 +102,7 @@ export function register(program: Command): void {
     .option("--trace <file|app=file>", "lengths (and times) of an app, .gz too; repeatable", collect, [])
     .option(
       "--classes <file|list>",
-      "SLO classes: YAML file as for serve, or name=ttft:500,tpot:100,thinking:50;… (ms; ttft:5x)",
+      "SLO classes: YAML file as for serve, or name=ttft:500,tpot:100,thinking:50,gap:400;… (ms; ttft:5x)",
     )
     .option(
       "--zero-load-ms <ms>",

@@ -19,7 +19,7 @@ const HEAP_GROWTH = "--heap-growing-percent=50"
 
 export async function serve(options: ServeOptions, reporter: Reporter): Promise<void> {
   setFlagsFromString(HEAP_GROWTH)
-  const classes = options.config === undefined ? defaultSloClasses() : await readSloClasses(options.config)
+  const classes = options.config === undefined ? defaultSloClasses() : readSloClasses(options.config)
   const host = new ServiceHost()
   host.detail = "the model is being loaded"
   const app = buildServer({

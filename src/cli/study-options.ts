@@ -89,7 +89,7 @@ export function sharedOptions(command: Command): Command {
     )
     .option(
       "--classes <file|list>",
-      "SLO classes: YAML as for serve, or name=ttft:500,tpot:100,thinking:50;… (ms; ttft:5x)",
+      "SLO classes: YAML as for serve, or name=ttft:500,tpot:100,thinking:50,gap:400;… (ms; ttft:5x)",
     )
     .option("--tpot-scale <n>", "multiply every TPOT by this", numberIn(0.01, 1000), 1)
     .option(

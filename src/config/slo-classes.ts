@@ -1,10 +1,11 @@
-/** SLO classes: name → latency objectives, read from a YAML file with errors that name the line and field.
- * A class is also an app: the core learns output lengths per class. */
-import { readFile } from "node:fs/promises"
+/** SLO classes: name → latency objectives, read from a YAML file with errors that name the line and field, or from one
+ * line of a command. A class is also an app: the core learns output lengths per class. */
+import { readFileSync } from "node:fs"
 import { isMap, isScalar, LineCounter, parseDocument } from "yaml"
 import { z } from "zod"
 import type { Slo, Tier } from "../core/protocol.ts"
 import { UserError, userError } from "../errors.ts"
+import { maxGap, tpot, ttft } from "./objectives.ts"
 
 /** One class. `app` is its index, as the core knows it. */
 export interface SloClass {
@@ -29,13 +30,6 @@ export interface SloClasses {
   default: SloClass
 }
 
-/** Bounds on objectives: outside them a value is a slip (seconds for milliseconds), not a wish. */
-export const SLO_BOUNDS = {
-  ttftUs: { min: 1_000, max: 3_600_000_000, text: "between 1 ms and 1 h" },
-  tpotUs: { min: 10, max: 3_600_000_000, text: "between 0.01 ms and 1 h" },
-  slowdown: { min: 1, max: 10_000, text: "between 1 and 10000 times the unloaded prefill time" },
-} as const
-
 /** The scenarios of docs/design.md, Workloads; TTFT as a multiple of the unloaded prefill time. */
 const DEFAULT_SLO_CLASSES: SloClassesFile = {
   default: "chat",
@@ -53,40 +47,6 @@ const DEFAULT_SLO_CLASSES: SloClassesFile = {
   },
 }
 
-const UNIT_US: Record<string, number> = { us: 1, ms: 1_000, s: 1_000_000, m: 60_000_000 }
-
-/** "100ms" → 100000. Throws a message without a place; callers add it. */
-function durationUs(text: string, bounds: { min: number; max: number; text: string }): number {
-  const match = /^(\d+(?:\.\d+)?)\s*(us|ms|s|m)$/.exec(text.trim())
-  if (match === null)
-    throw new Error(`"${text}" is not a duration: write a number and a unit, as 100ms or 1.5s`)
-  const us = Number(match[1]) * UNIT_US[match[2]!]!
-  if (us < bounds.min || us > bounds.max) throw new Error(`"${text}" must be ${bounds.text}`)
-  return us
-}
-
-function objective<T>(parse: (text: string) => T) {
-  const written = z.union([z.string(), z.number()], { error: "must be a duration, as 100ms or 1.5s" })
-  return written.transform((value, context): T => {
-    try {
-      return parse(String(value))
-    } catch (error) {
-      context.addIssue({ code: "custom", message: (error as Error).message })
-      return z.NEVER
-    }
-  })
-}
-
-const tpot = objective((text) => durationUs(text, SLO_BOUNDS.tpotUs))
-const ttft = objective((text) => {
-  const times = /^(\d+(?:\.\d+)?)\s*x$/.exec(text.trim())
-  if (times === null) return { ttftUs: durationUs(text, SLO_BOUNDS.ttftUs), ttftSlowdown: 0 }
-  const slowdown = Number(times[1])
-  const bounds = SLO_BOUNDS.slowdown
-  if (slowdown < bounds.min || slowdown > bounds.max) throw new Error(`"${text}" must be ${bounds.text}`)
-  return { ttftUs: Number.POSITIVE_INFINITY, ttftSlowdown: slowdown }
-})
-
 const WORTH = "must be a number from 0.001 to 1000"
 
 const classSchema = z
@@ -95,6 +55,7 @@ const classSchema = z
     ttft: ttft.optional(),
     tpot: tpot.optional(),
     thinking_tpot: tpot.optional(),
+    max_gap: maxGap.optional(),
     stages: z
       .strictObject({
         prefill: z.strictObject({ ttft }).optional(),
@@ -109,11 +70,12 @@ const classSchema = z
   .check((context) => {
     const c = context.value
     const flat = c.ttft !== undefined || c.tpot !== undefined || c.thinking_tpot !== undefined
+    const some = flat || c.max_gap !== undefined
     const complain = (message: string) => context.issues.push({ code: "custom", message, input: c, path: [] })
     if (flat && c.stages !== undefined) complain("give either `stages` or ttft/tpot/thinking_tpot, not both")
-    else if (c.tier === "best_effort" && (flat || c.stages !== undefined))
+    else if (c.tier === "best_effort" && (some || c.stages !== undefined))
       complain("a best_effort class has no objectives: remove them or the tier")
-    else if (c.tier !== "best_effort" && !flat && Object.keys(c.stages ?? {}).length === 0)
+    else if (c.tier !== "best_effort" && !some && Object.keys(c.stages ?? {}).length === 0)
       complain("has no objective: give ttft and tpot, or `tier: best_effort`")
   })
 
@@ -135,10 +97,14 @@ const SHAPES: Record<string, string> = {
 export type SloClassesFile = z.input<typeof fileSchema>
 
 /** Reads a config file. Throws a UserError that names the file, line and field. */
-export async function readSloClasses(path: string): Promise<SloClasses> {
-  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
-    throw userError("config_not_readable", { path, detail: error.code ?? error.message }, { cause: error })
-  })
+export function readSloClasses(path: string): SloClasses {
+  let text: string
+  try {
+    text = readFileSync(path, "utf8")
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    throw userError("config_not_readable", { path, detail: code ?? message }, { cause: error })
+  }
   return parseSloClasses(text, path)
 }
 
@@ -163,24 +129,61 @@ export function parseSloClasses(text: string, path: string): SloClasses {
       throw error
     }
   }
-  const issue = parsed.error.issues[0]!
-  const keys = issue.code === "unrecognized_keys" ? [issue.keys[0]!] : []
-  const fieldPath = [...issue.path, ...keys].map(String)
-  const message =
-    issue.code === "unrecognized_keys"
-      ? "is not a field this server knows"
-      : (issue.code === "invalid_key" ? (issue.issues[0] ?? issue) : issue).message.replace(
-          /^Invalid input: expected (\w+), received (\w+)$/,
-          (_, expected, found) =>
-            found === "undefined"
-              ? "is missing"
-              : `must be ${SHAPES[expected] ?? `a ${expected}`}, not a ${found}`,
-        )
-  const field = fieldPath.join(".") || "the file"
+  const { field, message } = complaintOf(parsed.error)
   throw userError("config_invalid", {
-    path: at(offsetOf(document.contents, fieldPath)),
-    detail: `${field} ${message}`.trim(),
+    path: at(offsetOf(document.contents, field)),
+    detail: `${field.join(".") || "the file"} ${message}`.trim(),
   })
+}
+
+/** The first thing that is wrong, and where. */
+function complaintOf({ issues }: z.ZodError): { field: string[]; message: string } {
+  const issue = issues[0]!
+  if (issue.code === "unrecognized_keys") {
+    const field = [...issue.path, issue.keys[0]!].map(String)
+    return { field, message: "is not a field this server knows" }
+  }
+  const { message } = issue.code === "invalid_key" ? (issue.issues[0] ?? issue) : issue
+  const readable = message.replace(/^Invalid input: expected (\w+), received (\w+)$/, (_, expected, found) =>
+    found === "undefined" ? "is missing" : `must be ${SHAPES[expected] ?? `a ${expected}`}, not a ${found}`,
+  )
+  return { field: issue.path.map(String), message: readable }
+}
+
+const INLINE = "name=ttft:500,tpot:100,thinking:50,gap:400;… (ms; ttft:5x = five unloaded prefill times)"
+/** Words of the inline form, as YAML has them. */
+const INLINE_FIELDS: Record<string, string> = {
+  ttft: "ttft",
+  tpot: "tpot",
+  thinking: "thinking_tpot",
+  gap: "max_gap",
+}
+
+/** One line of classes: `chat=ttft:5x,tpot:150;code=ttft:1.5s`, as YAML but that numbers may go without a unit: ms.
+ * `option` is only for messages. */
+export function parseInlineClasses(text: string, option: string): SloClasses {
+  const classes: SloClassesFile["classes"] = {}
+  for (const part of text.split(";").filter((entry) => entry.trim() !== "")) {
+    const [name = "", objectives = ""] = part.split("=", 2).map((side) => side.trim())
+    const refuse = (why: string) =>
+      new UserError(`${option}: ${why} in ${JSON.stringify(part.trim())}; expected ${INLINE}`)
+    const own: Record<string, string> = {}
+    for (const item of objectives.split(",")) {
+      const [word = "", value] = item.split(":", 2).map((side) => side.trim())
+      const field = Object.hasOwn(INLINE_FIELDS, word) ? INLINE_FIELDS[word] : undefined
+      if (name === "" || field === undefined || value === undefined)
+        throw refuse(`cannot read "${item.trim()}"`)
+      own[field] = /^\d+(\.\d+)?$/.test(value) ? `${value}ms` : value
+    }
+    const parsed = fileSchema.safeParse({ classes: { [name]: own } })
+    if (!parsed.success) {
+      const { field, message } = complaintOf(parsed.error)
+      throw refuse(`${field.slice(1).join(".")} ${message}`)
+    }
+    classes[name] = own
+  }
+  if (Object.keys(classes).length === 0) throw new UserError(`${option} names no class; expected ${INLINE}`)
+  return buildClasses(fileSchema.parse({ classes }))
 }
 
 /** Where in the file the deepest existing key of a path is. */
@@ -211,7 +214,12 @@ function buildClasses(file: z.output<typeof fileSchema>): SloClasses {
       name,
       app,
       description: c.description ?? "",
-      slo: { ...first, tpotUs: answer, thinkingTpotUs: thinking ?? answer },
+      slo: {
+        ...first,
+        tpotUs: answer,
+        thinkingTpotUs: thinking ?? answer,
+        maxGapUs: c.max_gap ?? Number.POSITIVE_INFINITY,
+      },
       tier: c.tier === "best_effort" ? "bestEffort" : "slo",
       thinking: thinking !== undefined,
       aliases: c.aliases ?? [],

@@ -9,8 +9,9 @@ export interface Moved {
   progress: Progress
 }
 
-/** An objective that was not given is one that is always met: an hour a token, so that arithmetic stays finite. */
+/** A TTFT or TPOT that was not asked for is one that is always met: an hour a token, so that arithmetic stays finite. */
 const NO_OBJECTIVE_US = 3_600_000_000
+
 /** A request as it starts here: afresh, or where another replica stopped. `slowdownTtftUs`: see Slo.ttftSlowdown. */
 export function startRequest(
   spec: RequestSpec,

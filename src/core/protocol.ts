@@ -14,6 +14,8 @@ export interface Slo {
   tpotUs: number
   /** Time per output token while thinking; used only while `RequestSpec.thinking`. */
   thinkingTpotUs: number
+  /** Longest time between two tokens: TPOT alone lets a stream that is ahead pause for all of its slack. */
+  maxGapUs: number
 }
 
 /** `slo`: the planner tries to keep every objective. `bestEffort`: served with what is left over. */
@@ -138,6 +140,8 @@ export interface Outcome {
   /** Prompt tokens whose KV was shared from an earlier request. */
   cachedTokens: number
   outputTokens: number
+  /** Longest time between two tokens, asked for or not; 0 with fewer than two. */
+  maxGapUs: number
   /** Deadline of the first token. */
   ttftUs: number
   /** Tier asked for, and the one it ended in. */
@@ -157,6 +161,7 @@ export interface Progress {
   arrivalUs: number
   deadlineUs: number
   dueUs: number
+  paceDueUs: number
   /** Tokens produced. */
   output: number
   thinking: boolean
@@ -169,6 +174,9 @@ export interface Progress {
   prefix: readonly number[]
   startedUs: number
   firstTokenUs: number
+  lastTokenUs: number
+  /** Longest time between two tokens so far. */
+  longestGapUs: number
   /** Stages that ended, then the one in progress. */
   stages: readonly StageOutcome[]
   lateEvery10: boolean

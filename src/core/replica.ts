@@ -251,7 +251,8 @@ export class Replica {
     const batch = flight.land(number)
     this.#recovery.stepDone()
     const modelUs = ranUs(this.cost, batch, results) ?? flight.modelUs
-    this.#calibration.observe(flight.kind, modelUs, durationUs)
+    const undrafted = flight.kind === "drafted" && results.every(({ drafted }) => drafted === 0)
+    this.#calibration.observe(undrafted ? "decode" : flight.kind, modelUs, durationUs)
     let next = 0
     for (let i = 0; i < batch.items.length; i++) {
       const item = batch.items[i]!

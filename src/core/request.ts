@@ -24,6 +24,8 @@ export class LiveRequest {
   thinking: boolean
   /** When its next token is due, absolute; far ahead without an objective (moved.ts). */
   dueUs: number
+  /** When it is due by TPOT alone: the longest gap may ask for it sooner, but slack is slack for all later tokens. */
+  paceDueUs: number
   /** A token was late: its SLO cannot be met any more. */
   violated = false
   /** An earlier round of its session has missed: the session as a whole cannot attain any more. */
@@ -46,6 +48,8 @@ export class LiveRequest {
   batch = 0
   startedUs = -1
   firstTokenUs = -1
+  lastTokenUs = -1
+  longestGapUs = 0
 
   #stages: StageOutcome[] = []
   #stage: StageOutcome
@@ -61,6 +65,7 @@ export class LiveRequest {
     this.order = order
     this.deadlineUs = arrivalUs + ttftUs
     this.dueUs = this.deadlineUs
+    this.paceDueUs = this.deadlineUs
     this.tier = spec.tier
     this.thinking = spec.thinking
     this.#stage = { stage: "prefill", attained: true, worstLateUs: -Infinity, tokens: spec.promptTokens }
@@ -78,9 +83,15 @@ export class LiveRequest {
   get decoding(): boolean {
     return this.output > 0 && this.computed === this.known - 1
   }
-  /** Time per output token of the phase it is in, µs. */
+  /** Time per output token of the phase it is in, as plans must have it, µs: a longest gap below the TPOT is the pace. */
   get tpotUs(): number {
-    return this.thinking ? this.spec.slo.thinkingTpotUs : this.spec.slo.tpotUs
+    return Math.min(this.#paceUs, this.spec.slo.maxGapUs)
+  }
+  /** From when its decodes to come are one `tpotUs` each: the next one is due at the end of the first. */
+  get streamStartUs(): number {
+    const { maxGapUs } = this.spec.slo
+    // By its TPOT alone it would be ahead, and ask for nothing that the gap asks for.
+    return maxGapUs < this.#paceUs ? this.dueUs - maxGapUs : this.paceDueUs - this.#paceUs
   }
 
   /** `count` tokens came out at `nowUs`; those from index `answeringFrom` on (−1: none) belong to the answer.
@@ -102,24 +113,27 @@ export class LiveRequest {
       this.#judge(late)
       if (++this.output === 1) {
         this.firstTokenUs = nowUs
-        // An early first token does not start the TPOT clock: the time saved is slack (docs/design.md, Objectives).
-        this.dueUs = Math.max(this.deadlineUs, nowUs)
+        // An early first token does not start the TPOT clock: the time saved is slack (docs/design.md, Objectives). Without
+        // a TTFT there is nothing to save, and slack without end would keep every TPOT.
+        this.paceDueUs = this.#hasTtft ? Math.max(this.deadlineUs, nowUs) : nowUs
         this.#endStage(stageDone)
         this.#startStage(this.thinking ? "thinking" : "answer")
-      }
+      } else this.longestGapUs = Math.max(this.longestGapUs, nowUs - this.lastTokenUs)
       this.#stage.tokens++
-      this.dueUs += this.tpotUs
+      this.lastTokenUs = nowUs
+      this.paceDueUs += this.#paceUs
+      this.#setDue()
     }
     return late
   }
 
   /** What another replica needs to go on with it. */
   get progress(): Progress {
-    const { arrivalUs, deadlineUs, dueUs, output, thinking, tier, admitted, violated } = this
-    const { preemptions, cachedTokens, startedUs, firstTokenUs } = this
+    const { arrivalUs, deadlineUs, dueUs, paceDueUs, output, thinking, tier, admitted, violated } = this
+    const { preemptions, cachedTokens, startedUs, firstTokenUs, lastTokenUs, longestGapUs } = this
     return {
-      ...{ arrivalUs, deadlineUs, dueUs, output, thinking, tier, admitted, violated },
-      ...{ preemptions, cachedTokens, startedUs, firstTokenUs },
+      ...{ arrivalUs, deadlineUs, dueUs, paceDueUs, output, thinking, tier, admitted, violated },
+      ...{ preemptions, cachedTokens, startedUs, firstTokenUs, lastTokenUs, longestGapUs },
       prefix: this.prefix.slice(),
       stages: [...this.#stages, { ...this.#stage }],
       lateEvery10: this.#lateEvery10,
@@ -151,6 +165,7 @@ export class LiveRequest {
       promptTokens: this.spec.promptTokens,
       cachedTokens: this.cachedTokens,
       outputTokens: this.output,
+      maxGapUs: this.longestGapUs,
       ttftUs: this.deadlineUs - this.arrivalUs,
       tier: this.spec.tier,
       servedTier: this.tier,
@@ -164,6 +179,20 @@ export class LiveRequest {
   /** The stage in progress, closed: for the effect when the request ends. */
   get stage(): StageOutcome {
     return this.#stage
+  }
+
+  get #hasTtft(): boolean {
+    const { ttftUs, ttftSlowdown } = this.spec.slo
+    return ttftSlowdown > 0 || ttftUs < Infinity
+  }
+
+  get #paceUs(): number {
+    return this.thinking ? this.spec.slo.thinkingTpotUs : this.spec.slo.tpotUs
+  }
+
+  /** After its first token. */
+  #setDue(): void {
+    this.dueUs = Math.min(this.paceDueUs, this.lastTokenUs + this.spec.slo.maxGapUs)
   }
 
   #judge(late: number): void {
@@ -180,7 +209,8 @@ export class LiveRequest {
     this.thinking = false
     if (this.output === 0) return
     // The due time was set while the phase was unknown; the first answer token is judged by the answer's TPOT.
-    this.dueUs += this.spec.slo.tpotUs - this.spec.slo.thinkingTpotUs
+    this.paceDueUs += this.spec.slo.tpotUs - this.spec.slo.thinkingTpotUs
+    this.#setDue()
     this.#endStage(stageDone)
     this.#startStage("answer")
   }

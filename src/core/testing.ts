@@ -33,7 +33,7 @@ export function specOf(id: number, changes: Partial<RequestSpec> = {}): RequestS
     promptTokens: 100,
     maxOutputTokens: 50,
     prefix: [],
-    slo: { ttftUs: 1_000_000, ttftSlowdown: 0, tpotUs: 100_000, thinkingTpotUs: 50_000 },
+    slo: { ttftUs: 1_000_000, ttftSlowdown: 0, tpotUs: 100_000, thinkingTpotUs: 50_000, maxGapUs: Infinity },
     tier: "slo",
     thinking: false,
     ...changes,

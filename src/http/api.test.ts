@@ -168,6 +168,35 @@ describe("chat completions", () => {
     expect(flex.service_tier).toBe("flex")
   })
 
+  it("holds a stream to its longest gap, and tells it whether asked or not", async () => {
+    const ask = async (slo: object, maxTokens: number, headers: Record<string, string> = {}) => {
+      const body = { model: "fake", messages: user("LONG"), max_tokens: maxTokens, slo }
+      const answer = await client.chat.completions.create(body, { headers })
+      return (answer as unknown as { metrics: Metrics }).metrics
+    }
+    const lax = { ttft_ms: 60_000, tpot_ms: 60_000 }
+    const kept = await ask({ ...lax, max_gap_ms: 60_000 }, 20)
+    expect(kept.slo).toMatchObject({ max_gap_ms: 60_000, attained: true })
+    expect(kept.max_gap_ms).toBeGreaterThanOrEqual(kept.mean_itl_ms!)
+    // No step of the fake engine is as short: every later token is late by the gap alone.
+    const missed = await ask(lax, 20, { "x-llm-d-slo-max-gap-ms": "1" })
+    expect(missed.max_gap_ms).toBeGreaterThan(1)
+    expect(missed.slo).toMatchObject({ max_gap_ms: 1, attained: false })
+    expect(missed.slo.stages.map(({ stage, attained }) => [stage, attained])).toEqual([
+      ["prefill", true],
+      ["answer", false],
+    ])
+    expect(await ask(lax, 1)).toMatchObject({ max_gap_ms: null, slo: { max_gap_ms: null, attained: true } })
+  })
+
+  it("without a TTFT, a TPOT counts from the first token", async () => {
+    const body = { model: "fake", messages: user("LONG"), max_tokens: 20 }
+    const slo = { class: "best_effort", tpot_ms: 0.1 }
+    const answer = await client.chat.completions.create({ ...body, ...{ slo } })
+    const { metrics } = answer as unknown as { metrics: Metrics }
+    expect(metrics.slo).toMatchObject({ ttft_ms: null, tpot_ms: 0.1, attained: false })
+  })
+
   it("reuses the prompt of an earlier round", async () => {
     const first = user("COUNT: a first message that is long enough to fill a few blocks of KV memory")
     await client.chat.completions.create({ model: "fake", messages: first })
@@ -281,6 +310,7 @@ describe("for operators", () => {
     expect(text).toMatch(/^vllm:time_to_first_token_seconds_count\{model_name="fake"\} [1-9]/m)
     expect(text).toMatch(/^vllm:num_requests_running\{model_name="fake"\} 0$/m)
     expect(text).toMatch(/^slos_serve_stages_total\{class="reasoning",stage="thinking",attained="\w+"\} 2$/m)
+    expect(text).toMatch(/^slos_serve_max_gap_seconds_count\{class="chat"\} [1-9]/m)
     expect(text).toMatch(/^slos_serve_step_time_ratio_count [1-9]/m)
     expect(text).toMatch(/^slos_serve_event_loop_delay_seconds\{quantile="0.99"\} \d/m)
   })
@@ -296,6 +326,12 @@ describe("for operators", () => {
 
 interface Metrics {
   time_to_first_token_ms: number
+  mean_itl_ms: number | null
+  max_gap_ms: number | null
   queue_time_ms: number
-  slo: { class: string; attained: boolean | null; stages: { stage: string }[] }
+  slo: {
+    class: string
+    attained: boolean | null
+    stages: { stage: string; attained: boolean | null }[]
+  }
 }

@@ -191,6 +191,8 @@ const CASES: Case[] = [
   slo("an SLO of hours", "slo.ttft_ms", { slo: { ttft_ms: 3_600_001 } }),
   slo("a slowdown below 1", "slo.ttft_slowdown", { slo: { ttft_slowdown: 0.5 } }),
   slo("two kinds of TTFT", "slo.ttft_slowdown", { slo: { ttft_slowdown: 5, ttft_ms: 5 } }),
+  slo("a longest gap of zero", "slo.max_gap_ms", { slo: { max_gap_ms: 0 } }),
+  slo("a longest gap that is no number", "x-slo-max-gap-ms", {}, { "x-slo-max-gap-ms": "none" }),
   slo("an infinite SLO header", "x-slo-tpot-ms", {}, { "x-slo-tpot-ms": "Infinity" }),
   slo("an SLO header that is no number", "x-llm-d-slo-ttft-ms", {}, { "x-llm-d-slo-ttft-ms": "soon" }),
   slo("a negative SLO header", "x-llm-d-slo-ttft-ms", {}, { "x-llm-d-slo-ttft-ms": "-1" }),

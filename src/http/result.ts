@@ -24,6 +24,7 @@ export function metricsJson(outcome: Outcome, slo: ResolvedSlo, usage: Usage): o
   return {
     time_to_first_token_ms: ms(firstTokenUs - arrivalUs),
     mean_itl_ms: outputTokens > 1 ? ms((finishedUs - firstTokenUs) / (outputTokens - 1)) : null,
+    max_gap_ms: outputTokens > 1 ? ms(outcome.maxGapUs) : null,
     queue_time_ms: startedUs < 0 ? null : ms(startedUs - arrivalUs),
     e2e_ms: ms(finishedUs - arrivalUs),
     cached_tokens: outcome.cachedTokens,
@@ -37,6 +38,7 @@ export function metricsJson(outcome: Outcome, slo: ResolvedSlo, usage: Usage): o
       ttft_ms: hasTtft(slo) ? ms(outcome.ttftUs) : null,
       tpot_ms: ms(slo.slo.tpotUs),
       thinking_tpot_ms: slo.thinking ? ms(slo.slo.thinkingTpotUs) : null,
+      max_gap_ms: ms(slo.slo.maxGapUs),
       stages: outcome.stages.map((stage) => ({
         stage: stage.stage,
         attained: outcome.tier === "slo" ? stage.attained : null,

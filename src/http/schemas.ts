@@ -12,6 +12,7 @@ const slo = z.strictObject({
   ttft_slowdown: z.number().nullish(),
   tpot_ms: z.number().nullish(),
   thinking_tpot_ms: z.number().nullish(),
+  max_gap_ms: z.number().nullish(),
   class: text.nullish(),
   session: text.min(1).max(256).nullish(),
   thinking_tokens: z.int().min(0).max(1_000_000).nullish(),

@@ -24,7 +24,7 @@ it("keeps nothing of ended streams", { timeout: 120_000, retry: 1 }, async () =>
       prompt: Array.from({ length: 40 }, (_, i) => (index * 7 + i * i) % 250),
       outputTokens: 8,
       thinkingTokens: 0,
-      slo: { ttftMs: 10_000, tpotMs: 500, thinkingTpotMs: 500 },
+      slo: { ttftMs: 10_000, tpotMs: 500, thinkingTpotMs: 500, maxGapMs: Infinity },
       class: "chat",
       session: null,
     }

@@ -22,6 +22,7 @@ const outcome: Outcome = {
   promptTokens: 1,
   cachedTokens: 0,
   outputTokens: 2,
+  maxGapUs: 0,
   ttftUs: 5,
   tier: "slo",
   servedTier: "slo",

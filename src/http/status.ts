@@ -67,5 +67,6 @@ function classJson(c: SloClass): object {
     ttft_slowdown: c.slo.ttftSlowdown > 0 ? c.slo.ttftSlowdown : null,
     tpot_ms: finite(c.slo.tpotUs, 1000),
     thinking_tpot_ms: c.thinking ? finite(c.slo.thinkingTpotUs, 1000) : null,
+    max_gap_ms: finite(c.slo.maxGapUs, 1000),
   }
 }

@@ -137,7 +137,7 @@ class Run {
         promptTokens,
         maxOutputTokens: lifeTokens(request, this.#instance) - promptTokens,
         prefix: [],
-        slo: { ttftUs: deadlineUs, ttftSlowdown: 0, tpotUs, thinkingTpotUs: tpotUs },
+        slo: { ttftUs: deadlineUs, ttftSlowdown: 0, tpotUs, thinkingTpotUs: tpotUs, maxGapUs: Infinity },
         tier: "slo",
         thinking: false,
         worth: request.profit,
@@ -154,7 +154,7 @@ class Run {
     }
     if (decoding) {
       live.output = held - live.spec.promptTokens + 1
-      live.dueUs = deadlineUs + tpotUs
+      live.dueUs = live.paceDueUs = deadlineUs + tpotUs
       live.firstTokenUs = 0
     }
     live.admitted = !request.new

@@ -86,6 +86,7 @@ export function bodyOf(target: Target, request: CompletionRequest): Record<strin
   const slo: Record<string, unknown> = {}
   if (Number.isFinite(request.slo.ttftMs)) slo.ttft_ms = request.slo.ttftMs
   if (Number.isFinite(request.slo.tpotMs)) slo.tpot_ms = request.slo.tpotMs
+  if (Number.isFinite(request.slo.maxGapMs)) slo.max_gap_ms = request.slo.maxGapMs
   if (request.thinkingTokens > 0) {
     if (Number.isFinite(request.slo.thinkingTpotMs)) slo.thinking_tpot_ms = request.slo.thinkingTpotMs
     slo.thinking_tokens = request.thinkingTokens

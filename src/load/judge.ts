@@ -22,6 +22,7 @@ export class Judge {
   tokens = 0
   private readonly round: JudgedRound
   private t0Ms = Number.NaN
+  private lastMs = Number.NaN
   private readonly worst: Partial<Record<StageName, number>> = {}
   private lateEvery10 = false
   private lastLateMs = 0
@@ -30,10 +31,14 @@ export class Judge {
     this.round = round
   }
 
-  /** When token `n` (1-based) is due. Known for n > 1 once the first token is there. */
-  dueMs(n: number): number {
+  /** When the next token, number `n` (1-based), is due. */
+  private dueMs(n: number): number {
+    const { slo } = this.round
+    return n === 1 ? slo.ttftMs : Math.min(this.paceDueMs(n), this.lastMs + slo.maxGapMs)
+  }
+
+  private paceDueMs(n: number): number {
     const { slo, thinkingTokens } = this.round
-    if (n === 1) return slo.ttftMs
     const thinking = Math.max(0, Math.min(n, thinkingTokens) - 1)
     const answer = n - 1 - thinking
     return (
@@ -45,9 +50,10 @@ export class Judge {
   take(atMs: number, count: number): void {
     for (let i = 0; i < count; i++) {
       const n = ++this.tokens
+      const lateMs = atMs - this.dueMs(n)
       if (n === 1)
         this.t0Ms = Number.isFinite(this.round.slo.ttftMs) ? Math.max(this.round.slo.ttftMs, atMs) : atMs
-      const lateMs = atMs - this.dueMs(n)
+      this.lastMs = atMs
       const stage = n === 1 ? "prefill" : n <= this.round.thinkingTokens ? "thinking" : "answer"
       this.worst[stage] = Math.max(this.worst[stage] ?? Number.NEGATIVE_INFINITY, lateMs)
       if ((n === 1 || n % 10 === 0) && lateMs > 0) this.lateEvery10 = true

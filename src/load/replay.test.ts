@@ -112,7 +112,7 @@ describe("replay", () => {
     const { url, bodies } = await serve(steady(50, 20))
     const plan = planOf(Array.from({ length: 20 }, () => ({})))
     // Objectives far off and wide bounds: a busy test machine delays both ends.
-    const result = await run(url, plan, { classes: readClasses("a=ttft:5000,tpot:2000", ["a"]) })
+    const result = await run(url, plan, { classes: readClasses("a=ttft:5000,tpot:2000,gap:3000", ["a"]) })
     const scored = score(plan.header, result)
     expect(scored.requests).toEqual({ attained: 20, total: 20 })
     expect(trusted(scored.problems)).toEqual([])
@@ -123,16 +123,25 @@ describe("replay", () => {
     expect(scored.tpotMs!.p50).toBeLessThan(400)
     expect(bodies.every((body) => body.prompt.length === 5 && body.ignore_eos === true)).toBe(true)
     expect(new Set(bodies.map((body) => body.prompt.join())).size).toBe(20)
-    expect(bodies[0]!.slo).toEqual({ ttft_ms: 5000, tpot_ms: 2000, class: "a" })
+    expect(scored.maxGapMs!.count).toBe(20)
+    expect(scored.maxGapMs!.p50).toBeGreaterThanOrEqual(scored.tpotMs!.p50)
+    expect(scored.apps.a!.maxGapMs).toEqual(scored.maxGapMs)
+    expect(bodies[0]!.slo).toEqual({ ttft_ms: 5000, tpot_ms: 2000, max_gap_ms: 3000, class: "a" })
     const summary = summaryJson(plan.header, scored, { url, kind: "slos-serve", model: "m" }, undefined)
     expect(summary).toMatchObject({
       completed: 20,
       failed: 0,
       total_input_tokens: 100,
       total_output_tokens: 80,
+      median_max_gap_ms: scored.maxGapMs!.p50,
+      p99_max_gap_ms: scored.maxGapMs!.p99,
     })
     expect(formatScore(plan.header, scored)).toContain("100.0%")
-    expect(formatRecords(result.records, { tokenTimes: true }).trim().split("\n")).toHaveLength(20)
+    const lines = formatRecords(result.records, { tokenTimes: true }).trim().split("\n")
+    expect(lines).toHaveLength(20)
+    const { maxGapMs, tokenTimesMs } = JSON.parse(lines[0]!) as { maxGapMs: number; tokenTimesMs: number[] }
+    const gaps = tokenTimesMs.slice(1).map((time, i) => time - tokenTimesMs[i]!)
+    expect(maxGapMs).toBeCloseTo(Math.max(...gaps), 1)
   })
 
   test("late first tokens and late later tokens miss, each in its own stage", async () => {

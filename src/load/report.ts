@@ -5,7 +5,7 @@ import pc from "picocolors"
 import type { Target } from "./client.ts"
 import type { PlanHeader } from "./plan.ts"
 import type { RoundRecord } from "./replay.ts"
-import type { Score } from "./score.ts"
+import { longestGap, type Score } from "./score.ts"
 import type { Quantiles, Share } from "./statistics.ts"
 
 export function formatScore(header: PlanHeader, score: Score): string {
@@ -79,6 +79,7 @@ function latencyTable(score: Score): string {
   row("TTFT", score.ttftMs)
   row("TPOT", score.tpotMs)
   row("between tokens", score.itlMs)
+  row("longest gap", score.maxGapMs)
   row("whole answer", score.e2elMs)
   return table.toString()
 }
@@ -122,6 +123,7 @@ export function summaryJson(
     ["ttft", score.ttftMs],
     ["tpot", score.tpotMs],
     ["itl", score.itlMs],
+    ["max_gap", score.maxGapMs],
     ["e2el", score.e2elMs],
   ] as const) {
     summary[`mean_${name}_ms`] = q?.mean ?? null
@@ -141,6 +143,7 @@ export function formatRecords(records: readonly RoundRecord[], options: { tokenT
         ...record,
         tokens: tokenTimesMs.length,
         ttftMs: tokenTimesMs[0] ?? null,
+        maxGapMs: longestGap(tokenTimesMs),
       }
       if (options.tokenTimes) line.tokenTimesMs = tokenTimesMs
       return `${JSON.stringify(line, (_, value) => (typeof value === "number" ? round3(value) : value))}\n`

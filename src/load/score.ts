@@ -12,6 +12,7 @@ export interface AppScore {
   stages: Record<string, Share>
   ttftMs: Quantiles | null
   tpotMs: Quantiles | null
+  maxGapMs: Quantiles | null
 }
 
 export interface Score {
@@ -23,6 +24,8 @@ export interface Score {
   ttftMs: Quantiles | null
   tpotMs: Quantiles | null
   itlMs: Quantiles | null
+  /** Of each round, its longest time between two tokens. */
+  maxGapMs: Quantiles | null
   e2elMs: Quantiles | null
   /** Rounds by how they ended. */
   ends: Record<string, number>
@@ -67,6 +70,7 @@ export function score(header: PlanHeader, result: ReplayResult, limits?: Goodput
       stages: stageShares(rounds),
       ttftMs: quantiles(ttfts(rounds)),
       tpotMs: quantiles(tpots(rounds)),
+      maxGapMs: quantiles(longestGaps(rounds)),
     }
   }
   const failures: Record<string, string> = {}
@@ -79,6 +83,7 @@ export function score(header: PlanHeader, result: ReplayResult, limits?: Goodput
     ttftMs: quantiles(ttfts(records)),
     tpotMs: quantiles(tpots(records)),
     itlMs: quantiles(records.flatMap((record) => gaps(record.tokenTimesMs))),
+    maxGapMs: quantiles(longestGaps(records)),
     e2elMs: quantiles(records.filter((r) => r.end === "ok").map((r) => r.endMs - r.scheduledMs)),
     ends: countBy(records, (record) => record.end),
     failures,
@@ -176,6 +181,15 @@ function tpots(records: readonly RoundRecord[]): number[] {
   return records
     .filter((r) => r.tokenTimesMs.length > 1)
     .map((r) => (r.tokenTimesMs.at(-1)! - r.tokenTimesMs[0]!) / (r.tokenTimesMs.length - 1))
+}
+
+function longestGaps(records: readonly RoundRecord[]): number[] {
+  return records.map((record) => longestGap(record.tokenTimesMs)).filter((gap) => gap !== null)
+}
+
+/** Longest time between two tokens; null with fewer than two. */
+export function longestGap(times: readonly number[]): number | null {
+  return times.length < 2 ? null : gaps(times).reduce((longest, gap) => Math.max(longest, gap))
 }
 
 function gaps(times: readonly number[]): number[] {

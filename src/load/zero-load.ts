@@ -10,6 +10,7 @@ const NO_SLO = {
   ttftMs: Number.POSITIVE_INFINITY,
   tpotMs: Number.POSITIVE_INFINITY,
   thinkingTpotMs: Number.POSITIVE_INFINITY,
+  maxGapMs: Number.POSITIVE_INFINITY,
 }
 
 let nonce = 0

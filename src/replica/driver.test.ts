@@ -53,7 +53,7 @@ function submissionOf(first: number, onEnd: (reason: string) => void): Submissio
       tier: "slo",
       thinking: false,
     },
-    slo: { ttftUs: 1e6, ttftSlowdown: 0, tpotUs: 1e5, thinkingTpotUs: 1e5 },
+    slo: { ttftUs: 1e6, ttftSlowdown: 0, tpotUs: 1e5, thinkingTpotUs: 1e5, maxGapUs: Infinity },
     prompt: Int32Array.of(first, 1, 2, 3),
     onTokens: (row) => ({ stopped: row.end, answeringFrom: -1 }),
     onEnd: ({ reason }) => onEnd(reason),

@@ -1,7 +1,8 @@
 /** Which SLO a request gets: from its body, headers, service tier or model alias, in that order
  * (docs/design.md, API conventions). */
 
-import { SLO_BOUNDS, type SloClass, type SloClasses } from "../config/slo-classes.ts"
+import { SLO_BOUNDS } from "../config/objectives.ts"
+import type { SloClass, SloClasses } from "../config/slo-classes.ts"
 import type { Slo, Tier } from "../core/protocol.ts"
 import { userError } from "../errors.ts"
 
@@ -11,6 +12,7 @@ export interface SloBody {
   ttft_slowdown?: number | null | undefined
   tpot_ms?: number | null | undefined
   thinking_tpot_ms?: number | null | undefined
+  max_gap_ms?: number | null | undefined
   class?: string | null | undefined
   session?: string | null | undefined
   /** Count the first n output tokens as thinking, whatever their text (replays with forced lengths). */
@@ -42,6 +44,7 @@ const NO_OBJECTIVE: Slo = {
   ttftSlowdown: 0,
   tpotUs: Number.POSITIVE_INFINITY,
   thinkingTpotUs: Number.POSITIVE_INFINITY,
+  maxGapUs: Number.POSITIVE_INFINITY,
 }
 
 /** Precedence: body `slo` > x-llm-d-slo-* (or x-slo-*) > class named in body or objective header >
@@ -103,6 +106,8 @@ function ownObjectives(source: SloSource): Partial<Slo> {
     given(body.thinking_tpot_ms, "slo.thinking_tpot_ms") ?? headerNumber(source, "slo-thinking-tpot-ms")
   if (thinking !== undefined)
     own.thinkingTpotUs = within(thinking.value * 1000, thinking.param, SLO_BOUNDS.tpotUs)
+  const gap = given(body.max_gap_ms, "slo.max_gap_ms") ?? headerNumber(source, "slo-max-gap-ms")
+  if (gap !== undefined) own.maxGapUs = within(gap.value * 1000, gap.param, SLO_BOUNDS.maxGapUs)
   return own
 }
 

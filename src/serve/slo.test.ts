@@ -1,77 +1,7 @@
-/** SLO classes: what a config may say, where its errors point, and which SLO a request gets. */
-import { readFileSync } from "node:fs"
+/** Which SLO a request gets. */
 import { describe, expect, it } from "vitest"
-import { defaultSloClasses, parseSloClasses, type SloClasses } from "../config/slo-classes.ts"
-import { UserError } from "../errors.ts"
+import { defaultSloClasses } from "../config/slo-classes.ts"
 import { resolveSlo, type SloSource } from "./slo-resolve.ts"
-
-const example = readFileSync(new URL("../../examples/slo-classes.yaml", import.meta.url), "utf8")
-
-describe("the config", () => {
-  it("has built-in classes, and the documented example says the same", () => {
-    const builtIn = defaultSloClasses()
-    const parsed = parseSloClasses(example, "example.yaml")
-    const bare = (classes: SloClasses) => classes.all.map(({ aliases: _, ...c }) => c)
-    expect(bare(parsed)).toEqual(bare(builtIn))
-    expect(parsed.default.name).toBe("chat")
-    expect(parsed.byAlias.get("code-completion")!.name).toBe("code")
-  })
-
-  it("reads durations, multiples and stages as µs", () => {
-    const classes = parseSloClasses(
-      "classes:\n  a: {ttft: 1.5s, tpot: 80ms}\n  b: {stages: {prefill: {ttft: 2.5x}, thinking: {tpot: 20ms}}}\n",
-      "x",
-    )
-    expect(classes.all[0]).toMatchObject({
-      slo: { ttftUs: 1_500_000, ttftSlowdown: 0, tpotUs: 80_000, thinkingTpotUs: 80_000 },
-      thinking: false,
-    })
-    expect(classes.all[1]).toMatchObject({
-      slo: { ttftUs: Infinity, ttftSlowdown: 2.5, tpotUs: Infinity, thinkingTpotUs: 20_000 },
-      thinking: true,
-    })
-  })
-
-  it("reads what a class is worth; 1 where it does not say", () => {
-    const classes = parseSloClasses("classes:\n  a: {tpot: 80ms, worth: 2.5}\n  b: {tpot: 80ms}\n", "x")
-    expect(classes.all.map(({ worth }) => worth)).toEqual([2.5, 1])
-  })
-
-  it.each([
-    [
-      "classes:\n  a:\n    tpot: 5ms\n    worth: 0\n",
-      "f.yaml:4: classes.a.worth must be a number from 0.001",
-    ],
-    ["classes:\n  a:\n    ttft: 5x\n    tpto: 100ms\n", "f.yaml:4: classes.a.tpto is not a field"],
-    ["classes:\n  a:\n    ttft: 800\n", 'f.yaml:3: classes.a.ttft "800" is not a duration'],
-    ["classes:\n  a:\n    tpot: 0ms\n", 'f.yaml:3: classes.a.tpot "0ms" must be between'],
-    ["classes:\n  a:\n    ttft: 2h\n", 'f.yaml:3: classes.a.ttft "2h" is not a duration'],
-    ["classes:\n  a:\n    ttft: 120m\n", 'f.yaml:3: classes.a.ttft "120m" must be between 1 ms and 1 h'],
-    ["classes:\n  a:\n    ttft: -5x\n", 'f.yaml:3: classes.a.ttft "-5x" is not a duration'],
-    ["classes:\n  a:\n    tier: gold\n", "f.yaml:3: classes.a.tier"],
-    ["classes:\n  a: {}\n", "f.yaml:2: classes.a has no objective"],
-    ["classes:\n  a: {tier: best_effort, tpot: 5ms}\n", "a best_effort class has no objectives"],
-    ["classes:\n  a: [1\n", "f.yaml:"],
-    ["classes: {}\n", "at least one class"],
-    ["default: z\nclasses:\n  a: {tpot: 5ms}\n", 'default names the class "z"'],
-    [
-      "classes:\n  a: {tpot: 5ms, aliases: [q]}\n  b: {tpot: 5ms, aliases: [q]}\n",
-      'alias "q" is given to both',
-    ],
-    ["classes:\n  1a: {tpot: 5ms}\n", "f.yaml:2: classes.1a a class name is a letter, then"],
-    ["", "f.yaml: classes"],
-  ])("%j is refused with its place", (text, message) => {
-    let caught: unknown
-    try {
-      parseSloClasses(text, "f.yaml")
-    } catch (error) {
-      caught = error
-    }
-    expect(caught).toBeInstanceOf(UserError)
-    expect((caught as UserError).message).toContain(message)
-    expect((caught as UserError).message).toMatch(/; examples\/slo-classes.yaml explains every field$/)
-  })
-})
 
 describe("which SLO a request gets", () => {
   const classes = defaultSloClasses()
@@ -108,6 +38,27 @@ describe("which SLO a request gets", () => {
       tier: "slo",
       slo: { ttftUs: Infinity, tpotUs: 50_000, thinkingTpotUs: 50_000 },
     })
+  })
+
+  it("takes the longest gap from the body, a header or the class", () => {
+    expect(resolve({}).slo.maxGapUs).toBe(Infinity)
+    expect(resolve({ slo: { max_gap_ms: 400 } }).slo).toMatchObject({ maxGapUs: 400_000, tpotUs: 100_000 })
+    expect(resolve({ headers: { "x-slo-max-gap-ms": "300" } }).slo.maxGapUs).toBe(300_000)
+    const both = { "x-slo-max-gap-ms": "300", "x-llm-d-slo-max-gap-ms": "200" }
+    expect(resolve({ headers: both }).slo.maxGapUs).toBe(200_000)
+    expect(resolve({ headers: both, slo: { max_gap_ms: 100 } }).slo.maxGapUs).toBe(100_000)
+    const chat = named("chat")
+    const calm = { ...chat, slo: { ...chat.slo, maxGapUs: 700_000 } }
+    expect(resolve({ modelClass: calm }).slo.maxGapUs).toBe(700_000)
+    expect(resolve({ modelClass: calm, serviceTier: "flex" }).slo.maxGapUs).toBe(Infinity)
+    expect(resolve({ slo: { class: "best_effort", max_gap_ms: 50 } })).toMatchObject({
+      tier: "slo",
+      slo: { ttftUs: Infinity, tpotUs: Infinity, maxGapUs: 50_000 },
+    })
+    expect(() => resolve({ slo: { max_gap_ms: 0.5 } })).toThrow(
+      "'slo.max_gap_ms': the value must be between 1 ms",
+    )
+    expect(() => resolve({ headers: { "x-slo-max-gap-ms": "1h" } })).toThrow("x-slo-max-gap-ms")
   })
 
   it("thinks when the class or the request says so", () => {

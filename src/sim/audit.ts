@@ -8,6 +8,8 @@ import type { SimRequest } from "./world.ts"
 interface Account {
   request: SimRequest
   tokens: number
+  lastTokenUs: number
+  longestGapUs: number
   promised: boolean
   ended: boolean
 }
@@ -53,7 +55,10 @@ export class Audit {
   }
 
   #expect(request: SimRequest): void {
-    this.#accounts.set(request.spec.id, { request, tokens: 0, promised: false, ended: false })
+    this.#accounts.set(request.spec.id, {
+      ...{ request, tokens: 0, lastTokenUs: Infinity, longestGapUs: 0 },
+      ...{ promised: false, ended: false },
+    })
   }
 
   #see(effect: Effect, nowUs: number, replica: number): void {
@@ -81,6 +86,8 @@ export class Audit {
 
   #token(account: Account, count: number, lateUs: number): void {
     account.tokens += count
+    account.longestGapUs = Math.max(account.longestGapUs, this.#nowUs - account.lastTokenUs)
+    account.lastTokenUs = this.#nowUs
     this.tokens += count
     const { spec, outputTokens } = account.request
     assert(account.tokens <= outputTokens, `request ${spec.id} has more tokens than were drawn`)
@@ -95,6 +102,7 @@ export class Audit {
     assert(!whole || account.tokens === outputTokens, `request ${id} ended with tokens missing`)
     assert(reason !== "cancelled" || cancelAtUs !== undefined, `request ${id} was never cancelled`)
     assert(reason !== "failed" || this.#mayFail, `request ${id} failed though no step did`)
+    assert(outcome.maxGapUs === account.longestGapUs, `request ${id} paused longer than it says`)
     assert(outcome.arrivalUs === account.request.atUs, `request ${id} forgot when it arrived`)
     assert(outcome.promptTokens === spec.promptTokens, `request ${id} changed its prompt`)
     const judged = outcome.stages.slice(1).reduce((n, { tokens }) => n + tokens, 0)

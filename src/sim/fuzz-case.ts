@@ -33,7 +33,7 @@ export function fuzzCase(seed: number, policy?: PolicyName): FuzzCase {
   const exact = random.uniform() < 0.3
   const split = !exact && replicas > 1 && random.uniform() < 0.3 ? random.integer(1, replicas) : 0
   const config = (exact ? exactConfig : configOf)(random, policy ?? chosen)
-  const players = playersOf(random, config.limits, exact)
+  const players = playersOf(random, config.limits, exact, new Random("sim fuzz gaps", seed))
   // Twice the requests in a quarter of the time: promises under pressure.
   const { requests, follow } = exact
     ? sessionsOf(random, config.limits, players, random.integer(10, MOST_LIVE), SPAN_US / 4)
@@ -161,13 +161,15 @@ function faultsOf(random: Random, replicas: number, split: number): Fault[] {
 type Player = (id: RequestId, atUs: number, session: number, history: number) => SimRequest
 
 /** Requests on whole 10 ms, so that many things happen at once. */
-function playersOf(random: Random, limits: EngineLimits, exact: boolean): Player {
+function playersOf(random: Random, limits: EngineLimits, exact: boolean, gaps: Random): Player {
   const paces = exact ? [60_000, 200_000] : [20_000, 60_000, 200_000]
   const slos = Array.from({ length: APPS }, () => ({
     ttftUs: pick(random, [50_000, 300_000, 2_000_000, Infinity]),
     ttftSlowdown: random.uniform() < 0.2 ? 4 : 0,
     tpotUs: pick(random, [...paces, Infinity]),
     thinkingTpotUs: pick(random, paces),
+    // Plans to the token know TPOTs only: a gap would break promises that they may make.
+    maxGapUs: exact ? Infinity : pick(gaps, [30_000, 150_000, Infinity, Infinity]),
   }))
   return (id, atUs, session, history) => {
     const app = random.integer(0, APPS)

@@ -249,6 +249,25 @@ test("the bound grows with the fleet and falls with the length of requests", () 
   expect(boundOf(spec({ durationS: 200, scale: 4 })).ratePerSec).toBeGreaterThan(2 * one)
 })
 
+test("the bound goes by the objectives there are, and is finite whatever is missing", () => {
+  const boundFor = (line: string) => {
+    const names = ["code", "chat", "tools", "tools_final"]
+    const classes = readClasses(names.map((name) => `${name}=${line}`).join(";"))
+    return boundOf(spec({ durationS: 200, classes }))
+  }
+  const paced = boundFor("tpot:40")
+  expect(paced.stepMs).toBeLessThanOrEqual(40.001)
+  expect(boundFor("tpot:120").ratePerSec).toBeGreaterThan(1.2 * paced.ratePerSec)
+  // As fast a pace by either objective allows as much.
+  expect(boundFor("gap:40").ratePerSec).toBeCloseTo(paced.ratePerSec, 6)
+  expect(boundFor("tpot:90,gap:40").ratePerSec).toBeCloseTo(paced.ratePerSec, 6)
+  // Time until the first token may go to the decodes where it is limited: it is slack.
+  expect(boundFor("ttft:2s,tpot:40").ratePerSec).toBeGreaterThan(paced.ratePerSec)
+  const free = boundFor("ttft:2s").ratePerSec
+  expect(free).toBeGreaterThan(boundFor("ttft:2s,tpot:40").ratePerSec)
+  expect(free).toBeLessThan(Infinity)
+})
+
 describe("a study", () => {
   const small = (workers: number): Promise<Study> =>
     runStudy({

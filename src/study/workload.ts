@@ -2,7 +2,7 @@
  * the planned requests are in the end counted as kept. */
 
 import { prefillUs } from "../core/planner/prefill-time.ts"
-import type { Outcome, RequestId } from "../core/protocol.ts"
+import type { Outcome, RequestId, Slo } from "../core/protocol.ts"
 import { UserError } from "../errors.ts"
 import { roundSlo, type ZeroLoad } from "../load/classes.ts"
 import { type Plan, type PlannedRequest, type PlannedRound, readPlan } from "../load/plan.ts"
@@ -126,7 +126,7 @@ export class Workload {
         const answer = round.outputTokens - thinking
         job.prefill += round.promptTokens
         job.output += round.outputTokens
-        job.windowS += (slo.ttftUs + thinking * slo.thinkingTpotUs + answer * slo.tpotUs) / 1e6
+        job.windowS += windowUs(slo, thinking, answer) / 1e6
         job.heldTokens += round.outputTokens * (prompt + round.outputTokens / 2)
         history = prompt + round.outputTokens
       }
@@ -196,6 +196,7 @@ export class Workload {
       ttftSlowdown: 0,
       tpotUs: slo.tpotMs * 1000,
       thinkingTpotUs: slo.thinkingTpotMs * 1000,
+      maxGapUs: slo.maxGapMs * 1000,
     }
   }
 
@@ -207,6 +208,16 @@ export class Workload {
         "shorten the request, or raise --scale or --context",
     )
   }
+}
+
+/** Most time that a round's tokens may take. A missing TPOT is an hour, as in the core, so that sums stay finite. */
+function windowUs(slo: Slo, thinking: number, answer: number): number {
+  const { ttftUs, thinkingTpotUs, tpotUs, maxGapUs } = slo
+  const hour = 3_600_000_000
+  const paced = thinking * Math.min(hour, thinkingTpotUs) + answer * Math.min(hour, tpotUs)
+  // Without a TTFT the others' clock starts at the first token: waiting for it leaves them no more time.
+  const first = ttftUs === Infinity ? 0 : ttftUs
+  return first + Math.min(paced, (thinking + answer) * maxGapUs)
 }
 
 function appIndex(app: string): number {

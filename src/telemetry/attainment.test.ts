@@ -15,6 +15,7 @@ function finished(app: number, attained: boolean, more: Partial<Outcome> = {}): 
     promptTokens: 1,
     cachedTokens: 0,
     outputTokens: 10,
+    maxGapUs: 0,
     ttftUs: 1,
     tier: "slo",
     servedTier: "slo",

@@ -121,6 +121,7 @@ export class Metrics {
     if (outcome.startedUs >= 0) m.queue.observe(label, (outcome.startedUs - outcome.arrivalUs) / 1e6)
     if (outcome.firstTokenUs >= 0) m.ttft.observe(label, (outcome.firstTokenUs - outcome.arrivalUs) / 1e6)
     if (reason !== "stop" && reason !== "length") return
+    if (outcome.outputTokens > 1) m.maxGap.observe({ class: name }, outcome.maxGapUs / 1e6)
     m.e2e.observe(label, (outcome.finishedUs - outcome.arrivalUs) / 1e6)
     if (outcome.tier === "bestEffort") {
       m.bestEffort.inc({ class: name })
@@ -163,6 +164,12 @@ function createMetrics(registry: Registry) {
       "attained",
     ]),
     bestEffort: counter("slos_serve_best_effort_requests_total", "Ended best-effort requests.", ["class"]),
+    maxGap: histogram(
+      "slos_serve_max_gap_seconds",
+      "Longest time between two tokens of an ended request.",
+      TTFT_S,
+      ["class"],
+    ),
     cached: counter("slos_serve_cached_prompt_tokens_total", "Prompt tokens whose KV was shared."),
     admissions: counter("slos_serve_admissions_total", "SLOs promised."),
     demotions: counter("slos_serve_demotions_total", "Moves to the best-effort tier.", ["reason"]),

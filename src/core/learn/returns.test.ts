@@ -3,7 +3,13 @@ import { expect, test } from "vitest"
 import { specOf } from "../testing.ts"
 import { Returns } from "./returns.ts"
 
-const slo = (tpotUs: number) => ({ ttftUs: 1e6, ttftSlowdown: 0, tpotUs, thinkingTpotUs: tpotUs })
+const slo = (tpotUs: number) => ({
+  ttftUs: 1e6,
+  ttftSlowdown: 0,
+  tpotUs,
+  thinkingTpotUs: tpotUs,
+  maxGapUs: Infinity,
+})
 
 /** Sessions of two rounds, the second of another pace, or of another app. */
 function play(

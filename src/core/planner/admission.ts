@@ -118,7 +118,7 @@ export class Admission {
     demand.reset(nowUs, maxBatchUs, calibration, context.margin("mixed"))
     const stepUs = decodeTimeUs(context, running, running.decodes.length, Infinity)
     for (const request of running.decodes) {
-      const stream = this.#stream(request, request.dueUs - request.tpotUs, running.speculator, context)
+      const stream = this.#stream(request, request.streamStartUs, running.speculator, context)
       if (canKeepPace(stream, stepUs, nowUs)) demand.addRunning(stream)
     }
     for (const request of running.overdue)

@@ -19,7 +19,7 @@ const requestsOf = (shapes: { promptTokens: number; ttftMs: number }[]) =>
     liveOf(id, {
       promptTokens,
       maxOutputTokens: 1,
-      slo: { ttftUs: ttftMs * 1000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 },
+      slo: { ttftUs: ttftMs * 1000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9, maxGapUs: Infinity },
     }),
   )
 
@@ -82,12 +82,12 @@ describe("admission", () => {
   test("revokes the largest for two small ones, unless admission is firm", () => {
     const large = liveOf(1, {
       promptTokens: 900,
-      slo: { ttftUs: 110_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 },
+      slo: { ttftUs: 110_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9, maxGapUs: Infinity },
     })
     const small = [2, 3].map((id) =>
       liveOf(id, {
         promptTokens: 300,
-        slo: { ttftUs: 120_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 },
+        slo: { ttftUs: 120_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9, maxGapUs: Infinity },
       }),
     )
     large.admitted = true
@@ -99,7 +99,7 @@ describe("admission", () => {
   })
 
   test("turns down what takes most time for its worth", () => {
-    const slo = { ttftUs: 110_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 }
+    const slo = { ttftUs: 110_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9, maxGapUs: Infinity }
     const chosen = (worth: number, admission: "revocable" | "firm") => {
       const large = liveOf(1, { promptTokens: 900, slo, worth })
       const small = [2, 3].map((id) => liveOf(id, { promptTokens: 300, slo, worth: 2 }))
@@ -116,14 +116,30 @@ describe("admission", () => {
   test("leaves room for the decodes that run", () => {
     const request = liveOf(9, {
       promptTokens: 500,
-      slo: { ttftUs: 70_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9 },
+      slo: { ttftUs: 70_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9, maxGapUs: Infinity },
     })
     expect(new Admission(options).select(running(), [request], exact(), 0).size).toBe(1)
-    const decode = liveOf(1, { slo: { ttftUs: 0, ttftSlowdown: 0, tpotUs: 10_000, thinkingTpotUs: 10_000 } })
+    const decode = liveOf(1, {
+      slo: { ttftUs: 0, ttftSlowdown: 0, tpotUs: 10_000, thinkingTpotUs: 10_000, maxGapUs: Infinity },
+    })
     decode.computed = 100
     decode.emit(1, -1, 0, () => {})
     // Seven iterations of 5 ms for the decode in 70 ms: 500 tokens of 0.1 ms do not fit beside them.
     expect(new Admission(options).select(running(decode), [request], exact(), 0).size).toBe(0)
+  })
+
+  test.each([
+    ["counts on the slack of a decode that is ahead", Infinity, 1],
+    ["counts on it whatever its longest gap", 12_000, 1],
+    ["counts on none where the gap is shorter than the TPOT", 9000, 0],
+  ])("%s", (_, maxGapUs, kept) => {
+    const slo = { ttftUs: 70_000, ttftSlowdown: 0, tpotUs: 1e9, thinkingTpotUs: 1e9, maxGapUs: Infinity }
+    const request = liveOf(9, { promptTokens: 500, slo })
+    const pace = { ttftUs: 1_000_000, ttftSlowdown: 0, tpotUs: 10_000, thinkingTpotUs: 10_000, maxGapUs }
+    const decode = liveOf(1, { slo: pace })
+    decode.computed = 100
+    decode.emit(1, -1, 0, () => {})
+    expect(new Admission(options).select(running(decode), [request], contextOf(), 0).size).toBe(kept)
   })
 
   test("drops for memory what could never be held at once", () => {
@@ -131,7 +147,7 @@ describe("admission", () => {
     const requests = [1, 2, 3].map((id) =>
       liveOf(id, {
         promptTokens: 400,
-        slo: { ttftUs: 1e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 },
+        slo: { ttftUs: 1e6, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6, maxGapUs: Infinity },
       }),
     )
     expect(new Admission(options).select(running(), requests, exact(limits), 0).size).toBe(2)

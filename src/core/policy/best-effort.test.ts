@@ -7,11 +7,23 @@ import type { PolicyName } from "./index.ts"
 
 /** Twelve SLO streams decode for 40 s, so that every batch is longer than best-effort work may make one. */
 const streams = Array.from({ length: 12 }, (_, id): SimRequest => {
-  const slo = { ttftUs: 5_000_000, ttftSlowdown: 0, tpotUs: 200_000, thinkingTpotUs: 200_000 }
+  const slo = {
+    ttftUs: 5_000_000,
+    ttftSlowdown: 0,
+    tpotUs: 200_000,
+    thinkingTpotUs: 200_000,
+    maxGapUs: Infinity,
+  }
   return { atUs: 0, outputTokens: 900, spec: specOf(id, { promptTokens: 20, maxOutputTokens: 900, slo }) }
 })
 const cost = { ...COST, pieces: [{ step: 5000, tokens: 100, sequences: 3000 }] }
-const NO_SLO = { ttftUs: Infinity, ttftSlowdown: 0, tpotUs: Infinity, thinkingTpotUs: Infinity }
+const NO_SLO = {
+  ttftUs: Infinity,
+  ttftSlowdown: 0,
+  tpotUs: Infinity,
+  thinkingTpotUs: Infinity,
+  maxGapUs: Infinity,
+}
 const limits = { ...LIMITS, kvTokens: 16_384, maxSequences: 16, contextTokens: 1024 }
 
 test.each(["slos-serve", "edf", "edf-drop"] as PolicyName[])("%s does not let it starve", (policy) => {
@@ -36,7 +48,13 @@ test.each(["slos-serve", "edf", "edf-drop"] as PolicyName[])("%s does not let it
 test.each(["slos-serve", "edf", "edf-drop"] as PolicyName[])(
   "%s: answers without a TPOT go on while prompts keep coming",
   (policy) => {
-    const slo = { ttftUs: 400_000, ttftSlowdown: 0, tpotUs: Infinity, thinkingTpotUs: Infinity }
+    const slo = {
+      ttftUs: 400_000,
+      ttftSlowdown: 0,
+      tpotUs: Infinity,
+      thinkingTpotUs: Infinity,
+      maxGapUs: Infinity,
+    }
     const requests = Array.from({ length: 1000 }, (_, id): SimRequest => {
       // Twelve answers, then more prompts than can be computed, for 50 s.
       const outputTokens = id < 12 ? 25 : 1
@@ -67,7 +85,13 @@ describe("while more comes than can be served", () => {
    * the longest time that any request took, s, and how many met their SLOs. */
   function closedLoop(given: Partial<PolicyOptions>): { longestS: number; kept: number } {
     const began = new Map<number, number>()
-    const slo = { ttftUs: 1_000_000, ttftSlowdown: 0, tpotUs: 100_000, thinkingTpotUs: 100_000 }
+    const slo = {
+      ttftUs: 1_000_000,
+      ttftSlowdown: 0,
+      tpotUs: 100_000,
+      thinkingTpotUs: 100_000,
+      maxGapUs: Infinity,
+    }
     const next = (atUs: number): SimRequest => {
       const id = began.size
       began.set(id, atUs)

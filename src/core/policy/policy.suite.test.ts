@@ -64,6 +64,7 @@ const requestArbitrary = fc.record({
   spareTokens: fc.integer({ min: 0, max: 50 }),
   ttftUs: fc.constantFrom(50_000, 500_000, 2_000_000, Infinity),
   tpotUs: fc.constantFrom(20_000, 60_000, 200_000, Infinity),
+  maxGapUs: fc.constantFrom(30_000, 150_000, Infinity),
   bestEffort: fc.boolean(),
   /** Requests of one family share their prompts' leading blocks. */
   family: fc.integer({ min: 0, max: 2 }),
@@ -100,6 +101,7 @@ function requestsOf(shapes: readonly Shape[]): SimRequest[] {
           ttftSlowdown: 0,
           tpotUs: shape.tpotUs,
           thinkingTpotUs: shape.tpotUs / 2,
+          maxGapUs: shape.maxGapUs,
         },
         tier: shape.bestEffort ? ("bestEffort" as const) : ("slo" as const),
         thinking: thinkingTokens > 0,
@@ -283,6 +285,7 @@ describe.each(cases)("policy $name", ({ policy, mode, options }) => {
       session: -1,
       cancelAfterUs: undefined,
       acceptance: 0.7,
+      maxGapUs: Infinity,
     }
     const { auditor } = play(
       policy,

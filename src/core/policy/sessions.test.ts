@@ -16,7 +16,7 @@ function secondRoundsWithKv(policy: PolicyFactory): number {
     const promptTokens = second ? PROMPT_TOKENS + 64 : PROMPT_TOKENS
     const prefix = Array.from({ length: promptTokens / LIMITS.blockTokens }, (_, i) => session * 1000 + i)
     const tpotUs = second ? 100_000 : 50_000
-    const slo = { ttftUs: 2_000_000, ttftSlowdown: 0, tpotUs, thinkingTpotUs: tpotUs }
+    const slo = { ttftUs: 2_000_000, ttftSlowdown: 0, tpotUs, thinkingTpotUs: tpotUs, maxGapUs: Infinity }
     const id = second ? SESSIONS + session : session
     return { atUs, outputTokens: 8, spec: specOf(id, { session, promptTokens, prefix, slo }) }
   }

@@ -8,7 +8,7 @@ import type { PolicyName } from "./index.ts"
 
 /** A request of 100 prompt tokens whose first token is due after `ttftMs`. */
 function request(id: number, atMs: number, ttftMs: number, outputTokens: number): SimRequest {
-  const slo = { ttftUs: ttftMs * 1000, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 }
+  const slo = { ttftUs: ttftMs * 1000, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6, maxGapUs: Infinity }
   const spec = specOf(id, { promptTokens: 100, maxOutputTokens: outputTokens, slo })
   return { atUs: atMs * 1000, outputTokens, spec }
 }
