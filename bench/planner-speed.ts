@@ -57,10 +57,9 @@ const CASES: readonly Case[] = [
   { ...plain, name: "256 TPOTs", running: 256, fresh: 8, distinctTpots: true, speculation: ["on"], aimMs: 2 },
 ]
 
-/** Decisions before the measured ones: compiled code, and what is learnt of lengths. The queue comes last. */
-const LEAST_WARM_UP = 500
-const MOST_WARM_UP = 5000
-const QUEUE_WARM_UP = 100
+/** Decisions before the measured ones: until so many run, and then for compiled code and what is learnt of lengths. */
+const MOST_TO_FILL = 5000
+const WARM_UP = 400
 /** However long they take: fewer have no 99th percentile to speak of. */
 const LEAST_DECISIONS = 20
 
@@ -76,10 +75,10 @@ interface Measured {
 function measure(at: Case, { policy, speculation, admission, rounds, ...most }: Measured): Row {
   // Firm promises are planned by the dynamic program where there is no margin.
   const policyOptions = { speculation, admission, ...(admission === "firm" && { margin: 0 }) }
-  let counts = { warmUp: at.waiting > 0 ? QUEUE_WARM_UP : 0, decisions: most.decisions }
+  let counts = { warmUp: WARM_UP, decisions: most.decisions }
   const all = Array.from({ length: rounds }, (_, round) => {
     const load = new Load(at, policy, policyOptions, 7)
-    for (let i = 0; i < MOST_WARM_UP && (!load.full || i < LEAST_WARM_UP); i++) load.decide()
+    for (let i = 0; i < MOST_TO_FILL && !load.full; i++) load.decide()
     load.openQueue()
     // What the first round has time for, all do: the same decisions.
     const seconds = round === 0 ? most.seconds : Infinity
@@ -188,9 +187,13 @@ const rows: Row[] = []
 for (const policy of options.policies) {
   for (const each of withPrefixes(cases, options.prefixes)) {
     for (const speculation of options.speculation.filter((way) => each.speculation.includes(way))) {
-      rows.push(measure(each, { policy, speculation, admission, decisions, rounds, seconds }))
-      if (!options.json)
-        console.error(`${each.name}, prefix ${each.prefixTokens}, speculation ${speculation}: done`)
+      const row = measure(each, { policy, speculation, admission, decisions, rounds, seconds })
+      rows.push(row)
+      const { p50Ms, p99Ms, maxMs } = row
+      const text = [p50Ms, p99Ms, maxMs].map((ms) => ms.toPrecision(3)).join(", ")
+      process.stderr.write(
+        `${row.case}, prefix ${row.prefixTokens}, speculation ${speculation}: ${text} ms\n`,
+      )
     }
   }
 }
@@ -199,5 +202,5 @@ if (options.json) console.log(JSON.stringify(rows, null, 2))
 else console.table(rows.map((row) => Object.fromEntries(Object.entries(row).map(shown))))
 
 function shown([name, value]: [string, unknown]): [string, unknown] {
-  return [name, typeof value === "number" ? Number(value.toPrecision(3)) : value]
+  return [name, typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(3)) : value]
 }

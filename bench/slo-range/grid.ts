@@ -1,6 +1,6 @@
 /** The cells of the SLO range: which TPOTs, TTFTs and loads are tried, and which settings compete in each. */
 import { type CostModel, shapeOf, stepUs } from "../../src/core/cost.ts"
-import { DEFAULT_OPTIONS, type PolicyOptions } from "../../src/core/options.ts"
+import type { PolicyOptions } from "../../src/core/options.ts"
 import type { PolicyName } from "../../src/core/policy/index.ts"
 import type { SloClass } from "../../src/load/classes.ts"
 import { HARDWARE } from "../../src/sim/presets.ts"
@@ -63,13 +63,14 @@ function contender(policy: PolicyName, options: Partial<PolicyOptions>): Contend
   return { name: policy, label: label.join(" "), policy, options }
 }
 
-const MARGINS = [...new Set([0.1, 0.2, DEFAULT_OPTIONS.margin])]
+/** The last is the default, whatever that is. */
+const MARGINS: readonly Partial<PolicyOptions>[] = [{ margin: 0.1 }, { margin: 0.2 }, {}]
 
 /** The best of the simple rivals' settings is chosen in each cell anew: a rival tuned to its very workload. */
 export const RIVALS: readonly Contender[] = [
   ...[256, 512, 1024, 2048, 4096, 8192].map((tokenBudget) => contender("vllm", { tokenBudget })),
   ...MARGINS.flatMap((margin) =>
-    [50_000, 100_000].map((maxBatchUs) => contender("edf-drop", { margin, maxBatchUs })),
+    [50_000, 100_000].map((maxBatchUs) => contender("edf-drop", { ...margin, maxBatchUs })),
   ),
   ...[0, 1].map((hybridAlpha) => contender("qoserve", { hybridAlpha })),
 ]
