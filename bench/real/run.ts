@@ -126,6 +126,10 @@ class Bench {
     return shared === undefined ? scenario : nameOfShape(shared)
   }
 
+  private get scale(): number {
+    return this.options.shared === undefined ? this.options.scale : 1
+  }
+
   private rungs(system: System): number[] {
     const own = this.rows.filter((row) => row.system === system.name)
     const measured = own.map((row) => ({ rung: row.rung, ...row.score.requests }))
@@ -166,8 +170,8 @@ class Bench {
 
   /** Of the results folder, which must be of this very setup; null when it is new. */
   private keptMeta(model: string): Meta | null {
-    const { out, scale, burstiness } = this.options
-    const { scenario } = this
+    const { out, burstiness } = this.options
+    const { scenario, scale } = this
     const path = join(out, "meta.json")
     if (!existsSync(path)) return null
     const meta = JSON.parse(readFileSync(path, "utf8")) as Meta
@@ -186,7 +190,7 @@ class Bench {
       setup: { threads, slots, contextTokens },
       scenario: this.scenario,
       durationSec: options.duration,
-      scale: options.scale,
+      scale: this.scale,
       burstiness: options.burstiness,
       classes: classesOf(options),
       zeroLoad: { ms: 0, msPerToken: 0 },

@@ -94,7 +94,12 @@ const LLAMA_SHARING: readonly System[] = [
   llama("llama-server-cache-kvu-keep", () => [...SHARING, "--kv-unified", "--no-cache-idle-slots"], {
     keepPrompts: true,
   }),
+  // On a CPU plain attention is what helps most, as for us.
+  llama("llama-server-cache-slots-plain", () => [...SHARING, "-fa", "off"], { keepPrompts: true }),
   llama("llama-server-cache-slots-b128", () => [...SHARING, ...smallBatches], { keepPrompts: true }),
+  llama("llama-server-cache-kvu-b128", () => [...SHARING, "--kv-unified", ...smallBatches], {
+    keepPrompts: true,
+  }),
   llama("llama-server-cache-b128", () => [...SHARING, "--kv-unified", ...smallBatches], {
     slots: fourSlots,
     keepPrompts: true,
