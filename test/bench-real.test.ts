@@ -3,7 +3,11 @@ import * as fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { capacityAt, isotonic } from "../bench/real/capacity.ts"
 import { rateOf, rungOf, wantedRungs } from "../bench/real/ladder.ts"
+import { parseShape, SHARED_NONCE, sharedPlan } from "../bench/real/shared-plan.ts"
 import { analyse, type Point } from "../bench/real/statistics.ts"
+import { STANDARD, SYSTEMS } from "../bench/real/systems.ts"
+import { formatPlan, parsePlan } from "../src/load/plan.ts"
+import { promptOf } from "../src/load/replay.ts"
 import { Random } from "../src/random.ts"
 
 /** Attainment falls smoothly through 90% at this rate. */
@@ -45,6 +49,52 @@ describe("ladder", () => {
 
   test("rates and rungs are inverse", () => {
     for (let rung = -16; rung <= 32; rung++) expect(rungOf(rateOf(rung))).toBe(rung)
+  })
+})
+
+describe("prompts behind system prompts", () => {
+  const load = { ratePerSec: 6, durationMs: 20_000, seed: 1, arrivals: "gamma", burstiness: 0.5 } as const
+  const tokenRange = { from: 32, to: 256 }
+
+  test("begin with the same tokens in every run and part right behind them", () => {
+    const plan = sharedPlan(parseShape("500,40,32,3"), load)
+    expect(plan.requests).toHaveLength(120)
+    expect(parsePlan(formatPlan(plan), "plan")).toEqual(plan)
+    expect(new Set(plan.requests.map(({ prefix }) => prefix!.ids[0]))).toEqual(new Set([0, 1, 2]))
+    const prompts = (nonce: string) =>
+      plan.requests.map((request, i) =>
+        promptOf(request, i, 0, { nonce, sharedNonce: SHARED_NONCE, tokenRange }),
+      )
+    const [ours, theirs] = [prompts("ours"), prompts("theirs")]
+    const own = [...ours, ...theirs].map((prompt) => {
+      expect(prompt).toHaveLength(540)
+      return prompt.slice(500).join()
+    })
+    expect(new Set(own).size).toBe(240)
+    for (const [i, { prefix }] of plan.requests.entries()) {
+      expect(theirs[i]!.slice(0, 500)).toEqual(ours[i]!.slice(0, 500))
+      const first = plan.requests.findIndex((request) => request.prefix!.ids[0] === prefix!.ids[0])
+      expect(ours[i]!.slice(0, 500)).toEqual(ours[first]!.slice(0, 500))
+    }
+    expect(new Set(ours.map((prompt) => prompt.slice(0, 500).join())).size).toBe(3)
+  })
+
+  test.each(["500,40", "500,0,32", "a,b,c", "1,2,3,4,5", ""])("%j is no shape", (text) => {
+    expect(() => parseShape(text)).toThrow(/shared,own,output/)
+  })
+
+  test("are of one system prompt by default, and follow no trace", () => {
+    expect(parseShape("500,40,32").prompts).toBe(1)
+    expect(() => sharedPlan(parseShape("500,40,32"), { ...load, arrivals: "trace" })).toThrow(/--arrivals/)
+  })
+})
+
+describe("systems", () => {
+  test("have names of their own; those for shared prompts run only when named", () => {
+    expect(new Set(SYSTEMS.map(({ name }) => name)).size).toBe(SYSTEMS.length)
+    const left = SYSTEMS.filter((system) => !STANDARD.includes(system)).map(({ name }) => name)
+    expect(left.length).toBeGreaterThan(0)
+    expect(left.every((name) => name.startsWith("llama-server-cache"))).toBe(true)
   })
 })
 

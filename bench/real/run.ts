@@ -8,6 +8,7 @@ import { Command, Option } from "commander"
 import { numberIn, port, wholeNumber } from "../../src/cli/numbers.ts"
 import { classesOf } from "../../src/cli/study-options.ts"
 import { collect, tracesOf, type ZeroLoadOptions } from "../../src/cli/workload-options.ts"
+import { UserError } from "../../src/errors.ts"
 import { ARRIVALS, type ArrivalName } from "../../src/load/arrivals.ts"
 import type { Plan } from "../../src/load/plan.ts"
 import { type ReplayResult, replay } from "../../src/load/replay.ts"
@@ -20,12 +21,14 @@ import { rateOf, rungOf, wantedRungs } from "./ladder.ts"
 import { measureReference, type Reference } from "./reference.ts"
 import { type Meta, type RunRow, readRows } from "./rows.ts"
 import { Server } from "./servers.ts"
-import { type Setup, SYSTEMS, type System } from "./systems.ts"
+import { nameOfShape, parseShape, SHARED_NONCE, type SharedShape, sharedPlan } from "./shared-plan.ts"
+import { type Setup, STANDARD, SYSTEMS, type System } from "./systems.ts"
 
 interface Options extends ZeroLoadOptions {
   model: string
   systems: string
   scenario: string
+  shared?: SharedShape
   duration: number
   seeds: number
   firstSeed: number
@@ -52,8 +55,13 @@ async function main(): Promise<void> {
   const names = SYSTEMS.map((system) => system.name).join(",")
   const program = new Command("bench/real/run.ts")
     .option("--model <name>", "as for serve", "tiny-bench")
-    .option("--systems <names>", `of: ${names}`, names)
+    .option("--systems <names>", `of: ${names}`, STANDARD.map((system) => system.name).join(","))
     .option("--scenario <name>", "workload", "all")
+    .option(
+      "--shared <shared,own,output[,prompts]>",
+      "instead: prompts that begin with one of so many system prompts (1), all of these lengths in tokens",
+      parseShape,
+    )
     .option("--duration <s>", "of the arrivals of one run", numberIn(1, 1e5), 45)
     .option("--seeds <n>", "arrival windows", wholeNumber(1, 1000), 8)
     .option("--first-seed <n>", "", wholeNumber(0, 1e6), 1)
@@ -112,6 +120,16 @@ class Bench {
     }
   }
 
+  /** The workload by name. */
+  private get scenario(): string {
+    const { shared, scenario } = this.options
+    return shared === undefined ? scenario : nameOfShape(shared)
+  }
+
+  private get scale(): number {
+    return this.options.shared === undefined ? this.options.scale : 1
+  }
+
   private rungs(system: System): number[] {
     const own = this.rows.filter((row) => row.system === system.name)
     const measured = own.map((row) => ({ rung: row.rung, ...row.score.requests }))
@@ -152,7 +170,8 @@ class Bench {
 
   /** Of the results folder, which must be of this very setup; null when it is new. */
   private keptMeta(model: string): Meta | null {
-    const { out, scenario, scale, burstiness } = this.options
+    const { out, burstiness } = this.options
+    const { scenario, scale } = this
     const path = join(out, "meta.json")
     if (!existsSync(path)) return null
     const meta = JSON.parse(readFileSync(path, "utf8")) as Meta
@@ -169,9 +188,9 @@ class Bench {
       model,
       cpu: `${cpus().length} × ${cpus()[0]?.model}`,
       setup: { threads, slots, contextTokens },
-      scenario: options.scenario,
+      scenario: this.scenario,
       durationSec: options.duration,
-      scale: options.scale,
+      scale: this.scale,
       burstiness: options.burstiness,
       classes: classesOf(options),
       zeroLoad: { ms: 0, msPerToken: 0 },
@@ -242,17 +261,17 @@ class Bench {
 
   private plan(seed: number, rung: number, durationSec = this.options.duration): Plan {
     const { options } = this
+    const { arrivals, burstiness, shared } = options
+    const ratePerSec = Math.max(rateOf(rung), 1 / durationSec)
+    const load = { ratePerSec, durationMs: durationSec * 1000, seed, arrivals, burstiness }
+    if (shared !== undefined) return sharedPlan(shared, load)
     const traces: Partial<Record<AppName, Trace>> = {}
     for (const [app, path] of Object.entries(tracesOf(options.trace, options.scenario, options.arrivals)))
       traces[app as AppName] = readTrace(path)
     return makePlan({
+      ...load,
       scenario: options.scenario,
-      ratePerSec: Math.max(rateOf(rung), 1 / durationSec),
-      durationMs: durationSec * 1000,
-      seed,
       scale: options.scale,
-      arrivals: options.arrivals,
-      burstiness: options.burstiness,
       maxSequenceTokens: options.contextTokens - 1,
       traces,
     })
@@ -265,6 +284,7 @@ class Bench {
       zeroLoad: meta.zeroLoad,
       tokenRange: { from: 32, to: 256 },
       nonce: `${nonce}-${Date.now()}`,
+      ...(this.options.shared && { sharedNonce: SHARED_NONCE }),
       sendClass: true,
       timeoutMs: 600_000,
       stopWhenDecided: true,
@@ -345,4 +365,10 @@ function rounded(_key: string, value: unknown): unknown {
   return typeof value === "number" ? Number(value.toPrecision(6)) : value
 }
 
-await main()
+try {
+  await main()
+} catch (error) {
+  if (!(error instanceof UserError)) throw error
+  console.error(`error: ${error.message}`)
+  process.exitCode = 2
+}

@@ -51,10 +51,16 @@ function ours(policy: string, guessPerSec: number, name = policy, extra: readonl
   }
 }
 
+interface LlamaOptions {
+  slots?: (setup: Setup) => number
+  /** Also keep prompts in RAM that slots have given up: pays where prompts begin alike, costs time elsewhere. */
+  keepPrompts?: boolean
+}
+
 function llama(
   name: string,
   extra: (setup: Setup) => string[],
-  slots = (setup: Setup) => setup.slots,
+  { slots = (setup) => setup.slots, keepPrompts = false }: LlamaOptions = {},
 ): System {
   return {
     name,
@@ -66,11 +72,39 @@ function llama(
       ...["-t", String(setup.threads), "-tb", String(setup.threads), "--threads-http", "2"],
       ...["--parallel", String(slots(setup)), "-c", String(setup.contextTokens * slots(setup))],
       // Saving idle slots to RAM and the slots page cost time that we do not want to beat.
-      ...["--no-ui", "--no-slots", "--cache-ram", "0"],
+      ...["--no-ui", "--no-slots", ...(keepPrompts ? [] : ["--cache-ram", "0"])],
       ...extra(setup),
     ],
   }
 }
+
+const fourSlots = () => 4
+const smallBatches = ["-b", "128", "-ub", "128", "-fa", "off"]
+
+/** For prompts that begin alike: llama-server with all that it has for them. A slot is chosen by the beginning that it
+ * holds, further chunks are moved into place, and what a slot gives up stays in RAM, from where any slot takes it. */
+const SHARING = ["--cache-prompt", "--cache-reuse", "64", "--slot-prompt-similarity", "0.1"]
+
+const LLAMA_SHARING: readonly System[] = [
+  // Four slots hold the beginning soon; requests wait for a slot.
+  llama("llama-server-cache", () => [...SHARING, "--kv-unified"], { slots: fourSlots, keepPrompts: true }),
+  llama("llama-server-cache-slots", () => SHARING, { keepPrompts: true }),
+  llama("llama-server-cache-kvu", () => [...SHARING, "--kv-unified"], { keepPrompts: true }),
+  // With one KV pool the server empties idle slots at every new task unless it is told not to.
+  llama("llama-server-cache-kvu-keep", () => [...SHARING, "--kv-unified", "--no-cache-idle-slots"], {
+    keepPrompts: true,
+  }),
+  // On a CPU plain attention is what helps most, as for us.
+  llama("llama-server-cache-slots-plain", () => [...SHARING, "-fa", "off"], { keepPrompts: true }),
+  llama("llama-server-cache-slots-b128", () => [...SHARING, ...smallBatches], { keepPrompts: true }),
+  llama("llama-server-cache-kvu-b128", () => [...SHARING, "--kv-unified", ...smallBatches], {
+    keepPrompts: true,
+  }),
+  llama("llama-server-cache-b128", () => [...SHARING, "--kv-unified", ...smallBatches], {
+    slots: fourSlots,
+    keepPrompts: true,
+  }),
+]
 
 export const SYSTEMS: readonly System[] = [
   ours("slos-serve", 5),
@@ -85,11 +119,7 @@ export const SYSTEMS: readonly System[] = [
   ours("vllm-prefill-first", 2),
   ours("slos-serve-paper", 4),
   // Its own batch sizes (2048/512) and its own four slots, which share one KV pool.
-  llama(
-    "llama-server",
-    () => ["--kv-unified"],
-    () => 4,
-  ),
+  llama("llama-server", () => ["--kv-unified"], { slots: fourSlots }),
   llama("llama-server-slots", () => []),
   // Its knob is the batch size; plain attention is the faster one on a CPU (our engine's default there).
   ...[64, 128, 256, 512].flatMap((tokens) => {
@@ -102,4 +132,8 @@ export const SYSTEMS: readonly System[] = [
       ]),
     ]
   }),
+  ...LLAMA_SHARING,
 ]
+
+/** What is compared unless named: without what only prompts that begin alike are for. */
+export const STANDARD = SYSTEMS.filter((system) => !LLAMA_SHARING.includes(system))

@@ -44,6 +44,9 @@ export interface ReplayOptions {
   tokenRange: { from: number; to: number }
   /** Makes this run's prompts unlike those of any other run, so that no cache of an earlier run helps. */
   nonce: string
+  /** Instead of the nonce for what the plan says is shared: prompts then begin as those of every run with the same, and a
+   * server may know the beginnings from before. */
+  sharedNonce?: string
   /** Name the class to the server too: its objectives are sent in any case. */
   sendClass: boolean
   /** Requests in flight at once; more wait in the generator, on their own time. */
@@ -266,14 +269,14 @@ function emptyRecord(
   return record
 }
 
-type Words = Pick<ReplayOptions, "nonce" | "tokenRange">
+type Words = Pick<ReplayOptions, "nonce" | "sharedNonce" | "tokenRange">
 
 /** What a round adds to the prompt: shared blocks first, where the plan has some, then tokens of its own. */
 export function promptOf(request: PlannedRequest, index: number, number: number, options: Words): number[] {
-  const { nonce, tokenRange } = options
+  const { nonce, sharedNonce = nonce, tokenRange } = options
   const { promptTokens } = request.rounds[number]!
   const shared =
-    number === 0 && request.prefix ? prefixTokens(request.prefix, promptTokens, nonce, tokenRange) : []
+    number === 0 && request.prefix ? prefixTokens(request.prefix, promptTokens, sharedNonce, tokenRange) : []
   return [...shared, ...tokensOf(options, index, number, "prompt", promptTokens - shared.length)]
 }
 

@@ -1,5 +1,7 @@
 /** The units of work of a study. Each is plain data with a plain result, needs no other, and says nothing of
  * time: so they can run on any worker in any order and give the same bytes. */
+
+import type { Share } from "../load/statistics.ts"
 import { type Bound, boundOf, fluidBound, jobsOf } from "./bound.ts"
 import { type Capacity, DECIDED, type Evaluate, gridOf, rateOf, Search, TARGET } from "./capacity.ts"
 import type { Check } from "./misses.ts"
@@ -42,7 +44,18 @@ export interface SweepTask {
   seeds: number[]
 }
 
-export type Task = CapacityTask | SweepTask
+/** Attainment of one workload under several settings. */
+export interface CompareTask {
+  kind: "compare"
+  /** Rate, duration and seed are the task's. */
+  base: RunSpec
+  size: Size
+  ratePerSec: number
+  seeds: number[]
+  settings: Pick<RunSpec, "policy" | "options">[]
+}
+
+export type Task = CapacityTask | SweepTask | CompareTask
 
 export interface Measured extends Capacity {
   speculate: boolean
@@ -58,7 +71,14 @@ export interface SweepResult {
   points: { ratePerSec: number; reports: RunReport[] }[]
 }
 
-export type Result<T extends Task = Task> = T extends CapacityTask ? Measured[] : SweepResult
+/** Of each setting each seed's own share. */
+export type CompareResult = Share[][]
+
+export type Result<T extends Task = Task> = T extends CapacityTask
+  ? Measured[]
+  : T extends SweepTask
+    ? SweepResult
+    : CompareResult
 
 /** Requests whose lengths the fluid bound is made of. */
 const BOUND_SIZE: Size = { requests: 2000, spanS: 0 }
@@ -68,6 +88,7 @@ const WORK_SIZE: Size = { requests: 200, spanS: 0 }
 const RUNS_OF_SEARCH = 6
 
 export function runTask<T extends Task>(task: T, onProgress: (text: string) => void = () => {}): Result<T> {
+  if (task.kind === "compare") return compare(task) as Result<T>
   return (task.kind === "capacity" ? measure(task, onProgress) : sweep(task, onProgress)) as Result<T>
 }
 
@@ -78,6 +99,7 @@ export function workOf(task: Task): number {
   const tokens = jobs.reduce((sum, { output }) => sum + output, 0) / jobs.length
   const bound = fluidBound(jobs, base.hardware, base.replicas, null).ratePerSec
   const ofRun = tokens * Math.max(size.requests, size.spanS * bound)
+  if (task.kind === "compare") return ofRun * task.settings.length * task.seeds.length
   if (task.kind === "sweep") return ofRun * task.rates.length * task.seeds.length
   const searched = RUNS_OF_SEARCH * task.seeds.length * (task.spread ? 1.5 : 1)
   const runs = task.speculate.map((speculate, i) => {
@@ -98,6 +120,12 @@ function sweep({ base, size, rates, seeds }: SweepTask, onProgress: (text: strin
     return { ratePerSec, reports: seeds.map((seed) => runScenario(at(base, size, ratePerSec, seed))) }
   })
   return { points }
+}
+
+function compare({ base, size, ratePerSec, seeds, settings }: CompareTask): CompareResult {
+  return settings.map((setting) =>
+    seeds.map((seed) => runScenario(at({ ...base, ...setting }, size, ratePerSec, seed)).attainment),
+  )
 }
 
 function measure(task: CapacityTask, onProgress: (text: string) => void): Measured[] {
