@@ -40,6 +40,12 @@ export class LiveRequest {
   aloneUs = 0
   aloneFrom = -1
   aloneTo = -1
+  /** The same from what it holds, nothing shared. */
+  wholeUs = 0
+  wholeFrom = -1
+  wholeTo = -1
+  /** Of the last list of work that it was put in (planner/work.ts). */
+  listed = 0
   /** Failed alone in a batch this many times. */
   failures = 0
   /** Ended, or given to another replica. */

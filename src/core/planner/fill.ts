@@ -81,7 +81,7 @@ function addPausedDecodes({ batch, work, options, nowUs, urgent }: Filling): voi
 function addPrefills(filling: Filling): void {
   const { batch, work, nowUs } = filling
   for (const request of work.prefills) {
-    if (batch.tokensLeft < 1) return
+    if (batch.tokensLeft < 1 || batch.isFull(filling.limitUs)) return
     const toDeadlineUs = request.dueUs - nowUs
     const tightens = toDeadlineUs > 0 && toDeadlineUs < filling.limitUs
     if (tightens && finishesWithin(batch, request, toDeadlineUs)) filling.limitUs = toDeadlineUs

@@ -82,18 +82,28 @@ export function resortWork(requests: readonly LiveRequest[], work: Work, decodes
   sortByDue(work.prefills)
 }
 
+const isPrefill = (request: LiveRequest) => request.tier === "slo" && !request.decoding
 const isDecode = (request: LiveRequest) => request.tier === "slo" && request.decoding
 
+/** Every list of prompts has a number of its own, by which requests in it are told. */
+let lists = 0
+
 /** Fill all lists but that of the decodes. Returns how many of these there are. Lists are overwritten, not emptied
- * first: they would be allocated anew each time. */
+ * first: they would be allocated anew each time. Prompts that waited before keep their order, which is nearly right. */
 function splitWork(requests: readonly LiveRequest[], work: Work): number {
   const { prefills, bestEffort, byValue } = work
+  const list = ++lists
   let [owing, others, valued] = [0, 0, 0]
+  for (const request of prefills) {
+    if (request.gone || !isPrefill(request)) continue
+    request.listed = list
+    prefills[owing++] = request
+  }
   for (const request of requests) {
     if (request.tier === "bestEffort") bestEffort[others++] = request
     else {
       byValue[valued++] = request
-      if (!request.decoding) prefills[owing++] = request
+      if (!request.decoding && request.listed !== list) prefills[owing++] = request
     }
   }
   prefills.length = owing

@@ -8,7 +8,20 @@ export function isDoomed(request: LiveRequest, context: PlanningContext, nowUs: 
   if (request.violated) return true
   if (request.output > 0) return false
   if (nowUs > request.deadlineUs) return true
+  // Whatever it can share makes it sooner still: with thousands waiting most need not be looked up.
+  if (nowUs + wholeUs(request, context) <= request.deadlineUs) return false
   return nowUs + aloneUs(request, context) > request.deadlineUs
+}
+
+/** What all it owes would take with the engine to itself if nothing of it could be shared, calibrated, µs. */
+function wholeUs(request: LiveRequest, context: PlanningContext): number {
+  const { known, computed } = request
+  if (request.wholeTo !== known || request.wholeFrom !== computed) {
+    request.wholeFrom = computed
+    request.wholeTo = known
+    request.wholeUs = prefillUs(context.cost, computed, known - computed, context.limits.maxBatchTokens)
+  }
+  return request.wholeUs * context.calibration("mixed")
 }
 
 /** What its prefill still takes with the engine to itself, calibrated, µs. */

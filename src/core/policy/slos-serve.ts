@@ -21,6 +21,7 @@ export function slosServe(options: PolicyOptions): Policy {
   const asked = { ...emptyWork(options), speculator: work.speculator }
 
   const candidates: LiveRequest[] = []
+  const returning = new Returning()
   // A plan to the token has no share to give away.
   const patienceUs = countsExactly(options) ? Infinity : options.bestEffortPatienceUs
 
@@ -31,14 +32,17 @@ export function slosServe(options: PolicyOptions): Policy {
       const { context } = batch
       demoteDoomed(requests, context, nowUs)
       sortWork(requests, work)
-      noteArrivals(work, context)
+      noteArrivals(requests, work, context)
       work.speculator.follow(null)
       work.speculator.planFor(work, context)
       work.spareKvTokens = null
       pickOverdue(context, work, patienceUs, nowUs)
+      returning.find(work.bestEffort, context, nowUs)
       candidates.length = 0
-      for (const request of work.prefills) candidates.push(request)
-      for (const request of work.bestEffort) if (canReturn(request, context, nowUs)) candidates.push(request)
+      // By due time: what stands further back is decided when its time comes nearer.
+      const most = Math.min(work.prefills.length, MOST_CANDIDATES)
+      for (let i = 0; i < most; i++) candidates.push(work.prefills[i]!)
+      for (const request of returning.requests) candidates.push(request)
       if (candidates.length > 0 || work.bestEffort.length > 0) {
         sortByDue(candidates)
         const kept = admission.select(work, candidates, context, nowUs)
@@ -54,23 +58,56 @@ export function slosServe(options: PolicyOptions): Policy {
     },
     offer(requests, offered, context, atUs) {
       if (isDoomed(offered, context, atUs)) return false
+      // What was asked about last is not in line.
+      asked.prefills.length = 0
       sortWork(requests, asked)
       asked.overdue = work.overdue
       pickOverdue(context, asked, patienceUs, atUs)
       asked.prefills.push(offered)
       sortByDue(asked.prefills)
+      if (asked.prefills.length > MOST_CANDIDATES) {
+        if (asked.prefills.indexOf(offered) >= MOST_CANDIDATES) return false
+        asked.prefills.length = MOST_CANDIDATES
+      }
       return offers.select(asked, asked.prefills, context, atUs).size === asked.prefills.length
     },
   }
 }
 
 /** Learn how long those that came since the last decision could wait. */
-function noteArrivals(work: Work, context: PlanningContext): void {
+function noteArrivals(requests: readonly LiveRequest[], work: Work, context: PlanningContext): void {
   const { lastArrival } = work
-  for (const request of work.prefills) {
-    if (request.order <= lastArrival || request.output > 0) continue
+  for (let i = requests.length - 1; i >= 0; i--) {
+    const request = requests[i]!
+    if (request.order <= lastArrival) return
     work.lastArrival = Math.max(work.lastArrival, request.order)
+    if (request.spec.tier === "bestEffort" || request.output > 0) continue
     work.arrivalSlack.observe(request.deadlineUs - request.arrivalUs - aloneUs(request, context))
+  }
+}
+
+/** Prompts that one decision chooses among, and turned-down requests that it thinks over again: with thousands waiting,
+ * those due later stand behind these anyway, and a decision must not take the time of a step. */
+const MOST_CANDIDATES = 512
+const MOST_RETURNING = 256
+
+/** Best-effort requests that may come back, the first due when there are many. */
+class Returning {
+  readonly requests: LiveRequest[] = []
+  #due = new Float64Array(1024)
+
+  find(bestEffort: readonly LiveRequest[], context: PlanningContext, nowUs: number): void {
+    const found = this.requests
+    found.length = 0
+    for (const request of bestEffort) if (canReturn(request, context, nowUs)) found.push(request)
+    if (found.length <= MOST_RETURNING) return
+    if (found.length > this.#due.length) this.#due = new Float64Array(2 * found.length)
+    const due = this.#due.subarray(0, found.length)
+    for (let i = 0; i < found.length; i++) due[i] = found[i]!.dueUs
+    const lastUs = due.sort()[MOST_RETURNING - 1]!
+    let kept = 0
+    for (const request of found) if (request.dueUs <= lastUs && kept < MOST_RETURNING) found[kept++] = request
+    found.length = kept
   }
 }
 
