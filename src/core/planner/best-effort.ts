@@ -103,12 +103,14 @@ function fillBestEffort(batch: BatchBuilder, work: Work, limitUs: number): void 
   for (let i = 0; i < requests.length && batch.tokensLeft > 0; i++) {
     const request = requests[i]!
     if (batch.has(request) || (!request.decoding && batch.isFull(limitUs))) continue
+    if (work.prefixWait.for(request, batch.context) !== null) continue
     if (!mayStart(request, batch, work)) continue
     while (last > i && (batch.has(requests[last]!) || !batch.context.kv.holds(requests[last]!.id))) last--
     const later = last > i ? laterThan(i, last, work) : undefined
     if (later === undefined && !batch.context.kv.canAttach() && !batch.context.kv.holds(request.id)) continue
-    if (!request.decoding) batch.prefillWithin(request, limitUs, later)
-    else {
+    if (!request.decoding) {
+      if (batch.prefillWithin(request, limitUs, later) > 0) work.prefixWait.started(request)
+    } else {
       const drafted = draftWithin(batch, work, request, limitUs)
       if (drafted >= 0) batch.decode(request, later, drafted)
     }

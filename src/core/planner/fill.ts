@@ -25,6 +25,7 @@ interface Filling {
 /** Fill `batch` from `work`. */
 export function fillBatch(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: number): void {
   const filling = begin(batch, work, options, nowUs)
+  work.prefixWait.begin(work.prefills, work.bestEffort)
   addUrgentDecodes(filling)
   addPausedDecodes(filling)
   serveOverdue(batch, work, filling.limitUs, nowUs)
@@ -82,11 +83,23 @@ function addPrefills(filling: Filling): void {
   const { batch, work, nowUs } = filling
   for (const request of work.prefills) {
     if (batch.tokensLeft < 1 || batch.isFull(filling.limitUs)) return
+    if (batch.has(request) || waitsForPrefix(filling, request)) continue
     const toDeadlineUs = request.dueUs - nowUs
     const tightens = toDeadlineUs > 0 && toDeadlineUs < filling.limitUs
     if (tightens && finishesWithin(batch, request, toDeadlineUs)) filling.limitUs = toDeadlineUs
-    batch.prefillWithin(request, filling.limitUs, work.yielding)
+    if (batch.prefillWithin(request, filling.limitUs, work.yielding) > 0) work.prefixWait.started(request)
   }
+}
+
+/** Another request computes what this one begins with: its turn then is that one's, as far as they are alike. It waits,
+ * unless it can be done in this very batch and may be late after it. */
+function waitsForPrefix({ batch, work, nowUs, limitUs }: Filling, request: LiveRequest): boolean {
+  const awaited = work.prefixWait.for(request, batch.context)
+  if (awaited === null) return false
+  const { by, tokens } = awaited
+  if (request.dueUs - nowUs < 2 * limitUs && finishesWithin(batch, request, limitUs)) return false
+  if (!batch.has(by)) batch.prefillWithin(by, limitUs, work.yielding, tokens - by.computed)
+  return true
 }
 
 /** Hopeful requests spare each other: two that do not fit together would take turns and never end. */
@@ -97,7 +110,9 @@ function addHopeful({ batch, work, limitUs }: Filling): void {
   const hopeless = yielding.filter((request) => !spared.has(request))
   for (const request of hopeful) {
     if (batch.isFull(limitUs)) return
-    if (!batch.has(request) && mayStart(request, batch, work)) batch.prefillWithin(request, limitUs, hopeless)
+    if (batch.has(request) || work.prefixWait.for(request, batch.context) !== null) continue
+    if (!mayStart(request, batch, work)) continue
+    if (batch.prefillWithin(request, limitUs, hopeless) > 0) work.prefixWait.started(request)
   }
 }
 

@@ -4,6 +4,7 @@ import { DEFAULT_OPTIONS, type PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
 import type { BatchBuilder } from "./batch-builder.ts"
 import { sortByDue } from "./due-order.ts"
+import { PrefixWait } from "./prefix-wait.ts"
 import { Speculator } from "./speculation/speculator.ts"
 
 /** Arrays are reused from one decision to the next. */
@@ -29,6 +30,8 @@ export interface Work {
   arrivalSlack: ArrivalSlack
   /** The last arrival that was counted. */
   lastArrival: number
+  /** Which prompts are being computed that others begin with, too. */
+  prefixWait: PrefixWait
   /** When the overdue were last given time for their prompts. Kept likewise. */
   overdueServedUs: number
   /** KV tokens that requests without a promise may begin to use; null until it is asked for. */
@@ -54,6 +57,7 @@ export function emptyWork(options: PolicyOptions = DEFAULT_OPTIONS): Work {
     bestEffortServedUs: 0,
     overdueServedUs: 0,
     slackNeeded: 1,
+    prefixWait: new PrefixWait(),
     arrivalSlack: new ArrivalSlack(),
     lastArrival: -1,
     spareKvTokens: null,

@@ -94,6 +94,7 @@ function fill(
     const room = batch.tokensLeft - (decodes.length - i)
     batch.decode(request, byValue, Math.min(speculator.lengthOf(request) - 1, room))
   })
+  work.prefixWait.begin()
   for (const request of prefills) batch.prefillWithin(request, limitUs, bestEffort)
   serveBestEffort(batch, work, limitUs, options, nowUs)
 }
