@@ -1,18 +1,15 @@
 /** Keeps the choice of speculation lengths from one decision to the next: groups the decodes into tiers, asks
- * speculation.ts again only when they have changed, and changes its mind only for a clear gain. */
+ * useful-rate.ts again only when they have changed, and changes its mind only for a clear gain. */
 import { expectedRows, expectedTokens } from "../../learn/acceptance.ts"
 import type { PolicyOptions } from "../../options.ts"
 import type { LiveRequest } from "../../request.ts"
 import type { PlanningContext } from "../context.ts"
-import { bestLengths, type SpeculationSetting, type SpeculationTier, usefulRate } from "./useful-rate.ts"
-
-interface Tier extends SpeculationTier {
-  app: number
-}
+import { type Tier, Tiers } from "./tiers.ts"
+import { bestLengths, type SpeculationSetting, usefulRate } from "./useful-rate.ts"
 
 /** A choice and what it was made for. */
 interface Choice {
-  tiers: Tier[]
+  tiers: Tiers
   scale: number
   lengths: number[]
 }
@@ -41,7 +38,6 @@ export class Speculator {
   /** One choice for decodes alone, and one for every doubling of the prompt tokens that wait. */
   #choices: (Choice | undefined)[] = []
   #current: Choice | null = null
-  #scratch: Tier[] = []
   #followed: ReadonlyMap<number, number> | null = null
 
   constructor(options: PolicyOptions) {
@@ -55,8 +51,8 @@ export class Speculator {
     for (const request of work.prefills) waiting += request.owed
     const promptsWait = waiting > 0 || work.bestEffort.some((request) => !request.decoding)
     const tiers = promptsWait
-      ? this.#tiersOf(work.decodes, work.prefills, context)
-      : this.#tiersOf([...work.decodes, ...work.bestEffort], [], context)
+      ? new Tiers({ decodes: work.decodes, expected: work.prefills }, context)
+      : new Tiers({ decodes: [...work.decodes, ...work.bestEffort], expected: [] }, context)
     const kind = waiting > 0 ? "mixed" : this.drafts ? "drafted" : "decode"
     const scale = context.calibration(kind) * (1 + context.margin(kind))
     const doublings = Math.ceil(Math.log2(1 + waiting))
@@ -70,8 +66,7 @@ export class Speculator {
         waitingTokens: waiting,
         maxLength: this.#options.maxSpeculation,
       }
-      this.#choices[doublings] = { tiers, scale, lengths: this.#choose(setting, tiers) }
-      this.#scratch = []
+      this.#choices[doublings] = { tiers, scale, lengths: this.#choose(setting, tiers.list) }
     }
     this.#current = this.#choices[doublings]!
   }
@@ -94,11 +89,10 @@ export class Speculator {
   lengthOf(request: LiveRequest): number {
     const { speculation, fixedDraft } = this.#options
     if (speculation !== "on") return 1 + fixedDraft
-    if (this.#followed !== null) return this.#followed.get(request.tpotUs) ?? 1
+    if (this.#followed !== null) return planned(this.#followed, request.tpotUs)
     const choice = this.#current
     if (choice === null) return 1
-    const at = indexOf(choice.tiers, request)
-    return at < 0 ? 1 : choice.lengths[at]!
+    return choice.lengths[choice.tiers.placeOf(request.spec.app, request.tpotUs)] ?? 1
   }
 
   /** Tokens that such a step is expected to yield. */
@@ -116,28 +110,6 @@ export class Speculator {
     return length > 1 ? expectedRows(length, context.acceptance.hitRate(request.spec.app)) : 1
   }
 
-  #tiersOf(
-    decodes: readonly LiveRequest[],
-    expected: readonly LiveRequest[],
-    context: PlanningContext,
-  ): Tier[] {
-    const tiers = this.#scratch
-    tiers.length = 0
-    for (const request of decodes) {
-      const tier = tierOf(tiers, request, context)
-      tier.count++
-      tier.contextTokens += (request.known - tier.contextTokens) / tier.count
-    }
-    // A request that is only expected makes sure that its tier has a length; it does not take room yet.
-    for (const request of expected) {
-      const tier = tierOf(tiers, request, context)
-      if (tier.count > 0) continue
-      tier.count = 1
-      tier.contextTokens = request.known
-    }
-    return tiers
-  }
-
   /** The best lengths, but those of the last decision unless the gain is clear; none where they do not pay. */
   #choose(setting: SpeculationSetting, tiers: readonly Tier[]): number[] {
     const best = bestLengths(setting, tiers)
@@ -151,41 +123,24 @@ export class Speculator {
   }
 }
 
-function tierOf(tiers: Tier[], request: LiveRequest, context: PlanningContext): Tier {
-  const at = indexOf(tiers, request)
-  if (at >= 0) return tiers[at]!
-  const { app } = request.spec
-  const tier = {
-    app,
-    tpotUs: request.tpotUs,
-    acceptance: context.acceptance.of(app),
-    hitRate: context.acceptance.hitRate(app),
-    count: 0,
-    contextTokens: 0,
-  }
-  tiers.push(tier)
-  return tier
-}
-
-function indexOf(tiers: readonly Tier[], request: LiveRequest): number {
-  const { tpotUs } = request
-  const { app } = request.spec
-  for (let i = 0; i < tiers.length; i++) {
-    if (tiers[i]!.app === app && tiers[i]!.tpotUs === tpotUs) return i
-  }
-  return -1
+/** What a plan says for such a TPOT. It has few, and counts every other as the next tighter one. */
+function planned(lengths: ReadonlyMap<number, number>, tpotUs: number): number {
+  const exact = lengths.get(tpotUs)
+  if (exact !== undefined || tpotUs === Infinity) return exact ?? 1
+  let tighterUs = 0
+  for (const each of lengths.keys()) if (each < tpotUs && each > tighterUs) tighterUs = each
+  return lengths.get(tighterUs) ?? 1
 }
 
 /** What a choice says for such a tier; undefined when it had none. */
-function lengthIn(choice: Choice | null, tier: Tier): number | undefined {
-  const at = choice?.tiers.findIndex(({ app, tpotUs }) => app === tier.app && tpotUs === tier.tpotUs) ?? -1
-  return at < 0 ? undefined : choice!.lengths[at]
+function lengthIn(choice: Choice | null, { app, tpotUs }: Tier): number | undefined {
+  return choice?.lengths[choice.tiers.placeOf(app, tpotUs)]
 }
 
-function isSame(choice: Choice, tiers: readonly Tier[], scale: number): boolean {
-  if (choice.tiers.length !== tiers.length || differs(choice.scale, scale, SAME_SCALE)) return false
-  for (const tier of tiers) {
-    const other = choice.tiers.find(({ app, tpotUs }) => app === tier.app && tpotUs === tier.tpotUs)
+function isSame(choice: Choice, tiers: Tiers, scale: number): boolean {
+  if (choice.tiers.list.length !== tiers.list.length || differs(choice.scale, scale, SAME_SCALE)) return false
+  for (const tier of tiers.list) {
+    const other = choice.tiers.matching(tier, tiers)
     if (other === undefined || Math.abs(other.acceptance - tier.acceptance) > SAME_ACCEPTANCE) return false
     if (differs(other.hitRate, tier.hitRate, SAME_HIT_RATE)) return false
     if (differs(other.count, tier.count, SAME_COUNT)) return false

@@ -35,6 +35,9 @@ export interface SpeculationSetting {
 const COUNTED_GAIN = 0.9
 /** Up to so many combinations of lengths are all tried. */
 const MOST_COMBINATIONS = 512
+/** So often every tier's length is tried anew: two or three times bring all that there is to gain, and the time of a
+ * decision must have a bound. */
+const MOST_PASSES = 5
 
 /** How long an iteration may be that gives each request of a tier `length` tokens to verify, µs. */
 export function paceUs(tier: SpeculationTier, length: number): number {
@@ -139,11 +142,13 @@ function improved(
 ): number[] {
   const best = [...from]
   let most = usefulRate(setting, tiers, best)
-  for (let changed = true; changed; ) {
+  let changed = true
+  for (let pass = 0; changed && pass < MOST_PASSES; pass++) {
     changed = false
     for (let i = 0; i < tiers.length; i++) {
       for (let length = 1; length <= setting.maxLength; length++) {
         const before = best[i]!
+        if (length === before) continue
         best[i] = length
         const value = usefulRate(setting, tiers, best)
         if (value > most) {
