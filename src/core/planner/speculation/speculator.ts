@@ -92,7 +92,8 @@ export class Speculator {
     if (this.#followed !== null) return planned(this.#followed, request.tpotUs)
     const choice = this.#current
     if (choice === null) return 1
-    return choice.lengths[choice.tiers.placeOf(request.spec.app, request.tpotUs)] ?? 1
+    const place = choice.tiers.placeOf(request.spec.app, request.tpotUs)
+    return place < 0 ? 1 : choice.lengths[place]!
   }
 
   /** Tokens that such a step is expected to yield. */

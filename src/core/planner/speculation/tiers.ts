@@ -30,8 +30,6 @@ export class Tiers {
   readonly list: Tier[] = []
   /** Steps of TPOT in a tier; 0: a tier for every TPOT. */
   #width = 0
-  /** Per app, by cell: places in the list. */
-  #places: Map<number, number>[] = []
 
   constructor(requests: Drafting, context: PlanningContext) {
     while (!this.#fill(requests, context)) this.#width = Math.max(1, Math.ceil(this.#width * 1.5))
@@ -39,19 +37,19 @@ export class Tiers {
 
   /** Place in the list of the tier that such a request belongs to; −1: there is none. */
   placeOf(app: number, tpotUs: number): number {
-    return this.#places[app]?.get(this.#cellOf(tpotUs)) ?? -1
+    return this.#find(app, this.#cellOf(tpotUs))
   }
 
   /** The tier here that is for the same requests as `tier` of `others`, at the same pace. */
   matching(tier: Tier, others: Tiers): Tier | undefined {
-    const own = this.list[this.#places[tier.app]?.get(tier.cell) ?? -1]
+    const own = this.list[this.#find(tier.app, tier.cell)]
     return this.#width === others.#width && own?.tpotUs === tier.tpotUs ? own : undefined
   }
 
   /** Whether they have become few enough. */
   #fill({ decodes, expected }: Drafting, context: PlanningContext): boolean {
     const most = this.#width < MOST_STEPS ? MOST_TIERS : Infinity
-    this.list.length = this.#places.length = 0
+    this.list.length = 0
     for (const request of decodes) {
       const tier = this.#tierOf(request, context)
       tier.count++
@@ -72,8 +70,7 @@ export class Tiers {
     const { app } = request.spec
     const tpotUs = this.#width === 0 ? request.tpotUs : steppedUs(request.tpotUs)
     const cell = this.#cellOf(request.tpotUs)
-    const places = (this.#places[app] ??= new Map<number, number>())
-    const known = this.list[places.get(cell) ?? -1]
+    const known = this.list[this.#find(app, cell)]
     if (known !== undefined) {
       // What the tightest can wait is what all of them can.
       if (tpotUs < known.tpotUs) known.tpotUs = tpotUs
@@ -82,9 +79,17 @@ export class Tiers {
     const acceptance = context.acceptance.of(app)
     const hitRate = context.acceptance.hitRate(app)
     const tier = { app, cell, tpotUs, acceptance, hitRate, count: 0, contextTokens: 0 }
-    places.set(cell, this.list.length)
     this.list.push(tier)
     return tier
+  }
+
+  /** One by one: they are few. */
+  #find(app: number, cell: number): number {
+    for (let i = 0; i < this.list.length; i++) {
+      const tier = this.list[i]!
+      if (tier.cell === cell && tier.app === app) return i
+    }
+    return -1
   }
 
   #cellOf(tpotUs: number): number {
