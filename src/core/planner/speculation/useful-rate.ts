@@ -41,7 +41,11 @@ const MOST_PASSES = 5
 
 /** How long an iteration may be that gives each request of a tier `length` tokens to verify, µs. */
 export function paceUs(tier: SpeculationTier, length: number): number {
-  return tier.tpotUs * (1 + COUNTED_GAIN * (expectedTokens(tier.acceptance, length, tier.hitRate) - 1))
+  return pacedUs(tier.tpotUs, expectedTokens(tier.acceptance, length, tier.hitRate))
+}
+
+function pacedUs(tpotUs: number, expected: number): number {
+  return tpotUs * (1 + COUNTED_GAIN * (expected - 1))
 }
 
 /** Useful tokens per µs of the next batch: the prompt tokens that wait, as many as the shortest pace has room for,
@@ -57,8 +61,9 @@ export function usefulRate(
   let reserved = 0
   for (let i = 0; i < tiers.length; i++) {
     const tier = tiers[i]!
-    limitUs = Math.min(limitUs, paceUs(tier, lengths[i]!))
-    expected += tier.count * expectedTokens(tier.acceptance, lengths[i]!, tier.hitRate)
+    const tokens = expectedTokens(tier.acceptance, lengths[i]!, tier.hitRate)
+    limitUs = Math.min(limitUs, pacedUs(tier.tpotUs, tokens))
+    expected += tier.count * tokens
     reserved += tier.count * lengths[i]!
   }
   if (reserved > maxBatchTokens && lengths.some((length) => length > 1)) return -Infinity
@@ -121,16 +126,17 @@ function* likelyCombinations(
   tiers: readonly SpeculationTier[],
 ): Generator<number[]> {
   const { maxLength } = setting
-  const reaching = (tier: SpeculationTier, us: number) => {
+  const paces = tiers.map((tier) => Array.from({ length: maxLength }, (_, i) => paceUs(tier, i + 1)))
+  const reaching = (pacesUs: readonly number[], us: number) => {
     let length = 1
-    while (length < maxLength && paceUs(tier, length) < us) length++
+    while (length < maxLength && pacesUs[length - 1]! < us) length++
     return length
   }
   for (let length = 1; length <= maxLength; length++) {
     yield tiers.map(() => length)
-    for (const tier of tiers) {
-      const us = Math.min(setting.maxBatchUs, paceUs(tier, length))
-      yield tiers.map((other) => reaching(other, us))
+    for (const pacesUs of paces) {
+      const us = Math.min(setting.maxBatchUs, pacesUs[length - 1]!)
+      yield paces.map((others) => reaching(others, us))
     }
   }
 }
