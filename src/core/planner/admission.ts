@@ -19,6 +19,9 @@ import type { Speculator } from "./speculation/speculator.ts"
  * taken, and evict what was computed for nothing. */
 const KEPT_FREE_SHARE = 0.055
 
+/** What is due later can wait for KV that running requests give back until then. */
+const MEMORY_HORIZON_US = 60_000_000
+
 interface Candidate {
   request: LiveRequest
   /** Computing it starts here, and takes so many tokens of its own. */
@@ -55,6 +58,7 @@ export class Admission {
   #demand: Demand | null = null
   #candidates: Candidate[] = []
   #groups: PrefixGroups<Candidate> | null = null
+  #memoryUntilUs = 0
   /** Kept candidates, the first to go on top. */
   #heap: Candidate[] = []
   #kept = new Set<LiveRequest>()
@@ -112,6 +116,7 @@ export class Admission {
     this.#groups ??= new PrefixGroups(context.limits.blockTokens)
     this.#groups.clear()
     this.#candidates.length = this.#heap.length = 0
+    this.#memoryUntilUs = nowUs + MEMORY_HORIZON_US
     const share = running.overdue.some(({ decoding }) => !decoding) ? OVERDUE_SHARE : 0
     // A mixed horizon is mostly prefill-bound: be as careful as the worse of the two calibrations.
     const calibration = Math.max(context.calibration("mixed"), context.calibration("decode")) * (1 + share)
@@ -234,7 +239,8 @@ export class Admission {
     while (this.#forecast.peakTokens() > room) {
       const victim = this.#dropLargest(demand)
       if (victim === null) return
-      this.#foreseeCandidate(victim, context, -1)
+      if (victim.request.computed > 0 || victim.request.dueUs < this.#memoryUntilUs)
+        this.#foreseeCandidate(victim, context, -1)
     }
   }
 
@@ -283,11 +289,13 @@ export class Admission {
     for (const request of overdue) visit(request)
   }
 
-  /** The kept ones. One that was promoted with its prompt done is among the decodes by now. */
+  /** The kept ones that will hold KV beside what runs: others need not begin before some of that has ended. One that was
+   * promoted with its prompt done is among the decodes by now. */
   *#waiting(): IterableIterator<Candidate> {
     for (const candidate of this.#candidates) {
       const { kept, request } = candidate
-      if (kept && !(request.tier === "slo" && request.decoding)) yield candidate
+      if (!kept || (request.tier === "slo" && request.decoding)) continue
+      if (request.computed > 0 || request.dueUs < this.#memoryUntilUs) yield candidate
     }
   }
 

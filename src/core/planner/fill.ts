@@ -10,6 +10,10 @@ import { tightestPaceUs, type Work } from "./work.ts"
 /** A decode keeps at least a pace of one token in so many longest batches, however late it is due: it holds KV. */
 const MOST_PAUSE_BATCHES = 10
 
+/** Beside decodes a prompt that is not due for so long gets room from so large a share of their step on. */
+const PRESSING_US = 10_000_000
+const LEAST_PIECE = 0.4
+
 /** A batch on its way. */
 interface Filling {
   batch: BatchBuilder
@@ -18,6 +22,10 @@ interface Filling {
   nowUs: number
   /** It may take so long, margin included, µs. */
   limitUs: number
+  /** Until the first decode is due, µs. */
+  leadUs: number
+  /** What a step of all decodes takes, margin included, µs. */
+  allDecodesUs: number
   /** Decodes that cannot wait: so many of the first due. */
   urgent: number
 }
@@ -45,14 +53,16 @@ function begin(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: n
   const margin = batch.context.margin("decode")
   const timeUs = (count: number) => decodeTimeUs(batch.context, work, count, 1) * (1 + margin)
   const allDecodesUs = timeUs(decodes.length)
-  const limitUs = Math.max(allDecodesUs, Math.min(maxBatchUs, tightestLeadUs(decodes, nowUs)))
+  const leadUs = tightestLeadUs(decodes, nowUs)
+  // Decodes that outlast the first one's due time run all the same; anything more would only make it later.
+  const limitUs = Math.min(leadUs, Math.max(allDecodesUs, maxBatchUs))
   const nextUs = Math.max(allDecodesUs, Math.min(maxBatchUs, tightestPaceUs(decodes)))
   const othersWait = prefills.length > 0 || bestEffort.length > 0
   const stepsAreDear = !work.exact && allDecodesUs <= 2 * timeUs(Math.min(1, decodes.length))
   const mustGoBy = othersWait && !stepsAreDear ? nowUs + limitUs + nextUs : Infinity
   let urgent = 0
   while (urgent < decodes.length && decodes[urgent]!.dueUs <= mustGoBy) urgent++
-  return { batch, work, options, nowUs, limitUs, urgent }
+  return { batch, work, options, nowUs, limitUs, leadUs, allDecodesUs, urgent }
 }
 
 function addUrgentDecodes({ batch, work, limitUs, urgent }: Filling): void {
@@ -85,10 +95,28 @@ function addPrefills(filling: Filling): void {
     if (batch.tokensLeft < 1 || batch.isFull(filling.limitUs)) return
     if (batch.has(request) || waitsForPrefix(filling, request)) continue
     const toDeadlineUs = request.dueUs - nowUs
+    // What is not due for long is not worth a risk: it waits until there is room for a good piece.
+    if (toDeadlineUs > PRESSING_US && filling.leadUs < (1 + LEAST_PIECE) * filling.allDecodesUs) return
     const tightens = toDeadlineUs > 0 && toDeadlineUs < filling.limitUs
     if (tightens && finishesWithin(batch, request, toDeadlineUs)) filling.limitUs = toDeadlineUs
+    else if (toDeadlineUs > filling.limitUs) stretchFor(filling, request, toDeadlineUs)
     if (batch.prefillWithin(request, filling.limitUs, work.yielding) > 0) work.prefixWait.started(request)
   }
+}
+
+/** A prompt that in pieces would be late, since every piece pays for a step, goes whole if it is in time so and no decode is
+ * due before. */
+function stretchFor(filling: Filling, request: LiveRequest, toDeadlineUs: number): void {
+  const { batch, leadUs, limitUs } = filling
+  const start = batch.context.startOf(request)
+  const owed = request.known - start
+  if (owed > batch.tokensLeft) return
+  const wholeUs = batch.timeUs(start, owed, true)
+  if (wholeUs <= limitUs || wholeUs > Math.min(leadUs, toDeadlineUs)) return
+  const stepUs = batch.timeUs(0, 1)
+  const pieces = Math.ceil((wholeUs - stepUs) / Math.max(1, limitUs - stepUs))
+  if (wholeUs + (pieces - 1) * stepUs > toDeadlineUs)
+    filling.limitUs = wholeUs * (1 + batch.context.margin("mixed"))
 }
 
 /** Another request computes what this one begins with: its turn then is that one's, as far as they are alike. It waits,
