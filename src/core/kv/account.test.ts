@@ -60,6 +60,128 @@ describe("KvAccount", () => {
     kv.check()
   })
 
+  /** A request of `session` that computed `prefix` and ended. */
+  function ended(
+    kv: KvAccount,
+    id: number,
+    prefix: readonly number[],
+    session: number,
+    spent: boolean,
+  ): void {
+    const tokens = prefix.length * 16
+    kv.attach(id, prefix, session, kv.match(prefix, tokens + 1))
+    kv.grow(id, tokens)
+    kv.computed(id, tokens)
+    if (spent) kv.wontReturn(id)
+    kv.end(id)
+  }
+
+  test("trims from the end: of what is spent first, then of what ended longest ago", () => {
+    const kv = new KvAccount({ ...LIMITS, kvTokens: 192 })
+    ended(kv, 1, hashes(1, 4), 1, false)
+    ended(kv, 2, hashes(2, 4), 2, true)
+    ended(kv, 3, hashes(3, 4), 3, false)
+    const trims: unknown[] = []
+    kv.attach(4, [], -1, null)
+    for (let blocks = 1; blocks <= 7; blocks++) {
+      expect(kv.grow(4, blocks * 16)).toBe(true)
+      trims.push([kv.takeTrimmed(), kv.takeReleased()])
+      kv.check()
+    }
+    expect(trims).toEqual([
+      [[{ id: 2, tokens: 48 }], []],
+      [[{ id: 2, tokens: 32 }], []],
+      [[{ id: 2, tokens: 16 }], []],
+      [[], [2]],
+      [[{ id: 1, tokens: 48 }], []],
+      [[{ id: 1, tokens: 32 }], []],
+      [[{ id: 1, tokens: 16 }], []],
+    ])
+    // What is left can still be shared, up to where it was cut.
+    expect(kv.match(hashes(1, 4), 100)).toEqual({ from: 1, tokens: 16 })
+    expect(kv.match(hashes(3, 4), 100)).toEqual({ from: 3, tokens: 64 })
+  })
+
+  test("keeps what a session that is over has in common with others as long as what may come back", () => {
+    const kv = new KvAccount({ ...LIMITS, kvTokens: 160 })
+    const common = hashes(1, 4)
+    ended(kv, 3, hashes(4, 2), 3, false)
+    ended(kv, 1, [...common, ...hashes(2, 2)], 1, true)
+    ended(kv, 2, [...common, ...hashes(3, 2)], 2, true)
+    expect(kv.cachedTokens).toBe(160)
+    kv.attach(4, [], -1, null)
+    // Both lose what they alone have.
+    kv.grow(4, 64)
+    expect(kv.match([...common, ...hashes(2, 2)], 200)?.tokens).toBe(64)
+    expect(kv.match([...common, ...hashes(3, 2)], 200)?.tokens).toBe(64)
+    expect(kv.match(hashes(4, 2), 100)).toEqual({ from: 3, tokens: 32 })
+    // What they share is no first choice: now goes what ended longest ago, spent or not.
+    kv.grow(4, 96)
+    expect(kv.match(common, 100)?.tokens).toBe(64)
+    expect(kv.match(hashes(4, 2), 100)).toBeNull()
+    kv.grow(4, 112)
+    expect(kv.match(common, 100)?.tokens).toBe(48)
+    kv.check()
+  })
+
+  test("gives up blocks one by one, as many as are needed, and none before those that follow it", () => {
+    // Paths through a tree: equal hashes mean equal prefixes.
+    const chain = (path: readonly number[]) => {
+      let hash = 1
+      return path.map((branch) => (hash = 3 * hash + branch))
+    }
+    const step = fc.record({
+      path: fc.array(fc.integer({ min: 0, max: 1 }), { minLength: 1, maxLength: 8 }),
+      session: fc.integer({ min: -1, max: 3 }),
+      spent: fc.boolean(),
+    })
+    const limits = { ...LIMITS, kvTokens: 320, maxSequences: 4, cachedSequences: 40 }
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
+        const kv = new KvAccount(limits)
+        const seen: number[][] = []
+        const gone = new Set<number>()
+        const held = new Map<number, number>()
+        steps.forEach(({ path, session, spent }, id) => {
+          const prefix = chain(path)
+          const tokens = prefix.length * 16
+          const match = kv.match(prefix, tokens + 1)
+          kv.attach(id, prefix, session, match)
+          const [free, need] = [kv.capacityTokens - kv.usedTokens, tokens - kv.heldTokens(id)]
+          expect(kv.grow(id, tokens)).toBe(true)
+          // No block more is given up than is needed.
+          expect(kv.capacityTokens - kv.usedTokens).toBe(Math.max(0, free - need))
+          kv.computed(id, tokens)
+          if (spent) kv.wontReturn(id)
+          kv.end(id)
+          held.set(id, tokens)
+          for (const released of kv.takeReleased()) gone.add(released)
+          for (const trimmed of kv.takeTrimmed()) {
+            expect(gone.has(trimmed.id)).toBe(false)
+            expect(trimmed.tokens).toBeGreaterThan(0)
+            expect(trimmed.tokens).toBeLessThan(held.get(trimmed.id)!)
+            held.set(trimmed.id, trimmed.tokens)
+          }
+          seen.push(prefix)
+          for (const one of seen) {
+            // Asked for block by block, with the answer as a hint: is the last one held?
+            const has = one.map(
+              (_, i) => kv.matchedBlocks(one.slice(0, i + 1), one.length * 16 + 1, i + 1) === i + 1,
+            )
+            expect(has.indexOf(true, Math.max(0, has.indexOf(false)))).toBe(has.includes(false) ? -1 : 0)
+          }
+          // What the engine was told stays is what can be shared.
+          seen.forEach((one, other) => {
+            if (gone.has(other)) return
+            expect(kv.matchedBlocks(one, one.length * 16 + 1) * 16).toBeGreaterThanOrEqual(held.get(other)!)
+          })
+          kv.check()
+        })
+      }),
+      { numRuns: 200 },
+    )
+  })
+
   test("lets a session's next round replace its last", () => {
     const kv = new KvAccount(LIMITS)
     kv.attach(1, hashes(1, 4), 7, null)

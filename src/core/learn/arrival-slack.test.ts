@@ -1,0 +1,67 @@
+/** How long arrivals can wait: the tenth that have least, followed as they change. */
+import { describe, expect, test } from "vitest"
+import { Random } from "../../random.ts"
+import { ArrivalSlack } from "./arrival-slack.ts"
+
+/** The mean of the estimate over the last half of `count` arrivals, as it wanders about the quantile, µs. */
+function settledUs(slack: ArrivalSlack, count: number, nextUs: () => number): number {
+  let sum = 0
+  for (let i = 0; i < count; i++) {
+    slack.observe(nextUs())
+    if (i >= count / 2) sum += slack.us
+  }
+  return sum / (count / 2)
+}
+
+describe("ArrivalSlack", () => {
+  test("keeps nothing short before any arrival, and believes the first one", () => {
+    const slack = new ArrivalSlack()
+    expect(slack.us).toBeCloseTo(60_000_000, 0)
+    slack.observe(200_000)
+    expect(slack.us / 200_000).toBeGreaterThan(0.8)
+    expect(slack.us / 200_000).toBeLessThan(1.25)
+  })
+
+  test.each([
+    ["uniform", (random: Random) => random.integer(0, 1_000_000), 100_000],
+    ["lognormal", (random: Random) => random.lognormal(500_000, 0.8), null],
+    ["one in five in a hurry", (random: Random) => (random.integer(1, 5) === 1 ? 50_000 : 5e6), 50_000],
+  ])("comes near the 10%% quantile: %s", (name, draw, knownUs) => {
+    const random = new Random(`slack ${name}`)
+    const sample = Array.from({ length: 20_000 }, () => draw(random)).sort((a, b) => a - b)
+    const quantileUs = knownUs ?? sample[2000]!
+    const mean = settledUs(new ArrivalSlack(), 4000, () => draw(random))
+    expect(mean / quantileUs).toBeGreaterThan(0.8)
+    expect(mean / quantileUs).toBeLessThan(1.25)
+  })
+
+  test("is not that of the few in a greater hurry still", () => {
+    const random = new Random("hurry")
+    const mean = settledUs(new ArrivalSlack(), 8000, () => (random.integer(1, 50) === 1 ? 2000 : 1_000_000))
+    expect(mean).toBeGreaterThan(600_000)
+  })
+
+  test("follows arrivals that change, down within a few dozen, up within some two hundred", () => {
+    const slack = new ArrivalSlack()
+    for (let i = 0; i < 200; i++) slack.observe(1_000_000)
+    for (let i = 0; i < 40; i++) slack.observe(50_000)
+    expect(slack.us).toBeLessThan(70_000)
+    for (let i = 0; i < 250; i++) slack.observe(1_000_000)
+    expect(slack.us).toBeGreaterThan(700_000)
+  })
+
+  test("stays between a millisecond and a minute, whatever arrives", () => {
+    for (const [us, bound] of [
+      [-5e6, 1000],
+      [0, 1000],
+      [Infinity, 60_000_000],
+    ] as const) {
+      const slack = new ArrivalSlack()
+      for (let i = 0; i < 300; i++) slack.observe(us)
+      expect(slack.us / bound).toBeGreaterThan(0.85)
+      expect(slack.us).toBeGreaterThanOrEqual(1000 * (1 - 1e-9))
+      expect(slack.us / bound).toBeLessThan(1.15)
+      expect(slack.us).toBeLessThanOrEqual(60_000_000 * (1 + 1e-9))
+    }
+  })
+})
