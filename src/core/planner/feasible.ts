@@ -126,7 +126,8 @@ export class Demand {
       this.#prefillTokens > 0
         ? Math.min(iterations, Math.max(this.#prefills, this.#prefillTokens / this.#limits.minChunkTokens))
         : 0
-    const split = this.#limits.unifiedKv || steps === 0 ? 0 : chunked
+    // What was added and taken back leaves a rounding error, not a step.
+    const split = this.#limits.unifiedKv || steps < 1e-6 ? 0 : chunked
     // Many steps scatter less than one; not so what their drafts yield.
     const evenedOut = this.#longest > 1 ? 1 : CAUTION / Math.sqrt(Math.max(1, iterations))
     const scale = this.#calibration * (1 + this.#margin * evenedOut)

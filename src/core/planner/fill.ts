@@ -107,15 +107,16 @@ function addPrefills(filling: Filling): void {
 /** A prompt that in pieces would be late, since every piece pays for a step, goes whole if it is in time so and no decode is
  * due before. */
 function stretchFor(filling: Filling, request: LiveRequest, toDeadlineUs: number): void {
-  const { batch, leadUs, limitUs } = filling
+  const { batch, options, leadUs, limitUs } = filling
   const start = batch.context.startOf(request)
   const owed = request.known - start
   if (owed > batch.tokensLeft) return
   const wholeUs = batch.timeUs(start, owed, true)
   if (wholeUs <= limitUs || wholeUs > Math.min(leadUs, toDeadlineUs)) return
   const stepUs = batch.timeUs(0, 1)
-  const pieces = Math.ceil((wholeUs - stepUs) / Math.max(1, limitUs - stepUs))
-  if (wholeUs + (pieces - 1) * stepUs > toDeadlineUs)
+  const pieces = Math.ceil((wholeUs - stepUs) / Math.max(1, options.maxBatchUs - stepUs))
+  // Its objective asks for it: what is late because it had to wait would make others late in turn.
+  if (wholeUs + (pieces - 1) * stepUs > request.deadlineUs - request.arrivalUs)
     filling.limitUs = wholeUs * (1 + batch.context.margin("mixed"))
 }
 
