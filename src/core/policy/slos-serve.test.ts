@@ -132,7 +132,7 @@ describe("two first users of a prefix", () => {
 
   test.each([
     ["work", 250, LIMITS.kvTokens * 4],
-    ["memory", 60_000, 2048],
+    ["memory", 20_000, 2048],
   ])(
     "of eight it counts once as %s: none is turned down, as most are that begin otherwise",
     (_, ttftMs, kvTokens) => {
