@@ -265,8 +265,7 @@ describe("Demand", () => {
         const target = expected.at(-1) ?? 1
         const calibration = (target > 0 && target < Infinity ? target : 1) * (1 + 1e-6)
         play(all, calibration).forEach((fits, i) => {
-          if (fits)
-            expect(calibration).toBeLessThanOrEqual(expected[i]! * (1 + 1e-7))
+          if (fits) expect(calibration).toBeLessThanOrEqual(expected[i]! * (1 + 1e-7))
         })
       }),
       { numRuns: 300 },
