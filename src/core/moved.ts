@@ -21,7 +21,8 @@ export function startRequest(
   progress?: Progress,
 ): LiveRequest {
   const { slo } = spec
-  const finite = (us: number) => Math.min(us, NO_OBJECTIVE_US)
+  // Times are whole µs: an objective of a third of a millisecond is not one to a fraction of that.
+  const finite = (us: number) => Math.max(1, Math.round(Math.min(us, NO_OBJECTIVE_US)))
   const bounded = {
     ...spec,
     slo: { ...slo, tpotUs: finite(slo.tpotUs), thinkingTpotUs: finite(slo.thinkingTpotUs) },

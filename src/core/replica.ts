@@ -376,7 +376,7 @@ export class Replica {
       evict: this.#kv.takeDropped(),
       release: this.#kv.takeReleased(),
       ...(trim.length > 0 && { trim }),
-      predictedUs: built.timeUs(0),
+      predictedUs: Math.round(built.timeUs()),
     }
     this.#flight.takeOff(batch, built, nowUs)
     this.#effects.push({ type: "run", batch })

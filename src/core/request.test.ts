@@ -207,3 +207,13 @@ describe("the stream that plans see", () => {
     expect([request.dueUs, request.tpotUs, request.streamStartUs]).toEqual([60, 50, 10])
   })
 })
+
+test("times are whole microseconds, whatever fractions objectives come in", () => {
+  const slo = { ttftUs: 333.3, ttftSlowdown: 0, tpotUs: 10_000.7, thinkingTpotUs: 0.4, maxGapUs: Infinity }
+  const request = startRequest(specOf(1, { slo }), 100, 0, () => 0)
+  expect([request.deadlineUs, request.spec.slo.tpotUs, request.spec.slo.thinkingTpotUs]).toEqual([
+    433, 10_001, 1,
+  ])
+  const slowed = startRequest(specOf(2, { slo: { ...slo, ttftSlowdown: 3 } }), 100, 0, () => 1234.5)
+  expect(slowed.deadlineUs).toBe(100 + 1235)
+})
