@@ -78,10 +78,10 @@ test.each(["slos-serve", "edf", "edf-drop"] as PolicyName[])(
 )
 
 describe("while more comes than can be served", () => {
-  const options = { bestEffortPatienceUs: 10_000_000 }
+  const options = { bestEffortPatienceUs: 2_000_000 }
   const patient = { bestEffortPatienceUs: Infinity }
 
-  /** Forty clients, each with its next request as soon as its last has ended, share eight sequences for 100 s. Answers
+  /** Forty clients, each with its next request as soon as its last has ended, share eight sequences for 20 s. Answers
    * the longest time that any request took, s, and how many met their SLOs. */
   function closedLoop(given: Partial<PolicyOptions>): { longestS: number; kept: number } {
     const began = new Map<number, number>()
@@ -102,7 +102,7 @@ describe("while more comes than can be served", () => {
     simulate({
       config: { limits: LIMITS, cost: COST, policy: "slos-serve", apps: 1, options: given },
       requests: Array.from({ length: 40 }, (_, i) => next(i * 1000)),
-      follow: (_, nowUs) => (nowUs < 100_000_000 ? next(nowUs + 1) : null),
+      follow: (_, nowUs) => (nowUs < 20_000_000 ? next(nowUs + 1) : null),
       onEffect: (effect, nowUs) => {
         if (effect.type !== "finished") return
         longestS = Math.max(longestS, (nowUs - began.get(effect.id)!) / 1e6)
@@ -114,8 +114,8 @@ describe("while more comes than can be served", () => {
 
   test("nothing turned down waits for ever, and most promises are made as before", () => {
     const [fair, unfair] = [closedLoop(options), closedLoop(patient)]
-    expect(unfair.longestS).toBeGreaterThan(100)
-    expect(fair.longestS).toBeLessThan(60)
+    expect(unfair.longestS).toBeGreaterThan(20)
+    expect(fair.longestS).toBeLessThan(12)
     expect(fair.kept).toBeGreaterThan(0.8 * unfair.kept)
   })
 
@@ -126,7 +126,7 @@ describe("while more comes than can be served", () => {
       outputTokens: 100,
       spec: specOf(0, { tier: "bestEffort", slo: NO_SLO, promptTokens: 900, maxOutputTokens: 100 }),
     }
-    const small = Array.from({ length: 2000 }, (_, i): SimRequest => {
+    const small = Array.from({ length: 400 }, (_, i): SimRequest => {
       const spec = specOf(i + 1, { tier: "bestEffort", slo: NO_SLO, promptTokens: 100, maxOutputTokens: 100 })
       return { atUs: i * 50_000, outputTokens: 100, spec }
     })
@@ -145,7 +145,7 @@ describe("while more comes than can be served", () => {
   }
 
   test("a large request is not overtaken for ever by smaller ones", () => {
-    expect(largeAmongSmall(patient)).toBeGreaterThan(100)
-    expect(largeAmongSmall(options)).toBeLessThan(40)
+    expect(largeAmongSmall(patient)).toBeGreaterThan(20)
+    expect(largeAmongSmall(options)).toBeLessThan(8)
   })
 })
