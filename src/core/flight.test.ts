@@ -1,0 +1,44 @@
+/** The batch in the air. */
+import { expect, test } from "vitest"
+import { Flight } from "./flight.ts"
+import { BatchBuilder } from "./planner/batch-builder.ts"
+import type { Batch } from "./protocol.ts"
+import { contextOf, liveOf } from "./testing.ts"
+
+/** A batch with the prefill of request 1, predicted to take 5 ms and 0.1 ms a token. */
+function airborne(): Flight {
+  const built = new BatchBuilder(contextOf())
+  built.prefill(liveOf(1), 100)
+  const batch: Batch = { number: 3, items: built.items, evict: [], release: [], predictedUs: 17_000 }
+  const flight = new Flight()
+  flight.takeOff(batch, built, 1_000_000)
+  return flight
+}
+
+test("knows what it carries, how long it should take and when it should land", () => {
+  const flight = airborne()
+  expect(flight.up).toBe(true)
+  expect(flight.requests.map(({ id }) => id)).toEqual([1])
+  expect([flight.carries(1), flight.carries(2)]).toEqual([true, false])
+  expect(flight).toMatchObject({ kind: "mixed", modelUs: 15_000, endsUs: 1_017_000 })
+})
+
+test("lands once, as the batch that it is", () => {
+  const flight = airborne()
+  expect(() => flight.land(2)).toThrow("not the one in flight")
+  expect(flight.land(3).number).toBe(3)
+  expect(flight.up).toBe(false)
+  expect(flight.carries(1)).toBe(false)
+  // Results are still to be matched with whose they are.
+  expect(flight.requests.map(({ id }) => id)).toEqual([1])
+  expect(() => flight.land(3)).toThrow("not the one in flight")
+})
+
+test("tells once which requests left, but for those that came back", () => {
+  const flight = airborne()
+  expect(flight.takeLeft()).toEqual([])
+  for (const id of [1, 2, 3]) flight.left(id)
+  flight.cameBack(2)
+  expect(flight.takeLeft()).toEqual([1, 3])
+  expect(flight.takeLeft()).toEqual([])
+})
