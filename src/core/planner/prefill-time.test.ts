@@ -1,0 +1,25 @@
+/** Zero-load prefill time. */
+import { expect, test } from "vitest"
+import type { CostModel } from "../cost.ts"
+import { COST } from "../testing.ts"
+import { prefillUs } from "./prefill-time.ts"
+
+test("is that of whole batches and of what is left", () => {
+  expect(prefillUs(COST, 0, 100, 512)).toBe(15_000)
+  expect(prefillUs(COST, 0, 512, 512)).toBe(56_200)
+  expect(prefillUs(COST, 0, 513, 512)).toBe(56_200 + 5_100)
+  expect(prefillUs(COST, 0, 0, 512)).toBe(0)
+})
+
+test("counts the context that is in place before it, and chunks that attention is slow for", () => {
+  const cost: CostModel = { ...COST, pieces: [{ fastPairs: 1, slowPairs: 100 }], fastPassTokens: 10 }
+  // Ten tokens after 100: 101 + … + 110 pairs.
+  expect(prefillUs(cost, 100, 10, 10)).toBe(1055)
+  // The second ten attend to the first as well; the last five are a short pass.
+  expect(prefillUs(cost, 0, 25, 10)).toBe(55 + 155 + 100 * 115)
+})
+
+test("samples one row, at the end; each batch is one sequence and one pass", () => {
+  const cost: CostModel = { ...COST, pieces: [{ outputs: 1000, sequences: 10, passes: 1 }] }
+  expect(prefillUs(cost, 0, 25, 10)).toBe(1033)
+})
