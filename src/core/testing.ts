@@ -60,3 +60,8 @@ export function contextOf(
     ...parts,
   })
 }
+
+/** How often a property test runs: less often where it meets every mutant of the core (test/mutants). */
+export function runs(usual: number): number {
+  return Math.min(usual, Number(process.env.PROPERTY_RUNS ?? usual))
+}

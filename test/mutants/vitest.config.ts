@@ -1,12 +1,15 @@
-/** The tests that the mutation tester runs: those of the core that take a moment. The long ones (whole workloads of every
- * policy) would take half a minute for each of thousands of mutants. */
+/** The tests that the mutation tester runs: those of the core that take a moment. Whole workloads under every policy would
+ * take half a minute for each of thousands of mutants. */
 import { defineConfig } from "vitest/config"
+
+const WORKLOADS = ["policy.suite", "best-effort", "sessions"]
 
 export default defineConfig({
   test: {
     include: ["src/core/**/*.test.ts"],
-    exclude: ["src/core/policy/policy.suite.test.ts", "src/core/policy/best-effort.test.ts"],
+    exclude: WORKLOADS.map((name) => `src/core/policy/${name}.test.ts`),
     setupFiles: ["test/mutants/few-runs.ts"],
+    env: { PROPERTY_RUNS: "25" },
     isolate: false,
     testTimeout: 20_000,
   },

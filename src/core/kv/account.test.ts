@@ -1,7 +1,7 @@
 /** KV accounting: sharing, caching, and invariants under any sequence of operations. */
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
-import { LIMITS } from "../testing.ts"
+import { LIMITS, runs } from "../testing.ts"
 import { KvAccount } from "./account.ts"
 
 const hashes = (family: number, blocks: number) => Array.from({ length: blocks }, (_, i) => family * 1000 + i)
@@ -246,7 +246,7 @@ describe("KvAccount", () => {
           expect(kv.usedTokens).toBeLessThanOrEqual(kv.capacityTokens)
         }
       }),
-      { numRuns: 200 },
+      { numRuns: runs(200) },
     )
   })
 })

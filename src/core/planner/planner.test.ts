@@ -3,7 +3,7 @@ import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { DEFAULT_OPTIONS } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
-import { COST, contextOf, LIMITS, liveOf } from "../testing.ts"
+import { COST, contextOf, LIMITS, liveOf, runs } from "../testing.ts"
 import { Admission } from "./admission.ts"
 import { sortByDue } from "./due-order.ts"
 import { Demand } from "./feasible.ts"
@@ -62,7 +62,7 @@ describe("admission", () => {
     let [total, best] = [0, 0]
     for (const shapes of fc.sample(
       prompts.filter(({ length }) => length <= 8),
-      { numRuns: 120, seed: 1 },
+      { numRuns: runs(120), seed: 1 },
     )) {
       const requests = requestsOf(shapes).sort(byDue)
       const context = exact({ ...LIMITS, maxSequences: 16 })

@@ -2,6 +2,7 @@
 import fc from "fast-check"
 import { expect, test } from "vitest"
 import { shapeOf } from "../cost.ts"
+import { runs } from "../testing.ts"
 import { RunningShape } from "./shape.ts"
 
 const item = fc
@@ -31,6 +32,6 @@ test("is the shape of the items with one more", () => {
       expect(running.with(position, tokens, sample, draft)).toEqual(shapeOf([...items, extra], layout))
       expect(running.with(0, 0, false, 0)).toEqual(shapeOf(items, layout))
     }),
-    { numRuns: 500 },
+    { numRuns: runs(500) },
   )
 })

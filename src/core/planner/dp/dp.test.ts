@@ -1,6 +1,7 @@
 /** The paper's dynamic program against every subset, with the published budget written out plainly. */
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
+import { runs } from "../../testing.ts"
 import { Dp } from "./dp.ts"
 import type { DpRequest } from "./request.ts"
 import { AutoregressiveSegments, BatchTime } from "./segment.ts"
@@ -146,7 +147,7 @@ describe("the paper's dynamic program", () => {
         const answer = dp.solve(requests, 0, memory, plan(), NONE)
         expect(answer?.profit ?? -1).toBeGreaterThanOrEqual(bestSubset(requests, memory, chain))
       }),
-      { numRuns: 80 },
+      { numRuns: runs(80) },
     )
   })
 

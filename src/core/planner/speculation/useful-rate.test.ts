@@ -3,6 +3,7 @@
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { shapeOf, stepUs } from "../../cost.ts"
+import { runs } from "../../testing.ts"
 import {
   bestLengths,
   paceUs,
@@ -96,7 +97,7 @@ describe("speculation lengths", () => {
         if (best < 0) expect(usefulRate(setting, tiers, chosen)).toBeLessThanOrEqual(0)
         else expect((rateByDefinition(setting, tiers, chosen) ?? -1) / best).toBeCloseTo(1, 6)
       }),
-      { numRuns: 100 },
+      { numRuns: runs(100) },
     )
   }, 30_000)
 
@@ -162,7 +163,7 @@ test("with a drafter that has no idea at times: the mean tokens and the mean tim
       }
       expect(usefulRate(lax, tiers, lengths) / (tokens / us)).toBeCloseTo(1, 9)
     }),
-    { numRuns: 100 },
+    { numRuns: runs(100) },
   )
 })
 
