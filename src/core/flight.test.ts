@@ -5,10 +5,10 @@ import { BatchBuilder } from "./planner/batch-builder.ts"
 import type { Batch } from "./protocol.ts"
 import { contextOf, liveOf } from "./testing.ts"
 
-/** A batch with the prefill of request 1, predicted to take 5 ms and 0.1 ms a token. */
+/** A batch with the prefills of requests 1 and 4: 100 tokens, 5 ms and 0.1 ms a token. */
 function airborne(): Flight {
   const built = new BatchBuilder(contextOf())
-  built.prefill(liveOf(1), 100)
+  for (const id of [1, 4]) built.prefill(liveOf(id, { promptTokens: 50 }), 50)
   const batch: Batch = { number: 3, items: built.items, evict: [], release: [], predictedUs: 17_000 }
   const flight = new Flight()
   flight.takeOff(batch, built, 1_000_000)
@@ -18,8 +18,8 @@ function airborne(): Flight {
 test("knows what it carries, how long it should take and when it should land", () => {
   const flight = airborne()
   expect(flight.up).toBe(true)
-  expect(flight.requests.map(({ id }) => id)).toEqual([1])
-  expect([flight.carries(1), flight.carries(2)]).toEqual([true, false])
+  expect(flight.requests.map(({ id }) => id)).toEqual([1, 4])
+  expect([1, 2, 4].map((id) => flight.carries(id))).toEqual([true, false, true])
   expect(flight).toMatchObject({ kind: "mixed", modelUs: 15_000, endsUs: 1_017_000 })
 })
 
@@ -30,7 +30,7 @@ test("lands once, as the batch that it is", () => {
   expect(flight.up).toBe(false)
   expect(flight.carries(1)).toBe(false)
   // Results are still to be matched with whose they are.
-  expect(flight.requests.map(({ id }) => id)).toEqual([1])
+  expect(flight.requests.map(({ id }) => id)).toEqual([1, 4])
   expect(() => flight.land(3)).toThrow("not the one in flight")
 })
 
