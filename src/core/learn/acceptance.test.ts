@@ -134,3 +134,90 @@ test("expected tokens of a verification are the mean of the censored run", () =>
   expect(expectedTokens(0.5, 3)).toBeCloseTo(1.75)
   expect(expectedTokens(0.7, 4)).toBeCloseTo(1 + 0.7 + 0.49 + 0.343)
 })
+
+describe("evidence", () => {
+  const of = (accepted: number, trials: number) => (0.7 * 50 + accepted) / (50 + trials)
+
+  test("is what was accepted, and the first refusal after it", () => {
+    const estimate = new Acceptance(0.7)
+    estimate.observe(0, 4, 3, false)
+    expect(estimate.of(0)).toBeCloseTo(of(2, 3))
+    // All accepted: no refusal.
+    estimate.observe(0, 4, 5, false)
+    expect(estimate.of(0)).toBeCloseTo(of(6, 7))
+    // It ended within its drafts.
+    estimate.observe(0, 4, 2, true)
+    expect(estimate.of(0)).toBeCloseTo(of(7, 8))
+  })
+
+  test("weighs no more than a thousand trials: the older ones lose", () => {
+    const estimate = new Acceptance(0.7)
+    for (let i = 0; i < 250; i++) estimate.observe(0, 4, 5, false)
+    expect(estimate.of(0)).toBe(0.98)
+    for (let i = 0; i < 1000; i++) estimate.observe(0, 4, 1, false)
+    // Each refusal takes the share of one in 1,001 from what was there.
+    expect(estimate.of(0)).toBeCloseTo((35 + 1000 * (1000 / 1001) ** 1000) / 1050, 3)
+  })
+
+  test("fades with every undrafted token, by one in four thousand", () => {
+    const estimate = new Acceptance(0.7)
+    for (let i = 0; i < 500; i++) estimate.observe(0, 1, 2, false)
+    for (let i = 0; i < 4000; i++) estimate.observe(0, 0, 1, false)
+    // Done well before, so it is not patience that it needs.
+    const left = 500 * (1 - 1 / 4000) ** 4000
+    expect(estimate.of(0)).toBeCloseTo(of(left, left), 3)
+  })
+
+  test("of a try that failed fades half as fast after a hundred undrafted tokens", () => {
+    const estimate = new Acceptance(0.7)
+    for (let i = 0; i < 500; i++) estimate.observe(0, 1, 1, false)
+    for (let i = 0; i < 2099; i++) estimate.observe(0, 0, 1, false)
+    const left = 500 * (1 - 1 / 4000) ** 99 * (1 - 1 / 8000) ** 2000
+    expect(estimate.of(0)).toBeCloseTo(of(0, left), 3)
+    // Drafted again within the hundred, it is still the same try.
+    const again = new Acceptance(0.7)
+    for (let i = 0; i < 500; i++) again.observe(0, 1, 1, false)
+    for (let round = 0; round < 20; round++) {
+      for (let i = 0; i < 99; i++) again.observe(0, 0, 1, false)
+      again.observe(0, 1, 1, false)
+    }
+    let trials = 500
+    for (let round = 0; round < 20; round++) trials = trials * (1 - 1 / 4000) ** 99 + 1
+    expect(again.of(0)).toBeCloseTo(of(0, trials), 4)
+  })
+
+  test("of a try is judged by itself, not by those before it", () => {
+    const estimate = new Acceptance(0.7)
+    const quiet = (tokens: number) => {
+      for (let i = 0; i < tokens; i++) estimate.observe(0, 0, 1, false)
+    }
+    for (let i = 0; i < 200; i++) estimate.observe(0, 1, 1, false)
+    quiet(100)
+    // Seven of ten is as good as the prior: fading is as fast as at first.
+    for (let i = 0; i < 10; i++) estimate.observe(0, 1, i < 7 ? 2 : 1, false)
+    quiet(4100)
+    const fade = (tokens: number, patience: number) => (1 - 1 / 4000 / patience) ** tokens
+    const later = fade(99, 2) * fade(4001, 1)
+    const refused = 200 * fade(99, 1) * fade(1, 2) + 3
+    expect(estimate.of(0)).toBeCloseTo(of(7 * later, (7 + refused) * later), 6)
+  })
+
+  test("does not begin with undrafted tokens", () => {
+    const estimate = new Acceptance(0.7)
+    for (let i = 0; i < 1000; i++) estimate.observe(0, 0, 1, false)
+    estimate.observe(0, 1, 1, false)
+    expect(estimate.of(0)).toBeCloseTo(of(0, 1))
+    expect(estimate.hitRate(0)).toBe(1)
+  })
+})
+
+test("what was on offer weighs no more than a thousand tokens asked for, and is believed to be all before any", () => {
+  const estimate = new Acceptance(0.7)
+  estimate.observe(0, 5, 1, false, 0)
+  expect(estimate.hitRate(0)).toBeCloseTo(20 / 25)
+  expect(estimate.of(0)).toBe(0.7)
+  estimate.observe(0, 5, 3, false, 3)
+  expect(estimate.hitRate(0)).toBeCloseTo(23 / 30)
+  for (let i = 0; i < 10_000; i++) estimate.observe(0, 5, 1, false, 0)
+  expect(estimate.hitRate(0)).toBeCloseTo(20 / 1020)
+})

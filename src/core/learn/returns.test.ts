@@ -60,3 +60,53 @@ test("a session whose rounds have several choices comes back once a round", () =
     returns.arrived(7)
   }
 })
+
+test("one in five that come back are waited for, fewer are not", () => {
+  const likely = (returnEvery: number) => {
+    const returns = new Returns()
+    let answer = true
+    for (let session = 0; session < 2000; session++) {
+      answer = returns.ended(specOf(0, { session }))
+      if (session % returnEvery === 0) returns.arrived(session)
+    }
+    return answer
+  }
+  expect(likely(4)).toBe(true)
+  expect(likely(6)).toBe(false)
+})
+
+test("four rounds that were followed are believed before any is seen", () => {
+  const returns = new Returns()
+  const answers = Array.from({ length: 20 }, (_, session) => returns.ended(specOf(0, { session })))
+  // 4 of 20 is a fifth.
+  expect(answers.indexOf(false)).toBe(16)
+})
+
+test("counts are halved from time to time, so that what is new weighs more", () => {
+  const returns = new Returns()
+  let session = 0
+  /** Rounds that nothing follows until their sessions are no longer waited for. */
+  const untilGivenUp = (followed: number) => {
+    for (let i = 0; i < followed; i++) {
+      returns.ended(specOf(0, { session }))
+      returns.arrived(session++)
+    }
+    let rounds = 0
+    while (returns.ended(specOf(0, { session: session++ }))) rounds++
+    return rounds
+  }
+  // Never halved it would take four times as many as came back.
+  expect(untilGivenUp(5000)).toBeLessThan(600)
+})
+
+test("past a thousand kinds of rounds it starts afresh", () => {
+  const returns = new Returns()
+  const round = (session: number, tpotUs: number) => returns.ended(specOf(0, { session, slo: slo(tpotUs) }))
+  let session = 0
+  for (let n = 0; n < 30; n++) round(session++, 1)
+  expect(round(session++, 1)).toBe(false)
+  for (let kind = 2; kind <= 1000; kind++) round(session++, kind)
+  expect(round(session++, 1)).toBe(false)
+  round(session++, 1001)
+  expect(round(session++, 1)).toBe(true)
+})
