@@ -60,10 +60,20 @@ describe("after a failed step", () => {
     const batch = played.runs()
     played.cancels(2)
     played.fails(batch, "kvFull")
+    expect(played.replica.snapshot(0).kvUsedTokens).toBe(48)
     expect(aboard(played.step())).toEqual([1])
     expect(aboard(played.step())).toEqual([3])
     expect(preempted(played)).toEqual([3])
     expect(played.replica.snapshot(0).kvUsedTokens).toBe(48 + 48)
+  })
+
+  test("a request that ended in the air lost nothing", () => {
+    const played = threeAboard()
+    const batch = played.runs()
+    played.cancels(3)
+    played.fails(batch, "kvFull")
+    played.step()
+    expect(preempted(played)).toEqual([])
   })
 
   test("an engine error pauses all of them, ever longer", () => {
@@ -120,6 +130,25 @@ describe("a request that fails alone", () => {
     played.nowUs += 10_000
     expect(aboard(played.runs())).toEqual([1])
     expect(preempted(played)).toEqual([3])
+  })
+
+  test("did so the first time where the others had ended in the air", () => {
+    const played = threeAboard()
+    const batch = played.runs()
+    for (const id of [2, 3]) played.cancels(id)
+    played.fails(batch, "kvFull")
+    played.fails(played.runs(), "kvFull")
+    played.poll()
+    expect(played.of("finished").at(-1)).toMatchObject({ id: 1, reason: "failed" })
+  })
+
+  test("and leaves nothing behind needs no wake", () => {
+    const played = new Played()
+    played.arrives(1)
+    played.fails(played.runs(), "engineError")
+    played.nowUs += 10_000
+    played.fails(played.runs(), "engineError")
+    expect(played.poll().map(({ type }) => type)).toEqual(["preempted", "finished"])
   })
 
   test("is forgiven once it was computed", () => {

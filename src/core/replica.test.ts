@@ -1,5 +1,6 @@
 /** What a replica makes of what it is told: arrivals, results, ends, and what it learns from them. */
 import { describe, expect, test } from "vitest"
+import { OutputLengths } from "./learn/output-lengths.ts"
 import type { Policy } from "./policy/policy.ts"
 import { eventRank } from "./replica.ts"
 import { aboard, Played } from "./replica-testing.ts"
@@ -108,14 +109,43 @@ describe("a decision", () => {
   })
 
   test("marks when a request began: once", () => {
-    const played = new Played()
-    played.arrives(1, { maxOutputTokens: 2 })
-    played.nowUs = 3_000
-    played.step()
-    played.step()
-    played.poll()
-    expect(played.of("finished")[0]!.outcome.startedUs).toBe(3_000)
+    for (const startUs of [0, 3_000]) {
+      const played = new Played()
+      played.nowUs = startUs
+      played.arrives(1, { maxOutputTokens: 2 })
+      played.step()
+      played.step()
+      played.poll()
+      expect(played.of("finished")[0]!.outcome.startedUs).toBe(startUs)
+    }
   })
+})
+
+test("what a decision makes of requests is told", () => {
+  const policy = (): Policy => ({
+    name: "spy",
+    decide: ([request], { context }) => {
+      context.demote(request!, "wontFit")
+      context.promote(request!)
+      context.admit(request!)
+    },
+  })
+  const played = new Played({ policy })
+  played.arrives(1)
+  expect(played.poll()).toEqual([
+    { type: "demoted", id: 1, reason: "wontFit" },
+    { type: "promoted", id: 1 },
+    { type: "admitted", id: 1 },
+  ])
+})
+
+test("a cached request that gives up blocks is trimmed with the batch that needs them, and only with it", () => {
+  const played = new Played({ limits: { ...LIMITS, kvTokens: 128, contextTokens: 128 } })
+  played.arrives(1, { promptTokens: 64, prefix: [1, 2, 3, 4], maxOutputTokens: 1 })
+  expect(played.step()).not.toHaveProperty("trim")
+  played.arrives(2, { promptTokens: 90, maxOutputTokens: 20 })
+  expect(played.step()).toMatchObject({ trim: [{ id: 1, tokens: 32 }], release: [] })
+  expect(played.step()).not.toHaveProperty("trim")
 })
 
 describe("results", () => {
@@ -166,9 +196,14 @@ describe("results", () => {
 
   test("of the first token say nothing of drafts", () => {
     const played = new Played({ options: { fixedDraft: 2 } })
-    played.arrives(1, { maxOutputTokens: 1 })
+    played.arrives(1)
     played.step()
     expect(played.replica.snapshot(0).speculation).toEqual([])
+    played.step()
+    played.arrives(2)
+    played.step()
+    // Two decodes that drafted: the mean moves a fiftieth of the way to three tokens with each.
+    expect(played.replica.snapshot(0).speculation[0]!.length).toBeCloseTo(3 - 2 * 0.98 ** 2)
   })
 
   test("say how far the model of step times is off, apart for prefill and decode", () => {
@@ -198,16 +233,17 @@ describe("results", () => {
 })
 
 describe("the first token", () => {
-  const admitted = (options: object, changes = {}) => {
+  /** Effects of three steps with a token each. */
+  const told = (options: object, changes = {}) => {
     const played = new Played({ options })
     played.arrives(1, changes)
     for (let i = 0; i < 3; i++) played.step()
-    return played.of("admitted").length
+    return played.effects.flatMap(({ type }) => (type === "token" || type === "admitted" ? [type] : []))
   }
   test("is the promise where promises can be revoked until then", () => {
-    expect(admitted({ admission: "revocable" })).toBe(1)
-    expect(admitted({ admission: "firm" })).toBe(0)
-    expect(admitted({ admission: "revocable" }, { tier: "bestEffort" })).toBe(0)
+    expect(told({ admission: "revocable" })).toEqual(["token", "admitted", "token"])
+    expect(told({ admission: "firm" })).toEqual(["token", "token"])
+    expect(told({ admission: "revocable" }, { tier: "bestEffort" })).toEqual(["token", "token"])
   })
 })
 
@@ -292,7 +328,8 @@ describe("what is learnt of an end", () => {
   }
   test("an output that was cut at its limit has not shown its length; one that stopped has", () => {
     expect(remainingAfter({ stopped: true }, 50)).toBeLessThan(30)
-    expect(remainingAfter({}, 20)).toBeGreaterThan(128)
+    // It has come so far all the same.
+    expect(remainingAfter({}, 20)).toBeGreaterThan(new OutputLengths(1).remaining(0, 0, 10_000) + 1)
   })
 
   test("a session with a round that missed is known by it, and no other one", () => {
@@ -311,8 +348,8 @@ describe("what is learnt of an end", () => {
       played.arrives(id, { session, maxOutputTokens: 1 })
       played.step({}, durationUs)
     }
-    round(1, 0, 1_000)
-    round(2, 5, 1_000_001)
+    round(1, 5, 1_000)
+    round(2, 0, 1_000_001)
     round(3, -1, 1_000_001)
     for (const [id, session] of [
       [4, 0],
@@ -321,7 +358,7 @@ describe("what is learnt of an end", () => {
       [7, 8],
     ] as const)
       round(id, session, 1_000)
-    expect(missed.filter(([, known]) => known).map(([id]) => id)).toEqual([5])
+    expect(missed.filter(([, known]) => known).map(([id]) => id)).toEqual([4])
   })
 
   test("a session that is not likely to come back gives its KV up first, where the policy keeps sessions", () => {
