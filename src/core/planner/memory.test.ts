@@ -119,4 +119,60 @@ describe("the memory forecast", () => {
     expect(forecastSum / peakSum).toBeGreaterThan(1)
     expect(forecastSum / peakSum).toBeLessThan(1.05)
   })
+
+  test("of one request that may end early: its mean and two spreads, or all of it where that is less", () => {
+    // It holds 100 tokens; in eight of ten cases it goes on for 16 more, in none beyond.
+    const outlook = Float64Array.from(OUTLOOK_TOKENS, (_, k) => [1, 0.8][k] ?? 0)
+    const forecast = new MemoryForecast()
+    forecast.add(100, 1000, outlook)
+    expect(forecast.peakTokens()).toBe(116)
+    // Twenty of them: the spread counts.
+    for (let i = 1; i < 20; i++) forecast.add(100, 1000, outlook)
+    const sigma = Math.sqrt(20 * 116 * 116 * 0.8 * 0.2)
+    expect(forecast.peakTokens()).toBeCloseTo(20 * 0.8 * 116 + 2 * sigma)
+    for (let i = 0; i < 10; i++) forecast.add(100, 1000, outlook, -1)
+    expect(forecast.peakTokens()).toBeCloseTo(10 * 116)
+  })
+
+  test("is zero of nothing, and what is fixed is held whoever ends", () => {
+    const forecast = new MemoryForecast()
+    expect(forecast.peakTokens()).toBe(0)
+    forecast.addFixed(64)
+    expect(forecast.peakTokens()).toBe(64)
+    const half = Float64Array.from(OUTLOOK_TOKENS, () => 0.5)
+    for (let i = 0; i < 100; i++) forecast.add(100, 10, half)
+    const sigma = Math.sqrt(100 * 110 * 110 * 0.25)
+    expect(forecast.peakTokens()).toBeCloseTo(64 + 100 * 55 + 2 * sigma)
+    forecast.clear()
+    expect(forecast.peakTokens()).toBe(0)
+  })
+
+  test("counts a request no further than it may go", () => {
+    // Four tokens: it is gone by the next time that is looked at.
+    const forecast = new MemoryForecast()
+    forecast.add(100, 4, endless)
+    forecast.add(10, 1000, endless)
+    // 104 and 26 after 16 tokens; 10 + 1,000 alone at the end.
+    expect(forecast.peakTokens()).toBe(1010)
+    const both = new MemoryForecast()
+    both.add(2000, 4, endless)
+    both.add(10, 30, endless)
+    expect(both.peakTokens()).toBe(2004 + 26)
+  })
+
+  test("has a ceiling of two sums", () => {
+    const ceiling = new MemoryCeiling()
+    expect(ceiling.peakTokens).toBe(0)
+    ceiling.addFixed(64)
+    expect(ceiling.peakTokens).toBeCloseTo(64, 6)
+    // Of 100 tokens held 40 are output already.
+    ceiling.add(100, { tokens: 500, squares: 8000, start: 40 })
+    expect(ceiling.peakTokens).toBeCloseTo(64 + 60 + 500 + 2 * Math.sqrt(60 ** 2 / 2 + 2 * 8000), 3)
+    // A bin begins after what is held: nothing of it is less than nothing.
+    const early = new MemoryCeiling()
+    early.add(30, { tokens: 500, squares: 0, start: 40 })
+    expect(early.peakTokens).toBeCloseTo(500, 5)
+    ceiling.clear()
+    expect(ceiling.peakTokens).toBe(0)
+  })
 })

@@ -3,6 +3,7 @@
 import { expect, test } from "vitest"
 import { type SimRequest, simulate } from "../../sim/simulate.ts"
 import type { Effect, EngineLimits } from "../protocol.ts"
+import { Played } from "../replica-testing.ts"
 import { COST, LIMITS, specOf } from "../testing.ts"
 import type { PolicyName } from "./index.ts"
 
@@ -54,4 +55,98 @@ test("when KV is full the latest deadline gives way, is recomputed and finishes"
   expect(effects.filter(({ type }) => type === "finished")).toHaveLength(2)
   // First come, first served gives up the later arrival, whatever its deadline.
   expect(new Set(preempted(effectsOf("vllm", requests, tight)))).toEqual(new Set([1]))
+})
+
+/** Played with a least chunk of one token. */
+const played = (options: object, changes: Partial<EngineLimits> = {}) =>
+  new Played({ policy: "vllm-priority", options, limits: { ...limits, ...changes } })
+const slo = (ttftMs: number) => ({ ttftUs: ttftMs * 1000, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 })
+/** [id, tokens] of each item of the next batch, in order. */
+const shapeOf = (all: Played) => all.step().items.map(({ id, tokens }) => [id, tokens])
+
+test("a batch: what runs, by deadline, each what it owes; then waiting prompts by deadline, within the budget", () => {
+  const all = played({ tokenBudget: 50 })
+  all.arrives(1, { promptTokens: 40, slo: slo(900) })
+  all.arrives(2, { promptTokens: 60, slo: slo(500) })
+  expect(shapeOf(all)).toEqual([[2, 50]])
+  // The prompt that has begun goes on; the budget's rest is for the other.
+  expect(shapeOf(all)).toEqual([
+    [2, 10],
+    [1, 40],
+  ])
+  all.arrives(3, { promptTokens: 100, slo: slo(100) })
+  all.arrives(4, { promptTokens: 100, slo: slo(50) })
+  expect(shapeOf(all)).toEqual([
+    [2, 1],
+    [1, 1],
+    [4, 48],
+  ])
+  // Its chunk leaves a token for each decode after it.
+  expect(shapeOf(all)).toEqual([
+    [4, 48],
+    [2, 1],
+    [1, 1],
+  ])
+})
+
+test("equal deadlines go by arrival", () => {
+  const all = played({ tokenBudget: 50 })
+  for (const id of [5, 3]) all.arrives(id, { promptTokens: 50, slo: slo(500) })
+  expect([shapeOf(all), shapeOf(all)]).toEqual([
+    [[5, 50]],
+    [
+      [5, 1],
+      [3, 49],
+    ],
+  ])
+})
+
+test("drafts a fixed number of tokens, as far as every decode still finds room; a chunk leaves room for them", () => {
+  const drafts = (all: Played) => all.step().items.map(({ id, tokens, draft }) => [id, tokens, draft])
+  const wide = played({ fixedDraft: 3, tokenBudget: 20 })
+  for (const id of [1, 2]) wide.arrives(id, { promptTokens: 10, slo: slo(500) })
+  wide.step()
+  expect(drafts(wide)).toEqual([
+    [1, 1, 3],
+    [2, 1, 3],
+  ])
+  wide.arrives(3, { promptTokens: 100, slo: slo(100) })
+  expect(drafts(wide).at(-1)).toEqual([3, 12, 0])
+  expect(drafts(wide)).toEqual([
+    [3, 12, 0],
+    [1, 1, 3],
+    [2, 1, 3],
+  ])
+  const narrow = played({ fixedDraft: 3 }, { maxBatchTokens: 6 })
+  for (const id of [1, 2]) narrow.arrives(id, { promptTokens: 3, slo: slo(500) })
+  narrow.step()
+  expect(drafts(narrow)).toEqual([
+    [1, 1, 3],
+    [2, 1, 1],
+  ])
+})
+
+test("where one gave way no request is started in the same step: it would take the KV that was made free", () => {
+  const all = played({}, { kvTokens: 128, contextTokens: 128 })
+  all.arrives(1, { promptTokens: 60, slo: slo(500), maxOutputTokens: 60 })
+  all.arrives(2, { promptTokens: 60, slo: slo(900), maxOutputTokens: 60 })
+  all.step()
+  all.arrives(3, { promptTokens: 10, slo: slo(100), maxOutputTokens: 2 })
+  // Both of them fill four blocks; then the fifth is wanted.
+  for (let i = 0; i < 4; i++) expect(all.step().items).toHaveLength(2)
+  expect(shapeOf(all)).toEqual([[1, 1]])
+  expect(all.of("preempted").map(({ id }) => id)).toEqual([2])
+  // The next one starts it, and not what gave way: there is no room for both.
+  expect(shapeOf(all).map(([id]) => id)).toEqual([1, 3, 2])
+})
+
+test("a request never takes KV from one of better priority, and gives up its turn instead", () => {
+  const all = played({}, { kvTokens: 128, contextTokens: 128 })
+  all.arrives(1, { promptTokens: 60, slo: slo(900), maxOutputTokens: 60 })
+  all.arrives(2, { promptTokens: 50, slo: slo(500), maxOutputTokens: 60 })
+  all.step()
+  // The one with the later deadline needs its fifth block first.
+  for (let i = 0; i < 4; i++) all.step()
+  expect(shapeOf(all)).toEqual([[2, 1]])
+  expect(all.of("preempted")).toEqual([])
 })
