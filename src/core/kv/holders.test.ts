@@ -68,19 +68,22 @@ test("the longest prefix is the number of leading blocks that are held, wherever
 
 test("what was found last time is looked at first: two look-ups where nothing changed, few where a block came", () => {
   const index = new PrefixIndex()
-  let lookedUp = 0
+  let [lookedUp, held] = [0, 500]
   index.has = (hash: number) => {
     lookedUp++
-    return hash < 500
+    return hash < held
   }
   const prefix = Array.from({ length: 1000 }, (_, i) => i)
   const lookUps = (near: number, most = 1000) => {
     lookedUp = 0
-    expect(index.longest(prefix, most, near)).toBe(Math.min(500, most))
+    expect(index.longest(prefix, most, near)).toBe(Math.min(held, most))
     return lookedUp
   }
   expect(lookUps(500)).toBe(2)
   expect(lookUps(0)).toBeLessThanOrEqual(11)
   // Nothing is left to look for.
   expect(lookUps(400, 400)).toBe(1)
+  // All that is left lies before it.
+  held = 3
+  expect(lookUps(5)).toBeLessThanOrEqual(4)
 })
