@@ -4,7 +4,7 @@ import { movedFrom, startRequest } from "./moved.ts"
 import { liveOf, specOf } from "./testing.ts"
 
 const HOUR_US = 3_600_000_000
-const slo = { ttftUs: 500_000, ttftSlowdown: 0, tpotUs: 60_000, thinkingTpotUs: 30_000 }
+const slo = { ttftUs: 500_000, ttftSlowdown: 0, maxGapUs: Infinity, tpotUs: 60_000, thinkingTpotUs: 30_000 }
 const noSlowdown = () => {
   throw new Error("not asked for")
 }
@@ -29,7 +29,13 @@ describe("a request that starts afresh", () => {
   })
 
   test("without objectives is due in an hour a token, so that arithmetic stays finite", () => {
-    const none = { ttftUs: Infinity, ttftSlowdown: 0, tpotUs: Infinity, thinkingTpotUs: Infinity }
+    const none = {
+      ttftUs: Infinity,
+      ttftSlowdown: 0,
+      maxGapUs: Infinity,
+      tpotUs: Infinity,
+      thinkingTpotUs: Infinity,
+    }
     const request = startRequest(specOf(1, { slo: none }), 0, 0, noSlowdown)
     expect(request.deadlineUs).toBe(HOUR_US)
     expect(request.spec.slo).toMatchObject({ tpotUs: HOUR_US, thinkingTpotUs: HOUR_US })

@@ -75,7 +75,7 @@ describe("arrivals", () => {
 
   test("with a slowdown are due after so many prefill times, 100 ms at least", () => {
     const played = new Played()
-    const slo = { ttftUs: 0, ttftSlowdown: 5, tpotUs: 1e6, thinkingTpotUs: 1e6 }
+    const slo = { ttftUs: 0, ttftSlowdown: 5, maxGapUs: Infinity, tpotUs: 1e6, thinkingTpotUs: 1e6 }
     expect(played.replica.zeroLoadPrefillUs(600)).toBe(70_000)
     played.arrives(1, { promptTokens: 600, slo, maxOutputTokens: 1 })
     played.arrives(2, { promptTokens: 100, slo, maxOutputTokens: 1 })
@@ -372,7 +372,13 @@ describe("what is learnt of an end", () => {
           },
         }),
       })
-      const slo = (tpotUs: number) => ({ ttftUs: 1e9, ttftSlowdown: 0, tpotUs, thinkingTpotUs: tpotUs })
+      const slo = (tpotUs: number) => ({
+        ttftUs: 1e9,
+        ttftSlowdown: 0,
+        maxGapUs: Infinity,
+        tpotUs,
+        thinkingTpotUs: tpotUs,
+      })
       let id = 0
       /** A round with KV of its own; kinds of rounds differ by pace. */
       const round = (session: number, tpotUs: number, promptTokens = 32) => {

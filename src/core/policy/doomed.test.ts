@@ -6,7 +6,7 @@ import { contextOf, LIMITS, liveOf } from "../testing.ts"
 import { demoteDoomed, isDoomed } from "./doomed.ts"
 
 /** 100 tokens take 15 ms alone, and are due after 20 ms. */
-const slo = { ttftUs: 20_000, ttftSlowdown: 0, tpotUs: 10_000, thinkingTpotUs: 10_000 }
+const slo = { ttftUs: 20_000, ttftSlowdown: 0, maxGapUs: Infinity, tpotUs: 10_000, thinkingTpotUs: 10_000 }
 const short = () => liveOf(1, { promptTokens: 100, slo })
 
 describe("a request without its first token", () => {

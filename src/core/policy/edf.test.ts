@@ -3,7 +3,13 @@ import { expect, test } from "vitest"
 import { Played } from "../replica-testing.ts"
 import { LIMITS } from "../testing.ts"
 
-const slo = (ttftMs: number) => ({ ttftUs: ttftMs * 1000, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 })
+const slo = (ttftMs: number) => ({
+  ttftUs: ttftMs * 1000,
+  ttftSlowdown: 0,
+  maxGapUs: Infinity,
+  tpotUs: 1e6,
+  thinkingTpotUs: 1e6,
+})
 
 /** 300 tokens that cannot be on time are due before 300 that can. Which prompts the first batch of 40 ms has. */
 function first(policy: "edf" | "edf-drop") {

@@ -16,7 +16,7 @@ function playedWith(options: Partial<PolicyOptions> = {}, limits: Partial<Engine
 }
 const slo = (ttftMs: number, tpotMs = 1000) => {
   const tpotUs = tpotMs * 1000
-  return { ttftUs: ttftMs * 1000, ttftSlowdown: 0, tpotUs, thinkingTpotUs: tpotUs }
+  return { ttftUs: ttftMs * 1000, ttftSlowdown: 0, maxGapUs: Infinity, tpotUs, thinkingTpotUs: tpotUs }
 }
 const shapeOf = (batch: Batch) => batch.items.map(({ id, tokens }) => [id, tokens])
 const demoted = (played: Played) => played.of("demoted").map(({ id, reason }) => [id, reason])

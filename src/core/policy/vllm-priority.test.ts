@@ -60,7 +60,13 @@ test("when KV is full the latest deadline gives way, is recomputed and finishes"
 /** Played with a least chunk of one token. */
 const played = (options: object, changes: Partial<EngineLimits> = {}) =>
   new Played({ policy: "vllm-priority", options, limits: { ...limits, ...changes } })
-const slo = (ttftMs: number) => ({ ttftUs: ttftMs * 1000, ttftSlowdown: 0, tpotUs: 1e6, thinkingTpotUs: 1e6 })
+const slo = (ttftMs: number) => ({
+  ttftUs: ttftMs * 1000,
+  ttftSlowdown: 0,
+  maxGapUs: Infinity,
+  tpotUs: 1e6,
+  thinkingTpotUs: 1e6,
+})
 /** [id, tokens] of each item of the next batch, in order. */
 const shapeOf = (all: Played) => all.step().items.map(({ id, tokens }) => [id, tokens])
 

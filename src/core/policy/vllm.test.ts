@@ -140,7 +140,13 @@ describe("vllm-prefill-first", () => {
 })
 
 describe("sarathi", () => {
-  const slo = (tpotUs: number) => ({ ttftUs: 1e6, ttftSlowdown: 0, tpotUs, thinkingTpotUs: tpotUs })
+  const slo = (tpotUs: number) => ({
+    ttftUs: 1e6,
+    ttftSlowdown: 0,
+    maxGapUs: Infinity,
+    tpotUs,
+    thinkingTpotUs: tpotUs,
+  })
 
   test("chunks fill the batch up to the tightest TPOT of the decodes, four longest batches without any", () => {
     const played = playedBy("sarathi", { margin: 0, maxBatchUs: 10_000 }, { maxBatchTokens: 2000 })

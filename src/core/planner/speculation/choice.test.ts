@@ -20,7 +20,7 @@ const two = { ...on, maxSpeculation: 2 }
 
 let id = 0
 function decode(app = 0, tpotUs = 1e6, contextTokens = 100): LiveRequest {
-  const slo = { ttftUs: 1e6, ttftSlowdown: 0, tpotUs, thinkingTpotUs: tpotUs }
+  const slo = { ttftUs: 1e6, ttftSlowdown: 0, maxGapUs: Infinity, tpotUs, thinkingTpotUs: tpotUs }
   const request = liveOf(++id, { app, slo, promptTokens: contextTokens - 1 })
   return Object.assign(request, { output: 1, computed: contextTokens - 1 })
 }
@@ -29,7 +29,7 @@ const decodes = (count: number, ...of: Parameters<typeof decode>) =>
 const prompt = (promptTokens: number, app = 0, tpotUs = 1e6) =>
   liveOf(++id, {
     ...{ app, promptTokens },
-    slo: { ttftUs: 1e6, ttftSlowdown: 0, tpotUs, thinkingTpotUs: tpotUs },
+    slo: { ttftUs: 1e6, ttftSlowdown: 0, maxGapUs: Infinity, tpotUs, thinkingTpotUs: tpotUs },
   })
 const context = (parts: Partial<PlanningParts> = {}, limits = LIMITS) =>
   contextOf(limits, { cost, margin: 0, ...parts })
