@@ -1,11 +1,13 @@
-/** What the mutation tester leaves alone: texts of assertions, which only people read, and the `check` methods, which are
- * tests themselves. */
+/** What the mutation tester leaves alone: tests, where a pattern names them too; the `check` methods, which are tests
+ * themselves; texts of assertions, which only people read. */
 export const strykerPlugins = [
   {
     kind: "Ignore",
     name: "assertions",
     value: {
       shouldIgnore(path) {
+        if (path.isProgram() && path.node.body.some(({ source }) => source?.value === "vitest"))
+          return "a test"
         if (path.isClassMethod() && path.node.key.name === "check") return "an invariant check"
         const call = path.parentPath
         const isText = path.listKey === "arguments" && path.key === 1 && call.node.callee?.name === "assert"

@@ -201,6 +201,28 @@ describe("when room is needed", () => {
     kv.check()
   })
 
+  test("a sequence stays whose blocks a request uses that has not computed them yet: only there are they found", () => {
+    const kv = pool(8)
+    ended(kv, 1, hashes(1, 2), { tokens: 32 })
+    ended(kv, 2, hashes(2, 3), { tokens: 48 })
+    kv.attach(3, hashes(1, 2), -1, kv.match(hashes(1, 2), 40))
+    kv.grow(3, 16 * 6)
+    expect(kv.match(hashes(1, 2), 40)).toEqual({ from: 1, tokens: 32 })
+    expect([kv.takeReleased(), kv.takeTrimmed()]).toEqual([[], [{ id: 2, tokens: 32 }]])
+    kv.check()
+  })
+
+  test("in a split pool what was used again is no longer the first to go", () => {
+    const kv = pool(16, { unifiedKv: false })
+    ended(kv, 1, hashes(1, 3), { session: 1, tokens: 48, spent: true })
+    ended(kv, 2, hashes(2, 3), { session: 2, tokens: 48 })
+    // Another session's prompt begins like that of the first.
+    begin(kv, 3, hashes(1, 2), { session: 3, tokens: 40 })
+    kv.attach(4, [], -1, null)
+    kv.grow(4, 16 * 8)
+    expect(kv.takeReleased()).toEqual([2])
+  })
+
   test("where sequences are few, the one that was used longest ago goes whole", () => {
     const kv = pool(40, { maxSequences: 3 })
     for (const id of [1, 2]) ended(kv, id, hashes(id, 2))
@@ -289,10 +311,10 @@ describe("sessions", () => {
 
   test("a next round of the same session makes no prefix common", () => {
     const kv = pool(12)
+    ended(kv, 3, hashes(3, 3), { session: 3, tokens: 48 })
     ended(kv, 1, hashes(1, 2), { session: 1, tokens: 32 })
     begin(kv, 2, hashes(1, 3), { session: 1, tokens: 48, spent: true })
     kv.end(2)
-    ended(kv, 3, hashes(3, 3), { session: 3, tokens: 48 })
     kv.takeReleased()
     kv.attach(9, [], -1, null)
     kv.grow(9, 16 * 9)
