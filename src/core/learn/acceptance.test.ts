@@ -202,6 +202,18 @@ describe("evidence", () => {
     expect(estimate.of(0)).toBeCloseTo(of(7 * later, (7 + refused) * later), 6)
   })
 
+  test("of a try with less accepted than the prior says is of one that failed", () => {
+    const fadedAfter = (accepted: number) => {
+      const estimate = new Acceptance(0.7)
+      for (let i = 0; i < 10; i++) estimate.observe(0, 1, i < accepted ? 2 : 1, false)
+      for (let i = 0; i < 8099; i++) estimate.observe(0, 0, 1, false)
+      return estimate.of(0)
+    }
+    const left = (patience: number) => (1 - 1 / 4000) ** 99 * (1 - 1 / 4000 / patience) ** 8000
+    expect(fadedAfter(6)).toBeCloseTo(of(6 * left(2), 10 * left(2)), 6)
+    expect(fadedAfter(8)).toBeCloseTo(of(8 * left(1), 10 * left(1)), 6)
+  })
+
   test("does not begin with undrafted tokens", () => {
     const estimate = new Acceptance(0.7)
     for (let i = 0; i < 1000; i++) estimate.observe(0, 0, 1, false)
@@ -209,6 +221,14 @@ describe("evidence", () => {
     expect(estimate.of(0)).toBeCloseTo(of(0, 1))
     expect(estimate.hitRate(0)).toBe(1)
   })
+})
+
+test("what was on offer fades like the evidence while nothing is drafted", () => {
+  const estimate = new Acceptance(0.7)
+  estimate.observe(0, 100, 51, false, 50)
+  for (let i = 0; i < 99; i++) estimate.observe(0, 0, 1, false)
+  const left = (1 - 1 / 4000) ** 99
+  expect(estimate.hitRate(0)).toBeCloseTo((20 + 50 * left) / (20 + 100 * left), 9)
 })
 
 test("what was on offer weighs no more than a thousand tokens asked for, and is believed to be all before any", () => {

@@ -85,4 +85,64 @@ describe("output lengths", () => {
     expect(OutputLengths.endless(1).remaining(0, 7, 10_000)).toBe(9993)
     expect(Math.min(...OutputLengths.endless(1).outlook(0, 7))).toBe(1)
   })
+
+  test("an unknown output of n tokens goes on for n + 128 more: half of them get so far that a quarter is left", () => {
+    const lengths = new OutputLengths(1)
+    const outlook = lengths.outlook(0, 0)
+    for (const [k, ahead] of OUTLOOK_TOKENS.entries())
+      expect(Math.abs(outlook[k]! - (1 + ahead / 128) ** -2)).toBeLessThan(0.02)
+    expect(lengths.remaining(0, 1000, 1e6) / 1128).toBeCloseTo(1, 1)
+  })
+
+  test("what was asked before changes no later answer", () => {
+    const [asked, quiet] = [new OutputLengths(1), new OutputLengths(1)]
+    for (const tokens of [40, 700, 90, 3000, 15]) {
+      for (const output of [0, 100, 1000]) {
+        asked.outlook(0, output)
+        asked.bounds(0, output)
+        asked.remaining(0, output, 1e6)
+      }
+      for (const lengths of [asked, quiet]) learn(lengths, tokens)
+    }
+    for (const output of [0, 100, 1000]) {
+      expect(asked.outlook(0, output)).toEqual(quiet.outlook(0, output))
+      expect({ ...asked.bounds(0, output) }).toEqual({ ...quiet.bounds(0, output) })
+      expect(asked.remaining(0, output, 1e6)).toBe(quiet.remaining(0, output, 1e6))
+    }
+  })
+
+  test("bounds are never less than what the outlook says, and not much more", () => {
+    const random = new Random("bounds")
+    const lengths = new OutputLengths(1)
+    for (let i = 0; i < 100; i++) learn(lengths, Math.ceil(random.lognormal(600, 1)))
+    for (const output of [0, 10, 100, 700, 3000]) {
+      const { tokens, squares, start } = { ...lengths.bounds(0, output) }
+      const outlook = lengths.outlook(0, output)
+      let [most, mostSquares] = [0, 0]
+      for (const [k, ahead] of OUTLOOK_TOKENS.entries()) {
+        most = Math.max(most, (start + ahead) * outlook[k]!)
+        mostSquares = Math.max(mostSquares, (start + ahead) ** 2 * outlook[k]!)
+      }
+      expect(start).toBeLessThanOrEqual(output)
+      expect(output - start).toBeLessThanOrEqual(4 + 0.2 * output)
+      expect(tokens).toBeGreaterThanOrEqual(most)
+      expect(tokens).toBeLessThan(1.6 * most + 10)
+      expect(squares).toBeGreaterThanOrEqual(mostSquares)
+      expect(squares).toBeLessThan(2.2 * mostSquares + 100)
+    }
+  })
+
+  test("lengths beyond its tables are like those within", () => {
+    const lengths = new OutputLengths(1)
+    for (let i = 0; i < 20; i++) learn(lengths, 3_000_000)
+    const [within, beyond] = [16_000, 17_000].map((output) => lengths.remaining(0, output, 1e9)) as [
+      number,
+      number,
+    ]
+    expect(within).toBeGreaterThan(100_000)
+    expect(Math.abs(beyond / within - 1)).toBeLessThan(0.05)
+    expect(lengths.remaining(0, 4_000_000, 1e9)).toBeGreaterThanOrEqual(1)
+    expect(lengths.outlook(0, 4_000_000)[0]).toBe(1)
+    expect(lengths.bounds(0, 4_000_000).start).toBeGreaterThan(800_000)
+  })
 })

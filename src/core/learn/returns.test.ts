@@ -99,6 +99,22 @@ test("counts are halved from time to time, so that what is new weighs more", () 
   expect(untilGivenUp(5000)).toBeLessThan(600)
 })
 
+test("of ten thousand sessions that are away, the return of the one that left first is not noticed any more", () => {
+  /** Rounds that are still waited for after two of their kind, one of which came back after `others` left. */
+  const waitedFor = (back: number, others: number) => {
+    const returns = new Returns()
+    const end = (session: number, tpotUs: number) => returns.ended(specOf(0, { session, slo: slo(tpotUs) }))
+    for (const session of [0, 1]) end(session, 1)
+    for (let session = 2; session < 2 + others; session++) end(session, 2)
+    returns.arrived(back)
+    let rounds = 0
+    while (end(100_000 + rounds, 1)) rounds++
+    return rounds
+  }
+  // Four of 20 are believed, or five of 25.
+  expect([waitedFor(0, 9_998), waitedFor(0, 9_999), waitedFor(1, 9_999)]).toEqual([19, 14, 19])
+})
+
 test("past a thousand kinds of rounds it starts afresh", () => {
   const returns = new Returns()
   const round = (session: number, tpotUs: number) => returns.ended(specOf(0, { session, slo: slo(tpotUs) }))
