@@ -86,7 +86,7 @@ describe("output lengths", () => {
     expect(Math.min(...OutputLengths.endless(1).outlook(0, 7))).toBe(1)
   })
 
-  test("an unknown output of n tokens goes on for n + 128 more: half of them get so far that a quarter is left", () => {
+  test("before any was seen, an output of n tokens goes on for n + 128 more, and comes to 128 in one of four cases", () => {
     const lengths = new OutputLengths(1)
     const outlook = lengths.outlook(0, 0)
     for (const [k, ahead] of OUTLOOK_TOKENS.entries())

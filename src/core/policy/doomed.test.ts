@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest"
 import { KvAccount } from "../kv/account.ts"
 import { Calibration } from "../learn/calibration.ts"
 import { contextOf, LIMITS, liveOf } from "../testing.ts"
-import { demoteDoomed, isDoomed } from "./doomed.ts"
+import { aloneUs, demoteDoomed, isDoomed } from "./doomed.ts"
 
 /** 100 tokens take 15 ms alone, and are due after 20 ms. */
 const slo = { ttftUs: 20_000, ttftSlowdown: 0, maxGapUs: Infinity, tpotUs: 10_000, thinkingTpotUs: 10_000 }
@@ -48,6 +48,17 @@ describe("a request without its first token", () => {
     expect(isDoomed(long, contextOf(), 0)).toBe(false)
     expect(isDoomed(long, contextOf(), 1)).toBe(true)
   })
+})
+
+test("the time of a prefill alone is of what is left now, whatever was asked before", () => {
+  const request = short()
+  const context = contextOf()
+  const asked = () => [aloneUs(request, context), aloneUs(request, context)]
+  expect(asked()).toEqual([15_000, 15_000])
+  request.computed = 50
+  expect(asked()).toEqual([10_000, 10_000])
+  request.output = 1
+  expect(asked()).toEqual([10_100, 10_100])
 })
 
 describe("a request that has begun to answer", () => {

@@ -1,7 +1,9 @@
 /** Earliest due first, with and without giving up what is lost. */
 import { expect, test } from "vitest"
+import { DEFAULT_OPTIONS } from "../options.ts"
 import { Played } from "../replica-testing.ts"
-import { LIMITS } from "../testing.ts"
+import { COST, LIMITS } from "../testing.ts"
+import { POLICIES, POLICY_NAMES } from "./index.ts"
 
 const slo = (ttftMs: number) => ({
   ttftUs: ttftMs * 1000,
@@ -52,3 +54,19 @@ test.each(["edf", "edf-drop", "slos-serve"] as const)(
     expect(alone.step().predictedUs).toBe(56_200)
   },
 )
+
+test.each(["edf", "edf-drop"] as const)("%s drafts where speculation is on and pays", (policy) => {
+  const cost = { ...COST, pieces: [{ step: 20_000, tokens: 10 }] }
+  const drafts = (speculation: "on" | "off") => {
+    const played = new Played({ policy, cost, options: { speculation } })
+    played.arrives(1, { slo: slo(1000) })
+    played.step()
+    return played.step().items[0]!.draft
+  }
+  expect(drafts("on")).toBeGreaterThan(3)
+  expect(drafts("off")).toBe(0)
+})
+
+test("every policy is called what the table calls it", () => {
+  for (const name of POLICY_NAMES) expect(POLICIES[name](DEFAULT_OPTIONS).name).toBe(name)
+})

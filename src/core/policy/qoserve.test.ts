@@ -171,11 +171,11 @@ describe("a batch", () => {
   test("drafts as many tokens as it is told, leaving room for every decode", () => {
     const drafts = (maxBatchTokens: number) => {
       const played = playedWith({ fixedDraft: 3 }, { maxBatchTokens })
-      for (const id of [1, 2]) played.arrives(id, { promptTokens: 3, slo: slo(100) })
+      for (const id of [1, 2, 3]) played.arrives(id, { promptTokens: 2, slo: slo(100) })
       played.step()
       return played.step().items.map(({ draft }) => draft)
     }
-    expect(drafts(64)).toEqual([3, 3])
-    expect(drafts(6)).toEqual([3, 1])
+    expect(drafts(64)).toEqual([3, 3, 3])
+    expect(drafts(6)).toEqual([3, 0, 0])
   })
 })

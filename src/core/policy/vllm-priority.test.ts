@@ -124,11 +124,12 @@ test("drafts a fixed number of tokens, as far as every decode still finds room; 
     [2, 1, 3],
   ])
   const narrow = played({ fixedDraft: 3 }, { maxBatchTokens: 6 })
-  for (const id of [1, 2]) narrow.arrives(id, { promptTokens: 3, slo: slo(500) })
+  for (const id of [1, 2, 3]) narrow.arrives(id, { promptTokens: 2, slo: slo(500) })
   narrow.step()
   expect(drafts(narrow)).toEqual([
     [1, 1, 3],
-    [2, 1, 1],
+    [2, 1, 0],
+    [3, 1, 0],
   ])
 })
 

@@ -37,21 +37,27 @@ describe("vllm", () => {
     ])
   })
 
-  test("a prompt that finds no KV holds up those after it", () => {
-    const played = playedBy("vllm", { tokenBudget: 500 }, { kvTokens: 128, contextTokens: 128 })
+  test("a prompt that finds no KV holds up those after it, even one that would", () => {
+    const tight = { kvTokens: 128, contextTokens: 128, minChunkTokens: 64 }
+    const played = playedBy("vllm", { tokenBudget: 500 }, tight)
     played.arrives(1, { promptTokens: 64, maxOutputTokens: 3 })
     played.step()
-    played.arrives(2, { promptTokens: 64 })
+    // Three blocks are left: less than a chunk of the second, enough for the third.
+    played.arrives(2, { promptTokens: 100, maxOutputTokens: 20 })
     played.arrives(3, { promptTokens: 8 })
+    for (let i = 0; i < 2; i++) expect(shapeOf(played.step())).toEqual([[1, 1]])
     expect(shapeOf(played.step())).toEqual([
-      [1, 1],
-      [2, 48],
-    ])
-    // What was begun waits for room, and the short one behind it, too.
-    expect(shapeOf(played.step())).toEqual([[1, 1]])
-    expect(shapeOf(played.step())).toEqual([
-      [2, 16],
+      [2, 100],
       [3, 8],
+    ])
+  })
+
+  test("fills its budget to the last token", () => {
+    const played = playedBy("vllm", { tokenBudget: 41 })
+    for (const id of [1, 2]) played.arrives(id, { promptTokens: 40 })
+    expect(shapeOf(played.step())).toEqual([
+      [1, 40],
+      [2, 1],
     ])
   })
 
@@ -74,9 +80,9 @@ describe("vllm", () => {
     played.step()
     expect(played.step().items.map(({ draft }) => draft)).toEqual([3, 3])
     const narrow = playedBy("vllm", { fixedDraft: 3 }, { maxBatchTokens: 6 })
-    for (const id of [1, 2]) narrow.arrives(id, { promptTokens: 3 })
+    for (const id of [1, 2, 3]) narrow.arrives(id, { promptTokens: 2 })
     narrow.step()
-    expect(narrow.step().items.map(({ draft }) => draft)).toEqual([3, 1])
+    expect(narrow.step().items.map(({ draft }) => draft)).toEqual([3, 0, 0])
   })
 })
 
@@ -110,6 +116,27 @@ describe("vllm-prefill-first", () => {
     expect(shapeOf(played.step())).toEqual([
       [5, 41],
       [6, 10],
+    ])
+  })
+
+  test("of what others have computed a prompt needs only the rest", () => {
+    const played = playedBy("vllm-prefill-first", { tokenBudget: 100 })
+    played.arrives(1, { promptTokens: 60, prefix: [1, 2, 3] })
+    played.step()
+    played.arrives(2, { promptTokens: 60 })
+    // 48 tokens of it are there.
+    played.arrives(3, { promptTokens: 88, prefix: [1, 2, 3, 4] })
+    played.arrives(4, { promptTokens: 1 })
+    expect(shapeOf(played.step())).toEqual([
+      [2, 60],
+      [3, 40],
+    ])
+    played.arrives(5, { promptTokens: 98 })
+    played.arrives(6, { promptTokens: 1 })
+    expect(shapeOf(played.step())).toEqual([
+      [4, 1],
+      [5, 98],
+      [6, 1],
     ])
   })
 
@@ -166,7 +193,8 @@ describe("sarathi", () => {
 
   test("what is under way goes on before new prompts, in order of arrival", () => {
     const played = playedBy("sarathi", { margin: 0, maxBatchUs: 5_000 })
-    for (const id of [1, 2]) played.arrives(id, { promptTokens: 200 })
+    // Only decodes have a pace to keep.
+    for (const id of [1, 2]) played.arrives(id, { promptTokens: 200, slo: slo(6_000) })
     expect(shapeOf(played.step())).toEqual([[1, 150]])
     expect(shapeOf(played.step())).toEqual([
       [1, 50],
