@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest"
 import type { PolicyOptions } from "../options.ts"
 import type { Batch, EngineLimits } from "../protocol.ts"
 import { Played } from "../replica-testing.ts"
-import { LIMITS } from "../testing.ts"
+import { COST, LIMITS } from "../testing.ts"
 
 /** Without a margin: 100 tokens take 15 ms alone, 300 take 35. */
 function playedWith(options: Partial<PolicyOptions> = {}, limits: Partial<EngineLimits> = {}): Played {
@@ -35,13 +35,16 @@ describe("prefills", () => {
     expect(order(0.6)).toEqual([2, 1])
     // Equal: by arrival.
     expect(order(0.5)).toEqual([1, 2])
+    const played = playedWith()
+    for (const id of [3, 1, 2]) played.arrives(id, { promptTokens: 50, slo: slo(100) })
+    expect(played.step().items.map(({ id }) => id)).toEqual([3, 1, 2])
   })
 
   test("under way are not overtaken when they could not wait for one more batch", () => {
-    const rest = (ttftMs: number) => {
-      const played = playedWith({ hybridAlpha: 10, maxBatchUs: 25_000 })
+    const rest = (ttftMs: number, margin = 0) => {
+      const played = playedWith({ hybridAlpha: 10, maxBatchUs: 25_000, margin })
       played.arrives(1, { promptTokens: 400, slo: slo(ttftMs) })
-      expect(shapeOf(played.step())).toEqual([[1, 200]])
+      expect(shapeOf(played.step())).toEqual([[1, margin === 0 ? 200 : 158]])
       // Much shorter: it would go first.
       played.arrives(2, { promptTokens: 10, slo: slo(200) })
       return played.step().items[0]!.id
@@ -49,11 +52,14 @@ describe("prefills", () => {
     // 25 ms have gone, it takes 25 ms more; one batch of 25 ms before it is just possible.
     expect(rest(75)).toBe(2)
     expect(rest(74)).toBe(1)
+    // 20.8 ms have gone, it takes 29.2 ms more and a fifth, and one batch.
+    expect(rest(80.9, 0.2)).toBe(2)
+    expect(rest(80.8, 0.2)).toBe(1)
   })
 
   test("that have not begun can be overtaken however little time is left", () => {
     const played = playedWith({ hybridAlpha: 10, maxBatchUs: 25_000 })
-    played.arrives(1, { promptTokens: 300, slo: slo(60) })
+    played.arrives(1, { promptTokens: 300, slo: slo(59) })
     played.arrives(2, { promptTokens: 10, slo: slo(100) })
     expect(played.step().items[0]!.id).toBe(2)
   })
@@ -83,6 +89,44 @@ describe("relegation", () => {
     played.arrives(2, { promptTokens: 100, slo: slo(18) })
     played.runs()
     expect(demoted(played)).toEqual([[1, "wontFit"]])
+  })
+
+  test("leaves the margin that steps call for where none is set", () => {
+    const played = playedWith({ hybridAlpha: 0, margin: null })
+    // About 17.2 ms.
+    played.arrives(1, { promptTokens: 100, slo: slo(17) })
+    played.arrives(2, { promptTokens: 100, slo: slo(17.5) })
+    played.runs()
+    expect(demoted(played)).toEqual([[1, "wontFit"]])
+  })
+
+  test("counts on steps as long as they were of late", () => {
+    const second = (ttftMs: number) => {
+      const played = playedWith({ hybridAlpha: 0 })
+      played.arrives(9, { promptTokens: 100, slo: slo(100), maxOutputTokens: 1 })
+      // Twice as long as predicted: a twentieth more from now on.
+      played.step({}, 30_000)
+      for (const [id, ms] of [
+        [1, 20],
+        [2, ttftMs],
+      ] as const)
+        played.arrives(id, { promptTokens: 100, slo: slo(ms) })
+      played.runs()
+      return demoted(played)
+    }
+    expect(second(31.6)).toEqual([])
+    expect(second(31.4)).toEqual([[2, "wontFit"]])
+  })
+
+  test("gives a request what is left of the very batch", () => {
+    const played = playedWith({ hybridAlpha: 0 })
+    played.arrives(1, { promptTokens: 100, slo: slo(16) })
+    played.arrives(2, { promptTokens: 100, slo: slo(24) })
+    expect(shapeOf(played.step())).toEqual([
+      [1, 100],
+      [2, 50],
+    ])
+    expect(demoted(played)).toEqual([[2, "wontFit"]])
   })
 
   test("comes at once for what can never be on time, or was late", () => {
@@ -177,5 +221,13 @@ describe("a batch", () => {
     }
     expect(drafts(64)).toEqual([3, 3, 3])
     expect(drafts(6)).toEqual([3, 0, 0])
+  })
+
+  test("drafts where speculation is on and pays", () => {
+    const cost = { ...COST, pieces: [{ step: 20_000, tokens: 10 }] }
+    const played = new Played({ policy: "qoserve", cost, options: { speculation: "on" } })
+    played.arrives(1, { slo: slo(1000) })
+    played.step()
+    expect(played.step().items[0]!.draft).toBeGreaterThan(3)
   })
 })

@@ -97,14 +97,37 @@ test("a batch: what runs, by deadline, each what it owes; then waiting prompts b
 
 test("equal deadlines go by arrival", () => {
   const all = played({ tokenBudget: 50 })
-  for (const id of [5, 3]) all.arrives(id, { promptTokens: 50, slo: slo(500) })
-  expect([shapeOf(all), shapeOf(all)]).toEqual([
-    [[5, 50]],
-    [
-      [5, 1],
-      [3, 49],
-    ],
+  for (const id of [5, 3, 4]) all.arrives(id, { promptTokens: 20, slo: slo(500) })
+  expect(shapeOf(all)).toEqual([
+    [5, 20],
+    [3, 20],
+    [4, 10],
   ])
+})
+
+test("the budget is filled to the last token, and a chunk has what decodes before it leave", () => {
+  const all = played({ tokenBudget: 50 })
+  all.arrives(1, { promptTokens: 10, slo: slo(100) })
+  all.arrives(2, { promptTokens: 100, slo: slo(900) })
+  expect(shapeOf(all).at(-1)).toEqual([2, 40])
+  expect(shapeOf(all)).toEqual([
+    [1, 1],
+    [2, 49],
+  ])
+  const least = played({ tokenBudget: 2 })
+  least.arrives(1, { promptTokens: 1, slo: slo(100) })
+  least.arrives(2, { promptTokens: 100, slo: slo(900) })
+  for (let i = 0; i < 2; i++)
+    expect(shapeOf(least)).toEqual([
+      [1, 1],
+      [2, 1],
+    ])
+})
+
+test("goes on where a least chunk is more than the budget", () => {
+  const all = played({ tokenBudget: 50 }, { minChunkTokens: 64 })
+  for (const id of [1, 2]) all.arrives(id, { promptTokens: 200, slo: slo(500) })
+  expect(shapeOf(all)).toEqual([[1, 65]])
 })
 
 test("drafts a fixed number of tokens, as far as every decode still finds room; a chunk leaves room for them", () => {
