@@ -132,6 +132,7 @@ describe("the overdue", () => {
     expect(work.overdueServedUs).toBe(384_000)
     expect(served(384_000 + 383_999)).toEqual([])
     expect(served(384_000 + 384_000)).toEqual([10])
+    prompt.gone = true
     expect(served(768_001, [late])).toEqual([10])
   })
 })
