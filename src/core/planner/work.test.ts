@@ -1,8 +1,10 @@
 /** The live requests, sorted into the kinds of work that batches are made of. */
 import { expect, test } from "vitest"
+import { Random } from "../../random.ts"
 import type { LiveRequest } from "../request.ts"
 import { liveOf } from "../testing.ts"
-import { byDue, emptyWork, resortWork, sortWork, type Work } from "./work.ts"
+import { sortByDue } from "./due-order.ts"
+import { byDue, emptyWork, resortWork, sortWork, tightestPaceUs, type Work } from "./work.ts"
 
 const ids = (requests: readonly LiveRequest[]) => requests.map(({ id }) => id)
 
@@ -95,4 +97,30 @@ test("after changes of tier what is hopeful stays so, and decodes are listed ane
 test("due times that are equal are in order of arrival", () => {
   const [first, second] = [requestOf(1, 10, false), requestOf(2, 10, false)]
   expect([second, first, requestOf(3, 9, false)].sort(byDue).map(({ id }) => id)).toEqual([3, 1, 2])
+})
+
+test("what nothing was put into is empty, and asks for no share of the KV", () => {
+  const work = emptyWork()
+  expect(listed(work)).toEqual({ decodes: [], prefills: [], bestEffort: [], byValue: [], hopeful: [] })
+  expect([work.overdue, work.yielding, work.exact]).toEqual([[], [], false])
+  expect(work.forecastSpareKv(null as never)).toBe(Infinity)
+})
+
+test("the tightest pace is the smallest time per token, and endless where nothing decodes", () => {
+  const paced = (tpotUs: number) => {
+    const { slo } = liveOf(1).spec
+    return liveOf(1, { slo: { ...slo, tpotUs } })
+  }
+  expect(tightestPaceUs([paced(70_000), paced(30_000), paced(50_000)])).toBe(30_000)
+  expect(tightestPaceUs([])).toBe(Infinity)
+})
+
+test("many requests are sorted as few are", () => {
+  const random = new Random("due")
+  for (const count of [2, 255, 256, 257, 700, 100]) {
+    const all = Array.from({ length: count }, (_, id) => requestOf(id, random.integer(0, 100), false))
+    const expected = [...all].sort(byDue)
+    sortByDue(all)
+    expect(ids(all)).toEqual(ids(expected))
+  }
 })
