@@ -145,6 +145,12 @@ describe("the memory forecast", () => {
     expect(forecast.peakTokens()).toBeCloseTo(64 + 100 * 55 + 2 * sigma)
     forecast.clear()
     expect(forecast.peakTokens()).toBe(0)
+    // Nothing of what was there comes back with the next.
+    const fresh = new MemoryForecast()
+    for (const one of [forecast, fresh]) for (let i = 0; i < 50; i++) one.add(100, 10, half)
+    expect(forecast.peakTokens()).toBe(fresh.peakTokens())
+    for (const one of [forecast, fresh]) one.addFixed(1e6)
+    expect(forecast.peakTokens()).toBe(fresh.peakTokens())
   })
 
   test("counts a request no further than it may go", () => {

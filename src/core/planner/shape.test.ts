@@ -28,6 +28,7 @@ test("is the shape of the items with one more", () => {
         for (const { position, tokens, sample, draft } of items) running.add(position, tokens, sample, draft)
       }
       expect(running.with(0, 0, false, 0)).toEqual(shapeOf(items, layout))
+      expect(running.tokens).toBe(shapeOf(items, layout).tokens)
       const { position, tokens, sample, draft } = extra
       expect(running.with(position, tokens, sample, draft)).toEqual(shapeOf([...items, extra], layout))
       expect(running.with(0, 0, false, 0)).toEqual(shapeOf(items, layout))
