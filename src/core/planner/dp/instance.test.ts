@@ -1,0 +1,165 @@
+/** Live requests as the paper's dynamic program sees them: tiers, prices, and which of them are kept. */
+import { describe, expect, test } from "vitest"
+import type { CostModel } from "../../cost.ts"
+import { Calibration } from "../../learn/calibration.ts"
+import { OutputLengths } from "../../learn/output-lengths.ts"
+import { DEFAULT_OPTIONS, type PolicyOptions } from "../../options.ts"
+import type { LiveRequest } from "../../request.ts"
+import { COST, contextOf, LIMITS, liveOf } from "../../testing.ts"
+import { paperCost } from "./cost.ts"
+import { Dp } from "./dp.ts"
+import { planFor, solveFor, tierOf, tiersOf } from "./instance.ts"
+
+const paced = (id: number, tpotUs: number, ttftUs = 1e9, changes: object = {}): LiveRequest => {
+  const { slo } = liveOf(0).spec
+  return liveOf(id, { slo: { ...slo, ttftUs, tpotUs }, ...changes })
+}
+
+describe("tiers", () => {
+  test("are the TPOTs in use, the tightest first", () => {
+    expect(tiersOf([50, 20, 50, 30].map((tpot, id) => paced(id, tpot)))).toEqual([20, 30, 50])
+    const six = [60, 10, 50, 20, 40, 30]
+    expect(tiersOf(six.map((tpot, id) => paced(id, tpot)))).toEqual([10, 20, 30, 40, 50, 60])
+  })
+
+  test("are six at most: a TPOT between two counts as the tighter one", () => {
+    const twelve = Array.from({ length: 12 }, (_, id) => paced(id, 10 * (id + 1)))
+    expect(tiersOf(twelve)).toEqual([10, 30, 50, 70, 90, 110])
+    expect([10, 20, 30, 110, 120].map((tpot) => tierOf(tpot, [10, 30, 50, 70, 90, 110]))).toEqual([
+      0, 0, 1, 5, 5,
+    ])
+  })
+})
+
+describe("prices", () => {
+  const piece = {
+    ...{ step: 1000, tokens: 10, sequences: 7, passes: 50, fastPairs: 0.1, slowPairs: 0.4 },
+    ...{ outputs: 3, specSteps: 200 },
+  }
+  const cost: CostModel = { ...COST, pieces: [{ step: 5000 }, piece] }
+
+  test("of a token, a draft step and an empty batch, as the mean context has them", () => {
+    const { time } = paperCost(cost, 2, 100, 512)
+    expect(time.maxTokens).toBe(512)
+    expect(time.pieces).toEqual([
+      { k1: 0, k2: 0, b: 10_000 },
+      // The sure token is a step of the paper's, and none of the cost model's.
+      { k1: (10 + 5) * 2, k2: 400, b: (1000 + 7 + 50 + 3) * 2 - 400 },
+    ])
+    const split = paperCost({ ...cost, unifiedKv: false }, 2, 100, 512).time.pieces[1]!
+    expect(split.b).toBe((1000 + 7 + 2 * 50 + 3) * 2 - 400)
+  })
+
+  test("of a decode in tokens of prefill, one at least", () => {
+    // 10 + 7 + 3 and 40 of attention, to 10 and 5.
+    expect(paperCost(cost, 2, 100, 512).decodeWeight).toBeCloseTo(60 / 15)
+    expect(paperCost(COST, 1, 100, 512).decodeWeight).toBe(1)
+    expect(paperCost({ ...COST, pieces: [{ step: 5000 }] }, 1, 100, 512).decodeWeight).toBe(1)
+    const cheap = { ...COST, pieces: [{ tokens: 10, fastPairs: 1 }] }
+    expect(paperCost(cheap, 1, 100, 512).decodeWeight).toBe(1)
+  })
+
+  test("are scaled by calibration and margin, and follow what is known of each request", () => {
+    const calibration = new Calibration()
+    for (let i = 0; i < 400; i++) calibration.observe("mixed", 1000, 1500)
+    const context = contextOf(LIMITS, {
+      calibration,
+      margin: 0.2,
+      cost: { ...COST, pieces: [{ fastPairs: 2 }] },
+    })
+    const requests = [paced(1, 50, 1e9, { promptTokens: 100 }), paced(2, 50, 1e9, { promptTokens: 300 })]
+    const { plan, acceptance } = planFor(requests, [50], context, DEFAULT_OPTIONS)
+    // A mean context of 200 tokens: 200 for each, by 1.8.
+    expect(plan.rate(0)).toBeCloseTo(1 / (200 * 1.8), 4)
+    expect(acceptance).toBeCloseTo(0.7)
+  })
+})
+
+describe("the most profitable set", () => {
+  const options: PolicyOptions = { ...DEFAULT_OPTIONS, margin: 0 }
+  /** Ids of the prompts that are kept beside these decodes; undefined where not even what must be kept can be. */
+  function kept(
+    prefills: LiveRequest[],
+    {
+      decodes = [] as LiveRequest[],
+      must = [] as number[],
+      nowUs = 0,
+      limits = LIMITS,
+      lengths = new OutputLengths(1),
+    } = {},
+  ): number[] | undefined {
+    const context = contextOf(limits, { margin: 0, outputLengths: lengths })
+    const answer = solveFor(
+      new Dp(),
+      decodes,
+      prefills,
+      ({ id }) => must.includes(id),
+      context,
+      options,
+      nowUs,
+    )
+    return answer?.steps.map(({ request }) => prefills[request]!.id).sort((a, b) => a - b)
+  }
+  const prompt = (id: number, promptTokens: number, ttftMs: number, changes: object = {}) =>
+    paced(id, 1e6, ttftMs * 1000, { promptTokens, ...changes })
+
+  test("is as many as are in time, by their worth", () => {
+    // 100 tokens take 15 ms alone, 300 take 35, both 45.
+    expect(kept([prompt(1, 100, 46), prompt(2, 300, 46)])).toEqual([1, 2])
+    expect(kept([prompt(1, 100, 36), prompt(2, 300, 36)])).toHaveLength(1)
+    expect(kept([prompt(1, 100, 36), prompt(2, 300, 36, { worth: 3 })])).toEqual([2])
+    expect(kept([prompt(1, 100, 36, { worth: 3 }), prompt(2, 300, 36)])).toEqual([1])
+    expect(kept([prompt(1, 100, 46)], { nowUs: 40_000 })).toEqual([])
+  })
+
+  test("holds what must be kept, even what is late: that is due as soon as it can be done", () => {
+    const both = [prompt(1, 100, 36, { worth: 3 }), prompt(2, 300, 36)]
+    expect(kept(both)).toEqual([1])
+    expect(kept(both, { must: [2] })).toContain(2)
+    expect(kept([prompt(1, 300, 10)], { must: [1] })).toEqual([1])
+    expect(kept([prompt(1, 300, 10)])).toEqual([])
+  })
+
+  test("needs only the rest of what was begun", () => {
+    const begun = prompt(1, 300, 20)
+    begun.computed = 200
+    expect(kept([begun])).toEqual([1])
+  })
+
+  test("can be held, each to its end: what runs and what must be kept takes its share first", () => {
+    const limits = { ...LIMITS, kvTokens: 1024 }
+    // 300 tokens of prompt and 50 of output each.
+    const three = [1, 2, 3].map((id) => prompt(id, 300, 1000))
+    expect(kept(three, { limits })).toHaveLength(2)
+    expect(kept(three, { limits, must: [3] })).toContain(3)
+    expect(kept(three, { limits, must: [3] })).toHaveLength(2)
+    const decode = Object.assign(prompt(9, 600, 1), { output: 1, computed: 600 })
+    expect(kept(three, { limits, decodes: [decode] })).toHaveLength(1)
+    // 1.5% are kept free: 1,008 of 1,024 tokens.
+    expect(kept([prompt(1, 958, 1000)], { limits })).toEqual([1])
+    expect(kept([prompt(1, 959, 1000)], { limits })).toEqual([])
+  })
+
+  test("leaves room for the decodes beside it", () => {
+    const decodes = Array.from({ length: 5 }, (_, i) =>
+      Object.assign(paced(10 + i, 6_000), { output: 1, computed: 100 }),
+    )
+    // Batches of 6 ms have ten tokens, five of them the decodes'.
+    const beside = (ttftMs: number) => kept([prompt(1, 50, ttftMs)], { decodes })
+    expect(beside(50)).toEqual([])
+    expect(beside(70)).toEqual([1])
+  })
+})
+
+test("a plan says how many tokens the decodes of each TPOT verify", () => {
+  const cost = { ...COST, pieces: [{ step: 20_000, tokens: 10, specSteps: 1 }] }
+  const context = contextOf(LIMITS, { margin: 0, cost })
+  const lengths = (speculation: "on" | "off") => {
+    const decodes = [Object.assign(paced(1, 15_000), { output: 1, computed: 100 })]
+    const given = { ...DEFAULT_OPTIONS, speculation }
+    return solveFor(new Dp(), decodes, [], () => false, context, given, 0)?.lengths()
+  }
+  // A pace that only drafts can keep.
+  expect(lengths("on")!.get(15_000)).toBeGreaterThan(1)
+  expect(lengths("off")?.get(15_000) ?? 1).toBe(1)
+})
