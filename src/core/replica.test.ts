@@ -139,6 +139,14 @@ test("what a decision makes of requests is told", () => {
   ])
 })
 
+test("a request that gives its KV up to another is told", () => {
+  const played = new Played({ limits: { ...LIMITS, kvTokens: 128, contextTokens: 128 } })
+  for (const id of [1, 2]) played.arrives(id, { promptTokens: 64 })
+  played.step()
+  played.step()
+  expect(played.of("preempted")).toEqual([{ type: "preempted", id: 2 }])
+})
+
 test("a cached request that gives up blocks is trimmed with the batch that needs them, and only with it", () => {
   const played = new Played({ limits: { ...LIMITS, kvTokens: 128, contextTokens: 128 } })
   played.arrives(1, { promptTokens: 64, prefix: [1, 2, 3, 4], maxOutputTokens: 1 })
@@ -203,7 +211,7 @@ describe("results", () => {
     played.arrives(2)
     played.step()
     // Two decodes that drafted: the mean moves a fiftieth of the way to three tokens with each.
-    expect(played.replica.snapshot(0).speculation[0]!.length).toBeCloseTo(3 - 2 * 0.98 ** 2)
+    expect(played.replica.snapshot(0).speculation[0]!.length).toBeCloseTo(3 - 2 * 0.98 ** 2, 6)
   })
 
   test("say how far the model of step times is off, apart for prefill and decode", () => {
@@ -217,6 +225,39 @@ describe("results", () => {
     for (let i = 0; i < 40; i++) played.step({}, 10_200)
     expect(played.replica.snapshot(0).calibration[0]).toBeCloseTo(2 - 0.95 ** 40)
     expect(played.replica.snapshot(0).calibration[1]).toBe(mixed)
+  })
+
+  test("of a step in which nothing was drafted tell of plain decodes, also where drafts were asked for", () => {
+    const calibrationAfter = (first: number, second: number) => {
+      const played = new Played({ options: { fixedDraft: 2 } })
+      for (const id of [1, 2]) played.arrives(id, { maxOutputTokens: 100 })
+      played.step()
+      // Twice as long as the model says of what was drafted.
+      const tokens = 2 + first + second
+      played.step({ 1: { drafted: first }, 2: { drafted: second } }, 2 * (5_000 + 100 * tokens))
+      return played.replica.snapshot(0).calibration
+    }
+    expect(calibrationAfter(0, 0)[0]).toBeCloseTo(1.05)
+    for (const [first, second] of [
+      [0, 2],
+      [2, 2],
+    ] as const) {
+      const [decode, mixed, drafted] = calibrationAfter(first, second)
+      expect([decode, mixed]).toEqual([1, 1])
+      expect(drafted).toBeCloseTo(1.05)
+    }
+    const prompts = new Played()
+    prompts.arrives(1)
+    prompts.step({ 1: { drafted: 0 } }, 30_000)
+    expect(prompts.replica.snapshot(0).calibration[0]).toBe(1)
+  })
+
+  test("need not be given of a prompt that is not at its end", () => {
+    const played = new Played({ limits: { ...LIMITS, maxBatchTokens: 64 } })
+    played.arrives(1)
+    const { number } = played.runs()
+    played.replica.handle({ type: "stepDone", batch: number, durationUs: 1000, results: [] }, 1000)
+    expect(played.runs().items).toMatchObject([{ id: 1, position: 64, tokens: 36, sample: true }])
   })
 
   test("fill blocks that a later prompt shares", () => {
