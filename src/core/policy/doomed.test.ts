@@ -42,6 +42,19 @@ describe("a request without its first token", () => {
     expect(isDoomed(sharing, contextOf(LIMITS, { kv }), 9_801)).toBe(true)
   })
 
+  test("needs all of it again when its KV was lost, whatever was asked before", () => {
+    const request = short()
+    for (const [computed, lastUs] of [
+      [0, 5_000],
+      [60, 11_000],
+      [0, 5_000],
+    ] as const) {
+      request.computed = computed
+      expect(isDoomed(request, contextOf(), lastUs)).toBe(false)
+      expect(isDoomed(request, contextOf(), lastUs + 1)).toBe(true)
+    }
+  })
+
   test("takes as many steps as the engine's batches make of it", () => {
     // 600 tokens: two steps of 5 ms, and 60 ms.
     const long = liveOf(1, { promptTokens: 600, slo: { ...slo, ttftUs: 70_000 } })
