@@ -134,7 +134,7 @@ describe("the memory forecast", () => {
     expect(forecast.peakTokens()).toBeCloseTo(10 * 116)
   })
 
-  test("is zero of nothing, and what is fixed is held whoever ends", () => {
+  test("is zero of nothing, and what is fixed is held, whichever request ends", () => {
     const forecast = new MemoryForecast()
     expect(forecast.peakTokens()).toBe(0)
     forecast.addFixed(64)
