@@ -182,13 +182,14 @@ describe("what is left of a batch", () => {
 
   test("is remembered as needed for two seconds of steps", () => {
     const context = contextWith()
-    const running = Array.from({ length: 50 }, (_, id) => decoding(liveOf(id), context))
+    const slo = { ...liveOf(0).spec.slo, tpotUs: 50_000 }
+    const running = Array.from({ length: 50 }, (_, id) => decoding(liveOf(id, { slo }), context))
     const batch = new BatchBuilder(context)
     for (const request of running) batch.decode(request)
     const work = workOf([...running, flex(999)])
     serveBestEffort(batch, work, 60_000, options, 7)
-    // Ten of a hundred milliseconds were needed.
-    expect(work.slackNeeded).toBeCloseTo(1 - 0.005 * 0.9)
+    // Ten of fifty milliseconds were needed.
+    expect(work.slackNeeded).toBeCloseTo(1 - 0.005 * 0.8, 6)
     expect(work.bestEffortServedUs).toBe(7)
   })
 
@@ -206,6 +207,7 @@ describe("what is left of a batch", () => {
   test("is all that the tightest decode can spare after five seconds of nothing", () => {
     expect(given(decodes(1), { nowUs: 4_999_999 })).toBe(149)
     expect(given(decodes(1), { nowUs: 5_000_000 })).toBe(400)
+    expect(given(decodes(1), { nowUs: 7_000_000, bestEffortServedUs: 2_000_001 })).toBe(149)
     expect(given(decodes(1), { nowUs: 5_000_000, limitUs: 30_000 })).toBe(249)
   })
 
@@ -219,6 +221,45 @@ describe("what is left of a batch", () => {
     expect(busy.bestEffortServedUs).toBe(0)
     serveBestEffort(new BatchBuilder(context), workOf([], busy), 1_000, options, 8)
     expect(busy.bestEffortServedUs).toBe(8)
+  })
+
+  test("goes to decodes, too, as far as they fit", () => {
+    const context = contextWith()
+    const [slo, first, second] = [
+      decoding(liveOf(1), context),
+      decoding(flex(2), context),
+      decoding(flex(3), context),
+    ]
+    const work = workOf([slo, first, second])
+    const within = (limitUs: number) => {
+      const batch = new BatchBuilder(context)
+      for (const request of [slo, first, second]) request.batch = 0
+      batch.decode(slo)
+      serveBestEffort(batch, work, limitUs, options, 0)
+      return ids(batch.requests)
+    }
+    expect(within(5_300)).toEqual([1, 2, 3])
+    expect(within(5_299)).toEqual([1, 2])
+    expect(within(5_199)).toEqual([1])
+  })
+
+  test("begins nothing for which promises leave no KV", () => {
+    expect(given(decodes(1), { forecastSpareKv: () => 450 })).toBe(0)
+    expect(given(decodes(1), { forecastSpareKv: () => 464 })).toBe(149)
+  })
+
+  test("is not spent twice on what two prompts begin with: the second waits for the first", () => {
+    const begun = (second: number[]) => {
+      const prefix = Array.from({ length: 6 }, (_, i) => i)
+      const both = [prefix, second].map((prefix, i) =>
+        liveOf(i + 1, { tier: "bestEffort", promptTokens: 100, prefix }),
+      )
+      const batch = new BatchBuilder(contextWith())
+      serveBestEffort(batch, workOf(both), 60_000, options, 0)
+      return ids(batch.requests)
+    }
+    expect(begun([0, 1, 2, 3, 4, 9])).toEqual([1])
+    expect(begun([9, 1, 2, 3, 4, 5])).toEqual([1, 2])
   })
 
   test("goes to them by arrival, and KV is taken from the later ones", () => {
