@@ -154,12 +154,17 @@ describe("the most profitable set", () => {
 test("a plan says how many tokens the decodes of each TPOT verify", () => {
   const cost = { ...COST, pieces: [{ step: 20_000, tokens: 10, specSteps: 1 }] }
   const context = contextOf(LIMITS, { margin: 0, cost })
-  const lengths = (speculation: "on" | "off") => {
-    const decodes = [Object.assign(paced(1, 15_000), { output: 1, computed: 100 })]
+  const decode = Object.assign(paced(1, 15_000), { output: 1, computed: 100 })
+  const lengths = (speculation: "on" | "off", decodes = [decode], prefills: LiveRequest[] = []) => {
     const given = { ...DEFAULT_OPTIONS, speculation }
-    return solveFor(new Dp(), decodes, [], () => false, context, given, 0)?.lengths()
+    return solveFor(new Dp(), decodes, prefills, () => false, context, given, 0)?.lengths()
   }
   // A pace that only drafts can keep.
   expect(lengths("on")!.get(15_000)).toBeGreaterThan(1)
   expect(lengths("off")?.get(15_000) ?? 1).toBe(1)
+  // Beside a prompt as well; a prompt that is the first of its kind will need them, too.
+  const prompt = paced(2, 15_000, 1_000_000)
+  expect(lengths("on", [decode], [prompt])!.get(15_000)).toBeGreaterThan(1)
+  expect(lengths("on", [], [prompt])!.get(15_000)).toBeGreaterThan(1)
+  expect(lengths("on", [], [paced(2, 1e6, 1_000_000)])!.get(1e6)).toBeGreaterThanOrEqual(1)
 })
