@@ -19,6 +19,9 @@ import type { Speculator } from "./speculation/speculator.ts"
  * taken, and evict what was computed for nothing. */
 const KEPT_FREE_SHARE = 0.055
 
+/** Of the KV that is not shared, so much more may be forecast where everything running is shared. */
+const SHARED_RELIEF = 0.6
+
 /** What is due later can wait for KV that running requests give back until then. */
 const MEMORY_HORIZON_US = 60_000_000
 
@@ -230,7 +233,7 @@ export class Admission {
   }
 
   #dropForMemory(running: Running, demand: Demand, context: PlanningContext): void {
-    const room = context.kv.capacityTokens * this.#options.kvShare
+    const room = this.#roomTokens(running, context)
     if (this.#mostTokens(running, context) <= room) {
       this.#unforeseen = running
       return
@@ -242,6 +245,21 @@ export class Admission {
       if (victim.request.computed > 0 || victim.request.dueUs < this.#memoryUntilUs)
         this.#foreseeCandidate(victim, context, -1)
     }
+  }
+
+  /** What the forecast may come to. A request that loses its KV computes anew what it does not share: where most of it is
+   * shared that is little, and KV left idle for fear of it is the greater loss. */
+  #roomTokens(running: Running, context: PlanningContext): number {
+    const { kv, need } = context
+    const room = kv.capacityTokens * this.#options.kvShare
+    if (kv.sharedTokens === 0) return room
+    let [own, known] = [0, 0]
+    this.#eachRunning(running, (request) => {
+      own += need.ownTokens(request, request.known)
+      known += request.known
+    })
+    const sharedShare = Math.max(0, 1 - own / Math.max(1, known))
+    return room + SHARED_RELIEF * sharedShare * Math.max(0, room - kv.sharedTokens)
   }
 
   /** The first candidate to go, if any may. */
