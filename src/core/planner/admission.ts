@@ -20,7 +20,7 @@ import type { Speculator } from "./speculation/speculator.ts"
 const KEPT_FREE_SHARE = 0.055
 
 /** Of the KV that is not shared, so much more may be forecast where everything running is shared. */
-const SHARED_RELIEF = 0.6
+const SHARED_RELIEF = 3
 
 /** What is due later can wait for KV that running requests give back until then. */
 const MEMORY_HORIZON_US = 60_000_000

@@ -215,3 +215,22 @@ describe("best effort", () => {
     expect(patient.every(({ spec }) => outcomes.get(spec.id)!.attained)).toBe(true)
   })
 })
+
+test("where KV is short and most of it shared, it keeps as many as EDF that drops the doomed", () => {
+  // Losing KV costs these 100 tokens each, not 600: to keep KV free for fear of it would cost more.
+  const limits = { ...LIMITS, kvTokens: 2048, maxSequences: 64 }
+  const requests = Array.from({ length: 80 }, (_, id): SimRequest => {
+    const prefix = Array.from({ length: 37 }, (_, block) => (block < 32 ? block : 1000 * (id + 1) + block))
+    const size = { promptTokens: 592, maxOutputTokens: 200, prefix }
+    return {
+      atUs: 15_000 * id,
+      outputTokens: 20 + ((37 * id) % 60),
+      spec: specOf(id, { ...size, slo: sloOf(600, 60) }),
+    }
+  })
+  const kept = (policy: PolicyName) =>
+    [...run(policy, requests, limits).outcomes.values()].filter(({ attained }) => attained).length
+  const [ours, edfDrop] = [kept("slos-serve"), kept("edf-drop")]
+  expect(edfDrop).toBeLessThan(80)
+  expect(ours).toBeGreaterThanOrEqual(edfDrop)
+})
