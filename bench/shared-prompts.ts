@@ -3,6 +3,7 @@
 import { writeFileSync } from "node:fs"
 import { parseArgs } from "node:util"
 import type { PolicyOptions } from "../src/core/options.ts"
+import { prefillUs } from "../src/core/planner/prefill-time.ts"
 import type { PolicyName } from "../src/core/policy/index.ts"
 import type { Tier } from "../src/core/protocol.ts"
 import { Random } from "../src/random.ts"
@@ -12,6 +13,7 @@ import { type SimRequest, simulate } from "../src/sim/simulate.ts"
 const SEEDS = 3
 const HARDWARE_NAME = "opt-6.7b-a100"
 const BLOCK_TOKENS = 16
+const { cost, maxBatchTokens } = HARDWARE[HARDWARE_NAME]!
 
 interface Case {
   name: string
@@ -63,7 +65,7 @@ function requestsOf(
       (block + 1) * BLOCK_TOKENS <= sharedTokens ? block : 1e6 * (id + 1) + block,
     )
     const slo = {
-      ttftUs: 5 * (24_800 + 68.78 * promptTokens),
+      ttftUs: 5 * prefillUs(cost, 0, promptTokens, maxBatchTokens),
       ttftSlowdown: 0,
       tpotUs: 100_000,
       thinkingTpotUs: 100_000,

@@ -38,6 +38,16 @@ describe("KvNeed", () => {
     expect(need.roomTokens(alone)).toBe(640)
   })
 
+  test("what others hold as well is shared, before it begins and after", () => {
+    const { need, compute } = accountOf()
+    const [first, second] = [request(1, 1), request(2, 1)]
+    compute(first, 100)
+    expect(need.sharedTokens(first)).toBe(0)
+    expect(need.sharedTokens(second)).toBe(96)
+    compute(second, 100)
+    expect([first, second].map((live) => need.sharedTokens(live))).toEqual([96, 96])
+  })
+
   test("of one that holds KV is what its blocks do not hold yet", () => {
     const { need, compute } = accountOf()
     const running = request(1, 1)

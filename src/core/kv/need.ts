@@ -33,6 +33,12 @@ export class KvNeed {
     return this.#kv.ownTokens(id) + this.newTokens(request, tokens)
   }
 
+  /** Of its prompt, tokens that other live requests hold as well: they are taken once for all. */
+  sharedTokens(request: LiveRequest): number {
+    const { id } = request
+    return this.#kv.holds(id) ? this.#kv.heldTokens(id) - this.#kv.ownTokens(id) : this.#taken(request)
+  }
+
   /** Most tokens that it could hold in all if the cache went and no live request lost anything. */
   roomTokens(request: LiveRequest): number {
     return this.#kv.spareTokens + this.#taken(request)

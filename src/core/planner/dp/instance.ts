@@ -31,7 +31,7 @@ export function solveFor(
   const requests = [...decodes, ...prefills]
   const tpotsUs = tiersOf(requests)
   const { plan } = planFor(requests, tpotsUs, context, options)
-  let heldTokens = 0
+  let heldTokens = context.kv.sharedTokens
   for (const request of decodes) heldTokens += lifeTokens(request, context)
   for (const request of prefills) if (must(request)) heldTokens += lifeTokens(request, context)
   const instance = prefills.map((request): DpRequest => {
@@ -116,7 +116,9 @@ function reachableUs(request: LiveRequest, context: PlanningContext, nowUs: numb
   return Math.max(request.dueUs, nowUs + 2 * alone * context.calibration("mixed"))
 }
 
+/** What it alone takes of the KV until its end: what several share is counted apart, once. */
 function lifeTokens(request: LiveRequest, context: PlanningContext): number {
   const { app, maxOutputTokens } = request.spec
-  return request.known + context.outputLengths.remaining(app, request.output, maxOutputTokens)
+  const remaining = context.outputLengths.remaining(app, request.output, maxOutputTokens)
+  return request.known + remaining - context.need.sharedTokens(request)
 }
