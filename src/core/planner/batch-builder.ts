@@ -62,6 +62,11 @@ export class BatchBuilder {
     return this.context.limits.maxBatchTokens - this.#shape.tokens
   }
 
+  /** Pieces of prompts in the batch. */
+  get chunks(): number {
+    return this.#chunks
+  }
+
   /** Predicted time of the batch as it stands, with `tokens` more of a request at `position` and `draft` drafted
    * ones; calibrated, in µs. */
   timeUs(position = 0, tokens = 0, samples = false, draft = 0): number {

@@ -10,6 +10,17 @@ import { tightestPaceUs, type Work } from "./work.ts"
 /** A decode keeps at least a pace of one token in so many longest batches, however late it is due: it holds KV. */
 const MOST_PAUSE_BATCHES = 10
 
+/** A batch is as short as so many times the slack of the arrivals that can least wait (one in ten: the others have more),
+ * down to what is worth the fixed cost of a step. By simulation with TTFTs of 1.2, 1.5 and 2 × the prefill time: at 4
+ * the batches of the second are too short, at 20 those of the first no shorter than usual. */
+const ARRIVAL_SLACKS = 8
+
+/** Where decodes can hardly keep pace, a prompt that is due soon keeps so much of the margin: with all of it there would be
+ * room for a chunk only when they end, and a prompt that is late for certain saves none of them. One that can wait for
+ * that end takes more. */
+const PRESSING_CAUTION = 0.5
+const PATIENT_CAUTION = 1.5
+
 /** Beside decodes a prompt that is not due for so long gets room from so large a share of their step on. */
 const PRESSING_US = 10_000_000
 const LEAST_PIECE = 0.4
@@ -22,6 +33,10 @@ interface Filling {
   nowUs: number
   /** It may take so long, margin included, µs. */
   limitUs: number
+  /** Decodes can hardly keep pace: a step of theirs takes longer, margin included, than the tightest TPOT. */
+  tight: boolean
+  /** It should not take longer for the sake of those that may arrive meanwhile, µs. */
+  usualUs: number
   /** Until the first decode is due, µs. */
   leadUs: number
   /** What a step of all decodes takes, margin included, µs. */
@@ -55,14 +70,18 @@ function begin(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: n
   const allDecodesUs = timeUs(decodes.length)
   const leadUs = tightestLeadUs(decodes, nowUs)
   // Decodes that outlast the first one's due time run all the same; anything more would only make it later.
-  const limitUs = Math.min(leadUs, Math.max(allDecodesUs, maxBatchUs))
-  const nextUs = Math.max(allDecodesUs, Math.min(maxBatchUs, tightestPaceUs(decodes)))
+  const arrivalsUs = ARRIVAL_SLACKS * work.arrivalSlack.us
+  const usualUs = Math.min(maxBatchUs, Math.max(2 * batch.safeUs(0, 1), arrivalsUs))
+  const limitUs = Math.min(leadUs, Math.max(allDecodesUs, usualUs))
+  const paceUs = tightestPaceUs(decodes)
+  const nextUs = Math.max(allDecodesUs, Math.min(maxBatchUs, paceUs))
+  const tight = allDecodesUs > paceUs
   const othersWait = prefills.length > 0 || bestEffort.length > 0
   const stepsAreDear = !work.exact && allDecodesUs <= 2 * timeUs(Math.min(1, decodes.length))
   const mustGoBy = othersWait && !stepsAreDear ? nowUs + limitUs + nextUs : Infinity
   let urgent = 0
   while (urgent < decodes.length && decodes[urgent]!.dueUs <= mustGoBy) urgent++
-  return { batch, work, options, nowUs, limitUs, leadUs, allDecodesUs, urgent }
+  return { batch, work, options, nowUs, limitUs, tight, usualUs, leadUs, allDecodesUs, urgent }
 }
 
 function addUrgentDecodes({ batch, work, limitUs, urgent }: Filling): void {
@@ -92,7 +111,7 @@ function addPausedDecodes({ batch, work, options, nowUs, urgent }: Filling): voi
 function addPrefills(filling: Filling): void {
   const { batch, work, nowUs } = filling
   for (const request of work.prefills) {
-    if (batch.tokensLeft < 1 || batch.isFull(filling.limitUs)) return
+    if (batch.tokensLeft < 1 || batch.isFull(limitFor(filling, request))) return
     if (batch.has(request) || waitsForPrefix(filling, request)) continue
     const toDeadlineUs = request.dueUs - nowUs
     // What is not due for long is not worth a risk: it waits until there is room for a good piece.
@@ -100,23 +119,33 @@ function addPrefills(filling: Filling): void {
     const tightens = toDeadlineUs > 0 && toDeadlineUs < filling.limitUs
     if (tightens && finishesWithin(batch, request, toDeadlineUs)) filling.limitUs = toDeadlineUs
     else if (toDeadlineUs > filling.limitUs) stretchFor(filling, request, toDeadlineUs)
-    if (batch.prefillWithin(request, filling.limitUs, work.yielding) > 0) work.prefixWait.started(request)
+    if (batch.prefillWithin(request, limitFor(filling, request), work.yielding) > 0)
+      work.prefixWait.started(request)
   }
+}
+
+/** How long the batch may become with a piece of this prompt. */
+function limitFor({ batch, limitUs, tight, nowUs }: Filling, { dueUs }: LiveRequest): number {
+  if (!tight) return limitUs
+  const margin = batch.context.margin("mixed")
+  const caution = dueUs - nowUs < PRESSING_US ? PRESSING_CAUTION : PATIENT_CAUTION
+  return (limitUs * (1 + margin)) / (1 + caution * margin)
 }
 
 /** A prompt that in pieces would be late, since every piece pays for a step, goes whole if it is in time so and no decode is
  * due before. */
 function stretchFor(filling: Filling, request: LiveRequest, toDeadlineUs: number): void {
-  const { batch, options, leadUs, limitUs } = filling
+  const { batch, options, leadUs, limitUs, usualUs } = filling
   const start = batch.context.startOf(request)
   const owed = request.known - start
   if (owed > batch.tokensLeft) return
   const wholeUs = batch.timeUs(start, owed, true)
   if (wholeUs <= limitUs || wholeUs > Math.min(leadUs, toDeadlineUs)) return
   const stepUs = batch.timeUs(0, 1)
-  const pieces = Math.ceil((wholeUs - stepUs) / Math.max(1, options.maxBatchUs - stepUs))
+  const pieces = Math.ceil((wholeUs - stepUs) / Math.max(1, usualUs - stepUs))
   // Its objective asks for it: what is late because it had to wait would make others late in turn.
-  if (wholeUs + (pieces - 1) * stepUs > request.deadlineUs - request.arrivalUs)
+  const tooSlow = wholeUs + (pieces - 1) * stepUs > request.deadlineUs - request.arrivalUs
+  if (tooSlow || (wholeUs <= options.maxBatchUs && batch.chunks === 0))
     filling.limitUs = wholeUs * (1 + batch.context.margin("mixed"))
 }
 
@@ -132,12 +161,14 @@ function waitsForPrefix({ batch, work, nowUs, limitUs }: Filling, request: LiveR
 }
 
 /** Hopeful requests spare each other: two that do not fit together would take turns and never end. */
-function addHopeful({ batch, work, limitUs }: Filling): void {
+function addHopeful(filling: Filling): void {
+  const { batch, work } = filling
   const { hopeful, yielding } = work
   if (hopeful.length === 0) return
   const spared = new Set(hopeful)
   const hopeless = yielding.filter((request) => !spared.has(request))
   for (const request of hopeful) {
+    const limitUs = limitFor(filling, request)
     if (batch.isFull(limitUs)) return
     if (batch.has(request) || work.prefixWait.for(request, batch.context) !== null) continue
     if (!mayStart(request, batch, work)) continue
