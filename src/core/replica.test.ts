@@ -356,6 +356,9 @@ describe("the end", () => {
   })
 })
 
+/** An objective that no step can keep. */
+const LATE = { ttftUs: 1, ttftSlowdown: 0, tpotUs: 1, thinkingTpotUs: 1, maxGapUs: Infinity }
+
 describe("what is learnt of an end", () => {
   /** Expected tokens still to come of an output that begins, after thirty requests with this end. */
   const remainingAfter = (result: object, maxOutputTokens: number) => {
@@ -400,6 +403,42 @@ describe("what is learnt of an end", () => {
     ] as const)
       round(id, session, 1_000)
     expect(missed.filter(([, known]) => known).map(([id]) => id)).toEqual([4])
+  })
+
+  test.each([
+    ["was cancelled in time", {}, "cancel", false],
+    ["was cancelled with a late token", { slo: LATE }, "cancel", false],
+    ["asked for no objective", { tier: "bestEffort" }, "end", false],
+    ["had a late token", { slo: LATE }, "end", true],
+    ["failed", {}, "fail", true],
+  ] as const)("a round that %s: its session counts as missed or not", (_, changes, end, missed) => {
+    let known: boolean | null = null
+    const policy = (): Policy => ({
+      name: "spy",
+      decide([request], batch) {
+        known = request!.sessionMissed
+        if (request!.decoding) batch.decode(request!)
+        else batch.prefill(request!, 100)
+      },
+    })
+    const played = new Played({ policy })
+    played.arrives(1, { session: 3, maxOutputTokens: 3, ...changes })
+    if (end === "fail") {
+      for (let i = 0; i < 2; i++) {
+        played.nowUs += 1_000_000
+        played.fails(played.runs(), "engineError")
+      }
+    } else {
+      played.step()
+      if (end === "cancel") played.cancels(1)
+      else for (let i = 1; i < 3; i++) played.step()
+    }
+    played.nowUs += 1_000_000
+    played.poll()
+    expect(played.of("finished")).toHaveLength(1)
+    played.arrives(2, { session: 3 })
+    played.runs()
+    expect(known).toBe(missed)
   })
 
   test("a session that is not likely to come back gives its KV up first, where the policy keeps sessions", () => {

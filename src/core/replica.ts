@@ -26,6 +26,7 @@ import type {
   EngineLimits,
   Event,
   FinishReason,
+  Outcome,
   Progress,
   RejectReason,
   RequestId,
@@ -343,7 +344,7 @@ export class Replica {
     // Cut at its limit, an output says only that it came so far.
     if (reason === "stop") this.#outputLengths.ended(spec.app, request.output)
     const outcome = request.outcome(nowUs, attainable && spec.tier === "slo")
-    if (spec.session >= 0 && !outcome.attained) this.#missedSessions.note(spec.session)
+    if (hasMissed(spec, reason, outcome)) this.#missedSessions.note(spec.session)
     if (request.output > 0) this.#effects.push({ type: "stageDone", id, outcome: request.stage })
     this.#effects.push({ type: "finished", id, reason, outcome })
     if (!this.#returns.ended(spec) && this.policy.keepsSessions) this.#kv.wontReturn(id)
@@ -381,4 +382,10 @@ export class Replica {
     this.#flight.takeOff(batch, built, nowUs)
     this.#effects.push({ type: "run", batch })
   }
+}
+
+/** Its session as a whole cannot attain any more. What the client gave up, or asked no objective for, says nothing of the
+ * rounds that follow. */
+function hasMissed({ session, tier }: RequestSpec, reason: FinishReason, { attained }: Outcome): boolean {
+  return session >= 0 && tier === "slo" && reason !== "cancelled" && !attained
 }
