@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { ERRORS } from "../errors.ts"
+import { bodyLimits, MOST_DEPTH, MOST_NAME_BYTES, MOST_NUMBER_CHARACTERS } from "./limits.ts"
 import { chatSchema, completionSchema } from "./schemas.ts"
 import { testServer } from "./testing.ts"
 
@@ -57,6 +58,17 @@ it("has every error that a client can get, with its status", () => {
     if (!cli.includes(code)) expect(told.get(code), code).toBe(status)
   told.delete("invalid_json_schema")
   for (const code of told.keys()) expect(Object.keys(ERRORS)).toContain(code)
+})
+
+it("has every limit of a body's parts", () => {
+  const told = section("Limits")
+  for (const { at, entries } of bodyLimits(null)) {
+    const row = told.split("\n").find((line) => line.startsWith(at === "" ? "| the body" : `| \`${at}\``))
+    expect(row, at).toBeDefined()
+    if (at !== "prompt" && at !== "prompt[]") expect(row, at).toMatch(new RegExp(`\\b${entries}\\b`))
+  }
+  for (const number of [MOST_DEPTH, MOST_NAME_BYTES, MOST_NUMBER_CHARACTERS])
+    expect(told).toMatch(new RegExp(`\\b${number}\\b`))
 })
 
 it("names only headers that the code knows", () => {

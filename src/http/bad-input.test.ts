@@ -64,7 +64,7 @@ const CASES: Case[] = [
     body: `{"messages":${"[".repeat(30_000)}${"]".repeat(30_000)}}`,
     status: 400,
     code: "invalid_value",
-    param: "messages[0]",
+    param: `messages${"[0]".repeat(11)}`,
   },
   { name: "an unknown URL", url: "/v1/embeddings", body: {}, status: 404, code: "unknown_url" },
   {

@@ -1,18 +1,38 @@
 /** Bodies: bytes to JSON to a validated request, with errors that name the field. */
-import type { FastifyInstance } from "fastify"
+import type { Readable } from "node:stream"
+import { setImmediate } from "node:timers/promises"
+import type { FastifyInstance, FastifyRequest } from "fastify"
 import type { z } from "zod"
 import { UserError, userError } from "../errors.ts"
+import { BodyMemory, readBody } from "./body-reader.ts"
+import type { PromptSizes } from "./limits.ts"
 
 /** Fastify's own JSON parser replaces bad UTF-8 silently; a prompt must not change on its way. */
-export function registerJsonParser(app: FastifyInstance): void {
+export function registerJsonParser(
+  app: FastifyInstance,
+  bodyLimit: number,
+  sizes: () => PromptSizes | null,
+): void {
+  const memory = new BodyMemory(Math.max(MOST_HELD_BYTES, 8 * bodyLimit))
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser("application/json", { parseAs: "buffer" }, (_request, body, done) => {
-    try {
-      done(null, parseJson(body as Buffer))
-    } catch (error) {
-      done(error as Error)
-    }
+  app.addContentTypeParser("application/json", async (request: FastifyRequest, payload: Readable) => {
+    const contentLength = Number(request.headers["content-length"])
+    return readBody(payload, { bodyLimit, contentLength, memory, sizes: sizes() }, (body) =>
+      body.length <= SMALL_BYTES ? parseJson(body) : inTurn(() => parseJson(body)),
+    )
   })
+}
+
+const MOST_HELD_BYTES = 256 * 2 ** 20
+/** Parsed in a millisecond. */
+const SMALL_BYTES = 64 * 1024
+let last: Promise<unknown> = Promise.resolve()
+
+/** One large body after the other, each in a round of the event loop of its own: streams go on between them. */
+function inTurn<T>(parse: () => T): Promise<T> {
+  const turn = last.then(() => setImmediate()).then(parse)
+  last = turn.catch(() => {})
+  return turn
 }
 
 function parseJson(body: Uint8Array): unknown {
@@ -37,14 +57,19 @@ export function validate<T>(schema: z.ZodType<T>, body: unknown): T {
   const issue = parsed.error.issues[0]!
   const path = issue.code === "unrecognized_keys" ? [...issue.path, issue.keys[0]!] : issue.path
   const param = path.reduce<string>((to, key) => {
-    return typeof key === "number" ? `${to}[${key}]` : to === "" ? String(key) : `${to}.${String(key)}`
+    return typeof key === "number" ? `${to}[${key}]` : to === "" ? told(key) : `${to}.${told(key)}`
   }, "")
   if (param === "") throw userError("invalid_json", { detail: "the body is not a JSON object" })
   const missing = issue.code === "invalid_type" && /received undefined$/.test(issue.message)
   const cause = issue.code === "invalid_key" ? (issue.issues[0] ?? issue) : issue
-  const told = missing ? "is required" : lowerFirst(cause.message)
-  const message = issue.code === "unrecognized_keys" ? "is not a known field" : told
+  const why = missing ? "is required" : lowerFirst(cause.message)
+  const message = issue.code === "unrecognized_keys" ? "is not a known field" : why
   throw new UserError(`Invalid '${param}': ${message}.`, { code: "invalid_value", param })
+}
+
+/** A name that a client chose, in an error. */
+function told(key: PropertyKey): string {
+  return String(key).slice(0, 100)
 }
 
 function lowerFirst(text: string): string {

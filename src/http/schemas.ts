@@ -1,11 +1,19 @@
 /** The wire format of requests: OpenAI's, with the extensions of llama.cpp and vLLM, and our `slo` object.
  * Fields that would change the answer but are not supported are refused; other unknown fields are ignored. */
 import { z } from "zod"
+import { MOST_CHOICES, MOST_STOPS } from "./limits.ts"
+import { listOf, mapOf, promptSchema } from "./lists.ts"
 
 const text = z.string()
 const probability = z.number().gt(0).max(1)
 const penalty = z.number().min(-2).max(2)
 const count = z.int().min(1).max(1_000_000)
+
+/** Any object: what is in it is looked at elsewhere. */
+const anyObject = z.custom<Record<string, unknown>>(
+  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
+  "must be an object",
+)
 
 const slo = z.strictObject({
   ttft_ms: z.number().nullish(),
@@ -24,9 +32,6 @@ const only = <T extends string | number | boolean>(value: T, why: string) =>
 
 /** Fields whose newer form this server has. */
 const superseded = (instead: string) => z.null({ error: `is not supported: use ${instead}` }).optional()
-
-/** Most choices of one request, over all its prompts. */
-export const MOST_CHOICES = 128
 
 const NAME = "must be 1 to 64 letters, digits, _ or -"
 
@@ -65,12 +70,10 @@ const common = {
   repetition_penalty: z.number().gt(0).max(10).nullish(),
   repeat_last_n: z.int().min(0).max(1_000_000).nullish(),
   seed: z.int().nullish(),
-  logit_bias: z
-    .record(z.string().regex(/^\d+$/, "keys are token ids"), z.number().min(-100).max(100))
-    .nullish(),
+  logit_bias: mapOf(z.string().regex(/^\d+$/, "keys are token ids"), z.number().min(-100).max(100)).nullish(),
   stop: z
-    .union([z.string(), z.array(z.string().max(1000)).max(16)], {
-      error: "must be a string or an array of at most 16 strings",
+    .union([z.string(), z.array(z.string().max(1000)).max(MOST_STOPS)], {
+      error: `must be a string or an array of at most ${MOST_STOPS} strings`,
     })
     .nullish(),
   ignore_eos: z.boolean().nullish(),
@@ -92,42 +95,34 @@ const contentPart = z.object({
 const message = z.object({
   role: z.enum(["system", "developer", "user", "assistant", "tool"]),
   content: z
-    .union([text, z.array(contentPart)], {
+    .union([text, listOf(contentPart)], {
       error: 'must be a string or an array of parts {"type": "text", "text": …}',
     })
     .nullish(),
   name: text.nullish(),
   reasoning_content: text.nullish(),
   tool_call_id: text.nullish(),
-  tool_calls: z
-    .array(
-      z.object({
-        id: text.nullish(),
-        type: z.literal("function").nullish(),
-        function: z.object({ name: text, arguments: z.unknown() }),
-      }),
-    )
-    .nullish(),
+  tool_calls: listOf(
+    z.object({
+      id: text.nullish(),
+      type: z.literal("function").nullish(),
+      function: z.object({ name: text, arguments: z.unknown() }),
+    }),
+  ).nullish(),
 })
 
 export const chatSchema = z.object({
   ...common,
-  messages: z.array(message).min(1),
+  messages: listOf(message, 1),
   max_completion_tokens: count.nullish(),
   logprobs: z.boolean().nullish(),
   top_logprobs: z.int().min(0).max(20).nullish(),
-  tools: z
-    .array(
-      z.looseObject({
-        type: z.literal("function"),
-        function: z.looseObject({
-          name: text.min(1),
-          parameters: z.record(z.string(), z.unknown()).nullish(),
-        }),
-      }),
-    )
-    .max(256)
-    .nullish(),
+  tools: listOf(
+    z.looseObject({
+      type: z.literal("function"),
+      function: z.looseObject({ name: text.min(1), parameters: anyObject.nullish() }),
+    }),
+  ).nullish(),
   tool_choice: z
     .union(
       [
@@ -144,16 +139,13 @@ export const chatSchema = z.object({
   function_call: superseded("tool_choice"),
   reasoning: z.boolean({ error: "must be true or false" }).nullish(),
   reasoning_effort: text.nullish(),
-  chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
+  chat_template_kwargs: anyObject.nullish(),
 })
 export type ChatBody = z.output<typeof chatSchema>
 
-const tokenIds = z.array(z.int())
 export const completionSchema = z.object({
   ...common,
-  prompt: z.union([text, tokenIds, z.array(text).min(1), z.array(tokenIds).min(1)], {
-    error: "must be a string, an array of token ids, or an array of either",
-  }),
+  prompt: promptSchema,
   logprobs: z.int().min(0).max(20).nullish(),
   echo: z.boolean().nullish(),
   suffix: only("", "the model does not fill in the middle"),

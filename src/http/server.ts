@@ -73,7 +73,7 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     const { method, url } = request
     request.log.debug({ method, url, status: reply.statusCode, ms, ...(tenant && { tenant }) }, "answered")
   })
-  registerJsonParser(app)
+  registerJsonParser(app, bodyLimit, () => host.service?.promptSizes ?? null)
   registerErrors(app, bodyLimit)
 
   const ready = (): Service => {

@@ -48,6 +48,12 @@ export class Service {
     })
   }
 
+  /** What the longest prompt follows from. */
+  get promptSizes(): { contextTokens: number; longestTokenBytes: number } {
+    const { limits, tokenizer } = this.engine
+    return { contextTokens: limits.contextTokens, longestTokenBytes: tokenizer.longestTokenBytes }
+  }
+
   async close(): Promise<void> {
     this.metrics.close()
     await this.driver.close()

@@ -8,10 +8,11 @@ import { resolveSlo } from "../../serve/slo-resolve.ts"
 import { outputGrammar } from "../../text/constraint/grammar.ts"
 import { validate } from "../body.ts"
 import { CompletionFormat } from "../format.ts"
+import { MOST_CHOICES } from "../limits.ts"
 import { classOfModel } from "../model-names.ts"
 import { respond } from "../respond.ts"
 import { ignoredFields, samplingOf, stopsOf, textFormat } from "../sampling.ts"
-import { type CompletionBody, completionSchema, MOST_CHOICES } from "../schemas.ts"
+import { type CompletionBody, completionSchema } from "../schemas.ts"
 
 export function completionsRoute(app: FastifyInstance, ready: () => Service): void {
   app.post("/v1/completions", async (request, reply) => {
