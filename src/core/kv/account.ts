@@ -3,7 +3,7 @@
 import { assert } from "../assert.ts"
 import type { EngineLimits, KvTrim, RequestId } from "../protocol.ts"
 import { type BlockOwner, Blocks } from "./blocks.ts"
-import { PrefixIndex } from "./prefix-index.ts"
+import { ComputedBlocks } from "./computed-blocks.ts"
 
 interface Sequence extends BlockOwner {
   id: RequestId
@@ -11,7 +11,7 @@ interface Sequence extends BlockOwner {
   tokens: number
   /** The request's own list: grows as its output fills blocks. */
   prefix: readonly number[]
-  /** Leading blocks entered in the prefix index. */
+  /** Leading blocks that are computed: others may share them. */
   indexed: number
   session: number
   /** Its session is not likely to come back. */
@@ -39,7 +39,7 @@ export class KvAccount {
   #live = new Map<RequestId, Sequence>()
   /** Ended requests whose KV is kept, least recently ended first (a Map keeps insertion order). */
   #cached = new Map<RequestId, Sequence>()
-  #index = new PrefixIndex<Sequence>()
+  #computed: ComputedBlocks<Sequence>
   /** Of the cached ones, those that give up blocks first. */
   #spent = new Set<Sequence>()
   #blocks: Blocks
@@ -49,7 +49,9 @@ export class KvAccount {
 
   constructor(limits: EngineLimits) {
     this.limits = limits
-    this.#blocks = new Blocks(Math.floor(limits.kvTokens / limits.blockTokens))
+    const count = Math.floor(limits.kvTokens / limits.blockTokens)
+    this.#blocks = new Blocks(count)
+    this.#computed = new ComputedBlocks(count)
   }
 
   get capacityTokens(): number {
@@ -86,7 +88,7 @@ export class KvAccount {
    * logits). `near`: the answer last time, if there was one. */
   matchedBlocks(prefix: readonly number[], promptTokens: number, near = 0): number {
     const most = Math.min(prefix.length, Math.floor((promptTokens - 1) / this.limits.blockTokens))
-    return most === 0 ? 0 : this.#index.longest(prefix, most, near)
+    return most === 0 ? 0 : this.#computed.longest(prefix, most, near)
   }
 
   /** Longest prefix of full blocks that some sequence holds, and which one is to be shared. */
@@ -180,8 +182,7 @@ export class KvAccount {
     sequence.tokens = tokens
     const full = Math.min(sequence.prefix.length, Math.floor(tokens / this.limits.blockTokens))
     if (sequence.indexed < full) this.epoch++
-    for (; sequence.indexed < full; sequence.indexed++)
-      this.#index.add(sequence.prefix[sequence.indexed]!, sequence)
+    this.#computed.grow(sequence, full)
   }
 
   /** A live request loses its KV (preemption): nothing of it stays. */
@@ -268,29 +269,29 @@ export class KvAccount {
     assert(this.#live.size + this.#cached.size <= this.#mostSequences, "more sequences than the engine has")
     for (const sequence of this.#spent)
       assert(this.#cached.get(sequence.id) === sequence, "spent KV that is not cached")
-    for (const [hash, sequence] of this.#index.entries()) {
-      const present = this.#live.get(sequence.id) ?? this.#cached.get(sequence.id)
-      assert(present === sequence, "stale prefix index")
-      const at = sequence.prefix.indexOf(hash)
-      assert(at >= 0 && at < sequence.indexed && at < sequence.blocks.length, "wrong prefix index")
-    }
+    this.#computed.check(this.#all())
   }
 
   get #mostSequences(): number {
     return this.limits.maxSequences + (this.limits.cachedSequences ?? 0)
   }
 
-  /** Which of the holders of these leading blocks to share: blocks that are live already take no more room. */
+  /** Which sequence with these leading blocks to share: blocks that are live already take no more room. */
   #source(prefix: readonly number[], blocks: number): Sequence | undefined {
-    let first: Sequence | undefined
+    let first: number | undefined
     let tried = 0
-    for (const holder of this.#index.of(prefix[blocks - 1]!)) {
-      if (this.#blocks.isLive(holder.blocks[blocks - 1]!)) return holder
-      first ??= holder
+    for (const block of this.#computed.copies(prefix[blocks - 1]!)) {
+      const live = this.#blocks.isLive(block)
+      if (live || first === undefined) first = block
       // Copies of one prefix are few: the first one is shared by those that come after.
-      if (++tried === MOST_COPIES_TRIED) break
+      if (live || ++tried === MOST_COPIES_TRIED) break
     }
-    return first
+    return first === undefined ? undefined : this.#computed.sequenceWith(first, blocks - 1, () => this.#all())
+  }
+
+  *#all(): IterableIterator<Sequence> {
+    yield* this.#live.values()
+    yield* this.#cached.values()
   }
 
   /** A session's next round replaces its last. Where the engine has no sequence left, the cached one that was used
@@ -336,7 +337,7 @@ export class KvAccount {
   #trim(sequence: Sequence): boolean {
     const last = sequence.blocks.length - 1
     if (this.#blocks.holders(sequence.blocks[last]!) > 1) {
-      if (this.#index.count(sequence.prefix[last]!) > 1) this.#uncache(sequence)
+      if (this.#computed.count(sequence.prefix[last]!) > 1) this.#uncache(sequence)
       return false
     }
     if (last === 0 || !this.limits.unifiedKv) {
@@ -344,7 +345,7 @@ export class KvAccount {
       return true
     }
     this.epoch++
-    if (sequence.indexed > last) this.#index.remove(sequence.prefix[--sequence.indexed]!, sequence)
+    this.#computed.shrink(sequence, last)
     this.#blocks.popRetired(sequence)
     sequence.tokens = Math.min(sequence.tokens, last * this.limits.blockTokens)
     this.#trimmed.set(sequence.id, sequence.tokens)
@@ -365,8 +366,7 @@ export class KvAccount {
   }
   #forget(sequence: Sequence): void {
     this.epoch++
+    this.#computed.shrink(sequence, 0)
     this.#blocks.forget(sequence)
-    for (let i = 0; i < sequence.indexed; i++) this.#index.remove(sequence.prefix[i]!, sequence)
-    sequence.indexed = 0
   }
 }

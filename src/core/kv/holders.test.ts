@@ -9,14 +9,14 @@ describe("the holders of a block", () => {
   test("are found in the order in which they came, each once", () => {
     const index = new PrefixIndex()
     const [first, second, third] = [holderOf(7), holderOf(7), holderOf(7)]
-    expect([index.has(7), index.count(7), [...index.of(7)]]).toEqual([false, 0, []])
+    expect([index.has(7), [...index.of(7)]]).toEqual([false, []])
     index.add(7, first)
     index.add(7, first)
-    expect([index.has(7), index.count(7)]).toEqual([true, 1])
+    expect([...index.of(7)]).toEqual([first])
     expect([...index.of(7)][0]).toBe(first)
     for (const holder of [second, third, second]) index.add(7, holder)
-    expect(index.count(7)).toBe(3)
     const found = [...index.of(7)]
+    expect(found.length).toBe(3)
     for (const [i, holder] of [first, second, third].entries()) expect(found[i]).toBe(holder)
   })
 
@@ -27,13 +27,13 @@ describe("the holders of a block", () => {
     // One that never had it takes nothing away.
     index.remove(7, second)
     index.remove(8, first)
-    expect(index.count(7)).toBe(1)
+    expect([...index.of(7)]).toEqual([first])
     index.add(7, second)
     index.remove(7, first)
     expect([...index.of(7)][0]).toBe(second)
     expect(index.has(7)).toBe(true)
     index.remove(7, second)
-    expect([index.has(7), index.count(7)]).toEqual([false, 0])
+    expect([index.has(7), [...index.of(7)]]).toEqual([false, []])
     index.add(7, first)
     index.remove(7, first)
     expect(index.has(7)).toBe(false)

@@ -1,7 +1,11 @@
 /** The prefix index against a scan, block by block. */
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
-import { type Holder, PrefixIndex } from "./prefix-index.ts"
+import { PrefixIndex } from "./prefix-index.ts"
+
+interface Holder {
+  readonly prefix: readonly number[]
+}
 
 /** Chain hashes of a path through a tree with three branches: equal hashes mean equal ways there. */
 function chain(path: readonly number[]): number[] {
@@ -48,15 +52,12 @@ describe("PrefixIndex", () => {
     const [a, b, c] = [{ prefix: [7] }, { prefix: [7] }, { prefix: [7] }] as const
     for (const holder of [a, b, c, b]) index.add(7, holder)
     expect([...index.of(7)]).toEqual([a, b, c])
-    expect(index.count(7)).toBe(3)
     index.remove(7, a)
     index.remove(7, a)
     expect([...index.of(7)][0]).toBe(b)
-    expect(index.count(7)).toBe(2)
     index.remove(7, b)
     index.remove(7, c)
     expect(index.has(7)).toBe(false)
-    expect(index.count(7)).toBe(0)
     expect([...index.entries()]).toEqual([])
   })
 

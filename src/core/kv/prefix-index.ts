@@ -1,16 +1,10 @@
-/** Which sequences hold a prefix: from the chain hash of a KV block to all that have it. A sequence holds a leading run
- * of its prompt's blocks, so that one that holds block n holds all before it: looked up by bisection. */
+/** What holds a prefix: from the chain hash of a KV block to all that have it. Blocks of a prompt are held from its
+ * beginning on, so that where block n is held all before it are: looked up by bisection. */
 
-/** A sequence as the index sees it. */
-export interface Holder {
-  /** Chain hash of each block, in order. */
-  readonly prefix: readonly number[]
-}
-
-/** Most blocks have one holder: a set for each would be the memory of the index. */
+/** Most hashes have one holder: a set for each would be the memory of the index. */
 type Holders<H> = H | Set<H>
 
-export class PrefixIndex<H extends Holder> {
+export class PrefixIndex<H> {
   #holders = new Map<number, Holders<H>>()
 
   /** `holder` has the block with this hash from now on. */
@@ -34,12 +28,6 @@ export class PrefixIndex<H extends Holder> {
     return this.#holders.has(hash)
   }
 
-  /** How many sequences have the block. */
-  count(hash: number): number {
-    const present = this.#holders.get(hash)
-    return present === undefined ? 0 : present instanceof Set ? present.size : 1
-  }
-
   /** All that have the block, the one that came first, first. */
   *of(hash: number): IterableIterator<H> {
     const present = this.#holders.get(hash)
@@ -48,7 +36,7 @@ export class PrefixIndex<H extends Holder> {
     else yield present
   }
 
-  /** Leading blocks of `prefix`, at most `most`, that some sequence holds. `near`: where the answer was last time. */
+  /** Leading blocks of `prefix`, at most `most`, that something holds. `near`: where the answer was last time. */
   longest(prefix: readonly number[], most: number, near = 0): number {
     let low = 0
     let high = most
