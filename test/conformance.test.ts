@@ -31,7 +31,7 @@ const cost = {
   unifiedKv: true,
 }
 
-/** Arrivals on whole 10 ms, so that many things happen at once; some are cancelled. */
+/** Arrivals on whole 10 ms, so that many things happen at once; some are cancelled, a third of these as they arrive. */
 function workload(seed: number): SimRequest[] {
   const random = new Random(seed)
   const integer = (low: number, high: number) => low + Math.floor(random.uniform() * (high - low))
@@ -43,7 +43,7 @@ function workload(seed: number): SimRequest[] {
     return {
       atUs,
       outputTokens,
-      ...(integer(0, 4) === 0 && { cancelAtUs: atUs + integer(0, 60) * 10_000 }),
+      ...(integer(0, 4) === 0 && { cancelAtUs: atUs + Math.max(0, integer(-30, 60)) * 10_000 }),
       spec: {
         id,
         app: integer(0, 2),

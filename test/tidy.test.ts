@@ -51,7 +51,15 @@ const CORE_MAY_IMPORT: Record<string, readonly string[]> = {
   replica: ["words", "kv", "learn", "planner", "policy"],
 }
 const CORE_WORDS = ["protocol.ts", "options.ts", "assert.ts", "cost.ts", "request.ts"]
-const CORE_REPLICA = ["replica.ts", "config.ts", "flight.ts", "recovery.ts", "moved.ts", "snapshot.ts"]
+const CORE_REPLICA = [
+  "replica.ts",
+  "config.ts",
+  "flight.ts",
+  "recovery.ts",
+  "moved.ts",
+  "round.ts",
+  "snapshot.ts",
+]
 /** Files beside the components that every impure one may use. */
 const COMMON = ["errors.ts", "random.ts"]
 

@@ -72,7 +72,9 @@ export type StepFailure = "kvFull" | "engineError"
 export type Event =
   /** `progress`: it comes from another replica and goes on where it was. */
   | { type: "arrived"; request: RequestSpec; progress?: Progress }
-  | { type: "cancelled"; id: RequestId }
+  /** Also of a request that arrives in the same round, in any order. `failed`: not its client gave it up, but the
+   * driver, for lack of an engine. */
+  | { type: "cancelled"; id: RequestId; failed?: boolean }
   | { type: "stepDone"; batch: number; durationUs: number; results: readonly StepResult[] }
   | { type: "stepFailed"; batch: number; reason: StepFailure }
   | { type: "woke" }

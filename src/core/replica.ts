@@ -37,6 +37,7 @@ import type {
 } from "./protocol.ts"
 import { Recovery } from "./recovery.ts"
 import type { LiveRequest } from "./request.ts"
+import { Round } from "./round.ts"
 import { checkRequest, countLine } from "./snapshot.ts"
 
 export type { ReplicaConfig } from "./config.ts"
@@ -53,7 +54,8 @@ const LEAST_SLOWDOWN_US = 100_000
 
 const RANK: Record<Event["type"], number> = { stepDone: 0, stepFailed: 0, cancelled: 1, arrived: 2, woke: 3 }
 
-/** Order of events of the same microsecond: results, cancellations, arrivals, timers. */
+/** Order of events of the same microsecond: results, cancellations (the room that they leave is for arrivals), arrivals,
+ * timers. No event is lost in another order. */
 export function eventRank(event: Event): number {
   return RANK[event.type]
 }
@@ -78,6 +80,7 @@ export class Replica {
   #arrivals = 0
   #batches = 0
   #flight = new Flight()
+  #round = new Round()
   #recovery = new Recovery()
   #missedSessions = new MissedSessions()
   #returns = new Returns()
@@ -106,16 +109,8 @@ export class Replica {
     const learnt = { outputLengths: this.#outputLengths, calibration: this.#calibration }
     const { acceptance } = this.#speculation
     const { margin } = this.options
-    const context = new PlanningContext({
-      limits,
-      cost,
-      kv: this.#kv,
-      ...learnt,
-      margin,
-      actions,
-      acceptance,
-    })
-    this.#batch = new BatchBuilder(context)
+    const parts = { limits, cost, kv: this.#kv, ...learnt, margin, actions, acceptance }
+    this.#batch = new BatchBuilder(new PlanningContext(parts))
   }
 
   /** Zero-load prefill time of a prompt, µs: the unit of `ttftSlowdown`. */
@@ -127,10 +122,7 @@ export class Replica {
     if (event.type === "arrived") this.#arrive(event.request, nowUs, event.progress)
     else if (event.type === "stepDone") this.#stepDone(event, nowUs)
     else if (event.type === "stepFailed") this.#stepFailed(event, nowUs)
-    else if (event.type === "cancelled") {
-      const request = this.#requests.get(event.id)
-      if (request !== undefined) this.#end(request, "cancelled", nowUs)
-    }
+    else if (event.type === "cancelled") this.#cancel(event.id, event.failed ? "failed" : "cancelled", nowUs)
   }
 
   /** Effects since the last poll, in order; when the engine is free the last ones are the next decision's. */
@@ -140,6 +132,7 @@ export class Replica {
       if (nowUs < pausedUntilUs) this.#effects.push({ type: "wake", atUs: pausedUntilUs })
       else this.#decide(nowUs)
     }
+    this.#round.over()
     const effects = this.#effects
     this.#effects = []
     return effects
@@ -194,7 +187,7 @@ export class Replica {
   }
 
   /** Give up a live request so that another replica can have it: without KV, its tokens are computed anew there.
-   * Null when it is not here, or in the running batch. */
+   * Null when it is not here, or in the running batch. To cancel it afterwards is the other replica's. */
   withdraw(id: RequestId): Moved | null {
     const request = this.#requests.get(id)
     if (request === undefined || this.#flight.carries(id)) return null
@@ -229,8 +222,25 @@ export class Replica {
       this.#flight.cameBack(spec.id)
       this.#kv.comeBack(spec.id)
     }
-    this.#requests.set(spec.id, request)
+    this.#enter(request)
+    const ended = this.#round.endOf(spec.id)
+    if (ended !== undefined) this.#end(request, ended, nowUs)
+  }
+
+  #enter(request: LiveRequest): void {
+    this.#requests.set(request.id, request)
     this.#line.push(request)
+  }
+
+  #cancel(id: RequestId, reason: FinishReason, nowUs: number): void {
+    const handedOff = this.#round.takeBack(id)
+    if (handedOff !== undefined) {
+      this.#effects = this.#effects.filter((effect) => effect.type !== "handedOff" || effect.id !== id)
+      this.#enter(handedOff)
+    }
+    const request = this.#requests.get(id)
+    if (request !== undefined) this.#end(request, reason, nowUs)
+    else this.#round.endsOnArrival(id, reason)
   }
 
   #refusal(spec: RequestSpec): RejectReason | null {
@@ -303,6 +313,7 @@ export class Replica {
 
   #handOff(request: LiveRequest): void {
     this.#remove(request)
+    this.#round.handedOff(request)
     this.#effects.push({ type: "handedOff", id: request.id, progress: request.progress })
   }
 

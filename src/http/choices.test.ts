@@ -109,7 +109,9 @@ describe("on the fake engine", () => {
     )
     setTimeout(() => abort.abort(), 40)
     await expect(answer).rejects.toThrow()
-    await expect.poll(() => server.driver.snapshot()).toMatchObject({ running: 0, waiting: 0 })
+    await expect
+      .poll(() => server.driver.snapshot(), { timeout: 10_000 })
+      .toMatchObject({ running: 0, waiting: 0 })
     await server.driver.drain()
     expect(new Set(ended)).toEqual(new Set(["cancelled"]))
     server.driver.replica.check()

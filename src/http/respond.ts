@@ -5,6 +5,7 @@ import type { GenerationRequest } from "../serve/intake.ts"
 import type { Service } from "../serve/service.ts"
 import type { AnswerDelta, AnswerEnd, AnswerSink } from "../text/answer.ts"
 import type { Finished, Format } from "./format.ts"
+import { askBefore, watchClient } from "./presence.ts"
 import { append, SseStream } from "./sse.ts"
 
 export type Generation = Omit<GenerationRequest, "signal" | "arrivalMs">
@@ -21,15 +22,14 @@ export interface Exchange {
   stream: boolean
 }
 
-/** A reason of one's own: the default one is an exception with a stack trace, made for every response. */
-const GONE = "gone"
+/** What was started for an answer that failed is not wanted any more. */
+const UNWANTED = "unwanted"
 
 export async function respond(exchange: Exchange): Promise<unknown> {
   const { reply, format } = exchange
   const abort = new AbortController()
-  // "close" also comes after a complete response; cancelling what has ended does nothing.
-  reply.raw.once("close", () => abort.abort(GONE))
   if (exchange.stream) return stream(exchange, abort)
+  watchClient(reply.raw, abort, () => askBefore(reply.raw))
   const sinks = Array.from({ length: choices(exchange) }, () => new CollectingSink())
   try {
     await start(exchange, abort, sinks)
@@ -39,7 +39,7 @@ export async function respond(exchange: Exchange): Promise<unknown> {
       ends,
     )
   } catch (error) {
-    abort.abort(GONE)
+    abort.abort(UNWANTED)
     throw error
   }
 }
@@ -50,13 +50,14 @@ async function stream(exchange: Exchange, abort: AbortController): Promise<Fasti
     begin: () => reply.hijack(),
     headers: { "x-request-id": request.id },
     choices: choices(exchange),
-    failed: () => abort.abort(GONE),
+    failed: () => abort.abort(UNWANTED),
   })
+  watchClient(reply.raw, abort, () => sse.ask())
   try {
     await start(exchange, abort, sse.sinks)
   } catch (error) {
     sse.discard()
-    abort.abort(GONE)
+    abort.abort(UNWANTED)
     throw error
   }
   const refused = await sse.begun

@@ -31,6 +31,8 @@ export interface ServerOptions {
 const BODY_LIMIT = 8 * 1024 * 1024
 const REQUEST_TIMEOUT_MS = 30_000
 const KEEP_ALIVE_MS = 65_000
+/** A connection that is silent for this long is asked by TCP whether its other end still exists. */
+const TCP_KEEP_ALIVE_MS = 10_000
 /** A client's request id is taken over when it is harmless in a log and a header. */
 const REQUEST_ID = /^[\w.:-]{1,128}$/
 
@@ -47,6 +49,8 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     // Checked often enough that the timeout means what it says.
     http: {
       headersTimeout: requestTimeout,
+      keepAlive: true,
+      keepAliveInitialDelay: TCP_KEEP_ALIVE_MS,
       connectionsCheckingInterval: Math.max(100, Math.min(5000, requestTimeout / 4)),
     },
     forceCloseConnections: "idle",
@@ -61,6 +65,8 @@ export function buildServer(options: ServerOptions): FastifyInstance {
       void sendError(reply.header("x-request-id", request.id), userError("invalid_http")),
   })
 
+  // A client that closes its sending side after its request gets its answer; else its connection would be ended.
+  Object.assign(app.server, { httpAllowHalfOpen: true })
   app.decorateRequest("arrivalMs", 0)
   app.addHook("onRequest", async (request, reply) => {
     request.arrivalMs = performance.now()

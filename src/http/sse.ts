@@ -5,6 +5,7 @@ import { type UserError, userError } from "../errors.ts"
 import type { AnswerDelta, AnswerEnd, AnswerSink } from "../text/answer.ts"
 import { errorBody } from "./errors.ts"
 import type { Finished, Format } from "./format.ts"
+import { askBefore } from "./presence.ts"
 
 export interface SseOptions {
   /** Called once, before the first byte is written. */
@@ -109,6 +110,12 @@ export class SseStream {
     }
   }
 
+  /** Find out whether the reader is still there, by something that it overlooks. */
+  ask(): void {
+    if (!this.#open) askBefore(this.#raw)
+    else if (!this.#ended) this.#comment()
+  }
+
   /** Nothing will be streamed: an error is answered instead. */
   discard(): void {
     this.#ended = true
@@ -187,6 +194,10 @@ export class SseStream {
   #beat(): void {
     if (this.#ended) return
     this.#begin()
+    this.#comment()
+  }
+
+  #comment(): void {
     if (this.#stall === null && !this.#raw.destroyed) this.#raw.write(": waiting\n\n")
   }
 

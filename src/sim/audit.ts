@@ -89,7 +89,9 @@ export class Audit {
     account.longestGapUs = Math.max(account.longestGapUs, this.#nowUs - account.lastTokenUs)
     account.lastTokenUs = this.#nowUs
     this.tokens += count
-    const { spec, outputTokens } = account.request
+    const { spec, outputTokens, atUs, cancelAtUs = Infinity } = account.request
+    // One that would be cancelled before it comes is not cancelled at all.
+    assert(this.#nowUs <= cancelAtUs || cancelAtUs < atUs, `request ${spec.id} runs on, though cancelled`)
     assert(account.tokens <= outputTokens, `request ${spec.id} has more tokens than were drawn`)
     if (lateUs > 0 && account.promised) this.broken.add(spec.id)
   }

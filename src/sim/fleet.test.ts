@@ -196,3 +196,14 @@ test("a cancelled request ends wherever it is, also while its KV is on the way",
   expect(played.ends.size).toBe(20)
   expect(played.log.filter((line) => line.includes('"cancelled"')).length).toBe(20)
 })
+
+test("a request that is cancelled as it arrives ends at once", () => {
+  const cancelled = requests(20).map((request) => ({ ...request, cancelAtUs: request.atUs }))
+  const played = play({ requests: cancelled })
+  expect(
+    [...played.ends.values()].map(({ outputTokens, finishedUs, arrivalUs }) => [
+      outputTokens,
+      finishedUs - arrivalUs,
+    ]),
+  ).toEqual(Array(20).fill([0, 0]))
+})

@@ -222,6 +222,7 @@ class Fleet {
     machine.routed++
     const request = play.request.spec
     this.#tell(machine, { type: "arrived", request, ...(progress && { progress }) })
+    if (play.cancelled) this.#tell(machine, { type: "cancelled", id: request.id })
   }
 
   #chance(id: RequestId, place: number): number {
@@ -231,10 +232,12 @@ class Fleet {
   #cancel(id: RequestId): void {
     const play = this.#world.plays.get(id)
     if (play === undefined) return
+    play.cancelled = true
     const transfer = play.at < 0 ? this.#transfers?.cancel(play) : null
     // It ends where its KV is.
     if (transfer) this.#give(transfer.from, play, transfer.progress)
-    if (play.at >= 0) this.#tell(this.#machines[play.at]!, { type: "cancelled", id })
+    // One that is at none yet, of this very moment, ends where it will be.
+    else if (play.at >= 0) this.#tell(this.#machines[play.at]!, { type: "cancelled", id })
   }
 
   #lose(machine: Machine): void {

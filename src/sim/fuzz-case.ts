@@ -187,7 +187,7 @@ function playersOf(random: Random, limits: EngineLimits, exact: boolean, gaps: R
       outputTokens,
       thinkingTokens,
       acceptance: pick(random, [0, 0.4, 0.7, 1]),
-      ...(random.uniform() < 0.15 && { cancelAtUs: atUs + random.integer(0, 100) * 10_000 }),
+      ...(random.uniform() < 0.15 && { cancelAtUs: atUs + Math.max(0, random.integer(-20, 100)) * 10_000 }),
       ...(session >= 0 && { blocks }),
       spec: {
         id,

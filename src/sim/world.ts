@@ -27,6 +27,8 @@ export interface Play {
   at: number
   /** Times it was re-offered after being turned down. */
   moves: number
+  /** It is to end wherever it comes to be. */
+  cancelled: boolean
 }
 
 /** The tokens of a step, and whose they are, in the same order. */
@@ -48,7 +50,7 @@ export class World {
   }
 
   enter(request: SimRequest): Play {
-    const play: Play = { request, output: 0, at: -1, moves: 0 }
+    const play: Play = { request, output: 0, at: -1, moves: 0, cancelled: false }
     this.plays.set(request.spec.id, play)
     return play
   }
