@@ -87,6 +87,32 @@ describe("arrivals", () => {
       [2, 100_000],
     ])
   })
+
+  test("with a slowdown are due after multiples of what prefills take here, if the profile is far off", () => {
+    const slo = { ttftUs: 0, ttftSlowdown: 5, maxGapUs: Infinity, tpotUs: 1e6, thinkingTpotUs: 1e6 }
+    const asked = { promptTokens: 600, slo, maxOutputTokens: 1 }
+    const due = (id: number, factor: number, arrivals: number) => {
+      const played = new Played()
+      for (let n = 0; n < arrivals; n++) {
+        played.arrives(id + n, asked)
+        for (let batch = played.runs(); ; batch = played.runs()) {
+          played.done(batch, {}, Math.round(batch.predictedUs * factor))
+          if (batch.items[0]!.sample) break
+        }
+        played.poll()
+      }
+      return played.of("finished").map(({ outcome }) => outcome.ttftUs)
+    }
+    // 70 ms by the profile. All its steps together took a tenth of what was predicted: the next prompt knows.
+    const [first, second] = due(1, 0.1, 2)
+    expect(first).toBe(350_000)
+    expect(second).toBe(100_000)
+    // Ten times: believed after three with the engine to themselves.
+    expect(due(1, 10, 4)[2]).toBe(350_000)
+    expect(due(1, 10, 4)[3]).toBeGreaterThan(2_000_000)
+    // Somewhat off is somewhat off: the calibration's business, not that of objectives.
+    expect(due(1, 1.4, 5)).toEqual([350_000, 350_000, 350_000, 350_000, 350_000])
+  })
 })
 
 describe("a decision", () => {

@@ -12,6 +12,7 @@ import { MissedSessions } from "./learn/missed-sessions.ts"
 import { OutputLengths } from "./learn/output-lengths.ts"
 import { Returns } from "./learn/returns.ts"
 import { SpeculationRecord } from "./learn/speculation-record.ts"
+import { ZeroLoad } from "./learn/zero-load.ts"
 import { type Moved, movedFrom, startRequest } from "./moved.ts"
 import type { PolicyOptions } from "./options.ts"
 import { BatchBuilder } from "./planner/batch-builder.ts"
@@ -76,6 +77,7 @@ export class Replica {
   #outputLengths: OutputLengths
   #calibration: Calibration
   #speculation: SpeculationRecord
+  #zeroLoad = new ZeroLoad()
   #batch: BatchBuilder
   #arrivals = 0
   #batches = 0
@@ -113,9 +115,10 @@ export class Replica {
     this.#batch = new BatchBuilder(new PlanningContext(parts))
   }
 
-  /** Zero-load prefill time of a prompt, µs: the unit of `ttftSlowdown`. */
+  /** Zero-load prefill time of a prompt, µs: the unit of `ttftSlowdown`. The profile's, within what was seen in service. */
   zeroLoadPrefillUs(promptTokens: number): number {
-    return prefillUs(this.cost, 0, promptTokens, this.limits.maxBatchTokens)
+    const profileUs = prefillUs(this.cost, 0, promptTokens, this.limits.maxBatchTokens)
+    return this.#zeroLoad.bounded(promptTokens, profileUs)
   }
 
   handle(event: Event, nowUs: number): void {
@@ -263,7 +266,8 @@ export class Replica {
     this.#recovery.stepDone()
     const modelUs = ranUs(this.cost, batch, results) ?? flight.modelUs
     const undrafted = flight.kind === "drafted" && results.every(({ drafted }) => drafted === 0)
-    this.#calibration.observe(undrafted ? "decode" : flight.kind, modelUs, durationUs)
+    this.#calibration.observe(undrafted ? "decode" : flight.kind, modelUs, durationUs, nowUs)
+    const alone = batch.items.length === 1
     let next = 0
     for (let i = 0; i < batch.items.length; i++) {
       const item = batch.items[i]!
@@ -271,7 +275,9 @@ export class Replica {
       const inOrder = results[next]?.id === item.id
       const result = inOrder ? results[next++] : results.find(({ id }) => id === item.id)
       const request = flight.requests[i]!
-      if (!request.gone) this.#advance(request, item, result, nowUs)
+      if (request.gone) continue
+      if (request.output === 0) this.#zeroLoad.computed(request, item, durationUs, alone)
+      this.#advance(request, item, result, nowUs)
     }
     this.#releaseLeft()
   }
@@ -372,6 +378,7 @@ export class Replica {
   #decide(nowUs: number): void {
     const built = this.#batch
     built.reset()
+    built.context.begin(nowUs)
     const suspect = this.#recovery.nextSuspect()
     if (suspect === undefined) this.policy.decide(this.#line, built, nowUs)
     else if (suspect.decoding) built.decode(suspect, this.#line)

@@ -32,6 +32,9 @@ export class LiveRequest {
   sessionMissed = false
   preemptions = 0
   cachedTokens = 0
+  /** Time of the steps that its prompt was in, µs, and whether they had nothing else. */
+  prefillUs = 0
+  prefillAlone = true
   /** Leading blocks of its prompt that some sequence holds, and the state of the KV that this was found in
    * (kv/need.ts). */
   matched = 0

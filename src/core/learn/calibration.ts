@@ -1,5 +1,7 @@
 /** Online correction of the cost model, apart for each kind of step, since the kinds drift in different directions
- * (docs/design.md, Cost model): by how much steps differ from the model in the mean, and how far they scatter around that. */
+ * (docs/design.md, Cost model): by how much steps differ from the model in the mean, what the last one says of the next, and
+ * how far they scatter around that. */
+import { MachineSpeed } from "./machine-speed.ts"
 
 /** `decode`: one token of each request. `mixed`: with prefill. `drafted`: decodes that verify drafted tokens. */
 export const STEP_KINDS = ["decode", "mixed", "drafted"] as const
@@ -23,6 +25,8 @@ export class Calibration {
   #ratios: Record<StepKind, number> = { decode: 1, mixed: 1, drafted: 1 }
   #residuals: Record<StepKind, Residuals>
   #hasDrafted = false
+  /** Of all kinds together: a machine that is slow just now is slow at all of them. */
+  #speed = new MachineSpeed()
 
   /** `residualSigma`: scatter of actual / predicted that the profile found, believed until steps were seen. */
   constructor(residualSigma = 0.05) {
@@ -30,9 +34,14 @@ export class Calibration {
     this.#residuals = { decode: residuals(), mixed: residuals(), drafted: residuals() }
   }
 
-  /** Multiply predicted µs by this. */
+  /** Multiply predicted µs by this, for steps some time ahead. */
   ratio(kind: StepKind): number {
     return this.#ratios[kind]
+  }
+
+  /** Times the ratio of its kind, for the step that begins at `nowUs`. */
+  momentary(nowUs: number): number {
+    return this.#speed.factor(nowUs)
   }
 
   /** Add so large a share of its predicted time, and few steps of the kind take longer. */
@@ -40,13 +49,14 @@ export class Calibration {
     return this.#residuals[kind].margin
   }
 
-  /** A step predicted (uncalibrated) to take `predictedUs` took `actualUs`. */
-  observe(kind: StepKind, predictedUs: number, actualUs: number): void {
+  /** A step predicted (uncalibrated) to take `predictedUs` took `actualUs`, until `endedUs`. */
+  observe(kind: StepKind, predictedUs: number, actualUs: number, endedUs = 0): void {
     if (predictedUs <= 0 || actualUs <= 0) return
     const ratios = this.#ratios
     const before = ratios[kind]
     const ratio = actualUs / predictedUs
-    this.#residuals[kind].add(ratio / before)
+    this.#residuals[kind].add(ratio / (before * this.#speed.factor(endedUs - actualUs)))
+    this.#speed.observe(ratio / before, actualUs, endedUs)
     const seen = Math.min(before * CLAMP, Math.max(before / CLAMP, ratio))
     ratios[kind] = Math.min(RANGE, Math.max(1 / RANGE, before + WEIGHT * (seen - before)))
     if (kind === "drafted") this.#hasDrafted = true

@@ -72,14 +72,15 @@ export class BatchBuilder {
   timeUs(position = 0, tokens = 0, samples = false, draft = 0): number {
     const shape = this.#shape.with(position, tokens, samples, draft)
     const kind = stepKind(this.#chunks > 0 || tokens > 1, shape.specSteps > 0)
-    return stepUs(this.context.cost, shape) * this.context.calibration(kind)
+    return stepUs(this.context.cost, shape) * this.context.nextCalibration(kind)
   }
 
   /** The same with the margin of such a step: as a rule it takes no longer. */
   safeUs(position = 0, tokens = 0, samples = false, draft = 0): number {
     const shape = this.#shape.with(position, tokens, samples, draft)
     const kind = stepKind(this.#chunks > 0 || tokens > 1, shape.specSteps > 0)
-    return stepUs(this.context.cost, shape) * this.context.calibration(kind) * (1 + this.context.margin(kind))
+    const calibration = this.context.nextCalibration(kind)
+    return stepUs(this.context.cost, shape) * calibration * (1 + this.context.margin(kind))
   }
 
   /** Which kind of step it is as it stands. */

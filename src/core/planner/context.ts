@@ -45,6 +45,8 @@ export class PlanningContext {
   readonly scratchShape: RunningShape
   readonly #calibration: Calibration
   readonly #margin: number | null
+  /** Times what is usual, of the step that is decided now. */
+  #momentary = 1
 
   constructor(parts: PlanningParts) {
     const { limits, cost, kv, outputLengths, calibration, actions, acceptance } = parts
@@ -66,6 +68,14 @@ export class PlanningContext {
   }
   calibration(kind: StepKind): number {
     return this.#calibration.ratio(kind)
+  }
+  /** The same for the step that is decided now: what the last one says of the machine holds for the next. */
+  nextCalibration(kind: StepKind): number {
+    return this.#calibration.ratio(kind) * this.#momentary
+  }
+  /** A step is decided at `nowUs`. */
+  begin(nowUs: number): void {
+    this.#momentary = this.#calibration.momentary(nowUs)
   }
   /** Share to add to the predicted time of a step for it to be kept, as a rule. */
   margin(kind: StepKind): number {

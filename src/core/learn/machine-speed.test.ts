@@ -1,0 +1,69 @@
+/** What the last step says of the next. */
+import { expect, test } from "vitest"
+import { Random } from "../../random.ts"
+import { MachineSpeed } from "./machine-speed.ts"
+
+const STEP_US = 10_000
+
+/** Steps without a pause, each so many times as long as usual; answers the last one's end. */
+function run(speed: MachineSpeed, ratios: readonly number[], fromUs = 0): number {
+  let nowUs = fromUs
+  for (const ratio of ratios) speed.observe(ratio, STEP_US, (nowUs += STEP_US))
+  return nowUs
+}
+
+/** ln of each is `follows` times that of the one before, and noise. */
+function series(count: number, follows: number, sigma: number, seed = 1): number[] {
+  const random = new Random("series", seed)
+  let x = 0
+  return Array.from({ length: count }, () => {
+    x = follows * x + sigma * random.normal()
+    return Math.exp(x)
+  })
+}
+
+test("steps that scatter independently say nothing of each other", () => {
+  let claims = 0
+  for (let seed = 0; seed < 20; seed++) {
+    const speed = new MachineSpeed()
+    const nowUs = run(speed, [...series(1000, 0, 0.1, seed), 1.3])
+    if (Math.abs(speed.factor(nowUs) - 1) > 0.02) claims++
+  }
+  expect(claims).toBeLessThanOrEqual(1)
+})
+
+test("steps that come in slow and fast spells are followed, and then predicted better", () => {
+  const speed = new MachineSpeed()
+  let nowUs = 0
+  const errors = { usual: 0, followed: 0 }
+  for (const [i, ratio] of series(3000, 0.6, 0.1).entries()) {
+    const error = (factor: number) => Math.log(ratio / factor) ** 2
+    if (i > 500) {
+      errors.usual += error(1)
+      errors.followed += error(speed.factor(nowUs))
+    }
+    speed.observe(ratio, STEP_US, (nowUs += STEP_US))
+  }
+  // At best 1 − 0.6² is left.
+  expect(errors.followed / errors.usual).toBeLessThan(0.75)
+})
+
+test("a stall counts as twice as slow at most, and is forgotten in idle time", () => {
+  const speed = new MachineSpeed()
+  const nowUs = run(speed, [...series(1000, 0.9, 0.2), 1000])
+  const after = speed.factor(nowUs)
+  expect(after).toBeGreaterThan(1.3)
+  expect(after).toBeLessThan(2 ** 0.8 + 1e-9)
+  expect(speed.factor(nowUs + 1_000_000)).toBeLessThan(1 + (after - 1) * 0.4)
+  expect(speed.factor(nowUs + 60_000_000)).toBeCloseTo(1)
+  const fast = new MachineSpeed()
+  expect(fast.factor(run(fast, [...series(1000, 0.9, 0.2), 0.001]))).toBeLessThan(1 / 1.3)
+})
+
+test("nothing is claimed of few steps, or of steps that are all as usual", () => {
+  const few = new MachineSpeed()
+  expect(few.factor(0)).toBe(1)
+  expect(few.factor(run(few, [1.5, 1.5, 1.5]))).toBe(1)
+  const same = new MachineSpeed()
+  expect(same.factor(run(same, new Array(100).fill(1)))).toBe(1)
+})
