@@ -19,13 +19,10 @@ describe("a request that starts afresh", () => {
   })
 
   test("is due after so many prefill times where its objective is a slowdown", () => {
-    const request = startRequest(
-      specOf(1, { slo: { ...slo, ttftSlowdown: 3 } }),
-      0,
-      0,
-      (asked) => asked.slo.ttftSlowdown * 20_000,
-    )
-    expect(request.deadlineUs).toBe(60_000)
+    const asked = specOf(1, { promptTokens: 40, slo: { ...slo, ttftSlowdown: 3 } })
+    expect(startRequest(asked, 0, 0, (tokens) => tokens * 1_000).deadlineUs).toBe(120_000)
+    // Never less than 100 ms.
+    expect(startRequest(asked, 0, 0, (tokens) => tokens * 100).deadlineUs).toBe(100_000)
   })
 
   test("without objectives is due in an hour a token, so that arithmetic stays finite", () => {

@@ -11,13 +11,17 @@ export interface Moved {
 
 /** A TTFT or TPOT that was not asked for is one that is always met: an hour a token, so that arithmetic stays finite. */
 const NO_OBJECTIVE_US = 3_600_000_000
+/** A TTFT given as a slowdown is never shorter: a few times a short prompt's prefill is less than one batch, and
+ * no reader feels the difference. */
+const LEAST_SLOWDOWN_US = 100_000
 
-/** A request as it starts here: afresh, or where another replica stopped. `slowdownTtftUs`: see Slo.ttftSlowdown. */
+/** A request as it starts here: afresh, or where another replica stopped. `zeroLoadUs`: what so many tokens of a prompt take
+ * on an idle engine, see Slo.ttftSlowdown. */
 export function startRequest(
   spec: RequestSpec,
   nowUs: number,
   order: number,
-  slowdownTtftUs: (spec: RequestSpec) => number,
+  zeroLoadUs: (promptTokens: number) => number,
   progress?: Progress,
 ): LiveRequest {
   const { slo } = spec
@@ -27,10 +31,11 @@ export function startRequest(
     ...spec,
     slo: { ...slo, tpotUs: finite(slo.tpotUs), thinkingTpotUs: finite(slo.thinkingTpotUs) },
   }
+  const slowdownUs = () => Math.max(LEAST_SLOWDOWN_US, slo.ttftSlowdown * zeroLoadUs(spec.promptTokens))
   const arrivalUs = progress?.arrivalUs ?? spec.arrivalUs ?? nowUs
   const ttftUs =
     progress === undefined
-      ? finite(slo.ttftSlowdown > 0 ? slowdownTtftUs(spec) : slo.ttftUs)
+      ? finite(slo.ttftSlowdown > 0 ? slowdownUs() : slo.ttftUs)
       : progress.deadlineUs - arrivalUs
   const request = new LiveRequest(bounded, arrivalUs, ttftUs, order)
   if (progress !== undefined) request.resume(progress)

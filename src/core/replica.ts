@@ -49,9 +49,6 @@ type StepFailed = Extract<Event, { type: "stepFailed" }>
 
 /** A request that fails alone in a batch this often has failed itself. */
 const MOST_FAILURES = 2
-/** A TTFT given as a slowdown is never shorter: a few times a short prompt's prefill is less than one batch, and
- * no reader feels the difference. */
-const LEAST_SLOWDOWN_US = 100_000
 
 const RANK: Record<Event["type"], number> = { stepDone: 0, stepFailed: 0, cancelled: 1, arrived: 2, woke: 3 }
 
@@ -108,15 +105,14 @@ export class Replica {
       preempted: (request) => this.#effects.push({ type: "preempted", id: request.id }),
     }
     const { limits, cost } = config
-    const learnt = { outputLengths: this.#outputLengths, calibration: this.#calibration }
     const { acceptance } = this.#speculation
-    const { margin } = this.options
-    const parts = { limits, cost, kv: this.#kv, ...learnt, margin, actions, acceptance }
+    const learnt = { outputLengths: this.#outputLengths, calibration: this.#calibration, acceptance }
+    const parts = { limits, cost, kv: this.#kv, ...learnt, margin: this.options.margin, actions }
     this.#batch = new BatchBuilder(new PlanningContext(parts))
   }
 
   /** Zero-load prefill time of a prompt, µs: the unit of `ttftSlowdown`. The profile's, within what was seen in service. */
-  zeroLoadPrefillUs(promptTokens: number): number {
+  zeroLoadPrefillUs = (promptTokens: number): number => {
     const profileUs = prefillUs(this.cost, 0, promptTokens, this.limits.maxBatchTokens)
     return this.#zeroLoad.bounded(promptTokens, profileUs)
   }
@@ -253,11 +249,7 @@ export class Replica {
   }
 
   #live(spec: RequestSpec, nowUs: number, progress?: Progress): LiveRequest {
-    return startRequest(spec, nowUs, this.#arrivals, (asked) => this.#slowdownUs(asked), progress)
-  }
-
-  #slowdownUs({ slo, promptTokens }: RequestSpec): number {
-    return Math.max(LEAST_SLOWDOWN_US, slo.ttftSlowdown * this.zeroLoadPrefillUs(promptTokens))
+    return startRequest(spec, nowUs, this.#arrivals, this.zeroLoadPrefillUs, progress)
   }
 
   #stepDone({ batch: number, durationUs, results }: StepDone, nowUs: number): void {
@@ -267,7 +259,6 @@ export class Replica {
     const modelUs = ranUs(this.cost, batch, results) ?? flight.modelUs
     const undrafted = flight.kind === "drafted" && results.every(({ drafted }) => drafted === 0)
     this.#calibration.observe(undrafted ? "decode" : flight.kind, modelUs, durationUs, nowUs)
-    const alone = batch.items.length === 1
     let next = 0
     for (let i = 0; i < batch.items.length; i++) {
       const item = batch.items[i]!
@@ -276,7 +267,7 @@ export class Replica {
       const result = inOrder ? results[next++] : results.find(({ id }) => id === item.id)
       const request = flight.requests[i]!
       if (request.gone) continue
-      if (request.output === 0) this.#zeroLoad.computed(request, item, durationUs, alone)
+      if (request.output === 0) this.#zeroLoad.computed(request, item, batch, durationUs)
       this.#advance(request, item, result, nowUs)
     }
     this.#releaseLeft()
@@ -377,8 +368,7 @@ export class Replica {
 
   #decide(nowUs: number): void {
     const built = this.#batch
-    built.reset()
-    built.context.begin(nowUs)
+    built.reset(nowUs)
     const suspect = this.#recovery.nextSuspect()
     if (suspect === undefined) this.policy.decide(this.#line, built, nowUs)
     else if (suspect.decoding) built.decode(suspect, this.#line)

@@ -1,6 +1,6 @@
 /** What prefills took in service bounds what the profile says that they take on an idle server (docs/design.md, Objectives):
  * a TTFT given as a slowdown is a multiple of that time, and a profile that is wildly off must not make it meaningless. */
-import type { BatchItem } from "../protocol.ts"
+import type { Batch, BatchItem } from "../protocol.ts"
 import type { LiveRequest } from "../request.ts"
 
 /** So far the profile may be off what was seen: it is of other prompts, and of another hour. */
@@ -25,10 +25,10 @@ export class ZeroLoad {
   #shared: (Fastest | null)[] = Array.from({ length: SIZES }, () => null)
   #alone: (Fastest | null)[] = Array.from({ length: SIZES }, () => null)
 
-  /** An item of a prompt was computed in a step of `us`; `alone`: the step had nothing else. */
-  computed(request: LiveRequest, item: BatchItem, us: number, alone: boolean): void {
+  /** An item of a prompt was computed in a step of `us`. */
+  computed(request: LiveRequest, item: BatchItem, { items }: Batch, us: number): void {
     request.prefillUs += us
-    request.prefillAlone &&= alone
+    request.prefillAlone &&= items.length === 1
     if (!item.sample || request.preemptions > 0) return
     const { cachedTokens, spec } = request
     const tokens = spec.promptTokens - cachedTokens

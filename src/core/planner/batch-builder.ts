@@ -32,8 +32,9 @@ export class BatchBuilder {
     this.#shape = new RunningShape(context.cost)
   }
 
-  /** Start the next batch with the same scratch memory. */
-  reset(): void {
+  /** Start the next batch, which would begin at `nowUs`, with the same scratch memory. */
+  reset(nowUs = 0): void {
+    this.context.begin(nowUs)
     this.#exhausted = null
     if (this.#victims.length > 0) this.#victims = []
     // The last batch's items belong to whatever runs it.
