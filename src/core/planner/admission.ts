@@ -146,14 +146,12 @@ export class Admission {
     const { context } = batch
     if (!context.limits.unifiedKv) return Infinity
     if (this.#unforeseen !== null) this.#foreseeAll(this.#unforeseen, context)
+    const holding = others.filter((request) => batch.held(request))
+    for (const request of holding) this.#foresee(request, context, 1)
     const peak = this.#forecast.peakTokens()
-    let held = 0
-    for (const request of others) {
-      if (batch.held(request))
-        held += context.need.ownTokens(request, request.known) + this.#remaining(request, context)
-    }
+    for (const request of holding) this.#foresee(request, context, -1)
     const room = context.kv.capacityTokens * this.#options.kvShare * (1 - KEPT_FREE_SHARE)
-    return room - peak - held
+    return room - peak
   }
 
   /** A promise that is kept from admission on decides over later arrivals too: the set worth most is the knapsack
