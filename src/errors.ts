@@ -119,8 +119,16 @@ export const ERRORS = {
   },
   queue_full: {
     status: 429,
-    message: "The server is overloaded: its queue is full.",
+    message:
+      "The server is overloaded: its queue takes {limit} requests, every answer counted, of which {taken} are live; " +
+      "this one asks for {choices}.",
     remedy: "Retry after the time in the Retry-After header.",
+  },
+  queue_too_small: {
+    status: 429,
+    message:
+      "This request asks for {choices} answers (n for each prompt), and the server's queue takes {limit} in all.",
+    remedy: "Ask for fewer at a time, or start the server with a larger --max-queue.",
   },
   not_ready: { status: 503, message: "The server is not ready: {detail}.", remedy: "GET /ready says when." },
   shutting_down: {

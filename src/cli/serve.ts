@@ -54,7 +54,12 @@ export function register(program: Command): void {
     .option("--no-kv-unified", "a KV stream per sequence (default on a CPU)")
     .addOption(new Option("--kv-type <type>", "KV number format").choices(["f16", "f32", "q8_0"]))
     .option("--max-batch-tokens <n>", "most tokens of one step", wholeNumber(1, 65_536), 512)
-    .option("--max-queue <n>", "live requests above which new ones get 429", wholeNumber(1, 1_000_000), 2048)
+    .option(
+      "--max-queue <n>",
+      "most live requests, every answer of n counted; more get 429",
+      wholeNumber(1, 1_000_000),
+      2048,
+    )
     .option(
       "--default-max-tokens <n>",
       "answer length when a request gives none",

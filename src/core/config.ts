@@ -6,6 +6,8 @@ import type { PolicyName } from "./policy/index.ts"
 import type { PolicyFactory } from "./policy/policy.ts"
 import type { EngineLimits } from "./protocol.ts"
 
+export const DEFAULT_MAX_QUEUE = 10_000
+
 export interface ReplicaConfig {
   limits: EngineLimits
   cost: CostModel

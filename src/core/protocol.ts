@@ -42,8 +42,6 @@ export interface RequestSpec {
   worth?: number
   /** Its SLO is promised already: it may not be turned down. */
   firm?: boolean
-  /** It belongs to a request that was accepted (another of its choices): a full queue does not refuse it. */
-  accepted?: boolean
   /** The decode starts in a thinking phase, whose end only the engine can report (StepResult.answering). */
   thinking: boolean
 }

@@ -40,7 +40,6 @@ describe("arrivals", () => {
     other.arrives(5)
     const { progress } = other.replica.withdraw(5)!
     for (const id of [1, 2, 3]) played.arrives(id)
-    played.arrives(4, { accepted: true })
     played.arrives(5, {}, progress)
     played.arrives(6, { promptTokens: 2000 }, progress)
     played.poll()
@@ -48,7 +47,7 @@ describe("arrivals", () => {
       [3, "queueFull"],
       [6, "promptTooLong"],
     ])
-    expect(played.replica.snapshot(0).waiting + played.replica.snapshot(0).running).toBe(4)
+    expect(played.replica.snapshot(0).waiting + played.replica.snapshot(0).running).toBe(3)
   })
 
   test("are wrong calls when they came before or have nothing to compute", () => {

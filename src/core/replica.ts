@@ -3,7 +3,7 @@
  * file runs in production and in simulation; a driver drains its inbox, orders simultaneous events by `eventRank`,
  * polls once. */
 import { assert } from "./assert.ts"
-import { type ReplicaConfig, withDefaults } from "./config.ts"
+import { DEFAULT_MAX_QUEUE, type ReplicaConfig, withDefaults } from "./config.ts"
 import { type CostModel, ranUs } from "./cost.ts"
 import { Flight } from "./flight.ts"
 import { KvAccount } from "./kv/account.ts"
@@ -41,22 +41,15 @@ import type { LiveRequest } from "./request.ts"
 import { Round } from "./round.ts"
 import { checkRequest, countLine } from "./snapshot.ts"
 
-export type { ReplicaConfig } from "./config.ts"
+export { DEFAULT_MAX_QUEUE, type ReplicaConfig } from "./config.ts"
 export type { Moved } from "./moved.ts"
+export { eventRank } from "./round.ts"
 
 type StepDone = Extract<Event, { type: "stepDone" }>
 type StepFailed = Extract<Event, { type: "stepFailed" }>
 
 /** A request that fails alone in a batch this often has failed itself. */
 const MOST_FAILURES = 2
-
-const RANK: Record<Event["type"], number> = { stepDone: 0, stepFailed: 0, cancelled: 1, arrived: 2, woke: 3 }
-
-/** Order of events of the same microsecond: results, cancellations (the room that they leave is for arrivals), arrivals,
- * timers. No event is lost in another order. */
-export function eventRank(event: Event): number {
-  return RANK[event.type]
-}
 
 export class Replica {
   readonly limits: EngineLimits
@@ -92,7 +85,7 @@ export class Replica {
     this.options = withDefaults(config)
     const make = typeof config.policy === "function" ? config.policy : POLICIES[config.policy]
     this.policy = make(this.options)
-    this.#maxQueue = config.maxQueue ?? 10_000
+    this.#maxQueue = config.maxQueue ?? DEFAULT_MAX_QUEUE
     this.#prefillOnly = config.prefillOnly ?? false
     this.#kv = new KvAccount(config.limits)
     this.#outputLengths = new OutputLengths(config.apps)
@@ -232,11 +225,8 @@ export class Replica {
   }
 
   #cancel(id: RequestId, reason: FinishReason, nowUs: number): void {
-    const handedOff = this.#round.takeBack(id)
-    if (handedOff !== undefined) {
-      this.#effects = this.#effects.filter((effect) => effect.type !== "handedOff" || effect.id !== id)
-      this.#enter(handedOff)
-    }
+    const handedOff = this.#round.takeBack(id, this.#effects)
+    if (handedOff !== undefined) this.#enter(handedOff)
     const request = this.#requests.get(id)
     if (request !== undefined) this.#end(request, reason, nowUs)
     else this.#round.endsOnArrival(id, reason)
@@ -245,7 +235,7 @@ export class Replica {
   #refusal(spec: RequestSpec): RejectReason | null {
     const total = spec.promptTokens + spec.maxOutputTokens
     if (total > Math.min(this.limits.contextTokens, this.#kv.capacityTokens)) return "promptTooLong"
-    return this.#line.length >= this.#maxQueue && !spec.accepted ? "queueFull" : null
+    return this.#line.length >= this.#maxQueue ? "queueFull" : null
   }
 
   #live(spec: RequestSpec, nowUs: number, progress?: Progress): LiveRequest {

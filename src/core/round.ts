@@ -1,7 +1,15 @@
 /** Events of one round may come in any order, so what one of them undoes may come after it. Kept until the round's poll:
  * cancellations of requests that are yet to arrive, and requests that a step's result has handed off. */
-import type { FinishReason, RequestId } from "./protocol.ts"
+import type { Effect, Event, FinishReason, RequestId } from "./protocol.ts"
 import type { LiveRequest } from "./request.ts"
+
+const RANK: Record<Event["type"], number> = { stepDone: 0, stepFailed: 0, cancelled: 1, arrived: 2, woke: 3 }
+
+/** Order of events of the same microsecond: results, cancellations (the room that they leave is for arrivals), arrivals,
+ * timers. No event is lost in another order. */
+export function eventRank(event: Event): number {
+  return RANK[event.type]
+}
 
 export class Round {
   #ends = new Map<RequestId, FinishReason>()
@@ -19,10 +27,12 @@ export class Round {
   handedOff(request: LiveRequest): void {
     this.#handedOff.set(request.id, request)
   }
-  /** The request, if it was handed off in this round: nothing of it has left yet. */
-  takeBack(id: RequestId): LiveRequest | undefined {
+  /** The request, if it was handed off in this round: nothing of it has left yet, and the effect goes. */
+  takeBack(id: RequestId, effects: Effect[]): LiveRequest | undefined {
     const request = this.#handedOff.get(id)
-    this.#handedOff.delete(id)
+    if (!this.#handedOff.delete(id)) return undefined
+    const at = effects.findIndex((effect) => effect.type === "handedOff" && effect.id === id)
+    effects.splice(at, 1)
     return request
   }
 

@@ -142,7 +142,36 @@ it("one prompt that the queue refuses refuses them all, and frees what had begun
     max_tokens: 5,
   })
   await expect(answer).rejects.toBeInstanceOf(OpenAI.RateLimitError)
-  await expect.poll(() => server.driver.snapshot()).toMatchObject({ running: 0, waiting: 0 })
+  await expect(answer).rejects.toMatchObject({ code: "queue_too_small", param: "n" })
+  expect(server.driver.snapshot()).toMatchObject({ running: 0, waiting: 0 })
+  await server.close()
+})
+
+it("every answer counts against the queue's bound, before any of them is accepted", async () => {
+  const server = await testServer({ listen: true, maxQueue: 8 })
+  const ask = async (n: number): Promise<number> => {
+    const body = { model: "fake", messages: user("a prompt of more than one block of KV, I hope"), n }
+    const answer = await clientOf(server)
+      .chat.completions.create(body)
+      .catch((error: unknown) => error)
+    if (answer instanceof OpenAI.APIError) {
+      expect(answer.status).toBe(429)
+      expect(answer.headers!.get("x-should-retry")).toBe(n > 8 ? "false" : null)
+      const why = n > 8 ? /asks for 128 answers.*takes 8 in all.*--max-queue/ : /takes 8 requests.*asks for 3/
+      expect(answer.message).toMatch(why)
+      return 0
+    }
+    expect(answer).toHaveProperty(["choices", n - 1, "finish_reason"], "stop")
+    return n
+  }
+  let most = 0
+  server.driver.observe(() => {
+    const { running, waiting } = server.driver.snapshot()
+    most = Math.max(most, running + waiting)
+  })
+  expect(await Promise.all([3, 128, 3, 3, 3, 128].map(ask))).toEqual([3, 0, 3, 0, 0, 0])
+  expect(most).toBeLessThanOrEqual(8)
+  expect(most).toBeGreaterThan(4)
   await server.close()
 })
 
@@ -197,9 +226,9 @@ describe("fields", () => {
   it("a format holds for the answer of a model that may think, not for its thoughts", async () => {
     const submit = server.driver.submit.bind(server.driver)
     const grammars: (string | null)[] = []
-    server.driver.submit = (job) => {
+    server.driver.submit = (job, places) => {
       grammars.push(job.sampling.grammar)
-      return submit(job)
+      return submit(job, places)
     }
     const response_format = { type: "json_object" as const }
     for (const fields of [

@@ -13,12 +13,15 @@ export function errorBody(error: UserError): ErrorBody {
 /** Extra headers of an error: when to come back, and why a request was dropped. */
 function errorHeaders(error: UserError): Record<string, string> {
   if (error.status !== 429) return {}
+  const dropped = { "x-llm-d-request-dropped-reason": error.code ?? "overloaded" }
+  // OpenAI's clients retry a 429 unless they are told not to.
+  if (error.code === "queue_too_small") return { ...dropped, "x-should-retry": "false" }
   // Jitter, so that clients refused together do not come back together.
   const retryMs = 500 + Math.floor(Math.random() * 1000)
   return {
     "retry-after": String(Math.ceil(retryMs / 1000)),
     "retry-after-ms": String(retryMs),
-    "x-llm-d-request-dropped-reason": error.code ?? "overloaded",
+    ...dropped,
   }
 }
 

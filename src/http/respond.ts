@@ -70,19 +70,16 @@ function choices({ generations, perPrompt }: Exchange): number {
 }
 
 /** Starts every generation; the choices of the first prompt come first. */
-async function start(
-  { service, request, generations, perPrompt }: Exchange,
+function start(
+  { service, request, generations }: Exchange,
   { signal }: AbortController,
   sinks: readonly AnswerSink[],
 ): Promise<void> {
   const { arrivalMs } = request
-  const started = generations.map((generation, i) =>
-    service.intake.start(
-      { ...generation, arrivalMs, signal },
-      sinks.slice(i * perPrompt, (i + 1) * perPrompt),
-    ),
+  return service.intake.start(
+    generations.map((generation) => ({ ...generation, arrivalMs, signal })),
+    sinks,
   )
-  await Promise.all(started)
 }
 
 class CollectingSink implements AnswerSink {

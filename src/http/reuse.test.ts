@@ -53,15 +53,18 @@ it("on the real engine: the next round reuses the answer and says the same", asy
       const body = { prompt, max_tokens: 40, ignore_eos: true, temperature: 0, slo: session && { session } }
       const rows: number[] = []
       const seen = server.driver.submit.bind(server.driver)
-      server.driver.submit = (job) =>
-        seen({
-          ...job,
-          prefix: session === null ? [] : job.prefix,
-          onTokens: (row) => {
-            rows.push(...row.tokens)
-            return job.onTokens(row)
+      server.driver.submit = (job, places) =>
+        seen(
+          {
+            ...job,
+            prefix: session === null ? [] : job.prefix,
+            onTokens: (row) => {
+              rows.push(...row.tokens)
+              return job.onTokens(row)
+            },
           },
-        })
+          places,
+        )
       const { cached: reused } = await complete(server, body)
       server.driver.submit = seen
       cached.push(reused)

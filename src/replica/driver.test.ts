@@ -1,9 +1,11 @@
 /** What the driver owes the engine when things go wrong: whatever the core lets go of, the engine hears. */
-import { expect, it } from "vitest"
-import type { RequestId } from "../core/protocol.ts"
+import fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { assert } from "../core/assert.ts"
+import type { Effect, RequestId } from "../core/protocol.ts"
 import { fakeEngine } from "../engine/fake/engine.ts"
 import { type Engine, GREEDY } from "../engine/port.ts"
-import { ReplicaDriver, type Submission } from "./driver.ts"
+import { ReplicaDriver, type Reservation, type Submission } from "./driver.ts"
 import { VirtualClock } from "./testing.ts"
 
 const limits = {
@@ -84,27 +86,116 @@ it("a request that the engine refuses to open fails alone, and nothing of the ot
   expect(open.size).toBeLessThanOrEqual(limits.maxSequences)
 })
 
-it("further choices of an accepted request find room in a queue that has filled meanwhile", async () => {
-  const clock = new VirtualClock()
-  const driver = new ReplicaDriver({
-    ...{ engine: fakeEngine({ cost, limits, time: clock, outputTokens: 4 }), clock },
-    config: { limits, cost, policy: "slos-serve", apps: 1, maxQueue: 2 },
-  })
-  const ends: string[] = []
-  const submit = (name: string, after?: RequestId) => {
-    const submission = submissionOf(1, (reason) => ends.push(`${name} ${reason}`))
-    return driver.submit(after === undefined ? submission : { ...submission, after })
+describe("the queue", () => {
+  function queued(maxQueue: number) {
+    const clock = new VirtualClock()
+    const driver = new ReplicaDriver({
+      ...{ engine: fakeEngine({ cost, limits, time: clock, outputTokens: 4 }), clock },
+      config: { limits, cost, policy: "slos-serve", apps: 1, maxQueue },
+    })
+    const effects: Effect[] = []
+    driver.observe((effect) => effects.push(effect))
+    const ends: string[] = []
+    const submission = (name: string) => submissionOf(1, (reason) => ends.push(`${name} ${reason}`))
+    return { clock, driver, effects, ends, submission }
   }
-  const first = submit("choice")
-  for (let i = 0; i < 3; i++) submit("choice", first)
-  submit("another")
-  const late = submit("refused")
-  submit("choice of the refused", late)
-  await clock.run()
-  expect(ends.toSorted()).toEqual([
-    "another stop",
-    "choice of the refused queueFull",
-    ...Array(4).fill("choice stop"),
-    "refused queueFull",
-  ])
+
+  it("has a place for every choice of a request, or refuses it as a whole", async () => {
+    const { clock, driver, effects, ends, submission } = queued(4)
+    const reserved = driver.reserve(3) as Reservation
+    // Not submitted yet, and counted.
+    expect(driver.reserve(2)).toBe("queueFull")
+    driver.submit(submission("another"))
+    driver.submit(submission("refused"))
+    const first = driver.submit(submission("choice"), reserved)
+    for (let i = 0; i < 2; i++) driver.submit({ ...submission("choice"), after: first }, reserved)
+    expect(driver.snapshot().waiting).toBe(2)
+    expect(driver.queue.taken).toBe(4)
+    await clock.run()
+    expect(ends.toSorted()).toEqual(["another stop", ...Array(3).fill("choice stop"), "refused queueFull"])
+    expect(effects.filter(({ type }) => type === "rejected")).toMatchObject(
+      Array(2).fill({ reason: "queueFull" }),
+    )
+    expect(driver.queue.taken).toBe(0)
+  })
+
+  it("gets back the places of what is not submitted, once", async () => {
+    const { driver } = queued(4)
+    const reserved = driver.reserve(4) as Reservation
+    for (let i = 0; i < 2; i++) driver.giveBack(reserved)
+    expect(driver.queue.taken).toBe(0)
+    expect(driver.reserve(5)).toBe("queueFull")
+    expect(driver.reserve(4)).not.toBe("queueFull")
+  })
+
+  it("lets what has a place be submitted and end while the server drains", async () => {
+    const { clock, driver, ends, submission } = queued(4)
+    const reserved = driver.reserve(2) as Reservation
+    let drained = false
+    void driver.drain().then(() => {
+      drained = true
+    })
+    expect(driver.reserve(1)).toBe("shuttingDown")
+    driver.submit(submission("late"))
+    await clock.run()
+    expect(drained).toBe(false)
+    driver.submit(submission("choice"), reserved)
+    driver.giveBack(reserved)
+    await clock.run()
+    expect(ends).toEqual(["late shuttingDown", "choice stop"])
+    expect(drained).toBe(true)
+  })
+
+  it("keeps its bound whatever comes and goes, and ends every request once", async () => {
+    const step = fc.record({
+      afterUs: fc.constantFrom(0, 0, 500, 3000),
+      choices: fc.integer({ min: 1, max: 5 }),
+      submitted: fc.nat(5),
+      cancels: fc.array(fc.nat(20), { maxLength: 2 }),
+    })
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 30 }), async (steps) => {
+        const { clock, driver, submission } = queued(6)
+        const ends = new Map<number, number>()
+        const ids: RequestId[] = []
+        let [atUs, accepted] = [0, 0]
+        for (const { afterUs, choices, submitted, cancels } of steps) {
+          atUs += afterUs
+          clock.wakeAt(atUs, () => {
+            const reserved = driver.reserve(choices)
+            let first: RequestId | undefined
+            for (let i = 0; typeof reserved !== "string" && i < Math.min(choices, submitted); i++) {
+              const number = accepted++
+              const onEnd = () => void ends.set(number, (ends.get(number) ?? 0) + 1)
+              const one = { ...submission(""), onEnd, ...(first !== undefined && { after: first }) }
+              const id = driver.submit(one, reserved)
+              first ??= id
+              ids.push(id)
+            }
+            if (typeof reserved !== "string") driver.giveBack(reserved)
+            for (const back of cancels) driver.cancel(ids.at(-1 - back) ?? -1)
+            assert(driver.queue.taken <= 6, "more than the queue takes")
+            const { waiting, running } = driver.snapshot()
+            assert(waiting + running <= 6, "more are live than the queue takes")
+          })
+        }
+        await clock.run()
+        assert(
+          [...ends.values()].every((times) => times === 1),
+          "a request ended twice",
+        )
+        assert(ends.size === accepted, "a request never ended")
+        assert(driver.queue.taken === 0, "a place is never given back")
+      }),
+      { numRuns: 100 },
+    )
+  })
+
+  it("a request that is cancelled as it is submitted never runs", async () => {
+    const { clock, driver, effects, ends, submission } = queued(4)
+    driver.cancel(driver.submit(submission("gone")))
+    await clock.run()
+    expect(ends).toEqual(["gone cancelled"])
+    expect(effects.map(({ type }) => type)).toEqual(["finished"])
+  })
 })

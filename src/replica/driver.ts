@@ -14,9 +14,10 @@ import type {
   StepResult,
   Tier,
 } from "../core/protocol.ts"
-import { eventRank, Replica, type ReplicaConfig } from "../core/replica.ts"
+import { DEFAULT_MAX_QUEUE, eventRank, Replica, type ReplicaConfig } from "../core/replica.ts"
 import type { Engine, Sampling, StepOutput, StepRow } from "../engine/port.ts"
 import { type Clock, realClock } from "./clock.ts"
+import { Places } from "./places.ts"
 
 /** One request as the driver takes it: counts for the core, tokens for the engine, callbacks for the text side. */
 export interface Submission {
@@ -46,6 +47,11 @@ export interface Submission {
   onEnd(end: { reason: FinishReason | RejectReason; outcome: Outcome | null; message?: string }): void
 }
 
+/** Places in the queue, taken for requests to come. */
+export interface Reservation {
+  left: number
+}
+
 /** What one decision and its step took; for metrics. */
 export interface StepReport {
   batch: Batch
@@ -72,6 +78,7 @@ export class ReplicaDriver {
   readonly replica: Replica
   #clock: Clock
   #log: (message: string) => void
+  #places: Places
   #submissions = new Map<RequestId, Submission>()
   #opened = new Set<RequestId>()
   /** Requests that wait for another's first token, by that other one. */
@@ -86,11 +93,12 @@ export class ReplicaDriver {
   #stepObservers: ((report: StepReport) => void)[] = []
   #accepting = true
   #closed = false
-  #whenEmpty: (() => void)[] = []
 
   constructor(options: DriverOptions) {
     this.engine = options.engine
-    this.replica = new Replica(options.config)
+    this.#places = new Places(options.config.maxQueue ?? DEFAULT_MAX_QUEUE)
+    // The core's own bound would not count what is on its way to it.
+    this.replica = new Replica({ ...options.config, maxQueue: Number.POSITIVE_INFINITY })
     this.#clock = options.clock ?? realClock
     this.#log = options.log ?? (() => {})
   }
@@ -101,8 +109,15 @@ export class ReplicaDriver {
   get accepting(): boolean {
     return this.#accepting
   }
+  /** Most live requests; those that have a place now. */
+  get queue(): { limit: number; taken: number } {
+    return this.#places
+  }
   snapshot(): Snapshot {
-    return this.replica.snapshot(this.nowUs)
+    const now = this.replica.snapshot(this.nowUs)
+    let following = 0
+    for (const { length } of this.#followers.values()) following += length
+    return { ...now, waiting: now.waiting + following }
   }
   /** See every effect as it is carried out. The one place for metrics, traces and pages. */
   observe(fn: (effect: Effect, nowUs: number) => void): void {
@@ -112,27 +127,44 @@ export class ReplicaDriver {
     this.#stepObservers.push(fn)
   }
 
-  submit(submission: Submission): RequestId {
+  /** Places in the queue for requests that are yet to be submitted: for all of them, or none and the reason. To be
+   * asked before anything is done for them; what is not submitted in the end must be given back. */
+  reserve(count: number): Reservation | RejectReason {
+    const refusal = !this.#accepting ? "shuttingDown" : this.#places.take(count) ? null : "queueFull"
+    if (refusal !== null) {
+      this.#tell({ type: "rejected", id: this.#nextId++, reason: refusal }, this.nowUs)
+      return refusal
+    }
+    return { left: count }
+  }
+
+  /** What was reserved and not submitted. */
+  giveBack(reserved: Reservation): void {
+    this.#places.giveBack(reserved.left)
+    reserved.left = 0
+  }
+
+  submit(submission: Submission, reserved: Reservation | RejectReason = this.reserve(1)): RequestId {
     const id = this.#nextId++
-    if (!this.#accepting) {
-      this.#clock.soon(() => submission.onEnd({ reason: "shuttingDown", outcome: null }))
+    if (typeof reserved === "string") {
+      this.#clock.soon(() => submission.onEnd({ reason: reserved, outcome: null }))
       return id
     }
+    reserved.left--
     this.#submissions.set(id, submission)
     if (submission.after !== undefined && this.#submissions.has(submission.after))
       this.#followers.set(submission.after, [...(this.#followers.get(submission.after) ?? []), id])
-    else this.#arrive(id, submission, false)
+    else this.#arrive(id, submission)
     return id
   }
 
-  #arrive(id: RequestId, submission: Submission, accepted: boolean): void {
+  #arrive(id: RequestId, submission: Submission): void {
     const { app, session, prefix, maxOutputTokens, slo, tier, worth, thinking, arrivalUs } = submission
     this.#post({
       type: "arrived",
       request: {
         ...{ id, app, session, prefix, maxOutputTokens, slo, tier, thinking },
         ...(worth !== undefined && { worth }),
-        ...(accepted && { accepted }),
         ...(arrivalUs !== undefined && { arrivalUs }),
         promptTokens: submission.prompt.length,
       },
@@ -149,20 +181,18 @@ export class ReplicaDriver {
     } else if (this.#submissions.has(id)) this.#post({ type: "cancelled", id })
   }
 
-  /** The prompt of `id` is in place, or never will be: those that waited for it arrive, as accepted as it was. */
-  #release(id: RequestId, accepted: boolean): void {
+  /** The prompt of `id` is in place, or never will be: those that waited for it arrive. */
+  #release(id: RequestId): void {
     const followers = this.#followers.get(id)
     if (followers === undefined) return
     this.#followers.delete(id)
-    for (const follower of followers) this.#arrive(follower, this.#submissions.get(follower)!, accepted)
+    for (const follower of followers) this.#arrive(follower, this.#submissions.get(follower)!)
   }
 
   /** Accept no more; resolves when everything accepted has ended. */
   drain(): Promise<void> {
     this.#accepting = false
-    return this.#submissions.size === 0
-      ? Promise.resolve()
-      : new Promise((resolve) => this.#whenEmpty.push(resolve))
+    return this.#places.empty()
   }
 
   /** Cancel what is left, wait for the running step, close the engine. */
@@ -197,13 +227,12 @@ export class ReplicaDriver {
     // The engine first: what follows (text to clients) then runs beside it.
     for (const effect of effects) if (effect.type === "run") this.#run(effect.batch, planUs)
     for (const effect of effects) this.#carryOut(effect, nowUs)
-    if (this.#submissions.size === 0) for (const resolve of this.#whenEmpty.splice(0)) resolve()
   }
 
   #carryOut(effect: Effect, nowUs: number): void {
-    for (const observer of this.#observers) observer(effect, nowUs)
+    this.#tell(effect, nowUs)
     if (effect.type === "token" || effect.type === "finished" || effect.type === "rejected")
-      this.#release(effect.id, effect.type !== "rejected")
+      this.#release(effect.id)
     if (effect.type === "finished") {
       const failed = effect.reason === "failed" && this.#lastFailure !== null
       this.#over(effect.id, {
@@ -219,9 +248,13 @@ export class ReplicaDriver {
     }
   }
 
+  #tell(effect: Effect, nowUs: number): void {
+    for (const observer of this.#observers) observer(effect, nowUs)
+  }
+
   #over(id: RequestId, end: Parameters<Submission["onEnd"]>[0]): void {
     const submission = this.#submissions.get(id)
-    this.#submissions.delete(id)
+    if (this.#submissions.delete(id)) this.#places.giveBack(1)
     try {
       submission?.onEnd(end)
     } catch (error) {

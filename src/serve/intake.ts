@@ -1,9 +1,9 @@
 /** From a validated API request to a submission of the driver: chat template, tokens, context check, prefix hashes. */
 import { randomInt } from "node:crypto"
-import type { RequestSpec } from "../core/protocol.ts"
+import type { RejectReason, RequestId } from "../core/protocol.ts"
 import type { Engine, Sampling } from "../engine/port.ts"
 import { UserError, userError } from "../errors.ts"
-import type { ReplicaDriver, Submission } from "../replica/driver.ts"
+import type { ReplicaDriver, Reservation, Submission } from "../replica/driver.ts"
 import { Answer, type AnswerSink } from "../text/answer.ts"
 import { afterThinking } from "../text/constraint/grammar.ts"
 import { type ChatPrompt, ChatTemplate } from "../text/template.ts"
@@ -41,6 +41,8 @@ export interface GenerationRequest {
 interface Plan {
   prompt: Int32Array
   maxOutputTokens: number
+  /** With the seed of the first. */
+  sampling: Sampling
   opensThinking: boolean
   thinking: boolean
 }
@@ -67,28 +69,55 @@ export class Intake {
     this.#template = new ChatTemplate(engine.model)
   }
 
-  /** Submits a request, once for each sink: answers to one prompt that differ in their seeds. What becomes of them
-   * goes to the sinks. Throws UserError for a request that cannot be served. */
-  async start(request: GenerationRequest, sinks: readonly AnswerSink[]): Promise<void> {
+  /** Submits the requests of one exchange, each once for each of its sinks: answers to one prompt that differ in their
+   * seeds; the first request's sinks come first. All find a place in the queue, or none. What becomes of them goes to
+   * the sinks. Throws UserError for what cannot be served. */
+  async start(requests: readonly GenerationRequest[], sinks: readonly AnswerSink[]): Promise<void> {
+    const places = this.driver.reserve(sinks.length)
+    if (typeof places === "string") throw this.#refused(places, sinks.length)
+    try {
+      const plans = await Promise.all(requests.map((request) => this.#plan(request)))
+      const each = sinks.length / requests.length
+      for (const [i, request] of requests.entries())
+        this.#submit(places, request, plans[i]!, sinks.slice(i * each, (i + 1) * each))
+    } finally {
+      this.driver.giveBack(places)
+    }
+  }
+
+  #refused(reason: RejectReason, choices: number): UserError {
+    const { limit, taken } = this.driver.queue
+    if (reason === "shuttingDown") return userError("shutting_down")
+    if (choices > limit) return userError("queue_too_small", { limit, choices }, { param: "n" })
+    return userError("queue_full", { limit, taken, choices })
+  }
+
+  async #plan(request: GenerationRequest): Promise<Plan> {
     const { prompt, opensThinking } = await this.#tokenize(request)
     const maxOutputTokens = this.#outputLimit(prompt.length, request.maxTokens)
-    if (request.signal.aborted) {
-      for (const sink of sinks) sink.end({ kind: "cancelled" })
-      return
-    }
     const wanted = request.reasoning ?? (request.slo.thinking || opensThinking)
     const thinks = request.thinkingTokens === null ? wanted : request.thinkingTokens > 0
     const { slo } = request.slo
     const timed = Number.isFinite(slo.tpotUs) || Number.isFinite(slo.thinkingTpotUs)
     const sampling = this.#sampling(request, wanted, opensThinking)
-    const plan = { prompt, maxOutputTokens, opensThinking, thinking: thinks && timed }
-    let first: RequestSpec["id"] | null = null
+    return { prompt, maxOutputTokens, sampling, opensThinking, thinking: thinks && timed }
+  }
+
+  #submit(places: Reservation, request: GenerationRequest, plan: Plan, sinks: readonly AnswerSink[]): void {
+    if (request.signal.aborted) {
+      for (const sink of sinks) sink.end({ kind: "cancelled" })
+      return
+    }
+    // The others share the prompt's KV, once there is any to share.
+    const shares = plan.prompt.length > this.engine.limits.blockTokens
+    let first: RequestId | null = null
     for (const [choice, sink] of sinks.entries()) {
-      const seed = (sampling.seed + choice) >>> 0
-      const submission = this.#submission(request, { ...sampling, seed }, plan, sink)
-      // The others share the prompt's KV, once there is any to share.
-      const shares = first !== null && prompt.length > this.engine.limits.blockTokens
-      const id = this.driver.submit(shares ? { ...submission, after: first! } : submission)
+      const seed = (plan.sampling.seed + choice) >>> 0
+      const submission = this.#submission(request, { ...plan.sampling, seed }, plan, sink)
+      const id = this.driver.submit(
+        shares && first !== null ? { ...submission, after: first } : submission,
+        places,
+      )
       first ??= id
       request.signal.addEventListener("abort", () => this.driver.cancel(id), { once: true })
     }

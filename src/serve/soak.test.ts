@@ -94,7 +94,7 @@ async function serveAll(
       if (--open === 0) void send()
     }
     const sinks = Array.from({ length: open }, () => ({ delta: () => {}, end }))
-    await to.intake.start(requestOf(random, abort.signal), sinks)
+    await to.intake.start([requestOf(random, abort.signal)], sinks)
   }
   for (let i = 0; i < CLIENTS; i++) void send()
   await clock.run()

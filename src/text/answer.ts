@@ -117,7 +117,6 @@ export class Answer {
   }
 
   #error(reason: FinishReason | RejectReason, message: string | undefined): UserError {
-    if (reason === "queueFull") return userError("queue_full")
     if (reason === "shuttingDown") return userError("shutting_down")
     const limit = message ?? (reason === "promptTooLong" ? "the prompt does not fit its memory" : reason)
     return userError("engine_failed", { detail: limit })
