@@ -140,7 +140,8 @@ function hashOfFile(path: string): string {
 /** Everything that a simulated result depends on. */
 function hashOfCode(): string {
   const hash = createHash("sha256")
-  for (const part of ["core", "router", "sim", "load", "study"]) {
+  hash.update(readFileSync(new URL("../random.ts", import.meta.url)))
+  for (const part of ["config", "core", "router", "sim", "load", "study"]) {
     const folder = new URL(`../${part}/`, import.meta.url)
     let files: string[] = []
     try {

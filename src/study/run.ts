@@ -6,8 +6,8 @@ import { type Quantiles, quantiles, type Share } from "../load/statistics.ts"
 import { APPS } from "../load/workload.ts"
 import { type FleetOptions, type FleetResult, simulateFleet } from "../sim/fleet.ts"
 import { limitsOf } from "../sim/presets.ts"
+import { ComputedTokens } from "./computed-tokens.ts"
 import { type Check, Misses } from "./misses.ts"
-import { Rounds } from "./rounds.ts"
 import { type RunSpec, routerFor } from "./spec.ts"
 import { deciles, type Slice, Tally } from "./tally.ts"
 import { Timeline } from "./timeline.ts"
@@ -89,7 +89,7 @@ class Run {
   #toCount: number
   #misses: Misses | null
   /** Left out where only attainment is asked: a search makes many runs. */
-  #rounds: Rounds | null
+  #computed: ComputedTokens | null
 
   constructor(spec: RunSpec, extras: RunExtras) {
     this.#spec = spec
@@ -98,7 +98,7 @@ class Run {
     this.#toCount = this.#workload.counted
     const searching = extras.stopAtMissed !== undefined
     this.#misses = searching ? new Misses(this.#workload.awaited(), extras.check) : null
-    this.#rounds = searching ? null : new Rounds()
+    this.#computed = searching ? null : new ComputedTokens()
     const kvTokens = spec.hardware.kvTokens * spec.replicas
     this.#timeline = extras.timeline ? new Timeline(spec.durationS * 1e6, kvTokens) : null
   }
@@ -146,7 +146,7 @@ class Run {
     this.#extras.onEffect?.(effect, nowUs, replica)
     this.#timeline?.effect(effect, nowUs)
     this.#tally.effect(effect)
-    this.#rounds?.effect(effect, nowUs)
+    this.#computed?.effect(effect)
     this.#watch(effect, nowUs)
     if (effect.type === "rejected") this.#ended(effect.id, null)
     else if (effect.type === "finished") this.#ended(effect.id, effect)
@@ -169,11 +169,11 @@ class Run {
 
   /** What this round adds to its request. */
   #note(played: Played, id: number, effect: Extract<Effect, { type: "finished" }> | null): void {
-    if (this.#rounds === null) return
-    const { longestPauseUs, computedTokens } = this.#rounds.take(id)
-    played.computedTokens += computedTokens
-    if (longestPauseUs >= 0) played.longestPauseMs = Math.max(played.longestPauseMs, longestPauseUs / 1000)
-    const { firstTokenUs = -1, arrivalUs = 0 } = effect?.outcome ?? {}
+    if (this.#computed === null) return
+    played.computedTokens += this.#computed.take(id)
+    const { firstTokenUs = -1, arrivalUs = 0, maxGapUs = 0 } = effect?.outcome ?? {}
+    // Tokens that all came at once have no pause between them.
+    if (maxGapUs > 0) played.longestPauseMs = Math.max(played.longestPauseMs, maxGapUs / 1000)
     if (firstTokenUs >= 0)
       played.longestTtftMs = Math.max(played.longestTtftMs, (firstTokenUs - arrivalUs) / 1000)
   }

@@ -9,12 +9,12 @@ import type { PlannedRound } from "../load/plan.ts"
 import { HARDWARE } from "../sim/presets.ts"
 import { DIFFERENCES, PAPER_RATIO } from "./as-paper.ts"
 import { boundOf } from "./bound.ts"
+import { ComputedTokens } from "./computed-tokens.ts"
 import { sizesUpTo } from "./fleet-sizes.ts"
 import { type Check, Misses } from "./misses.ts"
 import { page } from "./page.ts"
 import { runTasks } from "./pool.ts"
 import type { Study } from "./results.ts"
-import { Rounds } from "./rounds.ts"
 import { runScenario } from "./run.ts"
 import { RUN_DEFAULTS, type RunSpec } from "./spec.ts"
 import { runStudy } from "./study.ts"
@@ -216,8 +216,8 @@ test("several tokens of one step are checked together", () => {
   expect(watch.count).toBe(1)
 })
 
-test("a round's longest pause and its tokens, also those computed again", () => {
-  const rounds = new Rounds()
+test("the tokens that were computed for a round, also those computed again", () => {
+  const computed = new ComputedTokens()
   const item = { id: 7, position: 0, sample: true }
   const batch = { number: 1, evict: [], release: [], predictedUs: 0 }
   for (const [tokens, draft] of [
@@ -225,10 +225,9 @@ test("a round's longest pause and its tokens, also those computed again", () => 
     [100, 0],
     [1, 3],
   ] as const)
-    rounds.effect({ type: "run", batch: { ...batch, items: [{ ...item, tokens, draft }] } }, 0)
-  for (const atUs of [5, 10, 40, 45]) rounds.effect({ type: "token", id: 7, count: 2, lateUs: 0 }, atUs)
-  expect(rounds.take(7)).toEqual({ longestPauseUs: 30, computedTokens: 204 })
-  expect(rounds.take(7)).toEqual({ longestPauseUs: -1, computedTokens: 0 })
+    computed.effect({ type: "run", batch: { ...batch, items: [{ ...item, tokens, draft }] } })
+  expect(computed.take(7)).toBe(204)
+  expect(computed.take(7)).toBe(0)
 })
 
 test("one seed tells no difference within 4%", () => {
