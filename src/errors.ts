@@ -75,6 +75,11 @@ export const ERRORS = {
     message: "The body of your request is larger than {limit} bytes.",
     remedy: "Shorten it, or start the server with a larger --body-limit.",
   },
+  too_many_long_prompts: {
+    status: 429,
+    message: "The server is overloaded: other long prompts wait to be read, as many as may.",
+    remedy: "Retry after the time in the Retry-After header.",
+  },
   too_many_large_bodies: {
     status: 429,
     message: "Other requests with large bodies are being received, and hold as much memory as all may.",

@@ -1,6 +1,7 @@
 /** What `slos-serve serve` was told on its command line. */
 import type { PolicyOptions } from "../core/options.ts"
 import type { PolicyName } from "../core/policy/index.ts"
+import type { ParseSpecial } from "../serve/prompt-reader.ts"
 
 export interface ServeOptions {
   model: string
@@ -18,6 +19,7 @@ export interface ServeOptions {
   maxBatchTokens: number
   maxQueue: number
   defaultMaxTokens: number
+  parseSpecial: ParseSpecial
   margin?: number
   maxBatchMs?: number
   bestEffortMs?: number

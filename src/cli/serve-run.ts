@@ -45,8 +45,8 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
       },
       log: (message) => reporter.log.error(message),
     })
-    const { policy, defaultMaxTokens } = options
-    const service = new Service({ engine, driver, classes, policy, defaultMaxTokens })
+    const { policy, defaultMaxTokens, parseSpecial } = options
+    const service = new Service({ engine, driver, classes, policy, defaultMaxTokens, parseSpecial })
     await service.intake.warmUp()
     host.ready(service)
     announce(app, options, service, reporter)

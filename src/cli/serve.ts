@@ -66,6 +66,14 @@ export function register(program: Command): void {
       wholeNumber(1, 1_000_000),
       1024,
     )
+    .addOption(
+      new Option(
+        "--parse-special <when>",
+        "texts that spell control tokens (<|im_end|>) mean them: never, where a request asks (parse_special), always",
+      )
+        .choices(["never", "asked", "always"])
+        .default("asked"),
+    )
     .option("--margin <fraction>", "safety margin on predicted step times, 0.2 = 20%", fraction)
     .option(
       "--max-batch-ms <ms>",

@@ -328,6 +328,16 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
     const mark = "<|im_end|>"
     expect(await tokenizer.encode(mark, { special: true, addBos: false })).toHaveLength(1)
     expect((await tokenizer.encode(mark, { special: false, addBos: false })).length).toBeGreaterThan(3)
+    const several = `a${mark}\n b ${mark}${mark}<`
+    const found = tokenizer.controls.find(several)
+    expect(found).toEqual([1, 15, 25])
+    const all = await tokenizer.encode(several, { special: true, addBos: false })
+    expect(await tokenizer.encode(several, { special: found, addBos: false })).toEqual(all)
+    const one = [...(await tokenizer.encode(several, { special: [15], addBos: false }))]
+    expect(one.filter((token) => token === all.find((each) => tokenizer.isEnd(each)))).toHaveLength(1)
+    const many = mark.repeat(1000)
+    expect(new Set(await tokenizer.encode(many, { special: true, addBos: false })).size).toBe(1)
+    expect(await tokenizer.encode(many, { special: true, addBos: false })).toHaveLength(1000)
     expect(tokenizer.isEnd(subject.endToken)).toBe(true)
     for (let token = 0; token < engine.model.vocabSize; token++)
       expect(tokenizer.bytes(token).length).toBeLessThanOrEqual(tokenizer.longestTokenBytes)

@@ -1,6 +1,7 @@
 /** The engine port: what every inference engine behind the scheduler must do. One `execute` is one forward
  * step of exactly the batch it is given (docs/design.md, Engine). Implementations: llama/, fake/. */
 import type { Batch, EngineLimits, RequestId, StepFailure } from "../core/protocol.ts"
+import type { ControlTokens, Special } from "./control-tokens.ts"
 
 /** How tokens are chosen. Names and meanings are OpenAI's and llama.cpp's. */
 export interface Sampling {
@@ -76,8 +77,10 @@ export type StepOutput =
 
 /** Text in and out of tokens. Thread-safe against a running step. */
 export interface Tokenizer {
-  /** Off the event loop for long texts. `special`: parse special tokens such as <|im_start|>. */
-  encode(text: string, options: { special: boolean; addBos: boolean }): Promise<Int32Array>
+  /** Off the event loop for long texts. `special`: which spellings of control tokens stand for them. */
+  encode(text: string, options: { special: Special; addBos: boolean }): Promise<Int32Array>
+  /** Tokens such as <|im_start|>, which no text of a user should become. */
+  readonly controls: ControlTokens
   /** No token stands for more bytes of text. */
   readonly longestTokenBytes: number
   /** Bytes of a token (possibly part of a UTF-8 character); empty for control tokens. */

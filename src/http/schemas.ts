@@ -76,6 +76,7 @@ const common = {
       error: `must be a string or an array of at most ${MOST_STOPS} strings`,
     })
     .nullish(),
+  parse_special: z.boolean().nullish(),
   ignore_eos: z.boolean().nullish(),
   min_tokens: z.int().min(0).max(1_000_000).nullish(),
   n: z.int().min(1).max(MOST_CHOICES).nullish(),

@@ -6,6 +6,7 @@ import type { EngineLimits } from "../core/protocol.ts"
 import { type FakeOptions, fakeEngine } from "../engine/fake/engine.ts"
 import type { Engine } from "../engine/port.ts"
 import { ReplicaDriver } from "../replica/driver.ts"
+import type { ParseSpecial } from "../serve/prompt-reader.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
 import { buildServer, type ServerOptions } from "./server.ts"
 
@@ -17,6 +18,7 @@ export interface TestServerOptions extends Omit<ServerOptions, "host"> {
   classes?: SloClasses
   maxQueue?: number
   policyOptions?: Partial<PolicyOptions>
+  parseSpecial?: ParseSpecial
   /** Listen on a free port. */
   listen?: boolean
 }
@@ -39,6 +41,7 @@ export async function testServer(options: TestServerOptions = {}) {
     maxQueue,
     policyOptions = {},
     listen,
+    parseSpecial = "asked",
     engine: _,
     ...server
   } = options
@@ -61,7 +64,7 @@ export async function testServer(options: TestServerOptions = {}) {
       ...(maxQueue === undefined ? {} : { maxQueue }),
     },
   })
-  const service = new Service({ engine, driver, classes, policy: "slos-serve" })
+  const service = new Service({ engine, driver, classes, policy: "slos-serve", parseSpecial })
   const host = new ServiceHost()
   host.ready(service)
   const app = buildServer({ ...server, host })

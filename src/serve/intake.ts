@@ -6,14 +6,9 @@ import { UserError, userError } from "../errors.ts"
 import type { ReplicaDriver, Reservation, Submission } from "../replica/driver.ts"
 import { Answer, type AnswerSink } from "../text/answer.ts"
 import { afterThinking } from "../text/constraint/grammar.ts"
-import { type ChatPrompt, ChatTemplate } from "../text/template.ts"
 import { PrefixHasher, prefixHashes, sessionNumber } from "./prefix.ts"
+import { type ParseSpecial, type Prompt, PromptReader } from "./prompt-reader.ts"
 import type { ResolvedSlo } from "./slo-resolve.ts"
-
-export type Prompt =
-  | ({ kind: "chat" } & ChatPrompt)
-  | { kind: "text"; text: string }
-  | { kind: "tokens"; tokens: readonly number[] }
 
 /** One request as the API layer hands it on: validated, with its SLO. */
 export interface GenerationRequest {
@@ -21,6 +16,8 @@ export interface GenerationRequest {
   /** null: what the context leaves, up to the default of IntakeOptions. */
   maxTokens: number | null
   sampling: Sampling
+  /** Whether its texts may spell control tokens: the request's word, or null for the server's. */
+  parseSpecial: boolean | null
   stops: readonly string[]
   /** The answer ends with its first tool call. */
   singleCall: boolean
@@ -50,6 +47,8 @@ interface Plan {
 export interface IntakeOptions {
   /** Longest answer when a request does not say. */
   defaultMaxTokens?: number
+  /** Whether texts may spell control tokens. Default: where a request asks for it. */
+  parseSpecial?: ParseSpecial
 }
 
 /** Answers of a model without a chat end token would fill the context; no client waits for that. */
@@ -58,7 +57,8 @@ const DEFAULT_MAX_TOKENS = 1024
 export class Intake {
   readonly engine: Engine
   readonly driver: ReplicaDriver
-  readonly #template: ChatTemplate
+  readonly #reader: PromptReader
+  readonly #parseSpecial: ParseSpecial
   readonly #defaultMaxTokens: number
   readonly #salt = randomInt(2 ** 31)
 
@@ -66,7 +66,8 @@ export class Intake {
     this.engine = engine
     this.driver = driver
     this.#defaultMaxTokens = options.defaultMaxTokens ?? DEFAULT_MAX_TOKENS
-    this.#template = new ChatTemplate(engine.model)
+    this.#parseSpecial = options.parseSpecial ?? "asked"
+    this.#reader = new PromptReader(engine)
   }
 
   /** Submits the requests of one exchange, each once for each of its sinks: answers to one prompt that differ in their
@@ -79,7 +80,7 @@ export class Intake {
       const plans = await Promise.all(requests.map((request) => this.#plan(request)))
       const each = sinks.length / requests.length
       for (const [i, request] of requests.entries())
-        this.#submit(places, request, plans[i]!, sinks.slice(i * each, (i + 1) * each))
+        this.#submit(places, request, plans[i] ?? null, sinks.slice(i * each, (i + 1) * each))
     } finally {
       this.driver.giveBack(places)
     }
@@ -92,8 +93,11 @@ export class Intake {
     return userError("queue_full", { limit, taken, choices })
   }
 
-  async #plan(request: GenerationRequest): Promise<Plan> {
-    const { prompt, opensThinking } = await this.#tokenize(request)
+  /** null when the client has gone before. */
+  async #plan(request: GenerationRequest): Promise<Plan | null> {
+    const read = await this.#read(request)
+    if (read === null) return null
+    const { tokens: prompt, opensThinking } = read
     const maxOutputTokens = this.#outputLimit(prompt.length, request.maxTokens)
     const wanted = request.reasoning ?? (request.slo.thinking || opensThinking)
     const thinks = request.thinkingTokens === null ? wanted : request.thinkingTokens > 0
@@ -103,8 +107,13 @@ export class Intake {
     return { prompt, maxOutputTokens, sampling, opensThinking, thinking: thinks && timed }
   }
 
-  #submit(places: Reservation, request: GenerationRequest, plan: Plan, sinks: readonly AnswerSink[]): void {
-    if (request.signal.aborted) {
+  #submit(
+    places: Reservation,
+    request: GenerationRequest,
+    plan: Plan | null,
+    sinks: readonly AnswerSink[],
+  ): void {
+    if (plan === null || request.signal.aborted) {
       for (const sink of sinks) sink.end({ kind: "cancelled" })
       return
     }
@@ -167,48 +176,45 @@ export class Intake {
 
   /** Runs the text side once, so that the first user does not wait for it to be compiled. */
   async warmUp(): Promise<void> {
-    const text = this.#template.render({
+    const prompt = {
+      kind: "chat",
       messages: [{ role: "user", content: "hi" }],
       tools: null,
       variables: {},
+    } as const
+    const { signal } = new AbortController()
+    const tooLong = (least: number) => this.#tooLong(least, 1)
+    const read = await this.#reader.read(prompt, { parseSpecial: false, signal, tooLong })
+    prefixHashes(read!.tokens, this.engine.limits.blockTokens)
+  }
+
+  async close(): Promise<void> {
+    await this.#reader.close()
+  }
+
+  #read(request: GenerationRequest) {
+    const { signal, maxTokens } = request
+    const tooLong = (least: number) => this.#tooLong(least, maxTokens ?? 1, "at least ")
+    return this.#reader.read(this.#withThinking(request), {
+      parseSpecial: this.#parses(request),
+      signal,
+      tooLong,
     })
-    const tokens = await this.engine.tokenizer.encode(text, { special: true, addBos: false })
-    prefixHashes(tokens, this.engine.limits.blockTokens)
   }
 
-  async #tokenize(request: GenerationRequest): Promise<{ prompt: Int32Array; opensThinking: boolean }> {
-    const { prompt } = request
-    if (prompt.kind === "tokens") return { prompt: this.#checked(prompt.tokens), opensThinking: false }
-    const text = prompt.kind === "text" ? prompt.text : this.#render(request, prompt)
-    const { model, tokenizer, limits } = this.engine
-    // What cannot fit must not keep the tokenizer from others: megabytes take it seconds.
-    const least = Math.ceil(Buffer.byteLength(text) / tokenizer.longestTokenBytes)
-    if (least > limits.contextTokens) throw this.#tooLong(least, request.maxTokens ?? 1, "at least ")
-    const addBos = model.bosText !== "" && !text.startsWith(model.bosText)
-    const tokens = await tokenizer.encode(text, { special: true, addBos })
-    if (tokens.length === 0)
-      throw new UserError("Invalid 'prompt': it must not be empty.", {
-        code: "invalid_value",
-        param: "prompt",
-      })
-    return { prompt: tokens, opensThinking: prompt.kind === "chat" && /<think>\s*$/.test(text.slice(-64)) }
+  #parses({ parseSpecial }: GenerationRequest): boolean {
+    if (parseSpecial && this.#parseSpecial === "never")
+      throw new UserError(
+        "Invalid 'parse_special': this server reads all texts as text (--parse-special never). Leave it out.",
+        { code: "invalid_value", param: "parse_special" },
+      )
+    return parseSpecial ?? this.#parseSpecial === "always"
   }
 
-  #render(request: GenerationRequest, prompt: ChatPrompt): string {
-    const think = request.reasoning ?? (request.slo.thinking ? true : null)
-    const variables = think === null ? prompt.variables : { enable_thinking: think, ...prompt.variables }
-    return this.#template.render({ ...prompt, variables })
-  }
-
-  #checked(tokens: readonly number[]): Int32Array {
-    const wrong = tokens.findIndex((token) => token < 0 || token >= this.engine.model.vocabSize)
-    if (tokens.length > 0 && wrong < 0) return Int32Array.from(tokens)
-    const message =
-      wrong < 0
-        ? "Invalid 'prompt': it must not be empty."
-        : `Invalid 'prompt': token ${tokens[wrong]} at index ${wrong} is not in the model's vocabulary of ` +
-          `${this.engine.model.vocabSize}.`
-    throw new UserError(message, { code: "invalid_value", param: "prompt" })
+  #withThinking({ prompt, reasoning, slo }: GenerationRequest): Prompt {
+    const think = reasoning ?? (slo.thinking ? true : null)
+    if (prompt.kind !== "chat" || think === null) return prompt
+    return { ...prompt, variables: { enable_thinking: think, ...prompt.variables } }
   }
 
   #outputLimit(promptTokens: number, wanted: number | null): number {

@@ -56,6 +56,7 @@ export class Service {
 
   async close(): Promise<void> {
     this.metrics.close()
+    await this.intake.close()
     await this.driver.close()
   }
 }

@@ -59,6 +59,7 @@ function requestOf(random: Random, signal: AbortSignal): GenerationRequest {
     prompt: { kind: "tokens", tokens },
     maxTokens: 6,
     sampling: GREEDY,
+    parseSpecial: null,
     stops: [],
     singleCall: false,
     slo: resolveSlo(classes, {

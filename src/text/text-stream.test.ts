@@ -1,6 +1,7 @@
 /** However a text is split into tokens, what a client sees is the same. */
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
+import { ControlTokens } from "../engine/control-tokens.ts"
 import type { Tokenizer } from "../engine/port.ts"
 import { type TextDelta, type TextOptions, TextStream } from "./text-stream.ts"
 
@@ -8,6 +9,7 @@ import { type TextDelta, type TextOptions, TextStream } from "./text-stream.ts"
 function pieces(parts: Uint8Array[]): Tokenizer {
   return {
     encode: async () => new Int32Array(0),
+    controls: new ControlTokens([]),
     longestTokenBytes: 1,
     bytes: (token) => parts[token]!,
     isEnd: () => false,

@@ -219,6 +219,7 @@ function bind(lib: ReturnType<typeof koffi.load>) {
     bos: sync<[Pointer], number>("llama_vocab_bos", "int32", [P]),
     eos: sync<[Pointer], number>("llama_vocab_eos", "int32", [P]),
     isEnd: sync<[Pointer, number], boolean>("llama_vocab_is_eog", "bool", [P, "int32"]),
+    tokenAttributes: sync<[Pointer, number], number>("llama_vocab_get_attr", "int32", [P, "int32"]),
     tokenText: sync<[Pointer, number], string>("llama_vocab_get_text", "str", [P, "int32"]),
     piece: sync<[Pointer, number, Uint8Array, number, number, boolean], number>(
       "llama_token_to_piece",

@@ -53,6 +53,7 @@ function chatGeneration(service: Service, request: FastifyRequest, body: ChatBod
       grammar: outputGrammar(outputFormat(body, single)),
       vocabSize: service.engine.model.vocabSize,
     }),
+    parseSpecial: body.parse_special ?? null,
     stops: stopsOf(body.stop),
     singleCall: single,
     slo: resolveSlo(service.classes, {

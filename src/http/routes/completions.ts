@@ -2,7 +2,7 @@
 import type { FastifyInstance } from "fastify"
 import type { Tokenizer } from "../../engine/port.ts"
 import { UserError } from "../../errors.ts"
-import type { Prompt } from "../../serve/intake.ts"
+import type { Prompt } from "../../serve/prompt-reader.ts"
 import type { Service } from "../../serve/service.ts"
 import { resolveSlo } from "../../serve/slo-resolve.ts"
 import { outputGrammar } from "../../text/constraint/grammar.ts"
@@ -37,6 +37,7 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
         grammar: outputGrammar({ text, calls: [], parallel: false }),
         vocabSize: engine.model.vocabSize,
       }),
+      parseSpecial: body.parse_special ?? null,
       stops: stopsOf(body.stop),
       singleCall: false,
       slo,
