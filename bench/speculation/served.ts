@@ -5,6 +5,7 @@ import { type LlamaEngine, openLlama } from "../../src/engine/llama/engine.ts"
 import { cacheFolder } from "../../src/models/cache.ts"
 import { resolveModel } from "../../src/models/resolve.ts"
 import { loadOrProfile, type Profile } from "../../src/profile/profile.ts"
+import { threadWaits } from "../../src/profile/waits.ts"
 import { Random } from "../../src/random.ts"
 import { ReplicaDriver } from "../../src/replica/driver.ts"
 import { prefixHashes } from "../../src/serve/prefix.ts"
@@ -99,6 +100,7 @@ export class Served {
       ...{ cacheDir: cacheFolder(), quick: true, threads, key: { bench: true, speculate } },
       // Measured now: a profile of a busier hour would decide wrongly.
       refresh: true,
+      waits: threadWaits,
       ...(on && { maxDraft: maxSpeculation - 1 }),
     })
     const driver = new ReplicaDriver({

@@ -1,11 +1,13 @@
 /** `slos-serve profile`: measure an engine's step times, fit the cost model, show how good it is. */
 import { type Command, Option } from "commander"
+import pc from "picocolors"
 import type { Speculation } from "../engine/drafter.ts"
 import { openLlama } from "../engine/llama/engine.ts"
 import { cacheFolder } from "../models/cache.ts"
 import { DEFAULT_MODEL, type OnProgress, resolveModel } from "../models/resolve.ts"
 import { describeProfile, profileSvg } from "../profile/chart.ts"
 import { loadOrProfile } from "../profile/profile.ts"
+import { threadWaits } from "../profile/waits.ts"
 import { progressLine } from "./model.ts"
 import { drafter, wholeNumber } from "./numbers.ts"
 import { checkWritable, writeResult } from "./output.ts"
@@ -91,6 +93,7 @@ async function profile(options: ProfileOptions): Promise<void> {
     ...(options.kvType === undefined ? {} : { kvType: options.kvType }),
     ...(options.gpuLayers === undefined ? {} : { gpuLayers: options.gpuLayers }),
   })
+  const warnings: string[] = []
   try {
     const result = await loadOrProfile(engine, {
       cacheDir: cacheFolder(),
@@ -101,13 +104,19 @@ async function profile(options: ProfileOptions): Promise<void> {
         maxDraft: options.maxSpeculation - 1,
         key: { speculate: options.speculate },
       }),
+      waits: threadWaits,
       onProgress: (message) => showProgress?.({ stage: "verify", message }),
+      onNote: (note, level) => {
+        if (level === "warning") warnings.push(note)
+      },
     })
     if (showProgress) process.stderr.write("\r\u001b[2K")
+    for (const warning of warnings) process.stderr.write(`${pc.yellow("warning:")} ${warning}\n`)
     if (found.banner !== undefined) process.stderr.write(`${found.banner}\n`)
     if (options.out !== undefined) writeResult(options.out, `${JSON.stringify(result, null, 1)}\n`)
     if (options.svg !== undefined) writeResult(options.svg, profileSvg(result))
     process.stdout.write(`${options.json ? JSON.stringify(result) : describeProfile(result)}\n`)
+    if (result.faults.length > 0) process.exitCode = 1
   } finally {
     await engine.close()
   }

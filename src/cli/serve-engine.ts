@@ -105,8 +105,9 @@ async function find(name: string, options: ServeOptions, reporter: Reporter): Pr
 }
 
 async function profiled(engine: Engine, options: ServeOptions, reporter: Reporter): Promise<CostModel> {
-  reporter.begin("measuring step times (once per model and machine)")
+  reporter.begin("step times: the profile of this model and machine, checked or measured")
   const { loadOrProfile } = await import("../profile/profile.ts")
+  const { threadWaits } = await import("../profile/waits.ts")
   const profile = await loadOrProfile(engine, {
     cacheDir: cacheFolder(),
     quick: true,
@@ -116,9 +117,11 @@ async function profiled(engine: Engine, options: ServeOptions, reporter: Reporte
       ...(options.speculate !== "off" && { speculate: options.speculate }),
     },
     ...(options.speculate !== "off" && { maxDraft: options.maxSpeculation - 1 }),
+    waits: threadWaits,
     onProgress: (message: string) => reporter.progress(message),
+    onNote: (note, level) =>
+      level === "warning" ? reporter.warn(`cost model: ${note}`) : reporter.done(`cost model: ${note}`),
   })
-  reporter.done(`cost model: R² ${profile.r2.toFixed(3)}, mean error ${(100 * profile.mape).toFixed(0)}%`)
   return profile.model
 }
 

@@ -2,6 +2,7 @@
 import Table from "cli-table3"
 import { COST_FEATURES, type CostFeature, shapeOf, stepUs } from "../core/cost.ts"
 import type { Profile } from "./profile.ts"
+import { busyShare, unsettledShare } from "./trust.ts"
 
 const WIDTH = 64
 const HEIGHT = 20
@@ -40,6 +41,9 @@ export function describeProfile(profile: Profile): string {
     `R² ${r2.toFixed(3)}   mean error ${percent(mape)}   spread (σ) ${percent(model.residualSigma)}`,
     `actual / predicted: p5 ${ratio(residuals.p5)}  p50 ${ratio(residuals.p50)}  ` +
       `p95 ${ratio(residuals.p95)}  p99 ${ratio(residuals.p99)}`,
+    `other programs had the cores for ${percent(busyShare(profile.samples))} of the time: taken out; repeats of ` +
+      `${percent(unsettledShare(profile.samples))} of the batches disagree`,
+    profile.faults.length === 0 ? "the fit is good" : `THE FIT IS POOR: ${profile.faults.join("; ")}`,
     coefficients(profile),
     scatter(dotsOf(profile)),
   ].join("\n")

@@ -3,36 +3,13 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, test } from "vitest"
-import { type CostModel, shapeOf, stepUs } from "../core/cost.ts"
-import { type FakeOptions, fakeEngine, type VirtualTime } from "../engine/fake/engine.ts"
+import { shapeOf, stepUs } from "../core/cost.ts"
+import { type FakeOptions, fakeEngine } from "../engine/fake/engine.ts"
 import { type Engine, GREEDY } from "../engine/port.ts"
 import { describeProfile, profileSvg } from "./chart.ts"
 import { gridFor } from "./grid.ts"
 import { loadOrProfile, profileEngine, profilePath } from "./profile.ts"
-
-const COST: CostModel = {
-  pieces: [
-    { step: 2000, tokens: 300, sequences: 500, passes: 1500, fastPairs: 0.3, slowPairs: 2, outputs: 250 },
-  ],
-  residualSigma: 0,
-  fastPassTokens: 8,
-  unifiedKv: false,
-}
-
-/** Time passes at once. */
-function instantTime(): VirtualTime {
-  let now = 0
-  return {
-    nowUs: () => now,
-    wakeAt(atUs, fn) {
-      queueMicrotask(() => {
-        now = Math.max(now, atUs)
-        fn()
-      })
-      return () => {}
-    },
-  }
-}
+import { COST, instantTime } from "./testing.ts"
 
 function engine(
   cost = COST,
@@ -201,9 +178,10 @@ describe("the cache", () => {
     const first = await loadOrProfile(engine(), options)
     const again = engine()
     expect(await loadOrProfile(again, options)).toEqual(first)
-    expect(again.steps).toBe(0)
+    // The check, no more.
+    expect(again.steps).toBeLessThan(20)
     await loadOrProfile(again, { ...options, threads: 2 })
-    expect(again.steps).toBeGreaterThan(0)
+    expect(again.steps).toBeGreaterThan(50)
     await loadOrProfile(engine({ ...COST, pieces: [{ step: 1 }] }), options)
     expect(await readdir(join(cacheDir, "profiles"))).toHaveLength(3)
   })
@@ -215,7 +193,7 @@ describe("the cache", () => {
     expect(thorough.steps).toBeGreaterThan(0)
     const quick = engine()
     expect((await loadOrProfile(quick, { cacheDir, threads: 1, quick: true })).quick).toBe(false)
-    expect(quick.steps).toBe(0)
+    expect(quick.steps).toBeLessThan(20)
   })
 
   test("a file that is damaged is replaced", async () => {
@@ -233,8 +211,8 @@ describe("the cache", () => {
       await writeFile(path, text)
       const measured = engine()
       await loadOrProfile(measured, options)
-      expect(measured.steps).toBeGreaterThan(0)
-      expect(JSON.parse(await readFile(path, "utf8")).version).toBe(2)
+      expect(measured.steps).toBeGreaterThan(50)
+      expect(JSON.parse(await readFile(path, "utf8")).version).toBe(3)
     }
   })
 
@@ -242,8 +220,8 @@ describe("the cache", () => {
     const file = join(cacheDir, "file")
     await writeFile(file, "")
     const messages: string[] = []
-    const onProgress = (message: string) => messages.push(message)
-    const profile = await loadOrProfile(engine(), { cacheDir: file, threads: 1, quick: true, onProgress })
+    const onNote = (note: string) => messages.push(note)
+    const profile = await loadOrProfile(engine(), { cacheDir: file, threads: 1, quick: true, onNote })
     expect(profile.r2).toBeGreaterThan(0.9)
     expect(messages.at(-1)).toMatch(/could not be cached/)
   })

@@ -6,7 +6,7 @@ import { basename } from "node:path"
 import type { EngineLimits } from "../../core/protocol.ts"
 import { UserError } from "../../errors.ts"
 import type { ModelInfo } from "../port.ts"
-import { findLibrary } from "./files.ts"
+import { findLibrary, LLAMA_VERSION } from "./files.ts"
 import { loadNative, type Native, type Pointer } from "./native.ts"
 import type { LlamaOptions } from "./options.ts"
 import { LlamaTokenizer } from "./tokenizer.ts"
@@ -115,7 +115,7 @@ async function openContext(
   const vocab = native.vocab(model)
   // Everything else that changes step times and is not in the limits.
   const layers = gpu ? `-gpu${options.gpuLayers ?? "all"}` : ""
-  const variant = `-${options.kvType ?? "f16"}${flash === false ? "" : "-flash"}${layers}`
+  const variant = `-${LLAMA_VERSION}-${options.kvType ?? "f16"}${flash === false ? "" : "-flash"}${layers}`
   return {
     native,
     model,
