@@ -12,7 +12,6 @@ export interface SuiteSubject {
   open(sizes: Pick<EngineLimits, "maxSequences" | "unifiedKv" | "kvTokens">): Promise<Engine>
   /** An end-of-generation token. */
   endToken: number
-  grammars: boolean
 }
 
 export const SUITE_CONTEXT_TOKENS = 256
@@ -229,9 +228,10 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
     expect(await draw(2)).not.toEqual(first)
   })
 
-  test.runIf(subject.grammars)("a grammar is kept to, with and without randomness", async () => {
+  test("a grammar is kept to, with and without randomness", async () => {
     for (const temperature of [0, 1]) {
       const grammar = `root ::= "{" [a-c]+ "}"`
+      const release = await engine.constraints.hold(grammar)
       const id = run.open(promptOf(24, 8), { grammar, temperature, seed: 5, logitBias: [[3, 0]] })
       let text = ""
       for (let i = 0; i < 40 && !run.ended(id); i++) {
@@ -240,17 +240,52 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
       }
       expect(text).toMatch(run.ended(id) ? /^\{[abc]+\}$/ : /^\{[abc]+$/)
       await run.drop(id)
+      release()
     }
   })
 
-  test.runIf(subject.grammars)(
-    "a grammar that is none is the user's error, and leaves no request open",
-    () => {
-      const broken = { ...GREEDY, grammar: "root ::= (" }
-      expect(() => engine.open(1, promptOf(1, 4), broken)).toThrow(UserError)
-      expect(() => engine.open(1, promptOf(1, 4), GREEDY)).not.toThrow()
-    },
-  )
+  test("an answer ends only where its grammar lets it, and there at once", async () => {
+    const grammar = `root ::= "ab" | "abc"`
+    await engine.constraints.hold(grammar)
+    const logitBias = [[subject.endToken, 100]] as const
+    const id = run.open(promptOf(24, 8), { grammar, logitBias, logprobs: 1 })
+    for (let i = 0; i < 4 && !run.ended(id); i++) await run.step([run.all(id)])
+    const text = Buffer.concat(run.output(id).map((token) => engine.tokenizer.bytes(token))).toString()
+    expect(text).toBe("ab")
+    expect(run.output(id).at(-1)).toBe(subject.endToken)
+  })
+
+  test("several grammars are kept to in one batch, beside free text", async () => {
+    const grammars = [`root ::= [a-b]+`, null, `root ::= [0-9]+`, null]
+    for (const grammar of grammars) if (grammar !== null) await engine.constraints.hold(grammar)
+    const free = await alone(promptOf(25, 8), 12)
+    const ids = grammars.map((grammar) => run.open(promptOf(25, 8), { grammar, ignoreEos: grammar === null }))
+    for (let i = 0; i < 12; i++)
+      await run.step(ids.filter((id) => !run.ended(id)).map((id) => run.all(id)))
+    const text = (id: RequestId) =>
+      Buffer.concat(run.output(id).map((token) => engine.tokenizer.bytes(token))).toString("latin1")
+    expect(text(ids[0]!)).toMatch(/^[ab]+$/)
+    expect(text(ids[2]!)).toMatch(/^[0-9]+$/)
+    expect([run.output(ids[1]!), run.output(ids[3]!)]).toEqual([free, free])
+  })
+
+  test("an evicted request goes on in its grammar", async () => {
+    const grammar = `root ::= "0123456789abcdefghij"`
+    await engine.constraints.hold(grammar)
+    const id = run.open(promptOf(26, 8), { grammar })
+    for (let i = 0; i < 5; i++) await run.step([run.all(id)])
+    await run.step([], { evict: [id] })
+    for (let i = 0; i < 30 && !run.ended(id); i++) await run.step([run.all(id)])
+    const text = Buffer.concat(run.output(id).map((token) => engine.tokenizer.bytes(token))).toString()
+    expect(text).toBe("0123456789abcdefghij")
+  })
+
+  test("a grammar that is none is the user's error; one that is not on hold is refused", async () => {
+    await expect(engine.constraints.hold("root ::= (")).rejects.toThrow(UserError)
+    const unknown = { ...GREEDY, grammar: `root ::= "never held"` }
+    expect(() => engine.open(1, promptOf(1, 4), unknown)).toThrow(/not compiled/)
+    expect(() => engine.open(1, promptOf(1, 4), GREEDY)).not.toThrow()
+  })
 
   describe("a wrong batch is refused", () => {
     const item = (change: Partial<BatchItem>): BatchItem => ({

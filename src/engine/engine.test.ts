@@ -13,7 +13,6 @@ engineSuite({
   name: "fake",
   open: async (sizes) => suiteFake(sizes, { onKvFull: "fail" }),
   endToken: FAKE_END,
-  grammars: false,
 })
 
 describe("llama.cpp", () => {
@@ -42,6 +41,5 @@ describe("llama.cpp", () => {
         library: "cpu",
       }),
     endToken: 2,
-    grammars: true,
   })
 })

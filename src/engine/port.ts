@@ -26,7 +26,8 @@ export interface Sampling {
   minTokens: number
   /** Added to the logits of single tokens. */
   logitBias: readonly (readonly [token: number, bias: number])[]
-  /** GBNF grammar that the output must match, or null. */
+  /** Grammar that the output must match, in XGrammar's EBNF, with its bounded strings marked
+   * (constraint/counted.ts); or null. It must be on hold. */
   grammar: string | null
   /** 0 = none; n = the log-probabilities of the chosen token and of the n likeliest. */
   logprobs: number
@@ -88,6 +89,12 @@ export interface Tokenizer {
   isEnd(token: number): boolean
 }
 
+export interface GrammarHolds {
+  /** Compiles a grammar, off the event loop, and keeps it until the answer is called. Throws a UserError for what is
+   * no grammar or takes too long (400), and where too many are in use (429). */
+  hold(grammar: string): Promise<() => void>
+}
+
 export interface ModelInfo {
   /** Name shown by /v1/models. */
   name: string
@@ -108,6 +115,8 @@ export interface Engine {
   readonly model: ModelInfo
   readonly limits: EngineLimits
   readonly tokenizer: Tokenizer
+  /** Where grammars are put on hold before a request with one is opened. */
+  readonly constraints: GrammarHolds
   /** Make a request's prompt and sampling known; costs no KV. Before its first batch item. */
   open(id: RequestId, prompt: Int32Array, sampling: Sampling): void
   /** One step: prefix copies, evictions and releases, one forward pass, sampling. One at a time.

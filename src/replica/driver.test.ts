@@ -29,6 +29,7 @@ function pickyEngine(clock: VirtualClock): { engine: Engine; open: Set<RequestId
     model: inner.model,
     limits: inner.limits,
     tokenizer: inner.tokenizer,
+    constraints: inner.constraints,
     open(id, prompt, sampling) {
       if (prompt[0] === REFUSED) throw new Error("no such grammar")
       inner.open(id, prompt, sampling)

@@ -4,6 +4,8 @@ import { type CostModel, shapeOf, stepUs } from "../../core/cost.ts"
 import type { Batch, BatchItem, EngineLimits, RequestId, StepFailure } from "../../core/protocol.ts"
 import { Random } from "../../random.ts"
 import { CHATML_TEMPLATE } from "../chatml.ts"
+import { Constraints, type Masks, NO_MASKS } from "../constraint/constraints.ts"
+import { allows, allowsNothing } from "../constraint/mask.ts"
 import type { Speculation } from "../drafter.ts"
 import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, TokenLogprob } from "../port.ts"
 import { firstDifference, type OpenRequest, RequestTable } from "../request-table.ts"
@@ -59,6 +61,7 @@ class FakeEngine implements Engine {
   readonly model: ModelInfo
   readonly limits: EngineLimits
   readonly tokenizer = fakeTokenizer
+  readonly constraints = new Constraints(fakeTokenizer, FAKE_VOCAB_SIZE)
   readonly #options: FakeOptions
   readonly #table: RequestTable
   readonly #pool: FakePool | null
@@ -87,7 +90,13 @@ class FakeEngine implements Engine {
   }
 
   open(id: RequestId, prompt: Int32Array, sampling: Sampling): void {
-    this.#table.open(id, prompt, sampling)
+    const request = this.#table.open(id, prompt, sampling)
+    try {
+      if (sampling.grammar !== null) this.constraints.open(request, sampling.grammar)
+    } catch (error) {
+      this.#table.delete(id)
+      throw error
+    }
     this.#answers.set(id, this.#answerTo(id, prompt, sampling))
   }
 
@@ -99,7 +108,10 @@ class FakeEngine implements Engine {
     try {
       const { durationUs, failure } = await this.#step(batch)
       if (failure) return { ok: false, reason: failure, message: `fake ${failure}`, durationUs }
-      return { ok: true, rows: this.#advance(batch), durationUs }
+      const masks = await this.#masks(batch.items)
+      if (masks instanceof Error)
+        return { ok: false, reason: "engineError", message: masks.message, durationUs }
+      return { ok: true, rows: this.#advance(batch, masks), durationUs }
     } finally {
       this.#busy = false
     }
@@ -107,6 +119,7 @@ class FakeEngine implements Engine {
 
   async close(): Promise<void> {
     this.#closed = true
+    this.constraints.close()
   }
 
   /** Memory work, then the time of the step. */
@@ -172,6 +185,7 @@ class FakeEngine implements Engine {
     for (const id of batch.release) {
       this.#table.delete(id)
       this.#answers.delete(id)
+      this.constraints.forget(id)
     }
     for (const { id, position } of batch.items) {
       const request = this.#table.get(id)
@@ -190,25 +204,34 @@ class FakeEngine implements Engine {
     return full
   }
 
-  #advance(batch: Batch): StepRow[] {
+  /** What grammars let come, or why that cannot be said. No wait where there are none: virtual clocks stand still. */
+  #masks(items: readonly BatchItem[]): Masks | Promise<Masks | Error> {
+    const asked = items
+      .filter(({ id, sample }) => sample && this.#table.get(id).sampling.grammar !== null)
+      .map(({ id }) => ({ request: this.#table.get(id), draft: [] }))
+    if (asked.length === 0) return NO_MASKS
+    return this.constraints.masks(asked).catch((error: Error) => error)
+  }
+
+  #advance(batch: Batch, masks: Masks): StepRow[] {
     const rows: StepRow[] = []
     for (const item of batch.items) {
       const request = this.#table.get(item.id)
       request.held = item.position + item.tokens
-      if (item.sample) rows.push(this.#verify(request, item.draft))
+      if (item.sample) rows.push(this.#verify(request, item.draft, masks.get(item.id)?.[0] ?? null))
       this.#pool?.grow(item.id, item.position, request.held)
     }
     return rows
   }
 
-  /** As many tokens as the model would accept, and the sure one. */
-  #verify(request: OpenRequest, draft: number): StepRow {
+  /** As many tokens as the model would accept, and the sure one; under a grammar, that one. */
+  #verify(request: OpenRequest, draft: number, mask: Int32Array | null): StepRow {
     const { logprobs } = request.sampling
     const drafted = Math.min(draft, this.limits.contextTokens - request.held)
-    const accepted = this.#accepted(request, drafted)
+    const accepted = mask ? 0 : this.#accepted(request, drafted)
     const row: StepRow = { id: request.id, tokens: [], end: false, drafted }
     while (!row.end && row.tokens.length <= accepted) {
-      const token = this.#choose(request)
+      const token = mask ? this.#choiceOf(request, mask) : this.#choose(request)
       row.tokens.push(token)
       row.end = fakeTokenizer.isEnd(token)
       this.#table.append(request, token, row.end)
@@ -238,6 +261,14 @@ class FakeEngine implements Engine {
     return finished ? FAKE_END : (forced?.[0] ?? answer.token(index))
   }
 
+  /** What it would say, where its grammar lets it; after its length, what ends soonest. */
+  #choiceOf(request: OpenRequest, mask: Int32Array): number {
+    const wanted = this.#choose(request)
+    if (allowsNothing(mask) || allows(mask, wanted)) return wanted
+    const closing = [FAKE_END, ...CLOSING].find((token) => allows(mask, token))
+    return closing ?? mask.findIndex((word) => word !== 0) * 32 + lowestBit(mask.find((word) => word !== 0)!)
+  }
+
   /** The answer is a function of the prompt and the seeds, as a model's is. */
   #answerTo(id: RequestId, prompt: Int32Array, sampling: Sampling): Answer {
     const { script, outputTokens, seed = 0 } = this.#options
@@ -252,6 +283,13 @@ class FakeEngine implements Engine {
     const length = typeof outputTokens === "function" ? outputTokens(id, prompt.length) : outputTokens
     return { token: (i) => words.token(i), length: Math.max(1, length ?? Infinity) }
   }
+}
+
+/** What JSON's parts end with. */
+const CLOSING = [...'}]"'].map((character) => character.charCodeAt(0))
+
+function lowestBit(word: number): number {
+  return 31 - Math.clz32(word & -word)
 }
 
 /** A bias this large leaves a real model no choice. */

@@ -1,6 +1,7 @@
 /** The real engine: llama.cpp, commanded token by token (docs/design.md, Engine). One `execute` is one
  * `llama_decode` of exactly the batch, on another thread; then every row is sampled. */
 import type { Batch, BatchItem, EngineLimits, RequestId } from "../../core/protocol.ts"
+import { Constraints, type Masks } from "../constraint/constraints.ts"
 import { type Drafter, type Drafts, NO_DRAFTS } from "../drafter.ts"
 import { LookupDrafter } from "../drafter-lookup.ts"
 import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, Tokenizer } from "../port.ts"
@@ -41,6 +42,7 @@ export class LlamaEngine implements Engine {
   readonly model: ModelInfo
   readonly limits: EngineLimits
   readonly tokenizer: Tokenizer
+  readonly constraints: Constraints
   readonly timing: StepTiming = { draftUs: 0, decodeUs: 0, sampleUs: 0, totalUs: 0 }
   readonly #loaded: Loaded
   readonly #table: RequestTable
@@ -57,6 +59,7 @@ export class LlamaEngine implements Engine {
     this.model = loaded.info
     this.limits = loaded.limits
     this.tokenizer = loaded.tokenizer
+    this.constraints = new Constraints(loaded.tokenizer, loaded.info.vocabSize)
     const { native, context, limits } = loaded
     this.#table = new RequestTable(limits, drafts !== "off")
     const contexts = typeof drafts === "string" ? [context] : [context, drafts.context]
@@ -80,6 +83,7 @@ export class LlamaEngine implements Engine {
     }
     this.#table.open(id, prompt, sampling)
     try {
+      if (sampling.grammar !== null) this.constraints.open(this.#table.get(id), sampling.grammar)
       this.#verifier.open(id, prompt, sampling)
     } catch (error) {
       this.#table.delete(id)
@@ -105,6 +109,7 @@ export class LlamaEngine implements Engine {
     await this.#running?.catch(() => {})
     const { native, context, model } = this.#loaded
     this.#verifier.close()
+    this.constraints.close()
     this.#drafter?.close()
     native.freeContext(context)
     native.freeModel(model)
@@ -115,19 +120,29 @@ export class LlamaEngine implements Engine {
     const from = performance.now()
     const elapsedUs = () => Math.round((performance.now() - from) * 1000)
     const refused = this.#slots.prepare(batch)
-    for (const id of batch.release) this.#verifier.forget(id)
+    for (const id of batch.release) {
+      this.#verifier.forget(id)
+      this.constraints.forget(id)
+    }
     if (refused) return { ok: false, reason: "engineError", message: refused, durationUs: elapsedUs() }
     const items = batch.items.toSorted((a, b) => this.#slots.slot(a.id) - this.#slots.slot(b.id))
     const drafts = await this.#draft(items)
+    // Beside the forward pass, on another thread.
+    const asking = this.#masks(items, drafts)
     const code = items.length > 0 ? await this.#decode(items, drafts) : 0
+    const masks = await asking
     if (code !== 0) {
       this.#undo(items)
       const full = code === NO_SLOT
       const message = full ? "no room in the KV pool" : `llama_decode failed with ${code}`
       return { ok: false, reason: full ? "kvFull" : "engineError", message, durationUs: elapsedUs() }
     }
+    if (masks instanceof Error) {
+      this.#undo(items)
+      return { ok: false, reason: "engineError", message: masks.message, durationUs: elapsedUs() }
+    }
     const decoded = performance.now()
-    const rows = await this.#advance(items, drafts)
+    const rows = await this.#advance(items, drafts, masks)
     this.timing.sampleUs = (performance.now() - decoded) * 1000
     this.timing.totalUs = (performance.now() - from) * 1000
     return { ok: true, rows, durationUs: elapsedUs() }
@@ -165,6 +180,14 @@ export class LlamaEngine implements Engine {
     return drafts
   }
 
+  /** What grammars let come, or why that cannot be said. */
+  #masks(items: readonly BatchItem[], drafts: Drafts): Promise<Masks | Error> {
+    const asked = items
+      .filter((item) => item.sample)
+      .map(({ id }) => ({ request: this.#table.get(id), draft: drafts.get(id) ?? [] }))
+    return this.constraints.masks(asked).catch((error: Error) => error)
+  }
+
   /** After a failed step no item has advanced: KV that it left half done is removed. */
   #undo(items: readonly BatchItem[]): void {
     for (const { id, position } of items) {
@@ -175,8 +198,8 @@ export class LlamaEngine implements Engine {
   }
 
   /** Chooses tokens, and forgets the KV of drafts that were not among them. */
-  async #advance(items: readonly BatchItem[], drafts: Drafts): Promise<StepRow[]> {
-    const rows = await this.#verifier.choose(items, drafts)
+  async #advance(items: readonly BatchItem[], drafts: Drafts, masks: Masks): Promise<StepRow[]> {
+    const rows = await this.#verifier.choose(items, drafts, masks)
     const kept = new Map(rows.map((row) => [row.id, row.tokens.length - 1]))
     for (const { id, position, tokens } of items) {
       const request = this.#table.get(id)

@@ -253,7 +253,6 @@ function bind(lib: ReturnType<typeof koffi.load>) {
     cloneSampler: sync<[Pointer], Pointer>("llama_sampler_clone", P, [P]),
     acceptToken: sync<[Pointer, number], void>("llama_sampler_accept", "void", [P, "int32"]),
     sample: threaded<[Pointer, Pointer, number], number>("llama_sampler_sample", "int32", [P, P, "int32"]),
-    applySampler: threaded<[Pointer, Pointer], void>("llama_sampler_apply", "void", [P, P]),
     greedy: sync<[], Pointer>("llama_sampler_init_greedy", P, []),
     dist: sync<[number], Pointer>("llama_sampler_init_dist", P, ["uint32"]),
     topK: sync<[number], Pointer>("llama_sampler_init_top_k", P, ["int32"]),
@@ -267,12 +266,6 @@ function bind(lib: ReturnType<typeof koffi.load>) {
       "float",
       "float",
     ]),
-    grammar: sync<[Pointer, string, string], Pointer | null>("llama_sampler_init_grammar", P, [
-      P,
-      "str",
-      "str",
-    ]),
-
     setLog: logSetter(lib),
   }
 }
@@ -308,9 +301,4 @@ export function allocate(bytes: number): { pointer: Pointer; bytes: ArrayBuffer;
 /** Floats at an address, without a copy. */
 export function floatsAt(pointer: Pointer, count: number): Float32Array {
   return new Float32Array(koffi.view(pointer, count * 4))
-}
-
-/** The 32-bit integer at an address. */
-export function int32At(pointer: Pointer): number {
-  return koffi.decode.int32(pointer)
 }

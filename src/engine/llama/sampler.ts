@@ -1,5 +1,4 @@
-/** A request's sampling as a chain of llama.cpp's own samplers; plain greedy needs none. Grammars are
- * apart, in grammar.ts. */
+/** A request's sampling as a chain of llama.cpp's own samplers; plain greedy needs none. */
 import type { Sampling } from "../port.ts"
 import type { Native, Pointer } from "./native.ts"
 

@@ -5,13 +5,14 @@
  * rejection sampling against a draft distribution of one point (Leviathan et al. 2023: kept with probability
  * p(draft), else drawn from p without the draft). Whatever was drafted, answers are those without speculation:
  * they follow the target's distribution, and a seed gives the same answer however far the planner speculates.
- * Samplers and grammars only ever see kept tokens: nothing has to be rolled back. */
+ * Samplers only ever see kept tokens: nothing has to be rolled back. Grammars come as masks, a row's each. */
 import { setImmediate } from "node:timers/promises"
 import type { BatchItem, RequestId } from "../../core/protocol.ts"
+import type { Masks } from "../constraint/constraints.ts"
+import { allowsNothing, applyMask } from "../constraint/mask.ts"
 import type { Drafts } from "../drafter.ts"
 import type { Sampling, StepRow } from "../port.ts"
 import type { OpenRequest, RequestTable } from "../request-table.ts"
-import { GrammarSampling, parseGrammar } from "./grammar.ts"
 import { argmax, biasLogits, logprobsOf } from "./logits.ts"
 import type { Loaded } from "./model.ts"
 import type { Pointer } from "./native.ts"
@@ -25,6 +26,8 @@ interface Sampled {
   row: number
   draft: readonly number[]
   behind: boolean
+  /** Of the first row and of those after it; null: anything may come. */
+  masks: readonly Int32Array[] | null
 }
 
 export class Verifier {
@@ -32,8 +35,6 @@ export class Verifier {
   readonly #table: RequestTable
   readonly #rows: LogitRows
   readonly #chains = new Map<RequestId, Pointer>()
-  readonly #grammars = new Map<RequestId, Pointer>()
-  #grammarSampling: GrammarSampling | null = null
 
   constructor(loaded: Loaded, table: RequestTable, rows: LogitRows) {
     this.#loaded = loaded
@@ -41,10 +42,8 @@ export class Verifier {
     this.#rows = rows
   }
 
-  /** Throws where the request's grammar is none. */
   open(id: RequestId, prompt: Int32Array, sampling: Sampling): void {
-    const { native, vocab, info } = this.#loaded
-    if (sampling.grammar !== null) this.#grammars.set(id, parseGrammar(native, vocab, sampling.grammar))
+    const { native, info } = this.#loaded
     const chain = samplerChain(native, info.vocabSize, sampling, prompt)
     if (chain) this.#chains.set(id, chain)
   }
@@ -57,31 +56,22 @@ export class Verifier {
   }
 
   forget(id: RequestId): void {
-    for (const samplers of [this.#chains, this.#grammars]) {
-      const sampler = samplers.get(id)
-      if (sampler) this.#loaded.native.freeSampler(sampler)
-      samplers.delete(id)
-    }
+    const chain = this.#chains.get(id)
+    if (chain) this.#loaded.native.freeSampler(chain)
+    this.#chains.delete(id)
   }
 
   /** Rows of the last decode, items in its order; every kept token becomes known. Chains run on koffi's threads,
-   * beside each other: each owns its state and only reads its logits. Grammars share memory: one by one. */
-  async choose(items: readonly BatchItem[], drafts: Drafts): Promise<StepRow[]> {
-    const sampled = this.#sampledOf(items, drafts)
-    const free = sampled.filter(({ request }) => !this.#grammars.has(request.id))
-    const rows = new Map<RequestId, StepRow>()
-    for (const row of await Promise.all(free.map((one) => this.#verify(one)))) rows.set(row.id, row)
-    for (const one of sampled)
-      if (!rows.has(one.request.id)) rows.set(one.request.id, await this.#verify(one))
-    return sampled.map(({ request }) => rows.get(request.id)!)
+   * beside each other: each owns its state and only reads its logits. */
+  choose(items: readonly BatchItem[], drafts: Drafts, masks: Masks): Promise<StepRow[]> {
+    return Promise.all(this.#sampledOf(items, drafts, masks).map((one) => this.#verify(one)))
   }
 
   close(): void {
-    for (const id of [...this.#chains.keys(), ...this.#grammars.keys()]) this.forget(id)
-    this.#grammarSampling?.free()
+    for (const id of [...this.#chains.keys()]) this.forget(id)
   }
 
-  #sampledOf(items: readonly BatchItem[], drafts: Drafts): Sampled[] {
+  #sampledOf(items: readonly BatchItem[], drafts: Drafts, masks: Masks): Sampled[] {
     const sampled: Sampled[] = []
     let token = 0
     let row = 0
@@ -90,7 +80,8 @@ export class Verifier {
       token += item.tokens
       if (item.sample) {
         const behind = drafts.get(item.id) === null
-        sampled.push({ request: this.#table.get(item.id), token: token - 1, row, draft, behind })
+        const own = masks.get(item.id) ?? null
+        sampled.push({ request: this.#table.get(item.id), token: token - 1, row, draft, behind, masks: own })
         row += 1 + draft.length
       }
       token += draft.length
@@ -98,20 +89,23 @@ export class Verifier {
     return sampled
   }
 
-  async #verify({ request, token: first, row: firstRow, draft, behind }: Sampled): Promise<StepRow> {
+  async #verify({ request, token: first, row: firstRow, draft, behind, masks }: Sampled): Promise<StepRow> {
     const { sampling } = request
     const out: StepRow = { id: request.id, tokens: [], end: false, drafted: draft.length }
     if (behind) out.behind = true
     for (let i = 0; i <= draft.length; i++) {
       const row = this.#rows.row(firstRow + i)
       biasLogits(row, sampling, this.#loaded.tokenizer.ends, request.known - request.promptTokens)
+      // Log-probabilities are the model's own: in a grammar most tokens would have none.
+      const own = masks && sampling.logprobs > 0 ? row.slice() : row
+      if (masks) this.#hold(row, masks[i]!)
       const token = await this.#chooseOne(request, first + i, row)
       out.tokens.push(token)
       out.end = this.#loaded.tokenizer.isEnd(token)
       this.#table.append(request, token, out.end)
       if (sampling.logprobs > 0) {
         out.logprobs ??= []
-        out.logprobs.push(logprobsOf(row, token, sampling.logprobs))
+        out.logprobs.push(logprobsOf(own, token, sampling.logprobs))
         // A millisecond of arithmetic with a large vocabulary: let the event loop breathe between rows.
         await setImmediate()
       }
@@ -120,14 +114,15 @@ export class Verifier {
     return out
   }
 
+  /** Where a grammar lets nothing come (no token spells what must), the answer ends. */
+  #hold(row: Float32Array, mask: Int32Array): void {
+    applyMask(row, mask)
+    if (allowsNothing(mask)) row[this.#loaded.tokenizer.ends[0]!] = 0
+  }
+
   #chooseOne(request: OpenRequest, at: number, row: Float32Array): number | Promise<number> {
-    const { native, context, info } = this.#loaded
-    const chain = this.#chains.get(request.id) ?? null
-    const grammar = this.#grammars.get(request.id)
-    if (grammar) {
-      this.#grammarSampling ??= new GrammarSampling(native, info.vocabSize)
-      return this.#grammarSampling.choose(row, grammar, chain)
-    }
+    const { native, context } = this.#loaded
+    const chain = this.#chains.get(request.id)
     return chain ? native.sample(chain, context, at) : argmax(row)
   }
 }

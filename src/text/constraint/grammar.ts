@@ -1,5 +1,5 @@
 /** The grammar that an answer is held to: JSON, a JSON schema, calls of given tools, or a choice of these. */
-import { literal } from "./gbnf.ts"
+import { literal } from "./ebnf.ts"
 import { SchemaGrammar } from "./json-schema.ts"
 
 export interface ToolSpec {
@@ -17,7 +17,7 @@ export interface OutputFormat {
   parallel: boolean
 }
 
-/** GBNF with a rule `root`, or null when anything may be said. Throws UserError for a schema it cannot keep. */
+/** EBNF with a rule `root`, or null when anything may be said. Throws UserError for a schema it cannot keep. */
 export function outputGrammar(format: OutputFormat): string | null {
   const { text, calls } = format
   if (text === null && calls.length === 0) return null
@@ -42,9 +42,14 @@ function callBody(grammar: SchemaGrammar, { name, parameters }: ToolSpec): strin
   return `${literal(`{"name": ${JSON.stringify(name)}, "arguments": `)} ${rule} "}"`
 }
 
+/** What a model may think: anything to the first `</think>` but the byte that marks begin with (counted.ts). One rule a
+ * state, for the reason in ebnf.ts. */
+const THOUGHTS = `thoughts ::= [^<\\x01] thoughts | "<" thoughts-lt
+thoughts-lt ::= "<" thoughts-lt | [^</\\x01] thoughts | "/" thoughts-end
+thoughts-end ::= "<" thoughts-lt | [^<t\\x01] thoughts | "think>" ("" | "\\n" | "\\n\\n")`
+
 /** The same answer after thinking: `opened` when the prompt already ends in `<think>`; otherwise it is optional. */
 export function afterThinking(grammar: string, opened: boolean): string {
-  const thoughts = `thoughts ::= ([^<] | "<"+ [^</] | "<"+ "/" [^t])* "<"* "</think>" "\\n"{0,2}`
   const root = opened ? "root ::= thoughts answer" : `root ::= ("<think>" thoughts)? answer`
-  return `${root}\n${thoughts}\n${grammar.replace(/^root ::=/m, "answer ::=")}`
+  return grammar.replace(/^root ::=/m, `${root}\n${THOUGHTS}\nanswer ::=`)
 }

@@ -1,7 +1,10 @@
-/** JSON Schema to llama.cpp's GBNF: what OpenAI's structured outputs support. A keyword that a grammar cannot keep is
- * refused, never ignored; only annotations are. */
+/** JSON Schema to XGrammar's EBNF: what OpenAI's structured outputs support. A keyword that a grammar cannot keep is
+ * refused, never ignored; only annotations are. (XGrammar has such a translation, too; it ignores `allOf`, `not`, and
+ * `uniqueItems`, lets 1.9 pass `maximum: 1` and control characters pass `maxLength`, and takes seconds for lengths.) */
+import { type Bounds, boundsHeader, MOST_BOUNDS, markOf } from "../../engine/constraint/counted.ts"
 import { UserError } from "../../errors.ts"
-import { BASE_RULES, FORMATS, literal } from "./gbnf.ts"
+import { BASE_RULES, FORMATS, literal } from "./ebnf.ts"
+import { rangeGrammar } from "./ranges.ts"
 
 type Schema = Record<string, unknown>
 
@@ -23,18 +26,18 @@ const KEYWORDS: Record<string, readonly string[]> = {
   array: ["items", "prefixItems", "minItems", "maxItems"],
   string: ["minLength", "maxLength", "format"],
   integer: ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"],
-  number: ["minimum", "exclusiveMinimum"],
+  number: ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"],
   boolean: [],
   null: [],
 }
-/** llama.cpp writes repetitions out. */
-const MOST_REPETITIONS = 1000
-/** Integers between bounds are listed one by one. */
-const MOST_INTEGERS = 1000
-/** Repetitions and integers of one grammar: half a million took llama.cpp 0.3 s, on the event loop. */
-const MOST_WRITTEN_OUT = 100_000
-/** Values of enums and members of anyOf of one schema, as OpenAI has it: llama.cpp's time grows with their square. */
-const MOST_CHOICES = 1000
+/** Of one array. */
+const MOST_ITEMS = 1000
+/** Of one grammar. */
+const MOST_ITEMS_IN_ALL = 10_000
+const MOST_LENGTH = 1_000_000
+const LARGEST_BOUND = 1e15
+/** Values of enums and members of anyOf of one schema. */
+const MOST_CHOICES = 5000
 const MOST_RULES = 5000
 const MOST_DEPTH = 64
 
@@ -50,7 +53,9 @@ export class SchemaGrammar {
   #names = 0
   #depth = 0
   #choices = 0
-  #writtenOut = 0
+  #items = 0
+  /** Of strings. */
+  readonly #lengths: Bounds[] = []
 
   /** Name of the rule that matches what the schema allows. Throws UserError for what a grammar cannot keep. */
   add(schema: unknown, source: SchemaSource): string {
@@ -73,7 +78,7 @@ export class SchemaGrammar {
   /** The whole grammar; `root` is the body of its first rule. */
   text(root: string): string {
     const rules = [`root ::= ${root}`, ...[...this.#rules].map(([name, body]) => `${name} ::= ${body}`)]
-    return `${rules.join("\n")}\n${BASE_RULES}`
+    return `${boundsHeader(this.#lengths)}${rules.join("\n")}\n${BASE_RULES}`
   }
 
   /** Body of the rule for one schema. `start`: the rule that begins with it, or null inside an object or array. */
@@ -192,8 +197,8 @@ export class SchemaGrammar {
     const fixed = schema.prefixItems ?? []
     if (!Array.isArray(fixed)) throw this.#wrong(at, "prefixItems must be a list of schemas")
     if (fixed.length > 0) return this.#tuple(schema, fixed, at)
-    const min = this.#count(schema, "minItems", at) ?? 0
-    const max = this.#count(schema, "maxItems", at)
+    const min = this.#itemCount(schema, "minItems", at) ?? 0
+    const max = this.#itemCount(schema, "maxItems", at)
     if (max !== null && max < min) throw this.#wrong(at, "maxItems is less than minItems")
     if (max === 0) return `"[" ws "]"`
     const body = this.#body(schema.items ?? true, `${at}/items`, null)
@@ -212,75 +217,94 @@ export class SchemaGrammar {
   }
 
   #string(schema: Schema, at: string): string {
-    const min = this.#count(schema, "minLength", at)
-    const max = this.#count(schema, "maxLength", at)
+    const min = this.#count(schema, "minLength", at, MOST_LENGTH)
+    const max = this.#count(schema, "maxLength", at, MOST_LENGTH)
     if (schema.format !== undefined) {
-      const format = typeof schema.format === "string" ? FORMATS[schema.format] : undefined
+      const format = typeof schema.format === "string" ? ownFormat(schema.format) : undefined
       if (format === undefined || min !== null || max !== null)
         throw this.#unsupported(
           at,
           `format ${JSON.stringify(schema.format)}${format ? " with a length" : ""}`,
         )
-      return `"\\"" ${group(format)} "\\""`
+      const mark = format.max === undefined ? "" : this.#mark({ min: 0, max: format.max }, at)
+      return `"\\"" ${mark} ${group(format.body)} "\\""`
     }
-    if (min === null && max === null) return "string"
     if (max !== null && max < (min ?? 0)) throw this.#wrong(at, "maxLength is less than minLength")
-    return `"\\"" char{${min ?? 0},${max ?? ""}} "\\""`
+    if ((min ?? 0) === 0 && max === null) return "string"
+    return `"\\"" ${this.#mark({ min: min ?? 0, max: max ?? Infinity }, at)} chars`
+  }
+
+  /** What stands behind the opening quotation mark of a string of bounded length. */
+  #mark(bounds: Bounds, at: string): string {
+    let index = this.#lengths.findIndex(({ min, max }) => min === bounds.min && max === bounds.max)
+    if (index < 0) index = this.#lengths.push(bounds) - 1
+    if (index >= MOST_BOUNDS) throw this.#wrong(at, `it has more than ${MOST_BOUNDS} different lengths of strings`)
+    return literal(markOf(index))
   }
 
   #integer(schema: Schema, at: string): string {
-    const least = this.#bound(schema, "minimum", "exclusiveMinimum", 1, at)
-    const most = this.#bound(schema, "maximum", "exclusiveMaximum", -1, at)
-    if (least === null && most === null) return "integer"
-    if (least !== null && most !== null) {
-      if (most < least) throw this.#wrong(at, "no integer is within the bounds")
-      this.#countWrittenOut(Math.min(most - least, MOST_INTEGERS), at)
-      if (most - least < MOST_INTEGERS)
-        return alternatives(Array.from({ length: most - least + 1 }, (_, i) => literal(String(least + i))))
-    } else if (least === 0) return "natural"
-    else if (least === 1) return "positive"
-    throw this.#unsupported(at, `a range of integers other than ≥ 0, ≥ 1 or at most ${MOST_INTEGERS} long`)
+    return this.#between(schema, at, true) ?? "integer"
   }
 
   #number(schema: Schema, at: string): string {
-    const { minimum, exclusiveMinimum } = schema
-    if (minimum === undefined && exclusiveMinimum === undefined) return "number"
-    if (minimum === 0 && exclusiveMinimum === undefined) return "magnitude"
-    throw this.#unsupported(at, "a bound of numbers other than minimum 0")
+    return this.#between(schema, at, false) ?? "number"
   }
 
-  #bound(schema: Schema, inclusive: string, exclusive: string, step: number, at: string): number | null {
-    const values = [schema[inclusive], schema[exclusive]]
-    const bounds = values.map((value, i) => {
-      if (value === undefined || value === null) return null
-      if (typeof value !== "number" || !Number.isFinite(value))
-        throw this.#wrong(at, "bounds must be numbers")
-      const whole = step > 0 ? Math.ceil(value) : Math.floor(value)
-      return i === 1 && whole === value ? whole + step : whole
+  /** The rule of a range, or null where there are no bounds. */
+  #between(schema: Schema, at: string, whole: boolean): string | null {
+    const min = this.#bound(schema, "minimum", "exclusiveMinimum", 1, at)
+    const max = this.#bound(schema, "maximum", "exclusiveMaximum", -1, at)
+    if (min === null && max === null) return null
+    if (max === null && min!.value === 0 && !min!.out) return whole ? "natural" : "magnitude"
+    const range = {
+      ...{ min: min?.value ?? null, minOut: min?.out ?? false },
+      ...{ max: max?.value ?? null, maxOut: max?.out ?? false },
+    }
+    const grammar = rangeGrammar(range, whole)
+    if (grammar === null) throw this.#wrong(at, `no ${whole ? "integer" : "number of six decimals"} is within the bounds`)
+    return `(${grammar})`
+  }
+
+  /** The stricter of a bound that is in the range and one that is not. */
+  #bound(
+    schema: Schema,
+    inclusive: string,
+    exclusive: string,
+    sign: 1 | -1,
+    at: string,
+  ): { value: number; out: boolean } | null {
+    const given = [inclusive, exclusive].flatMap((key) => {
+      const value = schema[key] ?? null
+      if (value === null) return []
+      if (typeof value !== "number" || !Number.isFinite(value)) throw this.#wrong(at, "bounds must be numbers")
+      if (Math.abs(value) >= LARGEST_BOUND) throw this.#unsupported(at, `${key} beyond ${LARGEST_BOUND}`)
+      return [{ value, out: key === exclusive }]
     })
-    const [a, b] = bounds as [number | null, number | null]
-    if (a === null || b === null) return a ?? b
-    return step > 0 ? Math.max(a, b) : Math.min(a, b)
+    return given.reduce<{ value: number; out: boolean } | null>((strictest, bound) => {
+      if (strictest === null) return bound
+      const further = sign * (bound.value - strictest.value)
+      return further > 0 || (further === 0 && bound.out) ? bound : strictest
+    }, null)
   }
 
-  #count(schema: Schema, key: string, at: string): number | null {
+  #count(schema: Schema, key: string, at: string, most: number): number | null {
     const value = schema[key]
     if (value === undefined || value === null) return null
     if (!Number.isInteger(value) || (value as number) < 0) throw this.#wrong(at, `${key} must be a count`)
-    if ((value as number) > MOST_REPETITIONS) throw this.#unsupported(at, `${key} above ${MOST_REPETITIONS}`)
-    this.#countWrittenOut(value as number, at)
+    if ((value as number) > most) throw this.#unsupported(at, `${key} above ${most}`)
     return value as number
+  }
+
+  #itemCount(schema: Schema, key: string, at: string): number | null {
+    const count = this.#count(schema, key, at, MOST_ITEMS)
+    this.#items += count ?? 0
+    if (this.#items > MOST_ITEMS_IN_ALL) throw this.#wrong(at, `its items come to more than ${MOST_ITEMS_IN_ALL}`)
+    return count
   }
 
   #countChoices(count: number, at: string): void {
     this.#choices += count
     if (this.#choices > MOST_CHOICES) throw this.#wrong(at, `it has more than ${MOST_CHOICES} choices`)
-  }
-
-  #countWrittenOut(count: number, at: string): void {
-    this.#writtenOut += count
-    if (this.#writtenOut > MOST_WRITTEN_OUT)
-      throw this.#wrong(at, `its repetitions come to more than ${MOST_WRITTEN_OUT}`)
   }
 
   /** The rule of a part of the document, made once: recursive schemas refer to it by name. */
@@ -298,7 +322,7 @@ export class SchemaGrammar {
     return name
   }
 
-  /** A rule that begins with itself never ends, and llama.cpp refuses it. */
+  /** A rule that begins with itself never ends. */
   #refuseLoops(): void {
     const state = new Map<string, "open" | "done">()
     const visit = (rule: string): void => {
@@ -353,6 +377,10 @@ function unescaped(part: string): string | null {
   } catch {
     return null
   }
+}
+
+function ownFormat(name: string): (typeof FORMATS)[string] | undefined {
+  return Object.hasOwn(FORMATS, name) ? FORMATS[name] : undefined
 }
 
 function isObject(value: unknown): value is Schema {

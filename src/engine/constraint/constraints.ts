@@ -1,0 +1,247 @@
+/** The grammars that answers are held to: compiled off the event loop, and followed beside the model's step.
+ *
+ * Two hosts, each a thread with a copy of the library: one says which tokens may come next, the other compiles, and
+ * when it has compiled a grammar (and those in use that it lacks) it is told how far every request has come, and
+ * the two change places. So no step ever waits for a compilation, and a thread that takes too long can be
+ * ended, whatever it does: nothing else could stop it. */
+import type { RequestId } from "../../core/protocol.ts"
+import { UserError } from "../../errors.ts"
+import type { GrammarHolds, Tokenizer } from "../port.ts"
+import type { OpenRequest } from "../request-table.ts"
+import { GrammarHost, HostTimeout } from "./host.ts"
+import type { Followed } from "./messages.ts"
+import { type Vocabulary, vocabularyOf } from "./vocabulary.ts"
+
+export interface ConstraintLimits {
+  /** Longest time that compiling one grammar may take, ms. */
+  compileMs: number
+  /** Longest time that the masks of one step may take, ms. */
+  followMs: number
+  /** Different grammars that requests may hold at one time. */
+  held: number
+  /** Compiled grammars kept, those held included. */
+  kept: number
+  /** Compilations that may wait. */
+  queued: number
+}
+
+export const CONSTRAINT_LIMITS: ConstraintLimits = {
+  compileMs: 5_000,
+  followMs: 1_000,
+  held: 128,
+  kept: 192,
+  queued: 32,
+}
+
+/** What may come next, by request: a mask before each drafted token and after the last, as far as the grammar lets
+ * them. A bit for each token; no bit: the answer is over. */
+export type Masks = ReadonlyMap<RequestId, readonly Int32Array[]>
+
+export const NO_MASKS: Masks = new Map()
+
+interface Asked {
+  request: OpenRequest
+  draft: readonly number[]
+}
+
+export class Constraints implements GrammarHolds {
+  readonly #tokenizer: Tokenizer
+  readonly #vocabSize: number
+  readonly #limits: ConstraintLimits
+  #vocabulary: Promise<Vocabulary> | null = null
+  #serving: GrammarHost | null = null
+  #spare: GrammarHost | null = null
+  /** How many hold each grammar. */
+  readonly #holds = new Map<string, number>()
+  /** Grammars on hold that are known to compile. */
+  readonly #sound = new Set<string>()
+  readonly #compiling = new Map<string, Promise<void>>()
+  /** Grammars that could not be compiled lately: asking again costs nothing. */
+  readonly #refused = new Map<string, UserError>()
+  readonly #open = new Map<RequestId, { request: OpenRequest; grammar: string }>()
+  /** Requests that cannot be followed, and why. */
+  readonly #lost = new Map<RequestId, string>()
+  /** What is done with the spare host, one after the other. */
+  #work: Promise<unknown> = Promise.resolve()
+  #closed = false
+
+  constructor(tokenizer: Tokenizer, vocabSize: number, limits: Partial<ConstraintLimits> = {}) {
+    this.#tokenizer = tokenizer
+    this.#vocabSize = vocabSize
+    this.#limits = { ...CONSTRAINT_LIMITS, ...limits }
+  }
+
+  async hold(grammar: string): Promise<() => void> {
+    const holders = this.#holds.get(grammar) ?? 0
+    if (holders === 0 && this.#holds.size >= this.#limits.held) throw busy("too many different schemas are in use")
+    this.#holds.set(grammar, holders + 1)
+    try {
+      if (!this.#serving?.alive || !this.#serving.grammars.has(grammar)) await this.#compiled(grammar)
+      this.#sound.add(grammar)
+    } catch (error) {
+      this.#release(grammar)
+      throw error
+    }
+    let held = true
+    return () => {
+      if (held) this.#release(grammar)
+      held = false
+    }
+  }
+
+  /** A request that is held to a grammar, which must be on hold. */
+  open(request: OpenRequest, grammar: string): void {
+    if (!this.#sound.has(grammar)) throw new Error(`the grammar of request ${request.id} was not compiled before`)
+    this.#open.set(request.id, { request, grammar })
+  }
+
+  forget(id: RequestId): void {
+    if (!this.#open.delete(id)) return
+    this.#lost.delete(id)
+    for (const host of [this.#serving, this.#spare]) host?.forget(id)
+  }
+
+  /** Masks of those that are held to a grammar. Throws where one cannot be followed: alone, the others can. */
+  async masks(asked: readonly Asked[]): Promise<Masks> {
+    const bound = asked.filter(({ request }) => this.#open.has(request.id))
+    if (bound.length === 0) return NO_MASKS
+    for (const { request } of bound) {
+      const why = this.#lost.get(request.id)
+      if (why !== undefined) throw new Error(why)
+    }
+    if (!this.#serving?.alive) await this.#recover()
+    const host = this.#serving!
+    const requests = bound.map(({ request, draft }) => this.#followed(host, request, draft))
+    const { masks, counts } = await host
+      .follow({ requests, masks: true }, this.#limits.followMs)
+      .catch((error: unknown) => this.#stuck(error, requests))
+    const words = Math.ceil(this.#vocabSize / 32)
+    const all = new Map<RequestId, Int32Array[]>()
+    let at = 0
+    for (const [i, { id }] of requests.entries()) {
+      if (counts[i] === 0) this.#lost.set(id, "its answer has left its grammar")
+      const own = Array.from({ length: counts[i]! }, () => masks.subarray(words * at, words * ++at))
+      all.set(id, own)
+    }
+    const lost = requests.find(({ id }) => this.#lost.has(id))
+    if (lost) throw new Error(this.#lost.get(lost.id))
+    return all
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#serving?.close()
+    this.#spare?.close()
+  }
+
+  async #compiled(grammar: string): Promise<void> {
+    const refused = this.#refused.get(grammar)
+    if (refused) throw refused
+    let compiling = this.#compiling.get(grammar)
+    if (!compiling) {
+      if (this.#compiling.size >= this.#limits.queued) throw busy("too many schemas wait to be compiled")
+      compiling = this.#afterWork(() => this.#compile(grammar)).finally(() => this.#compiling.delete(grammar))
+      this.#compiling.set(grammar, compiling)
+    }
+    await compiling
+  }
+
+  #afterWork<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#work.then(work)
+    this.#work = turn.catch(() => {})
+    return turn
+  }
+
+  /** Compiles on the spare host, and has it serve. */
+  async #compile(grammar: string): Promise<void> {
+    // Those that asked may all have gone while it waited.
+    if (!this.#holds.has(grammar)) return
+    const spare = await this.#spareHost()
+    if (this.#serving?.alive && this.#serving.grammars.has(grammar)) return
+    try {
+      await spare.compile(grammar, this.#limits.compileMs)
+    } catch (error) {
+      const why = error instanceof HostTimeout ? `it took longer than ${this.#limits.compileMs} ms` : null
+      const refusal = new UserError(
+        `The schema cannot be compiled${why ? `: ${why}; make it smaller or simpler` : " into a grammar"}.`,
+        { code: "invalid_json_schema", cause: error },
+      )
+      if (!this.#closed) this.#refused.set(grammar, refusal)
+      const [oldest] = this.#refused.keys()
+      if (this.#refused.size > this.#limits.kept) this.#refused.delete(oldest!)
+      throw refusal
+    }
+    this.#sound.add(grammar)
+    await this.#catchUp(spare)
+    this.#spare = this.#serving?.alive ? this.#serving : null
+    this.#serving = spare
+  }
+
+  async #spareHost(): Promise<GrammarHost> {
+    if (!this.#spare?.alive) this.#spare = await this.#newHost()
+    for (const grammar of this.#spare.grammars) {
+      if (this.#spare.grammars.size < this.#limits.kept) break
+      if (!this.#holds.has(grammar)) this.#spare.dropGrammar(grammar)
+    }
+    return this.#spare
+  }
+
+  async #newHost(): Promise<GrammarHost> {
+    this.#vocabulary ??= vocabularyOf(this.#tokenizer, this.#vocabSize)
+    const vocabulary = await this.#vocabulary
+    if (this.#closed) throw new Error("the engine is closed")
+    return new GrammarHost(vocabulary)
+  }
+
+  /** Gives a host every grammar in use and tells it how far requests have come. */
+  async #catchUp(host: GrammarHost): Promise<void> {
+    const missing = () => [...this.#sound].find((grammar) => !host.grammars.has(grammar))
+    // More may be in use after each wait.
+    for (let grammar = missing(); grammar !== undefined; grammar = missing()) {
+      await host.compile(grammar, this.#limits.compileMs)
+    }
+    for (const { request } of this.#open.values()) await this.#tell(host, request)
+    if (missing() !== undefined) await this.#catchUp(host)
+  }
+
+  async #tell(host: GrammarHost, request: OpenRequest): Promise<void> {
+    if (this.#lost.has(request.id)) return
+    const requests = [this.#followed(host, request, [])]
+    await host.follow({ requests, masks: false }, this.#limits.followMs).catch((error) => this.#stuck(error, requests))
+  }
+
+  /** The serving host was ended: another takes over. It does not wait for what is being compiled. */
+  async #recover(): Promise<void> {
+    const host = await this.#newHost()
+    await this.#catchUp(host)
+    if (this.#serving?.alive) host.close()
+    else this.#serving = host
+  }
+
+  #followed(host: GrammarHost, request: OpenRequest, draft: readonly number[]): Followed {
+    const { id, tokens, promptTokens, known } = request
+    const fresh = [...tokens.subarray(promptTokens + (host.seen.get(id) ?? 0), known)]
+    return { id, grammar: this.#open.get(id)!.grammar, tokens: fresh, draft }
+  }
+
+  #stuck(error: unknown, requests: readonly Followed[]): never {
+    if (!(error instanceof HostTimeout)) throw error
+    const { id } = requests[error.place]!
+    const why = `its schema took longer than ${this.#limits.followMs} ms for one token`
+    this.#lost.set(id, why)
+    throw new Error(why)
+  }
+
+  #release(grammar: string): void {
+    const left = this.#holds.get(grammar)! - 1
+    if (left > 0) this.#holds.set(grammar, left)
+    else {
+      this.#holds.delete(grammar)
+      this.#sound.delete(grammar)
+    }
+  }
+}
+
+function busy(why: string): UserError {
+  return new UserError(`The server is overloaded: ${why}. Retry later.`, { status: 429, code: "too_many_schemas" })
+}

@@ -1,0 +1,110 @@
+/** The near side of a grammar host: its thread, what it knows, and its end when a call takes too long. */
+import { Worker } from "node:worker_threads"
+import type { RequestId } from "../../core/protocol.ts"
+import type { HostAnswer, HostCall, HostData, HostMessage } from "./messages.ts"
+import type { Vocabulary } from "./vocabulary.ts"
+
+/** A call took longer than it may; the host is gone. */
+export class HostTimeout extends Error {
+  /** Which of the call's requests it was at. */
+  readonly place: number
+
+  constructor(place: number) {
+    super("a grammar host took too long")
+    this.place = place
+  }
+}
+
+/** Memory of one host at which a grammar is too large for it. A compiled schema takes a few megabytes. */
+const MOST_MEMORY_BYTES = 512 << 20
+
+export class GrammarHost {
+  readonly #worker: Worker
+  readonly #progress = new SharedArrayBuffer(4)
+  /** Grammars compiled there, the one last used last. */
+  readonly grammars = new Set<string>()
+  /** Output tokens that it has seen, by request. */
+  readonly seen = new Map<RequestId, number>()
+  #drop: HostMessage["drop"] = { grammars: [], requests: [] }
+  #answer: ((answer: HostAnswer) => void) | null = null
+  #alive = true
+
+  constructor(vocabulary: Vocabulary) {
+    const workerData: HostData = { vocabulary, progress: this.#progress }
+    this.#worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData, stdout: true, stderr: true })
+    // It must not keep a process alive that has ended otherwise.
+    this.#worker.unref()
+    this.#worker.on("message", (answer: HostAnswer) => this.#answered(answer))
+    this.#worker.on("error", (error: Error) => this.#died(error.message))
+    this.#worker.on("exit", () => this.#died("it ended"))
+  }
+
+  get alive(): boolean {
+    return this.#alive
+  }
+
+  /** Compiles a grammar. Throws HostTimeout, or an Error that says why it is none. */
+  async compile(grammar: string, limitMs: number): Promise<void> {
+    const answer = await this.#call({ type: "compile", grammar }, limitMs)
+    if ("memoryBytes" in answer && answer.memoryBytes > MOST_MEMORY_BYTES) {
+      this.close()
+      throw new Error("it takes too much memory")
+    }
+    this.grammars.add(grammar)
+  }
+
+  async follow(
+    call: Omit<HostCall & { type: "follow" }, "type">,
+    limitMs: number,
+  ): Promise<{ masks: Int32Array; counts: number[] }> {
+    const answer = await this.#call({ type: "follow", ...call }, limitMs)
+    if (!("masks" in answer)) throw new Error("a grammar host answered something else")
+    for (const { id, tokens } of call.requests) this.seen.set(id, (this.seen.get(id) ?? 0) + tokens.length)
+    return answer
+  }
+
+  dropGrammar(grammar: string): void {
+    if (this.grammars.delete(grammar)) this.#drop.grammars.push(grammar)
+  }
+
+  forget(id: RequestId): void {
+    if (this.seen.delete(id)) this.#drop.requests.push(id)
+  }
+
+  close(): void {
+    this.#alive = false
+    void this.#worker.terminate()
+  }
+
+  /** One call at a time: callers see to that. */
+  #call(call: HostCall, limitMs: number): Promise<HostAnswer & { ok: true }> {
+    if (!this.#alive) return Promise.reject(new Error("the grammar host has ended"))
+    if (this.#answer) return Promise.reject(new Error("a grammar host was called while it was busy"))
+    const drop = this.#drop
+    this.#drop = { grammars: [], requests: [] }
+    Atomics.store(new Int32Array(this.#progress), 0, 0)
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#answer = null
+        this.close()
+        reject(new HostTimeout(Atomics.load(new Int32Array(this.#progress), 0)))
+      }, limitMs)
+      this.#answer = (answer) => {
+        clearTimeout(timer)
+        this.#answer = null
+        if (answer.ok) resolve(answer)
+        else reject(new Error(answer.message))
+      }
+      this.#worker.postMessage({ ...call, drop } satisfies HostMessage)
+    })
+  }
+
+  #answered(answer: HostAnswer): void {
+    this.#answer?.(answer)
+  }
+
+  #died(why: string): void {
+    this.#alive = false
+    this.#answer?.({ ok: false, message: `the grammar host has ended: ${why}` })
+  }
+}

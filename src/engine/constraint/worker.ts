@@ -1,0 +1,86 @@
+/** A grammar host's thread: compiles grammars and says which tokens may come next. Started by host.ts, which ends it
+ * when it takes too long: nothing in here can be asked to stop. */
+import { parentPort, workerData } from "node:worker_threads"
+import type { CompiledGrammar } from "@mlc-ai/web-xgrammar"
+import type { RequestId } from "../../core/protocol.ts"
+import { type Bounds, boundsOf, MOST_BOUNDS, markOf, TokenLengths } from "./counted.ts"
+import { Follower } from "./follower.ts"
+import type { Followed, HostAnswer, HostData, HostMessage } from "./messages.ts"
+import { tokenBytes, vocabularySize } from "./vocabulary.ts"
+import { loadXGrammar } from "./xgrammar.ts"
+
+const { vocabulary, progress } = workerData as HostData
+const place = new Int32Array(progress)
+const library = loadXGrammar()
+const compiler = newCompiler()
+const compiled = new Map<string, { grammar: CompiledGrammar; bounds: Bounds[] }>()
+const followers = new Map<RequestId, Follower>()
+let tokenLengths: TokenLengths | null = null
+
+parentPort!.on("message", async (message: HostMessage) => {
+  let answer: HostAnswer
+  try {
+    answer = await handle(message)
+  } catch (error) {
+    answer = { ok: false, message: error instanceof Error ? error.message : String(error) }
+  }
+  parentPort!.postMessage(answer, "masks" in answer ? [answer.masks.buffer] : [])
+})
+
+async function handle(message: HostMessage): Promise<HostAnswer> {
+  for (const id of message.drop.requests) {
+    followers.get(id)?.dispose()
+    followers.delete(id)
+  }
+  for (const text of message.drop.grammars) {
+    compiled.get(text)?.grammar.dispose()
+    compiled.delete(text)
+  }
+  if (message.type === "follow") return follow(message.requests, message.masks)
+  const grammar = await (await compiler).compileGrammar(message.grammar)
+  compiled.set(message.grammar, { grammar, bounds: boundsOf(message.grammar) })
+  return { ok: true, memoryBytes: process.memoryUsage().external }
+}
+
+async function follow(requests: readonly Followed[], wanted: boolean): Promise<HostAnswer> {
+  const masks: Int32Array[] = []
+  const counts: number[] = []
+  for (const [i, request] of requests.entries()) {
+    Atomics.store(place, 0, i)
+    const ahead = await masksOf(request, wanted).catch(() => [])
+    masks.push(...ahead)
+    counts.push(ahead.length)
+  }
+  const words = Math.ceil(vocabularySize(vocabulary) / 32)
+  const joined = new Int32Array(words * masks.length)
+  for (const [i, mask] of masks.entries()) joined.set(mask, i * words)
+  return { ok: true, masks: joined, counts }
+}
+
+async function masksOf(request: Followed, wanted: boolean): Promise<Int32Array[]> {
+  const follower = await followerOf(request)
+  for (const token of request.tokens) if (!(await follower.take(token))) return []
+  return wanted ? follower.ahead(request.draft) : []
+}
+
+async function followerOf({ id, grammar }: Followed): Promise<Follower> {
+  const known = followers.get(id)
+  if (known) return known
+  const entry = compiled.get(grammar)
+  if (!entry) throw new Error("the grammar is not compiled here")
+  const { grammar: made, bounds } = entry
+  const lengths = bounds.length > 0 ? (tokenLengths ??= new TokenLengths(vocabulary)) : null
+  const follower = await Follower.start({ library, compiled: made, bounds, vocabulary, lengths })
+  followers.set(id, follower)
+  return follower
+}
+
+async function newCompiler() {
+  const size = vocabularySize(vocabulary)
+  const tokens = Array.from({ length: size }, (_, token) => tokenBytes(vocabulary, token))
+  const marks = Array.from({ length: MOST_BOUNDS }, (_, i) => new TextEncoder().encode(markOf(i)))
+  // Bytes where the types say strings: the binding takes both, and not every token is text.
+  const all = [...tokens, ...marks] as unknown as string[]
+  const info = await library.TokenizerInfo.createTokenizerInfo(all, "raw", false, all.length, vocabulary.ends)
+  return library.GrammarCompiler.createGrammarCompiler(info, false)
+}
