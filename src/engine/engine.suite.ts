@@ -260,8 +260,7 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
     for (const grammar of grammars) if (grammar !== null) await engine.constraints.hold(grammar)
     const free = await alone(promptOf(25, 8), 12)
     const ids = grammars.map((grammar) => run.open(promptOf(25, 8), { grammar, ignoreEos: grammar === null }))
-    for (let i = 0; i < 12; i++)
-      await run.step(ids.filter((id) => !run.ended(id)).map((id) => run.all(id)))
+    for (let i = 0; i < 12; i++) await run.step(ids.filter((id) => !run.ended(id)).map((id) => run.all(id)))
     const text = (id: RequestId) =>
       Buffer.concat(run.output(id).map((token) => engine.tokenizer.bytes(token))).toString("latin1")
     expect(text(ids[0]!)).toMatch(/^[ab]+$/)

@@ -146,25 +146,22 @@ function suite(subject: SpeculationSubject, unifiedKv: boolean): void {
     for (const [i, value] of seen[0]!.entries()) expect(seen[1]![i]).toBeCloseTo(value, 4)
   })
 
-  test(
-    "a grammar is kept to, and gives what it gives without speculation",
-    async () => {
-      const grammar = `root ::= "{" ("ab" | "abc")+ "}"`
-      await engine.constraints.hold(grammar)
-      for (const temperature of [0, 1]) {
-        const sampling = { grammar, temperature, ignoreEos: false, seed: 9 }
-        const [expected] = await answers(
-          [promptOf(24, 6)],
-          () => 40,
-          () => sampling,
-        )
-        const id = run.open(promptOf(24, 6), sampling)
-        while (!run.ended(id) && run.output(id).length < 40) await run.step([run.speculating(id, 64, 5)])
-        expect(run.output(id).slice(0, 40)).toEqual(expected)
-        await run.drop(id)
-      }
-    },
-  )
+  test("a grammar is kept to, and gives what it gives without speculation", async () => {
+    const grammar = `root ::= "{" ("ab" | "abc")+ "}"`
+    await engine.constraints.hold(grammar)
+    for (const temperature of [0, 1]) {
+      const sampling = { grammar, temperature, ignoreEos: false, seed: 9 }
+      const [expected] = await answers(
+        [promptOf(24, 6)],
+        () => 40,
+        () => sampling,
+      )
+      const id = run.open(promptOf(24, 6), sampling)
+      while (!run.ended(id) && run.output(id).length < 40) await run.step([run.speculating(id, 64, 5)])
+      expect(run.output(id).slice(0, 40)).toEqual(expected)
+      await run.drop(id)
+    }
+  })
 
   test("the last tokens of a context can be drafted", async () => {
     const prompt = repetitive(57, CONTEXT - 20)

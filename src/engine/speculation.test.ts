@@ -87,7 +87,7 @@ describe("llama.cpp", () => {
     const run = new Script(engine)
     const random = new Random(8)
     const shared = promptOf(1, 48)
-    const sampling = { grammar: "root ::= [ a-z]*", logprobs: 1 }
+    const sampling = { grammar: "root ::= [ a-z] root", logprobs: 1 }
     await engine.constraints.hold(sampling.grammar)
     const open = (i: number) => run.open(joined(shared, promptOf(i, 20)), { ...sampling, seed: i })
     const ids = [2, 3, 4, 5].map(open)

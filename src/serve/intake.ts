@@ -78,9 +78,10 @@ export class Intake {
     if (typeof places === "string") throw this.#refused(places, sinks.length)
     try {
       const plans = await Promise.all(requests.map((request) => this.#plan(request)))
+      const ended = countdown(sinks.length, await this.#hold(plans))
       const each = sinks.length / requests.length
       for (const [i, request] of requests.entries())
-        this.#submit(places, request, plans[i] ?? null, sinks.slice(i * each, (i + 1) * each))
+        this.#submit(places, request, plans[i] ?? null, sinks.slice(i * each, (i + 1) * each), ended)
     } finally {
       this.driver.giveBack(places)
     }
@@ -112,9 +113,13 @@ export class Intake {
     request: GenerationRequest,
     plan: Plan | null,
     sinks: readonly AnswerSink[],
+    ended: () => void,
   ): void {
     if (plan === null || request.signal.aborted) {
-      for (const sink of sinks) sink.end({ kind: "cancelled" })
+      for (const sink of sinks) {
+        sink.end({ kind: "cancelled" })
+        ended()
+      }
       return
     }
     // The others share the prompt's KV, once there is any to share.
@@ -122,7 +127,7 @@ export class Intake {
     let first: RequestId | null = null
     for (const [choice, sink] of sinks.entries()) {
       const seed = (plan.sampling.seed + choice) >>> 0
-      const submission = this.#submission(request, { ...plan.sampling, seed }, plan, sink)
+      const submission = this.#submission(request, { ...plan.sampling, seed }, plan, sink, ended)
       const id = this.driver.submit(
         shares && first !== null ? { ...submission, after: first } : submission,
         places,
@@ -132,7 +137,13 @@ export class Intake {
     }
   }
 
-  #submission(request: GenerationRequest, sampling: Sampling, plan: Plan, sink: AnswerSink): Submission {
+  #submission(
+    request: GenerationRequest,
+    sampling: Sampling,
+    plan: Plan,
+    sink: AnswerSink,
+    ended: () => void,
+  ): Submission {
     const { prompt, thinking } = plan
     const { slo, tier } = request.slo
     const answer = new Answer(this.engine.tokenizer, sink, {
@@ -164,8 +175,27 @@ export class Intake {
         const prefix = hasher.push(row.tokens)
         return { ...answer.onTokens(row), ...(prefix.length > 0 && { prefix }) }
       },
-      onEnd: (end) => answer.onEnd(end),
+      onEnd: (end) => {
+        ended()
+        answer.onEnd(end)
+      },
     }
+  }
+
+  /** Compiles the grammars of an exchange; the answer lets them go. */
+  async #hold(plans: readonly (Plan | null)[]): Promise<() => void> {
+    const grammars = new Set(plans.flatMap((plan) => plan?.sampling.grammar ?? []))
+    const releases: (() => void)[] = []
+    const release = () => {
+      for (const one of releases) one()
+    }
+    try {
+      for (const grammar of grammars) releases.push(await this.engine.constraints.hold(grammar))
+    } catch (error) {
+      release()
+      throw error
+    }
+    return release
   }
 
   /** A format holds for the answer, not for the thoughts before it. */
@@ -231,5 +261,13 @@ export class Intake {
       { limit, requested: `${about}${prompt + completion}`, prompt: `${about}${prompt}`, completion },
       { param: "messages" },
     )
+  }
+}
+
+/** Calls `done` when it has been called so often. */
+function countdown(count: number, done: () => void): () => void {
+  let left = count
+  return () => {
+    if (--left === 0) done()
   }
 }

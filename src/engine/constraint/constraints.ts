@@ -73,7 +73,8 @@ export class Constraints implements GrammarHolds {
 
   async hold(grammar: string): Promise<() => void> {
     const holders = this.#holds.get(grammar) ?? 0
-    if (holders === 0 && this.#holds.size >= this.#limits.held) throw busy("too many different schemas are in use")
+    if (holders === 0 && this.#holds.size >= this.#limits.held)
+      throw busy("too many different schemas are in use")
     this.#holds.set(grammar, holders + 1)
     try {
       if (!this.#serving?.alive || !this.#serving.grammars.has(grammar)) await this.#compiled(grammar)
@@ -91,7 +92,8 @@ export class Constraints implements GrammarHolds {
 
   /** A request that is held to a grammar, which must be on hold. */
   open(request: OpenRequest, grammar: string): void {
-    if (!this.#sound.has(grammar)) throw new Error(`the grammar of request ${request.id} was not compiled before`)
+    if (!this.#sound.has(grammar))
+      throw new Error(`the grammar of request ${request.id} was not compiled before`)
     this.#open.set(request.id, { request, grammar })
   }
 
@@ -207,7 +209,9 @@ export class Constraints implements GrammarHolds {
   async #tell(host: GrammarHost, request: OpenRequest): Promise<void> {
     if (this.#lost.has(request.id)) return
     const requests = [this.#followed(host, request, [])]
-    await host.follow({ requests, masks: false }, this.#limits.followMs).catch((error) => this.#stuck(error, requests))
+    await host
+      .follow({ requests, masks: false }, this.#limits.followMs)
+      .catch((error) => this.#stuck(error, requests))
   }
 
   /** The serving host was ended: another takes over. It does not wait for what is being compiled. */
@@ -243,5 +247,8 @@ export class Constraints implements GrammarHolds {
 }
 
 function busy(why: string): UserError {
-  return new UserError(`The server is overloaded: ${why}. Retry later.`, { status: 429, code: "too_many_schemas" })
+  return new UserError(`The server is overloaded: ${why}. Retry later.`, {
+    status: 429,
+    code: "too_many_schemas",
+  })
 }

@@ -4,7 +4,7 @@
  * it, and from there on counts itself.
  *
  * The first line of a grammar with such strings lists their bounds: `# lengths 2-10 0-50 3-`. */
-import { type Vocabulary, tokenBytes, vocabularySize } from "./vocabulary.ts"
+import { tokenBytes, type Vocabulary, vocabularySize } from "./vocabulary.ts"
 
 export interface Bounds {
   min: number
@@ -113,7 +113,10 @@ export class TokenLengths {
   /** Takes from a mask, in place, the tokens that would break the bounds. */
   restrict(mask: Int32Array, count: Count): void {
     const left = count.max - count.characters
-    if (count.escape > 0) return this.#checkEach(mask, count)
+    if (count.escape > 0) {
+      this.#checkEach(mask, count)
+      return
+    }
     const roomy = left >= this.#longest
     const allowed = this.#special.filter((token) => mask[token >> 5]! & (1 << (token & 31)))
     // A token with escapes may have more bytes than characters, but never more characters than bytes.

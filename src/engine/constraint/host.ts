@@ -31,7 +31,11 @@ export class GrammarHost {
 
   constructor(vocabulary: Vocabulary) {
     const workerData: HostData = { vocabulary, progress: this.#progress }
-    this.#worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData, stdout: true, stderr: true })
+    this.#worker = new Worker(new URL("./worker.ts", import.meta.url), {
+      workerData,
+      stdout: true,
+      stderr: true,
+    })
     // It must not keep a process alive that has ended otherwise.
     this.#worker.unref()
     this.#worker.on("message", (answer: HostAnswer) => this.#answered(answer))

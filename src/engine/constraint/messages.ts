@@ -29,7 +29,7 @@ export type HostMessage = HostCall & {
 }
 
 export type HostAnswer =
-  | { ok: true; /** Of the host, its copy of the vocabulary included. */ memoryBytes: number }
+  | { ok: true /** Of the host, its copy of the vocabulary included. */; memoryBytes: number }
   /** Masks of all requests, end to end, and how many each has; none: it has left its grammar. */
   | { ok: true; masks: Int32Array<ArrayBuffer>; counts: number[] }
   | { ok: false; message: string }

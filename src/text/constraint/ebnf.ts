@@ -64,3 +64,12 @@ export function literal(text: string): string {
 }
 
 const ESCAPES: Record<string, string> = { '"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t" }
+
+export function alternatives(bodies: readonly string[]): string {
+  const distinct = [...new Set(bodies)]
+  return distinct.length === 1 ? distinct[0]! : `(${distinct.join(" | ")})`
+}
+
+export function group(body: string): string {
+  return /^[\w-]+$/.test(body) ? body : `(${body})`
+}

@@ -102,13 +102,27 @@ const cases: [string, unknown, readonly string[], readonly string[]][] = [
   ["at least a text", { type: "string", minLength: 1 }, ['"a"', `"${"long ".repeat(99)}"`], ['""']],
   [
     "several lengths",
-    { type: "array", items: { prefixItems: [{ type: "string", maxLength: 1 }, { type: "string", minLength: 3 }] } },
+    {
+      type: "array",
+      items: {
+        prefixItems: [
+          { type: "string", maxLength: 1 },
+          { type: "string", minLength: 3 },
+        ],
+      },
+    },
     ['[["a", "abc"], ["", "abcd"]]'],
     ['[["ab", "abc"]]', '[["a", "ab"]]'],
   ],
   [
     "alternatives of strings",
-    { anyOf: [{ type: "string", maxLength: 2 }, { type: "string", minLength: 4, maxLength: 6 }, { type: "null" }] },
+    {
+      anyOf: [
+        { type: "string", maxLength: 2 },
+        { type: "string", minLength: 4, maxLength: 6 },
+        { type: "null" },
+      ],
+    },
     ['"abcd"', "null"],
     ['"abcdefg"', '"abc"'],
   ],
@@ -184,6 +198,13 @@ describe("says which part of a schema it cannot keep", () => {
       /items come to more than 10000/,
     ],
     [
+      "required names",
+      { required: Array.from({ length: 1_000_000 }, (_, i) => `${i}`) },
+      /at most 30000 values/,
+    ],
+    ["characters", { const: "x".repeat(300_001) }, /at most 300000 characters/],
+    ["levels in a constant", { const: nested(400) }, /more than 300 levels/],
+    [
       "lengths",
       { prefixItems: Array.from({ length: 65 }, (_, i) => ({ type: "string", maxLength: i })) },
       /more than 64 different lengths/,
@@ -245,6 +266,11 @@ function loop() {
     properties: { b: ref("B") },
     $defs: { B: { anyOf: [D, ref("C")] }, C: { anyOf: [{ type: "null" }, ref("B")] } },
   }
+}
+function nested(levels: number) {
+  let value: unknown = 1
+  for (let i = 0; i < levels; i++) value = [value]
+  return value
 }
 function deep() {
   let schema: object = { type: "string" }

@@ -3,10 +3,9 @@
  * `uniqueItems`, lets 1.9 pass `maximum: 1` and control characters pass `maxLength`, and takes seconds for lengths.) */
 import { type Bounds, boundsHeader, MOST_BOUNDS, markOf } from "../../engine/constraint/counted.ts"
 import { UserError } from "../../errors.ts"
-import { BASE_RULES, FORMATS, literal } from "./ebnf.ts"
+import { alternatives, BASE_RULES, FORMATS, group, literal } from "./ebnf.ts"
 import { rangeGrammar } from "./ranges.ts"
-
-type Schema = Record<string, unknown>
+import { isObject, type Schema, SchemaSize } from "./schema-size.ts"
 
 export interface SchemaSource {
   /** For messages: `response_format 'person'`. */
@@ -54,6 +53,7 @@ export class SchemaGrammar {
   #depth = 0
   #choices = 0
   #items = 0
+  readonly #size = new SchemaSize()
   /** Of strings. */
   readonly #lengths: Bounds[] = []
 
@@ -61,6 +61,8 @@ export class SchemaGrammar {
   add(schema: unknown, source: SchemaSource): string {
     this.#source = source
     if (!isObject(schema)) throw this.#wrong("#", "it must be an object")
+    const fault = this.#size.fault(schema)
+    if (fault !== null) throw this.#wrong("#", fault)
     this.#document = schema
     this.#refs.clear()
     this.#choices = 0
@@ -157,13 +159,14 @@ export class SchemaGrammar {
     const names = Object.keys(properties)
     const required = schema.required ?? []
     if (!Array.isArray(required)) throw this.#wrong(at, "required must be a list of names")
+    const needed = new Set(required)
     const missing = required.find((name) => typeof name !== "string" || !Object.hasOwn(properties, name))
     if (missing !== undefined) throw this.#wrong(at, `required names ${JSON.stringify(missing)}, no property`)
     const members = names.map((name) => {
       const body = this.#body(properties[name], `${at}/properties/${name}`, null)
       return {
         rule: this.#named("kv", `${literal(JSON.stringify(name))} ws ":" ws ${group(body)} ws`),
-        required: required.includes(name),
+        required: needed.has(name),
       }
     })
     return this.#members(members, this.#more(schema, at, names.length === 0))
@@ -238,7 +241,8 @@ export class SchemaGrammar {
   #mark(bounds: Bounds, at: string): string {
     let index = this.#lengths.findIndex(({ min, max }) => min === bounds.min && max === bounds.max)
     if (index < 0) index = this.#lengths.push(bounds) - 1
-    if (index >= MOST_BOUNDS) throw this.#wrong(at, `it has more than ${MOST_BOUNDS} different lengths of strings`)
+    if (index >= MOST_BOUNDS)
+      throw this.#wrong(at, `it has more than ${MOST_BOUNDS} different lengths of strings`)
     return literal(markOf(index))
   }
 
@@ -261,7 +265,8 @@ export class SchemaGrammar {
       ...{ max: max?.value ?? null, maxOut: max?.out ?? false },
     }
     const grammar = rangeGrammar(range, whole)
-    if (grammar === null) throw this.#wrong(at, `no ${whole ? "integer" : "number of six decimals"} is within the bounds`)
+    if (grammar === null)
+      throw this.#wrong(at, `no ${whole ? "integer" : "number of six decimals"} is within the bounds`)
     return `(${grammar})`
   }
 
@@ -276,7 +281,8 @@ export class SchemaGrammar {
     const given = [inclusive, exclusive].flatMap((key) => {
       const value = schema[key] ?? null
       if (value === null) return []
-      if (typeof value !== "number" || !Number.isFinite(value)) throw this.#wrong(at, "bounds must be numbers")
+      if (typeof value !== "number" || !Number.isFinite(value))
+        throw this.#wrong(at, "bounds must be numbers")
       if (Math.abs(value) >= LARGEST_BOUND) throw this.#unsupported(at, `${key} beyond ${LARGEST_BOUND}`)
       return [{ value, out: key === exclusive }]
     })
@@ -298,7 +304,8 @@ export class SchemaGrammar {
   #itemCount(schema: Schema, key: string, at: string): number | null {
     const count = this.#count(schema, key, at, MOST_ITEMS)
     this.#items += count ?? 0
-    if (this.#items > MOST_ITEMS_IN_ALL) throw this.#wrong(at, `its items come to more than ${MOST_ITEMS_IN_ALL}`)
+    if (this.#items > MOST_ITEMS_IN_ALL)
+      throw this.#wrong(at, `its items come to more than ${MOST_ITEMS_IN_ALL}`)
     return count
   }
 
@@ -383,23 +390,10 @@ function ownFormat(name: string): (typeof FORMATS)[string] | undefined {
   return Object.hasOwn(FORMATS, name) ? FORMATS[name] : undefined
 }
 
-function isObject(value: unknown): value is Schema {
-  return typeof value === "object" && value !== null && !Array.isArray(value)
-}
-
 function hasType(value: unknown, type: string): boolean {
   if (type === "null") return value === null
   if (type === "array") return Array.isArray(value)
   if (type === "object") return isObject(value)
   if (type === "integer") return Number.isInteger(value)
   return typeof value === type
-}
-
-function alternatives(bodies: readonly string[]): string {
-  const distinct = [...new Set(bodies)]
-  return distinct.length === 1 ? distinct[0]! : `(${distinct.join(" | ")})`
-}
-
-function group(body: string): string {
-  return /^[\w-]+$/.test(body) ? body : `(${body})`
 }

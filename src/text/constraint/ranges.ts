@@ -106,7 +106,8 @@ function digitsBetween(a: string, b: string, point: number): string[][] {
     const highGoesOn = high && /[0-8]/.test(b.slice(at + 1))
     const [first, last] = [lowGoesOn ? from + 1 : from, highGoesOn ? to - 1 : to]
     const choices: string[][] = []
-    if (lowGoesOn) choices.push(...rest(at + 1, true, false).map((parts) => lead(at, [`"${from}"`, ...parts])))
+    if (lowGoesOn)
+      choices.push(...rest(at + 1, true, false).map((parts) => lead(at, [`"${from}"`, ...parts])))
     if (first <= last) choices.push(lead(at, [`[${first}-${last}]`, ...any(at + 1)]))
     if (highGoesOn) choices.push(...rest(at + 1, false, true).map((parts) => lead(at, [`"${to}"`, ...parts])))
     return choices
