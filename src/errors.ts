@@ -141,6 +141,11 @@ export const ERRORS = {
     message: "The server is shutting down.",
     remedy: "Send the request to another replica or retry later.",
   },
+  engine_down: {
+    status: 503,
+    message: "The engine is down: {detail}.",
+    remedy: "Retry after the time in the Retry-After header, or send the request to another replica.",
+  },
   engine_failed: {
     status: 500,
     message: "The engine could not compute this request: {detail}.",

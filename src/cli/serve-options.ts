@@ -35,6 +35,7 @@ export interface ServeOptions {
   offline?: boolean
   bodyLimit: number
   requestTimeout: number
+  stepTimeout: number
   drainTimeout: number
   logLevel?: string
 }

@@ -12,6 +12,7 @@ import { Service, ServiceHost } from "../serve/service.ts"
 import type { Reporter } from "./reporter.ts"
 import { prepareEngine } from "./serve-engine.ts"
 import type { ServeOptions } from "./serve-options.ts"
+import { onSignals } from "./serve-signals.ts"
 
 /** V8 would let garbage grow to several times what lives, then stop for all of it at once
  * (bench/results/heap-growth.json). */
@@ -30,7 +31,7 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
   })
   // Before the model: a taken port must not be found out after minutes of loading.
   await listen(app, options)
-  onSignals(app, host, options, reporter)
+  onSignals(app, host, options.drainTimeout, reporter)
   try {
     const { engine, cost } = await prepareEngine(options, reporter)
     const driver = new ReplicaDriver({
@@ -43,7 +44,8 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
         maxQueue: options.maxQueue,
         options: policyOptions(options),
       },
-      log: (message) => reporter.log.error(message),
+      log: (message, level) => reporter.log[level](message),
+      watch: { leastUs: options.stepTimeout === 0 ? Number.POSITIVE_INFINITY : options.stepTimeout * 1e6 },
     })
     const { policy, defaultMaxTokens, parseSpecial } = options
     const service = new Service({ engine, driver, classes, policy, defaultMaxTokens, parseSpecial })
@@ -104,37 +106,4 @@ function announce(app: FastifyInstance, options: ServeOptions, service: Service,
     ],
     { url, model: model.name, random: model.random, policy: service.policy, page: `${url}/`, curl },
   )
-}
-
-const SIGNALS = ["SIGTERM", "SIGINT"] as const
-
-/** First signal: drain, the timeout at most; a second, or one before there is anything to drain: stop at once. */
-function onSignals(app: FastifyInstance, host: ServiceHost, options: ServeOptions, reporter: Reporter): void {
-  let requested = false
-  const stop = async (signal: NodeJS.Signals) => {
-    if (requested) reporter.warn("stopping at once")
-    if (requested || host.service === null) return dieOf(signal)
-    requested = true
-    const { running, waiting } = host.service.driver.snapshot()
-    reporter.warn(`${signal}: finishing ${running + waiting} requests (${options.drainTimeout} s at most)`)
-    const drained = host.drain()
-    const late = new Promise((resolve) => setTimeout(resolve, options.drainTimeout * 1000).unref())
-    await Promise.race([drained, late])
-    await host.service.close()
-    app.server.closeIdleConnections()
-    setTimeout(() => app.server.closeAllConnections(), 1000).unref()
-    await app.close()
-    reporter.done("stopped")
-    process.exit(0)
-  }
-  for (const signal of SIGNALS) process.on(signal, () => void stop(signal))
-}
-
-/** An orderly exit would wait for the library's threads, and one that loads a model waits for the event loop to take
- * its log lines: for ever. */
-function dieOf(signal: NodeJS.Signals): void {
-  process.removeAllListeners(signal)
-  process.kill(process.pid, signal)
-  // The first process of a container is spared its own signals.
-  if (process.pid === 1) process.abort()
 }

@@ -2,7 +2,7 @@
 import { type Command, Option } from "commander"
 import { POLICY_NAMES } from "../core/policy/index.ts"
 import { UserError } from "../errors.ts"
-import { byteSize, drafter, fraction, port, wholeNumber } from "./numbers.ts"
+import { byteSize, drafter, fraction, numberIn, port, wholeNumber } from "./numbers.ts"
 import { createReporter } from "./reporter.ts"
 import type { ServeOptions } from "./serve-options.ts"
 
@@ -115,6 +115,13 @@ export function register(program: Command): void {
     .option("--offline", "use only what is in the cache")
     .option("--body-limit <bytes>", "largest request body (8m, 512k)", byteSize, 8 * 2 ** 20)
     .option("--request-timeout <s>", "a request must be received within this time", wholeNumber(1, 3600), 30)
+    .option(
+      "--step-timeout <s>",
+      "an engine step that takes longer, and 20 times its prediction, hangs: its requests fail, and more are " +
+        "refused until it ends; 0: none ever does",
+      numberIn(0, 86_400),
+      10,
+    )
     .option(
       "--drain-timeout <s>",
       "on SIGTERM, wait this long for running requests",

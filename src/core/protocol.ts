@@ -42,6 +42,8 @@ export interface RequestSpec {
   worth?: number
   /** Its SLO is promised already: it may not be turned down. */
   firm?: boolean
+  /** It runs before all others, by itself: to see whether the engine computes. */
+  alone?: boolean
   /** The decode starts in a thinking phase, whose end only the engine can report (StepResult.answering). */
   thinking: boolean
 }
@@ -184,7 +186,7 @@ export interface Progress {
 }
 
 export type FinishReason = "stop" | "length" | "cancelled" | "failed"
-export type RejectReason = "promptTooLong" | "queueFull" | "shuttingDown"
+export type RejectReason = "promptTooLong" | "queueFull" | "shuttingDown" | "engineDown"
 export type DemoteReason = "wontFit" | "violated" | "revoked"
 
 /** What a replica wants done. A driver carries effects out in order. */

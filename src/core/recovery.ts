@@ -26,6 +26,11 @@ export class Recovery {
     this.pausedUntilUs = nowUs + BACKOFF_US * 2 ** Math.min(MOST_DOUBLINGS, this.#failuresInRow++)
   }
 
+  /** A request that has to run before all others. */
+  runsFirst(request: LiveRequest): void {
+    this.#suspects = [request, ...this.#suspects]
+  }
+
   /** The request that has to run alone next, if any. */
   nextSuspect(): LiveRequest | undefined {
     for (;;) {

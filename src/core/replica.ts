@@ -215,6 +215,7 @@ export class Replica {
       this.#kv.comeBack(spec.id)
     }
     this.#enter(request)
+    if (spec.alone) this.#recovery.runsFirst(request)
     const ended = this.#round.endOf(spec.id)
     if (ended !== undefined) this.#end(request, ended, nowUs)
   }

@@ -1,6 +1,7 @@
 /** The API as the official OpenAI client sees it, over a socket, on the fake engine in real time. */
 import OpenAI from "openai"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { failingAfter } from "../replica/testing.ts"
 import { testServer } from "./testing.ts"
 
 type Server = Awaited<ReturnType<typeof testServer>>
@@ -287,19 +288,16 @@ describe("errors as the client's classes", () => {
   })
 
   it("a failure before the first token is a 500, after it an error event", async () => {
-    const broken = await testServer({
-      listen: true,
-      fake: { failures: (batch) => (batch > 5 ? "engineError" : null) },
-    })
+    const broken = await testServer({ listen: true, wrap: (engine) => failingAfter(5, engine) })
     const other = new OpenAI({ baseURL: `${broken.url}/v1`, apiKey: "none", maxRetries: 0 })
     const body = { model: "fake", messages: user("hi") }
     const stream = await other.chat.completions.create({ ...body, stream: true })
-    await expect(collect(stream)).rejects.toMatchObject({
-      message: expect.stringContaining("engine"),
-    })
+    await expect(collect(stream)).rejects.toThrow("could not compute this request: too hard.")
     await expect(other.chat.completions.create({ ...body, stream: true })).rejects.toMatchObject({
       status: 500,
+      code: "engine_failed",
     })
+    expect((await fetch(`${broken.url}/ready`)).status).toBe(200)
     await broken.close()
   })
 })

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import type { Effect } from "../core/protocol.ts"
 import { openLlama } from "../engine/llama/engine.ts"
 import { TINY_PRESETS, tinyModel } from "../models/tiny.ts"
+import { failingAfter } from "../replica/testing.ts"
 import { testServer } from "./testing.ts"
 
 type Server = Awaited<ReturnType<typeof testServer>>
@@ -39,10 +40,9 @@ describe("on the fake engine", () => {
 
   it("n answers share the prompt's KV, are counted once, and are judged one by one", async () => {
     const answer = await client.chat.completions.create({
-      model: "fake",
-      messages: user(long),
-      n: 3,
-      seed: 7,
+      ...{ model: "fake", messages: user(long), n: 3, seed: 7 },
+      // No time of this machine is too long.
+      ...{ slo: { ttft_ms: 600_000, tpot_ms: 600_000 } },
     })
     expect(answer.choices.map((choice) => choice.index)).toEqual([0, 1, 2])
     expect(new Set(answer.choices.map((choice) => choice.message.content)).size).toBe(3)
@@ -107,8 +107,10 @@ describe("on the fake engine", () => {
       { model: "fake", messages: user(long), n: 4, max_tokens: 500, ...{ ignore_eos: true } },
       { signal: abort.signal },
     )
-    setTimeout(() => abort.abort(), 40)
-    await expect(answer).rejects.toThrow()
+    const rejected = expect(answer).rejects.toThrow()
+    await expect.poll(() => server.driver.snapshot(), { timeout: 10_000 }).toMatchObject({ running: 4 })
+    abort.abort()
+    await rejected
     await expect
       .poll(() => server.driver.snapshot(), { timeout: 10_000 })
       .toMatchObject({ running: 0, waiting: 0 })
@@ -176,8 +178,7 @@ it("every answer counts against the queue's bound, before any of them is accepte
 })
 
 it("in a stream, an answer that comes to nothing ends them all with an error", async () => {
-  const failures = (batch: number) => (batch > 5 ? "engineError" : null)
-  const server = await testServer({ listen: true, fake: { failures } })
+  const server = await testServer({ listen: true, wrap: (engine) => failingAfter(5, engine) })
   const prompt = "a prompt of more than one block of KV, I hope"
   const body = { model: "fake", messages: user(prompt), n: 4, stream: true as const }
   const client = clientOf(server)

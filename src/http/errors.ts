@@ -10,14 +10,19 @@ export function errorBody(error: UserError): ErrorBody {
   return { error: { message: error.message, type: error.type, param: error.param, code: error.code } }
 }
 
+/** How soon it is worth to come back, ms: at once, or when an engine may have been tried again. */
+const RETRY_MS = 500
+const RETRY_DOWN_MS = 2000
+
 /** Extra headers of an error: when to come back, and why a request was dropped. */
-function errorHeaders(error: UserError): Record<string, string> {
-  if (error.status !== 429) return {}
+export function errorHeaders(error: UserError): Record<string, string> {
+  if (error.status !== 429 && error.status !== 503) return {}
   const dropped = { "x-llm-d-request-dropped-reason": error.code ?? "overloaded" }
   // OpenAI's clients retry a 429 unless they are told not to.
   if (error.code === "queue_too_small") return { ...dropped, "x-should-retry": "false" }
+  const least = error.code === "engine_down" ? RETRY_DOWN_MS : RETRY_MS
   // Jitter, so that clients refused together do not come back together.
-  const retryMs = 500 + Math.floor(Math.random() * 1000)
+  const retryMs = least + Math.floor(Math.random() * 2 * least)
   return {
     "retry-after": String(Math.ceil(retryMs / 1000)),
     "retry-after-ms": String(retryMs),

@@ -12,6 +12,7 @@ export function statusJson(host: ServiceHost): object {
   const snapshot = driver.snapshot()
   const rates = attainment.rates(nowUs)
   const windows = attainment.byClass(nowUs)
+  const { watch } = driver
   return {
     phase,
     detail,
@@ -20,6 +21,13 @@ export function statusJson(host: ServiceHost): object {
       random: engine.model.random,
       parameters: engine.model.parameters,
       context_tokens: engine.limits.contextTokens,
+    },
+    engine: {
+      state: watch.state,
+      detail: watch.detail === "" ? null : watch.detail,
+      hung_steps: watch.trips,
+      hung_s: watch.downUs.hung / 1e6,
+      failing_s: watch.downUs.failing / 1e6,
     },
     policy: service.policy,
     default_class: service.classes.default.name,

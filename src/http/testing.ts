@@ -6,6 +6,7 @@ import type { EngineLimits } from "../core/protocol.ts"
 import { type FakeOptions, fakeEngine } from "../engine/fake/engine.ts"
 import type { Engine } from "../engine/port.ts"
 import { ReplicaDriver } from "../replica/driver.ts"
+import type { WatchOptions } from "../replica/engine-watch.ts"
 import type { ParseSpecial } from "../serve/prompt-reader.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
 import { buildServer, type ServerOptions } from "./server.ts"
@@ -15,10 +16,13 @@ export interface TestServerOptions extends Omit<ServerOptions, "host"> {
   limits?: Partial<EngineLimits>
   /** Instead of the fake one. */
   engine?: Engine
+  /** Around the engine. */
+  wrap?: (engine: Engine) => Engine
   classes?: SloClasses
   maxQueue?: number
   policyOptions?: Partial<PolicyOptions>
   parseSpecial?: ParseSpecial
+  watch?: Partial<WatchOptions>
   /** Listen on a free port. */
   listen?: boolean
 }
@@ -40,21 +44,24 @@ export async function testServer(options: TestServerOptions = {}) {
     classes = defaultSloClasses(),
     maxQueue,
     policyOptions = {},
+    watch = {},
     listen,
     parseSpecial = "asked",
-    engine: _,
+    engine: given,
+    wrap = (engine) => engine,
     ...server
   } = options
-  const limits = options.engine?.limits ?? { ...LIMITS, ...someLimits }
+  const limits = given?.limits ?? { ...LIMITS, ...someLimits }
   const cost = fake?.cost ?? {
     pieces: [{ step: 1000, tokens: 5 }],
     residualSigma: 0.05,
     fastPassTokens: 1,
     unifiedKv: limits.unifiedKv,
   }
-  const engine = options.engine ?? fakeEngine({ limits, time: "real", outputTokens: 20, ...fake, cost })
+  const engine = wrap(given ?? fakeEngine({ limits, time: "real", outputTokens: 20, ...fake, cost }))
   const driver = new ReplicaDriver({
     engine,
+    watch,
     config: {
       limits,
       cost,

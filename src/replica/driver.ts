@@ -9,43 +9,17 @@ import type {
   Outcome,
   RejectReason,
   RequestId,
-  Slo,
   Snapshot,
   StepResult,
-  Tier,
 } from "../core/protocol.ts"
 import { DEFAULT_MAX_QUEUE, eventRank, Replica, type ReplicaConfig } from "../core/replica.ts"
-import type { Engine, Sampling, StepOutput, StepRow } from "../engine/port.ts"
+import type { Engine, StepOutput, StepRow } from "../engine/port.ts"
 import { type Clock, realClock } from "./clock.ts"
+import { EngineWatch, WATCH_DEFAULTS, type WatchOptions } from "./engine-watch.ts"
 import { Places } from "./places.ts"
+import { type End, probeThat, type Submission } from "./submission.ts"
 
-/** One request as the driver takes it: counts for the core, tokens for the engine, callbacks for the text side. */
-export interface Submission {
-  app: number
-  /** Tool session, or -1. */
-  session: number
-  prompt: Int32Array
-  /** Chain hash of each full KV block of the prompt. */
-  prefix: readonly number[]
-  maxOutputTokens: number
-  sampling: Sampling
-  slo: Slo
-  tier: Tier
-  /** See RequestSpec. */
-  worth?: number
-  thinking: boolean
-  /** Another request with the same prompt: this one arrives at the core when that one has its first token (or has
-   * ended), to find its KV. Its SLO counts from `arrivalUs` all the same. */
-  after?: RequestId
-  /** When it reached the server, on the driver's clock; now if left out. */
-  arrivalUs?: number
-  /** After each step that gave this request tokens; synchronous, quick. Says how the text side sees them. */
-  onTokens(
-    row: StepRow,
-  ): Pick<StepResult, "stopped" | "answeringFrom" | "prefix"> & Partial<Pick<StepResult, "tokens">>
-  /** Exactly once. `outcome` is null only when the request was rejected. */
-  onEnd(end: { reason: FinishReason | RejectReason; outcome: Outcome | null; message?: string }): void
-}
+export type { End, Submission } from "./submission.ts"
 
 /** Places in the queue, taken for requests to come. */
 export interface Reservation {
@@ -69,15 +43,21 @@ export interface DriverOptions {
   engine: Engine
   config: ReplicaConfig
   clock?: Clock
-  /** Told of what should not happen: failed steps, callbacks that throw. */
-  log?: (message: string) => void
+  /** Told of what should not happen: failed steps, callbacks that throw, an engine that is down, or back. */
+  log?: (message: string, level: "error" | "info") => void
+  /** When a step hangs. */
+  watch?: Partial<WatchOptions>
 }
 
 export class ReplicaDriver {
   readonly engine: Engine
   readonly replica: Replica
   #clock: Clock
-  #log: (message: string) => void
+  #log: (message: string, level: "error" | "info") => void
+  /** Whether the engine computes. */
+  readonly watch: EngineWatch
+  /** A request of the driver's own: none of its effects is told. */
+  #probe: RequestId | null = null
   #places: Places
   #submissions = new Map<RequestId, Submission>()
   #opened = new Set<RequestId>()
@@ -101,6 +81,15 @@ export class ReplicaDriver {
     this.replica = new Replica({ ...options.config, maxQueue: Number.POSITIVE_INFINITY })
     this.#clock = options.clock ?? realClock
     this.#log = options.log ?? (() => {})
+    this.watch = new EngineWatch(
+      this.#clock,
+      { ...WATCH_DEFAULTS, ...options.watch },
+      {
+        down: () => this.#giveUp(),
+        probe: () => this.#submitProbe(),
+        log: this.#log,
+      },
+    )
   }
 
   get nowUs(): number {
@@ -130,12 +119,19 @@ export class ReplicaDriver {
   /** Places in the queue for requests that are yet to be submitted: for all of them, or none and the reason. To be
    * asked before anything is done for them; what is not submitted in the end must be given back. */
   reserve(count: number): Reservation | RejectReason {
-    const refusal = !this.#accepting ? "shuttingDown" : this.#places.take(count) ? null : "queueFull"
+    const refusal = this.#refusal(count)
     if (refusal !== null) {
       this.#tell({ type: "rejected", id: this.#nextId++, reason: refusal }, this.nowUs)
       return refusal
     }
     return { left: count }
+  }
+
+  /** Null when the places are taken. */
+  #refusal(count: number): RejectReason | null {
+    if (!this.#accepting) return "shuttingDown"
+    if (this.watch.state !== "ok") return "engineDown"
+    return this.#places.take(count) ? null : "queueFull"
   }
 
   /** What was reserved and not submitted. */
@@ -152,19 +148,21 @@ export class ReplicaDriver {
     }
     reserved.left--
     this.#submissions.set(id, submission)
-    if (submission.after !== undefined && this.#submissions.has(submission.after))
+    if (this.watch.state !== "ok") this.#clock.soon(() => this.#over(id, this.#engineDown(null)))
+    else if (submission.after !== undefined && this.#submissions.has(submission.after))
       this.#followers.set(submission.after, [...(this.#followers.get(submission.after) ?? []), id])
     else this.#arrive(id, submission)
     return id
   }
 
   #arrive(id: RequestId, submission: Submission): void {
-    const { app, session, prefix, maxOutputTokens, slo, tier, worth, thinking, arrivalUs } = submission
+    const { app, session, prefix, maxOutputTokens, slo, tier, worth, thinking, arrivalUs, alone } = submission
     this.#post({
       type: "arrived",
       request: {
         ...{ id, app, session, prefix, maxOutputTokens, slo, tier, thinking },
         ...(worth !== undefined && { worth }),
+        ...(alone && { alone }),
         ...(arrivalUs !== undefined && { arrivalUs }),
         promptTokens: submission.prompt.length,
       },
@@ -172,13 +170,38 @@ export class ReplicaDriver {
   }
 
   cancel(id: RequestId): void {
+    this.#end(id, false)
+  }
+
+  /** `failed`: for lack of an engine. */
+  #end(id: RequestId, failed: boolean): void {
     const after = this.#submissions.get(id)?.after
     const siblings = after === undefined ? undefined : this.#followers.get(after)
     if (after !== undefined && siblings?.includes(id)) {
       const others = siblings.filter((other) => other !== id)
       this.#followers.set(after, others)
-      this.#over(id, { reason: "cancelled", outcome: null })
-    } else if (this.#submissions.has(id)) this.#post({ type: "cancelled", id })
+      this.#over(id, failed ? this.#engineDown(null) : { reason: "cancelled", outcome: null })
+    } else if (this.#submissions.has(id)) this.#post({ type: "cancelled", id, failed })
+  }
+
+  /** The engine is down. What it computes just now is still its own: that KV is free when the step ends. */
+  #giveUp(): void {
+    for (const id of this.#submissions.keys()) this.#end(id, true)
+  }
+
+  #engineDown(outcome: Outcome | null): End {
+    return { reason: "engineDown", outcome, message: this.watch.detail }
+  }
+
+  #submitProbe(): void {
+    const id = this.#nextId++
+    this.#probe = id
+    const probe = probeThat(({ reason, message }) => {
+      this.#probe = null
+      if (reason !== "cancelled") this.watch.probed(reason === "length" ? null : (message ?? reason))
+    })
+    this.#submissions.set(id, probe)
+    this.#arrive(id, probe)
   }
 
   /** The prompt of `id` is in place, or never will be: those that waited for it arrive. */
@@ -202,6 +225,7 @@ export class ReplicaDriver {
     await drained
     this.#closed = true
     this.#cancelWake?.()
+    this.watch.close()
     await this.#step
     await this.engine.close()
   }
@@ -234,12 +258,7 @@ export class ReplicaDriver {
     if (effect.type === "token" || effect.type === "finished" || effect.type === "rejected")
       this.#release(effect.id)
     if (effect.type === "finished") {
-      const failed = effect.reason === "failed" && this.#lastFailure !== null
-      this.#over(effect.id, {
-        reason: effect.reason,
-        outcome: effect.outcome,
-        ...(failed && { message: this.#lastFailure! }),
-      })
+      this.#over(effect.id, this.#endOf(effect.reason, effect.outcome))
     } else if (effect.type === "rejected") {
       this.#over(effect.id, { reason: effect.reason, outcome: null })
     } else if (effect.type === "wake") {
@@ -248,21 +267,29 @@ export class ReplicaDriver {
     }
   }
 
+  #endOf(reason: FinishReason, outcome: Outcome): End {
+    if (reason !== "failed") return { reason, outcome }
+    if (this.watch.state !== "ok") return this.#engineDown(outcome)
+    return { reason, outcome, ...(this.#lastFailure !== null && { message: this.#lastFailure }) }
+  }
+
   #tell(effect: Effect, nowUs: number): void {
+    if ("id" in effect && effect.id === this.#probe) return
     for (const observer of this.#observers) observer(effect, nowUs)
   }
 
-  #over(id: RequestId, end: Parameters<Submission["onEnd"]>[0]): void {
+  #over(id: RequestId, end: End): void {
     const submission = this.#submissions.get(id)
-    if (this.#submissions.delete(id)) this.#places.giveBack(1)
+    if (this.#submissions.delete(id) && id !== this.#probe) this.#places.giveBack(1)
     try {
       submission?.onEnd(end)
     } catch (error) {
-      this.#log(`request ${id}: its answer failed at the end: ${error}`)
+      this.#log(`request ${id}: its answer failed at the end: ${error}`, "error")
     }
   }
 
   #run(batch: Batch, planUs: number): void {
+    this.watch.began(batch.items.length, batch.predictedUs)
     this.#step = this.#execute(batch).then(
       (output) => this.#landed(batch, planUs, output),
       (error: Error) => {
@@ -299,15 +326,27 @@ export class ReplicaDriver {
   }
 
   #landed(batch: Batch, planUs: number, output: StepOutput): void {
-    const failure = output.ok ? null : `${output.reason}: ${output.message}`
+    const inTime = this.watch.landed(
+      output.ok ? null : output.message,
+      !output.ok && output.reason === "kvFull",
+    )
+    const failure = output.ok ? (inTime ? null : "late") : `${output.reason}: ${output.message}`
     for (const observer of this.#stepObservers)
-      observer({ batch, planUs, durationUs: output.durationUs, failure, rows: output.ok ? output.rows : [] })
-    if (!output.ok) {
-      this.#lastFailure = output.message
-      this.#log(`step ${batch.number} failed (${failure})`)
-      this.#post({ type: "stepFailed", batch: batch.number, reason: output.reason })
-      return
+      observer({
+        batch,
+        planUs,
+        durationUs: output.durationUs,
+        failure,
+        rows: output.ok && inTime ? output.rows : [],
+      })
+    if (!output.ok) this.#lastFailure = output.message
+    if (failure !== null) {
+      this.#log(`step ${batch.number} failed (${failure})`, "error")
+      // What a late step computed is no longer wanted, and its time is no measure of others.
+      const reason = output.ok ? "engineError" : output.reason
+      this.#post({ type: "stepFailed", batch: batch.number, reason })
     }
+    if (!output.ok || !inTime) return
     const asked = new Map(batch.items.map(({ id, draft }) => [id, draft]))
     const results = output.rows.map((row) => {
       const result = this.#toText(row)
@@ -326,7 +365,7 @@ export class ReplicaDriver {
       const seen = submission.onTokens(row)
       return { ...result, ...seen }
     } catch (error) {
-      this.#log(`request ${row.id}: its answer failed: ${error}`)
+      this.#log(`request ${row.id}: its answer failed: ${error}`, "error")
       this.cancel(row.id)
       return result
     }

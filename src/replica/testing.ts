@@ -1,6 +1,8 @@
-/** For tests of what serves: virtual time, and what memory still lives. */
+/** For tests of what serves: virtual time, an engine that breaks, and what memory still lives. */
 import { getHeapSpaceStatistics, setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
+import type { Batch, EngineLimits, RequestId } from "../core/protocol.ts"
+import type { Engine, ModelInfo, Sampling, StepOutput, Tokenizer } from "../engine/port.ts"
 import type { Clock } from "./clock.ts"
 
 /** Time that moves only when everything at the present moment is done. */
@@ -60,4 +62,58 @@ export function liveBytes(): number {
 export function keptBytes(measured: readonly number[], requests: number): number {
   const [_warming, a, b, c, d] = measured as [number, number, number, number, number]
   return (Math.min(c, d) - Math.min(a, b)) / (2 * requests)
+}
+
+/** An engine whose steps can be held back, or made to fail. */
+export class BreakableEngine implements Engine {
+  readonly model: ModelInfo
+  readonly limits: EngineLimits
+  readonly tokenizer: Tokenizer
+  /** Why a step fails; null: it does not. */
+  fails: (batch: Batch) => string | null = () => null
+  /** Steps begun. */
+  steps = 0
+  readonly #inner: Engine
+  #held: Promise<void> | null = null
+  #letGo: () => void = () => {}
+
+  constructor(inner: Engine) {
+    this.#inner = inner
+    this.model = inner.model
+    this.limits = inner.limits
+    this.tokenizer = inner.tokenizer
+  }
+
+  /** Steps do not end until `letGo`: they are computed, and nothing is told. */
+  hold(): void {
+    this.#held = new Promise((resolve) => {
+      this.#letGo = resolve
+    })
+  }
+  letGo(): void {
+    this.#held = null
+    this.#letGo()
+  }
+
+  open(id: RequestId, prompt: Int32Array, sampling: Sampling): void {
+    this.#inner.open(id, prompt, sampling)
+  }
+  async execute(batch: Batch): Promise<StepOutput> {
+    this.steps++
+    const message = this.fails(batch)
+    const output = await this.#inner.execute(message === null ? batch : { ...batch, items: [] })
+    await this.#held
+    return message === null ? output : { ok: false, reason: "engineError", message, durationUs: 1 }
+  }
+  async close(): Promise<void> {
+    await this.#inner.close()
+  }
+}
+
+/** An engine that after so many steps computes no request any more, only probes of one token. */
+export function failingAfter(steps: number, inner: Engine): Engine {
+  const engine = new BreakableEngine(inner)
+  engine.fails = ({ items }) =>
+    engine.steps > steps && items.some(({ position, tokens }) => position + tokens > 1) ? "too hard" : null
+  return engine
 }

@@ -90,6 +90,7 @@ export class Intake {
   #refused(reason: RejectReason, choices: number): UserError {
     const { limit, taken } = this.driver.queue
     if (reason === "shuttingDown") return userError("shutting_down")
+    if (reason === "engineDown") return userError("engine_down", { detail: this.driver.watch.detail })
     if (choices > limit) return userError("queue_too_small", { limit, choices }, { param: "n" })
     return userError("queue_full", { limit, taken, choices })
   }

@@ -2,6 +2,7 @@
 
 import type { SloClasses } from "../config/slo-classes.ts"
 import type { Engine } from "../engine/port.ts"
+import { type UserError, userError } from "../errors.ts"
 import type { ReplicaDriver } from "../replica/driver.ts"
 import { AttainmentWindow } from "../telemetry/attainment.ts"
 import { Metrics } from "../telemetry/metrics.ts"
@@ -36,6 +37,7 @@ export class Service {
       modelName: engine.model.name,
       classes: classes.all.map((c) => c.name),
       snapshot: () => driver.snapshot(),
+      watch: driver.watch,
     })
     driver.observe((effect, nowUs) => {
       this.metrics.observe(effect, nowUs)
@@ -70,6 +72,15 @@ export class ServiceHost {
   /** What is being done, for people who ask. */
   detail = "starting"
   service: Service | null = null
+
+  /** Why it takes no requests just now, or null. */
+  get refusal(): UserError | null {
+    if (this.phase === "draining") return userError("shutting_down")
+    if (this.phase === "starting" || this.service === null)
+      return userError("not_ready", { detail: this.detail })
+    const { state, detail } = this.service.driver.watch
+    return state === "ok" ? null : userError("engine_down", { detail })
+  }
 
   ready(service: Service): void {
     this.service = service

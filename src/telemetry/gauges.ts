@@ -1,13 +1,23 @@
 /** Gauges: what the server is like when /metrics is read; nothing is kept up to date in between. */
 import type { monitorEventLoopDelay } from "node:perf_hooks"
-import { Gauge, type Registry } from "prom-client"
+import { Counter, Gauge, type Registry } from "prom-client"
 import type { AppSpeculation, Snapshot } from "../core/protocol.ts"
+
+/** Whether the engine computes, and for how long it has not. */
+export interface WatchSource {
+  readonly state: string
+  /** Steps that hung. */
+  readonly trips: number
+  /** Since the start, by state, µs. */
+  readonly downUs: Readonly<Record<string, number>>
+}
 
 export interface GaugeSources {
   modelName: string
   /** Class names by app index. */
   classes: readonly string[]
   snapshot: () => Snapshot
+  watch?: WatchSource
   /** Event loop delay, sampled every `loopResolutionMs`. */
   loop: ReturnType<typeof monitorEventLoopDelay>
   loopResolutionMs: number
@@ -70,9 +80,36 @@ export function registerGauges(registry: Registry, sources: GaugeSources): void 
     const { calibration } = snapshot()
     return ["decode", "prefill", "drafted"].map((batch, kind) => [{ batch }, calibration[kind] ?? 1])
   })
+  if (sources.watch !== undefined) registerWatch(registry, sources.watch)
   gauge("slos_serve_event_loop_delay_seconds", "Event loop delay since the last read.", ["quantile"], () =>
     loopDelay(sources),
   )
+}
+
+function registerWatch(registry: Registry, watch: WatchSource): void {
+  const registers = [registry]
+  new Gauge({
+    ...{ name: "slos_serve_engine_up", help: "1 while the engine computes, 0 while it is down.", registers },
+    collect() {
+      this.set(watch.state === "ok" ? 1 : 0)
+    },
+  })
+  new Counter({
+    ...{ name: "slos_serve_watchdog_trips_total", help: "Engine steps that hung.", registers },
+    collect() {
+      this.reset()
+      this.inc(watch.trips)
+    },
+  })
+  new Counter({
+    name: "slos_serve_engine_down_seconds_total",
+    help: "Time in which the engine was down, the present one included.",
+    ...{ labelNames: ["state"], registers },
+    collect() {
+      this.reset()
+      for (const [state, us] of Object.entries(watch.downUs)) this.inc({ state }, us / 1e6)
+    },
+  })
 }
 
 /** The monitor reports whole timer intervals: what exceeds the interval asked for is delay. */

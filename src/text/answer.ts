@@ -118,6 +118,7 @@ export class Answer {
 
   #error(reason: FinishReason | RejectReason, message: string | undefined): UserError {
     if (reason === "shuttingDown") return userError("shutting_down")
+    if (reason === "engineDown") return userError("engine_down", { detail: message ?? "it does not compute" })
     const limit = message ?? (reason === "promptTooLong" ? "the prompt does not fit its memory" : reason)
     return userError("engine_failed", { detail: limit })
   }

@@ -2,16 +2,15 @@
 import type { FastifyInstance } from "fastify"
 import { userError } from "../../errors.ts"
 import type { ServiceHost } from "../../serve/service.ts"
-import { errorBody } from "../errors.ts"
+import { errorBody, errorHeaders } from "../errors.ts"
 
 export function healthRoutes(app: FastifyInstance, host: ServiceHost): void {
   app.get("/health", async () => ({ status: "ok" }))
 
   app.get("/ready", async (_request, reply) => {
-    if (host.phase === "ready") return { status: "ready" }
-    const error =
-      host.phase === "draining" ? userError("shutting_down") : userError("not_ready", { detail: host.detail })
-    return reply.code(503).header("retry-after", "1").send(errorBody(error))
+    const error = host.refusal
+    if (error === null) return { status: "ready" }
+    return reply.code(error.status).headers(errorHeaders(error)).send(errorBody(error))
   })
 
   app.get("/metrics", async (_request, reply) => {

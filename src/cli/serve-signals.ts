@@ -1,0 +1,75 @@
+/** What a server makes of signals: two stop it, the first orderly, a second at once; others must not kill it. */
+import { setTimeout as sleep } from "node:timers/promises"
+import type { FastifyInstance } from "fastify"
+import type { ServiceHost } from "../serve/service.ts"
+import type { Reporter } from "./reporter.ts"
+
+const STOPPING = ["SIGTERM", "SIGINT"] as const
+/** A process dies of these unless it listens: the first comes when its terminal goes, or from a daemon's habit of
+ * reading its configuration anew. (SIGUSR1 is Node's own, SIGPIPE is ignored by it.) */
+const IGNORED = ["SIGHUP", "SIGUSR2"] as const
+/** A step that runs when everything has ended gets this long, one that is known to hang less: its end would only free
+ * what the process's end frees anyway. */
+const STEP_MS = 5000
+const HUNG_STEP_MS = 500
+/** Answers that were written get this long to reach their clients. */
+const FLUSH_MS = 1000
+
+export function onSignals(
+  app: FastifyInstance,
+  host: ServiceHost,
+  drainSec: number,
+  reporter: Reporter,
+): void {
+  let requested = false
+  const stop = async (signal: NodeJS.Signals) => {
+    if (requested) reporter.warn("stopping at once")
+    if (requested || host.service === null) return dieOf(signal)
+    requested = true
+    const ended = await drained(signal, host, drainSec, reporter)
+    app.server.closeIdleConnections()
+    setTimeout(() => app.server.closeAllConnections(), FLUSH_MS).unref()
+    await app.close()
+    if (!ended) {
+      reporter.warn(
+        `the engine's step has not ended: stopping without it, by ${signal} and not with exit code 0`,
+      )
+      return dieOf(signal)
+    }
+    reporter.done("stopped")
+    process.exit(0)
+  }
+  for (const signal of STOPPING) process.on(signal, () => void stop(signal))
+  for (const signal of IGNORED)
+    process.on(signal, () =>
+      reporter.warn(`${signal} is ignored: nothing is read anew; SIGTERM stops the server`),
+    )
+}
+
+/** Everything accepted ends, or is cancelled when the time is over; then the engine is closed. False when it is not:
+ * its step hangs. */
+async function drained(
+  signal: string,
+  host: ServiceHost,
+  drainSec: number,
+  reporter: Reporter,
+): Promise<boolean> {
+  const service = host.service!
+  const overMs = performance.now() + drainSec * 1000
+  const { running, waiting } = service.driver.snapshot()
+  reporter.warn(`${signal}: finishing ${running + waiting} requests (${drainSec} s at most)`)
+  await Promise.race([host.drain(), sleep(drainSec * 1000, null, { ref: false })])
+  const closed = service.close().then(() => true)
+  const restMs =
+    service.driver.watch.state === "hung" ? HUNG_STEP_MS : Math.max(STEP_MS, overMs - performance.now())
+  return Promise.race([closed, sleep(restMs, false, { ref: false })])
+}
+
+/** An orderly exit would wait for the library's threads, one that loads a model for the event loop to take its log
+ * lines, one in a step that hangs for its end: for ever. */
+function dieOf(signal: NodeJS.Signals): void {
+  process.removeAllListeners(signal)
+  process.kill(process.pid, signal)
+  // The first process of a container is spared its own signals.
+  if (process.pid === 1) process.abort()
+}

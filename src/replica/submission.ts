@@ -1,0 +1,63 @@
+/** What the driver is given: one request with its counts for the core, its tokens for the engine, its callbacks for the text. */
+import type {
+  FinishReason,
+  Outcome,
+  RejectReason,
+  RequestId,
+  Slo,
+  StepResult,
+  Tier,
+} from "../core/protocol.ts"
+import { GREEDY, type Sampling, type StepRow } from "../engine/port.ts"
+
+/** One request as the driver takes it: counts for the core, tokens for the engine, callbacks for the text side. */
+export interface Submission {
+  app: number
+  /** Tool session, or -1. */
+  session: number
+  prompt: Int32Array
+  /** Chain hash of each full KV block of the prompt. */
+  prefix: readonly number[]
+  maxOutputTokens: number
+  sampling: Sampling
+  slo: Slo
+  tier: Tier
+  /** See RequestSpec. */
+  worth?: number
+  thinking: boolean
+  /** See RequestSpec. */
+  alone?: boolean
+  /** Another request with the same prompt: this one arrives at the core when that one has its first token (or has
+   * ended), to find its KV. Its SLO counts from `arrivalUs` all the same. */
+  after?: RequestId
+  /** When it reached the server, on the driver's clock; now if left out. */
+  arrivalUs?: number
+  /** After each step that gave this request tokens; synchronous, quick. Says how the text side sees them. */
+  onTokens(
+    row: StepRow,
+  ): Pick<StepResult, "stopped" | "answeringFrom" | "prefix"> & Partial<Pick<StepResult, "tokens">>
+  /** Exactly once. */
+  onEnd(end: End): void
+}
+
+/** `outcome` is null when the core has not seen the request, or rejected it. */
+export interface End {
+  reason: FinishReason | RejectReason
+  outcome: Outcome | null
+  message?: string
+}
+
+/** One token by itself: token 0 is in every vocabulary. */
+const PROBE: Omit<Submission, "onEnd"> = {
+  ...{ app: 0, session: -1, prompt: Int32Array.of(0), prefix: [], maxOutputTokens: 1, thinking: false },
+  sampling: { ...GREEDY, ignoreEos: true },
+  slo: { ttftUs: Infinity, ttftSlowdown: 0, tpotUs: Infinity, thinkingTpotUs: Infinity, maxGapUs: Infinity },
+  tier: "bestEffort",
+  alone: true,
+  onTokens: (row) => ({ stopped: row.end, answeringFrom: -1 }),
+}
+
+/** A request that shows whether the engine computes. */
+export function probeThat(onEnd: Submission["onEnd"]): Submission {
+  return { ...PROBE, onEnd }
+}
