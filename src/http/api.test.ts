@@ -307,7 +307,9 @@ describe("for operators", () => {
     const text = await (await fetch(`${server.url}/metrics`)).text()
     expect(text).toMatch(/^vllm:time_to_first_token_seconds_count\{model_name="fake"\} [1-9]/m)
     expect(text).toMatch(/^vllm:num_requests_running\{model_name="fake"\} 0$/m)
-    expect(text).toMatch(/^slos_serve_stages_total\{class="reasoning",stage="thinking",attained="\w+"\} [12]$/m)
+    expect(text).toMatch(
+      /^slos_serve_stages_total\{class="reasoning",stage="thinking",attained="\w+"\} [12]$/m,
+    )
     expect(text).toMatch(/^slos_serve_max_gap_seconds_count\{class="chat"\} [1-9]/m)
     expect(text).toMatch(/^slos_serve_step_time_ratio_count [1-9]/m)
     expect(text).toMatch(/^slos_serve_event_loop_delay_seconds\{quantile="0.99"\} \d/m)
