@@ -69,6 +69,7 @@ export class BreakableEngine implements Engine {
   readonly model: ModelInfo
   readonly limits: EngineLimits
   readonly tokenizer: Tokenizer
+  readonly constraints: Engine["constraints"]
   /** Why a step fails; null: it does not. */
   fails: (batch: Batch) => string | null = () => null
   /** Steps begun. */
@@ -82,6 +83,7 @@ export class BreakableEngine implements Engine {
     this.model = inner.model
     this.limits = inner.limits
     this.tokenizer = inner.tokenizer
+    this.constraints = inner.constraints
   }
 
   /** Steps do not end until `letGo`: they are computed, and nothing is told. */
