@@ -3,6 +3,7 @@ import { connect } from "node:net"
 import { Readable } from "node:stream"
 import fc from "fast-check"
 import { afterAll, beforeAll, describe, expect, it, test } from "vitest"
+import { UserError } from "../errors.ts"
 import { BodyMemory, readBody } from "./body-reader.ts"
 import { BodyScanner } from "./body-scanner.ts"
 import { bodyLimits, MOST_DEPTH, MOST_NAME_BYTES, MOST_NUMBER_CHARACTERS } from "./limits.ts"
@@ -12,17 +13,15 @@ const SIZES = { contextTokens: 1024, longestTokenBytes: 13 }
 const PROMPT_BYTES = SIZES.contextTokens * SIZES.longestTokenBytes
 
 /** The complaint about a body that comes in pieces of so many bytes, or null. */
-function complaint(
-  text: string,
-  step = 1000,
-): { message: string; param: string | null; code: string } | null {
+function complaint(text: string, step = 1000): UserError | null {
   const scanner = new BodyScanner(SIZES)
   const bytes = Buffer.from(text)
   try {
     for (let at = 0; at < bytes.length; at += step) scanner.push(bytes.subarray(at, at + step))
     return null
   } catch (error) {
-    return error as { message: string; param: string; code: string }
+    if (error instanceof UserError) return error
+    throw error
   }
 }
 
@@ -157,6 +156,7 @@ describe("the scanner", () => {
         ...EDGES.flatMap(([, body]) => [body(0), body(1)]).filter((body) => body.length < 20_000),
       ),
       fc.string({ unit: fc.constantFrom(...'{}[],:"\\u1 é') }),
+      fc.constantFrom('{}{"a":1}', '{}}"a"', '1,"a"', ']{"a":{"b":2}}'),
     )
     fc.assert(
       fc.property(bodies, fc.integer({ min: 1, max: 40 }), (body, step) => {

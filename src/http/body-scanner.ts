@@ -207,7 +207,8 @@ export class BodyScanner {
 
   /** Bytes of text for the innermost part that counts them, or for the one at `index`. */
   #addText(bytes: number, index = this.#tallies.length - 1): void {
-    for (let i = index; i >= 0; i--) {
+    // After the end of the body there is none, and what comes is no JSON.
+    for (let i = Math.min(index, this.#tallies.length - 1); i >= 0; i--) {
       const tally = this.#tallies[i]!
       const { textBytes, isPrompt } = tally.limit
       if (textBytes === undefined) continue

@@ -21,11 +21,14 @@ export interface RendererOptions {
 /** The slowest honest prompt, 4096 messages, takes half a second. */
 const TIMEOUT_MS = 10_000
 const MOST_HEAP_MIB = 1024
+/** A thread that has had nothing to do for so long goes, and its memory with it. */
+const IDLE_MS = 30_000
 
 export class Renderer {
   readonly #data: { model: TemplateSource; controls: ControlTokens["all"] }
   readonly #timeoutMs: number
   #worker: Worker | null = null
+  #idle: NodeJS.Timeout | undefined
 
   constructor(model: TemplateSource, controls: ControlTokens, options: RendererOptions = {}) {
     const { chatTemplate, bosText, eosText } = model
@@ -42,16 +45,22 @@ export class Renderer {
     throw new UserError(message, options)
   }
 
+  /** Ends the thread; the next prompt would begin another. */
   async close(): Promise<void> {
-    await this.#worker?.terminate()
+    clearTimeout(this.#idle)
+    const worker = this.#worker
+    this.#worker = null
+    await worker?.terminate()
   }
 
   #ask(job: RenderJob): Promise<RenderAnswer> {
+    clearTimeout(this.#idle)
     const worker = (this.#worker ??= this.#start())
     return new Promise((resolve) => {
       const end = (answer: RenderAnswer) => {
         clearTimeout(timer)
         worker.off("message", end).off("error", onError).off("exit", onExit)
+        this.#idle = setTimeout(() => void this.close(), IDLE_MS).unref()
         resolve(answer)
       }
       const fail = (detail: string) => {
