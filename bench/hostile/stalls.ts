@@ -162,6 +162,7 @@ function worst(rows: readonly Row[]) {
   return {
     healthMs: most("healthMs"),
     streamMs: most("streamMs"),
+    shortMs: most("shortMs"),
     cpuMs: most("cpuMs"),
     rssMiB: most("rssMiB"),
   }
