@@ -4,7 +4,7 @@ import { median, min } from "simple-statistics"
 import { type CostModel, shapeOf, stepUs } from "../core/cost.ts"
 import type { BatchItem, RequestId } from "../core/protocol.ts"
 import { type Engine, GREEDY } from "../engine/port.ts"
-import { ownUs, type Waits } from "./waits.ts"
+import type { Waits } from "./waits.ts"
 
 /** In the median so far off, either way, it is another machine's; calibration corrects what is less. */
 const MOST_OFF = 1.5
@@ -94,7 +94,7 @@ class Probe {
   async #ratio(items: BatchItem[]): Promise<number> {
     const waits = this.#waits?.begin()
     const us = await this.#run(items)
-    return ownUs(us, waits?.endUs() ?? 0) / Math.max(1, stepUs(this.#model, shapeOf(items, this.#model)))
+    return (waits?.ownUs(us) ?? us) / Math.max(1, stepUs(this.#model, shapeOf(items, this.#model)))
   }
 
   async #run(items: BatchItem[], release: RequestId[] = []): Promise<number> {

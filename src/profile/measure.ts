@@ -5,7 +5,7 @@ import { type Engine, GREEDY, type Sampling, type StepOutput, type StepRow } fro
 import { Random, shuffle } from "../random.ts"
 import { type GridPoint, gridFor, type PointKind, partsFor, START_CONTEXT } from "./grid.ts"
 import { isSettled } from "./repeats.ts"
-import { ownUs, type Waits } from "./waits.ts"
+import type { Waits } from "./waits.ts"
 
 export interface ProfileSample {
   kind: PointKind
@@ -239,7 +239,7 @@ class Measurement {
   async #timed(kind: PointKind, point: string, items: BatchItem[]): Promise<{ rows: StepRow[]; us: number }> {
     const waits = this.#options.waits?.begin()
     const { rows, durationUs } = await this.#run(items)
-    const us = ownUs(durationUs, waits?.endUs() ?? 0)
+    const us = waits?.ownUs(durationUs) ?? durationUs
     const drafted = new Map(rows.map((row) => [row.id, row.drafted]))
     const shapes = items.map(({ id, position, tokens, sample }) => {
       return { position, tokens, sample, draft: drafted.get(id) ?? 0 }

@@ -44,7 +44,7 @@ function disturbed(slowdown: (step: number) => number, seen = 0) {
     extraUs = seen * output.durationUs * (1 - 1 / factor)
     return output
   }
-  const waits: Waits = { begin: () => ({ endUs: () => extraUs }) }
+  const waits: Waits = { begin: () => ({ ownUs: (us) => us - extraUs }) }
   return { engine, waits }
 }
 

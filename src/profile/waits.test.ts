@@ -1,36 +1,45 @@
 /** What of a step's time was its own. */
 import { expect, test } from "vitest"
-import { ownUs, parseSchedstat, waitedUs } from "./waits.ts"
+import { ownUs, parseSchedstat, type ThreadTimes } from "./waits.ts"
 
-const threads = (times: Record<string, [ranMs: number, waitedMs: number]>) =>
+const spans = (times: Record<string, [ranMs: number, waitedMs: number]>): ThreadTimes =>
   new Map(
     Object.entries(times).map(([id, [ran, waited]]) => [id, { ranNs: ran * 1e6, waitedNs: waited * 1e6 }]),
   )
+/** Of a step of so many ms, in which the main thread ran 1. */
+const ownMs = (ms: number, times: Parameters<typeof spans>[0]) =>
+  ownUs(ms * 1000, 1000, spans(times), "main") / 1000
 
-test("a step waited as long as the longest of its computing threads, whatever idle ones did", () => {
-  const before = threads({ main: [500, 900], engine: [100, 7], other: [100, 2] })
-  const after = threads({ main: [501, 990], engine: [140, 19], other: [125, 32] })
-  expect(waitedUs(before, after)).toBe(30_000)
-  // 19 of 40 ms are less than half of the busiest thread's.
-  expect(waitedUs(before, threads({ ...{ main: [501, 990], engine: [140, 19], other: [119, 32] } }))).toBe(
-    12_000,
-  )
+test("a step that waited for a core takes what its thread ran, and what this one did", () => {
+  expect(ownMs(31, { main: [1, 0], engine: [20, 10] })).toBe(21)
+  // Its end was noticed late: this thread waited, too.
+  expect(ownMs(61, { main: [1, 30], engine: [20, 10] })).toBe(21)
 })
 
-test("a thread that began meanwhile counts, one that ended does not", () => {
-  expect(waitedUs(threads({ old: [10, 10] }), threads({ young: [20, 5] }))).toBe(5000)
+test("a step that hardly waited takes what the clock says, wake-ups included", () => {
+  expect(ownMs(31, { main: [1, 0.1], engine: [29.5, 0.4] })).toBe(31)
 })
 
-test("where the system does not tell, or nothing ran, a step did not wait", () => {
-  expect(waitedUs(new Map(), new Map())).toBe(0)
-  const idle = threads({ main: [1, 1] })
-  expect(waitedUs(idle, idle)).toBe(0)
+test("threads that did not compute meanwhile do not count, however long they waited", () => {
+  expect(ownMs(31, { main: [1, 0.1], engine: [29.9, 0], idle: [1, 30] })).toBe(31)
+  expect(ownMs(31, { main: [1, 0], engine: [20, 10], idle: [9, 2] })).toBe(21)
 })
 
-test("at least a tenth of a step is its own", () => {
-  expect(ownUs(1000, 0)).toBe(1000)
-  expect(ownUs(1000, 300)).toBe(700)
-  expect(ownUs(1000, 5000)).toBe(100)
+test("of several threads the one that was kept from running says what the step is", () => {
+  expect(ownMs(31, { main: [1, 0], spinning: [30, 0], delayed: [18, 12] })).toBe(19)
+})
+
+test("a step that waited for something else than a core takes what the clock says", () => {
+  expect(ownMs(31, { main: [1, 0], gpu: [2, 1] })).toBe(31)
+})
+
+test("where the system does not tell, or nothing ran, it takes what the clock says", () => {
+  expect(ownUs(5000, 0, new Map())).toBe(5000)
+  expect(ownMs(31, { main: [1, 20], engine: [0, 10] })).toBe(31)
+})
+
+test("it never takes more than the clock says", () => {
+  expect(ownMs(10, { main: [1, 0], engine: [15, 5] })).toBe(10)
 })
 
 test("lines of schedstat are read, others are not", () => {
