@@ -10,7 +10,7 @@ import { Command } from "commander"
 import { numberIn, wholeNumber } from "../src/cli/numbers.ts"
 import { collect } from "../src/cli/workload-options.ts"
 import { errorsChart } from "./step-errors/chart.ts"
-import { type Findings, findingsOf } from "./step-errors/findings.ts"
+import { type Findings, findingsOf, repredicted } from "./step-errors/findings.ts"
 import type { Step, Window } from "./step-errors/window.ts"
 
 /** What the load of docs/first-results.md had: rate at which a scheduler that predicts well still keeps 90%. */
@@ -104,6 +104,7 @@ async function report(runs: readonly Run[], options: Options): Promise<void> {
   const found: Record<string, Findings> = {}
   for (const side of sides)
     found[side] = findingsOf(runs.filter((one) => one.side === side).flatMap(({ window }) => window.steps))
+  const sameSteps = await repredictedBy(runs, options)
   const { before: _before, out: _out, trace, ...told } = options
   const result = {
     command: `node bench/step-errors.ts --before <checkout> --seeds ${options.seeds}`,
@@ -113,11 +114,32 @@ async function report(runs: readonly Run[], options: Options): Promise<void> {
       return { side, seed, load, fit, requests, attained }
     }),
     findings: found,
+    sameSteps,
   }
   writeFileSync(join(out, "results.json"), `${JSON.stringify(result, null, 1)}\n`)
   writeFileSync(join(out, "steps.csv.gz"), gzipSync(csv(runs)))
   writeFileSync(join(out, "histogram.svg"), `${await errorsChart(found, titleOf(options))}\n`)
-  process.stdout.write(table(runs, found))
+  process.stdout.write(`${table(runs, found)}${sameStepsText(sameSteps)}`)
+}
+
+/** All steps of both codes, window by window, predicted by the calibration of each: the machine's luck is the same for both. */
+async function repredictedBy(runs: readonly Run[], { before }: Options): Promise<Record<string, Findings>> {
+  const roots = { ...(before !== undefined && { before }), after: "." }
+  const found: Record<string, Findings> = {}
+  for (const [side, root] of Object.entries(roots)) {
+    const { Calibration } = await import(join(resolve(root), "src/core/learn/calibration.ts"))
+    found[side] = findingsOf(runs.flatMap(({ window }) => repredicted(window.steps, new Calibration())))
+  }
+  return found
+}
+
+function sameStepsText(found: Record<string, Findings>): string {
+  const parts = Object.entries(found).map(
+    ([side, { over, quantiles }]) =>
+      `${side} ${percent(over["1.1"])} above 1.1, ${percent(over["1.2"])} above 1.2, p5 ${quantiles.p5.toFixed(2)}, ` +
+      `p95 ${quantiles.p95.toFixed(2)}`,
+  )
+  return `all steps, predicted by the calibration of each code: ${parts.join("; ")}\n`
 }
 
 function titleOf({ model, rate }: Options): string {
@@ -130,6 +152,7 @@ function csv(runs: readonly Run[]): string {
     "tokens",
     "prefill",
     "idleUs",
+    "modelUs",
     "predictedUs",
     "us",
     "waitedUs",

@@ -1,11 +1,22 @@
 /** What the step-errors bench makes of served steps. */
 import { expect, test } from "vitest"
 import { errorsChart } from "../bench/step-errors/chart.ts"
-import { BINS, findingsOf } from "../bench/step-errors/findings.ts"
+import { BINS, findingsOf, repredicted } from "../bench/step-errors/findings.ts"
 import type { Step } from "../bench/step-errors/window.ts"
+import { Calibration } from "../src/core/learn/calibration.ts"
 
 const step = (us: number, more: Partial<Step> = {}): Step => ({
-  ...{ sequences: 1, tokens: 1, prefill: false, idleUs: 0, predictedUs: 100_000, us, waitedUs: 0, gcUs: 0 },
+  ...{
+    sequences: 1,
+    tokens: 1,
+    prefill: false,
+    idleUs: 0,
+    modelUs: 100_000,
+    predictedUs: 100_000,
+    us,
+    waitedUs: 0,
+    gcUs: 0,
+  },
   ...more,
 })
 
@@ -49,6 +60,17 @@ test("correlation tells spells from scatter", () => {
   expect(findingsOf(spells).correlation).toBeGreaterThan(0.7)
   expect(findingsOf(scatter).correlation).toBeLessThan(-0.9)
   expect(findingsOf([step(100_000)]).correlation).toBe(0)
+})
+
+test("the same steps are predicted anew by what a calibration learns of them", () => {
+  const steps = Array.from({ length: 400 }, (_, i) =>
+    step(i % 20 < 10 ? 80_000 : 125_000, { predictedUs: 1 }),
+  )
+  const ours = repredicted(steps, new Calibration())
+  expect(ours[0]!.predictedUs).toBe(100_000)
+  const without = new Calibration()
+  const plain = { ratio: without.ratio.bind(without), observe: without.observe.bind(without) }
+  expect(findingsOf(ours).over["1.2"]).toBeLessThan(findingsOf(repredicted(steps, plain)).over["1.2"] / 2)
 })
 
 test("the chart is one SVG that names both codes", async () => {

@@ -1,5 +1,6 @@
 /** What served steps say of their predictions: how far off, when too long, and why. */
 import { quantile } from "simple-statistics"
+import type { Calibration } from "../../src/core/learn/calibration.ts"
 import type { Step } from "./window.ts"
 
 /** Upper ends of the bins of actual over predicted; the last is open. */
@@ -32,6 +33,23 @@ export interface Findings {
 }
 
 const IDLE_US = 500_000
+
+/** The same steps as a calibration would have predicted them: what it learns, apart from the luck of the hour. An older one may
+ * not know the machine of the moment. */
+export function repredicted(
+  steps: readonly Step[],
+  calibration: Pick<Calibration, "ratio" | "observe"> & Partial<Pick<Calibration, "momentary">>,
+): Step[] {
+  let nowUs = 0
+  return steps.map((step) => {
+    const kind = step.prefill ? "mixed" : "decode"
+    nowUs += step.idleUs
+    const predictedUs = step.modelUs * calibration.ratio(kind) * (calibration.momentary?.(nowUs) ?? 1)
+    nowUs += step.us
+    calibration.observe(kind, step.modelUs, step.us, nowUs)
+    return { ...step, predictedUs }
+  })
+}
 
 export function findingsOf(steps: readonly Step[]): Findings {
   const ratios = steps.map(ratioOf)

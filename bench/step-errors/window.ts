@@ -6,6 +6,7 @@ import { PerformanceObserver } from "node:perf_hooks"
 import { Command } from "commander"
 import { numberIn, wholeNumber } from "../../src/cli/numbers.ts"
 import { collect, tracesOf } from "../../src/cli/workload-options.ts"
+import { type CostModel, shapeOf, stepUs } from "../../src/core/cost.ts"
 import type { Slo } from "../../src/core/protocol.ts"
 import { type Engine, GREEDY } from "../../src/engine/port.ts"
 import { readClasses, roundSlo } from "../../src/load/classes.ts"
@@ -25,6 +26,8 @@ export interface Step {
   prefill: boolean
   /** Since the step before it ended. */
   idleUs: number
+  /** What its profile says, uncalibrated. */
+  modelUs: number
   /** Calibrated, without margin: what the batch was planned by. */
   predictedUs: number
   us: number
@@ -76,8 +79,8 @@ async function main(): Promise<void> {
 
 async function serve(options: Options): Promise<Window> {
   const plan = planOf(options)
-  const { engine, driver, fit, hashes } = await open(options, plan)
-  const steps = watched(driver)
+  const { engine, driver, cost, fit, hashes } = await open(options, plan)
+  const steps = watched(driver, cost)
   const fromUs = driver.nowUs
   const apps = appsOf(plan)
   const attained = await Promise.all(
@@ -129,11 +132,12 @@ async function open({ root, model, threads, cache }: Options, plan: Plan) {
   const config = { limits: engine.limits, cost: profile.model, policy: "slos-serve", apps }
   const driver: ReplicaDriver = new Driver({ engine, config })
   const hashes: (prompt: Int32Array, blockTokens: number) => number[] = prefixHashes
-  return { engine, driver, hashes, fit: { r2: profile.r2 as number, mape: profile.mape as number } }
+  const cost: CostModel = profile.model
+  return { engine, driver, hashes, cost, fit: { r2: profile.r2 as number, mape: profile.mape as number } }
 }
 
 /** The driver's steps, as they end. */
-function watched(driver: ReplicaDriver): Step[] {
+function watched(driver: ReplicaDriver, cost: CostModel): Step[] {
   const steps: Step[] = []
   let gcUs = 0
   const collections = new PerformanceObserver((list) => {
@@ -152,6 +156,7 @@ function watched(driver: ReplicaDriver): Step[] {
       tokens: batch.items.reduce((sum, { tokens }) => sum + tokens, 0),
       prefill: batch.items.some(({ tokens }) => tokens > 1),
       idleUs: Math.round(Math.max(0, begun.atUs - endedUs)),
+      modelUs: Math.round(stepUs(cost, shapeOf(batch.items, cost))),
       predictedUs: batch.predictedUs,
       us: durationUs,
       waitedUs: Math.round(durationUs - begun.waits.ownUs(durationUs)),
