@@ -75,6 +75,11 @@ export class Server {
     this.process.kill("SIGCONT")
   }
 
+  /** Resolves with its exit code and signal. */
+  get exited(): Promise<[code: number | null, signal: NodeJS.Signals | null]> {
+    return new Promise((resolve) => this.process.once("exit", (code, signal) => resolve([code, signal])))
+  }
+
   async stop(): Promise<void> {
     if (!this.alive) return
     const ended = new Promise((resolve) => this.process.once("exit", resolve))

@@ -28,8 +28,13 @@ interface Exit {
 }
 
 function run(...args: string[]): Run {
+  return runWith([], ...args)
+}
+
+/** `node`: options of Node's own. */
+function runWith(node: readonly string[], ...args: string[]): Run {
   const env = { ...process.env, NO_COLOR: "1", FORCE_COLOR: undefined }
-  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"], env })
+  const child = spawn(process.execPath, [...node, MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"], env })
   running.add(child)
   let out = ""
   let err = ""
@@ -173,5 +178,50 @@ describe("a running server", () => {
     expect(models.data.map((m) => m.id)).toContain("code-completion")
     server.child.kill("SIGTERM")
     expect((await server.exit).code).toBe(0)
+  })
+
+  const complete = (url: string, fields: object) =>
+    fetch(`${url}/v1/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ prompt: "hi", ignore_eos: true, ...fields }),
+    })
+
+  it("outlives SIGHUP, SIGUSR2 and a reader of its log", async () => {
+    const server = run("serve", "--engine", "fake", "--port", "0")
+    const url = await started(server)
+    for (const signal of ["SIGHUP", "SIGUSR2", "SIGHUP"] as const) {
+      server.child.kill(signal)
+      await expect.poll(server.out, { timeout: 10_000 }).toMatch(`${signal} is ignored`)
+    }
+    server.child.stdout!.destroy()
+    server.child.stderr!.destroy()
+    server.child.kill("SIGHUP")
+    expect((await complete(url, { max_tokens: 5 })).status).toBe(200)
+    server.child.kill("SIGHUP")
+    expect((await complete(url, { max_tokens: 5 })).status).toBe(200)
+    server.child.kill("SIGTERM")
+    expect((await server.exit).code).toBe(0)
+  })
+
+  it("whose step hangs refuses requests with 503, and dies of SIGTERM", async () => {
+    const model = await tinyModel(TINY_PRESETS["tiny-bench"], folder, "hanging")
+    const server = runWith(
+      ["--import", new URL("../../bench/robust/hang.ts", import.meta.url).href],
+      ...["serve", "--model", model, "--port", "0", "--no-profile"],
+      ...["--step-timeout", "0.5", "--drain-timeout", "60"],
+    )
+    const url = await started(server)
+    const answer = complete(url, { max_tokens: 4000 })
+    await expect
+      .poll(async () => (await fetch(`${url}/metrics`)).text(), { timeout: 10_000 })
+      .toMatch(/^vllm:num_requests_running\{.*\} 1$/m)
+    server.child.kill("SIGUSR2")
+    expect((await answer).status).toBe(503)
+    expect((await fetch(`${url}/ready`)).status).toBe(503)
+    server.child.kill("SIGTERM")
+    const { signal, out } = await server.exit
+    expect(signal).toBe("SIGTERM")
+    expect(out).toMatch(/the engine's step has not ended: stopping without it/)
   })
 })
