@@ -38,6 +38,7 @@ export class Service {
       classes: classes.all.map((c) => c.name),
       snapshot: () => driver.snapshot(),
       watch: driver.watch,
+      queue: driver.queue,
     })
     driver.observe((effect, nowUs) => {
       this.metrics.observe(effect, nowUs)

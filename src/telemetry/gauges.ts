@@ -18,6 +18,8 @@ export interface GaugeSources {
   classes: readonly string[]
   snapshot: () => Snapshot
   watch?: WatchSource
+  /** Most live requests, and those that have a place. */
+  queue?: { readonly limit: number; readonly taken: number }
   /** Event loop delay, sampled every `loopResolutionMs`. */
   loop: ReturnType<typeof monitorEventLoopDelay>
   loopResolutionMs: number
@@ -38,6 +40,7 @@ const VLLM: readonly Row<Snapshot>[] = [
 
 const OWN: readonly Row<Snapshot>[] = [
   ["slos_serve_num_requests_best_effort", "Requests now in the best-effort tier.", (s) => s.bestEffort],
+  ["slos_serve_kv_used_tokens", "KV in use, that of ended requests included.", (s) => s.kvUsedTokens],
   ["slos_serve_kv_cached_tokens", "KV of ended requests kept for prefix reuse.", (s) => s.kvCachedTokens],
   [
     "slos_serve_prefill_backlog_tokens",
@@ -80,6 +83,12 @@ export function registerGauges(registry: Registry, sources: GaugeSources): void 
     const { calibration } = snapshot()
     return ["decode", "prefill", "drafted"].map((batch, kind) => [{ batch }, calibration[kind] ?? 1])
   })
+  const { queue } = sources
+  if (queue !== undefined) {
+    const help = "Requests that have a place in the queue, those whose prompts are being read included."
+    gauge("slos_serve_queue_places_taken", help, [], () => [[{}, queue.taken]])
+    gauge("slos_serve_queue_places", "Requests that the queue takes.", [], () => [[{}, queue.limit]])
+  }
   if (sources.watch !== undefined) registerWatch(registry, sources.watch)
   gauge("slos_serve_event_loop_delay_seconds", "Event loop delay since the last read.", ["quantile"], () =>
     loopDelay(sources),

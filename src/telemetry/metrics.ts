@@ -22,6 +22,7 @@ export interface MetricsOptions {
   snapshot: () => Snapshot
   /** Left out: an engine that is never down. */
   watch?: WatchSource
+  queue?: { readonly limit: number; readonly taken: number }
 }
 
 const TTFT_S = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 7.5, 10, 20, 40, 80, 160]
