@@ -8,7 +8,7 @@ import type { RequestId } from "../../core/protocol.ts"
 import { UserError } from "../../errors.ts"
 import type { GrammarHolds, Tokenizer } from "../port.ts"
 import type { OpenRequest } from "../request-table.ts"
-import { GrammarHost, HostTimeout } from "./host.ts"
+import { GrammarHost, HostFailure } from "./host.ts"
 import type { Followed } from "./messages.ts"
 import { type Vocabulary, vocabularyOf } from "./vocabulary.ts"
 
@@ -163,7 +163,8 @@ export class Constraints implements GrammarHolds {
     try {
       await spare.compile(grammar, this.#limits.compileMs)
     } catch (error) {
-      const why = error instanceof HostTimeout ? `it took longer than ${this.#limits.compileMs} ms` : null
+      const late = error instanceof HostFailure && error.late
+      const why = late ? `it took longer than ${this.#limits.compileMs} ms` : null
       const refusal = new UserError(
         `The schema cannot be compiled${why ? `: ${why}; make it smaller or simpler` : " into a grammar"}.`,
         { code: "invalid_json_schema", cause: error },
@@ -192,17 +193,18 @@ export class Constraints implements GrammarHolds {
     this.#vocabulary ??= vocabularyOf(this.#tokenizer, this.#vocabSize)
     const vocabulary = await this.#vocabulary
     if (this.#closed) throw new Error("the engine is closed")
-    return new GrammarHost(vocabulary)
+    return GrammarHost.start(vocabulary)
   }
 
   /** Gives a host every grammar in use and tells it how far requests have come. */
   async #catchUp(host: GrammarHost): Promise<void> {
     const missing = () => [...this.#sound].find((grammar) => !host.grammars.has(grammar))
     // More may be in use after each wait.
-    for (let grammar = missing(); grammar !== undefined; grammar = missing()) {
+    for (let grammar = missing(); grammar !== undefined; grammar = missing())
       await host.compile(grammar, this.#limits.compileMs)
-    }
-    for (const { request } of this.#open.values()) await this.#tell(host, request)
+    // Others are over, and not yet forgotten.
+    for (const { request, grammar } of this.#open.values())
+      if (this.#sound.has(grammar)) await this.#tell(host, request)
     if (missing() !== undefined) await this.#catchUp(host)
   }
 
@@ -229,9 +231,10 @@ export class Constraints implements GrammarHolds {
   }
 
   #stuck(error: unknown, requests: readonly Followed[]): never {
-    if (!(error instanceof HostTimeout)) throw error
+    if (!(error instanceof HostFailure)) throw error
     const { id } = requests[error.place]!
-    const why = `its schema took longer than ${this.#limits.followMs} ms for one token`
+    const late = `its schema took longer than ${this.#limits.followMs} ms for one token`
+    const why = error.late ? late : `its schema cannot be followed (${error.message})`
     this.#lost.set(id, why)
     throw new Error(why)
   }

@@ -4,19 +4,24 @@ import type { RequestId } from "../../core/protocol.ts"
 import type { HostAnswer, HostCall, HostData, HostMessage } from "./messages.ts"
 import type { Vocabulary } from "./vocabulary.ts"
 
-/** A call took longer than it may; the host is gone. */
-export class HostTimeout extends Error {
+/** A call took too long, or the library gave up: it is compiled without exceptions, and is no good after one. The host
+ * is gone. */
+export class HostFailure extends Error {
+  readonly late: boolean
   /** Which of the call's requests it was at. */
   readonly place: number
 
-  constructor(place: number) {
-    super("a grammar host took too long")
+  constructor(message: string, late: boolean, place: number) {
+    super(message)
+    this.late = late
     this.place = place
   }
 }
 
 /** Memory of one host at which a grammar is too large for it. A compiled schema takes a few megabytes. */
 const MOST_MEMORY_BYTES = 512 << 20
+/** A machine on which a host takes longer to start cannot be helped. */
+const START_MS = 60_000
 
 export class GrammarHost {
   readonly #worker: Worker
@@ -29,7 +34,15 @@ export class GrammarHost {
   #answer: ((answer: HostAnswer) => void) | null = null
   #alive = true
 
-  constructor(vocabulary: Vocabulary) {
+  /** Resolves when the library has read the vocabulary: that takes it a tenth of a second and more, and must not count
+   * as a grammar's compilation. */
+  static async start(vocabulary: Vocabulary): Promise<GrammarHost> {
+    const host = new GrammarHost(vocabulary)
+    await host.#next(START_MS)
+    return host
+  }
+
+  private constructor(vocabulary: Vocabulary) {
     const workerData: HostData = { vocabulary, progress: this.#progress }
     this.#worker = new Worker(new URL("./worker.ts", import.meta.url), {
       workerData,
@@ -47,12 +60,12 @@ export class GrammarHost {
     return this.#alive
   }
 
-  /** Compiles a grammar. Throws HostTimeout, or an Error that says why it is none. */
+  /** Compiles a grammar. Throws HostFailure. */
   async compile(grammar: string, limitMs: number): Promise<void> {
     const answer = await this.#call({ type: "compile", grammar }, limitMs)
     if ("memoryBytes" in answer && answer.memoryBytes > MOST_MEMORY_BYTES) {
       this.close()
-      throw new Error("it takes too much memory")
+      throw new HostFailure("it takes too much memory", false, 0)
     }
     this.grammars.add(grammar)
   }
@@ -87,19 +100,25 @@ export class GrammarHost {
     const drop = this.#drop
     this.#drop = { grammars: [], requests: [] }
     Atomics.store(new Int32Array(this.#progress), 0, 0)
+    this.#worker.postMessage({ ...call, drop } satisfies HostMessage)
+    return this.#next(limitMs)
+  }
+
+  /** The next answer. */
+  #next(limitMs: number): Promise<HostAnswer & { ok: true }> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
+      const fail = (message: string, late: boolean) => {
         this.#answer = null
         this.close()
-        reject(new HostTimeout(Atomics.load(new Int32Array(this.#progress), 0)))
-      }, limitMs)
+        reject(new HostFailure(message, late, Atomics.load(new Int32Array(this.#progress), 0)))
+      }
+      const timer = setTimeout(() => fail("a grammar host took too long", true), limitMs)
       this.#answer = (answer) => {
         clearTimeout(timer)
         this.#answer = null
         if (answer.ok) resolve(answer)
-        else reject(new Error(answer.message))
+        else fail(answer.message, false)
       }
-      this.#worker.postMessage({ ...call, drop } satisfies HostMessage)
     })
   }
 

@@ -1,4 +1,4 @@
-/** What a grammar host is told and answers. One call at a time. */
+/** What a grammar host is told and answers. One call at a time; a first answer comes when it has started. */
 import type { RequestId } from "../../core/protocol.ts"
 import type { Vocabulary } from "./vocabulary.ts"
 

@@ -17,15 +17,18 @@ const compiled = new Map<string, { grammar: CompiledGrammar; bounds: Bounds[] }>
 const followers = new Map<RequestId, Follower>()
 let tokenLengths: TokenLengths | null = null
 
+compiler.then(() => answer({ ok: true, memoryBytes: process.memoryUsage().external }))
 parentPort!.on("message", async (message: HostMessage) => {
-  let answer: HostAnswer
   try {
-    answer = await handle(message)
+    answer(await handle(message))
   } catch (error) {
-    answer = { ok: false, message: error instanceof Error ? error.message : String(error) }
+    answer({ ok: false, message: error instanceof Error ? error.message : String(error) })
   }
-  parentPort!.postMessage(answer, "masks" in answer ? [answer.masks.buffer] : [])
 })
+
+function answer(what: HostAnswer): void {
+  parentPort!.postMessage(what, "masks" in what ? [what.masks.buffer] : [])
+}
 
 async function handle(message: HostMessage): Promise<HostAnswer> {
   for (const id of message.drop.requests) {
@@ -47,7 +50,7 @@ async function follow(requests: readonly Followed[], wanted: boolean): Promise<H
   const counts: number[] = []
   for (const [i, request] of requests.entries()) {
     Atomics.store(place, 0, i)
-    const ahead = await masksOf(request, wanted).catch(() => [])
+    const ahead = await masksOf(request, wanted)
     masks.push(...ahead)
     counts.push(ahead.length)
   }

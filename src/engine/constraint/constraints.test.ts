@@ -1,0 +1,143 @@
+/** Grammars in use: compiled once, bounded in time and number, followed through changes of host, and never by a step
+ * that waits for ever. */
+import { afterEach, expect, test } from "vitest"
+import { UserError } from "../../errors.ts"
+import { fakeTokenizer } from "../fake/tokenizer.ts"
+import { GREEDY, type Tokenizer } from "../port.ts"
+import { type OpenRequest, RequestTable } from "../request-table.ts"
+import { type ConstraintLimits, Constraints } from "./constraints.ts"
+import { allows } from "./mask.ts"
+
+/** Words of five letters: a vocabulary in which a grammar of poor shape takes long. */
+const LETTERS = [..."abcdefghijklmnopqrstuvwxyz"]
+const WORDS = LETTERS.flatMap((a) => LETTERS.flatMap((b) => LETTERS.map((c) => `${a}${b}${c}or`)))
+const wordy: Tokenizer = {
+  ...fakeTokenizer,
+  bytes: (token) => (token < 261 ? fakeTokenizer.bytes(token) : new TextEncoder().encode(WORDS[token - 261])),
+}
+const WORDY_SIZE = 261 + WORDS.length
+/** Counts characters, one rule each: every word has to be tried at every step. */
+const SLOW_TO_FOLLOW = `root ::= "[" text ("," text)* "]"
+text ::= "-" character{0,1000} "-"
+character ::= [a-z] | "+" escape
+escape ::= [a-z] | "u" escape escape`
+/** Counts them in one rule: every word has to be tried for every count. */
+const SLOW_TO_COMPILE = `root ::= [a-z]{0,128} "!" | [b-z]{0,127} "?" | [c-z]{0,126} "."`
+
+let open: Constraints | null = null
+afterEach(() => open?.close())
+
+function constraints(
+  limits: Partial<ConstraintLimits> = {},
+  tokenizer = fakeTokenizer as Tokenizer,
+  size = 261,
+) {
+  open = new Constraints(tokenizer, size, limits)
+  const limit = { kvTokens: 9999, maxSequences: 99, maxBatchTokens: 99, contextTokens: 9999 }
+  const table = new RequestTable({ ...limit, blockTokens: 16, minChunkTokens: 1, unifiedKv: false }, false)
+  let id = 0
+  const start = (grammar: string): OpenRequest => {
+    const request = table.open(++id, Int32Array.of(1, 2), { ...GREEDY, grammar })
+    open!.open(request, grammar)
+    return request
+  }
+  /** A request says a text, byte by byte, each of them let through. */
+  const say = async (request: OpenRequest, text: string) => {
+    for (const byte of new TextEncoder().encode(text)) {
+      const masks = await open!.masks([{ request, draft: [] }])
+      expect(allows(masks.get(request.id)![0]!, byte), text).toBe(true)
+      table.append(request, byte, false)
+    }
+  }
+  return { constraints: open, start, say }
+}
+const letter = (text: string) => text.charCodeAt(0)
+const only = (text: string) => `root ::= "${text}"`
+
+test("grammars that come one after the other are all followed to their ends", async () => {
+  const { constraints: all, start, say } = constraints()
+  const texts = ["abcdefgh", "bcdefghi", "cdefghij", "defghijk", "efghijkl"]
+  const requests: OpenRequest[] = []
+  for (const [i, text] of texts.entries()) {
+    await all.hold(only(text))
+    requests.push(start(only(text)))
+    // Every new grammar changes the host under those that are on their way.
+    for (const [j, request] of requests.entries()) await say(request, texts[j]![i - j]!)
+  }
+  for (const [j, request] of requests.entries()) {
+    const rest = texts[j]!.slice(request.known - 2)
+    await say(request, rest)
+    const mask = (await all.masks([{ request, draft: [] }])).get(request.id)![0]!
+    expect(allows(mask, letter("a"))).toBe(false)
+    expect(allows(mask, 258)).toBe(true)
+  }
+})
+
+test("drafts are looked at as far as the grammar lets them come", async () => {
+  const { constraints: all, start } = constraints()
+  await all.hold(only("abc"))
+  const request = start(only("abc"))
+  const draft = [..."abxc"].map(letter)
+  const masks = (await all.masks([{ request, draft }])).get(request.id)!
+  expect(masks).toHaveLength(3)
+  expect(masks.map((mask, i) => allows(mask, letter("abc"[i]!)))).toEqual([true, true, true])
+  expect(masks.some((mask, i) => allows(mask, letter("bcd"[i]!)))).toBe(false)
+})
+
+test("a grammar that takes too long to compile is refused, says so, and holds up no other", async () => {
+  const { constraints: all } = constraints({ compileMs: 60 }, wordy, WORDY_SIZE)
+  let failure = await all.hold(SLOW_TO_COMPILE).catch((error: unknown) => error)
+  expect(failure).toBeInstanceOf(UserError)
+  expect(failure).toMatchObject({ status: 400, code: "invalid_json_schema" })
+  expect((failure as Error).message).toMatch(/longer than 60 ms/)
+  // Asked again, it is refused without a host.
+  const again = all.hold(SLOW_TO_COMPILE).catch((error: unknown) => error)
+  failure = await Promise.race([again, new Promise((resolve) => setImmediate(() => resolve("late")))])
+  expect(failure).toBeInstanceOf(UserError)
+})
+
+test("a request whose grammar takes too long to follow fails alone; the others go on", async () => {
+  const { constraints: all, start, say } = constraints({ followMs: 200 }, wordy, WORDY_SIZE)
+  await all.hold(only("abcdef"))
+  await all.hold(SLOW_TO_FOLLOW)
+  const good = start(only("abcdef"))
+  await say(good, "ab")
+  const slow = start(SLOW_TO_FOLLOW)
+  await say(slow, "[-")
+  const both = [good, slow].map((request) => ({ request, draft: [] }))
+  await expect(all.masks(both)).rejects.toThrow(/longer than 200 ms/)
+  // Known by now: it takes no time again.
+  await expect(all.masks([both[1]!])).rejects.toThrow(/longer than 200 ms/)
+  await say(good, "cdef")
+  all.forget(slow.id)
+  await expect(all.masks([both[1]!])).resolves.toEqual(new Map())
+})
+
+test("different grammars in use, and those that wait, are bounded; let go, they make room", async () => {
+  const { constraints: all } = constraints({ held: 2, queued: 1 })
+  const first = await all.hold(only("a"))
+  const again = await all.hold(only("a"))
+  const waits = all.hold(only("b"))
+  await expect(all.hold(only("c"))).rejects.toMatchObject({ status: 429, code: "too_many_schemas" })
+  const second = await waits
+  await expect(all.hold(only("c"))).rejects.toMatchObject({ status: 429, code: "too_many_schemas" })
+  first()
+  first()
+  await expect(all.hold(only("c"))).rejects.toMatchObject({ status: 429 })
+  again()
+  await (await all.hold(only("c")))()
+  second()
+  const { constraints: narrow } = constraints({ queued: 1 })
+  const [one, two] = [narrow.hold(only("a")), narrow.hold(only("b"))]
+  await expect(two).rejects.toMatchObject({ status: 429, code: "too_many_schemas" })
+  await one
+})
+
+test("a grammar that was let go and left is compiled anew", async () => {
+  const { constraints: all, start, say } = constraints({ kept: 3 })
+  for (const text of ["ab", "bc", "cd", "de", "ef", "ab", "ef"]) {
+    const release = await all.hold(only(text))
+    await say(start(only(text)), text)
+    release()
+  }
+})
