@@ -56,7 +56,7 @@ export class Calibration {
     const before = ratios[kind]
     const ratio = actualUs / predictedUs
     this.#residuals[kind].add(ratio / (before * this.#speed.factor(endedUs - actualUs)))
-    this.#speed.observe(ratio / before, actualUs, endedUs)
+    this.#speed.observe(kind, ratio, actualUs, endedUs)
     const seen = Math.min(before * CLAMP, Math.max(before / CLAMP, ratio))
     ratios[kind] = Math.min(RANGE, Math.max(1 / RANGE, before + WEIGHT * (seen - before)))
     if (kind === "drafted") this.#hasDrafted = true

@@ -8,7 +8,7 @@ const STEP_US = 10_000
 /** Steps without a pause, each so many times as long as usual; answers the last one's end. */
 function run(speed: MachineSpeed, ratios: readonly number[], fromUs = 0): number {
   let nowUs = fromUs
-  for (const ratio of ratios) speed.observe(ratio, STEP_US, (nowUs += STEP_US))
+  for (const ratio of ratios) speed.observe("decode", ratio, STEP_US, (nowUs += STEP_US))
   return nowUs
 }
 
@@ -42,7 +42,7 @@ test("steps that come in slow and fast spells are followed, and then predicted b
       errors.usual += error(1)
       errors.followed += error(speed.factor(nowUs))
     }
-    speed.observe(ratio, STEP_US, (nowUs += STEP_US))
+    speed.observe("decode", ratio, STEP_US, (nowUs += STEP_US))
   }
   // At best 1 − 0.6² is left.
   expect(errors.followed / errors.usual).toBeLessThan(0.75)
@@ -58,6 +58,24 @@ test("a stall counts as twice as slow at most, and is forgotten in idle time", (
   expect(speed.factor(nowUs + 60_000_000)).toBeCloseTo(1)
   const fast = new MachineSpeed()
   expect(fast.factor(run(fast, [...series(1000, 0.9, 0.2), 0.001]))).toBeLessThan(1 / 1.3)
+})
+
+test("a profile that is off is no spell: it is usual at once, for each kind", () => {
+  for (const seed of [1, 2, 3]) {
+    const speed = new MachineSpeed()
+    let nowUs = 0
+    for (const [i, noise] of series(300, 0, 0.1, seed).entries()) {
+      const [kind, off] = i % 3 === 0 ? (["mixed", 0.4] as const) : (["decode", 2.5] as const)
+      speed.observe(kind, off * noise, STEP_US, (nowUs += STEP_US))
+      if (i > 20) expect(Math.abs(speed.factor(nowUs) - 1)).toBeLessThan(0.05)
+    }
+  }
+})
+
+test("spells are known though stalls come between", () => {
+  const speed = new MachineSpeed()
+  const ratios = series(1000, 0.6, 0.1).map((ratio, i) => (i % 50 === 0 ? 10 : ratio))
+  expect(speed.factor(run(speed, [...ratios, 1, 1.3]))).toBeGreaterThan(1.08)
 })
 
 test("nothing is claimed of few steps, or of steps that are all as usual", () => {
