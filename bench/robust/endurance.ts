@@ -14,7 +14,9 @@ const QUEUE = 200
 const FLOOD = 300
 const FLOOD_EVERY_MS = 20_000
 /** An end that takes longer than this is none. */
-const END_MS = 60_000
+const END_MS = 120_000
+/** Longest pause of a client between its requests: those that go away at once would else be all the load there is. */
+const PAUSE_MS = 1000
 /** Memory of the first part of the time, in which heaps and caches find their size, is not judged. */
 const SETTLING = 1 / 3
 
@@ -130,7 +132,7 @@ async function load(
       const random = new Random(name, i)
       while (!over()) {
         await note(name, act(served, random))
-        await sleep(random.integer(0, 200))
+        await sleep(random.integer(0, PAUSE_MS))
       }
     }),
   )
@@ -248,7 +250,7 @@ async function halfCloses(served: Served, random: Random): Promise<string> {
 
 /** A stream that is read now and then, to its end or not. */
 async function readsSlowly(served: Served, random: Random): Promise<string> {
-  const fields = { ...fieldsOf(random), max_tokens: 400, ignore_eos: true, stream: true, logprobs: 20, n: 4 }
+  const fields = { ...fieldsOf(random), max_tokens: 200, ignore_eos: true, stream: true, logprobs: 20, n: 2 }
   const socket = await sent(served, rawCompletion(fields))
   let [text, dropped] = ["", false]
   socket.on("data", (part) => (text = (text + part).slice(-4000)))
