@@ -123,6 +123,7 @@ function mutated(random: Random): Case {
   const { path, body } = proper(random)
   for (let changes = 1 + random.below(3); changes > 0; changes--) {
     const places = placesOf(body)
+    if (places.length === 0) break
     const { holder, key } = pick(random, places)
     const action = random.below(5)
     if (action === 0) delete (holder as Record<string, unknown>)[key]
@@ -155,10 +156,10 @@ function placesOf(value: unknown): { holder: object; key: string }[] {
 /** One of the hostile shapes, of all sizes; one in a thousand of the largest. */
 function shaped(random: Random): Case {
   const { url, name, body } = pick(random, SHAPES)
-  const bytes = random.below(100) === 0 ? 8_000_000 : Math.round(2 ** (5 + 12 * random.uniform()))
+  const bytes = random.below(400) === 0 ? 8_000_000 : Math.round(2 ** (5 + 12 * random.uniform()))
   const fixed = name.startsWith("most ") || name.startsWith("long stops")
   // Those that have one size take seconds: seldom.
-  if (fixed && random.below(50) > 0) return mutated(random)
+  if (fixed && random.below(400) > 0) return mutated(random)
   return base(`shape ${name}`, { path: url, body: Buffer.from(body(fixed ? 8_000_000 : bytes)) })
 }
 
