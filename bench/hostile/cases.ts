@@ -134,7 +134,8 @@ function mutated(random: Random): Case {
   }
   // Whatever became of it, it is answered soon.
   if (typeof body.max_tokens === "number" && body.max_tokens > 8) body.max_tokens = 8
-  if (body.max_tokens === undefined) body.max_tokens = 3
+  if (body.max_tokens === undefined || body.max_tokens === null) body.max_tokens = 3
+  if (typeof body.n === "number" && body.n > 4 && body.n <= 128) body.n = 4
   if (body.max_completion_tokens !== undefined) body.max_completion_tokens = 1
   return base("mutated", { path, body: Buffer.from(JSON.stringify(body)) })
 }

@@ -71,8 +71,10 @@ async function fuzz(server: Server, options: Options): Promise<void> {
       const kind = one.kind.split(" ")[0]!
       counts[kind] ??= {}
       counts[kind][answer] = (counts[kind][answer] ?? 0) + 1
-      if (isBad(answer))
+      if (isBad(answer)) {
         bad.push(`${answer}: node bench/hostile/fuzz.ts --seed ${options.seed} --only ${index}`)
+        console.error(bad.at(-1))
+      }
       if (index % 10_000 === 9_999) console.error(`${index + 1}: ${bad.length} bad`)
     }
   }

@@ -46,7 +46,8 @@ async function main(): Promise<void> {
     .parse()
     .opts<Options>()
   const rounds = options.out.replace(/\.json$/, ".rounds")
-  const engine = options.model === undefined ? ["--engine", "fake"] : ["--model", options.model]
+  const engine =
+    options.model === undefined ? ["--engine", "fake"] : ["--model", options.model, "--no-profile"]
   const command = [
     ...[process.execPath, "--expose-gc", "--import", PRELOAD, "src/cli/main.ts", "serve", ...engine],
     ...["--port", String(options.port), "--context", String(options.context), "--log-level", "warn"],
