@@ -38,7 +38,10 @@ const plain = (name: string, body: Shape["body"]): Shape => ({ name, url: TEXT, 
 export const SHAPES: readonly Shape[] = [
   chat("wrong messages", (bytes) => `{"messages":[${list(bytes, "[]")}]}`),
   chat("numbers for messages", (bytes) => `{"messages":[${list(bytes, "1")}]}`),
-  chat("empty messages", (bytes) => `{"messages":[${list(bytes, '{"role":"user","content":""}')}]}`),
+  chat(
+    "empty messages",
+    (bytes) => `{"max_tokens":1,"messages":[${list(bytes, '{"role":"user","content":""}')}]}`,
+  ),
   chat("messages without anything", (bytes) => `{"messages":[${list(bytes, "{}")}]}`),
   chat(
     "most messages, filled up",
@@ -110,7 +113,7 @@ export const SHAPES: readonly Shape[] = [
   chat("escapes", (bytes) => message(text(bytes, "\\u4e00"))),
   chat("lone surrogates", (bytes) => message(text(bytes, "\\ud800"))),
   chat("zeros", (bytes) => message(text(bytes, "\\u0000"))),
-  chat("a long role", (bytes) => `{"messages":[{"role":${text(bytes, "r")}}]}`),
+  chat("a long role", (bytes) => `{"max_tokens":1,"messages":[{"role":${text(bytes, "r")}}]}`),
   chat("a long model", (bytes) => `{${HELLO},"model":${text(bytes, "m")}}`),
   chat("a long session", (bytes) => `{${HELLO},"slo":{"session":${text(bytes, "s")}}}`),
   chat("a long name of a field", (bytes) => `{${HELLO},${text(bytes, "f")}:0}`),
