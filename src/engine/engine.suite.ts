@@ -279,6 +279,20 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
     expect(text).toBe("0123456789abcdefghij")
   })
 
+  test("alternatives that begin alike at every level are followed to any depth", async () => {
+    // A parser that keeps every way apart has twice as many at each level: 2^120 here.
+    const grammar = `root ::= a\na ::= "[" a "]" | "[" a "," a "]" | "[" "]"`
+    await engine.constraints.hold(grammar)
+    const [bracket] = await engine.tokenizer.encode("[", { special: false, addBos: false })
+    const sampling = { grammar, logitBias: [[bracket!, 100]] as const }
+    const ids = Array.from({ length: SEQUENCES }, (_, i) => run.open(promptOf(27 + i, 8), sampling))
+    for (let i = 0; i < 120; i++) await run.step(ids.map((id) => run.all(id)))
+    for (const id of ids) {
+      const text = Buffer.concat(run.output(id).map((token) => engine.tokenizer.bytes(token))).toString()
+      expect(text).toMatch(/^\[+[\],[]*$/)
+    }
+  })
+
   test("a grammar that is none is the user's error; one that is not on hold is refused", async () => {
     await expect(engine.constraints.hold("root ::= (")).rejects.toThrow(UserError)
     const unknown = { ...GREEDY, grammar: `root ::= "never held"` }

@@ -15,7 +15,7 @@ import { type Vocabulary, vocabularyOf } from "./vocabulary.ts"
 export interface ConstraintLimits {
   /** Longest time that compiling one grammar may take, ms. */
   compileMs: number
-  /** Longest time that the masks of one step may take, ms. */
+  /** Longest time without getting on to the next request of a step, ms. A step may take four times as long. */
   followMs: number
   /** Different grammars that requests may hold at one time. */
   held: number
@@ -27,11 +27,14 @@ export interface ConstraintLimits {
 
 export const CONSTRAINT_LIMITS: ConstraintLimits = {
   compileMs: 5_000,
-  followMs: 1_000,
+  followMs: 2_000,
   held: 128,
   kept: 192,
   queued: 32,
 }
+
+/** How long a refusal stands: the machine may only have been busy. */
+const REFUSED_MS = 60_000
 
 /** What may come next, by request: a mask before each drafted token and after the last, as far as the grammar lets
  * them. A bit for each token; no bit: the answer is over. */
@@ -56,8 +59,8 @@ export class Constraints implements GrammarHolds {
   /** Grammars on hold that are known to compile. */
   readonly #sound = new Set<string>()
   readonly #compiling = new Map<string, Promise<void>>()
-  /** Grammars that could not be compiled lately: asking again costs nothing. */
-  readonly #refused = new Map<string, UserError>()
+  /** Grammars that could not be compiled lately, the latest last: asking again costs nothing for a while. */
+  readonly #refused = new Map<string, { refusal: UserError; untilMs: number }>()
   readonly #open = new Map<RequestId, { request: OpenRequest; grammar: string }>()
   /** Requests that cannot be followed, and why. */
   readonly #lost = new Map<RequestId, string>()
@@ -138,7 +141,7 @@ export class Constraints implements GrammarHolds {
 
   async #compiled(grammar: string): Promise<void> {
     const refused = this.#refused.get(grammar)
-    if (refused) throw refused
+    if (refused && performance.now() < refused.untilMs) throw refused.refusal
     let compiling = this.#compiling.get(grammar)
     if (!compiling) {
       if (this.#compiling.size >= this.#limits.queued) throw busy("too many schemas wait to be compiled")
@@ -160,24 +163,27 @@ export class Constraints implements GrammarHolds {
     if (!this.#holds.has(grammar)) return
     const spare = await this.#spareHost()
     if (this.#serving?.alive && this.#serving.grammars.has(grammar)) return
-    try {
-      await spare.compile(grammar, this.#limits.compileMs)
-    } catch (error) {
-      const late = error instanceof HostFailure && error.late
-      const why = late ? `it took longer than ${this.#limits.compileMs} ms` : null
-      const refusal = new UserError(
-        `The schema cannot be compiled${why ? `: ${why}; make it smaller or simpler` : " into a grammar"}.`,
-        { code: "invalid_json_schema", cause: error },
-      )
-      if (!this.#closed) this.#refused.set(grammar, refusal)
-      const [oldest] = this.#refused.keys()
-      if (this.#refused.size > this.#limits.kept) this.#refused.delete(oldest!)
-      throw refusal
-    }
+    await spare.compile(grammar, this.#limits.compileMs).catch((error: unknown) => {
+      throw this.#refuse(grammar, error)
+    })
     this.#sound.add(grammar)
     await this.#catchUp(spare)
     this.#spare = this.#serving?.alive ? this.#serving : null
     this.#serving = spare
+  }
+
+  #refuse(grammar: string, error: unknown): UserError {
+    const late = error instanceof HostFailure && error.late
+    const why = late ? `: it took longer than ${this.#limits.compileMs} ms; make it smaller or simpler` : ""
+    const refusal = new UserError(`The schema cannot be compiled${why}.`, {
+      code: "invalid_json_schema",
+      cause: error,
+    })
+    this.#refused.delete(grammar)
+    this.#refused.set(grammar, { refusal, untilMs: performance.now() + REFUSED_MS })
+    const [oldest] = this.#refused.keys()
+    if (this.#refused.size > this.#limits.kept) this.#refused.delete(oldest!)
+    return refusal
   }
 
   async #spareHost(): Promise<GrammarHost> {
