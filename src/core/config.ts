@@ -16,6 +16,8 @@ export interface ReplicaConfig {
   /** Number of apps (SLO classes). */
   apps: number
   options?: Partial<PolicyOptions>
+  /** By tenant: its share where not all fit, against 1 for tenants without one. */
+  tenantWeights?: readonly number[]
   /** Most live requests; further ones are rejected (`queueFull`). Default 10,000. */
   maxQueue?: number
   /** Disaggregated serving: hand a request off as soon as it has yielded a token (effect `handedOff`). */

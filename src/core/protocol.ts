@@ -27,6 +27,8 @@ export interface RequestSpec {
   id: RequestId
   /** Index of the app (SLO class): output lengths are learnt per app. 0 ≤ app < ReplicaConfig.apps. */
   app: number
+  /** Whose it is: where not all fit, tenants get their shares (docs/design.md, Tenants). A small number, default 0. */
+  tenant?: number
   /** Tool session that this round belongs to, or -1. */
   session: number
   /** When it reached the server, if that was before the event was posted (tokenizing takes time). */

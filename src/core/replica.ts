@@ -12,6 +12,7 @@ import { MissedSessions } from "./learn/missed-sessions.ts"
 import { OutputLengths } from "./learn/output-lengths.ts"
 import { Returns } from "./learn/returns.ts"
 import { SpeculationRecord } from "./learn/speculation-record.ts"
+import { Tenants } from "./learn/tenants.ts"
 import { ZeroLoad } from "./learn/zero-load.ts"
 import { type Moved, movedFrom, startRequest } from "./moved.ts"
 import type { PolicyOptions } from "./options.ts"
@@ -27,7 +28,6 @@ import type {
   EngineLimits,
   Event,
   FinishReason,
-  Outcome,
   Progress,
   RejectReason,
   RequestId,
@@ -68,6 +68,7 @@ export class Replica {
   #calibration: Calibration
   #speculation: SpeculationRecord
   #zeroLoad = new ZeroLoad()
+  #tenants: Tenants
   #batch: BatchBuilder
   #arrivals = 0
   #batches = 0
@@ -91,6 +92,7 @@ export class Replica {
     this.#outputLengths = new OutputLengths(config.apps)
     this.#calibration = new Calibration(config.cost.residualSigma)
     this.#speculation = new SpeculationRecord(config.apps, this.options.acceptancePrior)
+    this.#tenants = new Tenants(config.tenantWeights, config.limits.contextTokens)
     const actions: PlanningActions = {
       demoted: (request, reason) => this.#effects.push({ type: "demoted", id: request.id, reason }),
       promoted: (request) => this.#effects.push({ type: "promoted", id: request.id }),
@@ -101,7 +103,7 @@ export class Replica {
     const { acceptance } = this.#speculation
     const learnt = { outputLengths: this.#outputLengths, calibration: this.#calibration, acceptance }
     const parts = { limits, cost, kv: this.#kv, ...learnt, margin: this.options.margin, actions }
-    this.#batch = new BatchBuilder(new PlanningContext(parts))
+    this.#batch = new BatchBuilder(new PlanningContext({ ...parts, tenants: this.#tenants }))
   }
 
   /** Zero-load prefill time of a prompt, µs: the unit of `ttftSlowdown`. The profile's, within what was seen in service. */
@@ -223,6 +225,7 @@ export class Replica {
   #enter(request: LiveRequest): void {
     this.#requests.set(request.id, request)
     this.#line.push(request)
+    this.#tenants.arrived(request)
   }
 
   #cancel(id: RequestId, reason: FinishReason, nowUs: number): void {
@@ -236,7 +239,8 @@ export class Replica {
   #refusal(spec: RequestSpec): RejectReason | null {
     const total = spec.promptTokens + spec.maxOutputTokens
     if (total > Math.min(this.limits.contextTokens, this.#kv.capacityTokens)) return "promptTooLong"
-    return this.#line.length >= this.#maxQueue ? "queueFull" : null
+    const hasPlace = this.#tenants.hasPlace(spec.tenant ?? 0, this.#line.length, this.#maxQueue)
+    return hasPlace ? null : "queueFull"
   }
 
   #live(spec: RequestSpec, nowUs: number, progress?: Progress): LiveRequest {
@@ -277,6 +281,7 @@ export class Replica {
     // Otherwise its KV is what the batch took, and none of it can be shared.
     if (item.draft > 0 || request.prefix.length > 0) this.#kv.computed(item.id, request.computed)
     request.failures = 0
+    this.#tenants.served(request, item, tokens)
     if (result === undefined || tokens === 0) return
     if (request.output > 0) this.#speculation.observe(request.spec.app, item.draft, result)
     this.#emit(request, result, nowUs)
@@ -343,7 +348,7 @@ export class Replica {
     // Cut at its limit, an output says only that it came so far.
     if (reason === "stop") this.#outputLengths.ended(spec.app, request.output)
     const outcome = request.outcome(nowUs, attainable && spec.tier === "slo")
-    if (hasMissed(spec, reason, outcome)) this.#missedSessions.note(spec.session)
+    this.#missedSessions.ended(spec, reason, outcome)
     if (request.output > 0) this.#effects.push({ type: "stageDone", id, outcome: request.stage })
     this.#effects.push({ type: "finished", id, reason, outcome })
     if (!this.#returns.ended(spec) && this.policy.keepsSessions) this.#kv.wontReturn(id)
@@ -353,6 +358,7 @@ export class Replica {
 
   #remove(request: LiveRequest): void {
     request.gone = true
+    this.#tenants.left(request)
     this.#requests.delete(request.id)
     this.#line.splice(this.#line.indexOf(request), 1)
   }
@@ -381,10 +387,4 @@ export class Replica {
     this.#flight.takeOff(batch, built, nowUs)
     this.#effects.push({ type: "run", batch })
   }
-}
-
-/** Its session as a whole cannot attain any more. What the client gave up, or asked no objective for, says nothing of the
- * rounds that follow. */
-function hasMissed({ session, tier }: RequestSpec, reason: FinishReason, { attained }: Outcome): boolean {
-  return session >= 0 && tier === "slo" && reason !== "cancelled" && !attained
 }

@@ -5,6 +5,7 @@ import type { Outcome, Progress, RequestId, RequestSpec, StageName, StageOutcome
 export class LiveRequest {
   readonly id: RequestId
   readonly spec: RequestSpec
+  readonly tenant: number
   /** Chain hashes of its full KV blocks: the prompt's, then those that its output filled. */
   readonly prefix: number[]
   readonly arrivalUs: number
@@ -32,6 +33,8 @@ export class LiveRequest {
   sessionMissed = false
   preemptions = 0
   cachedTokens = 0
+  /** Tokens of it that its tenant was charged for, once computed (learn/tenants.ts). */
+  paidTokens = 0
   /** Time of the steps that its prompt was in, µs, and whether they had nothing else. */
   prefillUs = 0
   prefillAlone = true
@@ -69,6 +72,7 @@ export class LiveRequest {
   constructor(spec: RequestSpec, arrivalUs: number, ttftUs: number, order: number) {
     this.id = spec.id
     this.spec = spec
+    this.tenant = spec.tenant ?? 0
     this.prefix = spec.prefix.slice()
     this.arrivalUs = arrivalUs
     this.order = order

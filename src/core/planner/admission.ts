@@ -6,14 +6,17 @@ import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
 import type { BatchBuilder } from "./batch-builder.ts"
 import { OVERDUE_SHARE } from "./best-effort.ts"
+import type { Candidate } from "./candidate.ts"
 import type { PlanningContext } from "./context.ts"
 import { Dp } from "./dp/dp.ts"
 import { solveFor } from "./dp/instance.ts"
-import { Demand, type Stream } from "./feasible.ts"
+import { Demand } from "./feasible.ts"
 import { MemoryCeiling, MemoryForecast } from "./memory.ts"
 import { type PrefixGroup, PrefixGroups } from "./prefix-groups.ts"
 import { decodeTimeUs } from "./speculation/draft-lengths.ts"
 import type { Speculator } from "./speculation/speculator.ts"
+import type { Stream } from "./streams.ts"
+import { type Promised, Victims } from "./victims.ts"
 
 /** Of the KV that the forecast may fill, this share is out of reach without a promise: arrivals would find it
  * taken, and evict what was computed for nothing. */
@@ -24,19 +27,6 @@ const SHARED_RELIEF = 3
 
 /** What is due later can wait for KV that running requests give back until then. */
 const MEMORY_HORIZON_US = 60_000_000
-
-interface Candidate {
-  request: LiveRequest
-  /** Computing it starts here, and takes so many tokens of its own. */
-  start: number
-  owed: number
-  /** What it begins with in common with others that wait: counted once. */
-  group: PrefixGroup | null
-  /** KV tokens that it alone would newly take for its prompt. */
-  ownTokens: number
-  stream: number
-  kept: boolean
-}
 
 /** What runs, and how it speculates. */
 export interface Running {
@@ -62,9 +52,10 @@ export class Admission {
   #candidates: Candidate[] = []
   #groups: PrefixGroups<Candidate> | null = null
   #memoryUntilUs = 0
-  /** Kept candidates, the first to go on top. */
-  #heap: Candidate[] = []
+  #victims = new Victims()
   #kept = new Set<LiveRequest>()
+  /** Promises that give way to another tenant's. */
+  readonly revoked = new Set<LiveRequest>()
   #dp = new Dp()
   /** Tokens verified per TPOT, µs, of the last plan. */
   #lengths: ReadonlyMap<number, number> | null = null
@@ -118,7 +109,9 @@ export class Admission {
     const demand = (this.#demand ??= new Demand(context.cost, context.limits))
     this.#groups ??= new PrefixGroups(context.limits.blockTokens)
     this.#groups.clear()
-    this.#candidates.length = this.#heap.length = 0
+    this.#candidates.length = 0
+    this.#victims.clear()
+    this.revoked.clear()
     this.#memoryUntilUs = nowUs + MEMORY_HORIZON_US
     const share = running.overdue.some(({ decoding }) => !decoding) ? OVERDUE_SHARE : 0
     // A mixed horizon is mostly prefill-bound: be as careful as the worse of the two calibrations.
@@ -127,7 +120,10 @@ export class Admission {
     const stepUs = decodeTimeUs(context, running, running.decodes.length, Infinity)
     for (const request of running.decodes) {
       const stream = this.#stream(request, request.streamStartUs, running.speculator, context)
-      if (canKeepPace(stream, stepUs, nowUs)) demand.addRunning(stream)
+      if (!canKeepPace(stream, stepUs, nowUs)) continue
+      const row = demand.addRunning(stream)
+      if (context.tenants.several && this.#isRevocable(request))
+        this.#victims.addPromised({ request, row }, context.tenants)
     }
     for (const request of running.overdue)
       demand.addRunning(this.#stream(request, nowUs, running.speculator, context))
@@ -137,6 +133,7 @@ export class Admission {
   #keepNone(): ReadonlySet<LiveRequest> {
     this.#candidates.length = 0
     this.#kept.clear()
+    this.revoked.clear()
     return this.#kept
   }
 
@@ -183,9 +180,11 @@ export class Admission {
   #join(request: LiveRequest, context: PlanningContext, demand: Demand, speculator: Speculator): void {
     const start = context.startOf(request)
     const owed = request.known - start
-    const stream = demand.addStream(this.#stream(request, request.dueUs, speculator, context))
+    const decodes = this.#stream(request, request.dueUs, speculator, context)
+    const stream = demand.addStream(decodes)
     const ownTokens = context.need.ownTokens(request, request.known)
-    const candidate: Candidate = { request, start, owed, group: null, ownTokens, stream, kept: true }
+    const tokens = owed + 2 * decodes.remaining
+    const candidate: Candidate = { request, start, owed, group: null, ownTokens, stream, kept: true, tokens }
     candidate.group = this.#groups!.join(request, candidate, start, (first, group) => {
       if (first.kept) this.#count(first, demand, -1)
       this.#enter(first, group)
@@ -194,7 +193,7 @@ export class Admission {
     if (candidate.group !== null) this.#enter(candidate, candidate.group)
     this.#count(candidate, demand, 1)
     this.#candidates.push(candidate)
-    this.#push(candidate)
+    this.#victims.add(candidate, this.#isFirm(request), context.tenants)
   }
 
   /** A candidate computes and takes less: the group's prefix is counted apart. */
@@ -227,7 +226,30 @@ export class Admission {
 
   /** Drop the prefill with the most left until everything due by `atUs` fits (or nothing can be dropped). */
   #dropUntil(atUs: number, demand: Demand): void {
-    while (!demand.fits(atUs)) if (!this.#dropLargest(demand)) return
+    while (!demand.fits(atUs)) {
+      if (!this.#revoke(demand, () => demand.fits(atUs)) && !this.#dropLargest(demand)) return
+    }
+  }
+
+  /** Promises of tenants that are clearly ahead give way to the next to go, where that is enough. */
+  #revoke(demand: Demand, fits: () => boolean, forecast?: PlanningContext): boolean {
+    const tried: Promised[] = []
+    for (const promised of this.#victims.aheadOfNext()) {
+      tried.push(promised)
+      demand.dropRunning(promised.row)
+      if (forecast !== undefined) this.#foresee(promised.request, forecast, -1)
+      if (!fits()) continue
+      for (const revoked of tried) {
+        this.#victims.revoke(revoked)
+        this.revoked.add(revoked.request)
+      }
+      return true
+    }
+    for (const { request, row } of tried) {
+      demand.restoreRunning(row)
+      if (forecast !== undefined) this.#foresee(request, forecast, 1)
+    }
+    return false
   }
 
   #dropForMemory(running: Running, demand: Demand, context: PlanningContext): void {
@@ -237,7 +259,9 @@ export class Admission {
       return
     }
     this.#foreseeAll(running, context)
-    while (this.#forecast.peakTokens() > room) {
+    const fits = () => this.#forecast.peakTokens() <= room
+    while (!fits()) {
+      if (this.#revoke(demand, fits, context)) return
       const victim = this.#dropLargest(demand)
       if (victim === null) return
       if (victim.request.computed > 0 || victim.request.dueUs < this.#memoryUntilUs)
@@ -262,7 +286,7 @@ export class Admission {
 
   /** The first candidate to go, if any may. */
   #dropLargest(demand: Demand): Candidate | null {
-    const victim = this.#pop()
+    const victim = this.#victims.take()
     if (victim === null) return null
     victim.kept = false
     this.#count(victim, demand, -1)
@@ -301,7 +325,7 @@ export class Admission {
   }
 
   #eachRunning({ decodes, overdue }: Running, visit: (request: LiveRequest) => void): void {
-    for (const request of decodes) visit(request)
+    for (const request of decodes) if (!this.revoked.has(request)) visit(request)
     for (const request of overdue) visit(request)
   }
 
@@ -331,39 +355,13 @@ export class Admission {
     this.#forecast.add(held, spec.maxOutputTokens - output, outlook, sign)
   }
 
-  #push(candidate: Candidate): void {
-    if (this.#isFirm(candidate.request)) return
-    const heap = this.#heap
-    let at = heap.length
-    heap.push(candidate)
-    for (; at > 0; at = (at - 1) >> 1) {
-      const parent = (at - 1) >> 1
-      if (!goesBefore(candidate, heap[parent]!)) break
-      heap[at] = heap[parent]!
-    }
-    heap[at] = candidate
-  }
-
-  #pop(): Candidate | null {
-    const heap = this.#heap
-    const top = heap[0]
-    const last = heap.pop()
-    if (top === undefined || last === undefined) return null
-    if (heap.length === 0) return top
-    let at = 0
-    for (let child = 1; child < heap.length; child = 2 * at + 1) {
-      if (child + 1 < heap.length && goesBefore(heap[child + 1]!, heap[child]!)) child++
-      if (!goesBefore(heap[child]!, last)) break
-      heap[at] = heap[child]!
-      at = child
-    }
-    heap[at] = last
-    return top
-  }
-
   /** A request whose first token is out (and is being recomputed) holds a promise, as does a firm admission. */
   #isFirm({ admitted, output, spec }: LiveRequest): boolean {
     return spec.firm === true || (admitted && (this.#options.admission === "firm" || output > 0))
+  }
+
+  #isRevocable({ spec }: LiveRequest): boolean {
+    return spec.firm !== true && this.#options.admission !== "firm"
   }
 
   #remaining(request: LiveRequest, context: PlanningContext): number {
@@ -380,18 +378,4 @@ function canKeepPace(
 ): boolean {
   const perTokenUs = stepUs / expected
   return perTokenUs <= tpotUs || startUs + remaining * tpotUs >= nowUs + remaining * perTokenUs
-}
-
-/** Rounds of a session that has missed already go first: keeping their SLO saves no request. Then the largest for what
- * they are worth, and of equal ones the last come. */
-function goesBefore(a: Candidate, b: Candidate): boolean {
-  if (a.request.sessionMissed !== b.request.sessionMissed) return a.request.sessionMissed
-  const [ofA, ofB] = [size(a), size(b)]
-  return ofA > ofB || (ofA === ofB && a.request.order > b.request.order)
-}
-
-/** What a request would take, for its worth: its own tokens, and its part of what it shares. */
-function size({ owed, group, request }: Candidate): number {
-  const shared = group === null ? 0 : (group.end - group.start) / Math.max(1, group.kept)
-  return (owed + shared) / (request.spec.worth ?? 1)
 }

@@ -106,7 +106,7 @@ function fillBestEffort(batch: BatchBuilder, work: Work, limitUs: number): void 
     if (work.prefixWait.for(request, batch.context) !== null) continue
     if (!mayStart(request, batch, work)) continue
     while (last > i && (batch.has(requests[last]!) || !batch.context.kv.holds(requests[last]!.id))) last--
-    const later = last > i ? laterThan(i, last, work) : undefined
+    const later = last > i ? laterThan(i, last, work, batch.context) : undefined
     if (later === undefined && !batch.context.kv.canAttach() && !batch.context.kv.holds(request.id)) continue
     if (!request.decoding) {
       if (batch.prefillWithin(request, limitUs, later) > 0) work.prefixWait.started(request)
@@ -117,10 +117,19 @@ function fillBestEffort(batch: BatchBuilder, work: Work, limitUs: number): void 
   }
 }
 
-/** The requests that the best-effort one at `i` may take KV from. */
-function laterThan(i: number, last: number, { bestEffort, overdue }: Work): LiveRequest[] {
-  const later = bestEffort.slice(i + 1, last + 1)
-  return overdue.length === 0 ? later : later.filter((request) => !overdue.includes(request))
+/** The requests that the best-effort one at `i` may take KV from. Of other tenants only where they are clearly ahead: with
+ * every token served the turn is another's, and two that take it from each other would never end. */
+function laterThan(
+  i: number,
+  last: number,
+  { bestEffort, overdue }: Work,
+  { tenants }: PlanningContext,
+): LiveRequest[] {
+  const { tenant } = bestEffort[i]!
+  let later = bestEffort.slice(i + 1, last + 1)
+  if (overdue.length > 0) later = later.filter((request) => !overdue.includes(request))
+  if (!tenants.several) return later
+  return later.filter((request) => request.tenant === tenant || tenants.isAhead(request.tenant, tenant))
 }
 
 /** A request that is turned down may take KV only where promises will not need it: else it is evicted before its

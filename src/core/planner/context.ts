@@ -6,6 +6,7 @@ import { KvNeed } from "../kv/need.ts"
 import { Acceptance } from "../learn/acceptance.ts"
 import { type Calibration, type StepKind, stepKind } from "../learn/calibration.ts"
 import type { OutputLengths } from "../learn/output-lengths.ts"
+import { Tenants } from "../learn/tenants.ts"
 import type { DemoteReason, EngineLimits } from "../protocol.ts"
 import type { LiveRequest } from "../request.ts"
 import { RunningShape } from "./shape.ts"
@@ -30,6 +31,8 @@ export interface PlanningParts {
   actions: PlanningActions
   /** Default: nothing was drafted yet, and 0.7 of what will be is accepted. */
   acceptance?: Acceptance
+  /** Default: nothing was served yet, all weigh the same. */
+  tenants?: Tenants
 }
 
 export class PlanningContext {
@@ -40,6 +43,7 @@ export class PlanningContext {
   readonly outputLengths: OutputLengths
   /** What drafting yields, per app. */
   readonly acceptance: Acceptance
+  readonly tenants: Tenants
   readonly actions: PlanningActions
   /** To ask how long some other batch than the one under construction would take. */
   readonly scratchShape: RunningShape
@@ -56,6 +60,7 @@ export class PlanningContext {
     this.need = new KvNeed(kv)
     this.outputLengths = outputLengths
     this.acceptance = acceptance ?? new Acceptance(0.7)
+    this.tenants = parts.tenants ?? new Tenants()
     this.actions = actions
     this.scratchShape = new RunningShape(cost)
     this.#calibration = calibration

@@ -15,11 +15,30 @@ export function sortByDue(requests: LiveRequest[]): void {
   const count = requests.length
   if (count < 2) return
   if (count > due.length) enlarge(count)
-  let runs = 0
   for (let i = 0; i < count; i++) {
     const request = requests[i]!
     due[i] = request.dueUs
     order[i] = request.order
+  }
+  sortColumns(requests)
+}
+
+/** In place, by these numbers (one a request) instead. */
+export function sortByKey(requests: LiveRequest[], keys: Readonly<Float64Array>): void {
+  const count = requests.length
+  if (count < 2) return
+  if (count > due.length) enlarge(count)
+  for (let i = 0; i < count; i++) {
+    due[i] = keys[i]!
+    order[i] = requests[i]!.order
+  }
+  sortColumns(requests)
+}
+
+function sortColumns(requests: LiveRequest[]): void {
+  const count = requests.length
+  let runs = 0
+  for (let i = 0; i < count; i++) {
     from[i] = i
     if (i === 0 || isAfter(i - 1, i)) starts[runs++] = i
   }

@@ -4,7 +4,8 @@ import { describe, expect, test } from "vitest"
 import { attentionPairs, type CostModel } from "../cost.ts"
 import type { EngineLimits } from "../protocol.ts"
 import { COST, LIMITS } from "../testing.ts"
-import { Demand, type Stream } from "./feasible.ts"
+import { Demand } from "./feasible.ts"
+import type { Stream } from "./streams.ts"
 
 const NOW_US = 7_000
 const MAX_BATCH_US = 100_000

@@ -43,6 +43,8 @@ interface Filling {
   allDecodesUs: number
   /** Decodes that cannot wait: so many of the first due. */
   urgent: number
+  /** Until the first of each tenant's prompts in the batch is due, µs. */
+  promptsDue: Map<number, number>
 }
 
 /** Fill `batch` from `work`. */
@@ -81,7 +83,19 @@ function begin(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: n
   const mustGoBy = othersWait && !stepsAreDear ? nowUs + limitUs + nextUs : Infinity
   let urgent = 0
   while (urgent < decodes.length && decodes[urgent]!.dueUs <= mustGoBy) urgent++
-  return { batch, work, options, nowUs, limitUs, tight, usualUs, leadUs, allDecodesUs, urgent }
+  return {
+    batch,
+    work,
+    options,
+    nowUs,
+    limitUs,
+    tight,
+    usualUs,
+    leadUs,
+    allDecodesUs,
+    urgent,
+    promptsDue: new Map(),
+  }
 }
 
 function addUrgentDecodes({ batch, work, limitUs, urgent }: Filling): void {
@@ -119,9 +133,15 @@ function addPrefills(filling: Filling): void {
     const tightens = toDeadlineUs > 0 && toDeadlineUs < filling.limitUs
     if (tightens && finishesWithin(batch, request, toDeadlineUs)) filling.limitUs = toDeadlineUs
     else if (toDeadlineUs > filling.limitUs) stretchFor(filling, request, toDeadlineUs)
-    if (batch.prefillWithin(request, limitFor(filling, request), work.yielding) > 0)
-      work.prefixWait.started(request)
+    if (batch.prefillWithin(request, limitFor(filling, request), work.yielding) === 0) continue
+    work.prefixWait.started(request)
+    notePrompt(filling, request, toDeadlineUs)
   }
+}
+
+function notePrompt({ promptsDue }: Filling, { tenant }: LiveRequest, toDeadlineUs: number): void {
+  const dueUs = promptsDue.get(tenant)
+  if (toDeadlineUs > 0 && (dueUs === undefined || toDeadlineUs < dueUs)) promptsDue.set(tenant, toDeadlineUs)
 }
 
 /** How long the batch may become with a piece of this prompt. */
@@ -141,6 +161,8 @@ function stretchFor(filling: Filling, request: LiveRequest, toDeadlineUs: number
   if (owed > batch.tokensLeft) return
   const wholeUs = batch.timeUs(start, owed, true)
   if (wholeUs <= limitUs || wholeUs > Math.min(leadUs, toDeadlineUs)) return
+  // It may make its own tenant's prompts late, never another's.
+  for (const [tenant, dueUs] of filling.promptsDue) if (tenant !== request.tenant && wholeUs > dueUs) return
   const stepUs = batch.timeUs(0, 1)
   const pieces = Math.ceil((wholeUs - stepUs) / Math.max(1, usualUs - stepUs))
   // Its objective asks for it: what is late because it had to wait would make others late in turn.

@@ -1,11 +1,14 @@
 /** The default policy (docs/design.md, Policies): keep every SLO that can be kept, serve the rest with what is left
  * over. */
 
+import type { Tenants } from "../learn/tenants.ts"
 import type { PolicyOptions } from "../options.ts"
 import { Admission, countsExactly } from "../planner/admission.ts"
 import { pickOverdue } from "../planner/best-effort.ts"
 import type { PlanningContext } from "../planner/context.ts"
 import { sortByDue } from "../planner/due-order.ts"
+import { FairOrder } from "../planner/fair-order.ts"
+import { windowOf } from "../planner/fair-window.ts"
 import { fillBatch } from "../planner/fill.ts"
 import { emptyWork, resortWork, sortWork, type Work } from "../planner/work.ts"
 import type { LiveRequest } from "../request.ts"
@@ -22,6 +25,7 @@ export function slosServe(options: PolicyOptions): Policy {
 
   const candidates: LiveRequest[] = []
   const returning = new Returning()
+  const fairOrder = new FairOrder()
   // A plan to the token has no share to give away.
   const patienceUs = countsExactly(options) ? Infinity : options.bestEffortPatienceUs
 
@@ -32,6 +36,7 @@ export function slosServe(options: PolicyOptions): Policy {
       const { context } = batch
       demoteDoomed(requests, context, nowUs)
       sortWork(requests, work)
+      fairOrder.sortWork(work, context)
       noteArrivals(requests, work, context)
       work.speculator.follow(null)
       work.speculator.planFor(work, context)
@@ -40,18 +45,21 @@ export function slosServe(options: PolicyOptions): Policy {
       returning.find(work.bestEffort, context, nowUs)
       candidates.length = 0
       // By due time: what stands further back is decided when its time comes nearer.
-      const most = Math.min(work.prefills.length, MOST_CANDIDATES)
-      for (let i = 0; i < most; i++) candidates.push(work.prefills[i]!)
+      const nearest = windowOf(work.prefills, MOST_CANDIDATES, context.tenants)
+      for (const request of nearest) candidates.push(request)
       for (const request of returning.requests) candidates.push(request)
       if (candidates.length > 0 || work.bestEffort.length > 0) {
         sortByDue(candidates)
         const kept = admission.select(work, candidates, context, nowUs)
-        const { changed, decodesToo } = settle(candidates, kept, context, options)
+        const { changed, decodesToo } = settle(candidates, kept, admission.revoked, context, options)
         if (changed) {
           resortWork(requests, work, decodesToo)
+          fairOrder.sortWork(work, context)
           pickOverdue(context, work, patienceUs, nowUs)
         }
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
+        fairOrder.sort(work.hopeful, context)
+        fairOrder.sortPrefills(work.prefills, candidates, kept, context.tenants)
       }
       work.exact = countsExactly(options) && !work.speculator.drafts
       fillBatch(batch, work, options, nowUs)
@@ -65,11 +73,15 @@ export function slosServe(options: PolicyOptions): Policy {
       pickOverdue(context, asked, patienceUs, atUs)
       asked.prefills.push(offered)
       sortByDue(asked.prefills)
-      if (asked.prefills.length > MOST_CANDIDATES) {
-        if (asked.prefills.indexOf(offered) >= MOST_CANDIDATES) return false
-        asked.prefills.length = MOST_CANDIDATES
-      }
-      return offers.select(asked, asked.prefills, context, atUs).size === asked.prefills.length
+      const nearest = windowOf(asked.prefills, MOST_CANDIDATES, context.tenants)
+      if (nearest.length < asked.prefills.length && !nearest.includes(offered)) return false
+      const kept = offers.select(asked, nearest, context, atUs)
+      // What is over another tenant's share is in the way of no offer.
+      return (
+        offers.revoked.size === 0 &&
+        kept.has(offered) &&
+        nearest.every((r) => kept.has(r) || r.tenant !== offered.tenant)
+      )
     },
   }
 }
@@ -97,10 +109,27 @@ class Returning {
   #due = new Float64Array(1024)
 
   find(bestEffort: readonly LiveRequest[], context: PlanningContext, nowUs: number): void {
+    this.#findAll(bestEffort, context, nowUs)
+    if (this.requests.length <= MOST_RETURNING) return
+    if (context.tenants.several) this.#keepWindow(context.tenants)
+    else this.#keepFirstDue()
+  }
+
+  #findAll(bestEffort: readonly LiveRequest[], context: PlanningContext, nowUs: number): void {
+    this.requests.length = 0
+    for (const request of bestEffort) if (canReturn(request, context, nowUs)) this.requests.push(request)
+  }
+
+  #keepWindow(tenants: Tenants): void {
     const found = this.requests
-    found.length = 0
-    for (const request of bestEffort) if (canReturn(request, context, nowUs)) found.push(request)
-    if (found.length <= MOST_RETURNING) return
+    sortByDue(found)
+    const kept = windowOf(found, MOST_RETURNING, tenants)
+    for (let i = 0; i < kept.length; i++) found[i] = kept[i]!
+    found.length = kept.length
+  }
+
+  #keepFirstDue(): void {
+    const found = this.requests
     if (found.length > this.#due.length) this.#due = new Float64Array(2 * found.length)
     const due = this.#due.subarray(0, found.length)
     for (let i = 0; i < found.length; i++) due[i] = found[i]!.dueUs
@@ -121,11 +150,13 @@ function canReturn(request: LiveRequest, context: PlanningContext, nowUs: number
 function settle(
   candidates: readonly LiveRequest[],
   kept: ReadonlySet<LiveRequest>,
+  revoked: ReadonlySet<LiveRequest>,
   context: PlanningContext,
   options: PolicyOptions,
 ): { changed: boolean; decodesToo: boolean } {
-  let changed = false
-  let decodesToo = false
+  let changed = revoked.size > 0
+  let decodesToo = revoked.size > 0
+  for (const request of revoked) context.demote(request, "revoked")
   for (const request of candidates) {
     if (!kept.has(request)) {
       changed ||= request.tier === "slo"

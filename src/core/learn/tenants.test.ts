@@ -1,0 +1,76 @@
+/** Counters of tenants: by weight, within a bound, whatever the order in which they were served. */
+import fc from "fast-check"
+import { expect, test } from "vitest"
+import { liveOf } from "../testing.ts"
+import { Tenants } from "./tenants.ts"
+
+const BOUND = 800
+const item = (position: number, tokens: number) => ({ id: 1, position, tokens, sample: false, draft: 0 })
+const serve = (tenants: Tenants, tenant: number, tokens: number) =>
+  tenants.served(liveOf(1, { tenant }), item(0, tokens), 0)
+
+test("a tenant that was away is behind by the bound, however long it was away", () => {
+  const tenants = new Tenants([], BOUND)
+  serve(tenants, 0, 1_000_000)
+  expect(tenants.level(0) - tenants.level(1)).toBe(BOUND)
+  serve(tenants, 1, BOUND)
+  expect(tenants.level(1)).toBe(tenants.level(0))
+})
+
+test("a tenant of twice the weight is charged half", () => {
+  const tenants = new Tenants([1, 2], BOUND)
+  serve(tenants, 0, 100)
+  serve(tenants, 1, 200)
+  expect(tenants.level(1)).toBe(tenants.level(0))
+})
+
+test("what is computed again, or was shared, is not charged; output is", () => {
+  const tenants = new Tenants([], BOUND)
+  const request = liveOf(1)
+  tenants.served(request, item(48, 52), 1)
+  expect(tenants.level(0)).toBe(53)
+  tenants.served(request, item(0, 100), 0)
+  expect(tenants.level(0)).toBe(53)
+  tenants.served(request, item(100, 1), 1)
+  expect(tenants.level(0)).toBe(55)
+})
+
+test("one is ahead by more than an eighth of the bound, and not by that", () => {
+  const tenants = new Tenants([], BOUND)
+  serve(tenants, 1, BOUND)
+  serve(tenants, 0, BOUND + 100)
+  expect(tenants.isAhead(0, 1)).toBe(false)
+  serve(tenants, 0, 1)
+  expect([tenants.isAhead(0, 1), tenants.isAhead(1, 0)]).toEqual([true, false])
+})
+
+test("no two counters are further apart than the bound", () => {
+  const served = fc.array(fc.tuple(fc.integer({ min: 0, max: 4 }), fc.integer({ min: 1, max: 500 })))
+  fc.assert(
+    fc.property(served, (steps) => {
+      const tenants = new Tenants([1, 3, 0.5], BOUND)
+      for (const [tenant, tokens] of steps) serve(tenants, tenant, tokens)
+      const levels = [0, 1, 2, 3, 4, 99].map((tenant) => tenants.level(tenant))
+      expect(Math.max(...levels) - Math.min(...levels)).toBeLessThanOrEqual(BOUND)
+    }),
+  )
+})
+
+test("a full queue is shared by weight among those that wait, and with one that comes", () => {
+  const tenants = new Tenants([1, 3], BOUND)
+  expect(tenants.queueShare(0, 100)).toBe(100)
+  tenants.arrived(liveOf(1, { tenant: 0 }))
+  expect(tenants.several).toBe(false)
+  expect(tenants.queueShare(1, 100)).toBe(75)
+  tenants.arrived(liveOf(2, { tenant: 1 }))
+  expect(tenants.several).toBe(true)
+  expect(tenants.queueShare(0, 100)).toBe(25)
+  tenants.left(liveOf(2, { tenant: 1 }))
+  expect([tenants.several, tenants.liveOf(1)]).toEqual([false, 0])
+})
+
+test("counters of ever new tenants do not pile up to anything that shows", () => {
+  const tenants = new Tenants([], BOUND)
+  for (let tenant = 0; tenant < 5000; tenant++) serve(tenants, tenant, 100)
+  expect(tenants.level(4999) - tenants.level(0)).toBeLessThanOrEqual(BOUND)
+})

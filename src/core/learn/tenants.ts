@@ -1,0 +1,95 @@
+/** What each tenant was served, against the others: a virtual counter of tokens over its weight. Counters stay within a
+ * bound of the highest one. So a tenant that was away comes back with a bounded credit, however long it was away, and one
+ * that had the engine to itself owes a bounded debt for it. */
+import type { BatchItem } from "../protocol.ts"
+import type { LiveRequest } from "../request.ts"
+
+/** Counters at the bound say no more than one that is not there: past so many they are looked through. */
+const MOST_COUNTERS = 1000
+
+/** Of the bound. */
+const EVEN_SHARE = 1 / 8
+
+export class Tenants {
+  readonly #weights: readonly number[]
+  readonly #boundTokens: number
+  #served = new Map<number, number>()
+  #highest = 0
+  /** Live requests of each tenant that has any. */
+  #live = new Map<number, number>()
+
+  /** `weights` by tenant, others 1. No counter is further behind the highest one than `boundTokens`. */
+  constructor(weights: readonly number[] = [], boundTokens = 0) {
+    this.#weights = weights
+    this.#boundTokens = boundTokens
+  }
+
+  /** Requests of more than one tenant are live. */
+  get several(): boolean {
+    return this.#live.size > 1
+  }
+
+  weightOf(tenant: number): number {
+    return this.#weights[tenant] ?? 1
+  }
+
+  /** Its counter: tokens over weight. Only differences mean anything. */
+  level(tenant: number): number {
+    return Math.max(this.#served.get(tenant) ?? 0, this.#highest - this.#boundTokens)
+  }
+
+  /** It was served clearly more than `other`, for their weights. */
+  isAhead(tenant: number, other: number): boolean {
+    return this.level(tenant) > this.level(other) + this.evenTokens
+  }
+
+  /** Counters that differ by less are even, tokens over weight. */
+  get evenTokens(): number {
+    return this.#boundTokens * EVEN_SHARE
+  }
+
+  liveOf(tenant: number): number {
+    return this.#live.get(tenant) ?? 0
+  }
+
+  arrived({ tenant }: LiveRequest): void {
+    this.#live.set(tenant, this.liveOf(tenant) + 1)
+  }
+
+  left({ tenant }: LiveRequest): void {
+    const count = this.liveOf(tenant) - 1
+    if (count > 0) this.#live.set(tenant, count)
+    else this.#live.delete(tenant)
+  }
+
+  /** A request's item was computed and yielded `tokens`. What is computed again, because its KV was taken, it does not owe
+   * again; what it shares it never owes. */
+  served(request: LiveRequest, { position, tokens: computed }: BatchItem, tokens: number): void {
+    const reach = position + computed
+    const fresh = Math.max(0, reach - Math.max(position, request.paidTokens))
+    request.paidTokens = Math.max(request.paidTokens, reach)
+    const { tenant } = request
+    const level = this.level(tenant) + (fresh + tokens) / this.weightOf(tenant)
+    this.#served.set(tenant, level)
+    this.#highest = Math.max(this.#highest, level)
+    if (this.#served.size > MOST_COUNTERS) this.#forget()
+  }
+
+  /** A queue of `length` takes another request. One that others have filled still takes what a tenant's share of it holds,
+   * up to twice its length in all. */
+  hasPlace(tenant: number, length: number, most: number): boolean {
+    return length < most || (length < 2 * most && this.liveOf(tenant) < this.queueShare(tenant, most))
+  }
+
+  /** Of a queue of `most` requests, what `tenant` may fill where others wait as well. */
+  queueShare(tenant: number, most: number): number {
+    let weights = this.#live.has(tenant) ? 0 : this.weightOf(tenant)
+    for (const other of this.#live.keys()) weights += this.weightOf(other)
+    return (most * this.weightOf(tenant)) / weights
+  }
+
+  #forget(): void {
+    const least = this.#highest - this.#boundTokens
+    for (const [tenant, level] of this.#served) if (level <= least) this.#served.delete(tenant)
+  }
+}

@@ -1,0 +1,92 @@
+/** Tenants take turns by what they were served (docs/design.md, Tenants): a virtual clock for each, which begins at its
+ * counter and goes on with each of its requests. A tenant's own requests keep the order that they are given in. */
+import type { Tenants } from "../learn/tenants.ts"
+import type { LiveRequest } from "../request.ts"
+import type { PlanningContext } from "./context.ts"
+import { sortByKey } from "./due-order.ts"
+import type { Work } from "./work.ts"
+
+/** A tenant's clock. */
+interface Turn {
+  nextAt: number
+  perToken: number
+}
+
+export class FairOrder {
+  #turns = new Map<number, Turn>()
+  #keys = new Float64Array(256)
+
+  /** In place. */
+  sort(requests: LiveRequest[], context: PlanningContext): void {
+    const { tenants } = context
+    if (!tenants.several) return
+    this.#turns.clear()
+    if (requests.length > this.#keys.length) this.#keys = new Float64Array(2 * requests.length)
+    for (let i = 0; i < requests.length; i++) {
+      const request = requests[i]!
+      const turn = this.#turnOf(request.tenant, tenants)
+      this.#keys[i] = turn.nextAt
+      turn.nextAt += tokensToServe(request, context) * turn.perToken
+    }
+    if (this.#turns.size > 1) sortByKey(requests, this.#keys)
+  }
+
+  /** The first to lose KV stands last in these lists: of the tenant that was served most, its last. */
+  sortWork(work: Work, context: PlanningContext): void {
+    if (!context.tenants.several) return
+    const { bestEffort, byValue } = work
+    const promised = byValue.slice(0, byValue.length - bestEffort.length)
+    this.sort(promised, context)
+    this.sort(bestEffort, context)
+    for (let i = 0; i < byValue.length; i++) byValue[i] = promised[i] ?? bestEffort[i - promised.length]!
+  }
+
+  /** Where not all `candidates` are `kept`: those of tenants that are ahead and were turned down some give way to those of
+   * others, and what was not thought about to both. Each by due time. */
+  sortPrefills(
+    prefills: LiveRequest[],
+    candidates: readonly LiveRequest[],
+    kept: ReadonlySet<LiveRequest>,
+    tenants: Tenants,
+  ): void {
+    if (!tenants.several) return
+    const ahead = tenantsAhead(candidates, kept, tenants)
+    const all = prefills.length <= kept.size
+    if (ahead.size === 0 && all) return
+    const rank = (request: LiveRequest) => (!kept.has(request) ? 2 : ahead.has(request.tenant) ? 1 : 0)
+    const ranked = [0, 1, 2].flatMap((wanted) => prefills.filter((request) => rank(request) === wanted))
+    for (let i = 0; i < ranked.length; i++) prefills[i] = ranked[i]!
+  }
+
+  #turnOf(tenant: number, tenants: Tenants): Turn {
+    let turn = this.#turns.get(tenant)
+    if (turn === undefined) {
+      turn = { nextAt: tenants.level(tenant), perToken: 1 / tenants.weightOf(tenant) }
+      this.#turns.set(tenant, turn)
+    }
+    return turn
+  }
+}
+
+/** Tenants with a candidate that was turned down, though another tenant was served clearly less. */
+function tenantsAhead(
+  candidates: readonly LiveRequest[],
+  kept: ReadonlySet<LiveRequest>,
+  tenants: Tenants,
+): Set<number> {
+  const [all, refused] = [new Set<number>(), new Set<number>()]
+  for (const request of candidates) {
+    all.add(request.tenant)
+    if (!kept.has(request)) refused.add(request.tenant)
+  }
+  let least: number | null = null
+  for (const tenant of all) if (least === null || tenants.level(tenant) < tenants.level(least)) least = tenant
+  for (const tenant of refused) if (!tenants.isAhead(tenant, least!)) refused.delete(tenant)
+  return refused
+}
+
+/** What its tenant will yet be served for it. */
+export function tokensToServe(request: LiveRequest, { outputLengths }: PlanningContext): number {
+  const { spec, output, owed } = request
+  return owed + 2 * outputLengths.remaining(spec.app, output, spec.maxOutputTokens)
+}
