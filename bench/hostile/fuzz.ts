@@ -41,7 +41,16 @@ async function main(): Promise<void> {
   const engine = options.model === undefined ? ["--engine", "fake"] : ["--model", options.model]
   const command = [
     ...[process.execPath, "src/cli/main.ts", "serve", ...engine, "--port", String(options.port)],
-    ...["--request-timeout", String(REQUEST_TIMEOUT_S), "--log-level", "error", "--max-queue", "100000"],
+    ...[
+      "--request-timeout",
+      String(REQUEST_TIMEOUT_S),
+      "--log-level",
+      "error",
+      "--max-queue",
+      "100000",
+      "--default-max-tokens",
+      "8",
+    ],
   ]
   const server = new Server(
     { name: "fuzz", kind: "slos-serve" },

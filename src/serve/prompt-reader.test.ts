@@ -79,8 +79,8 @@ describe("a template on a thread", () => {
 
   it("that never ends is ended, and the next prompt is read", async () => {
     const loop =
-      "{% if messages[0].content == 'loop' %}{% for i in range(100000000) %}{% for j in range(1000) %}{% endfor %}{% endfor %}{% endif %}ok"
-    const slow = renderer(loop, 1500)
+      "{% if messages[0].content == 'loop' %}{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}{% endif %}ok"
+    const slow = renderer(loop, 6000)
     const looping = { ...none, messages: [{ role: "user", content: "loop" }] }
     await expect(slow.render(looping, false)).rejects.toMatchObject({
       status: 400,
