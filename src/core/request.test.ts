@@ -19,7 +19,7 @@ const SLOWDOWN = { ttftSlowdown: 2 }
 const TPOT = { tpotUs: 100 }
 const GAP = { maxGapUs: 150 }
 
-/** A request with only these objectives, as a replica starts it; a slowdown of any size comes to 1000 µs. */
+/** A request with only these objectives, as a replica starts it; a slowdown of any size comes to the least, 100 ms. */
 const started = (slo: Partial<Slo>, thinking = false) =>
   startRequest(specOf(1, { slo: { ...NO_SLO, ...slo }, thinking }), 0, 0, () => 1000)
 
@@ -91,12 +91,12 @@ describe("which tokens are late, for every set of objectives", () => {
   // Times at which the last token is just on time; a µs later it is late.
   const cases: [string, Partial<Slo>, readonly number[]][] = [
     ["TTFT: the first token only", TTFT, [1000]],
-    ["TTFT as a slowdown", SLOWDOWN, [1000]],
+    ["TTFT as a slowdown", SLOWDOWN, [100_000]],
     ["TPOT: from the first token on, whenever that comes", TPOT, [5_000_000, 5_000_100]],
     ["TPOT: a token that came early is slack for the next", TPOT, [700, 710, 900]],
     ["TTFT and TPOT: an early first token is slack", { ...TTFT, ...TPOT }, [10, 1100]],
     ["TTFT and TPOT: all of it is for one token", { ...TTFT, ...TPOT }, [10, 20, 30, 1300]],
-    ["slowdown and TPOT: an early first token is slack", { ...SLOWDOWN, ...TPOT }, [10, 1100]],
+    ["slowdown and TPOT: an early first token is slack", { ...SLOWDOWN, ...TPOT }, [10, 100_100]],
     ["gap: from token to token", GAP, [5_000_000, 5_000_150, 5_000_151, 5_000_301]],
     ["TTFT and gap: no slack", { ...TTFT, ...GAP }, [10, 160]],
     ["TPOT and gap: the gap where there is slack", { ...TPOT, ...GAP }, [0, 10, 20, 170]],
@@ -214,6 +214,6 @@ test("times are whole microseconds, whatever fractions objectives come in", () =
   expect([request.deadlineUs, request.spec.slo.tpotUs, request.spec.slo.thinkingTpotUs]).toEqual([
     433, 10_001, 1,
   ])
-  const slowed = startRequest(specOf(2, { slo: { ...slo, ttftSlowdown: 3 } }), 100, 0, () => 1234.5)
-  expect(slowed.deadlineUs).toBe(100 + 1235)
+  const slowed = startRequest(specOf(2, { slo: { ...slo, ttftSlowdown: 3 } }), 100, 0, () => 41_234.5)
+  expect(slowed.deadlineUs).toBe(100 + 123_704)
 })

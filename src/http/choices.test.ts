@@ -100,6 +100,10 @@ describe("on the fake engine", () => {
   })
 
   it("a client that goes away cancels every answer, those that wait included", async () => {
+    // Slow enough that no answer is at its end before the client is missed.
+    const cost = { pieces: [{ step: 10_000 }], residualSigma: 0.05, fastPassTokens: 1, unifiedKv: true }
+    const server = await testServer({ listen: true, fake: { script, cost } })
+    const client = clientOf(server)
     const ended: string[] = []
     server.driver.observe((effect: Effect) => effect.type === "finished" && ended.push(effect.reason))
     const abort = new AbortController()
@@ -117,6 +121,7 @@ describe("on the fake engine", () => {
     await server.driver.drain()
     expect(new Set(ended)).toEqual(new Set(["cancelled"]))
     server.driver.replica.check()
+    await server.close()
   })
 })
 
