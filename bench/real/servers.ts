@@ -25,6 +25,8 @@ export class Server {
       stdio: ["ignore", "pipe", "pipe"],
       cwd: fileURLToPath(new URL("../..", import.meta.url)),
     })
+    // A bench that is interrupted would leave servers behind, stopped and with their ports taken.
+    process.once("exit", () => this.process.kill("SIGKILL"))
     const file = createWriteStream(logPath)
     for (const stream of [this.process.stdout!, this.process.stderr!]) {
       stream.pipe(file, { end: false })
