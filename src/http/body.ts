@@ -50,9 +50,23 @@ function parseJson(body: Uint8Array): unknown {
   }
 }
 
+/** The validator itself throws at an object with a `length` that is no number: it takes it for a list. */
+function parse<T>(schema: z.ZodType<T>, body: unknown) {
+  try {
+    return schema.safeParse(body)
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error
+    throw userError(
+      "invalid_json",
+      { detail: "a field named length stands where a list is expected" },
+      { cause: error },
+    )
+  }
+}
+
 /** Throws a 400 whose `param` is the first wrong field. */
 export function validate<T>(schema: z.ZodType<T>, body: unknown): T {
-  const parsed = schema.safeParse(body ?? {})
+  const parsed = parse(schema, body ?? {})
   if (parsed.success) return parsed.data
   const issue = parsed.error.issues[0]!
   const path = issue.code === "unrecognized_keys" ? [...issue.path, issue.keys[0]!] : issue.path
