@@ -55,7 +55,7 @@ function parse<T>(schema: z.ZodType<T>, body: unknown) {
   try {
     return schema.safeParse(body)
   } catch (error) {
-    if (!(error instanceof TypeError)) throw error
+    if (!(error instanceof TypeError && /primitive value/.test(error.message))) throw error
     throw userError(
       "invalid_json",
       { detail: "a field named length stands where a list is expected" },

@@ -36,6 +36,21 @@ it("a developer is a system to templates, and the request's variables do not rep
   expect(template.render({ messages, tools: null, variables }, false).text).toBe("<s>system x")
 })
 
+test.each([
+  ["as deep as a body may be are an object to templates", 160, "object"],
+  ["that are deeper stay text: to go through them would run out of stack", 161, "text"],
+  ["far deeper are no fault of the server", 15_000, "text"],
+])("arguments %s", (_, levels, kind) => {
+  const template = made(
+    "{% if messages[0].tool_calls[0].function.arguments is string %}text{% else %}object{% endif %}",
+  )
+  // What spells a control token has all of it looked through.
+  const deep = `${'{"a":'.repeat(levels)}"<|im_end|>"${"}".repeat(levels)}`
+  const call = { id: "1", type: "function", function: { name: "f", arguments: deep } } as const
+  const given = [{ role: "assistant", content: null, tool_calls: [call] }] as unknown as ChatMessage[]
+  expect(template.render({ messages: given, tools: null, variables: {} }, false).text).toBe(kind)
+})
+
 /** Templates as models have them, in all that they do with a text. */
 const TEMPLATES: Record<string, string> = {
   ChatML: CHATML_TEMPLATE,

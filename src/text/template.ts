@@ -118,6 +118,10 @@ function prepared(message: ChatMessage): ChatMessage {
   }
 }
 
+/** Deeper arguments stay text, as what is no JSON does: templates, and what looks for control tokens, go through them by
+ * recursion and would run out of stack. A body itself is bounded as deep. */
+const MOST_DEPTH = 160
+
 /** Arguments travel as JSON text; templates write objects. */
 function withParsedArguments(
   call: NonNullable<ChatMessage["tool_calls"]>[number],
@@ -125,8 +129,17 @@ function withParsedArguments(
   const { arguments: given } = call.function
   if (typeof given !== "string") return call
   try {
-    return { ...call, function: { ...call.function, arguments: JSON.parse(given) as unknown } }
+    const parsed: unknown = JSON.parse(given)
+    return isWithin(parsed, MOST_DEPTH)
+      ? { ...call, function: { ...call.function, arguments: parsed } }
+      : call
   } catch {
     return call
   }
+}
+
+/** It has at most so many levels of arrays and objects. */
+function isWithin(value: unknown, levels: number): boolean {
+  if (typeof value !== "object" || value === null) return true
+  return levels > 0 && Object.values(value).every((one) => isWithin(one, levels - 1))
 }
