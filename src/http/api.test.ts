@@ -206,10 +206,14 @@ describe("chat completions", () => {
   })
 
   it("cancels when the client goes away, streaming or not", async () => {
+    // A step takes 20 ms: no machine ends an answer of 16 s before the server asks whether its client is there.
+    const cost = { pieces: [{ step: 20_000 }], residualSigma: 0.05, fastPassTokens: 1, unifiedKv: true }
+    const slow = await testServer({ listen: true, fake: { cost } })
+    const client = new OpenAI({ baseURL: `${slow.url}/v1`, apiKey: "none", maxRetries: 0 })
     for (const stream of [true, false]) {
       const abort = new AbortController()
       const ended = new Promise<string>((resolve) =>
-        server.driver.observe((effect) => effect.type === "finished" && resolve(effect.reason)),
+        slow.driver.observe((effect) => effect.type === "finished" && resolve(effect.reason)),
       )
       const answer = client.chat.completions.create(
         { model: "fake", messages: user("LONG"), stream, max_tokens: 800, ...{ ignore_eos: true } },
@@ -222,7 +226,8 @@ describe("chat completions", () => {
       await seen.catch(() => {})
       expect(await ended).toBe("cancelled")
     }
-    expect(server.driver.snapshot()).toMatchObject({ running: 0, waiting: 0 })
+    expect(slow.driver.snapshot()).toMatchObject({ running: 0, waiting: 0 })
+    await slow.close()
   })
 })
 
