@@ -97,6 +97,12 @@ export const ERRORS = {
   },
   invalid_http: { status: 400, message: "This is not a valid HTTP/1.1 request.", remedy: "" },
   invalid_value: { status: 400, message: "{message}", remedy: "" },
+  invalid_json_schema: { status: 400, message: "{message}", remedy: "" },
+  too_many_schemas: {
+    status: 429,
+    message: "The server is overloaded: {why}.",
+    remedy: "Retry after the time in the Retry-After header.",
+  },
   invalid_slo: {
     status: 400,
     message: "Invalid '{name}': {reason}.",

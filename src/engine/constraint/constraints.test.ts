@@ -43,6 +43,9 @@ function constraints(
     open!.open(request, grammar)
     return request
   }
+  const append = (request: OpenRequest, text: string) => {
+    for (const byte of new TextEncoder().encode(text)) table.append(request, byte, false)
+  }
   /** A request says a text, byte by byte, each of them let through. */
   const say = async (request: OpenRequest, text: string) => {
     for (const byte of new TextEncoder().encode(text)) {
@@ -51,7 +54,7 @@ function constraints(
       table.append(request, byte, false)
     }
   }
-  return { constraints: open, start, say }
+  return { constraints: open, start, say, append }
 }
 const letter = (text: string) => text.charCodeAt(0)
 const only = (text: string) => `root ::= "${text}"`
@@ -142,4 +145,40 @@ test("a grammar that was let go and left is compiled anew", async () => {
     await say(start(only(text)), text)
     release()
   }
+})
+
+test("requests that come while a host catches up are no other's fault, and are followed themselves", async () => {
+  const { constraints: all, start, say } = constraints()
+  await all.hold(only("a"))
+  for (let i = 0; i < 50; i++) start(only("a"))
+  for (let turns = 0; turns < 60; turns += 3) {
+    const late = only(`late ${turns}`)
+    // Known to the host that serves, and not to the one that compiles next.
+    const known = await all.hold(late)
+    known()
+    const compiling = all.hold(only(`another ${turns}`))
+    for (let i = 0; i < turns; i++) await new Promise((resolve) => setImmediate(resolve))
+    const release = await all.hold(late)
+    const request = start(late)
+    ;(await compiling)()
+    await say(request, `late ${turns}`)
+    all.forget(request.id)
+    release()
+  }
+})
+
+test("one that cannot be followed ends a host, but not what another waits for", async () => {
+  const { constraints: all, start, say, append } = constraints({ followMs: 60 }, wordy, WORDY_SIZE)
+  await all.hold(SLOW_TO_FOLLOW)
+  const good = only("abcdef")
+  await all.hold(good)
+  const follows = start(good)
+  await say(follows, "ab")
+  const slow = start(SLOW_TO_FOLLOW)
+  // As it is after steps that another host was told of.
+  append(slow, `[-${"abcde".repeat(100)}`)
+  const release = await all.hold(only("other"))
+  release()
+  await say(follows, "cdef")
+  await expect(all.masks([{ request: slow, draft: [] }])).rejects.toThrow(/longer than 60 ms/)
 })

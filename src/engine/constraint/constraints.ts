@@ -5,7 +5,7 @@
  * the two change places. So no step ever waits for a compilation, and a thread that takes too long can be
  * ended, whatever it does: nothing else could stop it. */
 import type { RequestId } from "../../core/protocol.ts"
-import { UserError } from "../../errors.ts"
+import { type UserError, userError } from "../../errors.ts"
 import type { GrammarHolds, Tokenizer } from "../port.ts"
 import type { OpenRequest } from "../request-table.ts"
 import { GrammarHost, HostFailure } from "./host.ts"
@@ -33,6 +33,8 @@ export const CONSTRAINT_LIMITS: ConstraintLimits = {
   queued: 32,
 }
 
+/** So many requests may be found that cannot be followed while one grammar is compiled. */
+const MOST_CHANCES = 4
 /** How long a refusal stands: the machine may only have been busy. */
 const REFUSED_MS = 60_000
 
@@ -117,9 +119,7 @@ export class Constraints implements GrammarHolds {
     if (!this.#serving?.alive) await this.#recover()
     const host = this.#serving!
     const requests = bound.map(({ request, draft }) => this.#followed(host, request, draft))
-    const { masks, counts } = await host
-      .follow({ requests, masks: true }, this.#limits.followMs)
-      .catch((error: unknown) => this.#stuck(error, requests))
+    const { masks, counts } = await this.#follow(host, requests, true)
     const words = Math.ceil(this.#vocabSize / 32)
     const all = new Map<RequestId, Int32Array[]>()
     let at = 0
@@ -159,26 +159,33 @@ export class Constraints implements GrammarHolds {
 
   /** Compiles on the spare host, and has it serve. */
   async #compile(grammar: string): Promise<void> {
-    // Those that asked may all have gone while it waited.
-    if (!this.#holds.has(grammar)) return
-    const spare = await this.#spareHost()
-    if (this.#serving?.alive && this.#serving.grammars.has(grammar)) return
-    await spare.compile(grammar, this.#limits.compileMs).catch((error: unknown) => {
-      throw this.#refuse(grammar, error)
-    })
-    this.#sound.add(grammar)
-    await this.#catchUp(spare)
-    this.#spare = this.#serving?.alive ? this.#serving : null
-    this.#serving = spare
+    for (let chances = MOST_CHANCES; ; chances--) {
+      // Those that asked may all have gone while it waited.
+      if (!this.#holds.has(grammar)) return
+      const spare = await this.#spareHost()
+      if (this.#serving?.alive && this.#serving.grammars.has(grammar)) return
+      await spare.compile(grammar, this.#limits.compileMs).catch((error: unknown) => {
+        throw this.#refuse(grammar, error)
+      })
+      this.#sound.add(grammar)
+      try {
+        await this.#catchUp(spare)
+      } catch (error) {
+        // Another's fault ended the host. That one is not followed any more, so the next host comes further.
+        if (this.#closed || chances === 1) throw busy("the schemas in use take too long to follow", error)
+        continue
+      }
+      this.#spare = this.#serving?.alive ? this.#serving : null
+      this.#serving = spare
+      return
+    }
   }
 
   #refuse(grammar: string, error: unknown): UserError {
     const late = error instanceof HostFailure && error.late
     const why = late ? `: it took longer than ${this.#limits.compileMs} ms; make it smaller or simpler` : ""
-    const refusal = new UserError(`The schema cannot be compiled${why}.`, {
-      code: "invalid_json_schema",
-      cause: error,
-    })
+    const message = `The schema cannot be compiled${why}.`
+    const refusal = userError("invalid_json_schema", { message }, { cause: error })
     this.#refused.delete(grammar)
     this.#refused.set(grammar, { refusal, untilMs: performance.now() + REFUSED_MS })
     const [oldest] = this.#refused.keys()
@@ -208,18 +215,25 @@ export class Constraints implements GrammarHolds {
     // More may be in use after each wait.
     for (let grammar = missing(); grammar !== undefined; grammar = missing())
       await host.compile(grammar, this.#limits.compileMs)
-    // Others are over, and not yet forgotten.
+    // Others are over and not yet forgotten, or came since: those are told when they are first followed here.
     for (const { request, grammar } of this.#open.values())
-      if (this.#sound.has(grammar)) await this.#tell(host, request)
+      if (this.#sound.has(grammar) && host.grammars.has(grammar)) await this.#tell(host, request)
     if (missing() !== undefined) await this.#catchUp(host)
   }
 
   async #tell(host: GrammarHost, request: OpenRequest): Promise<void> {
     if (this.#lost.has(request.id)) return
     const requests = [this.#followed(host, request, [])]
-    await host
-      .follow({ requests, masks: false }, this.#limits.followMs)
-      .catch((error) => this.#stuck(error, requests))
+    await this.#follow(host, requests, false)
+  }
+
+  async #follow(host: GrammarHost, requests: Followed[], masks: boolean) {
+    const answer = await host
+      .follow({ requests, masks }, this.#limits.followMs)
+      .catch((error: unknown) => this.#stuck(error, requests))
+    // It may have gone meanwhile: its place there would be kept for ever.
+    for (const { id } of requests) if (!this.#open.has(id)) host.forget(id)
+    return answer
   }
 
   /** The serving host was ended: another takes over. It does not wait for what is being compiled. */
@@ -255,9 +269,6 @@ export class Constraints implements GrammarHolds {
   }
 }
 
-function busy(why: string): UserError {
-  return new UserError(`The server is overloaded: ${why}. Retry later.`, {
-    status: 429,
-    code: "too_many_schemas",
-  })
+function busy(why: string, cause?: unknown): UserError {
+  return userError("too_many_schemas", { why }, { cause })
 }

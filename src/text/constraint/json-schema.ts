@@ -2,7 +2,7 @@
  * refused, never ignored; only annotations are. (XGrammar has such a translation, too; it ignores `allOf`, `not`, and
  * `uniqueItems`, lets 1.9 pass `maximum: 1` and control characters pass `maxLength`, and takes seconds for lengths.) */
 import { type Bounds, boundsHeader, MOST_BOUNDS, markOf } from "../../engine/constraint/counted.ts"
-import { UserError } from "../../errors.ts"
+import { type UserError, userError } from "../../errors.ts"
 import { alternatives, BASE_RULES, FORMATS, group, literal } from "./ebnf.ts"
 import { rangeGrammar } from "./ranges.ts"
 import { isObject, type Schema, SchemaSize } from "./schema-size.ts"
@@ -370,10 +370,8 @@ export class SchemaGrammar {
 
   #wrong(at: string, why: string): UserError {
     const { what, param } = this.#source
-    return new UserError(`Invalid schema for ${what}: at ${at.slice(0, 200)}, ${why}.`, {
-      code: "invalid_json_schema",
-      param,
-    })
+    const message = `Invalid schema for ${what}: at ${at.slice(0, 200)}, ${why}.`
+    return userError("invalid_json_schema", { message }, { param })
   }
 }
 
