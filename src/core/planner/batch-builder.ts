@@ -36,12 +36,10 @@ export class BatchBuilder {
   reset(nowUs = 0): void {
     this.context.begin(nowUs)
     this.#exhausted = null
-    if (this.#victims.length > 0) this.#victims = []
+    this.#victims = []
     // The last batch's items belong to whatever runs it.
-    if (this.items.length > 0) {
-      this.items = []
-      this.requests = []
-    }
+    this.items = []
+    this.requests = []
     this.#number++
     this.#shape.reset()
     this.#singles = this.#chunks = 0
@@ -153,7 +151,7 @@ export class BatchBuilder {
   }
 
   #sequenceFor(request: LiveRequest, spare?: readonly LiveRequest[]): boolean {
-    if (request.computed > 0 || this.context.kv.holds(request.id)) return true
+    if (this.context.kv.holds(request.id)) return true
     while (!this.context.kv.canAttach()) {
       // None of it held KV a moment ago, and what took KV since is in the batch: no use looking again.
       if (spare !== undefined && spare === this.#exhausted) return false
@@ -205,7 +203,7 @@ export class BatchBuilder {
 
   #add(request: LiveRequest, tokens: number, spare?: readonly LiveRequest[], draft = 0): boolean {
     if (this.tokensLeft < tokens + draft || !this.#sequenceFor(request, spare)) return false
-    const copy = request.computed > 0 || this.context.kv.holds(request.id) ? null : this.#attach(request)
+    const copy = this.context.kv.holds(request.id) ? null : this.#attach(request)
     const { owed } = request
     if (tokens < 1 || tokens > owed) assert(false, `request ${request.id} does not owe ${tokens} tokens`)
     const needsBlock = !this.#inLastBlock(request.computed, tokens + draft)

@@ -3,7 +3,7 @@ import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { attentionPairs, type CostModel } from "../cost.ts"
 import type { EngineLimits } from "../protocol.ts"
-import { COST, LIMITS } from "../testing.ts"
+import { COST, LIMITS, runs } from "../testing.ts"
 import { Demand } from "./feasible.ts"
 import type { Stream } from "./streams.ts"
 
@@ -252,9 +252,9 @@ describe("Demand", () => {
           })
         }
       }),
-      { numRuns: 600 },
+      { numRuns: runs(600) },
     )
-    expect(Math.min(yes, no)).toBeGreaterThan(300)
+    expect(Math.min(yes, no)).toBeGreaterThan(runs(600) / 2)
   })
 
   test("with streams of one pace never finds room that there is not", () => {
@@ -269,7 +269,7 @@ describe("Demand", () => {
           if (fits) expect(calibration).toBeLessThanOrEqual(expected[i]! * (1 + 1e-7))
         })
       }),
-      { numRuns: 300 },
+      { numRuns: runs(300) },
     )
   })
 
