@@ -4,7 +4,7 @@ import type { Tenants } from "../learn/tenants.ts"
 import type { LiveRequest } from "../request.ts"
 import type { PlanningContext } from "./context.ts"
 import { sortByKey } from "./due-order.ts"
-import type { Work } from "./work.ts"
+import { NO_TENANTS, type Work } from "./work.ts"
 
 /** A tenant's clock. */
 interface Turn {
@@ -41,21 +41,13 @@ export class FairOrder {
     for (let i = 0; i < byValue.length; i++) byValue[i] = promised[i] ?? bestEffort[i - promised.length]!
   }
 
-  /** Where not all `candidates` are `kept`: those of tenants that are ahead and were turned down some give way to those of
-   * others, and what was not thought about to both. Each by due time. */
-  sortPrefills(
-    prefills: LiveRequest[],
-    candidates: readonly LiveRequest[],
-    kept: ReadonlySet<LiveRequest>,
-    tenants: Tenants,
-  ): void {
-    if (!tenants.several) return
-    const ahead = tenantsAhead(candidates, kept, tenants)
-    const all = prefills.length <= kept.size
-    if (ahead.size === 0 && all) return
-    const rank = (request: LiveRequest) => (!kept.has(request) ? 2 : ahead.has(request.tenant) ? 1 : 0)
-    const ranked = [0, 1, 2].flatMap((wanted) => prefills.filter((request) => rank(request) === wanted))
-    for (let i = 0; i < ranked.length; i++) prefills[i] = ranked[i]!
+  /** What was not thought about comes after what is `kept`; each by due time. */
+  sortPrefills(prefills: LiveRequest[], kept: ReadonlySet<LiveRequest>, tenants: Tenants): void {
+    if (!tenants.several || prefills.length <= kept.size) return
+    const others = prefills.filter((request) => !kept.has(request))
+    let count = 0
+    for (const request of prefills) if (kept.has(request)) prefills[count++] = request
+    for (const request of others) prefills[count++] = request
   }
 
   #turnOf(tenant: number, tenants: Tenants): Turn {
@@ -69,11 +61,12 @@ export class FairOrder {
 }
 
 /** Tenants with a candidate that was turned down, though another tenant was served clearly less. */
-function tenantsAhead(
+export function tenantsAhead(
   candidates: readonly LiveRequest[],
   kept: ReadonlySet<LiveRequest>,
   tenants: Tenants,
-): Set<number> {
+): ReadonlySet<number> {
+  if (!tenants.several) return NO_TENANTS
   const [all, refused] = [new Set<number>(), new Set<number>()]
   for (const request of candidates) {
     all.add(request.tenant)

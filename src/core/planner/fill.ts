@@ -4,6 +4,7 @@ import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
 import type { BatchBuilder } from "./batch-builder.ts"
 import { mayStart, serveBestEffort, serveOverdue } from "./best-effort.ts"
+import { pressingOf } from "./pressing.ts"
 import { decodeTimeUs, draftWithin, lengthsWithin } from "./speculation/draft-lengths.ts"
 import { tightestPaceUs, type Work } from "./work.ts"
 
@@ -45,6 +46,8 @@ interface Filling {
   urgent: number
   /** Until the first of each tenant's prompts in the batch is due, µs. */
   promptsDue: Map<number, number>
+  /** Prompts of tenants that are not ahead can wait so long, µs. */
+  othersWaitUs: number
 }
 
 /** Fill `batch` from `work`. */
@@ -95,6 +98,7 @@ function begin(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: n
     allDecodesUs,
     urgent,
     promptsDue: new Map(),
+    othersWaitUs: Infinity,
   }
 }
 
@@ -123,20 +127,30 @@ function addPausedDecodes({ batch, work, options, nowUs, urgent }: Filling): voi
 
 /** By deadline; a deadline that a prefill can still make cuts the batch short. */
 function addPrefills(filling: Filling): void {
-  const { batch, work, nowUs } = filling
-  for (const request of work.prefills) {
-    if (batch.tokensLeft < 1 || batch.isFull(limitFor(filling, request))) return
-    if (batch.has(request) || waitsForPrefix(filling, request)) continue
-    const toDeadlineUs = request.dueUs - nowUs
-    // What is not due for long is not worth a risk: it waits until there is room for a good piece.
-    if (toDeadlineUs > PRESSING_US && filling.leadUs < (1 + LEAST_PIECE) * filling.allDecodesUs) return
-    const tightens = toDeadlineUs > 0 && toDeadlineUs < filling.limitUs
-    if (tightens && finishesWithin(batch, request, toDeadlineUs)) filling.limitUs = toDeadlineUs
-    else if (toDeadlineUs > filling.limitUs) stretchFor(filling, request, toDeadlineUs)
-    if (batch.prefillWithin(request, limitFor(filling, request), work.yielding) === 0) continue
-    work.prefixWait.started(request)
-    notePrompt(filling, request, toDeadlineUs)
+  const { batch, work, nowUs, limitUs } = filling
+  if (work.tenantsAhead.size > 0) {
+    const pressing = pressingOf(work.prefills, work.tenantsAhead, batch, limitUs, nowUs)
+    filling.othersWaitUs = pressing.othersWaitUs
+    for (const request of pressing.now) if (!addPrefill(filling, request)) return
   }
+  for (const request of work.prefills) if (!addPrefill(filling, request)) return
+}
+
+/** False when no prompt finds room any more. */
+function addPrefill(filling: Filling, request: LiveRequest): boolean {
+  const { batch, work, nowUs } = filling
+  if (batch.tokensLeft < 1 || batch.isFull(limitFor(filling, request))) return false
+  if (batch.has(request) || waitsForPrefix(filling, request)) return true
+  const toDeadlineUs = request.dueUs - nowUs
+  // What is not due for long is not worth a risk: it waits until there is room for a good piece.
+  if (toDeadlineUs > PRESSING_US && filling.leadUs < (1 + LEAST_PIECE) * filling.allDecodesUs) return false
+  const tightens = toDeadlineUs > 0 && toDeadlineUs < filling.limitUs
+  if (tightens && finishesWithin(batch, request, toDeadlineUs)) filling.limitUs = toDeadlineUs
+  else if (toDeadlineUs > filling.limitUs) stretchFor(filling, request, toDeadlineUs)
+  if (batch.prefillWithin(request, limitFor(filling, request), work.yielding) === 0) return true
+  work.prefixWait.started(request)
+  notePrompt(filling, request, toDeadlineUs)
+  return true
 }
 
 function notePrompt({ promptsDue }: Filling, { tenant }: LiveRequest, toDeadlineUs: number): void {
@@ -155,13 +169,14 @@ function limitFor({ batch, limitUs, tight, nowUs }: Filling, { dueUs }: LiveRequ
 /** A prompt that in pieces would be late, since every piece pays for a step, goes whole if it is in time so and no decode is
  * due before. */
 function stretchFor(filling: Filling, request: LiveRequest, toDeadlineUs: number): void {
-  const { batch, options, leadUs, limitUs, usualUs } = filling
+  const { batch, work, options, leadUs, limitUs, usualUs } = filling
   const start = batch.context.startOf(request)
   const owed = request.known - start
   if (owed > batch.tokensLeft) return
   const wholeUs = batch.timeUs(start, owed, true)
   if (wholeUs <= limitUs || wholeUs > Math.min(leadUs, toDeadlineUs)) return
   // It may make its own tenant's prompts late, never another's.
+  if (wholeUs > filling.othersWaitUs && work.tenantsAhead.has(request.tenant)) return
   for (const [tenant, dueUs] of filling.promptsDue) if (tenant !== request.tenant && wholeUs > dueUs) return
   const stepUs = batch.timeUs(0, 1)
   const pieces = Math.ceil((wholeUs - stepUs) / Math.max(1, usualUs - stepUs))

@@ -40,9 +40,13 @@ export interface Work {
   forecastSpareKv: (batch: BatchBuilder) => number
   /** Admission counted on decodes that run no earlier than they must. Set by policies that plan so. */
   exact: boolean
+  /** Tenants that were served most and want more than fits: their prompts give way to those of others. Set by the policy. */
+  tenantsAhead: ReadonlySet<number>
   /** How many tokens whose decode drafts. Kept likewise. */
   speculator: Speculator
 }
+
+export const NO_TENANTS: ReadonlySet<number> = new Set()
 
 export function emptyWork(options: PolicyOptions = DEFAULT_OPTIONS): Work {
   const bestEffort: LiveRequest[] = []
@@ -63,6 +67,7 @@ export function emptyWork(options: PolicyOptions = DEFAULT_OPTIONS): Work {
     spareKvTokens: null,
     forecastSpareKv: () => Infinity,
     exact: false,
+    tenantsAhead: NO_TENANTS,
     speculator: new Speculator(options),
   }
 }

@@ -7,10 +7,10 @@ import { Admission, countsExactly } from "../planner/admission.ts"
 import { pickOverdue } from "../planner/best-effort.ts"
 import type { PlanningContext } from "../planner/context.ts"
 import { sortByDue } from "../planner/due-order.ts"
-import { FairOrder } from "../planner/fair-order.ts"
+import { FairOrder, tenantsAhead } from "../planner/fair-order.ts"
 import { windowOf } from "../planner/fair-window.ts"
 import { fillBatch } from "../planner/fill.ts"
-import { emptyWork, resortWork, sortWork, type Work } from "../planner/work.ts"
+import { emptyWork, NO_TENANTS, resortWork, sortWork, type Work } from "../planner/work.ts"
 import type { LiveRequest } from "../request.ts"
 import { aloneUs, demoteDoomed, isDoomed } from "./doomed.ts"
 import type { Policy } from "./policy.ts"
@@ -44,6 +44,7 @@ export function slosServe(options: PolicyOptions): Policy {
       pickOverdue(context, work, patienceUs, nowUs)
       returning.find(work.bestEffort, context, nowUs)
       candidates.length = 0
+      work.tenantsAhead = NO_TENANTS
       // By due time: what stands further back is decided when its time comes nearer.
       const nearest = windowOf(work.prefills, MOST_CANDIDATES, context.tenants)
       for (const request of nearest) candidates.push(request)
@@ -59,7 +60,8 @@ export function slosServe(options: PolicyOptions): Policy {
         }
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
         fairOrder.sort(work.hopeful, context)
-        fairOrder.sortPrefills(work.prefills, candidates, kept, context.tenants)
+        fairOrder.sortPrefills(work.prefills, kept, context.tenants)
+        work.tenantsAhead = tenantsAhead(candidates, kept, context.tenants)
       }
       work.exact = countsExactly(options) && !work.speculator.drafts
       fillBatch(batch, work, options, nowUs)
