@@ -50,6 +50,16 @@ export const ERRORS = {
       "({prompt} in the messages, {completion} in the completion).",
     remedy: "Please reduce the length of the messages or completion.",
   },
+  missing_api_key: {
+    status: 401,
+    message: "This server wants an API key.",
+    remedy: "Send the header `authorization: Bearer <key>`; the operator of the server gives keys out.",
+  },
+  invalid_api_key: {
+    status: 401,
+    message: "Incorrect API key provided.",
+    remedy: "Check the key in the header `authorization: Bearer <key>`.",
+  },
   model_not_found: {
     status: 404,
     message: "The model `{model}` does not exist or you do not have access to it.",
@@ -131,7 +141,7 @@ export const ERRORS = {
   queue_full: {
     status: 429,
     message:
-      "The server is overloaded: its queue takes {limit} requests, every answer counted, of which {taken} are live; " +
+      "The server is overloaded: its queue takes {limit} requests, every answer counted, and {taken} are live{share}; " +
       "this one asks for {choices}.",
     remedy: "Retry after the time in the Retry-After header.",
   },

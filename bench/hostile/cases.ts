@@ -16,10 +16,32 @@ const CHAT = "/v1/chat/completions"
 const TEXT = "/v1/completions"
 const JSON_TYPE = { "content-type": "application/json" }
 
+/** Keys that the server has; tenants of theirs are `a` and `b`. */
+export const KEYS = { a: "key-a", b: "key-b" }
+
 export function caseOf(seed: number, index: number): Case {
   const random = new Random("hostile", seed, index)
   const kinds = [mutated, mutated, mutated, mutated, shaped, torn, withHeaders, withPath, onTheWire]
-  return kinds[random.below(kinds.length)]!(random)
+  const one = kinds[random.below(kinds.length)]!(random)
+  return one.raw === null
+    ? { ...one, headers: { ...one.headers, ...whose(new Random("tenant", seed, index)) } }
+    : one
+}
+
+/** Headers that say which tenant a request is of: with a key, a wrong one or none, and with a name, ever new or none. */
+function whose(random: Random): Record<string, string> {
+  const key = pick(random, [KEYS.a, KEYS.a, KEYS.b, "", "", "", "", "", "key-c", "key-a key-b"])
+  const name = pick(random, [
+    () => null,
+    () => pick(random, ["a", "b", "default", "", "__proto__", "constructor"]),
+    () => `t${random.below(150)}`,
+    () => `new${random.below(2 ** 40)}`,
+    () => pick(random, ["(all others)", "a b", "a, b", "x".repeat(129), "x".repeat(128), '"', "\\", "{}"]),
+  ])()
+  return {
+    ...(key !== "" && { authorization: `Bearer ${key}` }),
+    ...(name !== null && { "x-llm-d-inference-fairness-id": name }),
+  }
 }
 
 const base = (kind: string, more: Partial<Case>): Case => ({

@@ -8,7 +8,7 @@ import { dirname } from "node:path"
 import { Command } from "commander"
 import { port, wholeNumber } from "../../src/cli/numbers.ts"
 import { Server } from "../real/servers.ts"
-import { type Case, caseOf } from "./cases.ts"
+import { type Case, caseOf, KEYS } from "./cases.ts"
 
 interface Options {
   model?: string
@@ -51,6 +51,7 @@ async function main(): Promise<void> {
       "--default-max-tokens",
       "8",
     ],
+    ...["--tenant", `a=${KEYS.a}`, "--tenant", `b=${KEYS.b},3`, "--no-require-key", "--trust-fairness-id"],
   ]
   const server = new Server(
     { name: "fuzz", kind: "slos-serve" },

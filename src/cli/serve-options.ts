@@ -1,4 +1,5 @@
 /** What `slos-serve serve` was told on its command line. */
+import type { TenantConfig } from "../config/tenants.ts"
 import type { PolicyOptions } from "../core/options.ts"
 import type { PolicyName } from "../core/policy/index.ts"
 import type { ParseSpecial } from "../serve/prompt-reader.ts"
@@ -20,6 +21,10 @@ export interface ServeOptions {
   maxQueue: number
   defaultMaxTokens: number
   parseSpecial: ParseSpecial
+  tenant?: TenantConfig[]
+  requireKey: boolean
+  trustFairnessId?: boolean
+  sharePrefixes?: boolean
   margin?: number
   maxBatchMs?: number
   bestEffortMs?: number

@@ -3,12 +3,14 @@ import type { AddressInfo } from "node:net"
 import { setFlagsFromString } from "node:v8"
 import type { FastifyInstance } from "fastify"
 import pc from "picocolors"
-import { defaultSloClasses, readSloClasses } from "../config/slo-classes.ts"
+import { defaultSloClasses, readConfig, type ServerConfig } from "../config/slo-classes.ts"
+import { checkTenants } from "../config/tenants.ts"
 import type { PolicyOptions } from "../core/options.ts"
 import { UserError, userError } from "../errors.ts"
 import { buildServer } from "../http/server.ts"
 import { ReplicaDriver } from "../replica/driver.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
+import { Tenants } from "../serve/tenants.ts"
 import type { Reporter } from "./reporter.ts"
 import { prepareEngine } from "./serve-engine.ts"
 import type { ServeOptions } from "./serve-options.ts"
@@ -20,8 +22,9 @@ const HEAP_GROWTH = "--heap-growing-percent=50"
 
 export async function serve(options: ServeOptions, reporter: Reporter): Promise<void> {
   setFlagsFromString(HEAP_GROWTH)
-  const classes = options.config === undefined ? defaultSloClasses() : readSloClasses(options.config)
-  const host = new ServiceHost()
+  const { classes, tenants: named } = configOf(options)
+  const tenants = tenantsOf(options, named)
+  const host = new ServiceHost(tenants)
   host.detail = "the model is being loaded"
   const app = buildServer({
     host,
@@ -41,6 +44,7 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
         cost,
         policy: options.policy,
         apps: classes.all.length,
+        tenantWeights: tenants.weights,
         maxQueue: options.maxQueue,
         options: policyOptions(options),
       },
@@ -48,14 +52,33 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
       watch: { leastUs: options.stepTimeout === 0 ? Number.POSITIVE_INFINITY : options.stepTimeout * 1e6 },
     })
     const { policy, defaultMaxTokens, parseSpecial } = options
-    const service = new Service({ engine, driver, classes, policy, defaultMaxTokens, parseSpecial })
+    const answers = { defaultMaxTokens, parseSpecial }
+    const service = new Service({ engine, driver, classes, policy, tenants, ...answers })
     await service.intake.warmUp()
     host.ready(service)
-    announce(app, options, service, reporter)
+    announce(app, options, { service, tenants }, reporter)
   } catch (error) {
     await app.close()
     throw error
   }
+}
+
+function configOf({ config }: ServeOptions): ServerConfig {
+  return config === undefined ? { classes: defaultSloClasses(), tenants: [] } : readConfig(config)
+}
+
+/** Those of the config, then those of the command line. */
+function tenantsOf(options: ServeOptions, named: ServerConfig["tenants"]): Tenants {
+  const { requireKey, trustFairnessId, sharePrefixes } = options
+  const tenants = [...named, ...(options.tenant ?? [])]
+  checkTenants(tenants)
+  if (!requireKey && tenants.every(({ keys }) => keys.length === 0))
+    throw new UserError("--no-require-key: no tenant has a key; give keys with --tenant or in the config")
+  return new Tenants({
+    ...{ tenants, requireKey },
+    ...(trustFairnessId !== undefined && { trustHeader: trustFairnessId }),
+    ...(sharePrefixes !== undefined && { sharePrefixes }),
+  })
 }
 
 /** Only what was given: the rest follows from the profile. */
@@ -83,13 +106,19 @@ async function listen(app: FastifyInstance, options: ServeOptions): Promise<void
   }
 }
 
-function announce(app: FastifyInstance, options: ServeOptions, service: Service, reporter: Reporter): void {
+function announce(
+  app: FastifyInstance,
+  options: ServeOptions,
+  { service, tenants }: { service: Service; tenants: Tenants },
+  reporter: Reporter,
+): void {
   const { port } = app.server.address() as AddressInfo
   const anywhere = options.host === "0.0.0.0" || options.host === "::"
   const name = anywhere ? "localhost" : options.host.includes(":") ? `[${options.host}]` : options.host
   const url = `http://${name}:${port}`
   const body = '{"messages":[{"role":"user","content":"Say hello."}],"max_tokens":64}'
-  const curl = `curl ${url}/v1/chat/completions -H 'content-type: application/json' -d '${body}'`
+  const key = tenants.needsKey ? ` -H "authorization: Bearer $KEY"` : ""
+  const curl = `curl ${url}/v1/chat/completions -H 'content-type: application/json'${key} -d '${body}'`
   const { model } = service.engine
   reporter.say(
     [
@@ -101,9 +130,22 @@ function announce(app: FastifyInstance, options: ServeOptions, service: Service,
       `  try    ${curl}`,
       "",
       pc.dim(`  policy ${service.policy}; classes ${service.classes.all.map((c) => c.name).join(", ")}`),
+      ...tenantLine(tenants),
       pc.dim("  Ctrl+C stops: running answers are finished first, a second Ctrl+C stops at once."),
       "",
     ],
     { url, model: model.name, random: model.random, policy: service.policy, page: `${url}/`, curl },
   )
+}
+
+/** Nothing where all requests are of one tenant. */
+function tenantLine(tenants: Tenants): string[] {
+  const { configured, needsKey, trustsHeader } = tenants
+  if (configured.length < 2) return []
+  const shares = configured.map((name) => `${name} ${tenants.weightOf(name)}`).join(", ")
+  const by = [
+    ...(needsKey ? ["requests need a key"] : []),
+    ...(trustsHeader ? ["x-llm-d-inference-fairness-id names the tenant"] : []),
+  ]
+  return [pc.dim(`  tenants and their weights: ${shares}; ${by.join("; ")}`)]
 }

@@ -91,6 +91,17 @@ describe("what the user can put right is one line and exit code 2", () => {
     ],
     ["an empty config", [...fake, "--config", file("empty.yaml", "")], /empty\.yaml: classes is missing/],
     [
+      "a tenant without a key",
+      [...fake, "--tenant", "alice"],
+      /--tenant: there is no = after the name; expected name=key or name=key,weight/,
+    ],
+    [
+      "a key of two tenants",
+      [...fake, "--tenant", "a=k", "--config", file("tenants.yaml", "tenants:\n  b: {key: k}\n")],
+      /tenants b and a have the same key/,
+    ],
+    ["optional keys without any", [...fake, "--no-require-key"], /--no-require-key: no tenant has a key/],
+    [
       "a missing model",
       ["serve", "--port", "0", "--model", join(folder, "none.gguf")],
       /none\.gguf does not exist/,
@@ -180,12 +191,41 @@ describe("a running server", () => {
     expect((await server.exit).code).toBe(0)
   })
 
-  const complete = (url: string, fields: object) =>
+  const complete = (url: string, fields: object, headers = {}) =>
     fetch(`${url}/v1/completions`, {
       method: "POST",
-      headers: { "content-type": "application/json" },
+      headers: { "content-type": "application/json", ...headers },
       body: JSON.stringify({ prompt: "hi", ignore_eos: true, ...fields }),
     })
+
+  it("has the tenants of its command line and its config, each by its key, and one for the rest", async () => {
+    const config = file("two.yaml", "tenants:\n  bob: {keys: [sk-b1, sk-b2], weight: 2.5}\n")
+    const server = run(
+      ...["serve", "--engine", "fake", "--port", "0", "--config", config],
+      ...["--tenant", "alice=sk-a", "--tenant", "default=,0.5", "--no-require-key", "--share-prefixes"],
+    )
+    const url = await started(server)
+    const prompt = "a prompt of several blocks of KV. ".repeat(3)
+    const keys = ["sk-a", "sk-b2", "sk-c", null]
+    const answers = []
+    for (const key of keys) {
+      const headers = key === null ? {} : { authorization: `Bearer ${key}` }
+      const more = { "x-llm-d-inference-fairness-id": "bob" }
+      answers.push(await complete(url, { prompt, max_tokens: 3 }, { ...headers, ...more }))
+    }
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 401, 200])
+    expect(await answers[1]!.json()).toMatchObject({
+      usage: { prompt_tokens_details: { cached_tokens: 96 } },
+    })
+    const { tenants } = (await (await fetch(`${url}/v1/slo/status`)).json()) as { tenants: object[] }
+    expect(tenants).toMatchObject([
+      { name: "default", weight: 0.5, output_tokens: 3 },
+      { name: "bob", weight: 2.5, output_tokens: 3, prompt_tokens: 6 },
+      { name: "alice", weight: 1, output_tokens: 3, prompt_tokens: 102 },
+    ])
+    server.child.kill("SIGTERM")
+    expect((await server.exit).code).toBe(0)
+  })
 
   it("outlives SIGHUP, SIGUSR2 and a reader of its log", async () => {
     const server = run("serve", "--engine", "fake", "--port", "0")

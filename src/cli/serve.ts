@@ -1,5 +1,6 @@
 /** `slos-serve serve`: fetch, load, profile and warm up a model, then serve it until told to stop. */
 import { type Command, Option } from "commander"
+import { parseInlineTenant, type TenantConfig } from "../config/tenants.ts"
 import { POLICY_NAMES } from "../core/policy/index.ts"
 import { UserError } from "../errors.ts"
 import { byteSize, drafter, fraction, numberIn, port, wholeNumber } from "./numbers.ts"
@@ -16,6 +17,9 @@ Examples:
 
   # a model of one's own, SLO classes from a file, reachable from other machines
   slos-serve serve --model hf:owner/repo/file.gguf --config slo-classes.yaml --host 0.0.0.0 --port 18080
+
+  # two tenants that share the server 3 : 1 when it is full; requests without one of their keys get 401
+  slos-serve serve --tenant alice=$ALICE_KEY,3 --tenant bob=$BOB_KEY
 
   # drafts from the prompt and the answer so far: code, summaries, tools
   slos-serve serve --model model.gguf --speculate lookup
@@ -36,7 +40,19 @@ export function register(program: Command): void {
     .option("--host <address>", "address to listen on", "127.0.0.1")
     .option("-p, --port <number>", "port to listen on; 0 picks a free one", port, 8080)
     .addOption(new Option("--policy <name>", "scheduling policy").choices(POLICY_NAMES).default("slos-serve"))
-    .option("-c, --config <file>", "SLO classes (see examples/slo-classes.yaml)")
+    .option("-c, --config <file>", "SLO classes and tenants (see examples/slo-classes.yaml)")
+    .option(
+      "--tenant <name=key,weight>",
+      "an API key and its tenant, with its share where not all fit (default: 1); once for each; also in the config",
+      (text: string, before: TenantConfig[] = []) => [...before, parseInlineTenant(text, "--tenant")],
+    )
+    .option("--no-require-key", "requests without a key are the default tenant's instead of refused")
+    .option(
+      "--trust-fairness-id",
+      "the header x-llm-d-inference-fairness-id names the tenant, whatever the key (default where no tenant has one)",
+    )
+    .option("--no-trust-fairness-id", "that header is ignored (default where tenants have keys)")
+    .option("--share-prefixes", "prompts reuse the KV of other tenants' prompts, not only their own tenant's")
     .option("-t, --threads <n>", "engine threads (default: physical cores - 1)", wholeNumber(1, 1024))
     .option("--max-sequences <n>", "requests with KV in place at once", wholeNumber(1, 256), 32)
     .option(

@@ -1,11 +1,12 @@
-/** SLO classes: name → latency objectives, read from a YAML file with errors that name the line and field, or from one
- * line of a command. A class is also an app: the core learns output lengths per class. */
+/** SLO classes: name → latency objectives, read from a YAML file (which may have tenants as well) with errors that name the
+ * line and field, or from one line of a command. A class is also an app: the core learns output lengths per class. */
 import { readFileSync } from "node:fs"
 import { isMap, isScalar, LineCounter, parseDocument } from "yaml"
 import { z } from "zod"
 import type { Slo, Tier } from "../core/protocol.ts"
 import { UserError, userError } from "../errors.ts"
 import { maxGap, tpot, ttft } from "./objectives.ts"
+import { buildTenants, type TenantConfig, tenantsSchema } from "./tenants.ts"
 
 /** One class. `app` is its index, as the core knows it. */
 export interface SloClass {
@@ -79,8 +80,15 @@ const classSchema = z
       complain("has no objective: give ttft and tpot, or `tier: best_effort`")
   })
 
+/** What a config file says. */
+export interface ServerConfig {
+  classes: SloClasses
+  tenants: TenantConfig[]
+}
+
 const fileSchema = z.strictObject({
   default: z.string().optional(),
+  tenants: tenantsSchema.optional(),
   classes: z.record(
     z.string().regex(/^[A-Za-z][\w-]*$/, "a class name is a letter, then letters, digits, - and _"),
     classSchema,
@@ -97,7 +105,7 @@ const SHAPES: Record<string, string> = {
 export type SloClassesFile = z.input<typeof fileSchema>
 
 /** Reads a config file. Throws a UserError that names the file, line and field. */
-export function readSloClasses(path: string): SloClasses {
+export function readConfig(path: string): ServerConfig {
   let text: string
   try {
     text = readFileSync(path, "utf8")
@@ -105,11 +113,20 @@ export function readSloClasses(path: string): SloClasses {
     const { code, message } = error as NodeJS.ErrnoException
     throw userError("config_not_readable", { path, detail: code ?? message }, { cause: error })
   }
-  return parseSloClasses(text, path)
+  return parseConfig(text, path)
+}
+
+/** The classes of a config file. */
+export function readSloClasses(path: string): SloClasses {
+  return readConfig(path).classes
+}
+
+export function parseSloClasses(text: string, path: string): SloClasses {
+  return parseConfig(text, path).classes
 }
 
 /** `path` is only for messages. */
-export function parseSloClasses(text: string, path: string): SloClasses {
+export function parseConfig(text: string, path: string): ServerConfig {
   const lines = new LineCounter()
   const document = parseDocument(text, { lineCounter: lines })
   const at = (offset: number | undefined) =>
@@ -120,10 +137,10 @@ export function parseSloClasses(text: string, path: string): SloClasses {
       path: at(broken.pos[0]),
       detail: broken.message.split("\n")[0]!.replace(/ at line .*$/, ""),
     })
-  const parsed = fileSchema.safeParse(document.toJS({ maxAliasCount: 100 }) ?? {})
+  const parsed = fileSchema.safeParse(withClasses(document.toJS({ maxAliasCount: 100 }) ?? {}))
   if (parsed.success) {
     try {
-      return buildClasses(parsed.data)
+      return { classes: buildClasses(parsed.data), tenants: buildTenants(parsed.data.tenants ?? {}) }
     } catch (error) {
       if (error instanceof UserError) throw userError("config_invalid", { path, detail: error.message })
       throw error
@@ -134,6 +151,11 @@ export function parseSloClasses(text: string, path: string): SloClasses {
     path: at(offsetOf(document.contents, field)),
     detail: `${field.join(".") || "the file"} ${message}`.trim(),
   })
+}
+
+/** A file that has tenants alone has the built-in classes. */
+function withClasses(file: object): object {
+  return "tenants" in file && !("classes" in file) ? { ...DEFAULT_SLO_CLASSES, ...file } : file
 }
 
 /** The first thing that is wrong, and where. */

@@ -14,8 +14,9 @@ export function errorBody(error: UserError): ErrorBody {
 const RETRY_MS = 500
 const RETRY_DOWN_MS = 2000
 
-/** Extra headers of an error: when to come back, and why a request was dropped. */
+/** Extra headers of an error: when to come back, why a request was dropped, what it must have. */
 export function errorHeaders(error: UserError): Record<string, string> {
+  if (error.status === 401) return { "www-authenticate": "Bearer" }
   if (error.status !== 429 && error.status !== 503) return {}
   const dropped = { "x-llm-d-request-dropped-reason": error.code ?? "overloaded" }
   // OpenAI's clients retry a 429 unless they are told not to.

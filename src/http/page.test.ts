@@ -63,6 +63,37 @@ describe.skipIf(browserPath === undefined)("the page", () => {
       await page.setViewportSize({ width, height: 800 })
       expect(await page.evaluate("document.documentElement.scrollWidth")).toBeLessThanOrEqual(width)
     }
+    expect(await page.isVisible("#tenantcard")).toBe(false)
+    expect(await page.isVisible("#key")).toBe(false)
     expect(problems).toEqual([])
+  })
+
+  it("shows tenants, and takes a key where one is needed", async () => {
+    const keyed = await testServer({
+      listen: true,
+      tenancy: {
+        tenants: [
+          { name: "alice", weight: 3, keys: ["sk-a"] },
+          { name: `bob-${"x".repeat(100)}`, weight: 1, keys: ["sk-b"] },
+        ],
+      },
+    })
+    const page = await browser.newPage({ viewport: { width: 380, height: 800 } })
+    await page.goto(keyed.url)
+    await page.waitForSelector("#key")
+    await page.fill("#text", "hello")
+    await page.keyboard.press("Enter")
+    await page.waitForSelector(".verdict.bad")
+    expect(await page.textContent(".verdict.bad")).toContain("wants an API key")
+    await page.fill("#key", "sk-a")
+    await page.fill("#text", "hello")
+    await page.focus("#text")
+    await page.keyboard.press("Enter")
+    await page.waitForSelector(".verdict:not(.bad)")
+    const row = page.locator("#tenants tr").filter({ hasText: "alice" })
+    await expect.poll(() => row.locator("td").nth(3).textContent(), { timeout: 10_000 }).toBe("1")
+    expect(await row.locator("td").first().textContent()).toBe("aliceweight 3")
+    expect(await page.evaluate("document.documentElement.scrollWidth")).toBeLessThanOrEqual(380)
+    await keyed.close()
   })
 })

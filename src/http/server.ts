@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto"
 import type { Socket } from "node:net"
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from "fastify"
+import { DEFAULT_TENANT } from "../config/tenants.ts"
 import { type UserError, userError } from "../errors.ts"
 import type { Service, ServiceHost } from "../serve/service.ts"
 import { registerJsonParser } from "./body.ts"
@@ -16,6 +17,8 @@ declare module "fastify" {
   interface FastifyRequest {
     /** performance.now() when the request's head had been read. */
     arrivalMs: number
+    /** Name of the tenant that it is of. */
+    tenant: string
   }
 }
 
@@ -68,6 +71,7 @@ export function buildServer(options: ServerOptions): FastifyInstance {
   // A client that closes its sending side after its request gets its answer; else its connection would be ended.
   Object.assign(app.server, { httpAllowHalfOpen: true })
   app.decorateRequest("arrivalMs", 0)
+  app.decorateRequest("tenant", DEFAULT_TENANT)
   app.addHook("onRequest", async (request, reply) => {
     request.arrivalMs = performance.now()
     reply.header("x-request-id", request.id)
@@ -75,9 +79,9 @@ export function buildServer(options: ServerOptions): FastifyInstance {
   })
   app.addHook("onResponse", async (request, reply) => {
     const ms = Math.round(performance.now() - request.arrivalMs)
-    const tenant = request.headers["x-llm-d-inference-fairness-id"]
-    const { method, url } = request
-    request.log.debug({ method, url, status: reply.statusCode, ms, ...(tenant && { tenant }) }, "answered")
+    const { method, url, tenant } = request
+    const whose = tenant === DEFAULT_TENANT ? {} : { tenant }
+    request.log.debug({ method, url, status: reply.statusCode, ms, ...whose }, "answered")
   })
   registerJsonParser(app, bodyLimit, () => host.service?.promptSizes ?? null)
   registerErrors(app, bodyLimit)
@@ -88,9 +92,15 @@ export function buildServer(options: ServerOptions): FastifyInstance {
       ? userError("shutting_down")
       : userError("not_ready", { detail: host.detail })
   }
-  chatRoute(app, ready)
-  completionsRoute(app, ready)
-  modelRoutes(app, ready)
+  // On the routes themselves, not by their URL: that can be spelled in several ways.
+  app.register(async (api) => {
+    api.addHook("onRequest", async (request) => {
+      request.tenant = host.tenants.identify(request.headers)
+    })
+    chatRoute(api, ready)
+    completionsRoute(api, ready)
+    modelRoutes(api, ready)
+  })
   healthRoutes(app, host)
   pageRoutes(app, host)
   return app

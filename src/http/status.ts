@@ -2,7 +2,7 @@
 
 import type { SloClass } from "../config/slo-classes.ts"
 import type { AppSpeculation } from "../core/protocol.ts"
-import type { ServiceHost } from "../serve/service.ts"
+import type { ServiceHost, TenantRow } from "../serve/service.ts"
 
 export function statusJson(host: ServiceHost): object {
   const { service, phase, detail } = host
@@ -48,11 +48,26 @@ export function statusJson(host: ServiceHost): object {
     tokens_per_sec: rates.tokensPerSec,
     requests_per_sec: rates.requestsPerSec,
     step_ms: rates.stepMs,
+    needs_key: host.tenants.needsKey,
+    tenants: service.tenants.map(tenantJson),
     classes: service.classes.all.map((c, app) => ({
       ...classJson(c),
       window: windows[app],
       speculation: speculationJson(snapshot.speculation[app]),
     })),
+  }
+}
+
+/** Counts since the start. */
+function tenantJson({ name, weight, live, figures }: TenantRow): object {
+  const { kept, missed, bestEffort, refused, promptTokens, outputTokens } = figures
+  return {
+    ...{ name, weight, live },
+    requests: { total: kept + missed, attained: kept },
+    best_effort: bestEffort,
+    refused,
+    prompt_tokens: promptTokens,
+    output_tokens: outputTokens,
   }
 }
 

@@ -5,10 +5,12 @@ import type { PolicyOptions } from "../core/options.ts"
 import type { EngineLimits } from "../core/protocol.ts"
 import { type FakeOptions, fakeEngine } from "../engine/fake/engine.ts"
 import type { Engine } from "../engine/port.ts"
+import type { Clock } from "../replica/clock.ts"
 import { ReplicaDriver } from "../replica/driver.ts"
 import type { WatchOptions } from "../replica/engine-watch.ts"
 import type { ParseSpecial } from "../serve/prompt-reader.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
+import { type TenantOptions, Tenants } from "../serve/tenants.ts"
 import { buildServer, type ServerOptions } from "./server.ts"
 
 export interface TestServerOptions extends Omit<ServerOptions, "host"> {
@@ -22,6 +24,8 @@ export interface TestServerOptions extends Omit<ServerOptions, "host"> {
   maxQueue?: number
   policyOptions?: Partial<PolicyOptions>
   parseSpecial?: ParseSpecial
+  tenancy?: TenantOptions
+  clock?: Clock
   watch?: Partial<WatchOptions>
   /** Listen on a free port. */
   listen?: boolean
@@ -47,6 +51,8 @@ export async function testServer(options: TestServerOptions = {}) {
     watch = {},
     listen,
     parseSpecial = "asked",
+    tenancy = {},
+    clock,
     engine: given,
     wrap = (engine) => engine,
     ...server
@@ -59,20 +65,23 @@ export async function testServer(options: TestServerOptions = {}) {
     unifiedKv: limits.unifiedKv,
   }
   const engine = wrap(given ?? fakeEngine({ limits, time: "real", outputTokens: 20, ...fake, cost }))
+  const tenants = new Tenants(tenancy)
   const driver = new ReplicaDriver({
     engine,
     watch,
+    ...(clock !== undefined && { clock }),
     config: {
       limits,
       cost,
       policy: "slos-serve",
       apps: classes.all.length,
       options: policyOptions,
+      tenantWeights: tenants.weights,
       ...(maxQueue === undefined ? {} : { maxQueue }),
     },
   })
-  const service = new Service({ engine, driver, classes, policy: "slos-serve", parseSpecial })
-  const host = new ServiceHost()
+  const service = new Service({ engine, driver, classes, policy: "slos-serve", parseSpecial, tenants })
+  const host = new ServiceHost(tenants)
   host.ready(service)
   const app = buildServer({ ...server, host })
   await app.ready()

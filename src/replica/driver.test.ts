@@ -88,11 +88,11 @@ it("a request that the engine refuses to open fails alone, and nothing of the ot
 })
 
 describe("the queue", () => {
-  function queued(maxQueue: number) {
+  function queued(maxQueue: number, tenantWeights: readonly number[] = []) {
     const clock = new VirtualClock()
     const driver = new ReplicaDriver({
       ...{ engine: fakeEngine({ cost, limits, time: clock, outputTokens: 4 }), clock },
-      config: { limits, cost, policy: "slos-serve", apps: 1, maxQueue },
+      config: { limits, cost, policy: "slos-serve", apps: 1, maxQueue, tenantWeights },
     })
     const effects: Effect[] = []
     driver.observe((effect) => effects.push(effect))
@@ -118,6 +118,41 @@ describe("the queue", () => {
       Array(2).fill({ reason: "queueFull" }),
     )
     expect(driver.queue.taken).toBe(0)
+  })
+
+  it("has places for a tenant whose share others have filled, and knows whose they are", async () => {
+    const { clock, driver, ends, submission } = queued(4, [1, 1, 2])
+    const of = (tenant: number) => ({ ...submission(`of ${tenant}`), tenant })
+    for (let i = 0; i < 5; i++) driver.submit(of(1))
+    expect(driver.queue.shared).toBe(false)
+    const reserved = driver.reserve(2, 2) as Reservation
+    expect([driver.queue.takenBy(1), driver.queue.takenBy(2), driver.queue.taken]).toEqual([4, 2, 6])
+    expect([driver.queue.shareOf(1), driver.queue.shareOf(2), driver.queue.shared]).toEqual([2, 3, true])
+    expect([driver.reserve(1, 1), driver.reserve(2, 2)]).toEqual(["queueFull", "queueFull"])
+    const first = driver.submit(of(2), reserved)
+    driver.submit({ ...of(2), after: first }, reserved)
+    await clock.run()
+    expect(ends.toSorted()).toEqual([
+      "of 1 queueFull",
+      ...Array(4).fill("of 1 stop"),
+      ...Array(2).fill("of 2 stop"),
+    ])
+    expect([driver.queue.takenBy(1), driver.queue.takenBy(2), driver.queue.taken]).toEqual([0, 0, 0])
+  })
+
+  it("tells the core whose each request is, further choices included", async () => {
+    const { clock, driver, submission } = queued(8, [1, 1, 1])
+    const tenants: unknown[] = []
+    const handle = driver.replica.handle.bind(driver.replica)
+    driver.replica.handle = (event, nowUs) => {
+      if (event.type === "arrived") tenants.push(event.request.tenant)
+      handle(event, nowUs)
+    }
+    const first = driver.submit({ ...submission("first"), tenant: 2 })
+    driver.submit({ ...submission("second"), tenant: 2, after: first })
+    driver.submit(submission("of none"))
+    await clock.run()
+    expect(tenants).toEqual([2, undefined, 2])
   })
 
   it("gets back the places of what is not submitted, once", async () => {

@@ -21,9 +21,10 @@ import { type End, probeThat, type Submission } from "./submission.ts"
 
 export type { End, Submission } from "./submission.ts"
 
-/** Places in the queue, taken for requests to come. */
+/** Places in the queue, taken for requests of one tenant to come. */
 export interface Reservation {
   left: number
+  readonly tenant: number
 }
 
 /** What one decision and its step took; for metrics. */
@@ -58,7 +59,7 @@ export class ReplicaDriver {
   readonly watch: EngineWatch
   /** A request of the driver's own: none of its effects is told. */
   #probe: RequestId | null = null
-  #places: Places
+  readonly #places: Places
   #submissions = new Map<RequestId, Submission>()
   #opened = new Set<RequestId>()
   /** Requests that wait for another's first token, by that other one. */
@@ -76,7 +77,8 @@ export class ReplicaDriver {
 
   constructor(options: DriverOptions) {
     this.engine = options.engine
-    this.#places = new Places(options.config.maxQueue ?? DEFAULT_MAX_QUEUE)
+    const { maxQueue, tenantWeights } = options.config
+    this.#places = new Places(maxQueue ?? DEFAULT_MAX_QUEUE, tenantWeights)
     // The core's own bound would not count what is on its way to it.
     this.replica = new Replica({ ...options.config, maxQueue: Number.POSITIVE_INFINITY })
     this.#clock = options.clock ?? realClock
@@ -99,7 +101,7 @@ export class ReplicaDriver {
     return this.#accepting
   }
   /** Most live requests; those that have a place now. */
-  get queue(): { limit: number; taken: number } {
+  get queue(): Omit<Places, "take" | "giveBack"> {
     return this.#places
   }
   snapshot(): Snapshot {
@@ -118,29 +120,33 @@ export class ReplicaDriver {
 
   /** Places in the queue for requests that are yet to be submitted: for all of them, or none and the reason. To be
    * asked before anything is done for them; what is not submitted in the end must be given back. */
-  reserve(count: number): Reservation | RejectReason {
-    const refusal = this.#refusal(count)
+  reserve(count: number, tenant = 0): Reservation | RejectReason {
+    const refusal = this.#refusal(count, tenant)
     if (refusal !== null) {
       this.#tell({ type: "rejected", id: this.#nextId++, reason: refusal }, this.nowUs)
       return refusal
     }
-    return { left: count }
+    return { left: count, tenant }
   }
 
   /** Null when the places are taken. */
-  #refusal(count: number): RejectReason | null {
+  #refusal(count: number, tenant: number): RejectReason | null {
     if (!this.#accepting) return "shuttingDown"
     if (this.watch.state !== "ok") return "engineDown"
-    return this.#places.take(count) ? null : "queueFull"
+    return this.#places.take(count, tenant) ? null : "queueFull"
   }
 
   /** What was reserved and not submitted. */
   giveBack(reserved: Reservation): void {
-    this.#places.giveBack(reserved.left)
+    this.#places.giveBack(reserved.left, reserved.tenant)
     reserved.left = 0
   }
 
-  submit(submission: Submission, reserved: Reservation | RejectReason = this.reserve(1)): RequestId {
+  /** `reserved`: places of the submission's tenant; left out: one is asked for. */
+  submit(
+    submission: Submission,
+    reserved: Reservation | RejectReason = this.reserve(1, submission.tenant),
+  ): RequestId {
     const id = this.#nextId++
     if (typeof reserved === "string") {
       this.#clock.soon(() => submission.onEnd({ reason: reserved, outcome: null }))
@@ -156,11 +162,13 @@ export class ReplicaDriver {
   }
 
   #arrive(id: RequestId, submission: Submission): void {
-    const { app, session, prefix, maxOutputTokens, slo, tier, worth, thinking, arrivalUs, alone } = submission
+    const { app, tenant, session, prefix, maxOutputTokens, slo, tier, worth, thinking, arrivalUs, alone } =
+      submission
     this.#post({
       type: "arrived",
       request: {
         ...{ id, app, session, prefix, maxOutputTokens, slo, tier, thinking },
+        ...(tenant !== undefined && { tenant }),
         ...(worth !== undefined && { worth }),
         ...(alone && { alone }),
         ...(arrivalUs !== undefined && { arrivalUs }),
@@ -280,7 +288,7 @@ export class ReplicaDriver {
 
   #over(id: RequestId, end: End): void {
     const submission = this.#submissions.get(id)
-    if (this.#submissions.delete(id) && id !== this.#probe) this.#places.giveBack(1)
+    if (this.#submissions.delete(id) && id !== this.#probe) this.#places.giveBack(1, submission?.tenant ?? 0)
     try {
       submission?.onEnd(end)
     } catch (error) {

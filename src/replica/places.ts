@@ -1,27 +1,49 @@
 /** Places in a replica's queue. Every request has one from before its prompt is read: further choices of a request and
  * what is still being prepared count as well, so that what was accepted never finds the queue full. */
+import { Tenants } from "../core/learn/tenants.ts"
 
 export class Places {
+  /** Requests that the queue takes of one tenant alone; with several it is a little more. */
   readonly limit: number
+  readonly #tenants: Tenants
   #taken = 0
   #whenEmpty: (() => void)[] = []
 
-  constructor(limit: number) {
+  /** `weights` by tenant. */
+  constructor(limit: number, weights: readonly number[] = []) {
     this.limit = limit
+    this.#tenants = new Tenants(weights)
   }
 
   get taken(): number {
     return this.#taken
   }
 
+  /** Places that `tenant` has. */
+  takenBy(tenant: number): number {
+    return this.#tenants.liveOf(tenant)
+  }
+
+  /** Places that are `tenant`'s where others want them as well. */
+  shareOf(tenant: number): number {
+    return Math.ceil(this.#tenants.queueShare(tenant, this.limit))
+  }
+
+  /** More than one tenant has any. */
+  get shared(): boolean {
+    return this.#tenants.several
+  }
+
   /** So many at once or, answering false, none. */
-  take(count: number): boolean {
-    if (this.#taken + count > this.limit) return false
+  take(count: number, tenant: number): boolean {
+    if (!this.#tenants.hasPlace(tenant, this.#taken, this.limit, count)) return false
+    for (let i = 0; i < count; i++) this.#tenants.arrived({ tenant })
     this.#taken += count
     return true
   }
 
-  giveBack(count: number): void {
+  giveBack(count: number, tenant: number): void {
+    for (let i = 0; i < count; i++) this.#tenants.left({ tenant })
     this.#taken -= count
     if (this.#taken === 0) for (const resolve of this.#whenEmpty.splice(0)) resolve()
   }

@@ -13,6 +13,8 @@ import { GREEDY, type Sampling, type StepRow } from "../engine/port.ts"
 /** One request as the driver takes it: counts for the core, tokens for the engine, callbacks for the text side. */
 export interface Submission {
   app: number
+  /** See RequestSpec. */
+  tenant?: number
   /** Tool session, or -1. */
   session: number
   prompt: Int32Array

@@ -1,18 +1,21 @@
 /** From a validated API request to a submission of the driver: chat template, tokens, context check, prefix hashes. */
-import { randomInt } from "node:crypto"
 import type { RejectReason, RequestId } from "../core/protocol.ts"
 import type { Engine, Sampling } from "../engine/port.ts"
 import { UserError, userError } from "../errors.ts"
 import type { ReplicaDriver, Reservation, Submission } from "../replica/driver.ts"
+import { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import { Answer, type AnswerSink } from "../text/answer.ts"
 import { afterThinking } from "../text/constraint/grammar.ts"
 import { PrefixHasher, prefixHashes, sessionNumber } from "./prefix.ts"
 import { type ParseSpecial, type Prompt, PromptReader } from "./prompt-reader.ts"
 import type { ResolvedSlo } from "./slo-resolve.ts"
+import { MOST_NAMED, OTHERS, type Tenant, Tenants } from "./tenants.ts"
 
 /** One request as the API layer hands it on: validated, with its SLO. */
 export interface GenerationRequest {
   prompt: Prompt
+  /** Name of the tenant that it is of. */
+  tenant: string
   /** null: what the context leaves, up to the default of IntakeOptions. */
   maxTokens: number | null
   sampling: Sampling
@@ -22,7 +25,7 @@ export interface GenerationRequest {
   /** The answer ends with its first tool call. */
   singleCall: boolean
   slo: ResolvedSlo
-  /** Client's name of its tool session, or null. */
+  /** Client's name of its tool session, or null. Another tenant's session of that name is another. */
   session: string | null
   /** Whether the model shall think: the request's word, or null for the class's and the template's. */
   reasoning: boolean | null
@@ -49,6 +52,8 @@ export interface IntakeOptions {
   defaultMaxTokens?: number
   /** Whether texts may spell control tokens. Default: where a request asks for it. */
   parseSpecial?: ParseSpecial
+  /** Default: one. */
+  tenants?: Tenants
 }
 
 /** Answers of a model without a chat end token would fill the context; no client waits for that. */
@@ -60,7 +65,8 @@ export class Intake {
   readonly #reader: PromptReader
   readonly #parseSpecial: ParseSpecial
   readonly #defaultMaxTokens: number
-  readonly #salt = randomInt(2 ** 31)
+  readonly #tenants: Tenants
+  readonly figures: FiguresByTenant
 
   constructor(engine: Engine, driver: ReplicaDriver, options: IntakeOptions = {}) {
     this.engine = engine
@@ -68,31 +74,39 @@ export class Intake {
     this.#defaultMaxTokens = options.defaultMaxTokens ?? DEFAULT_MAX_TOKENS
     this.#parseSpecial = options.parseSpecial ?? "asked"
     this.#reader = new PromptReader(engine)
+    this.#tenants = options.tenants ?? new Tenants()
+    this.figures = new FiguresByTenant({
+      ...{ names: this.#tenants.configured, mostOthers: MOST_NAMED, rest: OTHERS },
+    })
   }
 
   /** Submits the requests of one exchange, each once for each of its sinks: answers to one prompt that differ in their
-   * seeds; the first request's sinks come first. All find a place in the queue, or none. What becomes of them goes to
+   * seeds; the first request's sinks come first. All are of one tenant. All find a place in the queue, or none. What becomes of them goes to
    * the sinks. Throws UserError for what cannot be served. */
   async start(requests: readonly GenerationRequest[], sinks: readonly AnswerSink[]): Promise<void> {
-    const places = this.driver.reserve(sinks.length)
-    if (typeof places === "string") throw this.#refused(places, sinks.length)
+    const tenant = this.#tenants.of(requests[0]!.tenant, (number) => this.driver.queue.takenBy(number) === 0)
+    const places = this.driver.reserve(sinks.length, tenant.number)
+    if (typeof places === "string") throw this.#refused(places, tenant, sinks.length)
     try {
       const plans = await Promise.all(requests.map((request) => this.#plan(request)))
       const ended = countdown(sinks.length, await this.#hold(plans))
       const each = sinks.length / requests.length
       for (const [i, request] of requests.entries())
-        this.#submit(places, request, plans[i] ?? null, sinks.slice(i * each, (i + 1) * each), ended)
+        this.#submit(places, tenant, request, plans[i] ?? null, sinks.slice(i * each, (i + 1) * each), ended)
     } finally {
       this.driver.giveBack(places)
     }
   }
 
-  #refused(reason: RejectReason, choices: number): UserError {
-    const { limit, taken } = this.driver.queue
+  #refused(reason: RejectReason, { name, number }: Tenant, choices: number): UserError {
+    const { queue } = this.driver
+    const { limit, taken } = queue
     if (reason === "shuttingDown") return userError("shutting_down")
     if (reason === "engineDown") return userError("engine_down", { detail: this.driver.watch.detail })
     if (choices > limit) return userError("queue_too_small", { limit, choices }, { param: "n" })
-    return userError("queue_full", { limit, taken, choices })
+    this.figures.of(name).refused += choices
+    const share = `; of its places tenant ${name} has ${queue.takenBy(number)}, and its share is ${queue.shareOf(number)}`
+    return userError("queue_full", { limit, taken, choices, share: queue.shared ? share : "" })
   }
 
   /** null when the client has gone before. */
@@ -111,6 +125,7 @@ export class Intake {
 
   #submit(
     places: Reservation,
+    tenant: Tenant,
     request: GenerationRequest,
     plan: Plan | null,
     sinks: readonly AnswerSink[],
@@ -128,7 +143,7 @@ export class Intake {
     let first: RequestId | null = null
     for (const [choice, sink] of sinks.entries()) {
       const seed = (plan.sampling.seed + choice) >>> 0
-      const submission = this.#submission(request, { ...plan.sampling, seed }, plan, sink, ended)
+      const submission = this.#submission(request, tenant, { ...plan.sampling, seed }, plan, sink, ended)
       const id = this.driver.submit(
         shares && first !== null ? { ...submission, after: first } : submission,
         places,
@@ -140,6 +155,7 @@ export class Intake {
 
   #submission(
     request: GenerationRequest,
+    tenant: Tenant,
     sampling: Sampling,
     plan: Plan,
     sink: AnswerSink,
@@ -159,10 +175,12 @@ export class Intake {
         singleCall: request.singleCall,
       },
     })
-    const hasher = new PrefixHasher(this.engine.limits.blockTokens, this.#salt)
+    const figures = this.figures.of(tenant.name)
+    const hasher = new PrefixHasher(this.engine.limits.blockTokens, tenant.prefixSalt)
     return {
       app: request.slo.class.app,
-      session: request.session === null ? -1 : sessionNumber(request.session, this.#salt),
+      tenant: tenant.number,
+      session: request.session === null ? -1 : sessionNumber(request.session, tenant.sessionSalt),
       prompt,
       prefix: hasher.push(prompt),
       maxOutputTokens: plan.maxOutputTokens,
@@ -174,10 +192,13 @@ export class Intake {
       arrivalUs: Math.round(this.driver.nowUs - (performance.now() - request.arrivalMs) * 1000),
       onTokens: (row) => {
         const prefix = hasher.push(row.tokens)
-        return { ...answer.onTokens(row), ...(prefix.length > 0 && { prefix }) }
+        const seen = answer.onTokens(row)
+        figures.outputTokens += seen.tokens ?? row.tokens.length
+        return { ...seen, ...(prefix.length > 0 && { prefix }) }
       },
       onEnd: (end) => {
         ended()
+        if (end.outcome !== null) figures.ended(end.reason, end.outcome)
         answer.onEnd(end)
       },
     }

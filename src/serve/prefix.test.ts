@@ -1,7 +1,7 @@
 /** Prefix hashes: equal exactly where the tokens so far are equal. */
 import fc from "fast-check"
 import { expect, it } from "vitest"
-import { prefixHashes, sessionNumber } from "./prefix.ts"
+import { prefixHashes, saltOf, sessionNumber } from "./prefix.ts"
 
 const tokens = fc
   .array(fc.integer({ min: 0, max: 3 }), { maxLength: 40 })
@@ -26,6 +26,11 @@ it("has no collision among many blocks, and depends on the salt", () => {
   const hashes = prefixHashes(long, 1)
   expect(new Set(hashes).size).toBe(hashes.length)
   expect(hashes.every(Number.isSafeInteger)).toBe(true)
-  expect(prefixHashes(long.slice(0, 16), 16, 1)).not.toEqual(prefixHashes(long.slice(0, 16), 16, 2))
+  const secret = Uint8Array.of(1, 2, 3)
+  const [a, b] = [saltOf(secret, "a"), saltOf(secret, "b")]
+  expect(new Set([...prefixHashes(long, 16, a), ...prefixHashes(long, 16, b)]).size).toBe(25_000)
+  expect(saltOf(secret, "a")).toEqual(a)
+  expect(saltOf(Uint8Array.of(1, 2, 4), "a")).not.toEqual(a)
   expect(sessionNumber("a")).not.toBe(sessionNumber("b"))
+  expect(sessionNumber("a", a)).not.toBe(sessionNumber("a", b))
 })

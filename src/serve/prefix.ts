@@ -1,4 +1,5 @@
 /** Chain hashes of a prompt's full KV blocks: equal hashes mean equal prefixes (RequestSpec.prefix). */
+import { createHmac } from "node:crypto"
 
 /** Folds one value into two independent 32-bit lanes (murmur3's mixing, two constants sets). */
 function mixHigh(hash: number, value: number): number {
@@ -27,6 +28,20 @@ function join(high: number, low: number): number {
   return (finish(high) & 0x1fffff) * 0x1_0000_0000 + finish(low)
 }
 
+/** Where hashes begin: what is hashed from one salt never equals what is from another. */
+export interface Salt {
+  readonly high: number
+  readonly low: number
+}
+
+const NO_SALT: Salt = { high: 0, low: -1 }
+
+/** The salt of a name, which only `secret` tells. */
+export function saltOf(secret: Uint8Array, name: string): Salt {
+  const digest = createHmac("sha256", secret).update(name).digest()
+  return { high: digest.readInt32LE(0), low: digest.readInt32LE(4) }
+}
+
 /** Hashes a growing list of tokens block by block, each hash over all tokens up to its block's end. The engine's
  * copies compare tokens too, so a collision costs time, not correctness; `salt` keeps them from being provoked. */
 export class PrefixHasher {
@@ -35,10 +50,10 @@ export class PrefixHasher {
   #low: number
   #count = 0
 
-  constructor(blockTokens: number, salt = 0) {
+  constructor(blockTokens: number, salt = NO_SALT) {
     this.#blockTokens = blockTokens
-    this.#high = salt | 0
-    this.#low = ~salt | 0
+    this.#high = salt.high
+    this.#low = salt.low
   }
 
   /** Hashes of the blocks that these tokens fill. */
@@ -54,14 +69,13 @@ export class PrefixHasher {
 }
 
 /** Hash of each full block of a prompt. */
-export function prefixHashes(prompt: Int32Array, blockTokens: number, salt = 0): number[] {
+export function prefixHashes(prompt: Int32Array, blockTokens: number, salt = NO_SALT): number[] {
   return new PrefixHasher(blockTokens, salt).push(prompt)
 }
 
 /** The core's number for a client's session name. */
-export function sessionNumber(name: string, salt = 0): number {
-  let high = salt | 0
-  let low = ~salt | 0
+export function sessionNumber(name: string, salt = NO_SALT): number {
+  let { high, low } = salt
   for (let i = 0; i < name.length; i++) {
     high = mixHigh(high, name.charCodeAt(i))
     low = mixLow(low, name.charCodeAt(i))

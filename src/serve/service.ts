@@ -6,13 +6,24 @@ import { type UserError, userError } from "../errors.ts"
 import type { ReplicaDriver } from "../replica/driver.ts"
 import { AttainmentWindow } from "../telemetry/attainment.ts"
 import { Metrics } from "../telemetry/metrics.ts"
+import type { TenantFigures } from "../telemetry/tenant-figures.ts"
 import { Intake, type IntakeOptions } from "./intake.ts"
+import { Tenants } from "./tenants.ts"
 
 export interface ServiceOptions extends IntakeOptions {
   engine: Engine
   driver: ReplicaDriver
   classes: SloClasses
   policy: string
+}
+
+/** A tenant, or several of which none has figures of its own, as shown. */
+export interface TenantRow {
+  name: string
+  weight: number
+  /** Requests that have a place in the queue, every answer counted. */
+  live: number
+  figures: TenantFigures
 }
 
 export class Service {
@@ -24,6 +35,7 @@ export class Service {
   readonly metrics: Metrics
   readonly attainment: AttainmentWindow
   readonly startedMs = Date.now()
+  readonly #tenants: Tenants
 
   constructor(options: ServiceOptions) {
     const { engine, driver, classes } = options
@@ -31,7 +43,8 @@ export class Service {
     this.driver = driver
     this.classes = classes
     this.policy = options.policy
-    this.intake = new Intake(engine, driver, options)
+    this.#tenants = options.tenants ?? new Tenants()
+    this.intake = new Intake(engine, driver, { ...options, tenants: this.#tenants })
     this.attainment = new AttainmentWindow(classes.all.length)
     this.metrics = new Metrics({
       modelName: engine.model.name,
@@ -39,6 +52,7 @@ export class Service {
       snapshot: () => driver.snapshot(),
       watch: driver.watch,
       queue: driver.queue,
+      tenants: () => this.tenants,
     })
     driver.observe((effect, nowUs) => {
       this.metrics.observe(effect, nowUs)
@@ -57,6 +71,19 @@ export class Service {
     return { contextTokens: limits.contextTokens, longestTokenBytes: tokenizer.longestTokenBytes }
   }
 
+  /** By tenant, those first that have a weight in the configuration. */
+  get tenants(): TenantRow[] {
+    const { figures } = this.intake
+    const live = new Map<string, number>()
+    for (const { name, number } of this.#tenants.all) {
+      const shown = figures.shownAs(name)
+      live.set(shown, (live.get(shown) ?? 0) + this.driver.queue.takenBy(number))
+    }
+    return [...figures.all].map(([name, own]) => ({
+      ...{ name, weight: this.#tenants.weightOf(name), live: live.get(name) ?? 0, figures: own },
+    }))
+  }
+
   async close(): Promise<void> {
     this.metrics.close()
     await this.intake.close()
@@ -73,6 +100,11 @@ export class ServiceHost {
   /** What is being done, for people who ask. */
   detail = "starting"
   service: Service | null = null
+  readonly tenants: Tenants
+
+  constructor(tenants = new Tenants()) {
+    this.tenants = tenants
+  }
 
   /** Why it takes no requests just now, or null. */
   get refusal(): UserError | null {

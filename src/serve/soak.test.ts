@@ -12,6 +12,7 @@ import type { AnswerEnd } from "../text/answer.ts"
 import type { GenerationRequest } from "./intake.ts"
 import { Service } from "./service.ts"
 import { resolveSlo } from "./slo-resolve.ts"
+import { MOST_NAMED } from "./tenants.ts"
 
 /** Small, so that the cache is full at once and running requests lose their KV now and then. */
 const limits: EngineLimits = {
@@ -57,6 +58,7 @@ function requestOf(random: Random, signal: AbortSignal): GenerationRequest {
   const slo = { ttft_ms: 20 * (1 + random.below(40)), tpot_ms: 20 }
   return {
     prompt: { kind: "tokens", tokens },
+    tenant: `t${random.below(3 * MOST_NAMED)}`,
     maxTokens: 6,
     sampling: GREEDY,
     parseSpecial: null,

@@ -2,6 +2,7 @@
 import type { monitorEventLoopDelay } from "node:perf_hooks"
 import { Counter, Gauge, type Registry } from "prom-client"
 import type { AppSpeculation, Snapshot } from "../core/protocol.ts"
+import type { TenantFigures } from "./tenant-figures.ts"
 
 /** Whether the engine computes, and for how long it has not. */
 export interface WatchSource {
@@ -12,6 +13,13 @@ export interface WatchSource {
   readonly downUs: Readonly<Record<string, number>>
 }
 
+/** What there is to tell of a tenant. */
+export interface TenantSource {
+  readonly name: string
+  readonly live: number
+  readonly figures: TenantFigures
+}
+
 export interface GaugeSources {
   modelName: string
   /** Class names by app index. */
@@ -20,6 +28,7 @@ export interface GaugeSources {
   watch?: WatchSource
   /** Most live requests, and those that have a place. */
   queue?: { readonly limit: number; readonly taken: number }
+  tenants?: () => readonly TenantSource[]
   /** Event loop delay, sampled every `loopResolutionMs`. */
   loop: ReturnType<typeof monitorEventLoopDelay>
   loopResolutionMs: number
@@ -89,10 +98,71 @@ export function registerGauges(registry: Registry, sources: GaugeSources): void 
     gauge("slos_serve_queue_places_taken", help, [], () => [[{}, queue.taken]])
     gauge("slos_serve_queue_places", "Requests that the queue takes.", [], () => [[{}, queue.limit]])
   }
+  if (sources.tenants !== undefined) registerTenants(registry, sources.tenants)
   if (sources.watch !== undefined) registerWatch(registry, sources.watch)
   gauge("slos_serve_event_loop_delay_seconds", "Event loop delay since the last read.", ["quantile"], () =>
     loopDelay(sources),
   )
+}
+
+type TenantSamples = (tenant: TenantSource) => readonly Sample[]
+
+const BY_TENANT: readonly (readonly [
+  name: string,
+  help: string,
+  label: string | null,
+  read: TenantSamples,
+])[] = [
+  [
+    "slos_serve_tenant_requests_total",
+    "Ended SLO-tier requests, by tenant and attainment of all stages.",
+    "attained",
+    ({ figures: { kept, missed } }) => [
+      [{ attained: "true" }, kept],
+      [{ attained: "false" }, missed],
+    ],
+  ],
+  [
+    "slos_serve_tenant_best_effort_requests_total",
+    "Ended best-effort requests, by tenant.",
+    null,
+    ({ figures }) => [[{}, figures.bestEffort]],
+  ],
+  [
+    "slos_serve_tenant_tokens_total",
+    "Tokens computed for a tenant: of prompts, at their end and without those shared, and of outputs.",
+    "kind",
+    ({ figures: { promptTokens, outputTokens } }) => [
+      [{ kind: "prompt" }, promptTokens],
+      [{ kind: "output" }, outputTokens],
+    ],
+  ],
+  [
+    "slos_serve_tenant_refused_total",
+    "Answers that a tenant was refused for a full queue.",
+    null,
+    ({ figures }) => [[{}, figures.refused]],
+  ],
+]
+
+function registerTenants(registry: Registry, tenants: () => readonly TenantSource[]): void {
+  const registers = [registry]
+  for (const [name, help, label, read] of BY_TENANT)
+    new Counter({
+      ...{ name, help, labelNames: ["tenant", ...(label === null ? [] : [label])], registers },
+      collect() {
+        this.reset()
+        for (const tenant of tenants())
+          for (const [labels, value] of read(tenant)) this.inc({ tenant: tenant.name, ...labels }, value)
+      },
+    })
+  const help = "Requests of a tenant that have a place in the queue."
+  new Gauge({
+    ...{ name: "slos_serve_tenant_live", help, labelNames: ["tenant"], registers },
+    collect() {
+      for (const { name, live } of tenants()) this.set({ tenant: name }, live)
+    },
+  })
 }
 
 function registerWatch(registry: Registry, watch: WatchSource): void {

@@ -3,7 +3,7 @@
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { Counter, collectDefaultMetrics, Histogram, Registry } from "prom-client"
 import type { Effect, Outcome, RequestId, Snapshot } from "../core/protocol.ts"
-import { registerGauges, type WatchSource } from "./gauges.ts"
+import { registerGauges, type TenantSource, type WatchSource } from "./gauges.ts"
 
 /** What one engine step cost; given by the driver beside the effects. */
 export interface StepCost {
@@ -23,6 +23,7 @@ export interface MetricsOptions {
   /** Left out: an engine that is never down. */
   watch?: WatchSource
   queue?: { readonly limit: number; readonly taken: number }
+  tenants?: () => readonly TenantSource[]
 }
 
 const TTFT_S = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 7.5, 10, 20, 40, 80, 160]

@@ -69,6 +69,44 @@ test("a full queue is shared by weight among those that wait, and with one that 
   expect([tenants.several, tenants.liveOf(1)]).toEqual([false, 0])
 })
 
+test("a full queue takes what is within a tenant's share, and several at once up to its last place", () => {
+  const tenants = new Tenants([1, 3], BOUND)
+  for (let i = 0; i < 8; i++) tenants.arrived({ tenant: 0 })
+  expect(tenants.hasPlace(0, 8, 9)).toBe(true)
+  expect(tenants.hasPlace(0, 8, 9, 2)).toBe(false)
+  expect(tenants.hasPlace(0, 8, 8)).toBe(false)
+  // Three quarters of eight places.
+  expect([6, 7].map((count) => tenants.hasPlace(1, 8, 8, count))).toEqual([true, false])
+  for (let i = 0; i < 5; i++) tenants.arrived({ tenant: 1 })
+  expect([1, 2].map((count) => tenants.hasPlace(1, 13, 8, count))).toEqual([true, false])
+})
+
+test("at twice the queue's length only shares among all that have a weight are left", () => {
+  const tenants = new Tenants([1, 1, 1, 1], BOUND)
+  expect([2, 3].map((count) => tenants.hasPlace(3, 16, 8, count))).toEqual([true, false])
+  // One without a weight of its own has no share to keep.
+  expect([3, 4].map((tenant) => tenants.hasPlace(tenant, 16, 8))).toEqual([true, false])
+  const full = fc.record({
+    weights: fc.array(fc.double({ min: 0.01, max: 10, noNaN: true }), { minLength: 1, maxLength: 6 }),
+    most: fc.integer({ min: 1, max: 12 }),
+    arrivals: fc.array(fc.tuple(fc.nat(5), fc.integer({ min: 1, max: 3 })), { maxLength: 60 }),
+  })
+  fc.assert(
+    fc.property(full, ({ weights, most, arrivals }) => {
+      const queue = new Tenants(weights, BOUND)
+      let length = 0
+      for (const [any, count] of arrivals) {
+        const tenant = any % weights.length
+        if (!queue.hasPlace(tenant, length, most, count)) continue
+        for (let i = 0; i < count; i++) queue.arrived({ tenant })
+        length += count
+      }
+      // Each share is rounded up.
+      expect(length).toBeLessThanOrEqual(3 * most + weights.length)
+    }),
+  )
+})
+
 test("counters of ever new tenants do not pile up to anything that shows", () => {
   const tenants = new Tenants([], BOUND)
   for (let tenant = 0; tenant < 5000; tenant++) serve(tenants, tenant, 100)

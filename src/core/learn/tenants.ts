@@ -12,6 +12,7 @@ const EVEN_SHARE = 1 / 8
 
 export class Tenants {
   readonly #weights: readonly number[]
+  readonly #allWeights: number
   readonly #boundTokens: number
   #served = new Map<number, number>()
   #highest = 0
@@ -21,6 +22,7 @@ export class Tenants {
   /** `weights` by tenant, others 1. No counter is further behind the highest one than `boundTokens`. */
   constructor(weights: readonly number[] = [], boundTokens = 0) {
     this.#weights = weights
+    this.#allWeights = weights.reduce((sum, weight) => sum + weight, 0)
     this.#boundTokens = boundTokens
   }
 
@@ -52,11 +54,11 @@ export class Tenants {
     return this.#live.get(tenant) ?? 0
   }
 
-  arrived({ tenant }: LiveRequest): void {
+  arrived({ tenant }: Pick<LiveRequest, "tenant">): void {
     this.#live.set(tenant, this.liveOf(tenant) + 1)
   }
 
-  left({ tenant }: LiveRequest): void {
+  left({ tenant }: Pick<LiveRequest, "tenant">): void {
     const count = this.liveOf(tenant) - 1
     if (count > 0) this.#live.set(tenant, count)
     else this.#live.delete(tenant)
@@ -75,10 +77,14 @@ export class Tenants {
     if (this.#served.size > MOST_COUNTERS) this.#forget()
   }
 
-  /** A queue of `length` takes another request. One that others have filled still takes what a tenant's share of it holds,
-   * up to twice its length in all. */
-  hasPlace(tenant: number, length: number, most: number): boolean {
-    return length < most || (length < 2 * most && this.liveOf(tenant) < this.queueShare(tenant, most))
+  /** A queue of `length` takes `count` more requests. One that others have filled still takes what a tenant's share of it
+   * holds, up to twice its length in all; and its share among all that have a weight even then. */
+  hasPlace(tenant: number, length: number, most: number, count = 1): boolean {
+    if (length + count <= most) return true
+    const beforeLast = this.liveOf(tenant) + count - 1
+    if (length + count <= 2 * most && beforeLast < this.queueShare(tenant, most)) return true
+    const weight = this.#weights[tenant] ?? 0
+    return beforeLast * this.#allWeights < most * weight
   }
 
   /** Of a queue of `most` requests, what `tenant` may fill where others wait as well. */

@@ -47,6 +47,7 @@ function chatGeneration(service: Service, request: FastifyRequest, body: ChatBod
     })
   return {
     prompt: { kind: "chat", messages: body.messages.map(plainMessage), tools, variables },
+    tenant: request.tenant,
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? null,
     sampling: samplingOf(body, {
       logprobs: body.logprobs ? (body.top_logprobs ?? 0) + 1 : 0,

@@ -30,6 +30,7 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
     })
     const text = textFormat(body.response_format)
     const generation = {
+      tenant: request.tenant,
       // OpenAI's default for this endpoint.
       maxTokens: body.max_tokens ?? 16,
       sampling: samplingOf(body, {
