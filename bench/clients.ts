@@ -47,7 +47,7 @@ async function main(): Promise<void> {
     ...["--max-batch-tokens", "2048", "--max-queue", "10000"],
   ]
   const fake = { name: "fake", kind: "slos-serve" } as const
-  const server = new Server(fake, command, options.port, "bench/results/clients.log")
+  const server = await Server.start(fake, command, options.port, "bench/results/clients.log")
   try {
     await server.ready(60_000)
     const result = await drive(server, clients, duration, collectSec)

@@ -53,7 +53,7 @@ async function main(): Promise<void> {
     ],
     ...["--tenant", `a=${KEYS.a}`, "--tenant", `b=${KEYS.b},3`, "--no-require-key", "--trust-fairness-id"],
   ]
-  const server = new Server(
+  const server = await Server.start(
     { name: "fuzz", kind: "slos-serve" },
     command,
     options.port,

@@ -56,7 +56,7 @@ async function main(): Promise<void> {
   writeFileSync(rounds, "")
   process.env.HOSTILE_ROUNDS = rounds
   const log = options.out.replace(/\.json$/, ".log")
-  const server = new Server({ name: "hostile", kind: "slos-serve" }, command, options.port, log)
+  const server = await Server.start({ name: "hostile", kind: "slos-serve" }, command, options.port, log)
   try {
     await server.ready(300_000)
     const result = await measure(server, options, rounds)

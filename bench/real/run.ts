@@ -207,7 +207,7 @@ class Bench {
     const start = async (system: System, name: string) => {
       const port = next++
       const log = join(this.options.out, `${name}.log`)
-      const server = new Server(system, system.command(setup, port), port, log)
+      const server = await Server.start(system, system.command(setup, port), port, log)
       this.servers.set(name, server)
       await server.ready(300_000)
       return server

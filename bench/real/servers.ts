@@ -1,10 +1,16 @@
 /** Server processes of a benchmark: started once, warmed, and stopped by signal while others are measured, so
  * that an idle server cannot burn the CPU of a measured one. */
 import { type ChildProcess, spawn } from "node:child_process"
+import { once } from "node:events"
 import { createWriteStream } from "node:fs"
+import { createServer } from "node:net"
 import { fileURLToPath } from "node:url"
 import type { Target } from "../../src/load/client.ts"
 import type { System } from "./systems.ts"
+
+// Killed by a signal, a bench would leave its servers behind, stopped and with their ports taken: "exit" comes only if it
+// is asked for.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(130))
 
 export class Server {
   readonly system: Pick<System, "name" | "kind">
@@ -12,7 +18,20 @@ export class Server {
   private readonly process: ChildProcess
   private log = ""
 
-  constructor(
+  /** Throws where the port is taken: another's server would be measured. */
+  static async start(
+    system: Pick<System, "name" | "kind">,
+    command: readonly string[],
+    port: number,
+    logPath: string,
+  ): Promise<Server> {
+    const probe = createServer().listen(port, "127.0.0.1")
+    await once(probe, "listening")
+    await once(probe.close(), "close")
+    return new Server(system, command, port, logPath)
+  }
+
+  private constructor(
     system: Pick<System, "name" | "kind">,
     command: readonly string[],
     port: number,
@@ -25,7 +44,6 @@ export class Server {
       stdio: ["ignore", "pipe", "pipe"],
       cwd: fileURLToPath(new URL("../..", import.meta.url)),
     })
-    // A bench that is interrupted would leave servers behind, stopped and with their ports taken.
     process.once("exit", () => this.process.kill("SIGKILL"))
     const file = createWriteStream(logPath)
     for (const stream of [this.process.stdout!, this.process.stderr!]) {

@@ -20,7 +20,7 @@ export async function startServer(
     ...(model === "fake" ? ["--engine", "fake"] : ["--model", model]),
     ...more,
   ]
-  const server = new Server(
+  const server = await Server.start(
     { name: model, kind: "slos-serve" },
     command,
     port,
