@@ -4,7 +4,8 @@ import { Readable } from "node:stream"
 import fc from "fast-check"
 import { afterAll, beforeAll, describe, expect, it, test } from "vitest"
 import { UserError } from "../errors.ts"
-import { BodyMemory, readBody } from "./body-reader.ts"
+import { SharedBound } from "../serve/shared-bound.ts"
+import { type BodyMemory, readBody } from "./body-reader.ts"
 import { BodyScanner } from "./body-scanner.ts"
 import { bodyLimits, MOST_DEPTH, MOST_NAME_BYTES, MOST_NUMBER_CHARACTERS } from "./limits.ts"
 import { testServer } from "./testing.ts"
@@ -232,7 +233,7 @@ describe("memory of bodies", () => {
   }
 
   it("is bounded over all of them, and given back", async () => {
-    const memory = new BodyMemory(MOST)
+    const memory = new SharedBound(MOST)
     const all = await Promise.allSettled(Array.from({ length: 6 }, () => read(memory, blanks(400_000))))
     const refused = all.flatMap((one) => (one.status === "rejected" ? [one.reason.code] : []))
     expect(refused.length).toBeGreaterThan(0)
@@ -244,7 +245,7 @@ describe("memory of bodies", () => {
   })
 
   it("is given back for a body that breaks off", async () => {
-    const memory = new BodyMemory(MOST)
+    const memory = new SharedBound(MOST)
     const broken = async function* () {
       yield Buffer.alloc(1000)
       throw new Error("gone")

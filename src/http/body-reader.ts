@@ -4,26 +4,12 @@ import { UserError, userError } from "../errors.ts"
 import { BodyScanner } from "./body-scanner.ts"
 import type { PromptSizes } from "./limits.ts"
 
-/** Memory of the bodies that are on their way to one server: a thousand connections with a large body each would
- * else hold gigabytes. */
-export class BodyMemory {
-  readonly #most: number
-  #held = 0
-
-  constructor(mostBytes: number) {
-    this.#most = mostBytes
-  }
-
+/** What bodies hold, those of other requests included: a thousand connections with a large body each would else hold
+ * gigabytes. */
+export interface BodyMemory {
   /** False when that would be too much. */
-  take(bytes: number): boolean {
-    if (this.#held + bytes > this.#most) return false
-    this.#held += bytes
-    return true
-  }
-
-  give(bytes: number): void {
-    this.#held -= bytes
-  }
+  take(bytes: number): boolean
+  give(bytes: number): void
 }
 
 export interface BodyOptions {

@@ -4,26 +4,33 @@ import { setImmediate } from "node:timers/promises"
 import type { FastifyInstance, FastifyRequest } from "fastify"
 import type { z } from "zod"
 import { UserError, userError } from "../errors.ts"
-import { BodyMemory, readBody } from "./body-reader.ts"
-import type { PromptSizes } from "./limits.ts"
+import type { ServiceHost } from "../serve/service.ts"
+import { SharedBound } from "../serve/shared-bound.ts"
+import { readBody } from "./body-reader.ts"
 
 /** Fastify's own JSON parser replaces bad UTF-8 silently; a prompt must not change on its way. */
+/** `bodyMemory`: see ServerOptions. */
 export function registerJsonParser(
   app: FastifyInstance,
-  bodyLimit: number,
-  sizes: () => PromptSizes | null,
+  { bodyLimit, bodyMemory }: { bodyLimit: number; bodyMemory: number },
+  host: ServiceHost,
 ): void {
-  const memory = new BodyMemory(Math.max(MOST_HELD_BYTES, 8 * bodyLimit))
+  const bound = new SharedBound(bodyMemory, bodyMemory, host.tenants.shareOf)
   app.removeAllContentTypeParsers()
   app.addContentTypeParser("application/json", async (request: FastifyRequest, payload: Readable) => {
     const contentLength = Number(request.headers["content-length"])
-    return readBody(payload, { bodyLimit, contentLength, memory, sizes: sizes() }, (body) =>
+    const { number } = host.tenant(request.tenant)
+    const memory = {
+      take: (bytes: number) => bound.take(bytes, number),
+      give: (bytes: number) => bound.give(bytes, number),
+    }
+    const sizes = host.service?.promptSizes ?? null
+    return readBody(payload, { bodyLimit, contentLength, memory, sizes }, (body) =>
       body.length <= SMALL_BYTES ? parseJson(body) : inTurn(() => parseJson(body)),
     )
   })
 }
 
-const MOST_HELD_BYTES = 256 * 2 ** 20
 /** Parsed in a millisecond. */
 const SMALL_BYTES = 64 * 1024
 let last: Promise<unknown> = Promise.resolve()

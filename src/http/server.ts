@@ -27,11 +27,14 @@ export interface ServerOptions {
   logger?: FastifyBaseLogger
   /** Largest request body, bytes. */
   bodyLimit?: number
+  /** What bodies on their way may hold, bytes: for the first to come, and as much for tenants below their share. */
+  bodyMemory?: number
   /** A request must be received in full within this time. */
   requestTimeoutMs?: number
 }
 
 const BODY_LIMIT = 8 * 1024 * 1024
+const BODY_MEMORY = 256 * 1024 * 1024
 const REQUEST_TIMEOUT_MS = 30_000
 const KEEP_ALIVE_MS = 65_000
 /** A connection that is silent for this long is asked by TCP whether its other end still exists. */
@@ -83,7 +86,11 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     const whose = tenant === DEFAULT_TENANT ? {} : { tenant }
     request.log.debug({ method, url, status: reply.statusCode, ms, ...whose }, "answered")
   })
-  registerJsonParser(app, bodyLimit, () => host.service?.promptSizes ?? null)
+  registerJsonParser(
+    app,
+    { bodyLimit, bodyMemory: options.bodyMemory ?? Math.max(BODY_MEMORY, 8 * bodyLimit) },
+    host,
+  )
   registerErrors(app, bodyLimit)
 
   const ready = (): Service => {

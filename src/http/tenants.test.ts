@@ -1,4 +1,5 @@
 /** Tenants over the API: by key and by header, with promises, places, sessions and prefixes of their own. */
+import { connect } from "node:net"
 import OpenAI from "openai"
 import { afterEach, describe, expect, it } from "vitest"
 import type { TenantConfig } from "../config/tenants.ts"
@@ -224,6 +225,28 @@ describe("a full queue", () => {
     held.letGo()
     for (const answer of [...flood, ...own]) expect((await answer).statusCode).toBe(200)
     expect(server.driver.queue.taken).toBe(0)
+  })
+})
+
+describe("bodies on their way", () => {
+  it("hold of one tenant what leaves another's room", async () => {
+    await serving({ listen: true, bodyMemory: 64 * 1024, tenancy: { tenants: A_AND_B } })
+    const { port } = new URL(server.url)
+    // Each takes 16 KiB, and never ends.
+    const slow = Array.from({ length: 4 }, () => {
+      const socket = connect(Number(port), "127.0.0.1")
+      const head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+      socket.write(`${head}authorization: Bearer key-a\r\ncontent-length: 9000\r\n\r\n{"prompt":`)
+      return socket
+    })
+    const codes = async (name: string) => {
+      const answer = await complete(by(name))
+      return answer.statusCode === 200 ? 200 : answer.json().error.code
+    }
+    await expect.poll(() => codes("a"), { timeout: 20_000 }).toBe("too_many_large_bodies")
+    expect(await codes("b")).toBe(200)
+    for (const socket of slow) socket.destroy()
+    await expect.poll(() => codes("a"), { timeout: 20_000 }).toBe(200)
   })
 })
 

@@ -73,8 +73,9 @@ export class Intake {
     this.driver = driver
     this.#defaultMaxTokens = options.defaultMaxTokens ?? DEFAULT_MAX_TOKENS
     this.#parseSpecial = options.parseSpecial ?? "asked"
-    this.#reader = new PromptReader(engine)
     this.#tenants = options.tenants ?? new Tenants()
+    const { weights, shareOf } = this.#tenants
+    this.#reader = new PromptReader(engine, { shareOf, weightOf: (number) => weights[number] ?? 1 })
     this.figures = new FiguresByTenant({
       ...{ names: this.#tenants.configured, mostOthers: MOST_NAMED, rest: OTHERS },
     })
@@ -88,7 +89,7 @@ export class Intake {
     const places = this.driver.reserve(sinks.length, tenant.number)
     if (typeof places === "string") throw this.#refused(places, tenant, sinks.length)
     try {
-      const plans = await Promise.all(requests.map((request) => this.#plan(request)))
+      const plans = await Promise.all(requests.map((request) => this.#plan(request, tenant)))
       const ended = countdown(sinks.length, await this.#hold(plans))
       const each = sinks.length / requests.length
       for (const [i, request] of requests.entries())
@@ -110,8 +111,8 @@ export class Intake {
   }
 
   /** null when the client has gone before. */
-  async #plan(request: GenerationRequest): Promise<Plan | null> {
-    const read = await this.#read(request)
+  async #plan(request: GenerationRequest, tenant: Tenant): Promise<Plan | null> {
+    const read = await this.#read(request, tenant)
     if (read === null) return null
     const { tokens: prompt, opensThinking } = read
     const maxOutputTokens = this.#outputLimit(prompt.length, request.maxTokens)
@@ -244,12 +245,12 @@ export class Intake {
     await this.#reader.close()
   }
 
-  #read(request: GenerationRequest) {
+  #read(request: GenerationRequest, { number: tenant }: Tenant) {
     const { signal, maxTokens } = request
     const tooLong = (least: number) => this.#tooLong(least, maxTokens ?? 1, "at least ")
     return this.#reader.read(this.#withThinking(request), {
       parseSpecial: this.#parses(request),
-      signal,
+      ...{ tenant, signal },
       tooLong,
     })
   }

@@ -1,16 +1,18 @@
-/** One at a time, the short before the long, nothing for ever, none whose client has gone. */
+/** One at a time, the short before the long, nothing for ever, none whose client has gone; tenants in turns. */
 import { expect, it } from "vitest"
 import { Lane } from "./lane.ts"
+import { SharedBound } from "./shared-bound.ts"
 
 /** A lane on a clock of its own, and what was done in it. */
-function lane(mostSize = 1e9) {
+function lane(mostSize = 1e9, weights: readonly number[] = []) {
   const done: string[] = []
   const clock = { nowMs: 0 }
-  const made = new Lane({ mostSize, nowMs: () => clock.nowMs })
+  const waiting = new SharedBound(mostSize)
+  const made = new Lane({ waiting, nowMs: () => clock.nowMs, weightOf: (tenant) => weights[tenant] ?? 1 })
   let release: (() => void) | undefined
-  const add = (name: string, size: number, signal = new AbortController().signal) =>
+  const add = (name: string, size: number, signal = new AbortController().signal, tenant = 0) =>
     made.run({
-      size,
+      ...{ size, tenant },
       signal,
       work: async () => {
         done.push(name)
@@ -25,7 +27,7 @@ function lane(mostSize = 1e9) {
     release = undefined
     await new Promise(setImmediate)
   }
-  return { made, done, clock, add, step }
+  return { made, done, clock, add, step, waiting }
 }
 
 it("works on one at a time, the shorter first", async () => {
@@ -55,19 +57,19 @@ it("what has waited long enough is overtaken no more", async () => {
 })
 
 it("lets go what nothing waits for, and what it held", async () => {
-  const { add, done, step, made } = lane()
+  const { add, done, step, waiting } = lane()
   const gone = new AbortController()
   void add("first", 1)
   const second = add("second", 7, gone.signal)
   void add("third", 9)
-  expect(made.waitingSize).toBe(16)
+  expect(waiting.taken).toBe(16)
   gone.abort()
   expect(await second).toBeNull()
-  expect(made.waitingSize).toBe(9)
+  expect(waiting.taken).toBe(9)
   for (let i = 0; i < 3; i++) await step()
   expect(done).toEqual(["first", "third"])
   expect(await add("late", 1, gone.signal)).toBeNull()
-  expect(made.waitingSize).toBe(0)
+  expect(waiting.taken).toBe(0)
 })
 
 it("takes no more than its most, and goes on after a failure", async () => {
@@ -86,4 +88,33 @@ it("takes no more than its most, and goes on after a failure", async () => {
   expect(done).toEqual(["fourth", "second"])
   await step()
   expect(await second).toEqual({ name: "second" })
+})
+
+it("a tenant's piece waits for one of another's at most, however many that one has", async () => {
+  const { add, done, step } = lane()
+  const { signal } = new AbortController()
+  for (let i = 0; i < 4; i++) void add(`a${i}`, 100, signal, 1)
+  await step()
+  // Longer than all of the others', and it goes first among its own.
+  void add("b long", 1000, signal, 2)
+  void add("b", 900, signal, 2)
+  for (let i = 0; i < 5; i++) await step()
+  // Nothing is owed to one that was away, nor for what it had alone.
+  expect(done).toEqual(["a0", "a1", "b", "a2", "a3", "b long"])
+  for (let i = 0; i < 3; i++) await step()
+  for (let i = 0; i < 3; i++) void add(`later a${i}`, 100, signal, 1)
+  void add("later b", 100, signal, 2)
+  for (let i = 0; i < 4; i++) await step()
+  expect(done.slice(6)).toEqual(["later a0", "later b", "later a1", "later a2"])
+})
+
+it("a tenant of three times the weight has three times the work done", async () => {
+  const { add, done, step } = lane(1e9, [1, 3])
+  const { signal } = new AbortController()
+  for (let i = 0; i < 12; i++) {
+    void add("a", 100, signal, 0)
+    void add("b", 100, signal, 1)
+  }
+  for (let i = 0; i < 11; i++) await step()
+  expect(done.filter((name) => name === "b")).toHaveLength(9)
 })

@@ -6,6 +6,7 @@ import { UserError, userError } from "../errors.ts"
 import { Renderer } from "../text/renderer.ts"
 import { type ChatPrompt, ChatTemplate, type PromptText } from "../text/template.ts"
 import { Lane } from "./lane.ts"
+import { SharedBound } from "./shared-bound.ts"
 
 export type Prompt =
   | ({ kind: "chat" } & ChatPrompt)
@@ -22,11 +23,19 @@ export interface PromptTokens {
 export type ParseSpecial = "never" | "asked" | "always"
 
 export interface ReadOptions {
+  /** Number of the tenant that it is of. */
+  tenant?: number
   parseSpecial: boolean
   /** Aborted when nothing waits for the tokens any more. */
   signal: AbortSignal
   /** The error of a prompt that has at least so many tokens. */
   tooLong: (leastTokens: number) => UserError
+}
+
+/** By number: of 1, and against others' 1. */
+export interface TenantShares {
+  shareOf?: (tenant: number) => number
+  weightOf?: (tenant: number) => number
 }
 
 /** A few milliseconds at most, template and tokens. */
@@ -35,7 +44,7 @@ const SHORT_CHARACTERS = 4_000
 const MEDIUM_CHARACTERS = 64_000
 /** What a message, a field or an entry costs a template, in characters. */
 const VALUE_CHARACTERS = 40
-/** Most characters that wait in a lane. */
+/** Most characters that wait in a lane, and as many more for tenants below their share of them. */
 const MOST_WAITING = 64_000_000
 /** A text of more characters a token of the context is tried first on as many. */
 const TRIED_CHARACTERS_PER_TOKEN = 16
@@ -45,13 +54,17 @@ export class PromptReader {
   readonly #template: ChatTemplate
   readonly #lanes: readonly { upTo: number; lane: Lane; renderer: Renderer | null }[]
 
-  constructor(engine: Engine) {
+  constructor(engine: Engine, { shareOf, weightOf }: TenantShares = {}) {
     const { model, tokenizer } = engine
     this.#engine = engine
     this.#template = new ChatTemplate(model, tokenizer.controls)
     const lane = (upTo: number, threaded: boolean) => ({
       upTo,
-      lane: new Lane({ mostSize: MOST_WAITING, ...(!threaded && { pause: () => setImmediate() }) }),
+      lane: new Lane({
+        waiting: new SharedBound(MOST_WAITING, MOST_WAITING, shareOf),
+        ...(weightOf !== undefined && { weightOf }),
+        ...(!threaded && { pause: () => setImmediate() }),
+      }),
       renderer: threaded ? new Renderer(model, tokenizer.controls) : null,
     })
     this.#lanes = [lane(SHORT_CHARACTERS, false), lane(MEDIUM_CHARACTERS, true), lane(Infinity, true)]
@@ -66,7 +79,8 @@ export class PromptReader {
       const text = await this.#text(prompt, options.parseSpecial, renderer)
       return { tokens: await this.#encode(text, options), opensThinking: text.opensThinking }
     }
-    const read = await lane.run({ size, signal: options.signal, work })
+    const { signal, tenant = 0 } = options
+    const read = await lane.run({ size, tenant, signal, work })
     if (read === "full") throw userError("too_many_long_prompts")
     return read
   }

@@ -8,7 +8,7 @@ import { AttainmentWindow } from "../telemetry/attainment.ts"
 import { Metrics } from "../telemetry/metrics.ts"
 import type { TenantFigures } from "../telemetry/tenant-figures.ts"
 import { Intake, type IntakeOptions } from "./intake.ts"
-import { Tenants } from "./tenants.ts"
+import { type Tenant, Tenants } from "./tenants.ts"
 
 export interface ServiceOptions extends IntakeOptions {
   engine: Engine
@@ -104,6 +104,12 @@ export class ServiceHost {
 
   constructor(tenants = new Tenants()) {
     this.tenants = tenants
+  }
+
+  /** Of a name, before the request has a place in the queue. */
+  tenant(name: string): Tenant {
+    const queue = this.service?.driver.queue
+    return this.tenants.of(name, (number) => !queue?.takenBy(number))
   }
 
   /** Why it takes no requests just now, or null. */

@@ -36,6 +36,7 @@ export interface Tenant {
 export class Tenants {
   /** By number: of all that there can be. */
   readonly weights: readonly number[]
+  readonly #allWeights: number
   readonly trustsHeader: boolean
   readonly needsKey: boolean
   readonly #ofKey = new Map<string, string>()
@@ -58,6 +59,7 @@ export class Tenants {
     }
     for (const name of weights.keys()) this.#configured.set(name, this.#tenant(name, this.#configured.size))
     this.weights = [...weights.values(), ...Array<number>(this.trustsHeader ? MOST_NAMED : 0).fill(1)]
+    this.#allWeights = this.weights.reduce((sum, weight) => sum + weight, 0)
   }
 
   /** The name of the tenant that a request is of. Throws UserError for a wrong key or name. */
@@ -87,6 +89,9 @@ export class Tenants {
     const tenant = this.#configured.get(name)
     return tenant === undefined ? 1 : this.weights[tenant.number]!
   }
+
+  /** Of 1, among all that there can be. */
+  shareOf = (number: number): number => (this.weights[number] ?? 0) / this.#allWeights
 
   /** Those that always have one. */
   get configured(): string[] {
