@@ -8,6 +8,7 @@ import { Answer, type AnswerSink } from "../text/answer.ts"
 import { afterThinking } from "../text/constraint/grammar.ts"
 import { PrefixHasher, prefixHashes, sessionNumber } from "./prefix.ts"
 import { type ParseSpecial, type Prompt, PromptReader } from "./prompt-reader.ts"
+import { SchemaShares } from "./schema-shares.ts"
 import type { ResolvedSlo } from "./slo-resolve.ts"
 import { MOST_NAMED, OTHERS, type Tenant, Tenants } from "./tenants.ts"
 
@@ -66,6 +67,7 @@ export class Intake {
   readonly #parseSpecial: ParseSpecial
   readonly #defaultMaxTokens: number
   readonly #tenants: Tenants
+  readonly #schemas: SchemaShares
   readonly figures: FiguresByTenant
 
   constructor(engine: Engine, driver: ReplicaDriver, options: IntakeOptions = {}) {
@@ -75,6 +77,7 @@ export class Intake {
     this.#parseSpecial = options.parseSpecial ?? "asked"
     this.#tenants = options.tenants ?? new Tenants()
     const { weights, shareOf } = this.#tenants
+    this.#schemas = new SchemaShares(engine.constraints, shareOf)
     this.#reader = new PromptReader(engine, { shareOf, weightOf: (number) => weights[number] ?? 1 })
     this.figures = new FiguresByTenant({
       ...{ names: this.#tenants.configured, mostOthers: MOST_NAMED, rest: OTHERS },
@@ -90,7 +93,7 @@ export class Intake {
     if (typeof places === "string") throw this.#refused(places, tenant, sinks.length)
     try {
       const plans = await Promise.all(requests.map((request) => this.#plan(request, tenant)))
-      const ended = countdown(sinks.length, await this.#hold(plans))
+      const ended = countdown(sinks.length, await this.#hold(plans, tenant))
       const each = sinks.length / requests.length
       for (const [i, request] of requests.entries())
         this.#submit(places, tenant, request, plans[i] ?? null, sinks.slice(i * each, (i + 1) * each), ended)
@@ -206,14 +209,14 @@ export class Intake {
   }
 
   /** Compiles the grammars of an exchange; the answer lets them go. */
-  async #hold(plans: readonly (Plan | null)[]): Promise<() => void> {
+  async #hold(plans: readonly (Plan | null)[], { number }: Tenant): Promise<() => void> {
     const grammars = new Set(plans.flatMap((plan) => plan?.sampling.grammar ?? []))
     const releases: (() => void)[] = []
     const release = () => {
       for (const one of releases) one()
     }
     try {
-      for (const grammar of grammars) releases.push(await this.engine.constraints.hold(grammar))
+      for (const grammar of grammars) releases.push(await this.#schemas.hold(grammar, number))
     } catch (error) {
       release()
       throw error

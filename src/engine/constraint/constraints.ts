@@ -28,9 +28,9 @@ export interface ConstraintLimits {
 export const CONSTRAINT_LIMITS: ConstraintLimits = {
   compileMs: 5_000,
   followMs: 2_000,
-  held: 128,
+  held: 160,
   kept: 192,
-  queued: 32,
+  queued: 40,
 }
 
 /** So many requests may be found that cannot be followed while one grammar is compiled. */
