@@ -2,7 +2,7 @@
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { Random } from "../random.ts"
-import { attentionPairs, shapeOf, stepUs } from "./cost.ts"
+import { attentionPairs, pieceUs, ranUs, shapeOf, stepUs } from "./cost.ts"
 import { Calibration } from "./learn/calibration.ts"
 import { BatchBuilder } from "./planner/batch-builder.ts"
 import { prefillUs } from "./planner/prefill-time.ts"
@@ -25,6 +25,49 @@ describe("the cost model", () => {
     expect(shape.slowPairs).toBe(11 + 21 + 1 + 1)
     expect(shape.fastPairs).toBe(attentionPairs(1, 64) * 2 + attentionPairs(65, 135))
     expect(shapeOf([item(10, 1, true), item(0, 65)], { fastPassTokens: 64, unifiedKv: true }).passes).toBe(1)
+  })
+
+  test("drafted tokens are tokens and outputs, and the longest draft is drafted step by step", () => {
+    const items = [
+      { ...item(10, 1, true), draft: 3 },
+      { ...item(20, 1, true), draft: 1 },
+    ]
+    const one = shapeOf(items, { fastPassTokens: 4, unifiedKv: true })
+    expect(one).toEqual({
+      ...{ tokens: 6, sequences: 2, passes: 1, outputs: 6, specSteps: 3 },
+      // Four tokens are as long as fast attention asks for.
+      ...{ fastPairs: attentionPairs(10, 4), slowPairs: attentionPairs(20, 2) },
+    })
+    const split = shapeOf(items, { fastPassTokens: 2, unifiedKv: false })
+    expect(split).toMatchObject({ passes: 2, specSteps: 3, slowPairs: 0 })
+    expect(split.fastPairs).toBe(attentionPairs(10, 4) + attentionPairs(20, 2))
+  })
+
+  test("a piece is the sum of what it costs by each feature; those that it has not cost nothing", () => {
+    const shape = {
+      ...{ tokens: 2, sequences: 3, passes: 5, fastPairs: 7, slowPairs: 11, outputs: 13, specSteps: 17 },
+    }
+    const names = Object.keys(shape) as (keyof typeof shape)[]
+    for (const name of names) expect(pieceUs({ [name]: 10 }, shape)).toBe(10 * shape[name])
+    const all = Object.fromEntries(names.map((name) => [name, 1]))
+    expect(pieceUs({ step: 1, ...all }, shape)).toBe(1 + 2 + 3 + 5 + 7 + 11 + 13 + 17)
+  })
+
+  test("a step in which drafters had less of an idea is timed as it ran", () => {
+    const model = { ...COST, pieces: [{ tokens: 100, specSteps: 1000 }] }
+    const items = [1, 2].map((id) => ({ ...item(10, 1, true), id, draft: 4 }))
+    const batch = { ...{ seq: 1, items, evict: [], release: [], trim: [] }, predictedUs: 0 } as never
+    const result = (id: number, drafted?: number) => ({
+      id,
+      tokens: 1,
+      ...(drafted !== undefined && { drafted }),
+    })
+    const took = (...results: object[]) => ranUs(model, batch, results as never)
+    expect(took(result(1), result(2))).toBeNull()
+    expect(took(result(1, 1), result(2, 2))).toBe(500 + 2000)
+    expect(took(result(1, 0), result(2, 0))).toBe(200)
+    // One says nothing: it drafted what it was asked for.
+    expect(took(result(1), result(2, 0))).toBe(600 + 4000)
   })
 
   test("takes the largest piece", () => {

@@ -77,6 +77,60 @@ describe("a request's deadlines (docs/design.md, Objectives)", () => {
     expect(request.outcome(0, true)).toMatchObject({ attained: false, attainedEvery10: true })
   })
 
+  test("the paper's check looks at the first token, every tenth, and the last", () => {
+    /** Tokens from the first to the last, of which this one is late. */
+    const every10 = (late: number, last: number) => {
+      const request = liveOf(1)
+      for (let n = 1; n <= last; n++)
+        request.emit(1, -1, 1_000_000 + (n - 1) * 100_000 + (n === late ? 1 : -1), none)
+      expect(request.outcome(0, false).attainedEvery10).toBe(false)
+      return request.outcome(0, true).attainedEvery10
+    }
+    expect([1, 2, 9, 10, 11, 19, 20, 21].map((late) => every10(late, 25))).toEqual([
+      ...[false, true, true, false, true, true, false, true],
+    ])
+    expect([every10(3, 3), every10(3, 4), every10(0, 30)]).toEqual([false, true, true])
+  })
+
+  test("a stage is as late as its latest token", () => {
+    const request = liveOf(1)
+    emitAt(request, [0, 1_100_060, 1_200_010])
+    expect(request.stage).toMatchObject({ stage: "answer", worstLateUs: 60, attained: false, tokens: 2 + 1 })
+  })
+
+  test("one that has no token yet has no stage behind it, and nothing late", () => {
+    const request = liveOf(1, { tenant: 3 }, 700)
+    expect(request.outcome(9, false)).toMatchObject({
+      ...{ stages: [], attained: false, startedUs: -1, firstTokenUs: -1, finishedUs: 9, arrivalUs: 700 },
+      ...{ ttftUs: 1_000_000, outputTokens: 0, preemptions: 0, cachedTokens: 0, maxGapUs: 0 },
+    })
+    expect(request.progress).toMatchObject({ lastTokenUs: -1, admitted: false, violated: false })
+    expect([request.tenant, request.sessionMissed, request.gone, request.prefillAlone]).toEqual([
+      ...[3, false, false, true],
+    ])
+    expect(liveOf(1).tenant).toBe(0)
+  })
+
+  test("an answer that begins with the first token has not been thought about", () => {
+    const request = liveOf(1, { thinking: true })
+    request.emit(1, 0, 1_000_000, none)
+    expect(request.outcome(0, true).stages.map(({ stage }) => stage)).toEqual(["prefill", "answer"])
+    expect(request.dueUs).toBe(1_100_000)
+  })
+
+  test("no more tokens come out than it may produce", () => {
+    const request = liveOf(1, { maxOutputTokens: 3 })
+    for (const count of [4, 0]) expect(() => request.emit(count, -1, 0, none)).toThrow("more tokens than")
+    request.emit(2, -1, 0, none)
+    expect(() => request.emit(2, -1, 0, none)).toThrow("more tokens than")
+    request.emit(1, -1, 0, none)
+    expect(request.output).toBe(3)
+  })
+
+  test("a prompt is no decode, though one token is left of it", () => {
+    expect(Object.assign(liveOf(1), { computed: 99 }).decoding).toBe(false)
+  })
+
   test("a preempted request owes its output again, as a prefill", () => {
     const request = liveOf(1)
     request.computed = 100
@@ -185,6 +239,30 @@ describe("which tokens are late, for every set of objectives", () => {
     },
   )
 
+  test("it leaves with what it had then, of its own", () => {
+    const spec = specOf(1, { prefix: [1, 2], thinking: true, slo: { ...NO_SLO, ...TTFT, ...TPOT } })
+    const left = startRequest(spec, 0, 0, () => 1000)
+    left.emit(1, -1, 10, none)
+    left.emit(1, 0, 20, none)
+    const { request, progress } = movedFrom(left)
+    const before = JSON.stringify(progress)
+    const moved = startRequest(request, 100, 7, () => Number.NaN, progress)
+    moved.prefix.push(3)
+    moved.emit(1, -1, 9000, none)
+    left.prefix.push(4)
+    left.emit(1, -1, 30, none)
+    expect(JSON.stringify(progress)).toBe(before)
+    expect([spec.prefix, left.prefix, moved.prefix]).toEqual([
+      [1, 2],
+      [1, 2, 4],
+      [1, 2, 3],
+    ])
+    const stages = (of: LiveRequest) => of.outcome(0, true).stages.map(({ stage, tokens }) => [stage, tokens])
+    expect(stages(moved)).toEqual(stages(left))
+    expect(stages(moved).map(([stage]) => stage)).toEqual(["prefill", "thinking", "answer"])
+    expect([left.outcome(0, true).attained, moved.outcome(0, true).attained]).toEqual([true, false])
+  })
+
   test("one that moves before its first token keeps that it has no TTFT", () => {
     const { request, progress } = movedFrom(started(TPOT))
     const moved = startRequest(request, 100, 7, () => Number.NaN, progress)
@@ -199,6 +277,12 @@ describe("the stream that plans see", () => {
     expect([request.dueUs, request.paceDueUs, request.tpotUs, request.streamStartUs]).toEqual([
       160, 1100, 100, 1000,
     ])
+  })
+
+  test("a gap as long as the TPOT leaves what slack there is", () => {
+    const request = started({ ...TTFT, ...TPOT, maxGapUs: 100 })
+    request.emit(1, -1, 10, none)
+    expect([request.dueUs, request.tpotUs, request.streamStartUs]).toEqual([110, 100, 1000])
   })
 
   test("a gap below the TPOT is the pace, and leaves no slack", () => {

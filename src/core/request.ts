@@ -165,10 +165,7 @@ export class LiveRequest {
   }
 
   outcome(nowUs: number, attainable: boolean): Outcome {
-    const stages = [
-      ...this.#stages,
-      ...(this.#stage.worstLateUs > -Infinity || this.output > 0 ? [this.#stage] : []),
-    ]
+    const stages = this.output > 0 ? [...this.#stages, this.#stage] : []
     return {
       app: this.spec.app,
       arrivalUs: this.arrivalUs,

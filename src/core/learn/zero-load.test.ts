@@ -1,6 +1,8 @@
 /** Prefills seen in service bound what a profile claims of them. */
 import fc from "fast-check"
-import { expect, test } from "vitest"
+import { describe, expect, test } from "vitest"
+import type { Batch, BatchItem } from "../protocol.ts"
+import { liveOf } from "../testing.ts"
 import { ZeroLoad } from "./zero-load.ts"
 
 const MS = 1000
@@ -82,4 +84,59 @@ test("an honest profile is never touched: steps that take what it says, or longe
       },
     ),
   )
+})
+
+describe("a prompt is seen when its last token is computed", () => {
+  const item = (tokens: number, sample: boolean): BatchItem => ({
+    id: 1,
+    position: 0,
+    tokens,
+    sample,
+    draft: 0,
+  })
+  const beside = (...items: BatchItem[]) => ({ items }) as unknown as Batch
+  /** What profiles of next to nothing and of an hour come to for 100 tokens, after three prompts like this one. */
+  function bounds(changes: object, steps: { item: BatchItem; others?: BatchItem[]; ms: number }[]) {
+    const zeroLoad = new ZeroLoad()
+    for (let i = 0; i < 3; i++) {
+      const request = Object.assign(liveOf(1), changes)
+      for (const { item, others = [], ms } of steps)
+        zeroLoad.computed(request, item, beside(item, ...others), ms * MS)
+    }
+    return [zeroLoad.bounded(100, 1), zeroLoad.bounded(100, 3.6e9)]
+  }
+  const [half, last] = [item(50, false), item(50, true)]
+  const unseen = [1, 3.6e9]
+
+  test("with the time of all its steps", () => {
+    // 30 ms, and half as much more or a third less.
+    expect(
+      bounds({}, [
+        { item: half, ms: 10 },
+        { item: last, ms: 20 },
+      ]),
+    ).toEqual([20 * MS, 45 * MS])
+    expect(bounds({}, [{ item: half, ms: 10 }])).toEqual(unseen)
+  })
+
+  test("beside others it takes no less alone", () => {
+    for (const others of [
+      [[item(1, true)], []],
+      [[], [item(1, true)]],
+    ]) {
+      const steps = [half, last].map((one, i) => ({ item: one, others: others[i]!, ms: 15 }))
+      expect(bounds({}, steps)).toEqual([1, 45 * MS])
+    }
+  })
+
+  test("with a prefix that was there it says something of the rest only", () => {
+    // 64 tokens in 30 ms: 100 may take longer by the square, and alone it was not.
+    const [least, most] = bounds({ cachedTokens: 36 }, [{ item: last, ms: 30 }])
+    expect(least).toBe(1)
+    expect(most).toBeCloseTo(45 * MS * (100 / 64) ** 2)
+  })
+
+  test("what lost its KV on the way says nothing", () => {
+    expect(bounds({ preemptions: 1 }, [{ item: last, ms: 30 }])).toEqual(unseen)
+  })
 })

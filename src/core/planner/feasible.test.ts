@@ -352,6 +352,113 @@ describe("Demand", () => {
     }
   })
 
+  test("a stream that runs and was dropped is as it was once it is restored, ended or not", () => {
+    /** How long prompts may be that fit by each horizon, beside a stream from 10 to 40 ms and another; the first is dropped
+     * and restored where the horizons tested before have come so far. */
+    const mostOf = (streams: 1 | 2, changes: { maxSequences?: number }, dropAfter?: number) => {
+      const most = (horizon: number) => {
+        let tokens = 0
+        for (let more = 512; more >= 1; more /= 2) {
+          const demand = reset(0.1, { maxBatchTokens: 10, ...changes })
+          const row = streams === 2 ? demand.addRunning(decode(10_000, 3, NOW_US + 10_000)) : -1
+          demand.addRunning(decode(20_000, 20))
+          for (const at of [0, 15_000, 60_000]) {
+            if (dropAfter === at) demand.dropRunning(row)
+            if (dropAfter === at) demand.restoreRunning(row)
+            if (at + 20_000 < horizon) demand.fits(NOW_US + at + 20_000)
+          }
+          demand.addPrefill(0, tokens + more, 1)
+          if (demand.fits(NOW_US + horizon)) tokens += more
+        }
+        return tokens
+      }
+      return [15_000, 30_000, 45_000, 70_000, 100_000, 200_000].map(most)
+    }
+    for (const changes of [{}, { maxSequences: 1 }]) {
+      const both = mostOf(2, changes)
+      expect(both).not.toEqual(mostOf(1, changes))
+      for (const dropAfter of [0, 15_000, 60_000]) expect(mostOf(2, changes, dropAfter)).toEqual(both)
+    }
+  })
+
+  test("one batch has no token of a stream that was dropped, and that of one that was restored", () => {
+    const fits = (horizon: number, change: (demand: Demand, row: number) => void) => {
+      const cost = { ...COST, pieces: [{ step: 1000, tokens: 100, slowPairs: 1, sequences: 10 }] }
+      const demand = new Demand(cost, LIMITS)
+      demand.reset(NOW_US, MAX_BATCH_US, 1, 1000)
+      demand.addPrefill(0, 1, 1)
+      demand.addRunning(decode(100_000, 50))
+      change(demand, demand.addRunning({ ...decode(100_000, 50), contextTokens: 700 }))
+      return demand.fits(NOW_US + horizon)
+    }
+    const nothing = () => {}
+    const drop = (demand: Demand, row: number) => demand.dropRunning(row)
+    const restore = (demand: Demand, row: number) => {
+      demand.dropRunning(row)
+      demand.restoreRunning(row)
+    }
+    // 1,000 + 2 × 110 + 1 + 100, and 810 more.
+    for (const [change, us] of [
+      [drop, 1321],
+      [nothing, 2131],
+      [restore, 2131],
+    ] as const)
+      expect([us - 1, us].map((horizon) => fits(horizon, change))).toEqual([false, true])
+  })
+
+  describe("one batch is timed by all that it has", () => {
+    /** From when on it fits, with a margin that nothing else does, µs. */
+    const from = (piece: CostModel["pieces"][0], unifiedKv: boolean, streams: number) => {
+      for (let us = 1000; us < 100_000; us += 1000) {
+        const cost = { ...COST, unifiedKv, fastPassTokens: 50, pieces: [piece] }
+        const demand = new Demand(cost, { ...LIMITS, unifiedKv })
+        demand.reset(NOW_US, MAX_BATCH_US, 1, 1000)
+        for (let i = 0; i < streams; i++) demand.addRunning(decode(100_000, 50))
+        demand.addPrefill(0, 40, 1)
+        demand.addPrefill(100, 60, 1)
+        if (demand.fits(NOW_US + us)) return us
+      }
+      return Infinity
+    }
+    const slow = 40 * 20.5
+    const fast = 60 * 130.5
+
+    test.each<[string, CostModel["pieces"][0], boolean, number, number]>([
+      ["a step", { step: 7000 }, true, 1, 7000],
+      ["its tokens, one of each stream among them", { tokens: 500 }, true, 2, 51_000],
+      ["sequences", { sequences: 1000 }, true, 3, 5000],
+      ["outputs", { outputs: 1000 }, true, 3, 5000],
+      ["long attention", { fastPairs: 7000 / fast }, true, 3, 7000],
+      ["short attention, that of streams too", { slowPairs: 10 }, true, 3, 10 * (slow + 300)],
+      ["a pass", { passes: 4000 }, true, 3, 4000],
+      ["a pass for each prompt beside streams in a split pool", { passes: 4000 }, false, 3, 12_000],
+      ["one pass where there are none", { passes: 4000 }, false, 0, 4000],
+      ["the sum of it", { step: 3000, sequences: 1000, tokens: 100 }, true, 0, 15_000],
+    ])("%s", (_, piece, unifiedKv, streams, us) => {
+      expect(from(piece, unifiedKv, streams)).toBe(Math.ceil(us / 1000) * 1000)
+    })
+
+    test("it has no more tokens than a batch may", () => {
+      const fits = (tokens: number) => {
+        const demand = reset(1000)
+        demand.addRunning(decode(100_000, 50))
+        demand.addPrefill(0, tokens, 1)
+        return demand.fits(NOW_US + 90_000)
+      }
+      expect([511, 512].map(fits)).toEqual([true, false])
+    })
+
+    test("a stream that needs exactly one step by then is in it", () => {
+      const fits = (horizon: number) => {
+        const demand = reset(1000)
+        demand.addRunning(decode(50_000, 50))
+        demand.addPrefill(0, 100, 1)
+        return demand.fits(NOW_US + horizon)
+      }
+      expect([50_000, 50_001].map(fits)).toEqual([true, false])
+    })
+  })
+
   test("in a split pool counts no second pass where nothing decodes yet", () => {
     // Three requests that came together start to decode at their common deadline: the sum of their lines is 0 there, but for
     // rounding. (So it is with streams that were all dropped.)

@@ -30,7 +30,7 @@ describe("PrefixWait", () => {
   test("one that begins otherwise, has begun itself, or has nothing to share does not", () => {
     const wait = waitOf(request(1, [1, 2, 3], BLOCK))
     expect(wait.for(request(2, [9, 2, 3]), context)).toBeNull()
-    expect(wait.for(request(3, [1, 2, 3], 1), context)).toBeNull()
+    for (const computed of [1, BLOCK]) expect(wait.for(request(3, [1, 2, 3], computed), context)).toBeNull()
     expect(wait.for(request(4, []), context)).toBeNull()
   })
 
@@ -85,6 +85,9 @@ describe("PrefixWait", () => {
     kv.computed(9, BLOCK)
     const by = request(1, [1, 2, 3], BLOCK)
     expect(waitOf(by).for(request(2, [1, 2, 3]), shared)).toEqual({ by, tokens: 3 * BLOCK })
+    // All that it could wait for is its last block, whose last token it computes itself.
+    const ends = liveOf(4, { promptTokens: 2 * BLOCK, prefix: [1, 2] })
+    expect(waitOf(request(5, [1, 2, 3], 3)).for(ends, shared)).toBeNull()
     // They go separate ways right after it.
     expect(waitOf(by).for(request(3, [1, 4]), shared)).toBeNull()
   })

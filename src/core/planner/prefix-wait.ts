@@ -27,12 +27,12 @@ export class PrefixWait {
 
   /** A request's first chunk is in the batch. */
   started(request: LiveRequest): void {
-    if (request.prefix.length > 0 && !this.#computing.includes(request)) this.#computing.push(request)
+    this.#computing.push(request)
   }
 
   /** What `request`, which has not begun, would better wait for; null where it may begin. */
   for(request: LiveRequest, context: PlanningContext): Awaited | null {
-    if (this.#computing.length === 0 || request.computed > 0 || request.prefix.length === 0) return null
+    if (this.#computing.length === 0 || request.computed > 0) return null
     const { blockTokens } = context.limits
     const block = context.startOf(request) / blockTokens
     const missing = request.prefix[block]
