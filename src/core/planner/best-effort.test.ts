@@ -199,8 +199,8 @@ describe("what is left of a batch", () => {
     arrivalSlack.observe(15_000)
     expect(given(() => [], { arrivalSlack })).toBe(Math.floor((arrivalSlack.us - 5_000) / 100))
     for (let i = 0; i < 100; i++) arrivalSlack.observe(0)
-    // Twice the time of one token.
-    expect(given(() => [], { arrivalSlack })).toBe(52)
+    // 1.7 times a step of one token.
+    expect(given(() => [], { arrivalSlack })).toBe(36)
     expect(given(() => [], { prefills: [liveOf(1)] })).toBe(150)
   })
 

@@ -3,7 +3,7 @@
 import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
 import type { BatchBuilder } from "./batch-builder.ts"
-import { mayStart, serveBestEffort, serveOverdue } from "./best-effort.ts"
+import { leastWorthUs, mayStart, serveBestEffort, serveOverdue } from "./best-effort.ts"
 import { pressingOf } from "./pressing.ts"
 import { decodeTimeUs, draftWithin, lengthsWithin } from "./speculation/draft-lengths.ts"
 import { tightestPaceUs, type Work } from "./work.ts"
@@ -76,7 +76,7 @@ function begin(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: n
   const leadUs = tightestLeadUs(decodes, nowUs)
   // Decodes that outlast the first one's due time run all the same; anything more would only make it later.
   const arrivalsUs = ARRIVAL_SLACKS * work.arrivalSlack.us
-  const usualUs = Math.min(maxBatchUs, Math.max(2 * batch.safeUs(0, 1), arrivalsUs))
+  const usualUs = Math.min(maxBatchUs, Math.max(leastWorthUs(batch), arrivalsUs))
   const limitUs = Math.min(leadUs, Math.max(allDecodesUs, usualUs))
   const paceUs = tightestPaceUs(decodes)
   const nextUs = Math.max(allDecodesUs, Math.min(maxBatchUs, paceUs))
