@@ -134,7 +134,10 @@ function announce(
       pc.dim("  Ctrl+C stops: running answers are finished first, a second Ctrl+C stops at once."),
       "",
     ],
-    { url, model: model.name, random: model.random, policy: service.policy, page: `${url}/`, curl },
+    {
+      ...{ url, model: model.name, random: model.random, policy: service.policy, page: `${url}/`, curl },
+      ...(tenants.configured.length > 1 && { tenants: tenants.configured }),
+    },
   )
 }
 

@@ -93,6 +93,8 @@ export interface GrammarHolds {
   /** Compiles a grammar, off the event loop, and keeps it until the answer is called. Throws a UserError for what is
    * no grammar or takes too long (400), and where too many are in use (429). */
   hold(grammar: string): Promise<() => void>
+  /** Whether `hold` answers without waiting for a compilation. */
+  answersAtOnce(grammar: string): boolean
 }
 
 export interface ModelInfo {

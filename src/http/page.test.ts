@@ -81,6 +81,8 @@ describe.skipIf(browserPath === undefined)("the page", () => {
     const page = await browser.newPage({ viewport: { width: 380, height: 800 } })
     await page.goto(keyed.url)
     await page.waitForSelector("#key")
+    expect(await page.textContent("#curl")).toContain('-H "authorization: Bearer $KEY"')
+    expect(await page.locator("#tenants tr").count()).toBe(2)
     await page.fill("#text", "hello")
     await page.keyboard.press("Enter")
     await page.waitForSelector(".verdict.bad")

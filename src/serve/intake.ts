@@ -77,8 +77,9 @@ export class Intake {
     this.#parseSpecial = options.parseSpecial ?? "asked"
     this.#tenants = options.tenants ?? new Tenants()
     const { weights, shareOf } = this.#tenants
-    this.#schemas = new SchemaShares(engine.constraints, shareOf)
-    this.#reader = new PromptReader(engine, { shareOf, weightOf: (number) => weights[number] ?? 1 })
+    const shares = { shareOf, weightOf: (number: number) => weights[number] ?? 1 }
+    this.#schemas = new SchemaShares(engine.constraints, shares)
+    this.#reader = new PromptReader(engine, shares)
     this.figures = new FiguresByTenant({
       ...{ names: this.#tenants.configured, mostOthers: MOST_NAMED, rest: OTHERS },
     })

@@ -1,75 +1,89 @@
-/** Grammars on hold, by tenant: of those in use, and of those that wait to be compiled, each keeps its share. */
+/** Grammars on hold, by tenant: of those in use, and of those that wait to be compiled, each keeps its share. Tenants' are
+ * compiled in turns. */
 import type { GrammarHolds } from "../engine/port.ts"
 import { userError } from "../errors.ts"
+import { Lane } from "./lane.ts"
+import type { TenantShares } from "./prompt-reader.ts"
 import { SharedBound } from "./shared-bound.ts"
 
 /** Different grammars at one time, for the first to come and for those below their share: in use, and not yet compiled.
  * The engine's own bounds (CONSTRAINT_LIMITS) are their sums. */
 export const MOST_SCHEMAS = { held: [128, 32], waiting: [32, 8] } as const
 
-/** Counts one key of a tenant once, however often it is taken. */
-class SharedKeys {
-  readonly #bound: SharedBound
-  readonly #takers = new Map<string, number>()
-
-  constructor([free, kept]: readonly [number, number], shareOf: (tenant: number) => number) {
-    // One at least.
-    this.#bound = new SharedBound(free, kept, (tenant) => Math.ceil(kept * shareOf(tenant)) / kept)
-  }
-
-  take(key: string, tenant: number): boolean {
-    const own = `${tenant} ${key}`
-    const takers = this.#takers.get(own) ?? 0
-    if (takers === 0 && !this.#bound.take(1, tenant)) return false
-    this.#takers.set(own, takers + 1)
-    return true
-  }
-
-  give(key: string, tenant: number): void {
-    const own = `${tenant} ${key}`
-    const left = this.#takers.get(own)! - 1
-    if (left > 0) {
-      this.#takers.set(own, left)
-      return
-    }
-    this.#takers.delete(own)
-    this.#bound.give(1, tenant)
-  }
-}
+/** What waits for its turn has a bound already, and is a schema and not one request's. */
+const NO_BOUND = new SharedBound(Number.POSITIVE_INFINITY)
+const NEVER = new AbortController().signal
 
 export class SchemaShares {
   readonly #holds: GrammarHolds
-  readonly #held: SharedKeys
-  readonly #waiting: SharedKeys
+  readonly #held: SharedBound
+  /** By tenant and grammar: requests that hold it. */
+  readonly #holders = new Map<string, number>()
+  readonly #waiting: SharedBound
+  /** By tenant and grammar: ends when it is compiled, or is known not to be. */
+  readonly #compiling = new Map<string, Promise<unknown>>()
+  readonly #lane: Lane
 
-  constructor(holds: GrammarHolds, shareOf: (tenant: number) => number) {
+  constructor(holds: GrammarHolds, { shareOf = () => 0, weightOf = () => 1 }: TenantShares = {}) {
     this.#holds = holds
-    this.#held = new SharedKeys(MOST_SCHEMAS.held, shareOf)
-    this.#waiting = new SharedKeys(MOST_SCHEMAS.waiting, shareOf)
+    // Shares of one at least.
+    const bound = ([free, kept]: readonly [number, number]) =>
+      new SharedBound(free, kept, (tenant) => Math.ceil(kept * shareOf(tenant)) / kept)
+    this.#held = bound(MOST_SCHEMAS.held)
+    this.#waiting = bound(MOST_SCHEMAS.waiting)
+    this.#lane = new Lane({ waiting: NO_BOUND, weightOf })
   }
 
   /** As GrammarHolds.hold, for a tenant. Throws UserError where it has too many. */
   async hold(grammar: string, tenant: number): Promise<() => void> {
-    if (!this.#held.take(grammar, tenant)) throw busy("too many different schemas are in use")
+    const own = `${tenant} ${grammar}`
+    const holders = this.#holders.get(own) ?? 0
+    if (holders === 0 && !this.#held.take(1, tenant)) throw busy("too many different schemas are in use")
+    this.#holders.set(own, holders + 1)
     try {
-      const release = await this.#compiled(grammar, tenant)
+      const release = await this.#compiled(grammar, tenant, own)
       return () => {
         release()
-        this.#held.give(grammar, tenant)
+        this.#left(own, tenant)
       }
     } catch (error) {
-      this.#held.give(grammar, tenant)
+      this.#left(own, tenant)
       throw error
     }
   }
 
-  async #compiled(grammar: string, tenant: number): Promise<() => void> {
-    if (!this.#waiting.take(grammar, tenant)) throw busy("too many schemas wait to be compiled")
-    try {
-      return await this.#holds.hold(grammar)
-    } finally {
-      this.#waiting.give(grammar, tenant)
+  #left(own: string, tenant: number): void {
+    const holders = this.#holders.get(own)! - 1
+    if (holders > 0) {
+      this.#holders.set(own, holders)
+      return
     }
+    this.#holders.delete(own)
+    this.#held.give(1, tenant)
+  }
+
+  async #compiled(grammar: string, tenant: number, own: string): Promise<() => void> {
+    if (this.#holds.answersAtOnce(grammar)) return this.#holds.hold(grammar)
+    const compiling = this.#compiling.get(own)
+    if (compiling !== undefined) {
+      await compiling.catch(() => {})
+      return this.#holds.hold(grammar)
+    }
+    if (!this.#waiting.take(1, tenant)) throw busy("too many schemas wait to be compiled")
+    try {
+      const turn = this.#inTurn(grammar, tenant)
+      this.#compiling.set(own, turn)
+      return await turn
+    } finally {
+      this.#compiling.delete(own)
+      this.#waiting.give(1, tenant)
+    }
+  }
+
+  /** What a schema costs to compile does not show before: each is one piece of work. */
+  #inTurn(grammar: string, tenant: number): Promise<() => void> {
+    const work = () => this.#holds.hold(grammar)
+    return this.#lane.run({ size: 1, tenant, signal: NEVER, work }) as Promise<() => void>
   }
 }
 

@@ -55,10 +55,12 @@ function service(clock: VirtualClock): Service {
 function requestOf(random: Random, signal: AbortSignal): GenerationRequest {
   const shared = random.below(4) === 0 ? 32 : 0
   const tokens = Array.from({ length: 20 + random.below(60) }, (_, i) => (i < shared ? i : random.below(256)))
+  // Sessions are their tenants': with any tenant there would be as many more.
+  const session = random.below(3) === 0 ? random.below(SESSIONS) : null
   const slo = { ttft_ms: 20 * (1 + random.below(40)), tpot_ms: 20 }
   return {
     prompt: { kind: "tokens", tokens },
-    tenant: `t${random.below(3 * MOST_NAMED)}`,
+    tenant: `t${session ?? random.below(3 * MOST_NAMED)}`,
     maxTokens: 6,
     sampling: GREEDY,
     parseSpecial: null,
@@ -69,7 +71,7 @@ function requestOf(random: Random, signal: AbortSignal): GenerationRequest {
       modelClass: null,
       ...(random.below(5) === 0 ? { serviceTier: "flex" } : { slo }),
     }),
-    session: random.below(3) === 0 ? `session ${random.below(SESSIONS)}` : null,
+    session: session === null ? null : `session ${session}`,
     reasoning: null,
     thinkingTokens: null,
     arrivalMs: performance.now(),

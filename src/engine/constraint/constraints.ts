@@ -82,7 +82,7 @@ export class Constraints implements GrammarHolds {
       throw busy("too many different schemas are in use")
     this.#holds.set(grammar, holders + 1)
     try {
-      if (!this.#serving?.alive || !this.#serving.grammars.has(grammar)) await this.#compiled(grammar)
+      if (!this.#isServed(grammar)) await this.#compiled(grammar)
       this.#sound.add(grammar)
     } catch (error) {
       this.#release(grammar)
@@ -93,6 +93,10 @@ export class Constraints implements GrammarHolds {
       if (held) this.#release(grammar)
       held = false
     }
+  }
+
+  answersAtOnce(grammar: string): boolean {
+    return this.#isServed(grammar) || this.#refusal(grammar) !== null
   }
 
   /** A request that is held to a grammar, which must be on hold. */
@@ -139,9 +143,20 @@ export class Constraints implements GrammarHolds {
     this.#spare?.close()
   }
 
-  async #compiled(grammar: string): Promise<void> {
+  #isServed(grammar: string): boolean {
+    const serving = this.#serving
+    return serving?.alive === true && serving.grammars.has(grammar)
+  }
+
+  /** null where it was not refused, or too long ago. */
+  #refusal(grammar: string): UserError | null {
     const refused = this.#refused.get(grammar)
-    if (refused && performance.now() < refused.untilMs) throw refused.refusal
+    return refused !== undefined && performance.now() < refused.untilMs ? refused.refusal : null
+  }
+
+  async #compiled(grammar: string): Promise<void> {
+    const refusal = this.#refusal(grammar)
+    if (refusal !== null) throw refusal
     let compiling = this.#compiling.get(grammar)
     if (!compiling) {
       if (this.#compiling.size >= this.#limits.queued) throw busy("too many schemas wait to be compiled")
