@@ -107,6 +107,7 @@ function stretchedUs(sloUs: number, limitUs: number, work: Work, maxBatchUs: num
 
 function fillBestEffort(batch: BatchBuilder, work: Work, limitUs: number): void {
   const requests = work.bestEffort
+  const losers = new Losers(work, batch.context)
   // Only requests that hold KV can give it up: with a thousand waiting, looking through all of them for each is the pause.
   let last = requests.length - 1
   for (let i = 0; i < requests.length && batch.tokensLeft > 0; i++) {
@@ -115,7 +116,7 @@ function fillBestEffort(batch: BatchBuilder, work: Work, limitUs: number): void 
     if (work.prefixWait.for(request, batch.context) !== null) continue
     if (!mayStart(request, batch, work)) continue
     while (last > i && (batch.has(requests[last]!) || !batch.context.kv.holds(requests[last]!.id))) last--
-    const later = last > i ? laterThan(i, last, work, batch.context) : undefined
+    const later = last > i ? losers.after(i, requests[i]!.tenant) : undefined
     if (later === undefined && !batch.context.kv.canAttach() && !batch.context.kv.holds(request.id)) continue
     if (!request.decoding) {
       if (batch.prefillWithin(request, limitUs, later) > 0) work.prefixWait.started(request)
@@ -126,19 +127,43 @@ function fillBestEffort(batch: BatchBuilder, work: Work, limitUs: number): void 
   }
 }
 
-/** The requests that the best-effort one at `i` may take KV from. Of other tenants only where they are clearly ahead: with
- * every token served the turn is another's, and two that take it from each other would never end. */
-function laterThan(
-  i: number,
-  last: number,
-  { bestEffort, overdue }: Work,
-  { tenants }: PlanningContext,
-): LiveRequest[] {
-  const { tenant } = bestEffort[i]!
-  let later = bestEffort.slice(i + 1, last + 1)
-  if (overdue.length > 0) later = later.filter((request) => !overdue.includes(request))
-  if (!tenants.several) return later
-  return later.filter((request) => request.tenant === tenant || tenants.isAhead(request.tenant, tenant))
+/** Best-effort requests that others may take KV from: those that come later and hold some. Of other tenants only where they
+ * are clearly ahead: with every token served the turn is another's, and two that take it from each other would never end. */
+class Losers {
+  #work: Work
+  #context: PlanningContext
+  #ofTenant = new Map<number, { requests: LiveRequest[]; places: number[]; from: number }>()
+
+  constructor(work: Work, context: PlanningContext) {
+    this.#work = work
+    this.#context = context
+  }
+
+  /** For the request at `place`, of `tenant`. Places must not go back. */
+  after(place: number, tenant: number): LiveRequest[] {
+    let found = this.#ofTenant.get(tenant)
+    if (found === undefined) {
+      found = { ...this.#find(place, tenant), from: 0 }
+      this.#ofTenant.set(tenant, found)
+    }
+    const { requests, places } = found
+    while (found.from < places.length && places[found.from]! <= place) found.from++
+    return requests.slice(found.from)
+  }
+
+  #find(place: number, tenant: number): { requests: LiveRequest[]; places: number[] } {
+    const { bestEffort, overdue } = this.#work
+    const { kv, tenants } = this.#context
+    const [requests, places]: [LiveRequest[], number[]] = [[], []]
+    for (let i = place + 1; i < bestEffort.length; i++) {
+      const request = bestEffort[i]!
+      if (!kv.holds(request.id) || overdue.includes(request)) continue
+      if (request.tenant !== tenant && !tenants.isAhead(request.tenant, tenant)) continue
+      requests.push(request)
+      places.push(i)
+    }
+    return { requests, places }
+  }
 }
 
 /** A request that is turned down may take KV only where promises will not need it: else it is evicted before its
