@@ -142,26 +142,22 @@ export const CASES: readonly Case[] = [
     durationS: 60,
     light: ["B"],
   },
+  { name: "weights 3 and 1, both flood", weights: { A: 3, B: 1 }, ...bothFlood(), durationS: 60, light: [] },
+  ...[20, 24].map((rate) => behave(`2 tenants, chat, ${rate}/s`, 2, { chat: rate / 2 })),
+  ...[20, 24].map((rate) => behave(`8 tenants, chat, ${rate}/s`, 8, { chat: rate / 8 })),
+  ...[5, 7].map((rate) => behave(`4 tenants, code, ${rate}/s`, 4, { code: rate / 4 })),
+  ...[6, 8].map((rate) =>
+    behave(`3 tenants, each chat, code and long, ${rate}/s`, 3, {
+      ...{ chat: (0.6 * rate) / 3, code: (0.3 * rate) / 3, long: (0.1 * rate) / 3 },
+    }),
+  ),
+  ...[6, 8].map((rate) => unlike(`3 tenants, one each of chat, code and long, ${rate}/s`, rate)),
+  behave("100 tenants, chat, 24/s", 100, { chat: 0.24 }),
   {
-    name: "all behave",
-    weights: { A: 1, B: 1, C: 1 },
-    streams: [
-      { tenant: "A", shape: "chat", ratePerSec: 8 },
-      { tenant: "B", shape: "code", ratePerSec: 4 },
-      { tenant: "C", shape: "long", ratePerSec: 1 },
-    ],
-    durationS: 120,
-    light: [],
-  },
-  {
-    name: "all behave, alike",
-    weights: { A: 1, B: 1, C: 1 },
-    streams: ["A", "B", "C"].flatMap((tenant) => [
-      { tenant, shape: "chat", ratePerSec: 4 },
-      { tenant, shape: "long", ratePerSec: 0.5 },
-    ]),
-    durationS: 120,
-    light: [],
+    ...behave("100 tenants, 20/s, and one that floods", 100, { chat: 0.2 }),
+    weights: { ...weightsOf(100), A: 1 },
+    streams: [...behave("", 100, { chat: 0.2 }).streams, FLOOD],
+    durationS: 60,
   },
   {
     name: "A alone, flood",
@@ -171,6 +167,34 @@ export const CASES: readonly Case[] = [
     light: [],
   },
 ]
+
+function weightsOf(tenants: number): Record<string, number> {
+  return Object.fromEntries(Array.from({ length: tenants }, (_, i) => [`T${i}`, 1]))
+}
+
+/** Tenants that send the same, each so many a second by shape. */
+function behave(name: string, tenants: number, rates: Partial<Record<keyof typeof SHAPES, number>>): Case {
+  const weights = weightsOf(tenants)
+  const streams = Object.keys(weights).flatMap((tenant) =>
+    Object.entries(rates).map(([shape, ratePerSec]) => ({
+      ...{ tenant, shape: shape as keyof typeof SHAPES, ratePerSec },
+    })),
+  )
+  return { name, weights, streams, durationS: 120, light: [] }
+}
+
+function unlike(name: string, rate: number): Case {
+  const streams: Stream[] = [
+    { tenant: "A", shape: "chat", ratePerSec: 0.6 * rate },
+    { tenant: "B", shape: "code", ratePerSec: 0.3 * rate },
+    { tenant: "C", shape: "long", ratePerSec: 0.1 * rate },
+  ]
+  return { name, weights: { A: 1, B: 1, C: 1 }, streams, durationS: 120, light: [] }
+}
+
+function bothFlood(): Pick<Case, "streams"> {
+  return { streams: ["A", "B"].map((tenant) => ({ tenant, shape: "chat", ratePerSec: 60 })) }
+}
 
 /** The requests of a case; `only`: of this tenant. A stream draws the same whatever else is played. */
 export class Requests {

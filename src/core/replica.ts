@@ -92,7 +92,7 @@ export class Replica {
     this.#outputLengths = new OutputLengths(config.apps)
     this.#calibration = new Calibration(config.cost.residualSigma)
     this.#speculation = new SpeculationRecord(config.apps, this.options.acceptancePrior)
-    this.#tenants = new Tenants(config.tenantWeights, config.limits.contextTokens)
+    this.#tenants = new Tenants(config.tenantWeights, config.limits.contextTokens / 8)
     const actions: PlanningActions = {
       demoted: (request, reason) => this.#effects.push({ type: "demoted", id: request.id, reason }),
       promoted: (request) => this.#effects.push({ type: "promoted", id: request.id }),
@@ -359,6 +359,7 @@ export class Replica {
   #remove(request: LiveRequest): void {
     request.gone = true
     this.#tenants.left(request)
+    if (request.output > 0) this.#tenants.ended(request.known + request.output)
     this.#requests.delete(request.id)
     this.#line.splice(this.#line.indexOf(request), 1)
   }

@@ -4,13 +4,16 @@ import { expect, test } from "vitest"
 import { liveOf } from "../testing.ts"
 import { Tenants } from "./tenants.ts"
 
-const BOUND = 800
+const USUAL = 10
+/** 16 requests are even, 8 such differences the bound. */
+const EVEN = 16 * USUAL
+const BOUND = 8 * EVEN
 const item = (position: number, tokens: number) => ({ id: 1, position, tokens, sample: false, draft: 0 })
 const serve = (tenants: Tenants, tenant: number, tokens: number) =>
   tenants.served(liveOf(1, { tenant }), item(0, tokens), 0)
 
 test("a tenant that was away is behind by the bound, however long it was away", () => {
-  const tenants = new Tenants([], BOUND)
+  const tenants = new Tenants([], USUAL)
   serve(tenants, 0, 1_000_000)
   expect(tenants.level(0) - tenants.level(1)).toBe(BOUND)
   serve(tenants, 1, BOUND)
@@ -18,14 +21,14 @@ test("a tenant that was away is behind by the bound, however long it was away", 
 })
 
 test("a tenant of twice the weight is charged half", () => {
-  const tenants = new Tenants([1, 2], BOUND)
+  const tenants = new Tenants([1, 2], USUAL)
   serve(tenants, 0, 100)
   serve(tenants, 1, 200)
   expect(tenants.level(1)).toBe(tenants.level(0))
 })
 
 test("what is computed again, or was shared, is not charged; output is", () => {
-  const tenants = new Tenants([], BOUND)
+  const tenants = new Tenants([], USUAL)
   const request = liveOf(1)
   tenants.served(request, item(48, 52), 1)
   expect(tenants.level(0)).toBe(53)
@@ -35,10 +38,10 @@ test("what is computed again, or was shared, is not charged; output is", () => {
   expect(tenants.level(0)).toBe(55)
 })
 
-test("one is ahead by more than an eighth of the bound, and not by that", () => {
-  const tenants = new Tenants([], BOUND)
+test("one is ahead by more than sixteen usual requests, and not by that", () => {
+  const tenants = new Tenants([], USUAL)
   serve(tenants, 1, BOUND)
-  serve(tenants, 0, BOUND + 100)
+  serve(tenants, 0, BOUND + EVEN)
   expect(tenants.isAhead(0, 1)).toBe(false)
   serve(tenants, 0, 1)
   expect([tenants.isAhead(0, 1), tenants.isAhead(1, 0)]).toEqual([true, false])
@@ -48,7 +51,7 @@ test("no two counters are further apart than the bound", () => {
   const served = fc.array(fc.tuple(fc.integer({ min: 0, max: 4 }), fc.integer({ min: 1, max: 500 })))
   fc.assert(
     fc.property(served, (steps) => {
-      const tenants = new Tenants([1, 3, 0.5], BOUND)
+      const tenants = new Tenants([1, 3, 0.5], USUAL)
       for (const [tenant, tokens] of steps) serve(tenants, tenant, tokens)
       const levels = [0, 1, 2, 3, 4, 99].map((tenant) => tenants.level(tenant))
       expect(Math.max(...levels) - Math.min(...levels)).toBeLessThanOrEqual(BOUND)
@@ -57,7 +60,7 @@ test("no two counters are further apart than the bound", () => {
 })
 
 test("a full queue is shared by weight among those that wait, and with one that comes", () => {
-  const tenants = new Tenants([1, 3], BOUND)
+  const tenants = new Tenants([1, 3], USUAL)
   expect(tenants.queueShare(0, 100)).toBe(100)
   tenants.arrived(liveOf(1, { tenant: 0 }))
   expect(tenants.several).toBe(false)
@@ -108,7 +111,17 @@ test("at twice the queue's length only shares among all that have a weight are l
 })
 
 test("counters of ever new tenants do not pile up to anything that shows", () => {
-  const tenants = new Tenants([], BOUND)
+  const tenants = new Tenants([], USUAL)
   for (let tenant = 0; tenant < 5000; tenant++) serve(tenants, tenant, 100)
   expect(tenants.level(4999) - tenants.level(0)).toBeLessThanOrEqual(BOUND)
+})
+
+test("what is usual is the mean of what ended requests were served", () => {
+  const tenants = new Tenants([], USUAL)
+  tenants.ended(100)
+  expect(tenants.evenTokens).toBe(16 * 100)
+  tenants.ended(200)
+  expect(tenants.evenTokens).toBe(16 * 150)
+  for (let i = 0; i < 1000; i++) tenants.ended(50)
+  expect(tenants.evenTokens).toBeCloseTo(16 * 50, -1)
 })

@@ -7,23 +7,30 @@ import type { LiveRequest } from "../request.ts"
 /** Counters at the bound say no more than one that is not there: past so many they are looked through. */
 const MOST_COUNTERS = 1000
 
-/** Of the bound. */
-const EVEN_SHARE = 1 / 8
+/** Counters that differ by fewer requests are even: so much is chance where all behave, and to go by it would turn down
+ * what is not the largest. */
+const EVEN_REQUESTS = 16
+/** Bound of what is remembered, in such differences. */
+const BOUND_EVENS = 8
+/** A request weighs so much in the mean of their sizes, once there are some. */
+const LEARNING_RATE = 0.01
 
 export class Tenants {
   readonly #weights: readonly number[]
   readonly #allWeights: number
-  readonly #boundTokens: number
   #served = new Map<number, number>()
   #highest = 0
   /** Live requests of each tenant that has any. */
   #live = new Map<number, number>()
+  /** What a request is served, as a mean. */
+  #usualTokens: number
+  #endedCount = 0
 
-  /** `weights` by tenant, others 1. No counter is further behind the highest one than `boundTokens`. */
-  constructor(weights: readonly number[] = [], boundTokens = 0) {
+  /** `weights` by tenant, others 1. `usualTokens`: what a request is served, until it is learnt. */
+  constructor(weights: readonly number[] = [], usualTokens = 0) {
     this.#weights = weights
     this.#allWeights = weights.reduce((sum, weight) => sum + weight, 0)
-    this.#boundTokens = boundTokens
+    this.#usualTokens = usualTokens
   }
 
   /** Requests of more than one tenant are live. */
@@ -37,7 +44,7 @@ export class Tenants {
 
   /** Its counter: tokens over weight. Only differences mean anything. */
   level(tenant: number): number {
-    return Math.max(this.#served.get(tenant) ?? 0, this.#highest - this.#boundTokens)
+    return Math.max(this.#served.get(tenant) ?? 0, this.#highest - this.boundTokens)
   }
 
   /** It was served clearly more than `other`, for their weights. */
@@ -47,7 +54,12 @@ export class Tenants {
 
   /** Counters that differ by less are even, tokens over weight. */
   get evenTokens(): number {
-    return this.#boundTokens * EVEN_SHARE
+    return EVEN_REQUESTS * this.#usualTokens
+  }
+
+  /** No counter is further behind the highest one, tokens over weight. */
+  get boundTokens(): number {
+    return BOUND_EVENS * this.evenTokens
   }
 
   liveOf(tenant: number): number {
@@ -94,8 +106,14 @@ export class Tenants {
     return (most * this.weightOf(tenant)) / weights
   }
 
+  /** A request has ended that was served so many tokens. */
+  ended(tokens: number): void {
+    const rate = Math.max(LEARNING_RATE, 1 / ++this.#endedCount)
+    this.#usualTokens += rate * (tokens - this.#usualTokens)
+  }
+
   #forget(): void {
-    const least = this.#highest - this.#boundTokens
+    const least = this.#highest - this.boundTokens
     for (const [tenant, level] of this.#served) if (level <= least) this.#served.delete(tenant)
   }
 }

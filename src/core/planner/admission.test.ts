@@ -428,12 +428,12 @@ describe("firm promises without a margin", () => {
 describe("promises of a tenant that was served clearly more", () => {
   const [AHEAD, FAR_AHEAD, BEHIND] = [0, 2, 1]
 
-  /** Counters within 625 tokens are even. */
+  /** Counters within 4,800 tokens are even, four times that is far. */
   function tenants(): Tenants {
-    const served = new Tenants([], 5000)
+    const served = new Tenants([], 300)
     for (const [tenant, tokens] of [
-      [AHEAD, 3000],
-      [FAR_AHEAD, 4000],
+      [AHEAD, 30_000],
+      [FAR_AHEAD, 40_000],
     ] as const)
       served.served(liveOf(0, { tenant }), { id: 0, position: 0, tokens, sample: true, draft: 0 }, 0)
     for (const tenant of [AHEAD, FAR_AHEAD, BEHIND]) served.arrived(liveOf(0, { tenant }))

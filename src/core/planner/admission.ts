@@ -88,6 +88,7 @@ export class Admission {
       for (const request of kept) this.#foresee(request, context, 1)
       return kept
     }
+    if (context.tenants.several) for (const request of prefills) this.#ask(request, context)
     for (const request of prefills) {
       this.#join(request, context, demand, running.speculator)
       this.#dropUntil(request.dueUs, demand)
@@ -101,6 +102,11 @@ export class Admission {
     kept.clear()
     for (const candidate of this.#candidates) if (candidate.kept) kept.add(candidate.request)
     return kept
+  }
+
+  /** After `select`: tenants of which some was turned down, though another was served clearly less. */
+  get tenantsAhead(): ReadonlySet<number> {
+    return this.#victims.tenantsAhead()
   }
 
   /** The demand of what runs. */
@@ -132,6 +138,7 @@ export class Admission {
 
   #keepNone(): ReadonlySet<LiveRequest> {
     this.#candidates.length = 0
+    this.#victims.clear()
     this.#kept.clear()
     this.revoked.clear()
     return this.#kept
@@ -175,6 +182,11 @@ export class Admission {
     speculator.follow(this.#options.speculation === "on" ? this.#lengths : null)
     for (const step of answer?.steps ?? []) kept.add(asked[step.request]!)
     return kept
+  }
+
+  #ask(request: LiveRequest, context: PlanningContext): void {
+    const tokens = request.owed + 2 * this.#remaining(request, context)
+    this.#victims.ask(request.tenant, tokens, context.tenants)
   }
 
   #join(request: LiveRequest, context: PlanningContext, demand: Demand, speculator: Speculator): void {
@@ -231,7 +243,7 @@ export class Admission {
     }
   }
 
-  /** Promises of tenants that are clearly ahead give way to the next to go, where that is enough. */
+  /** Promises of tenants that are far ahead give way to the next to go, where that is enough. */
   #revoke(demand: Demand, fits: () => boolean, forecast?: PlanningContext): boolean {
     const tried: Promised[] = []
     for (const promised of this.#victims.aheadOfNext()) {

@@ -4,7 +4,7 @@ import type { Tenants } from "../learn/tenants.ts"
 import type { LiveRequest } from "../request.ts"
 import type { PlanningContext } from "./context.ts"
 import { sortByKey } from "./due-order.ts"
-import { NO_TENANTS, type Work } from "./work.ts"
+import type { Work } from "./work.ts"
 
 /** A tenant's clock. */
 interface Turn {
@@ -58,24 +58,6 @@ export class FairOrder {
     }
     return turn
   }
-}
-
-/** Tenants with a candidate that was turned down, though another tenant was served clearly less. */
-export function tenantsAhead(
-  candidates: readonly LiveRequest[],
-  kept: ReadonlySet<LiveRequest>,
-  tenants: Tenants,
-): ReadonlySet<number> {
-  if (!tenants.several) return NO_TENANTS
-  const [all, refused] = [new Set<number>(), new Set<number>()]
-  for (const request of candidates) {
-    all.add(request.tenant)
-    if (!kept.has(request)) refused.add(request.tenant)
-  }
-  let least: number | null = null
-  for (const tenant of all) if (least === null || tenants.level(tenant) < tenants.level(least)) least = tenant
-  for (const tenant of refused) if (!tenants.isAhead(tenant, least!)) refused.delete(tenant)
-  return refused
 }
 
 /** What its tenant will yet be served for it. */

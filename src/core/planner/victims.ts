@@ -1,6 +1,7 @@
 /** The kept candidates that may be turned down, and which is the first to go: one of the tenant that would have been
  * served most for its weight, what is kept of it included, and of its candidates the one that `goesBefore` the others.
- * Tenants that are about even count as one. */
+ * Tenants that are about even count as one. What a tenant asks for counts from the start, up to a clear difference: else a
+ * flood would be even with a single request until enough of it is kept. */
 import type { Tenants } from "../learn/tenants.ts"
 import type { LiveRequest } from "../request.ts"
 import { type Candidate, goesBefore } from "./candidate.ts"
@@ -12,13 +13,26 @@ export interface Promised {
 }
 
 interface Line {
-  level: number
+  tenant: number
+  /** What its tenant was served, and how that grows with each token. */
+  servedTokens: number
   perToken: number
+  /** Tokens over weight of what is kept, and, as far as it counts, of what is asked for. */
+  kept: number
+  asked: number
+  /** Some of it was turned down. */
+  refused: boolean
   /** Candidates, the first to go on top. */
   heap: Candidate[]
   /** What runs of it and may be revoked, by due time. */
   promised: Promised[]
 }
+
+/** A promise is only broken where its tenant is ahead by so many times what is even: what it was computed is lost. */
+const FAR = 4
+
+/** What is asked for counts up to so many times what is even. */
+const CLEARLY = 2
 
 export class Victims {
   #lines = new Map<number, Line>()
@@ -28,10 +42,16 @@ export class Victims {
     this.#lines.clear()
   }
 
+  /** A candidate of `tenant` will be added that asks for so many tokens. */
+  ask(tenant: number, tokens: number, tenants: Tenants): void {
+    const line = this.#lineOf(tenant, tenants)
+    line.asked = Math.min(CLEARLY * this.#evenTokens, line.asked + tokens * line.perToken)
+  }
+
   /** `stays`: it may not be turned down. */
   add(candidate: Candidate, stays: boolean, tenants: Tenants): void {
     const line = this.#lineOf(candidate.request.tenant, tenants)
-    line.level += candidate.tokens * line.perToken
+    line.kept += candidate.tokens * line.perToken
     if (!stays) push(line.heap, candidate)
   }
 
@@ -43,17 +63,31 @@ export class Victims {
   take(): Candidate | null {
     const line = this.#next()
     const victim = line === undefined ? null : pop(line.heap)
-    if (victim !== null) line!.level -= victim.tokens * line!.perToken
+    if (victim === null) return null
+    line!.kept -= victim.tokens * line!.perToken
+    line!.refused = true
     return victim
   }
 
-  /** Promises of tenants that were served clearly more than the one whose candidate goes next: those of the most served
+  /** Tenants of which some was turned down, though another was served clearly less. */
+  tenantsAhead(): ReadonlySet<number> {
+    let least = Infinity
+    for (const line of this.#lines.values()) least = Math.min(least, levelOf(line))
+    const ahead = new Set<number>()
+    for (const line of this.#lines.values())
+      if (line.refused && levelOf(line) > least + this.#evenTokens) ahead.add(line.tenant)
+    return ahead
+  }
+
+  /** Promises of tenants that were served far more than the one whose candidate goes next: those of the most served
    * first, the last come first. */
   aheadOfNext(): Promised[] {
     const next = this.#next()
     if (next === undefined || this.#lines.size === 1) return []
-    const ahead = [...this.#lines.values()].filter(({ level }) => level > next.level + this.#evenTokens)
-    ahead.sort((a, b) => b.level - a.level)
+    const ahead = [...this.#lines.values()].filter(
+      (line) => levelOf(line) > levelOf(next) + FAR * this.#evenTokens,
+    )
+    ahead.sort((a, b) => levelOf(b) - levelOf(a))
     return ahead.flatMap(({ promised }) => promised.sort((a, b) => b.request.order - a.request.order))
   }
 
@@ -68,8 +102,8 @@ export class Victims {
     if (line === undefined) {
       this.#evenTokens = tenants.evenTokens
       line = {
-        ...{ level: tenants.level(tenant), perToken: 1 / tenants.weightOf(tenant) },
-        ...{ heap: [], promised: [] },
+        ...{ tenant, servedTokens: tenants.level(tenant), perToken: 1 / tenants.weightOf(tenant) },
+        ...{ kept: 0, asked: 0, refused: false, heap: [], promised: [] },
       }
       this.#lines.set(tenant, line)
     }
@@ -82,16 +116,20 @@ export class Victims {
 
   #mostServed(): Line | undefined {
     let highest = -Infinity
-    for (const { heap, level } of this.#lines.values())
-      if (heap.length > 0 && level > highest) highest = level
+    for (const line of this.#lines.values())
+      if (line.heap.length > 0) highest = Math.max(highest, levelOf(line))
     let chosen: Line | undefined
     for (const line of this.#lines.values()) {
       const [top] = line.heap
-      if (top === undefined || line.level < highest - this.#evenTokens) continue
+      if (top === undefined || levelOf(line) < highest - this.#evenTokens) continue
       if (chosen === undefined || goesBefore(top, chosen.heap[0]!)) chosen = line
     }
     return chosen
   }
+}
+
+function levelOf({ servedTokens, kept, asked }: Line): number {
+  return servedTokens + Math.max(kept, asked)
 }
 
 function push(heap: Candidate[], candidate: Candidate): void {

@@ -83,12 +83,12 @@ describe("an offer is made", () => {
 
   test("not at the cost of a promise that was made, be its tenant far ahead", () => {
     const served = (tokens: number) => {
-      const tenants = new Tenants([], 5000)
+      const tenants = new Tenants([], 100)
       tenants.served(liveOf(0), { id: 0, position: 0, tokens, sample: true, draft: 0 }, 0)
       for (const tenant of [0, 1]) tenants.arrived(liveOf(0, { tenant }))
       return contextWith(tenants)
     }
-    const context = served(3000)
+    const context = served(12_000)
     const slo = { ttftUs: 1, ttftSlowdown: 0, tpotUs: 10_000, thinkingTpotUs: 10_000, maxGapUs: Infinity }
     const stream = liveOf(1, { slo }, NOW_US)
     context.kv.attach(1, [], -1, null)

@@ -7,7 +7,7 @@ import { Admission, countsExactly } from "../planner/admission.ts"
 import { pickOverdue } from "../planner/best-effort.ts"
 import type { PlanningContext } from "../planner/context.ts"
 import { sortByDue } from "../planner/due-order.ts"
-import { FairOrder, tenantsAhead } from "../planner/fair-order.ts"
+import { FairOrder } from "../planner/fair-order.ts"
 import { windowOf } from "../planner/fair-window.ts"
 import { fillBatch } from "../planner/fill.ts"
 import { emptyWork, NO_TENANTS, resortWork, sortWork, type Work } from "../planner/work.ts"
@@ -61,7 +61,7 @@ export function slosServe(options: PolicyOptions): Policy {
         for (const request of candidates) if (request.tier === "bestEffort") work.hopeful.push(request)
         fairOrder.sort(work.hopeful, context)
         fairOrder.sortPrefills(work.prefills, kept, context.tenants)
-        work.tenantsAhead = tenantsAhead(candidates, kept, context.tenants)
+        work.tenantsAhead = admission.tenantsAhead
       }
       work.exact = countsExactly(options) && !work.speculator.drafts
       fillBatch(batch, work, options, nowUs)

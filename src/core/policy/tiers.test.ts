@@ -188,8 +188,8 @@ describe("besides, a decision", () => {
   })
 
   test("revokes for another tenant what one that is ahead was promised", () => {
-    const tenants = new Tenants([], 5000)
-    tenants.served(liveOf(0), { id: 0, position: 0, tokens: 3000, sample: true, draft: 0 }, 0)
+    const tenants = new Tenants([], 100)
+    tenants.served(liveOf(0), { id: 0, position: 0, tokens: 12_000, sample: true, draft: 0 }, 0)
     for (const tenant of [0, 1]) tenants.arrived(liveOf(0, { tenant }))
     const { context, decide, order } = deciding({}, {}, tenants)
     const stream = decoding(context, 1, 10_000, {}, 10_000)
