@@ -31,10 +31,13 @@ const cost = {
   unifiedKv: true,
 }
 
-/** Arrivals on whole 10 ms, so that many things happen at once; some are cancelled, a third of these as they arrive. */
+const TENANT_WEIGHTS = [1, 2, 1]
+
+/** Half of the seeds have several tenants. Arrivals on whole 10 ms, so that many things happen at once; some are cancelled, a third of these as they arrive. */
 function workload(seed: number): SimRequest[] {
   const random = new Random(seed)
   const integer = (low: number, high: number) => low + Math.floor(random.uniform() * (high - low))
+  const tenants = new Random(seed, "tenants")
   return Array.from({ length: integer(3, 25) }, (_, i) => {
     const id = i + 1
     const atUs = integer(0, 100) * 10_000
@@ -47,6 +50,7 @@ function workload(seed: number): SimRequest[] {
       spec: {
         id,
         app: integer(0, 2),
+        ...(seed % 2 === 0 && { tenant: tenants.below(TENANT_WEIGHTS.length) }),
         session: -1,
         promptTokens,
         maxOutputTokens: outputTokens + integer(0, 20),
@@ -77,7 +81,7 @@ const DRAFTS = /"draft":[1-9]/
 function simulated(policy: PolicyName, requests: SimRequest[], seed: number): string[] {
   const log: string[] = []
   simulate({
-    config: { limits, cost, policy, apps: 2, options: optionsOf(seed) },
+    config: { limits, cost, policy, apps: 2, options: optionsOf(seed), tenantWeights: TENANT_WEIGHTS },
     seed,
     requests,
     check: true,
@@ -93,7 +97,8 @@ async function served(policy: PolicyName, requests: SimRequest[], seed: number):
   const acceptance = (id: number, output: number, draft: number) =>
     acceptedTokens(seed, id, output, draft, ACCEPTANCE)
   const engine = fakeEngine({ cost, limits, time: clock, outputTokens, speculate: "lookup", acceptance })
-  const config = { limits, cost, policy, apps: 2, options: optionsOf(seed) }
+  const tenantWeights = TENANT_WEIGHTS
+  const config = { limits, cost, policy, apps: 2, options: optionsOf(seed), tenantWeights }
   const driver = new ReplicaDriver({ engine, config, clock })
   driver.observe((effect, nowUs) => log.push(line(effect, nowUs)))
   for (const [i, request] of requests.entries()) {

@@ -72,7 +72,7 @@ export function register(program: Command): void {
     .option("--max-batch-tokens <n>", "most tokens of one step", wholeNumber(1, 65_536), 512)
     .option(
       "--max-queue <n>",
-      "most live requests, every answer of n counted; more get 429",
+      "most live requests, every answer of n counted; more get 429, but a tenant below its share of them gets in",
       wholeNumber(1, 1_000_000),
       2048,
     )
