@@ -1,6 +1,7 @@
 /** Live requests as the paper's dynamic program sees them: tiers, prices, and which of them are kept. */
 import { describe, expect, test } from "vitest"
 import type { CostModel } from "../../cost.ts"
+import { KvAccount } from "../../kv/account.ts"
 import { Calibration } from "../../learn/calibration.ts"
 import { OutputLengths } from "../../learn/output-lengths.ts"
 import { DEFAULT_OPTIONS, type PolicyOptions } from "../../options.ts"
@@ -72,6 +73,9 @@ describe("prices", () => {
     // A mean context of 200 tokens: 200 for each, by 1.8.
     expect(plan.rate(0)).toBeCloseTo(1 / (200 * 1.8), 4)
     expect(acceptance).toBeCloseTo(0.7)
+    const learnt = planFor(requests, [50], contextOf(LIMITS, { margin: null }), DEFAULT_OPTIONS)
+    // 15%, as the profile scatters.
+    expect(learnt.plan.rate(0)).toBeCloseTo(512 / (1.15 * (5000 + 51_200)), 4)
   })
 })
 
@@ -86,9 +90,11 @@ describe("the most profitable set", () => {
       nowUs = 0,
       limits = LIMITS,
       lengths = new OutputLengths(1),
+      calibration = new Calibration(),
+      kv = new KvAccount(limits),
     } = {},
   ): number[] | undefined {
-    const context = contextOf(limits, { margin: 0, outputLengths: lengths })
+    const context = contextOf(limits, { margin: 0, outputLengths: lengths, calibration, kv })
     const answer = solveFor(
       new Dp(),
       decodes,
@@ -118,6 +124,36 @@ describe("the most profitable set", () => {
     expect(kept(both, { must: [2] })).toContain(2)
     expect(kept([prompt(1, 300, 10)], { must: [1] })).toEqual([1])
     expect(kept([prompt(1, 300, 10)])).toEqual([])
+  })
+
+  test("has what is late due in twice the time that its rest takes, be the machine slower than its profile", () => {
+    const late = () => Object.assign(prompt(1, 300, 5), { computed: 200 })
+    // Due in 30 ms: 15 for its rest, and 14 more.
+    expect(kept([late(), prompt(2, 100, 29)], { must: [1] })).toEqual([1, 2])
+    expect(kept([late(), prompt(2, 300, 36)], { must: [1] })).toEqual([1])
+    expect(kept([late(), prompt(2, 300, 52)], { must: [1] })).toEqual([1, 2])
+    const calibration = new Calibration()
+    for (let i = 0; i < 2000; i++) calibration.observe("mixed", 1000, 1500)
+    // 22.5 ms for its rest, due in 45.
+    expect(kept([late()], { must: [1], calibration })).toEqual([1])
+    expect(kept([late(), prompt(2, 100, 44)], { must: [1], calibration })).toEqual([1, 2])
+  })
+
+  test("takes KV of what others hold of a prompt once", () => {
+    const limits = { ...LIMITS, kvTokens: 1024 }
+    const prefix = Array.from({ length: 30 }, (_, i) => i + 1)
+    const both = (of: readonly number[]) => {
+      const kv = new KvAccount(limits)
+      kv.attach(9, prefix, -1, null)
+      kv.grow(9, 500)
+      kv.computed(9, 500)
+      const decode = Object.assign(prompt(9, 500, 1, { prefix }), { output: 1, computed: 500 })
+      const prompts = [1, 2].map((id) => prompt(id, 500, 1000, { prefix: of }))
+      return kept(prompts, { limits, decodes: [decode], kv })
+    }
+    // 480 of 500 tokens are the decode's as well; each has 50 to come.
+    expect(both(prefix)).toEqual([1, 2])
+    expect(both([])).toEqual([])
   })
 
   test("needs only the rest of what was begun", () => {
@@ -166,5 +202,11 @@ test("a plan says how many tokens the decodes of each TPOT verify", () => {
   const prompt = paced(2, 15_000, 1_000_000)
   expect(lengths("on", [decode], [prompt])!.get(15_000)).toBeGreaterThan(1)
   expect(lengths("on", [], [prompt])!.get(15_000)).toBeGreaterThan(1)
+  // In its first batch none of another pace runs yet.
+  const other = paced(3, 16_000, 1_000_000, { promptTokens: 900 })
+  const first = lengths("on", [decode], [other])!
+  expect(first.get(15_000)).toBeGreaterThan(1)
+  expect(first.get(16_000)).toBe(1)
+  expect(lengths("on", [], [])).toEqual(new Map())
   expect(lengths("on", [], [paced(2, 1e6, 1_000_000)])!.get(1e6)).toBeGreaterThanOrEqual(1)
 })

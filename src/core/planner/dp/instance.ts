@@ -62,7 +62,7 @@ function lengthsOf(
 ): Map<number, number> {
   const counts = running.slice()
   for (const { request, time, option } of steps) {
-    const batch = time > 0 ? plan.batches(time, counts, option)[0] : undefined
+    const [batch] = plan.batches(time, counts, option)
     if (batch !== undefined && counts.some((n) => n > 0)) return perTpot(tpotsUs, batch.perTier)
     counts[instance[request]!.tier]!++
   }
@@ -105,7 +105,7 @@ export function tiersOf(requests: readonly LiveRequest[]): number[] {
 
 export function tierOf(tpotUs: number, tpotsUs: readonly number[]): number {
   let tier = 0
-  while (tier + 1 < tpotsUs.length && tpotsUs[tier + 1]! <= tpotUs) tier++
+  while (tpotsUs[tier + 1]! <= tpotUs) tier++
   return tier
 }
 
