@@ -7,13 +7,7 @@ import { DEFAULT_MAX_QUEUE, type ReplicaConfig, withDefaults } from "./config.ts
 import { type CostModel, ranUs } from "./cost.ts"
 import { Flight } from "./flight.ts"
 import { KvAccount } from "./kv/account.ts"
-import { Calibration } from "./learn/calibration.ts"
-import { MissedSessions } from "./learn/missed-sessions.ts"
-import { OutputLengths } from "./learn/output-lengths.ts"
-import { Returns } from "./learn/returns.ts"
-import { SpeculationRecord } from "./learn/speculation-record.ts"
-import { Tenants } from "./learn/tenants.ts"
-import { ZeroLoad } from "./learn/zero-load.ts"
+import { Learnt } from "./learn/learnt.ts"
 import { type Moved, movedFrom, startRequest } from "./moved.ts"
 import type { PolicyOptions } from "./options.ts"
 import { BatchBuilder } from "./planner/batch-builder.ts"
@@ -64,19 +58,13 @@ export class Replica {
   #line: LiveRequest[] = []
   #effects: Effect[] = []
   #kv: KvAccount
-  #outputLengths: OutputLengths
-  #calibration: Calibration
-  #speculation: SpeculationRecord
-  #zeroLoad = new ZeroLoad()
-  #tenants: Tenants
+  #learnt: Learnt
   #batch: BatchBuilder
   #arrivals = 0
   #batches = 0
   #flight = new Flight()
   #round = new Round()
   #recovery = new Recovery()
-  #missedSessions = new MissedSessions()
-  #returns = new Returns()
   /** KV taken for requests that are yet to come with it. */
   #reserved = new Set<RequestId>()
 
@@ -89,10 +77,13 @@ export class Replica {
     this.#maxQueue = config.maxQueue ?? DEFAULT_MAX_QUEUE
     this.#prefillOnly = config.prefillOnly ?? false
     this.#kv = new KvAccount(config.limits)
-    this.#outputLengths = new OutputLengths(config.apps)
-    this.#calibration = new Calibration(config.cost.residualSigma)
-    this.#speculation = new SpeculationRecord(config.apps, this.options.acceptancePrior)
-    this.#tenants = new Tenants(config.tenantWeights, config.limits.contextTokens / 8)
+    this.#learnt = new Learnt({
+      apps: config.apps,
+      residualSigma: config.cost.residualSigma,
+      acceptance: this.options.acceptancePrior,
+      tenantWeights: config.tenantWeights,
+      usualTokens: config.limits.contextTokens / 8,
+    })
     const actions: PlanningActions = {
       demoted: (request, reason) => this.#effects.push({ type: "demoted", id: request.id, reason }),
       promoted: (request) => this.#effects.push({ type: "promoted", id: request.id }),
@@ -100,16 +91,16 @@ export class Replica {
       preempted: (request) => this.#effects.push({ type: "preempted", id: request.id }),
     }
     const { limits, cost } = config
-    const { acceptance } = this.#speculation
-    const learnt = { outputLengths: this.#outputLengths, calibration: this.#calibration, acceptance }
+    const { outputLengths, calibration, speculation, tenants } = this.#learnt
+    const learnt = { outputLengths, calibration, acceptance: speculation.acceptance, tenants }
     const parts = { limits, cost, kv: this.#kv, ...learnt, margin: this.options.margin, actions }
-    this.#batch = new BatchBuilder(new PlanningContext({ ...parts, tenants: this.#tenants }))
+    this.#batch = new BatchBuilder(new PlanningContext(parts))
   }
 
   /** Zero-load prefill time of a prompt, µs: the unit of `ttftSlowdown`. The profile's, within what was seen in service. */
   zeroLoadPrefillUs = (promptTokens: number): number => {
     const profileUs = prefillUs(this.cost, 0, promptTokens, this.limits.maxBatchTokens)
-    return this.#zeroLoad.bounded(promptTokens, profileUs)
+    return this.#learnt.zeroLoad.bounded(promptTokens, profileUs)
   }
 
   handle(event: Event, nowUs: number): void {
@@ -137,8 +128,8 @@ export class Replica {
       ...countLine(this.#line, this.#kv),
       nowUs,
       batchInFlight: this.#flight.up,
-      calibration: this.#calibration.snapshot(),
-      speculation: this.#speculation.snapshot(),
+      calibration: this.#learnt.calibration.snapshot(),
+      speculation: this.#learnt.speculation.snapshot(),
     }
   }
 
@@ -206,8 +197,7 @@ export class Replica {
     }
     const request = this.#live(spec, nowUs, progress)
     this.#arrivals++
-    request.sessionMissed = this.#missedSessions.has(spec.session)
-    this.#returns.arrived(spec.session)
+    request.sessionMissed = this.#learnt.sessionMissed(spec)
     if (this.#reserved.delete(spec.id)) {
       request.computed = request.known - 1
       this.#kv.computed(spec.id, request.computed)
@@ -225,7 +215,7 @@ export class Replica {
   #enter(request: LiveRequest): void {
     this.#requests.set(request.id, request)
     this.#line.push(request)
-    this.#tenants.arrived(request)
+    this.#learnt.tenants.arrived(request)
   }
 
   #cancel(id: RequestId, reason: FinishReason, nowUs: number): void {
@@ -239,7 +229,7 @@ export class Replica {
   #refusal(spec: RequestSpec): RejectReason | null {
     const total = spec.promptTokens + spec.maxOutputTokens
     if (total > Math.min(this.limits.contextTokens, this.#kv.capacityTokens)) return "promptTooLong"
-    const hasPlace = this.#tenants.hasPlace(spec.tenant ?? 0, this.#line.length, this.#maxQueue)
+    const hasPlace = this.#learnt.tenants.hasPlace(spec.tenant ?? 0, this.#line.length, this.#maxQueue)
     return hasPlace ? null : "queueFull"
   }
 
@@ -252,8 +242,7 @@ export class Replica {
     const batch = flight.land(number)
     this.#recovery.stepDone()
     const modelUs = ranUs(this.cost, batch, results) ?? flight.modelUs
-    const undrafted = flight.kind === "drafted" && results.every(({ drafted }) => drafted === 0)
-    this.#calibration.observe(undrafted ? "decode" : flight.kind, modelUs, durationUs, nowUs)
+    this.#learnt.stepTook(flight.kind, modelUs, results, durationUs, nowUs)
     let next = 0
     for (let i = 0; i < batch.items.length; i++) {
       const item = batch.items[i]!
@@ -262,7 +251,7 @@ export class Replica {
       const result = inOrder ? results[next++] : results.find(({ id }) => id === item.id)
       const request = flight.requests[i]!
       if (request.gone) continue
-      if (request.output === 0) this.#zeroLoad.computed(request, item, batch, durationUs)
+      if (request.output === 0) this.#learnt.zeroLoad.computed(request, item, batch, durationUs)
       this.#advance(request, item, result, nowUs)
     }
     this.#releaseLeft()
@@ -281,9 +270,9 @@ export class Replica {
     // Otherwise its KV is what the batch took, and none of it can be shared.
     if (item.draft > 0 || request.prefix.length > 0) this.#kv.computed(item.id, request.computed)
     request.failures = 0
-    this.#tenants.served(request, item, tokens)
+    this.#learnt.tenants.served(request, item, tokens)
     if (result === undefined || tokens === 0) return
-    if (request.output > 0) this.#speculation.observe(request.spec.app, item.draft, result)
+    if (request.output > 0) this.#learnt.speculation.observe(request.spec.app, item.draft, result)
     this.#emit(request, result, nowUs)
     if (this.#prefillOnly && !request.gone) this.#handOff(request)
   }
@@ -291,7 +280,7 @@ export class Replica {
   #emit(request: LiveRequest, result: StepResult, nowUs: number): void {
     const before = request.output
     const lateUs = request.emit(result.tokens, result.answeringFrom, nowUs, this.#stageDone)
-    this.#outputLengths.grew(request.spec.app, before, request.output)
+    this.#learnt.outputLengths.grew(request.spec.app, before, request.output)
     this.#effects.push({ type: "token", id: request.id, count: result.tokens, lateUs })
     if (before === 0 && request.tier === "slo" && this.options.admission === "revocable") {
       this.#effects.push({ type: "admitted", id: request.id })
@@ -345,21 +334,19 @@ export class Replica {
     const { id, spec } = request
     this.#remove(request)
     const attainable = reason === "stop" || reason === "length"
-    // Cut at its limit, an output says only that it came so far.
-    if (reason === "stop") this.#outputLengths.ended(spec.app, request.output)
     const outcome = request.outcome(nowUs, attainable && spec.tier === "slo")
-    this.#missedSessions.ended(spec, reason, outcome)
+    const comesBack = this.#learnt.ended(request, reason, outcome)
     if (request.output > 0) this.#effects.push({ type: "stageDone", id, outcome: request.stage })
     this.#effects.push({ type: "finished", id, reason, outcome })
-    if (!this.#returns.ended(spec) && this.policy.keepsSessions) this.#kv.wontReturn(id)
+    if (!comesBack && this.policy.keepsSessions) this.#kv.wontReturn(id)
     // The engine may be computing it right now: its KV is free at the next boundary.
     if (request.startedUs >= 0) this.release(id)
   }
 
   #remove(request: LiveRequest): void {
     request.gone = true
-    this.#tenants.left(request)
-    if (request.output > 0) this.#tenants.ended(request.known + request.output)
+    this.#learnt.tenants.left(request)
+    if (request.output > 0) this.#learnt.tenants.ended(request.known + request.output)
     this.#requests.delete(request.id)
     this.#line.splice(this.#line.indexOf(request), 1)
   }

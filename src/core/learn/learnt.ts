@@ -1,0 +1,66 @@
+/** All that a replica learns while serving. */
+import type { FinishReason, Outcome, RequestSpec, StepResult } from "../protocol.ts"
+import type { LiveRequest } from "../request.ts"
+import { Calibration, type StepKind } from "./calibration.ts"
+import { MissedSessions } from "./missed-sessions.ts"
+import { OutputLengths } from "./output-lengths.ts"
+import { Returns } from "./returns.ts"
+import { SpeculationRecord } from "./speculation-record.ts"
+import { Tenants } from "./tenants.ts"
+import { ZeroLoad } from "./zero-load.ts"
+
+/** What it is learnt about, and what is believed until then. */
+export interface Prior {
+  /** Number of apps (SLO classes). */
+  apps: number
+  /** Scatter of actual over predicted step times that the profile found. */
+  residualSigma: number
+  /** Probability that a drafted token is accepted. */
+  acceptance: number
+  tenantWeights: readonly number[] | undefined
+  /** What a request of a tenant is served, tokens. */
+  usualTokens: number
+}
+
+export class Learnt {
+  readonly outputLengths: OutputLengths
+  readonly calibration: Calibration
+  readonly speculation: SpeculationRecord
+  readonly tenants: Tenants
+  readonly zeroLoad = new ZeroLoad()
+  #missedSessions = new MissedSessions()
+  #returns = new Returns()
+
+  constructor({ apps, residualSigma, acceptance, tenantWeights, usualTokens }: Prior) {
+    this.outputLengths = new OutputLengths(apps)
+    this.calibration = new Calibration(residualSigma)
+    this.speculation = new SpeculationRecord(apps, acceptance)
+    this.tenants = new Tenants(tenantWeights, usualTokens)
+  }
+
+  /** A round of a session came: answers whether an earlier one has missed. */
+  sessionMissed({ session }: RequestSpec): boolean {
+    this.#returns.arrived(session)
+    return this.#missedSessions.has(session)
+  }
+
+  /** A step took `durationUs` until `nowUs`, where the model says `modelUs`. */
+  stepTook(
+    kind: StepKind,
+    modelUs: number,
+    results: readonly StepResult[],
+    durationUs: number,
+    nowUs: number,
+  ): void {
+    const undrafted = kind === "drafted" && results.every(({ drafted }) => drafted === 0)
+    this.calibration.observe(undrafted ? "decode" : kind, modelUs, durationUs, nowUs)
+  }
+
+  /** A request ended. Answers whether its session is likely to come back. */
+  ended({ spec, output }: LiveRequest, reason: FinishReason, outcome: Outcome): boolean {
+    // Cut at its limit, an output says only that it came so far.
+    if (reason === "stop") this.outputLengths.ended(spec.app, output)
+    this.#missedSessions.ended(spec, reason, outcome)
+    return this.#returns.ended(spec)
+  }
+}
