@@ -94,7 +94,7 @@ const request = fc.record({
 const instance = fc.tuple(
   fc.array(request, { minLength: 1, maxLength: 6 }),
   fc.integer({ min: 100, max: 1500 }),
-  fc.tuple(fc.nat(20), fc.nat(20)),
+  fc.tuple(fc.nat(38), fc.nat(38)),
 )
 
 describe.each(Object.entries(plans))("%s", (_, plan) => {
@@ -151,12 +151,77 @@ describe("of many requests", () => {
     }
   })
 
+  test("where the first look, at few, does not find the best, the second does", () => {
+    const random = new Random("tight", 219)
+    const requests = Array.from({ length: 16 }, (_, i) => ({
+      ...{ deadline: 200 + 100 * i + random.below(100), owed: 20 + random.below(150), tier: random.below(2) },
+      ...{ must: false, memory: 20 + random.below(80), profit: 1 + random.below(60) },
+    }))
+    const answer = new Dp().solve(requests, 0, 384, plans.autoregressive(), [0, 0])!
+    playBack(answer, requests, 384, plans.autoregressive(), [0, 0])
+    // With 24 states it is 392.
+    expect(answer.profit).toBe(396)
+  })
+
   test("what must be kept is, though it comes last and all before it would take its room", () => {
     const { requests } = knapsack(9, 40)
     const must = { deadline: 2e5, owed: 1, tier: 0, memory: 600, profit: 1, must: true }
     const given = [...requests, must]
     const answer = new Dp().solve(given, 0, 600, plans.autoregressive(), [0, 0])!
     expect(answer.steps.map(({ request }) => request)).toEqual([40])
+  })
+})
+
+describe("of sets that come to the same", () => {
+  /** Each with what it takes and is worth, all of one tier and due at once; answers how often a segment was planned. */
+  function planned(
+    kinds: { memory: number; profit: number }[],
+    memory = 1e6,
+    tier = (_: number) => 0,
+  ): number {
+    const requests = kinds.map((kind, i) => ({ deadline: 1e5, owed: 1, tier: tier(i), must: false, ...kind }))
+    const plan = plans.autoregressive()
+    const planSegment = plan.plan.bind(plan)
+    let calls = 0
+    plan.plan = (time, counts) => {
+      calls++
+      return planSegment(time, counts)
+    }
+    const answer = new Dp().solve(requests, 0, memory, plan, [0, 0])!
+    expect(answer.profit).toBe(kinds.reduce((sum, { profit }) => sum + profit, 0))
+    return calls
+  }
+  const twenty = (kindOf: (i: number) => { memory: number; profit: number }) =>
+    Array.from({ length: 20 }, (_, i) => kindOf(i))
+
+  test("one goes on: after n requests there are n + 1", () => {
+    expect(planned(twenty(() => ({ memory: 5, profit: 2 })))).toBe(210)
+  })
+
+  test("the better one goes on, whether it was there first or comes later", () => {
+    expect(planned(twenty((i) => ({ memory: 100 - i, profit: 2 })))).toBe(210)
+    expect(planned(twenty((i) => ({ memory: 100 + i, profit: 2 })))).toBe(210)
+    expect(planned(twenty((i) => ({ memory: 5, profit: 2 + i })))).toBe(210)
+    expect(planned(twenty((i) => ({ memory: 5, profit: 30 - i })))).toBe(210)
+  })
+
+  test("all go on that are better in something, or of other tiers", () => {
+    const powers = [1, 2, 4, 8].map((n) => ({ memory: n, profit: n }))
+    expect(planned(powers)).toBe(15)
+    const same = [1, 2, 3, 4].map(() => ({ memory: 5, profit: 2 }))
+    expect(planned(same)).toBe(10)
+    // One of each: with two tiers 1, 2, 4 and 6.
+    expect(planned(same, 1e6, (i) => i % 2)).toBe(13)
+  })
+
+  test("what cannot come to more than was found is left", () => {
+    // Memory for all: taking every request is found at once, and nothing else is looked at any more.
+    const random = new Random("many", 1)
+    const many = Array.from({ length: 24 }, () => ({
+      memory: 1 + random.below(90),
+      profit: 1 + random.below(90),
+    }))
+    expect(planned(many)).toBeLessThan(24 * 26)
   })
 })
 
