@@ -26,6 +26,7 @@ interface Row {
   speculation: Speculation
   admission: string
   prefixTokens: number
+  tenants: number
   decisions: number
   meanItems: number
   p50Ms: number
@@ -39,7 +40,7 @@ interface Row {
 const BOTH: readonly Speculation[] = ["off", "on"]
 const SHARED_TOKENS = 3072
 
-const plain = { waiting: 0, distinctTpots: false, prefixTokens: 0 }
+const plain = { waiting: 0, distinctTpots: false, prefixTokens: 0, tenants: 1 }
 
 /** What is run without --sizes; each also with prompts that share their beginning. */
 const CASES: readonly Case[] = [
@@ -90,10 +91,10 @@ function measure(at: Case, { policy, speculation, admission, rounds, ...most }: 
   const { decisions } = counts
   const [p50Ms, p99Ms, maxMs] = mediansOf(all)
   const least = all[0]!.map((_, i) => Math.min(...all.map((round) => round[i]!.ms)))
-  const { name, prefixTokens, aimMs = null } = at
+  const { name, prefixTokens, tenants, aimMs = null } = at
   const meanItems = all[0]!.reduce((sum, { items }) => sum + items, 0) / decisions
   return {
-    ...{ case: name, policy, speculation, admission, prefixTokens, decisions, meanItems },
+    ...{ case: name, policy, speculation, admission, prefixTokens, tenants, decisions, meanItems },
     ...{ p50Ms, p99Ms, maxMs, aimMs, leastP99Ms: quantiles(least)[1] },
   }
 }
@@ -148,6 +149,7 @@ const options = new Command("bench/planner-speed.ts")
     0,
     SHARED_TOKENS,
   ])
+  .option("--tenants <n>", "that send in turn", wholeNumber(1, 10_000), 1)
   .option("--distinct-tpots", "with --sizes: every request has a TPOT of its own")
   .option("--policies <list>", "scheduling policies", listOf(POLICY_NAMES), ["slos-serve"])
   .option("--speculation <list>", "off, on or both with a comma", listOf(BOTH), BOTH)
@@ -170,6 +172,7 @@ const options = new Command("bench/planner-speed.ts")
   .opts<{
     sizes?: Case[]
     prefixes: number[]
+    tenants: number
     distinctTpots?: true
     policies: PolicyName[]
     speculation: readonly Speculation[]
@@ -181,8 +184,9 @@ const options = new Command("bench/planner-speed.ts")
     out?: string
   }>()
 
-const { admission, decisions, rounds, seconds, sizes, distinctTpots = false } = options
-const cases = sizes?.map((size) => ({ ...size, distinctTpots })) ?? CASES
+const { admission, decisions, rounds, seconds, sizes, tenants, distinctTpots = false } = options
+const cases =
+  sizes?.map((size) => ({ ...size, tenants, distinctTpots })) ?? CASES.map((each) => ({ ...each, tenants }))
 const rows: Row[] = []
 for (const policy of options.policies) {
   for (const each of withPrefixes(cases, options.prefixes)) {

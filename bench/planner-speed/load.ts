@@ -17,6 +17,8 @@ export interface Size {
   distinctTpots: boolean
   /** Tokens that all prompts begin with; 0: twenty kinds of prompts share their first 128. */
   prefixTokens: number
+  /** So many send in turn. */
+  tenants: number
 }
 
 export interface Decision {
@@ -171,7 +173,7 @@ export class Load {
   #request(): RequestSpec {
     const id = this.#nextId++
     const app = id % 3
-    const { distinctTpots, prefixTokens } = this.#size
+    const { distinctTpots, prefixTokens, tenants } = this.#size
     const ownTokens = Math.min(4000, Math.round(200 * Math.exp(this.#random.normal())) + 1)
     const promptTokens = prefixTokens + ownTokens
     const family = this.#random.below(FAMILIES)
@@ -183,6 +185,7 @@ export class Load {
     return {
       id,
       app,
+      tenant: id % tenants,
       session: -1,
       promptTokens,
       maxOutputTokens: MOST_OUTPUT_TOKENS,

@@ -65,6 +65,36 @@ export function fuzzCase(seed: number, policy?: PolicyName): FuzzCase {
   }
 }
 
+/** The same requests, but of these tenants: `tenantOf` is asked with a session, or the id of a request without one. */
+export function ofTenants(
+  fleet: FleetOptions,
+  tenantWeights: readonly number[],
+  tenantOf: (key: number) => number,
+): FleetOptions {
+  const given = <R extends SimRequest | null>(request: R): R => {
+    if (request === null) return request
+    const { spec } = request
+    const tenant = tenantOf(spec.session >= 0 ? spec.session : spec.id)
+    return { ...request, spec: { ...spec, tenant } }
+  }
+  const { follow } = fleet
+  return {
+    ...fleet,
+    replicas: fleet.replicas.map((config) => ({ ...config, tenantWeights })),
+    requests: fleet.requests.map(given),
+    ...(follow && { follow: (id: RequestId, nowUs: number) => given(follow(id, nowUs)) }),
+  }
+}
+
+/** Up to four tenants, of different weights; one of them sends more than the others. */
+export function ofSomeTenants(fleet: FleetOptions, seed: number): FleetOptions {
+  const random = new Random("sim fuzz tenants", seed)
+  const weights = Array.from({ length: random.integer(2, 5) }, () => pick(random, [0.5, 1, 1, 3]))
+  return ofTenants(fleet, weights, (key) =>
+    Math.max(0, new Random("sim fuzz tenant", seed, key).integer(-2, weights.length)),
+  )
+}
+
 function pick<T>(random: Random, of: readonly T[]): T {
   return of[random.integer(0, of.length)]!
 }

@@ -1,7 +1,10 @@
 /** A few seeds of the simulation fuzz; `npm run sim:fuzz -- --seeds N` plays more. */
 import { expect, test } from "vitest"
 import { POLICY_NAMES } from "../core/policy/index.ts"
+import type { Effect } from "../core/protocol.ts"
+import { type FleetOptions, simulateFleet } from "./fleet.ts"
 import { fuzz, MOST_BROKEN_SHARE } from "./fuzz.ts"
+import { fuzzCase, ofSomeTenants, ofTenants } from "./fuzz-case.ts"
 
 test.each(POLICY_NAMES)(
   "%s: tokens conserved, KV within bounds, no request lost",
@@ -21,4 +24,24 @@ test("firm promises under an exact timer are kept, but for a few", () => {
   }
   expect(promises).toBeGreaterThan(500)
   expect(broken / promises).toBeLessThan(MOST_BROKEN_SHARE)
+}, 60_000)
+
+function effectsOf(seed: number, change: (fleet: FleetOptions) => FleetOptions): string {
+  const effects: string[] = []
+  const { fleet } = fuzzCase(seed, "slos-serve")
+  const onEffect = (effect: Effect, nowUs: number, replica: number) =>
+    effects.push(JSON.stringify([nowUs, effect, replica]))
+  simulateFleet({ ...change(fleet), check: false, onEffect })
+  return effects.join("\n")
+}
+
+test("requests of one tenant alone are decided on as if there were none, whatever its number and weight", () => {
+  let differ = 0
+  for (let seed = 100; seed < 112; seed++) {
+    const without = effectsOf(seed, (fleet) => fleet)
+    expect(effectsOf(seed, (fleet) => ofTenants(fleet, [1, 1, 7], () => 2)) === without).toBe(true)
+    if (effectsOf(seed, (fleet) => ofSomeTenants(fleet, seed)) !== without) differ++
+  }
+  // That these say something: with several tenants some are decided otherwise.
+  expect(differ).toBeGreaterThan(3)
 }, 60_000)

@@ -4,7 +4,7 @@ import { parseArgs } from "node:util"
 import { POLICY_NAMES, type PolicyName } from "../core/policy/index.ts"
 import { Audit } from "./audit.ts"
 import { simulateFleet } from "./fleet.ts"
-import { fuzzCase } from "./fuzz-case.ts"
+import { fuzzCase, ofSomeTenants } from "./fuzz-case.ts"
 
 export interface FuzzRun {
   /** Null when every invariant held, else the first one broken and how to see it again. */
@@ -20,9 +20,10 @@ export interface FuzzRun {
  * batch once begun is not cut short for an arrival. */
 export const MOST_BROKEN_SHARE = 0.002
 
-/** One seed, played and audited. */
+/** One seed, played and audited. In every other one requests are of several tenants. */
 export function fuzz(seed: number, policy?: PolicyName): FuzzRun {
-  const { fleet, exact, policy: played } = fuzzCase(seed, policy)
+  const { fleet: single, exact, policy: played } = fuzzCase(seed, policy)
+  const fleet = seed % 2 === 0 ? ofSomeTenants(single, seed) : single
   const audit = new Audit({ fleet })
   const run = { failure: null, requests: fleet.requests.length, steps: 0, promises: 0, broken: 0 }
   try {
