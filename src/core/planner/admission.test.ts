@@ -62,16 +62,17 @@ interface Given {
   context?: PlanningContext
   decodes?: LiveRequest[]
   overdue?: LiveRequest[]
+  slackNeeded?: number
   options?: Partial<PolicyOptions>
   limits?: Partial<EngineLimits>
 }
 
 /** Ids of those that are kept. */
 function kept(prefills: LiveRequest[], given: Given = {}): number[] {
-  const { decodes = [], overdue = [], limits = {} } = given
+  const { decodes = [], overdue = [], slackNeeded = 1, limits = {} } = given
   const options = { ...OPTIONS, ...given.options }
   const context = given.context ?? contextOf({ ...LARGE, ...limits }, { margin: options.margin })
-  const running = { decodes, overdue, speculator: new Speculator(options) }
+  const running = { decodes, overdue, slackNeeded, speculator: new Speculator(options) }
   const chosen = new Admission(options).select(running, prefills, context, NOW_US)
   return [...chosen].map(({ id }) => id).sort((a, b) => a - b)
 }
@@ -297,9 +298,9 @@ describe("KV that is not there", () => {
     ).toHaveLength(2)
   })
 
-  test("may be hoped for where what runs shares most of its own", () => {
+  test("may be hoped for where what runs shares most of its own, and there is time to compute", () => {
     const prefix = Array.from({ length: 25 }, (_, i) => i + 1)
-    const keptBeside = (shared: boolean) => {
+    const keptBeside = (shared: boolean, slackNeeded: number) => {
       const context = contextOf({ ...LARGE, ...limits }, { margin: 0 })
       const { kv } = context
       const decodes = [1, 2].map((id) => {
@@ -312,11 +313,14 @@ describe("KV that is not there", () => {
         request.emit(1, -1, NOW_US, () => {})
         return request
       })
-      return kept([prompt(9, 570, 1_000_000)], { context, decodes }).length
+      return kept([prompt(9, 570, 1_000_000)], { context, decodes, slackNeeded }).length
     }
     // 400 shared tokens, and 16 each; 576 more are all that there is, but for what the outputs grow by.
-    expect(keptBeside(true)).toBe(1)
-    expect(keptBeside(false)).toBe(0)
+    expect(keptBeside(true, 0)).toBe(1)
+    expect(keptBeside(true, 0.5)).toBe(1)
+    expect(keptBeside(true, 0.6)).toBe(0)
+    expect(keptBeside(true, 1)).toBe(0)
+    expect(keptBeside(false, 0)).toBe(0)
   })
 })
 
@@ -382,7 +386,12 @@ describe("firm promises without a margin", () => {
       const context = contextOf(LARGE, { margin: 0, cost })
       const speculator = new Speculator(given)
       const decode = stream(context, 1, 15_000)
-      new Admission(given).select({ decodes: [decode], overdue: [], speculator }, prefills, context, NOW_US)
+      new Admission(given).select(
+        { decodes: [decode], overdue: [], slackNeeded: 0, speculator },
+        prefills,
+        context,
+        NOW_US,
+      )
       return [speculator.drafts, speculator.lengthOf(decode)] as const
     }
     // A pace that only drafts can keep.
@@ -447,7 +456,12 @@ describe("promises of a tenant that was served clearly more", () => {
   ) {
     const given = { ...OPTIONS, ...options }
     const context = contextOf({ ...LARGE, ...limits }, { margin: given.margin, tenants: tenants() })
-    const running = { decodes: decodesOf(context), overdue: [], speculator: new Speculator(given) }
+    const running = {
+      decodes: decodesOf(context),
+      overdue: [],
+      slackNeeded: 0,
+      speculator: new Speculator(given),
+    }
     const admission = new Admission(given)
     const kept = admission.select(running, prefills, context, NOW_US)
     const batch = new BatchBuilder(context)
@@ -524,7 +538,7 @@ describe("KV to spare, after a choice", () => {
     const given = { ...OPTIONS, ...options }
     const context = contextOf({ ...LARGE, ...limits }, { margin: given.margin, outputLengths: lengths(1) })
     const admission = new Admission(given)
-    const running = { decodes: [], overdue: [], speculator: new Speculator(given) }
+    const running = { decodes: [], overdue: [], slackNeeded: 0, speculator: new Speculator(given) }
     for (const prefills of choices) admission.select(running, prefills, context, NOW_US)
     const batch = new BatchBuilder(context)
     batch.reset(NOW_US)
@@ -568,7 +582,7 @@ describe("KV to spare, after a choice", () => {
     const context = contextOf({ ...LARGE, ...limits }, { margin: 0, outputLengths: lengths(1) })
     const back = Object.assign(stream(context, 1, 1e6), { tier: "bestEffort" as const })
     const decodes: LiveRequest[] = []
-    const running = { decodes, overdue: [], speculator: new Speculator(OPTIONS) }
+    const running = { decodes, overdue: [], slackNeeded: 0, speculator: new Speculator(OPTIONS) }
     const admission = new Admission(OPTIONS)
     const batch = new BatchBuilder(context)
     batch.reset(NOW_US)
@@ -591,7 +605,7 @@ describe("KV to spare, after a choice", () => {
 test("an admission that is asked again knows nothing of the last time", () => {
   const admission = new Admission(OPTIONS)
   const context = large()
-  const running = { decodes: [], overdue: [], speculator: new Speculator(OPTIONS) }
+  const running = { decodes: [], overdue: [], slackNeeded: 0, speculator: new Speculator(OPTIONS) }
   const ids = (prefills: LiveRequest[]) =>
     [...admission.select(running, prefills, context, NOW_US)].map(({ id }) => id)
   for (let i = 0; i < 2; i++) {

@@ -77,6 +77,7 @@ export function serveBestEffort(
   nowUs: number,
 ): void {
   const { bestEffort } = work
+  noteNeed(batch.safeUs(), work, options.maxBatchUs)
   if (bestEffort.length === 0) {
     work.bestEffortServedUs = nowUs
     return
@@ -88,21 +89,25 @@ export function serveBestEffort(
   const starved = nowUs - work.bestEffortServedUs >= options.bestEffortEveryUs
   const usualUs = Math.min(
     limitUs,
-    Math.max(options.bestEffortBatchUs, stretchedUs(batch.safeUs(), limitUs, work, options.maxBatchUs)),
+    Math.max(options.bestEffortBatchUs, stretchedUs(batch.safeUs(), limitUs, work)),
   )
   fillBestEffort(batch, work, alone ? aloneUs : starved ? limitUs : usualUs)
   if (batch.items.length > before) work.bestEffortServedUs = nowUs
 }
 
-/** How long a batch may become whose SLO work takes `sloUs` and that could last until `limitUs`: of that slack, the share
- * that SLO work has not needed of late (under load it needs all of it, to absorb what arrives next), and no more than
- * those that keep arriving can wait. */
-function stretchedUs(sloUs: number, limitUs: number, work: Work, maxBatchUs: number): number {
+/** Learn how much of the time that batches could last SLO work needs, from a batch in which it takes `sloUs`. */
+function noteNeed(sloUs: number, work: Work, maxBatchUs: number): void {
   const paceUs = Math.max(1, Math.min(maxBatchUs, tightestPaceUs(work.decodes)))
   const share = Math.min(1, sloUs / paceUs)
   work.slackNeeded += Math.min(1, sloUs / SLACK_MEMORY_US) * (share - work.slackNeeded)
-  const spare = Math.max(0, MOST_NEEDED - work.slackNeeded) * (limitUs - sloUs)
-  return sloUs + Math.min(spare, Math.max(0, work.arrivalSlack.us - sloUs))
+}
+
+/** How long a batch may become whose SLO work takes `sloUs` and that could last until `limitUs`: of that slack, the share
+ * that SLO work has not needed of late (under load it needs all of it, to absorb what arrives next), and no more than
+ * those that keep arriving can wait. */
+function stretchedUs(sloUs: number, limitUs: number, work: Work): number {
+  const spareUs = Math.max(0, MOST_NEEDED - work.slackNeeded) * (limitUs - sloUs)
+  return sloUs + Math.min(spareUs, Math.max(0, work.arrivalSlack.us - sloUs))
 }
 
 function fillBestEffort(batch: BatchBuilder, work: Work, limitUs: number): void {

@@ -29,6 +29,7 @@ describe("admission", () => {
   const running = (...decodes: LiveRequest[]) => ({
     decodes,
     overdue: [],
+    slackNeeded: 0,
     speculator: new Speculator(options),
   })
 

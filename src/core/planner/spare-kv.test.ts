@@ -36,7 +36,7 @@ function spareKv({ promised = 0, holding = 0, waiting = 0, unifiedKv = true }) {
   const others = Array.from({ length: holding }, (_, i) => decoding(1000 + i))
   for (let i = 0; i < waiting; i++) others.push(request(2000 + i))
   const admission = new Admission(DEFAULT_OPTIONS)
-  const running = { decodes, overdue: [], speculator: new Speculator(DEFAULT_OPTIONS) }
+  const running = { decodes, overdue: [], slackNeeded: 0, speculator: new Speculator(DEFAULT_OPTIONS) }
   admission.select(running, [], context, 0)
   const batch = new BatchBuilder(context)
   batch.reset()

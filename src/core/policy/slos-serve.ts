@@ -72,6 +72,7 @@ export function slosServe(options: PolicyOptions): Policy {
       asked.prefills.length = 0
       sortWork(requests, asked)
       asked.overdue = work.overdue
+      asked.slackNeeded = work.slackNeeded
       pickOverdue(context, asked, patienceUs, atUs)
       asked.prefills.push(offered)
       sortByDue(asked.prefills)
