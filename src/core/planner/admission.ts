@@ -10,6 +10,7 @@ import type { Candidate } from "./candidate.ts"
 import type { PlanningContext } from "./context.ts"
 import { Dp } from "./dp/dp.ts"
 import { solveFor } from "./dp/instance.ts"
+import { windowOf } from "./fair-window.ts"
 import { Demand } from "./feasible.ts"
 import { MemoryCeiling, MemoryForecast } from "./memory.ts"
 import { type PrefixGroup, PrefixGroups } from "./prefix-groups.ts"
@@ -178,15 +179,25 @@ export class Admission {
     // What is due later is decided later: the program's time grows with the square of those it may choose from.
     // It knows tokens and memory, not the engine's sequences.
     const most = Math.min(MOST_TO_DECIDE, context.limits.maxSequences - decodes.length - kept.size)
-    let free = 0
-    const asked = prefills.filter((request) => kept.has(request) || free++ < most)
+    const free = prefills.filter((request) => !kept.has(request))
+    const chosen = new Set(windowOf(free, Math.max(0, most), context.tenants).slice(0, Math.max(0, most)))
+    const asked = prefills.filter((request) => kept.has(request) || chosen.has(request))
     const must = (request: LiveRequest) => kept.has(request)
-    const answer = solveFor(this.#dp, decodes, asked, must, context, this.#options, nowUs)
+    const worthOf = this.#worthByTenant(prefills, context)
+    const answer = solveFor(this.#dp, decodes, asked, must, context, this.#options, nowUs, worthOf)
     // Where the plan's units no longer fit, the lengths that led here still come nearest to it.
     if (answer !== null) this.#lengths = answer.lengths()
     speculator.follow(this.#options.speculation === "on" ? this.#lengths : null)
     for (const step of answer?.steps ?? []) kept.add(asked[step.request]!)
     return kept
+  }
+
+  /** What a request of a tenant counts that another is clearly ahead of is more than all of those others'. */
+  #worthByTenant(prefills: readonly LiveRequest[], context: PlanningContext) {
+    if (context.tenants.several) for (const request of prefills) this.#ask(request, context)
+    const behind = this.#victims.tenantsBehind()
+    return ({ tenant, spec: { worth = 1 } }: LiveRequest) =>
+      behind.has(tenant) ? worth * MOST_TO_DECIDE : worth
   }
 
   #ask(request: LiveRequest, context: PlanningContext): void {
@@ -248,25 +259,27 @@ export class Admission {
     }
   }
 
-  /** Promises of tenants that are far ahead give way to the next to go, where that is enough. */
+  /** Promises of tenants that are far ahead give way to the next to go, where that is enough: as few as it takes. */
   #revoke(demand: Demand, fits: () => boolean, forecast?: PlanningContext): boolean {
-    const tried: Promised[] = []
-    for (const promised of this.#victims.aheadOfNext()) {
-      tried.push(promised)
-      demand.dropRunning(promised.row)
-      if (forecast !== undefined) this.#foresee(promised.request, forecast, -1)
-      if (!fits()) continue
-      for (const revoked of tried) {
-        this.#victims.revoke(revoked)
-        this.revoked.add(revoked.request)
-      }
-      return true
+    const ahead = this.#victims.aheadOfNext()
+    if (ahead.length === 0) return false
+    const count = ({ request, row }: Promised, sign: 1 | -1) => {
+      if (sign > 0) demand.restoreRunning(row)
+      else demand.dropRunning(row)
+      if (forecast !== undefined) this.#foresee(request, forecast, sign)
     }
-    for (const { request, row } of tried) {
-      demand.restoreRunning(row)
-      if (forecast !== undefined) this.#foresee(request, forecast, 1)
+    // Most often all of them are not enough: to see that takes one test.
+    for (const promised of ahead) count(promised, -1)
+    const enough = fits()
+    for (const promised of ahead) count(promised, 1)
+    if (!enough) return false
+    for (const promised of ahead) {
+      count(promised, -1)
+      this.#victims.revoke(promised)
+      this.revoked.add(promised.request)
+      if (fits()) return true
     }
-    return false
+    return true
   }
 
   #dropForMemory(running: Running, demand: Demand, context: PlanningContext): void {

@@ -110,6 +110,17 @@ test("tenants ahead: those that were turned down some while another has clearly 
   expect([...victims.tenantsAhead()]).toEqual([0])
 })
 
+test("tenants behind: those that another was served clearly more than, or clearly asks for more", () => {
+  expect([
+    ...victimsOf(served({ 0: EVEN }), [candidate(1, 0, 0), candidate(2, 1, 0)]).tenantsBehind(),
+  ]).toEqual([])
+  const ahead = served({ 0: EVEN + 1 })
+  expect([...victimsOf(ahead, [candidate(1, 0, 0), candidate(2, 1, 0)]).tenantsBehind()]).toEqual([1])
+  const asks = [candidate(1, 0, 3 * EVEN), candidate(2, 1, 10)]
+  expect([...victimsOf(served({}), asks).tenantsBehind()]).toEqual([1])
+  expect([...victimsOf(served({}), []).tenantsBehind()]).toEqual([])
+})
+
 test("a tenant's own go in one order, whatever others have; all go in the end", () => {
   const sizes = fc.array(fc.tuple(fc.integer({ min: 0, max: 3 }), fc.integer({ min: 1, max: 400 })))
   const levels = fc.array(fc.integer({ min: 1, max: 2000 }), { minLength: 4, maxLength: 4 })

@@ -79,6 +79,16 @@ export class Victims {
     return ahead
   }
 
+  /** Tenants that another was served clearly more than. */
+  tenantsBehind(): ReadonlySet<number> {
+    const levels = Array.from(this.#lines.values(), levelOf)
+    const highest = Math.max(...levels)
+    const behind = new Set<number>()
+    for (const line of this.#lines.values())
+      if (levelOf(line) < highest - this.#evenTokens) behind.add(line.tenant)
+    return behind
+  }
+
   /** Promises of tenants that were served far more than the one whose candidate goes next: those of the most served
    * first, the last come first. */
   aheadOfNext(): Promised[] {

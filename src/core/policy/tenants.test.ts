@@ -1,13 +1,19 @@
 /** Tenants beside each other under the default policy: one that floods takes nothing that another was promised. */
 import { expect, test } from "vitest"
 import { type SimRequest, simulate } from "../../sim/simulate.ts"
+import type { PolicyOptions } from "../options.ts"
 import { COST, LIMITS, specOf } from "../testing.ts"
 
 const limits = { ...LIMITS, kvTokens: 16_384, maxSequences: 64, contextTokens: 2048 }
 
 /** Requests of tenant 1, a second apart, beside bursts of `burst` of tenant 0 that come at the same moments. `tenant`: of
  * the latter. */
-function keptOf(burst: number, tenant: number, changes: Parameters<typeof specOf>[1] = {}) {
+function keptOf(
+  burst: number,
+  tenant: number,
+  changes: Parameters<typeof specOf>[1] = {},
+  options: Partial<PolicyOptions> = {},
+) {
   const request = (id: number, atUs: number, of: number): SimRequest => ({
     atUs,
     outputTokens: 30,
@@ -24,7 +30,7 @@ function keptOf(burst: number, tenant: number, changes: Parameters<typeof specOf
   }
   const kept = new Set<number>()
   simulate({
-    config: { limits, cost: COST, policy: "slos-serve", apps: 1 },
+    config: { limits, cost: COST, policy: "slos-serve", apps: 1, options },
     requests,
     check: true,
     onEffect: (effect) => {
@@ -50,6 +56,12 @@ test("the flood has what is left, as much as if it were alone", () => {
 test("its prompts are kept though they are the largest, which go first within a tenant", () => {
   const long = { promptTokens: 400 }
   expect(keptOf(100, 0, long).own).toBe(10)
+})
+
+test("the dynamic program keeps them, too", () => {
+  const [long, firm] = [{ promptTokens: 400 }, { admission: "firm" as const, margin: 0 }]
+  expect(keptOf(100, 0, long, firm).own).toBe(10)
+  expect(keptOf(100, 1, long, firm).own).toBeLessThan(10)
 })
 
 test("best effort: tenants take turns, not their requests", () => {

@@ -18,7 +18,7 @@ export interface Solution extends DpAnswer {
 }
 
 /** The most profitable set of `prefills` beside `decodes`, which all go on, by the paper's model. `must`: may not be
- * left out. */
+ * left out. `worthOf`: what keeping one is worth. */
 export function solveFor(
   dp: Dp,
   decodes: readonly LiveRequest[],
@@ -27,6 +27,7 @@ export function solveFor(
   context: PlanningContext,
   options: PolicyOptions,
   nowUs: number,
+  worthOf: (request: LiveRequest) => number = ({ spec }) => spec.worth ?? 1,
 ): Solution | null {
   const requests = [...decodes, ...prefills]
   const tpotsUs = tiersOf(requests)
@@ -41,7 +42,7 @@ export function solveFor(
       owed: request.known - context.startOf(request),
       tier: tierOf(request.tpotUs, tpotsUs),
       memory: kept ? 0 : lifeTokens(request, context),
-      profit: request.spec.worth ?? 1,
+      profit: worthOf(request),
       must: kept,
     }
   })
