@@ -49,7 +49,6 @@ export class LiveRequest {
   /** The same from what it holds, nothing shared. */
   wholeUs = 0
   wholeFrom = -1
-  wholeTo = -1
   /** Of the last list of work that it was put in (planner/work.ts). */
   listed = 0
   /** Failed alone in a batch this many times. */

@@ -54,7 +54,8 @@ test("a stall counts as twice as slow at most, and is forgotten in idle time", (
   const after = speed.factor(nowUs)
   expect(after).toBeGreaterThan(1.3)
   expect(after).toBeLessThan(2 ** 0.8 + 1e-9)
-  expect(speed.factor(nowUs + 1_000_000)).toBeLessThan(1 + (after - 1) * 0.4)
+  // A third of it, more or less, after a second.
+  expect(Math.log(speed.factor(nowUs + 1_000_000)) / Math.log(after)).toBeCloseTo(Math.exp(-1))
   expect(speed.factor(nowUs + 60_000_000)).toBeCloseTo(1)
   const fast = new MachineSpeed()
   expect(fast.factor(run(fast, [...series(1000, 0.9, 0.2), 0.001]))).toBeLessThan(1 / 1.3)
@@ -84,4 +85,25 @@ test("nothing is claimed of few steps, or of steps that are all as usual", () =>
   expect(few.factor(run(few, [1.5, 1.5, 1.5]))).toBe(1)
   const same = new MachineSpeed()
   expect(same.factor(run(same, new Array(100).fill(1)))).toBe(1)
+})
+
+test("long steps are followed as short ones are: idle time counts from a step's beginning", () => {
+  const speed = new MachineSpeed()
+  let nowUs = 0
+  for (const ratio of [...series(1000, 0.6, 0.1), 1.3])
+    speed.observe("decode", ratio, 3_000_000, (nowUs += 3_000_000))
+  expect(speed.factor(nowUs)).toBeGreaterThan(1.08)
+})
+
+test("what was so once fades: steps that scatter by now say nothing of each other", () => {
+  const speed = new MachineSpeed()
+  const nowUs = run(speed, [...series(1000, 0.9, 0.1), ...series(2000, 0, 0.1, 2), 1.3])
+  expect(Math.abs(speed.factor(nowUs) - 1)).toBeLessThan(0.03)
+})
+
+test("a machine that is slower for good is as usual soon", () => {
+  const speed = new MachineSpeed()
+  const slower = series(300, 0.9, 0.02, 2).map((ratio) => 1.5 * ratio)
+  const nowUs = run(speed, [...series(1000, 0.9, 0.02), ...slower, 1.5])
+  expect(Math.abs(speed.factor(nowUs) - 1)).toBeLessThan(0.06)
 })

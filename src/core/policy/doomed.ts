@@ -13,13 +13,13 @@ export function isDoomed(request: LiveRequest, context: PlanningContext, nowUs: 
   return nowUs + aloneUs(request, context) > request.deadlineUs
 }
 
-/** What all it owes would take with the engine to itself if nothing of it could be shared, calibrated, µs. */
+/** What all it owes would take with the engine to itself if nothing of it could be shared, calibrated, µs. It has no token
+ * yet: what it owes is known by what it has computed. */
 function wholeUs(request: LiveRequest, context: PlanningContext): number {
-  const { known, computed } = request
-  if (request.wholeTo !== known || request.wholeFrom !== computed) {
+  const { owed, computed } = request
+  if (request.wholeFrom !== computed) {
     request.wholeFrom = computed
-    request.wholeTo = known
-    request.wholeUs = prefillUs(context.cost, computed, known - computed, context.limits.maxBatchTokens)
+    request.wholeUs = prefillUs(context.cost, computed, owed, context.limits.maxBatchTokens)
   }
   return request.wholeUs * context.calibration("mixed")
 }
