@@ -5,7 +5,7 @@ import { DEFAULT_OPTIONS } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
 import { COST, contextOf, LIMITS, liveOf, runs } from "../testing.ts"
 import { Admission } from "./admission.ts"
-import { sortByDue } from "./due-order.ts"
+import { sortByDue, sortByKey } from "./due-order.ts"
 import { Demand } from "./feasible.ts"
 import { Speculator } from "./speculation/speculator.ts"
 import { byDue } from "./work.ts"
@@ -171,6 +171,20 @@ test("sorts by due time, then by arrival, as a comparison sort does", () => {
       )
       sortByDue(requests)
       expect(requests.map((r) => r.id)).toEqual(expected.map((r) => r.id))
+    }),
+  )
+})
+
+test("sorts by other numbers in the same way, whatever is due when", () => {
+  const keys = fc.array(fc.oneof(fc.integer({ min: 0, max: 5 }), fc.double({ noNaN: true })), {
+    maxLength: 300,
+  })
+  fc.assert(
+    fc.property(keys, (all) => {
+      const requests = all.map((_, id) => Object.assign(liveOf(id), { dueUs: -id }))
+      const expected = requests.map(({ id }) => id).sort((a, b) => all[a]! - all[b]! || a - b)
+      sortByKey(requests, Float64Array.from(all))
+      expect(requests.map(({ id }) => id)).toEqual(expected)
     }),
   )
 })

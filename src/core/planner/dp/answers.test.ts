@@ -238,6 +238,14 @@ test("decodes that cannot go on leave nothing to choose", () => {
   })
 })
 
+test("nothing is taken that would make batches too short for what runs", () => {
+  // 130 fit into a batch of 200, and not into one of 100.
+  const tight = { deadline: 1500, owed: 5, tier: 0, memory: 1, profit: 1, must: false }
+  const of = (tier: number) =>
+    new Dp().solve([{ ...tight, tier }], 0, 9, plans.autoregressive(), [0, 130])!.profit
+  expect([of(0), of(1)]).toEqual([0, 1])
+})
+
 test("time counts from now", () => {
   const later = { deadline: 1000, owed: 300, tier: 0, memory: 1, profit: 1, must: false }
   const of = (now: number) => new Dp().solve([later], now, 9, plans.autoregressive(), [0, 0])!
