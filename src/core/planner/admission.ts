@@ -16,7 +16,7 @@ import { MemoryCeiling, MemoryForecast } from "./memory.ts"
 import { type PrefixGroup, PrefixGroups } from "./prefix-groups.ts"
 import { decodeTimeUs } from "./speculation/draft-lengths.ts"
 import type { Speculator } from "./speculation/speculator.ts"
-import type { Stream } from "./streams.ts"
+import { canKeepPace, type Stream } from "./streams.ts"
 import { type Promised, Victims } from "./victims.ts"
 
 /** Of the KV that the forecast may fill, this share is out of reach without a promise: arrivals would find it
@@ -399,15 +399,4 @@ export class Admission {
   #remaining(request: LiveRequest, context: PlanningContext): number {
     return context.outputLengths.remaining(request.spec.app, request.output, request.spec.maxOutputTokens)
   }
-}
-
-/** Its tokens can all be on time in steps of nothing but decodes. Where they cannot, it will miss whatever else is
- * admitted, and is no reason to turn others down. */
-function canKeepPace(
-  { startUs, tpotUs, remaining, expected }: Stream,
-  stepUs: number,
-  nowUs: number,
-): boolean {
-  const perTokenUs = stepUs / expected
-  return perTokenUs <= tpotUs || startUs + remaining * tpotUs >= nowUs + remaining * perTokenUs
 }

@@ -20,6 +20,17 @@ export interface Stream {
   expected: number
 }
 
+/** Its tokens can all be on time in steps of nothing but decodes. Where they cannot, it will miss whatever else is
+ * admitted, and is no reason to turn others down. */
+export function canKeepPace(
+  { startUs, tpotUs, remaining, expected }: Stream,
+  stepUs: number,
+  nowUs: number,
+): boolean {
+  const perTokenUs = stepUs / expected
+  return perTokenUs <= tpotUs || startUs + remaining * tpotUs >= nowUs + remaining * perTokenUs
+}
+
 /** Streams as columns, reused. Times since the start of the decision. */
 export class Streams {
   rows = 0
