@@ -47,3 +47,9 @@ export const DEFAULT_OPTIONS: PolicyOptions = {
   fixedDraft: 0,
   hybridAlpha: 1,
 }
+
+/** Promises from admission on, by a timer without a margin: what is chosen can be planned to the token, and decodes
+ * then wait until they are due. With a margin the fluid test holds as much, or more where KV is short. */
+export function countsExactly({ admission, margin }: PolicyOptions): boolean {
+  return admission === "firm" && margin === 0
+}

@@ -2,7 +2,7 @@
  * deadline, every prefill joins; while the set cannot be done in time, one goes: of a session that has missed already
  * if there is one, else the one with the most prefill left for its worth. Firm promises on an exact timer: the paper's
  * dynamic program. */
-import type { PolicyOptions } from "../options.ts"
+import { countsExactly, type PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
 import type { BatchBuilder } from "./batch-builder.ts"
 import { OVERDUE_SHARE } from "./best-effort.ts"
@@ -40,12 +40,6 @@ export interface Running {
   speculator: Speculator
   /** Of the time that batches could last, the share that SLO work has filled of late. */
   slackNeeded: number
-}
-
-/** Promises from admission on, by a timer without a margin: what is chosen can be planned to the token, and decodes
- * then wait until they are due. With a margin the fluid test holds as much, or more where KV is short. */
-export function countsExactly({ admission, margin }: PolicyOptions): boolean {
-  return admission === "firm" && margin === 0
 }
 
 /** Requests that one decision may newly promise. */

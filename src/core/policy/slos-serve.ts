@@ -2,8 +2,8 @@
  * over. */
 
 import type { Tenants } from "../learn/tenants.ts"
-import type { PolicyOptions } from "../options.ts"
-import { Admission, countsExactly } from "../planner/admission.ts"
+import { countsExactly, type PolicyOptions } from "../options.ts"
+import { Admission } from "../planner/admission.ts"
 import { pickOverdue } from "../planner/best-effort.ts"
 import type { PlanningContext } from "../planner/context.ts"
 import { sortByDue } from "../planner/due-order.ts"
