@@ -1,12 +1,15 @@
-/** What a schema costs: decode steps of 32 sequences by the bare engine, free and under schemas, in turn. With
- * `--distinct` every sequence has a schema of its own. */
+/** What a schema costs: decode steps of 32 sequences by the bare engine, free and under schemas, step by step in turn: no
+ * machine is as fast a minute later. With `--distinct` every sequence has a schema of its own. */
 import { Command } from "commander"
-import { median, quantile } from "simple-statistics"
+import { mean, median, quantile, sampleStandardDeviation } from "simple-statistics"
 import { wholeNumber } from "../../src/cli/numbers.ts"
 import { openLlama } from "../../src/engine/llama/engine.ts"
 import { type Engine, GREEDY } from "../../src/engine/port.ts"
 import { resolveModel } from "../../src/models/resolve.ts"
 import { outputGrammar } from "../../src/text/constraint/grammar.ts"
+
+/** Free, schema and recursive are decoded side by side. */
+const KINDS = 3
 
 interface Options {
   model: string
@@ -49,7 +52,7 @@ async function main(): Promise<void> {
     .option("--threads <n>", "of the engine", wholeNumber(1, 512), 1)
     .option("--sequences <n>", "decoded in every step", wholeNumber(1, 256), 32)
     .option("--output <tokens>", "decode steps a round", wholeNumber(2, 1 << 14), 60)
-    .option("--rounds <n>", "rounds of each kind, in turn", wholeNumber(1, 1000), 4)
+    .option("--rounds <n>", "answers of each kind, one after the other", wholeNumber(1, 1000), 4)
     .option("--distinct", "a schema of its own for each sequence")
     .parse()
     .opts<Options>()
@@ -57,7 +60,7 @@ async function main(): Promise<void> {
   const engine = await openLlama({
     modelPath: path,
     threads: options.threads,
-    maxSequences: options.sequences,
+    maxSequences: KINDS * options.sequences,
     contextTokens: 64 + options.output,
     maxBatchTokens: Math.max(options.sequences, 512),
     library: "cpu",
@@ -70,17 +73,26 @@ async function main(): Promise<void> {
   }
   for (const grammar of new Set(Object.values(kinds).flat()))
     if (grammar !== null) await engine.constraints.hold(grammar)
-  const times: Record<string, number[][]> = {}
-  for (let round = 0; round <= options.rounds; round++)
-    for (const [kind, grammars] of Object.entries(kinds)) {
-      const stepsUs = await decode(engine, grammars, options.output, round)
-      // The first is for warming up.
-      if (round > 0) times[kind] = [...(times[kind] ?? []), stepsUs]
+  const times: Record<string, number[]> = Object.fromEntries(Object.keys(kinds).map((kind) => [kind, []]))
+  for (let round = 0; round <= options.rounds; round++) {
+    const answers = await Promise.all(
+      Object.entries(kinds).map(([kind, grammars]) => Answers.open(engine, kind, grammars, round)),
+    )
+    for (const one of answers) await one.prefill()
+    for (let step = 0; step < options.output; step++) {
+      // Whose step comes first is next to be last.
+      answers.push(answers.shift()!)
+      for (const one of answers) {
+        const us = await one.step()
+        // The first round is for warming up.
+        if (round > 0) times[one.kind]!.push(us)
+      }
     }
+    for (const one of answers) await one.close()
+  }
   await engine.close()
-  const report = Object.entries(times).map(([kind, rounds]) => {
-    const all = rounds.flat()
-    const lost = rounds.map((round, i) => mean(round) / mean(times.free![i]!) - 1)
+  const report = Object.entries(times).map(([kind, all]) => {
+    const lost = all.map((us, i) => us / times.free![i]! - 1)
     return {
       kind,
       steps: all.length,
@@ -91,59 +103,85 @@ async function main(): Promise<void> {
         longest: ms(Math.max(...all)),
       },
       tokensPerSecond: Math.round((1e6 * options.sequences) / mean(all)),
-      lostPercent: Math.round(1000 * median(lost)) / 10,
-      lostPercentByRound: lost.map((value) => Math.round(1000 * value) / 10),
+      /** Of the free step beside it: the median, a standard error of the mean, and of all the time. */
+      lostPercent: percent(median(lost)),
+      errorPercent: percent(sampleStandardDeviation(lost) / Math.sqrt(lost.length)),
+      lostPercentOfTime: percent(mean(all) / mean(times.free!) - 1),
     }
   })
   process.stdout.write(`${JSON.stringify({ ...options, report }, null, 2)}\n`)
 }
 
-async function decode(
-  engine: Engine,
-  grammars: readonly (string | null)[],
-  output: number,
-  round: number,
-): Promise<number[]> {
-  const prompt = await engine.tokenizer.encode("A long list of people, as JSON:\n", {
-    special: true,
-    addBos: true,
-  })
-  const ids = grammars.map((grammar, i) => {
-    const id = ++lastId
-    const sampling = { ...GREEDY, temperature: 1, topK: 40, seed: 1000 * round + i, grammar, ignoreEos: true }
-    engine.open(id, prompt, sampling)
-    return id
-  })
-  const stepsUs: number[] = []
-  let position = 0
-  for (let step = 0; step <= output; step++) {
-    const tokens = step === 0 ? prompt.length : 1
-    const items = ids.map((id) => ({ id, position, tokens, sample: true, draft: 0 }))
-    const from = performance.now()
-    // A prompt of every sequence may not fit one batch.
-    for (const part of step === 0 ? items.map((item) => [item]) : [items]) {
-      const done = await engine.execute({
-        number: ++batches,
-        items: part,
-        evict: [],
-        release: [],
-        predictedUs: 0,
-      })
-      if (!done.ok) throw new Error(done.message)
-      if (done.rows.some((row) => row.end)) throw new Error("an answer ended: it is not measured to the end")
-    }
-    if (step > 0) stepsUs.push(1000 * (performance.now() - from))
-    position += tokens
+/** Answers of one kind on their way. */
+class Answers {
+  readonly kind: string
+  readonly #engine: Engine
+  readonly #ids: readonly number[]
+  readonly #promptTokens: number
+  #position = 0
+
+  static async open(engine: Engine, kind: string, grammars: readonly (string | null)[], round: number) {
+    const text = "A long list of people, as JSON:\n"
+    const prompt = await engine.tokenizer.encode(text, { special: true, addBos: true })
+    const ids = grammars.map((grammar, i) => {
+      const id = ++lastId
+      const sampling = { ...GREEDY, temperature: 1, topK: 40, seed: 1000 * round + i, grammar, ignoreEos: true }
+      engine.open(id, prompt, sampling)
+      return id
+    })
+    return new Answers(engine, kind, ids, prompt.length)
   }
-  await engine.execute({ number: ++batches, items: [], evict: [], release: ids, predictedUs: 0 })
-  return stepsUs
+
+  private constructor(engine: Engine, kind: string, ids: readonly number[], promptTokens: number) {
+    this.#engine = engine
+    this.kind = kind
+    this.#ids = ids
+    this.#promptTokens = promptTokens
+  }
+
+  /** One by one: all prompts may not fit one batch. */
+  async prefill(): Promise<void> {
+    for (const id of this.#ids) await this.#execute([id], this.#promptTokens)
+    this.#position = this.#promptTokens
+  }
+
+  /** How long it took, µs. */
+  async step(): Promise<number> {
+    const from = performance.now()
+    await this.#execute(this.#ids, 1)
+    this.#position++
+    return 1000 * (performance.now() - from)
+  }
+
+  async close(): Promise<void> {
+    await this.#engine.execute({
+      number: ++batches,
+      items: [],
+      evict: [],
+      release: [...this.#ids],
+      predictedUs: 0,
+    })
+  }
+
+  async #execute(ids: readonly number[], tokens: number): Promise<void> {
+    const items = ids.map((id) => ({ id, position: this.#position, tokens, sample: true, draft: 0 }))
+    const done = await this.#engine.execute({
+      number: ++batches,
+      items,
+      evict: [],
+      release: [],
+      predictedUs: 0,
+    })
+    if (!done.ok) throw new Error(done.message)
+    if (done.rows.some((row) => row.end)) throw new Error("an answer ended: it is not measured to the end")
+  }
 }
 
 let lastId = 0
 let batches = 0
 const grammarOf = (wanted: object) =>
   outputGrammar({ text: { kind: "schema", name: "bench", schema: wanted }, calls: [], parallel: false })
-const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length
+const percent = (share: number) => Math.round(1000 * share) / 10
 const ms = (us: number) => Math.round(us / 10) / 100
 
 await main()

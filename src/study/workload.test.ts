@@ -46,7 +46,12 @@ test("chats behind shared system prompts find most of their prompts computed", (
     }
     return total
   }, 0)
-  const outputs = workload.jobs().reduce((sum, { output }) => sum + output, 0)
+  const jobs = workload.jobs()
+  const outputs = jobs.reduce((sum, { output }) => sum + output, 0)
   expect(attainment.attained).toBeGreaterThan(0.9 * attainment.total)
   expect(batchTokens - outputs).toBeLessThan(0.4 * prompts)
+  // The fluid bound asks for no more than what was computed: else it would be none.
+  const asked = jobs.reduce((sum, { prefill }) => sum + prefill, 0)
+  expect(asked).toBeLessThan(batchTokens - outputs)
+  expect(asked).toBeGreaterThan(0)
 })

@@ -38,12 +38,12 @@ export interface Played {
 
 /** What one planned request (all rounds) costs at least. */
 export interface Job {
-  /** Prompt tokens to compute: nothing of a session's history twice. */
+  /** Prompt tokens to compute: nothing of a session's history twice, nothing that requests share. */
   prefill: number
   output: number
   /** From arrival to its last token's due time, s, summed over rounds. */
   windowS: number
-  /** Σ over its output tokens of the KV tokens held while each is computed. */
+  /** Σ over its output tokens of the KV tokens held while each is computed, for it alone. */
   heldTokens: number
 }
 
@@ -116,8 +116,10 @@ export class Workload {
 
   /** The requests as the fluid bound sees them. */
   jobs(): Job[] {
-    return this.plan.requests.map(({ rounds }) => {
-      const job = { prefill: 0, output: 0, windowS: 0, heldTokens: 0 }
+    return this.plan.requests.map(({ rounds, prefix }) => {
+      // What others begin with as well is computed and held for all of them: here for free, so that the bound stays one.
+      const shared = Math.min(rounds[0]!.promptTokens, (prefix?.ids.length ?? 0) * (prefix?.blockTokens ?? 0))
+      const job = { prefill: -shared, output: 0, windowS: 0, heldTokens: 0 }
       let history = 0
       for (const round of rounds) {
         const prompt = history + round.promptTokens
@@ -127,7 +129,7 @@ export class Workload {
         job.prefill += round.promptTokens
         job.output += round.outputTokens
         job.windowS += windowUs(slo, thinking, answer) / 1e6
-        job.heldTokens += round.outputTokens * (prompt + round.outputTokens / 2)
+        job.heldTokens += round.outputTokens * (prompt - shared + round.outputTokens / 2)
         history = prompt + round.outputTokens
       }
       return job
