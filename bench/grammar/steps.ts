@@ -125,7 +125,14 @@ class Answers {
     const prompt = await engine.tokenizer.encode(text, { special: true, addBos: true })
     const ids = grammars.map((grammar, i) => {
       const id = ++lastId
-      const sampling = { ...GREEDY, temperature: 1, topK: 40, seed: 1000 * round + i, grammar, ignoreEos: true }
+      const sampling = {
+        ...GREEDY,
+        temperature: 1,
+        topK: 40,
+        seed: 1000 * round + i,
+        grammar,
+        ignoreEos: true,
+      }
       engine.open(id, prompt, sampling)
       return id
     })
