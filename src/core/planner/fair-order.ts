@@ -6,12 +6,10 @@ import type { PlanningContext } from "./context.ts"
 import { sortByKey } from "./due-order.ts"
 import type { Work } from "./work.ts"
 
-/** A tenant's clock, and its requests with their turns. */
+/** A tenant's clock. */
 interface Turn {
   nextAt: number
   perToken: number
-  requests: LiveRequest[]
-  keys: number[]
 }
 
 export class FairOrder {
@@ -22,28 +20,15 @@ export class FairOrder {
   sort(requests: LiveRequest[], context: PlanningContext): void {
     const { tenants } = context
     if (!tenants.several) return
-    for (const request of requests) {
+    this.#turns.clear()
+    if (requests.length > this.#keys.length) this.#keys = new Float64Array(2 * requests.length)
+    for (let i = 0; i < requests.length; i++) {
+      const request = requests[i]!
       const turn = this.#turnOf(request.tenant, tenants)
-      turn.requests.push(request)
-      turn.keys.push(turn.nextAt)
+      this.#keys[i] = turn.nextAt
       turn.nextAt += tokensToServe(request, context) * turn.perToken
     }
-    if (this.#turns.size > 1) this.#merge(requests)
-    // Ended requests are not to be kept alive from here.
-    this.#turns.clear()
-  }
-
-  /** Each tenant's stand in order already: put one after the other, they are as few runs to merge as there are tenants, not
-   * as many as requests. */
-  #merge(requests: LiveRequest[]): void {
-    if (requests.length > this.#keys.length) this.#keys = new Float64Array(2 * requests.length)
-    let at = 0
-    for (const turn of this.#turns.values())
-      for (let i = 0; i < turn.keys.length; i++) {
-        requests[at] = turn.requests[i]!
-        this.#keys[at++] = turn.keys[i]!
-      }
-    sortByKey(requests, this.#keys)
+    if (this.#turns.size > 1) sortByKey(requests, this.#keys)
   }
 
   /** The first to lose KV stands last in these lists: of the tenant that was served most, its last. */
@@ -68,12 +53,7 @@ export class FairOrder {
   #turnOf(tenant: number, tenants: Tenants): Turn {
     let turn = this.#turns.get(tenant)
     if (turn === undefined) {
-      turn = {
-        nextAt: tenants.level(tenant),
-        perToken: 1 / tenants.weightOf(tenant),
-        requests: [],
-        keys: [],
-      }
+      turn = { nextAt: tenants.level(tenant), perToken: 1 / tenants.weightOf(tenant) }
       this.#turns.set(tenant, turn)
     }
     return turn
