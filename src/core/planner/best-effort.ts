@@ -57,14 +57,14 @@ export function serveOverdue(batch: BatchBuilder, work: Work, limitUs: number, n
   }
 }
 
-/** A batch is worth the fixed cost of a step from so many shortest steps on, µs: shorter ones, where arrivals can hardly
- * wait, leave too little for work. By simulation with TTFTs of 1.1 × the prefill time: at 1.5 more of what is late waits
- * long, at 2 an arrival in forty more is late. */
+/** A batch is worth the fixed cost of a step from so many shortest steps on. By simulation with TTFTs of 1.1 × the prefill
+ * time: at 1.5 what is late waits longer, at 2 up to an arrival in thirty more is late. */
+const LEAST_STEPS = 1.7
+
+/** Shorter batches, where arrivals can hardly wait, leave too little for work, µs. */
 export function leastWorthUs(batch: BatchBuilder): number {
   return LEAST_STEPS * batch.safeUs(0, 1)
 }
-
-const LEAST_STEPS = 1.7
 
 /** Best-effort work may stretch a batch while SLO work runs only so far, since an arrival waits for the batch's
  * end. When that has left it nothing for a while, it gets what the tightest decode can spare: requests that
