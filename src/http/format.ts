@@ -1,8 +1,7 @@
 /** Responses of the two generation endpoints, whole and in chunks, as OpenAI's. A request has one or more choices:
  * several answers to each of its prompts. Chunks are JSON text, most of which is the same in every one. */
-import type { Tokenizer, TokenLogprob } from "../engine/port.ts"
 import type { ResolvedSlo } from "../serve/slo-resolve.ts"
-import type { AnswerDelta, AnswerEnd } from "../text/answer.ts"
+import type { AnswerDelta, AnswerEnd, TextLogprob } from "../text/answer.ts"
 import { metricsJson, serviceTier, usageJson } from "./result.ts"
 
 export type Finished = Extract<AnswerEnd, { kind: "finished" }>
@@ -12,7 +11,6 @@ export interface FormatOptions {
   id: string
   model: string
   slo: ResolvedSlo
-  tokenizer: Tokenizer
   /** Choices in all, and how many of them each prompt has. */
   choices?: number
   perPrompt?: number
@@ -98,8 +96,7 @@ abstract class BaseFormat {
     })
   }
 
-  protected token(token: number): { token: string; bytes: number[] } {
-    const bytes = this.options.tokenizer.bytes(token)
+  protected token({ bytes }: Omit<TextLogprob, "top">): { token: string; bytes: number[] } {
     return { token: new TextDecoder().decode(bytes), bytes: [...bytes] }
   }
 
@@ -193,12 +190,12 @@ export class ChatFormat extends BaseFormat implements Format {
     return { ...(streamed ? { index } : {}), id, type: "function", function: call }
   }
 
-  #logprobs(logprobs: readonly TokenLogprob[]): object | null {
+  #logprobs(logprobs: readonly TextLogprob[]): object | null {
     if (logprobs.length === 0) return null
     const content = logprobs.map((entry) => ({
-      ...this.token(entry.token),
+      ...this.token(entry),
       logprob: entry.logprob,
-      top_logprobs: wanted(entry).map((other) => ({ ...this.token(other.token), logprob: other.logprob })),
+      top_logprobs: wanted(entry).map((other) => ({ ...this.token(other), logprob: other.logprob })),
     }))
     return { content, refusal: null }
   }
@@ -248,17 +245,15 @@ export class CompletionFormat extends BaseFormat implements Format {
     return this.#echo?.[Math.floor(choice / (this.options.perPrompt ?? 1))] ?? ""
   }
 
-  #logprobs(logprobs: readonly TokenLogprob[], choice: number): object | null {
+  #logprobs(logprobs: readonly TextLogprob[], choice: number): object | null {
     if (logprobs.length === 0) return null
-    const tokens = logprobs.map((entry) => this.token(entry.token).token)
+    const tokens = logprobs.map((entry) => this.token(entry).token)
     let offset = this.#offsets.get(choice) ?? 0
     const offsets = tokens.map((token) => (offset += token.length) - token.length)
     this.#offsets.set(choice, offset)
     const top = logprobs.map((entry) =>
       // The token itself always, even where it is not among the likeliest.
-      Object.fromEntries(
-        [...wanted(entry), entry].map((other) => [this.token(other.token).token, other.logprob]),
-      ),
+      Object.fromEntries([...wanted(entry), entry].map((other) => [this.token(other).token, other.logprob])),
     )
     return {
       tokens,
@@ -270,7 +265,7 @@ export class CompletionFormat extends BaseFormat implements Format {
 }
 
 /** The engine is asked for one more than the client wants: 0 would mean none at all. */
-const wanted = ({ top }: TokenLogprob) => top.slice(0, -1)
+const wanted = ({ top }: TextLogprob) => top.slice(0, -1)
 
 const NO_LOGPROBS = '"logprobs":null'
 const NOT_YET = '"finish_reason":null'

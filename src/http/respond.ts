@@ -1,14 +1,12 @@
 /** Runs the generations of one request and answers them, whole or as a stream. The client's going away cancels them. */
 import type { FastifyReply, FastifyRequest } from "fastify"
 import { userError } from "../errors.ts"
-import type { GenerationRequest } from "../serve/intake.ts"
+import type { Generation } from "../replica/generation.ts"
 import type { Service } from "../serve/service.ts"
 import type { AnswerDelta, AnswerEnd, AnswerSink } from "../text/answer.ts"
 import type { Finished, Format } from "./format.ts"
 import { askBefore, watchClient } from "./presence.ts"
 import { append, SseStream } from "./sse.ts"
-
-export type Generation = Omit<GenerationRequest, "signal" | "arrivalMs">
 
 export interface Exchange {
   service: Service

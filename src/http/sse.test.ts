@@ -5,7 +5,6 @@ import { Writable } from "node:stream"
 import { describe, expect, it } from "vitest"
 import { defaultSloClasses } from "../config/slo-classes.ts"
 import type { Outcome } from "../core/protocol.ts"
-import { fakeTokenizer } from "../engine/fake/tokenizer.ts"
 import { resolveSlo } from "../serve/slo-resolve.ts"
 import type { AnswerDelta } from "../text/answer.ts"
 import { ChatFormat } from "./format.ts"
@@ -76,7 +75,7 @@ class SlowResponse extends Writable {
 describe("SSE", () => {
   it("merges what a slow reader has not taken; the text is the same", async () => {
     const raw = new SlowResponse({ highWaterMark: 512 })
-    const format = new ChatFormat({ id: "1", model: "m", slo, tokenizer: fakeTokenizer, includeUsage: false })
+    const format = new ChatFormat({ id: "1", model: "m", slo, includeUsage: false })
     const sink = new SseStream(raw as unknown as ServerResponse, format, {
       begin: () => {},
       headers: {},
@@ -111,7 +110,7 @@ describe("SSE", () => {
 
   it("drops a reader that takes nothing", async () => {
     const raw = new SlowResponse({ highWaterMark: 16 })
-    const format = new ChatFormat({ id: "1", model: "m", slo, tokenizer: fakeTokenizer, includeUsage: false })
+    const format = new ChatFormat({ id: "1", model: "m", slo, includeUsage: false })
     const sink = new SseStream(raw as unknown as ServerResponse, format, {
       begin: () => {},
       headers: {},
@@ -127,7 +126,7 @@ describe("SSE", () => {
 
   it("begins with a comment when the first token is long in coming", async () => {
     const raw = new SlowResponse()
-    const format = new ChatFormat({ id: "1", model: "m", slo, tokenizer: fakeTokenizer, includeUsage: false })
+    const format = new ChatFormat({ id: "1", model: "m", slo, includeUsage: false })
     const sink = new SseStream(raw as unknown as ServerResponse, format, {
       begin: () => {},
       headers: {},

@@ -3,43 +3,34 @@ import type { RejectReason, RequestId } from "../core/protocol.ts"
 import type { Engine, Sampling } from "../engine/port.ts"
 import { UserError, userError } from "../errors.ts"
 import type { ReplicaDriver, Reservation, Submission } from "../replica/driver.ts"
+import type { Generation, Prompt } from "../replica/generation.ts"
 import { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import { Answer, type AnswerSink } from "../text/answer.ts"
 import { afterThinking } from "../text/constraint/grammar.ts"
 import { PrefixHasher, prefixHashes, sessionNumber } from "./prefix.ts"
-import { type ParseSpecial, type Prompt, PromptReader } from "./prompt-reader.ts"
+import { type ParseSpecial, PromptReader } from "./prompt-reader.ts"
 import { SchemaShares } from "./schema-shares.ts"
-import type { ResolvedSlo } from "./slo-resolve.ts"
 import { MOST_NAMED, OTHERS, type Tenant, Tenants } from "./tenants.ts"
 
-/** One request as the API layer hands it on: validated, with its SLO. */
-export interface GenerationRequest {
-  prompt: Prompt
-  /** Name of the tenant that it is of. */
-  tenant: string
-  /** null: what the context leaves, up to the default of IntakeOptions. */
-  maxTokens: number | null
-  sampling: Sampling
-  /** Whether its texts may spell control tokens: the request's word, or null for the server's. */
-  parseSpecial: boolean | null
-  stops: readonly string[]
-  /** The answer ends with its first tool call. */
-  singleCall: boolean
-  slo: ResolvedSlo
-  /** Client's name of its tool session, or null. Another tenant's session of that name is another. */
-  session: string | null
-  /** Whether the model shall think: the request's word, or null for the class's and the template's. */
-  reasoning: boolean | null
-  /** The first n output tokens count as thinking, whatever their text; null: `<think>` decides. */
-  thinkingTokens: number | null
+/** One request as the API layer hands it on. */
+export interface GenerationRequest extends Generation {
   /** performance.now() when the request's head was received: SLOs count from here. */
   arrivalMs: number
   /** Aborted when the client goes away. */
   signal: AbortSignal
 }
 
+/** One answer to a request. */
+export interface Choice {
+  /** Its seed is the request's, plus this. */
+  index: number
+  sink: AnswerSink
+  /** After each step: the tokens that the answer has of it. Its delta, if any, came just before. */
+  onTokens?: (tokens: readonly number[]) => void
+}
+
 /** What all choices of a request have in common. */
-interface Plan {
+export interface Plan {
   prompt: Int32Array
   maxOutputTokens: number
   /** With the seed of the first. */
@@ -89,18 +80,25 @@ export class Intake {
    * seeds; the first request's sinks come first. All are of one tenant. All find a place in the queue, or none. What becomes of them goes to
    * the sinks. Throws UserError for what cannot be served. */
   async start(requests: readonly GenerationRequest[], sinks: readonly AnswerSink[]): Promise<void> {
-    const tenant = this.#tenants.of(requests[0]!.tenant, (number) => this.driver.queue.takenBy(number) === 0)
+    const tenant = this.tenant(requests[0]!.tenant)
     const places = this.driver.reserve(sinks.length, tenant.number)
     if (typeof places === "string") throw this.#refused(places, tenant, sinks.length)
     try {
-      const plans = await Promise.all(requests.map((request) => this.#plan(request, tenant)))
-      const ended = countdown(sinks.length, await this.#hold(plans, tenant))
+      const plans = await Promise.all(requests.map((request) => this.plan(request, tenant)))
+      const ended = countdown(sinks.length, await this.hold(plans, tenant))
       const each = sinks.length / requests.length
-      for (const [i, request] of requests.entries())
-        this.#submit(places, tenant, request, plans[i] ?? null, sinks.slice(i * each, (i + 1) * each), ended)
+      for (const [i, request] of requests.entries()) {
+        const choices = sinks.slice(i * each, (i + 1) * each).map((sink, index) => ({ sink, index }))
+        this.submit(places, tenant, request, plans[i] ?? null, choices, ended)
+      }
     } finally {
       this.driver.giveBack(places)
     }
+  }
+
+  /** Of a name, as the driver knows it. */
+  tenant(name: string): Tenant {
+    return this.#tenants.of(name, (number) => this.driver.queue.takenBy(number) === 0)
   }
 
   #refused(reason: RejectReason, { name, number }: Tenant, choices: number): UserError {
@@ -114,8 +112,8 @@ export class Intake {
     return userError("queue_full", { limit, taken, choices, share: queue.shared ? share : "" })
   }
 
-  /** null when the client has gone before. */
-  async #plan(request: GenerationRequest, tenant: Tenant): Promise<Plan | null> {
+  /** Reads the prompt. null when the client has gone before. Throws UserError for what cannot be served. */
+  async plan(request: GenerationRequest, tenant: Tenant): Promise<Plan | null> {
     const read = await this.#read(request, tenant)
     if (read === null) return null
     const { tokens: prompt, opensThinking } = read
@@ -128,46 +126,76 @@ export class Intake {
     return { prompt, maxOutputTokens, sampling, opensThinking, thinking: thinks && timed }
   }
 
-  #submit(
+  /** Gives the driver a request's choices, which have their places. Answers with their ids; none where the client has
+   * gone before. `ended` is called for each when it has ended. */
+  submit(
     places: Reservation,
     tenant: Tenant,
     request: GenerationRequest,
     plan: Plan | null,
-    sinks: readonly AnswerSink[],
+    choices: readonly Choice[],
     ended: () => void,
-  ): void {
+  ): RequestId[] {
     if (plan === null || request.signal.aborted) {
-      for (const sink of sinks) {
+      for (const { sink } of choices) {
         sink.end({ kind: "cancelled" })
         ended()
       }
-      return
+      return []
     }
     // The others share the prompt's KV, once there is any to share.
     const shares = plan.prompt.length > this.engine.limits.blockTokens
-    let first: RequestId | null = null
-    for (const [choice, sink] of sinks.entries()) {
-      const seed = (plan.sampling.seed + choice) >>> 0
-      const submission = this.#submission(request, tenant, { ...plan.sampling, seed }, plan, sink, ended)
+    const ids: RequestId[] = []
+    for (const choice of choices) {
+      const submission = this.#submission(request, tenant, plan, choice, ended)
+      const [first] = ids
       const id = this.driver.submit(
-        shares && first !== null ? { ...submission, after: first } : submission,
+        shares && first !== undefined ? { ...submission, after: first } : submission,
         places,
       )
-      first ??= id
+      ids.push(id)
       request.signal.addEventListener("abort", () => this.driver.cancel(id), { once: true })
     }
+    return ids
+  }
+
+  /** What the core would be told of a request. */
+  spec(
+    request: GenerationRequest,
+    tenant: Tenant,
+    plan: Plan,
+    hasher = this.#hasher(tenant),
+  ): Omit<Submission, "onTokens" | "onEnd"> {
+    const { slo, tier } = request.slo
+    return {
+      app: request.slo.class.app,
+      tenant: tenant.number,
+      session: request.session === null ? -1 : sessionNumber(request.session, tenant.sessionSalt),
+      prompt: plan.prompt,
+      prefix: hasher.push(plan.prompt),
+      maxOutputTokens: plan.maxOutputTokens,
+      sampling: plan.sampling,
+      slo,
+      tier,
+      worth: request.slo.class.worth,
+      thinking: plan.thinking,
+      arrivalUs: Math.round(this.driver.nowUs - (performance.now() - request.arrivalMs) * 1000),
+    }
+  }
+
+  #hasher({ prefixSalt }: Tenant): PrefixHasher {
+    return new PrefixHasher(this.engine.limits.blockTokens, prefixSalt)
   }
 
   #submission(
     request: GenerationRequest,
     tenant: Tenant,
-    sampling: Sampling,
     plan: Plan,
-    sink: AnswerSink,
+    { index, sink, onTokens }: Choice,
     ended: () => void,
   ): Submission {
     const { prompt, thinking } = plan
-    const { slo, tier } = request.slo
+    const sampling = { ...plan.sampling, seed: (plan.sampling.seed + index) >>> 0 }
     const answer = new Answer(this.engine.tokenizer, sink, {
       promptTokens: prompt.length,
       thinking,
@@ -181,23 +209,14 @@ export class Intake {
       },
     })
     const figures = this.figures.of(tenant.name)
-    const hasher = new PrefixHasher(this.engine.limits.blockTokens, tenant.prefixSalt)
+    const hasher = this.#hasher(tenant)
     return {
-      app: request.slo.class.app,
-      tenant: tenant.number,
-      session: request.session === null ? -1 : sessionNumber(request.session, tenant.sessionSalt),
-      prompt,
-      prefix: hasher.push(prompt),
-      maxOutputTokens: plan.maxOutputTokens,
+      ...this.spec(request, tenant, plan, hasher),
       sampling,
-      slo,
-      tier,
-      worth: request.slo.class.worth,
-      thinking,
-      arrivalUs: Math.round(this.driver.nowUs - (performance.now() - request.arrivalMs) * 1000),
       onTokens: (row) => {
         const prefix = hasher.push(row.tokens)
         const seen = answer.onTokens(row)
+        onTokens?.(row.tokens.slice(0, seen.tokens))
         figures.outputTokens += seen.tokens ?? row.tokens.length
         return { ...seen, ...(prefix.length > 0 && { prefix }) }
       },
@@ -210,7 +229,7 @@ export class Intake {
   }
 
   /** Compiles the grammars of an exchange; the answer lets them go. */
-  async #hold(plans: readonly (Plan | null)[], { number }: Tenant): Promise<() => void> {
+  async hold(plans: readonly (Plan | null)[], { number }: Tenant): Promise<() => void> {
     const grammars = new Set(plans.flatMap((plan) => plan?.sampling.grammar ?? []))
     const releases: (() => void)[] = []
     const release = () => {

@@ -4,8 +4,9 @@ import { ControlTokens } from "../engine/control-tokens.ts"
 import { fakeEngine } from "../engine/fake/engine.ts"
 import { fakeTokenizer } from "../engine/fake/tokenizer.ts"
 import { UserError } from "../errors.ts"
+import type { Prompt } from "../replica/generation.ts"
 import { Renderer } from "../text/renderer.ts"
-import { type Prompt, PromptReader } from "./prompt-reader.ts"
+import { PromptReader } from "./prompt-reader.ts"
 
 const CONTEXT = 100_000
 const cost = { pieces: [{ step: 1000, tokens: 5 }], residualSigma: 0.05, fastPassTokens: 1, unifiedKv: true }

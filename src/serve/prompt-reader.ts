@@ -3,15 +3,11 @@
 import { setImmediate } from "node:timers/promises"
 import type { Engine } from "../engine/port.ts"
 import { UserError, userError } from "../errors.ts"
+import type { Prompt } from "../replica/generation.ts"
 import { Renderer } from "../text/renderer.ts"
-import { type ChatPrompt, ChatTemplate, type PromptText } from "../text/template.ts"
+import { ChatTemplate, type PromptText } from "../text/template.ts"
 import { Lane } from "./lane.ts"
 import { SharedBound } from "./shared-bound.ts"
-
-export type Prompt =
-  | ({ kind: "chat" } & ChatPrompt)
-  | { kind: "text"; text: string }
-  | { kind: "tokens"; tokens: readonly number[] }
 
 export interface PromptTokens {
   tokens: Int32Array

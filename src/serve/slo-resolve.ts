@@ -3,8 +3,11 @@
 
 import { SLO_BOUNDS } from "../config/objectives.ts"
 import type { SloClass, SloClasses } from "../config/slo-classes.ts"
-import type { Slo, Tier } from "../core/protocol.ts"
+import type { Slo } from "../core/protocol.ts"
 import { userError } from "../errors.ts"
+import type { ResolvedSlo } from "../replica/generation.ts"
+
+export type { ResolvedSlo } from "../replica/generation.ts"
 
 /** The request body's own `slo` object. */
 export interface SloBody {
@@ -27,16 +30,6 @@ export interface SloSource {
   headers: Readonly<Record<string, string | string[] | undefined>>
   /** Class selected by the model name (`model:class` or an alias), if any. */
   modelClass: SloClass | null
-}
-
-export interface ResolvedSlo {
-  class: SloClass
-  slo: Slo
-  tier: Tier
-  /** Asked for `priority`: echoed as the service tier when it was served as such. */
-  priority: boolean
-  /** The class or the request's own objective expects thinking. */
-  thinking: boolean
 }
 
 const NO_OBJECTIVE: Slo = {

@@ -4,9 +4,16 @@ import type { StepRow, Tokenizer, TokenLogprob } from "../engine/port.ts"
 import { type UserError, userError } from "../errors.ts"
 import { type TextDelta, type TextOptions, TextStream } from "./text-stream.ts"
 
+/** A token's log-probability, and what it stands for. */
+export interface TextLogprob {
+  bytes: Uint8Array
+  logprob: number
+  top: readonly Omit<TextLogprob, "top">[]
+}
+
 export interface AnswerDelta extends TextDelta {
   /** Of the tokens of this step, when asked for. */
-  logprobs: TokenLogprob[]
+  logprobs: TextLogprob[]
   promptTokens: number
   /** Tokens of the answer so far, those of this delta included. */
   completionTokens: number
@@ -44,6 +51,7 @@ export interface AnswerOptions {
 }
 
 export class Answer {
+  readonly #tokenizer: Tokenizer
   readonly #text: TextStream
   readonly #sink: AnswerSink
   readonly #options: AnswerOptions
@@ -54,6 +62,7 @@ export class Answer {
   readonly #speculated = { drafts: 0, draftedTokens: 0, acceptedTokens: 0 }
 
   constructor(tokenizer: Tokenizer, sink: AnswerSink, options: AnswerOptions) {
+    this.#tokenizer = tokenizer
     this.#text = new TextStream(tokenizer, options.text)
     this.#sink = sink
     this.#options = options
@@ -68,7 +77,7 @@ export class Answer {
     if (row.drafted > 0) speculated.drafts++
     speculated.draftedTokens += row.drafted
     speculated.acceptedTokens += row.tokens.length - 1
-    const logprobs = row.logprobs?.slice(0, used) ?? []
+    const logprobs = row.logprobs?.slice(0, used).map(this.#textOf) ?? []
     if (step.content !== "" || step.reasoning !== "" || step.toolCalls.length > 0 || logprobs.length > 0)
       this.#sink.delta({ ...step, logprobs, ...this.#counts })
     return {
@@ -89,6 +98,12 @@ export class Answer {
       this.#sink.end({ kind: "finished", reason: called ? "tool_calls" : reason, usage, outcome })
     } else if (reason === "cancelled") this.#sink.end({ kind: "cancelled" })
     else this.#sink.end({ kind: "failed", error: this.#error(reason, end.message) })
+  }
+
+  #textOf = ({ token, logprob, top }: TokenLogprob): TextLogprob => {
+    const bytes = (of: number) => this.#tokenizer.bytes(of)
+    const others = top.map((other) => ({ bytes: bytes(other.token), logprob: other.logprob }))
+    return { bytes: bytes(token), logprob, top: others }
   }
 
   get #counts() {

@@ -1,6 +1,7 @@
 /** POST /v1/chat/completions */
 import type { FastifyInstance, FastifyRequest } from "fastify"
 import { UserError } from "../../errors.ts"
+import type { Generation } from "../../replica/generation.ts"
 import type { Service } from "../../serve/service.ts"
 import { resolveSlo } from "../../serve/slo-resolve.ts"
 import { type OutputFormat, outputGrammar, type ToolSpec } from "../../text/constraint/grammar.ts"
@@ -8,7 +9,7 @@ import type { ChatMessage } from "../../text/template.ts"
 import { validate } from "../body.ts"
 import { ChatFormat } from "../format.ts"
 import { classOfModel } from "../model-names.ts"
-import { type Generation, respond } from "../respond.ts"
+import { respond } from "../respond.ts"
 import { ignoredFields, samplingOf, stopsOf, textFormat } from "../sampling.ts"
 import { type ChatBody, chatSchema } from "../schemas.ts"
 
@@ -22,7 +23,6 @@ export function chatRoute(app: FastifyInstance, ready: () => Service): void {
       id: request.id,
       model: body.model ?? service.engine.model.name,
       slo: generation.slo,
-      tokenizer: service.engine.tokenizer,
       choices: perPrompt,
       perPrompt,
       includeUsage: body.stream_options?.include_usage ?? false,

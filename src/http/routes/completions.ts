@@ -2,7 +2,7 @@
 import type { FastifyInstance } from "fastify"
 import type { Tokenizer } from "../../engine/port.ts"
 import { UserError } from "../../errors.ts"
-import type { Prompt } from "../../serve/prompt-reader.ts"
+import type { Prompt } from "../../replica/generation.ts"
 import type { Service } from "../../serve/service.ts"
 import { resolveSlo } from "../../serve/slo-resolve.ts"
 import { outputGrammar } from "../../text/constraint/grammar.ts"
@@ -51,7 +51,6 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
       id: request.id,
       model: body.model ?? engine.model.name,
       slo,
-      tokenizer: engine.tokenizer,
       choices: prompts.length * perPrompt,
       perPrompt,
       includeUsage: body.stream_options?.include_usage ?? false,

@@ -1,0 +1,43 @@
+/** A request for answers to one prompt as it is handed to a replica: validated, with its SLO, plain data throughout, so
+ * that it can cross to another process. */
+import type { SloClass } from "../config/slo-classes.ts"
+import type { Slo, Tier } from "../core/protocol.ts"
+import type { Sampling } from "../engine/port.ts"
+import type { ChatPrompt } from "../text/template.ts"
+
+export type Prompt =
+  | ({ kind: "chat" } & ChatPrompt)
+  | { kind: "text"; text: string }
+  | { kind: "tokens"; tokens: readonly number[] }
+
+export interface ResolvedSlo {
+  class: SloClass
+  slo: Slo
+  tier: Tier
+  /** Asked for `priority`: echoed as the service tier when it was served as such. */
+  priority: boolean
+  /** The class or the request's own objective expects thinking. */
+  thinking: boolean
+}
+
+export interface Generation {
+  prompt: Prompt
+  /** Name of the tenant that it is of. */
+  tenant: string
+  /** null: what the context leaves, up to the server's default. */
+  maxTokens: number | null
+  /** With the seed of the first choice; the next one's is one more. */
+  sampling: Sampling
+  /** Whether its texts may spell control tokens: the request's word, or null for the server's. */
+  parseSpecial: boolean | null
+  stops: readonly string[]
+  /** The answer ends with its first tool call. */
+  singleCall: boolean
+  slo: ResolvedSlo
+  /** Client's name of its tool session, or null. Another tenant's session of that name is another. */
+  session: string | null
+  /** Whether the model shall think: the request's word, or null for the class's and the template's. */
+  reasoning: boolean | null
+  /** The first n output tokens count as thinking, whatever their text; null: `<think>` decides. */
+  thinkingTokens: number | null
+}

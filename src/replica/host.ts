@@ -1,0 +1,134 @@
+/** The port of a replica as a fleet sees it: in this process, in a worker process, or on another machine. Only plain data
+ * and deltas cross it, and every question may stay without an answer. Times cross as ages (how long ago, µs): clocks
+ * of two machines do not agree. */
+import type { EngineLimits, Snapshot } from "../core/protocol.ts"
+import type { ModelInfo } from "../engine/port.ts"
+import type { AnswerDelta, AnswerEnd } from "../text/answer.ts"
+import type { Generation } from "./generation.ts"
+import type { Observed } from "./observed.ts"
+
+/** Number of a job, chosen by the side that submits it; not used again. */
+export type JobId = number
+
+/** What a replica is asked to do: some or all of the answers to one prompt. */
+export interface Job {
+  id: JobId
+  generation: Generation
+  /** Since the request reached the first gateway, µs. */
+  ageUs: number
+  choices: readonly JobChoice[]
+  /** The body as its client sent it, for a replica that is another server of the same API. */
+  body?: Readonly<Record<string, unknown>>
+  /** What that server's API calls it. Default: chat or completions, by the prompt. */
+  api?: "chat" | "completions"
+}
+
+export interface JobChoice {
+  /** 0, 1, 2 …: its seed is the generation's, plus this. */
+  index: number
+  /** It goes on where another replica stopped; null: from its beginning. */
+  begun: Begun | null
+}
+
+/** How far an answer had come elsewhere, as the gateway saw it. */
+export interface Begun {
+  /** Its steps so far, in order: their tokens, and how long ago they came, µs. */
+  steps: readonly BegunStep[]
+}
+
+export interface BegunStep {
+  tokens: readonly number[]
+  agoUs: number
+}
+
+/** What a planner says to a job that it is offered. */
+export interface Offer {
+  /** It could keep this job's SLOs, and all that it has promised. */
+  takes: boolean
+  /** Prompt tokens whose KV it has already; 0 when unknown. */
+  cachedTokens: number
+  /** The prompt's tokens; 0 when unknown. */
+  promptTokens: number
+}
+
+export const DECLINED: Offer = { takes: false, cachedTokens: 0, promptTokens: 0 }
+
+/** Why a replica does not go on with a job. */
+export interface JobLost {
+  kind: "lost"
+  /** `refused`: it never began; `died`: the replica is gone; `broken`: it answered nonsense. */
+  reason: "refused" | "died" | "broken"
+  detail: string
+}
+
+export type JobEnd = AnswerEnd | JobLost
+
+/** Where the answers of a job go. Called synchronously: be quick. */
+export interface JobSink {
+  /** Tokens of a step, and the text that they gave, if any. Text that is held back comes with later tokens, so that
+   * with these tokens another replica can go on. */
+  tokens(choice: number, tokens: readonly number[], delta: AnswerDelta | null): void
+  /** Its SLOs will not be kept here: another replica may still take it, if no token is out. */
+  turnedDown?(choice: number): void
+  /** Exactly once for each choice, after all its tokens. */
+  end(choice: number, end: JobEnd): void
+}
+
+/** What a replica was when it said so. */
+export interface Digest {
+  snapshot: Snapshot
+  /** How old it is by now, µs. */
+  ageUs: number
+  /** Whether its engine computes. */
+  engine: EngineHealth
+}
+
+export interface EngineHealth {
+  state: "ok" | "hung" | "failing"
+  /** Why it is down; empty while it is not. */
+  detail: string
+  /** Steps that hung, and the time in each state, µs: since the start. */
+  trips: number
+  downUs: { hung: number; failing: number }
+}
+
+/** What a replica serves; known once it is ready. */
+export interface HostInfo {
+  model: ModelInfo
+  limits: EngineLimits
+  /** No token stands for more bytes of text. */
+  longestTokenBytes: number
+}
+
+/** `starting`: loads, or is being reached. `down`: its jobs are lost; it may come back by itself. */
+export type HostState = "starting" | "ready" | "draining" | "down" | "closed"
+
+export interface ReplicaHost {
+  /** For people and metrics; unique in a fleet. */
+  readonly name: string
+  readonly state: HostState
+  /** Why it is not ready, for people. */
+  readonly detail: string
+  /** null until it was ready once. */
+  readonly info: HostInfo | null
+  /** Called on each change of `state`. The answer ends that. */
+  onState(listener: (state: HostState) => void): () => void
+  /** What its core does, for metrics. */
+  onObserved(listener: (observed: Observed) => void): () => void
+  /** Whether its planner would take the job now. Never rejects; no answer in time is a no. What is prepared for an offer
+   * is kept for a while, so that to submit the same job next costs less. */
+  offer(job: Job, deadlineMs: number): Promise<Offer>
+  /** All that becomes of it goes to the sink, refusals included. */
+  submit(job: Job, sink: JobSink): void
+  /** Its client has gone. Unknown jobs are ignored. */
+  cancel(id: JobId): void
+  /** Give the job up, if none of its tokens is out or being computed: true when it is gone from here, and its sink
+   * is told nothing more. */
+  withdraw(id: JobId): Promise<boolean>
+  /** The last word on how busy it is; null before the first. */
+  digest(): Digest | null
+  /** Takes nothing new; resolves when all it has has ended. */
+  drain(): Promise<void>
+  /** Ends what is left and frees all. */
+  close(): Promise<void>
+}
