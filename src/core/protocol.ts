@@ -239,9 +239,13 @@ export interface Snapshot {
   kvUsedTokens: number
   kvCachedTokens: number
   kvCapacityTokens: number
+  /** Tokens of room that cached KV gave up since the start: what was cached before is gone by so much. */
+  kvEvictedTokens: number
   batchInFlight: boolean
   /** Prompt tokens still owed by SLO-tier requests. */
   prefillBacklogTokens: number
+  /** Time that one more prompt token takes as things are, µs: in the longest batches, beside what decodes now. */
+  prefillUsPerToken: number
   /** Actual over predicted step time, learnt: of decode-only batches, batches with prefill, decodes with drafts. */
   calibration: readonly number[]
   /** By app; empty while no request has drafted. */

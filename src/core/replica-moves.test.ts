@@ -229,3 +229,41 @@ test("a snapshot counts what waits and what runs, and the prompt tokens that SLO
   played.done(batch)
   expect(played.replica.snapshot(7)).toMatchObject({ batchInFlight: false })
 })
+
+test("a snapshot tells what one more prompt token takes: less room in a batch where more decode", () => {
+  const played = new Played()
+  const pace = () => played.replica.snapshot(0).prefillUsPerToken
+  // The most tokens that a batch may have take 5 ms and 0.1 ms each: less than 100 ms.
+  expect(pace()).toBeCloseTo(56_200 / 512)
+  for (const id of [1, 2, 3]) played.arrives(id, { promptTokens: 20 })
+  expect(pace()).toBeCloseTo(56_200 / 512)
+  played.done(played.runs())
+  expect(pace()).toBeCloseTo(56_200 / 509)
+})
+
+test("the revision changes with all that a snapshot shows", () => {
+  const played = new Played()
+  const { replica } = played
+  let before = { revision: replica.revision, ...replica.snapshot(0) }
+  const changed = (what: () => unknown) => {
+    what()
+    const after = { revision: replica.revision, ...replica.snapshot(0) }
+    const same = after.revision === before.revision
+    if (same) expect(after).toEqual(before)
+    before = after
+    return !same
+  }
+  expect(changed(() => {})).toBe(false)
+  expect(changed(() => played.arrives(1, { promptTokens: 20 }))).toBe(true)
+  expect(changed(() => replica.offer(specOf(9), 0))).toBe(false)
+  let batch = played.runs()
+  expect(changed(() => {})).toBe(true)
+  expect(changed(() => played.replica.poll(played.nowUs))).toBe(false)
+  expect(changed(() => played.done(batch))).toBe(true)
+  played.arrives(2)
+  expect(changed(() => replica.withdraw(2))).toBe(true)
+  expect(changed(() => replica.reserve(7, 30))).toBe(true)
+  expect(changed(() => replica.release(7))).toBe(true)
+  batch = played.runs()
+  expect(batch.items.length).toBeGreaterThan(0)
+})

@@ -33,7 +33,7 @@ import type {
 import { Recovery } from "./recovery.ts"
 import type { LiveRequest } from "./request.ts"
 import { Round } from "./round.ts"
-import { checkRequest, countLine } from "./snapshot.ts"
+import { checkRequest, countLine, type LongestBatch, longestBatch } from "./snapshot.ts"
 
 export { DEFAULT_MAX_QUEUE, type ReplicaConfig } from "./config.ts"
 export type { Moved } from "./moved.ts"
@@ -62,6 +62,9 @@ export class Replica {
   #batch: BatchBuilder
   #arrivals = 0
   #batches = 0
+  #longestBatch: LongestBatch
+  /** Changes with all that a snapshot shows besides the time. */
+  revision = 0
   #flight = new Flight()
   #round = new Round()
   #recovery = new Recovery()
@@ -77,6 +80,7 @@ export class Replica {
     this.#maxQueue = config.maxQueue ?? DEFAULT_MAX_QUEUE
     this.#prefillOnly = config.prefillOnly ?? false
     this.#kv = new KvAccount(config.limits)
+    this.#longestBatch = longestBatch(config.cost, config.limits, this.options.maxBatchUs)
     this.#learnt = new Learnt({
       apps: config.apps,
       residualSigma: config.cost.residualSigma,
@@ -104,6 +108,7 @@ export class Replica {
   }
 
   handle(event: Event, nowUs: number): void {
+    this.revision++
     if (event.type === "arrived") this.#arrive(event.request, nowUs, event.progress)
     else if (event.type === "stepDone") this.#stepDone(event, nowUs)
     else if (event.type === "stepFailed") this.#stepFailed(event, nowUs)
@@ -124,8 +129,10 @@ export class Replica {
   }
 
   snapshot(nowUs: number): Snapshot {
+    const counts = countLine(this.#line, this.#kv, this.#longestBatch)
     return {
-      ...countLine(this.#line, this.#kv),
+      ...counts,
+      prefillUsPerToken: counts.prefillUsPerToken * this.#learnt.calibration.ratio("mixed"),
       nowUs,
       batchInFlight: this.#flight.up,
       calibration: this.#learnt.calibration.snapshot(),
@@ -159,6 +166,7 @@ export class Replica {
     // One block more where there can be one, or its first decode would need another request's.
     const needed = Math.min(this.#kv.capacityTokens, tokens + this.limits.blockTokens)
     if (this.#kv.spareTokens < needed || !this.#kv.canAttach()) return false
+    this.revision++
     this.#kv.attach(id, [], -1, null)
     this.#reserved.add(id)
     return this.#kv.grow(id, tokens)
@@ -166,6 +174,7 @@ export class Replica {
 
   /** The KV of a handed-off (or reserved) request is not needed any more. */
   release(id: RequestId): void {
+    this.revision++
     this.#reserved.delete(id)
     if (this.#flight.up) this.#flight.left(id)
     else this.#kv.end(id)
@@ -176,6 +185,7 @@ export class Replica {
   withdraw(id: RequestId): Moved | null {
     const request = this.#requests.get(id)
     if (request === undefined || this.#flight.carries(id)) return null
+    this.revision++
     this.#remove(request)
     if (request.startedUs >= 0) this.release(id)
     return movedFrom(request)
@@ -352,6 +362,7 @@ export class Replica {
   }
 
   #decide(nowUs: number): void {
+    this.revision++
     const built = this.#batch
     built.reset(nowUs)
     const suspect = this.#recovery.nextSuspect()

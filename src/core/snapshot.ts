@@ -1,33 +1,42 @@
 /** What a replica's live requests amount to at a glance, and what must hold of each. */
 import { assert } from "./assert.ts"
+import type { CostModel } from "./cost.ts"
 import type { KvAccount } from "./kv/account.ts"
-import type { Snapshot } from "./protocol.ts"
+import { prefillUs, tokensWithin } from "./planner/prefill-time.ts"
+import type { EngineLimits, Snapshot } from "./protocol.ts"
 import type { LiveRequest } from "./request.ts"
 
-type Counts = Pick<
-  Snapshot,
-  | "waiting"
-  | "running"
-  | "bestEffort"
-  | "prefillBacklogTokens"
-  | "kvUsedTokens"
-  | "kvCachedTokens"
-  | "kvCapacityTokens"
->
+type Counts = Omit<Snapshot, "nowUs" | "batchInFlight" | "calibration" | "speculation">
 
-export function countLine(line: readonly LiveRequest[], kv: KvAccount): Counts {
+/** What the longest batch holds, and how long it takes, µs. */
+export interface LongestBatch {
+  tokens: number
+  us: number
+}
+
+/** Of at most `mostUs` µs, if a token can be computed in that. */
+export function longestBatch(cost: CostModel, limits: EngineLimits, mostUs: number): LongestBatch {
+  const tokens = tokensWithin(cost, mostUs, limits.maxBatchTokens)
+  return { tokens, us: prefillUs(cost, 0, tokens, tokens) }
+}
+
+export function countLine(line: readonly LiveRequest[], kv: KvAccount, longest: LongestBatch): Counts {
+  let decoding = 0
   const counts = {
-    ...{ waiting: 0, running: 0, bestEffort: 0, prefillBacklogTokens: 0 },
+    ...{ waiting: 0, running: 0, bestEffort: 0, prefillBacklogTokens: 0, prefillUsPerToken: 0 },
     kvUsedTokens: kv.usedTokens,
     kvCachedTokens: kv.cachedTokens,
     kvCapacityTokens: kv.capacityTokens,
+    kvEvictedTokens: kv.evictedTokens,
   }
   for (const request of line) {
     if (kv.holds(request.id)) counts.running++
     else counts.waiting++
+    if (request.decoding) decoding++
     if (request.tier === "bestEffort") counts.bestEffort++
     else if (!request.decoding) counts.prefillBacklogTokens += request.owed
   }
+  counts.prefillUsPerToken = longest.us / Math.max(1, longest.tokens - decoding)
   return counts
 }
 

@@ -1,41 +1,9 @@
 /** One suite over all kinds of routers, and what each adds. */
 import { describe, expect, test } from "vitest"
-import type { Snapshot } from "../core/protocol.ts"
 import { specOf } from "../core/testing.ts"
 import { Router } from "./router.ts"
 import { ROUTER_KINDS } from "./routers.ts"
-import type { Target } from "./target.ts"
-
-const IDLE: Snapshot = {
-  nowUs: 0,
-  waiting: 0,
-  running: 0,
-  bestEffort: 0,
-  kvUsedTokens: 0,
-  kvCachedTokens: 0,
-  kvCapacityTokens: 1000,
-  batchInFlight: false,
-  prefillBacklogTokens: 0,
-  speculation: [],
-  calibration: [1, 1],
-}
-
-interface Fake extends Target {
-  asked: number
-}
-
-function target(changes: { alive?: boolean; running?: number; takes?: boolean } = {}): Fake {
-  const { alive = true, running = 0, takes = true } = changes
-  return {
-    alive,
-    asked: 0,
-    snapshot: () => ({ ...IDLE, running }),
-    offer() {
-      this.asked++
-      return takes
-    },
-  }
-}
+import { IDLE, routed, target } from "./testing.ts"
 
 const draws = (i: number) => [((i * 7) % 10) / 10, ((i * 3) % 10) / 10] as const
 
@@ -98,8 +66,8 @@ test("offers go to the first replica that can keep the SLOs, within the hops", (
 test("a request turned down is offered to others only", () => {
   const router = new Router({ hops: 3 })
   const targets = [target(), target({ takes: false }), target({ alive: false }), target()]
-  for (let i = 0; i < 8; i++) expect(router.reoffer(specOf(i), targets, 0, 0)).toBe(3)
-  expect(router.reoffer(specOf(9), [target(), target({ takes: false })], 0, 0)).toBe(-1)
+  for (let i = 0; i < 8; i++) expect(router.reoffer(specOf(i), targets, 0, 0, draws(i))).toBe(3)
+  expect(router.reoffer(specOf(9), [target(), target({ takes: false })], 0, 0, [0, 0])).toBe(-1)
 })
 
 test("least-loaded goes by what snapshots say; power-of-two takes the less busy of its draws", () => {
@@ -108,4 +76,123 @@ test("least-loaded goes by what snapshots say; power-of-two takes the less busy 
   const router = new Router({ kind: "power-of-two" })
   expect(router.route(specOf(0), targets, 0, [0, 0.9])).toBe(2)
   expect(router.route(specOf(1), targets, 0, [0, 0.1])).toBe(1)
+})
+
+test("an order asks nothing; replicas that promise nothing are not asked at all", () => {
+  const targets = [target({ running: 1 }), target(), target({ running: 2 })]
+  for (const kind of ROUTER_KINDS) {
+    const order = new Router({ kind, hops: 2 }).order(specOf(0), targets, [0.1, 0.6])
+    const asks = kind === "offer" || kind === "soonest"
+    expect(order.length, kind).toBe(asks ? 2 : 1)
+    new Router({ kind }).route(specOf(0), targets, 0, [0.1, 0.6])
+    expect(targets.reduce((sum, { asked }) => sum + asked, 0) > 0, kind).toBe(asks)
+    for (const one of targets) one.asked = 0
+  }
+})
+
+test("turns skip the lost: what follows one has no second turn", () => {
+  const targets = [target(), target({ alive: false }), target()]
+  const router = new Router({ kind: "round-robin" })
+  const counts = [0, 0, 0]
+  for (let i = 0; i < 100; i++) counts[router.route(specOf(i), targets, i, [0, 0])]!++
+  expect(counts).toEqual([50, 0, 50])
+})
+
+test("what was sent since a snapshot was taken counts, until a later one shows it", () => {
+  let seen = IDLE
+  const quiet = { ...target(), snapshot: () => seen }
+  const targets = [quiet, target({ running: 5 })]
+  const router = new Router({ kind: "least-loaded" })
+  const chosen = Array.from({ length: 6 }, (_, i) => router.route(specOf(i), targets, 1000 + i, [0, 0]))
+  // Two a request: the third makes it the busier one, by the prompts.
+  expect(chosen).toEqual([0, 0, 0, 1, 0, 1])
+  seen = { ...IDLE, nowUs: 5000, running: 1 }
+  expect(router.order(specOf(9), targets, [0, 0])).toEqual([0])
+})
+
+describe("soonest", () => {
+  const long = (names: string) => routed(names.repeat(32), 600)
+  const at = (router: Router, targets: readonly ReturnType<typeof target>[], names: string) =>
+    router.order(long(names), targets, [0, 0.5])
+
+  test("where the prefix is, unless the queue there takes longer than computing it again", () => {
+    const home = (prefillBacklogTokens: number) => target({ prefillBacklogTokens })
+    const router = new Router({ kind: "soonest" })
+    router.placed(long("a"), [target(), target(), target(), target()], 3, 0)
+    const others = [target({ nowUs: 1 }), target({ nowUs: 1 }), target({ nowUs: 1 })]
+    const first = (owed: number) =>
+      at(
+        router,
+        [...others, { ...home(owed), snapshot: () => ({ ...IDLE, nowUs: 1, prefillBacklogTokens: owed }) }],
+        "a",
+      )[0]
+    expect(first(0)).toBe(3)
+    expect(first(511)).toBe(3)
+    expect(first(513)).not.toBe(3)
+  })
+
+  test("a prefix that the replica has evicted is worth nothing", () => {
+    const router = new Router({ kind: "soonest" })
+    router.placed(long("a"), [target(), target(), target(), target()], 3, 0)
+    const targets = [0, 0, 0, 100_000].map((kvEvictedTokens) =>
+      target({ nowUs: 1, kvEvictedTokens, prefillUsPerToken: kvEvictedTokens > 0 ? 101 : 100 }),
+    )
+    expect(at(router, targets, "a")[0]).not.toBe(3)
+  })
+
+  test("a slow replica's queue takes as long as it takes there", () => {
+    const router = new Router({ kind: "soonest", hops: 2 })
+    const slow = target({ prefillUsPerToken: 300, prefillBacklogTokens: 100 })
+    const fast = target({ prefillUsPerToken: 100, prefillBacklogTokens: 1000 })
+    const request = { session: -1, promptTokens: 300, prefix: [] }
+    expect(router.order(request, [slow, fast], [0, 0])).toEqual([0, 1])
+    expect(router.order({ ...request, promptTokens: 500 }, [slow, fast], [0, 0])).toEqual([1, 0])
+  })
+
+  test("a request turned down is offered to others, the soonest first", () => {
+    const router = new Router({ kind: "soonest" })
+    const targets = [target({ prefillBacklogTokens: 50 }), target(), target({ prefillBacklogTokens: 20 })]
+    expect(router.reofferOrder(specOf(1), targets, 1, [0.4, 0.4])).toEqual([2, 0])
+  })
+
+  test("a replica that starts afresh has no prefix and no home", () => {
+    const router = new Router({ kind: "soonest" })
+    const targets = [target(), target(), target({ prefillUsPerToken: 101 })]
+    router.placed({ ...long("a"), session: 4 }, targets, 2, 0)
+    const later = targets.map((one) => ({ ...one, snapshot: () => ({ ...one.snapshot(), nowUs: 1 }) }))
+    expect(at(router, later, "a")[0]).toBe(2)
+    router.forget(2)
+    expect(at(router, later, "a")[0]).not.toBe(2)
+  })
+})
+
+describe("the rivals by prefix", () => {
+  const request = routed("a".repeat(32), 600)
+
+  test("cache-aware: the longest match while the fleet is balanced, else the least loaded", () => {
+    const router = new Router({ kind: "cache-aware" })
+    router.placed(request, [target(), target(), target()], 1, 0)
+    const order = (running: number) =>
+      router.order(
+        request,
+        [target({ nowUs: 1 }), target({ nowUs: 1, running }), target({ nowUs: 1, running: 2 })],
+        [0, 0],
+      )
+    expect(order(64)).toEqual([1])
+    expect(order(65)).toEqual([0])
+    const short = routed(`${"a".repeat(8)}b`, 600)
+    expect(
+      router.order(short, [target({ running: 1 }), target({ nowUs: 1 }), target({ running: 2 })], [0, 0]),
+    ).toEqual([1])
+  })
+
+  test("prefix-score: three parts prefix, two parts queue, two parts free KV", () => {
+    const router = new Router({ kind: "prefix-score" })
+    router.placed(request, [target(), target()], 1, 0)
+    const order = (waiting: number, kvUsedTokens: number) =>
+      router.order(request, [target({ nowUs: 1 }), target({ nowUs: 1, waiting, kvUsedTokens })], [0, 0])
+    expect(order(0, 1000)).toEqual([1])
+    expect(order(5, 0)).toEqual([1])
+    expect(order(5, 400)).toEqual([0])
+  })
 })

@@ -1,23 +1,23 @@
 /** Which replica gets an arrival (docs/design.md, Router). Pure: what it knows of replicas is handed in and may be
  * stale, and so are the random numbers it needs. */
 import type { RequestSpec } from "../core/protocol.ts"
-import { ROUTERS, type RouterKind } from "./routers.ts"
-import type { Chances, Target } from "./target.ts"
+import { inTurn } from "./living.ts"
+import { PrefixMap, type PrefixMapOptions } from "./prefix-map.ts"
+import { Recent } from "./recent.ts"
+import { ROUTERS, type RouterKind, type Routing } from "./routers.ts"
+import type { Chances, ReplicaView, Routed, Target } from "./target.ts"
 
-export interface RouterOptions {
+export interface RouterOptions extends PrefixMapOptions {
   /** How the replica is chosen. Default `offer`. */
   kind?: RouterKind
   /** Most replicas asked whether they could keep the request's SLOs. Default 3. */
   hops?: number
-  /** A session's next round goes where the last one ran: elsewhere all of the session would be computed again, even
-   * by a replica that can promise it. Default off. */
+  /** A session's next round goes where the last one ran, unasked: elsewhere all of the session would be computed again, even
+   * by a replica that can promise it. Default off. `soonest` weighs it itself. */
   affinity?: boolean
   /** Offer a request that is turned down later to other replicas, at most so many times. Default 0. */
   reoffers?: number
 }
-
-/** Sessions remembered for affinity; the oldest are forgotten. */
-const MOST_SESSIONS = 100_000
 
 export class Router {
   readonly kind: RouterKind
@@ -25,54 +25,93 @@ export class Router {
   readonly affinity: boolean
   readonly reoffers: number
   #turn = 0
-  #homes = new Map<number, number>()
+  #prefixes: PrefixMap
+  #recent = new Recent()
 
   constructor(options: RouterOptions = {}) {
     this.kind = options.kind ?? "offer"
     this.hops = Math.max(1, options.hops ?? 3)
     this.affinity = options.affinity ?? false
     this.reoffers = options.reoffers ?? 0
+    this.#prefixes = new PrefixMap(options)
   }
 
-  /** Index of the replica for `request`; -1 when none is alive. A request that is turned down everywhere
-   * goes to the first replica asked, whose planner may still promote it. */
+  /** In which order to ask replicas whether they can keep the request's SLOs: at most `hops` indices; none when all are lost.
+   * It goes to the first that promises, else to the first of all, whose planner may still promote it. One alone need not
+   * be asked. */
+  order(request: Routed, targets: readonly ReplicaView[], chances: Chances): number[] {
+    const home = this.affinity ? this.#prefixes.homeOf(request.session) : -1
+    if (home >= 0 && targets[home]?.alive) return [home]
+    return this.#ask(ROUTERS[this.kind], request, targets, -1, chances)
+  }
+
+  /** The same for a request that was turned down by `from`: the others. Only one that promises gets it. */
+  reofferOrder(request: Routed, targets: readonly ReplicaView[], from: number, chances: Chances): number[] {
+    const routing = ROUTERS[this.kind]
+    return this.#ask(routing.asks ? routing : ROUTERS.offer, request, targets, from, chances)
+  }
+
+  /** The request was given to this replica. */
+  placed(request: Routed, targets: readonly ReplicaView[], index: number, nowUs: number): void {
+    this.#recent.note(index, request.promptTokens, nowUs)
+    if (this.affinity || ROUTERS[this.kind].byPrefix)
+      this.#prefixes.sent(request, index, targets[index]!.snapshot())
+  }
+
+  /** The replica is lost or starts afresh: nothing that was sent there is there any more. */
+  forget(index: number): void {
+    this.#recent.forget(index)
+    this.#prefixes.forget(index)
+  }
+
+  /** Where all replicas answer at once: index of the one that gets the request; -1 when none is alive. */
   route(request: RequestSpec, targets: readonly Target[], nowUs: number, chances: Chances): number {
-    const alive: number[] = []
-    for (let i = 0; i < targets.length; i++) if (targets[i]!.alive) alive.push(i)
-    if (alive.length === 0) return -1
-    const home = this.affinity && request.session >= 0 ? this.#homes.get(request.session) : undefined
-    const atHome = home !== undefined && targets[home]?.alive === true
-    const chosen = atHome
-      ? home
-      : alive.length === 1
-        ? alive[0]!
-        : ROUTERS[this.kind]({
-            ...{ request, targets, alive, nowUs, chances, hops: this.hops },
-            turn: this.#turn++,
-          })
-    if (this.affinity && request.session >= 0) this.#remember(request.session, chosen)
-    return chosen
+    const order = this.order(request, targets, chances)
+    const chosen = order.length < 2 ? order[0] : this.#firstToPromise(order, request, targets, nowUs)
+    const index = chosen ?? order[0] ?? -1
+    if (index >= 0) this.placed(request, targets, index, nowUs)
+    return index
   }
 
   /** A replica other than `from` that takes a request turned down there; -1 when none of `hops` does. */
-  reoffer(request: RequestSpec, targets: readonly Target[], from: number, nowUs: number): number {
-    const count = targets.length
-    const start = this.#turn++
-    for (let i = 0, asked = 0; i < count && asked < this.hops; i++) {
-      const index = (start + i) % count
-      if (index === from || !targets[index]!.alive) continue
-      asked++
-      if (!targets[index]!.offer(request, nowUs)) continue
-      if (this.affinity && request.session >= 0) this.#remember(request.session, index)
-      return index
-    }
-    return -1
+  reoffer(
+    request: RequestSpec,
+    targets: readonly Target[],
+    from: number,
+    nowUs: number,
+    chances: Chances,
+  ): number {
+    const order = this.reofferOrder(request, targets, from, chances)
+    const index = this.#firstToPromise(order, request, targets, nowUs) ?? -1
+    if (index >= 0) this.placed(request, targets, index, nowUs)
+    return index
   }
 
-  #remember(session: number, replica: number): void {
-    this.#homes.delete(session)
-    this.#homes.set(session, replica)
-    if (this.#homes.size <= MOST_SESSIONS) return
-    for (const oldest of this.#homes.keys()) return void this.#homes.delete(oldest)
+  #ask(
+    routing: Routing,
+    request: Routed,
+    targets: readonly ReplicaView[],
+    except: number,
+    chances: Chances,
+  ): number[] {
+    const turn = this.#takeTurn(targets)
+    const parts = { prefixes: this.#prefixes, recent: this.#recent, hops: this.hops }
+    return routing.order({ request, targets, except, chances, turn, ...parts })
+  }
+
+  /** Lost replicas have none: else what follows them would have two. */
+  #takeTurn(targets: readonly ReplicaView[]): number {
+    const [turn = 0] = inTurn(targets, this.#turn, 1, -1)
+    this.#turn = turn + 1
+    return turn
+  }
+
+  #firstToPromise(
+    order: readonly number[],
+    request: RequestSpec,
+    targets: readonly Target[],
+    nowUs: number,
+  ): number | undefined {
+    return order.find((index) => targets[index]!.offer(request, nowUs))
   }
 }

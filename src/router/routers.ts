@@ -1,71 +1,166 @@
-/** The kinds of routing: each picks one of the living replicas. A new one is a function and a row. */
-import type { RequestSpec, Snapshot } from "../core/protocol.ts"
-import type { Chances, Target } from "./target.ts"
+/** The kinds of routing: each says in which order living replicas are asked. A new one is a function and a row. */
+import type { Snapshot } from "../core/protocol.ts"
+import { inTurn, twoDrawn } from "./living.ts"
+import type { PrefixMap } from "./prefix-map.ts"
+import type { Recent } from "./recent.ts"
+import type { Chances, ReplicaView, Routed } from "./target.ts"
 
 /** One routing question. */
 export interface Choice {
-  request: RequestSpec
-  targets: readonly Target[]
-  /** Indices of the replicas not known to be lost; at least two. */
-  alive: readonly number[]
-  nowUs: number
+  request: Routed
+  targets: readonly ReplicaView[]
+  /** Not this one; -1: any. */
+  except: number
   chances: Chances
   hops: number
-  /** How many were routed before. */
+  /** Whose turn it is. */
   turn: number
+  prefixes: PrefixMap
+  recent: Recent
 }
 
-/** Ask up to `hops` replicas in turn whether they can keep its SLOs; else the first asked. */
-function offer(choice: Choice): number {
-  const { request, targets, nowUs } = choice
-  const order = inTurn(choice).slice(0, choice.hops)
-  for (const index of order) if (targets[index]!.offer(request, nowUs)) return index
-  return order[0]!
+/** Up to `hops` replicas in turn, to be asked whether they can keep the request's SLOs. */
+function offer({ targets, turn, hops, except }: Choice): number[] {
+  return inTurn(targets, turn, hops, except)
 }
 
-function roundRobin(choice: Choice): number {
-  return inTurn(choice)[0]!
+function roundRobin({ targets, turn, except }: Choice): number[] {
+  return inTurn(targets, turn, 1, except)
 }
 
 /** The less busy of two drawn at random: nearly as even as asking all, and no herd when snapshots are stale. */
-function powerOfTwo({ targets, alive, chances }: Choice): number {
-  const a = Math.floor(chances[0] * alive.length)
-  const b = (a + 1 + Math.floor(chances[1] * (alive.length - 1))) % alive.length
-  const [first, second] = [alive[a]!, alive[b]!]
-  return busy(targets[second]!.snapshot()) < busy(targets[first]!.snapshot()) ? second : first
+function powerOfTwo(choice: Choice): number[] {
+  const drawn = twoDrawn(choice.targets, choice.chances, choice.except)
+  if (drawn.length < 2) return drawn
+  const [first, second] = drawn as [number, number]
+  return [busy(choice, second) < busy(choice, first) ? second : first]
 }
 
-function leastLoaded(choice: Choice): number {
-  let best = -1
-  let least = Infinity
-  // In turn, so that equally busy replicas share.
-  for (const index of inTurn(choice)) {
-    const load = busy(choice.targets[index]!.snapshot())
-    if (load >= least) continue
-    least = load
-    best = index
+function leastLoaded(choice: Choice): number[] {
+  return best(choice, (index) => -busy(choice, index))
+}
+
+/** SGLang's and vLLM's routers, `cache_aware` with their defaults: where the longest prefix is, if that is a good part of the
+ * prompt and the fleet is balanced; else the least loaded. */
+function cacheAware(choice: Choice): number[] {
+  const { request, prefixes, targets } = choice
+  let [least, most] = [Infinity, 0]
+  for (let i = 0; i < targets.length; i++) {
+    if (!targets[i]!.alive) continue
+    const count = requestsAt(choice, i)
+    least = Math.min(least, count)
+    most = Math.max(most, count)
   }
-  return best
+  if (most - least > BALANCE_ABS_THRESHOLD && most > BALANCE_REL_THRESHOLD * least)
+    return best(choice, (index) => -requestsAt(choice, index))
+  const known = (index: number) => prefixes.known(request, index, targets[index]!.snapshot())
+  const [longest] = best(choice, known)
+  const matched = longest !== undefined && known(longest) > CACHE_THRESHOLD * request.promptTokens
+  return matched ? [longest] : best(choice, (index) => -requestsAt(choice, index))
+}
+const BALANCE_ABS_THRESHOLD = 64
+const BALANCE_REL_THRESHOLD = 1.5
+const CACHE_THRESHOLD = 0.3
+
+/** llm-d's scheduler with its default scorers and weights: prefix match, queue depth against the deepest and the shallowest,
+ * free KV; the highest sum. */
+function prefixScore(choice: Choice): number[] {
+  const { request, prefixes, targets } = choice
+  let [least, most] = [Infinity, 0]
+  for (let i = 0; i < targets.length; i++) {
+    if (!targets[i]!.alive) continue
+    const queue = waitingAt(choice, i)
+    least = Math.min(least, queue)
+    most = Math.max(most, queue)
+  }
+  return best(choice, (index) => {
+    const snapshot = targets[index]!.snapshot()
+    const queue = most > least ? (most - waitingAt(choice, index)) / (most - least) : 1
+    const used = (snapshot.kvUsedTokens - snapshot.kvCachedTokens) / Math.max(1, snapshot.kvCapacityTokens)
+    const prefix = prefixes.known(request, index, snapshot) / request.promptTokens
+    return PREFIX_WEIGHT * prefix + QUEUE_WEIGHT * queue + KV_WEIGHT * (1 - used)
+  })
+}
+const PREFIX_WEIGHT = 3
+const QUEUE_WEIGHT = 2
+const KV_WEIGHT = 2
+
+/** Ask where the first token is likely soonest: among two drawn at random, two that have the longest prefix, and the
+ * session's home. A prefix is worth what computing it again would take, a queue costs what it takes. */
+function soonest(choice: Choice): number[] {
+  const { request, targets, chances, prefixes, except, hops } = choice
+  const drawn = twoDrawn(targets, chances, except)
+  const spare = chances[0] * targets.length
+  const candidates = new Set(drawn)
+  const others = prefixes.holders(request, 2, spare - Math.floor(spare))
+  for (const index of [...others, prefixes.homeOf(request.session)])
+    if (index >= 0 && index !== except && targets[index]?.alive) candidates.add(index)
+  return [...candidates]
+    .map((index) => ({ index, us: firstTokenUs(choice, index) }))
+    .sort((a, b) => a.us - b.us)
+    .slice(0, hops)
+    .map(({ index }) => index)
 }
 
-/** Living replicas, beginning with the one whose turn it is. */
-function inTurn({ alive, turn }: Choice): number[] {
-  const start = turn % alive.length
-  return [...alive.slice(start), ...alive.slice(0, start)]
+/** Until the replica has computed what it owes and what it lacks of this prompt, µs. */
+function firstTokenUs({ request, targets, prefixes, recent }: Choice, index: number): number {
+  const snapshot = targets[index]!.snapshot()
+  const owed = snapshot.prefillBacklogTokens + recent.since(index, snapshot).promptTokens
+  const lacking = request.promptTokens - prefixes.known(request, index, snapshot)
+  return (owed + lacking) * snapshot.prefillUsPerToken
+}
+
+/** The living replica of the highest score; of equal ones the one whose turn comes first. */
+function best({ targets, turn, except }: Choice, score: (index: number) => number): number[] {
+  const count = targets.length
+  let found = -1
+  let highest = -Infinity
+  for (let i = 0; i < count; i++) {
+    const index = (turn + i) % count
+    if (index === except || !targets[index]!.alive) continue
+    const own = score(index)
+    if (own <= highest) continue
+    highest = own
+    found = index
+  }
+  return found < 0 ? [] : [found]
 }
 
 /** Requests waiting count more than running ones, prompts owed by their share of the KV: one number to compare. */
-function busy(snapshot: Snapshot): number {
-  const owed = snapshot.prefillBacklogTokens / Math.max(1, snapshot.kvCapacityTokens)
-  return 2 * snapshot.waiting + snapshot.running + owed
+function busy({ targets, recent }: Choice, index: number): number {
+  const snapshot = targets[index]!.snapshot()
+  const sent = recent.since(index, snapshot)
+  const owed = (snapshot.prefillBacklogTokens + sent.promptTokens) / Math.max(1, snapshot.kvCapacityTokens)
+  return 2 * (snapshot.waiting + sent.requests) + snapshot.running + owed
+}
+
+function requestsAt({ targets, recent }: Choice, index: number): number {
+  const snapshot: Snapshot = targets[index]!.snapshot()
+  return snapshot.waiting + snapshot.running + recent.since(index, snapshot).requests
+}
+
+function waitingAt({ targets, recent }: Choice, index: number): number {
+  const snapshot = targets[index]!.snapshot()
+  return snapshot.waiting + recent.since(index, snapshot).requests
+}
+
+export interface Routing {
+  order(choice: Choice): number[]
+  /** Its replicas are to be asked, in order. The others name one, which gets the request unasked. */
+  asks: boolean
+  /** It goes by which prefixes live where. */
+  byPrefix: boolean
 }
 
 export const ROUTERS = {
-  offer,
-  "round-robin": roundRobin,
-  "power-of-two": powerOfTwo,
-  "least-loaded": leastLoaded,
-} as const satisfies Record<string, (choice: Choice) => number>
+  offer: { order: offer, asks: true, byPrefix: false },
+  "round-robin": { order: roundRobin, asks: false, byPrefix: false },
+  "power-of-two": { order: powerOfTwo, asks: false, byPrefix: false },
+  "least-loaded": { order: leastLoaded, asks: false, byPrefix: false },
+  "cache-aware": { order: cacheAware, asks: false, byPrefix: true },
+  "prefix-score": { order: prefixScore, asks: false, byPrefix: true },
+  soonest: { order: soonest, asks: true, byPrefix: true },
+} as const satisfies Record<string, Routing>
 
 export type RouterKind = keyof typeof ROUTERS
 export const ROUTER_KINDS = Object.keys(ROUTERS) as RouterKind[]

@@ -5,6 +5,7 @@ import type { CostModel } from "../core/cost.ts"
 import type { Effect, Event, Progress, RequestId, StepFailure } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
 import { Router, type RouterOptions } from "../router/router.ts"
+import type { Chances } from "../router/target.ts"
 import { chance } from "./chance.ts"
 import { type Fault, Faults } from "./faults.ts"
 import { EventHeap } from "./heap.ts"
@@ -203,7 +204,7 @@ class Fleet {
   /** Choose a replica for a new request, or for one that has lost its own. */
   #route(play: Play, progress?: Progress): void {
     const { spec } = play.request
-    const chances = [this.#chance(spec.id, 0), this.#chance(spec.id, 1)] as const
+    const chances = this.#chances(spec.id, 0)
     for (const machine of this.#front) machine.nowUs = this.#nowUs
     let machine: Machine
     for (;;) {
@@ -213,6 +214,7 @@ class Fleet {
       if (!machine.lost) break
       this.#bounced++
       machine.foundLost()
+      this.#router.forget(index)
     }
     this.#give(machine, play, progress)
   }
@@ -225,8 +227,9 @@ class Fleet {
     if (play.cancelled) this.#tell(machine, { type: "cancelled", id: request.id })
   }
 
-  #chance(id: RequestId, place: number): number {
-    return chance(this.#options.seed ^ ROUTING_STREAM, id, place)
+  #chances(id: RequestId, place: number): Chances {
+    const seed = this.#options.seed ^ ROUTING_STREAM
+    return [chance(seed, id, 2 * place), chance(seed, id, 2 * place + 1)]
   }
 
   #cancel(id: RequestId): void {
@@ -310,7 +313,8 @@ class Fleet {
     for (const play of plays) {
       const { spec } = play.request
       if (play.at < 0 || play.output > 0 || play.moves >= this.#router.reoffers) continue
-      const taker = this.#front[this.#router.reoffer(spec, this.#front, play.at, this.#nowUs)]
+      const chances = this.#chances(spec.id, 1 + play.moves)
+      const taker = this.#front[this.#router.reoffer(spec, this.#front, play.at, this.#nowUs, chances)]
       const moved = taker && this.#machines[play.at]!.replica.withdraw(spec.id)
       if (!moved) continue
       play.moves++

@@ -32,6 +32,9 @@ export class Machine implements Target {
   /** What the router knows, when snapshots are stale: the one it sees, and the next. */
   #seen: Seen
   #next: Seen
+  /** The present as it was last asked for, and at which revision of the replica. */
+  #present: Snapshot
+  #revision = 0
   lost = false
   /** Something happened since it last decided. */
   touched = false
@@ -51,7 +54,8 @@ export class Machine implements Target {
     this.#reality = reality
     this.#faults = faults
     this.#world = world
-    this.#seen = this.#next = { lost: false, snapshot: this.replica.snapshot(0) }
+    this.#present = this.replica.snapshot(0)
+    this.#seen = this.#next = { lost: false, snapshot: this.#present }
   }
 
   /** Begin a step: when it ends, and with what event. */
@@ -79,7 +83,7 @@ export class Machine implements Target {
     return !(this.#faults.staleUs === 0 ? this.lost : this.#refreshed().lost)
   }
   snapshot(): Snapshot {
-    return this.#faults.staleUs === 0 ? this.replica.snapshot(this.nowUs) : this.#refreshed().snapshot
+    return this.#faults.staleUs === 0 ? this.#now() : this.#refreshed().snapshot
   }
   /** An offer is a question to the replica itself: its answer is never stale, and a lost one does not answer. */
   offer(request: RequestSpec, nowUs: number): boolean {
@@ -94,9 +98,17 @@ export class Machine implements Target {
   #refreshed(): Seen {
     if (this.nowUs - this.#next.snapshot.nowUs >= this.#faults.staleUs) {
       this.#seen = this.#next
-      this.#next = { lost: this.lost, snapshot: this.replica.snapshot(this.nowUs) }
+      this.#next = { lost: this.lost, snapshot: this.#now() }
     }
     return this.#seen
+  }
+
+  /** Counted anew only where something has changed: a router may look at a thousand replicas for each request. */
+  #now(): Snapshot {
+    if (this.replica.revision === this.#revision) return this.#present
+    this.#revision = this.replica.revision
+    this.#present = this.replica.snapshot(this.nowUs)
+    return this.#present
   }
 
   #noise(): number {

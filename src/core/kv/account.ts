@@ -44,6 +44,7 @@ export class KvAccount {
   #spent = new Set<Sequence>()
   #blocks: Blocks
   #nextName = 1
+  #evictedBlocks = 0
   /** Changes with what can be shared: an answer found at the same epoch still holds. */
   epoch = 0
 
@@ -64,6 +65,10 @@ export class KvAccount {
   /** Tokens of room in blocks that no live request holds: given up as soon as room is needed. */
   get cachedTokens(): number {
     return this.usedTokens - this.#blocks.live * this.limits.blockTokens
+  }
+  /** Tokens of room that the cache gave up since the start. */
+  get evictedTokens(): number {
+    return this.#evictedBlocks * this.limits.blockTokens
   }
   /** Tokens of room in blocks that no live request holds, cached or free: what live ones may newly take. */
   get spareTokens(): number {
@@ -347,6 +352,7 @@ export class KvAccount {
     this.epoch++
     this.#computed.shrink(sequence, last)
     this.#blocks.popRetired(sequence)
+    this.#evictedBlocks++
     sequence.tokens = Math.min(sequence.tokens, last * this.limits.blockTokens)
     this.#trimmed.set(sequence.id, sequence.tokens)
     return true
@@ -361,7 +367,9 @@ export class KvAccount {
     this.#spent.delete(sequence)
     this.#cached.delete(sequence.id)
     this.#trimmed.delete(sequence.id)
+    const { free } = this.#blocks
     this.#forget(sequence)
+    this.#evictedBlocks += this.#blocks.free - free
     this.#released.push(sequence.id)
   }
   #forget(sequence: Sequence): void {

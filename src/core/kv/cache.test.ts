@@ -53,6 +53,19 @@ describe("room", () => {
     expect(kv.liveSequences).toBe(0)
   })
 
+  test("that the cache gave up is counted, and nothing else that goes", () => {
+    const kv = pool(10)
+    ended(kv, 1, hashes(1, 3))
+    ended(kv, 2, hashes(2, 3))
+    expect(kv.evictedTokens).toBe(0)
+    begin(kv, 3, hashes(3, 5))
+    expect(kv.evictedTokens).toBe(64)
+    kv.drop(3)
+    expect(kv.evictedTokens).toBe(64)
+    kv.dropCache()
+    expect([kv.evictedTokens, kv.usedTokens]).toEqual([128, 0])
+  })
+
   test("is counted in whole blocks: what does not fill one is no room", () => {
     expect(new KvAccount({ ...LIMITS, kvTokens: 47 }).capacityTokens).toBe(32)
   })

@@ -2,7 +2,7 @@
 import { expect, test } from "vitest"
 import type { CostModel } from "../cost.ts"
 import { COST } from "../testing.ts"
-import { prefillUs } from "./prefill-time.ts"
+import { prefillUs, tokensWithin } from "./prefill-time.ts"
 
 test("is that of whole batches and of what is left", () => {
   expect(prefillUs(COST, 0, 100, 512)).toBe(15_000)
@@ -22,4 +22,12 @@ test("counts the context that is in place before it, and chunks that attention i
 test("samples one row, at the end; each batch is one sequence and one pass", () => {
   const cost: CostModel = { ...COST, pieces: [{ outputs: 1000, sequences: 10, passes: 1 }] }
   expect(prefillUs(cost, 0, 25, 10)).toBe(1033)
+})
+
+test("the other way round: most tokens of one batch that takes so long, at least one", () => {
+  expect(tokensWithin(COST, 15_000, 512)).toBe(100)
+  expect(tokensWithin(COST, 15_099, 512)).toBe(100)
+  expect(tokensWithin(COST, 15_100, 512)).toBe(101)
+  expect(tokensWithin(COST, 1e9, 512)).toBe(512)
+  expect(tokensWithin(COST, 0, 512)).toBe(1)
 })

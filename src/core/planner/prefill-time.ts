@@ -23,3 +23,15 @@ export function prefillUs(cost: CostModel, position: number, tokens: number, max
   }
   return total
 }
+
+/** Most prompt tokens that a batch of `us` µs computes, at least one. */
+export function tokensWithin(cost: CostModel, us: number, maxBatchTokens: number): number {
+  let low = 1
+  let high = maxBatchTokens
+  while (low < high) {
+    const middle = (low + high + 1) >> 1
+    if (prefillUs(cost, 0, middle, middle) <= us) low = middle
+    else high = middle - 1
+  }
+  return low
+}
