@@ -180,6 +180,11 @@ export class Replica {
     else this.#kv.end(id)
   }
 
+  /** Whether `withdraw` would give it up. */
+  canWithdraw(id: RequestId): boolean {
+    return this.#requests.has(id) && !this.#flight.carries(id)
+  }
+
   /** Give up a live request so that another replica can have it: without KV, its tokens are computed anew there.
    * Null when it is not here, or in the running batch. To cancel it afterwards is the other replica's. */
   withdraw(id: RequestId): Moved | null {

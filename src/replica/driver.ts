@@ -16,10 +16,11 @@ import { DEFAULT_MAX_QUEUE, eventRank, Replica, type ReplicaConfig } from "../co
 import type { Engine, StepOutput, StepRow } from "../engine/port.ts"
 import { type Clock, realClock } from "./clock.ts"
 import { EngineWatch, WATCH_DEFAULTS, type WatchOptions } from "./engine-watch.ts"
+import { Followers } from "./followers.ts"
 import { Places } from "./places.ts"
-import { type End, probeThat, type Submission } from "./submission.ts"
+import { type End, probeThat, type Requested, type Submission, specOf } from "./submission.ts"
 
-export type { End, Submission } from "./submission.ts"
+export type { End, Requested, Submission } from "./submission.ts"
 
 /** Places in the queue, taken for requests of one tenant to come. */
 export interface Reservation {
@@ -62,8 +63,7 @@ export class ReplicaDriver {
   readonly #places: Places
   #submissions = new Map<RequestId, Submission>()
   #opened = new Set<RequestId>()
-  /** Requests that wait for another's first token, by that other one. */
-  #followers = new Map<RequestId, RequestId[]>()
+  readonly #followers = new Followers()
   #lastFailure: string | null = null
   #inbox: Event[] = []
   #drainSoon = false
@@ -106,9 +106,7 @@ export class ReplicaDriver {
   }
   snapshot(): Snapshot {
     const now = this.replica.snapshot(this.nowUs)
-    let following = 0
-    for (const { length } of this.#followers.values()) following += length
-    return { ...now, waiting: now.waiting + following }
+    return { ...now, waiting: now.waiting + this.#followers.count }
   }
   /** See every effect as it is carried out. The one place for metrics, traces and pages. */
   observe(fn: (effect: Effect, nowUs: number) => void): void {
@@ -156,25 +154,42 @@ export class ReplicaDriver {
     this.#submissions.set(id, submission)
     if (this.watch.state !== "ok") this.#clock.soon(() => this.#over(id, this.#engineDown(null)))
     else if (submission.after !== undefined && this.#submissions.has(submission.after))
-      this.#followers.set(submission.after, [...(this.#followers.get(submission.after) ?? []), id])
+      this.#followers.add(submission.after, id)
     else this.#arrive(id, submission)
     return id
   }
 
   #arrive(id: RequestId, submission: Submission): void {
-    const { app, tenant, session, prefix, maxOutputTokens, slo, tier, worth, thinking, arrivalUs, alone } =
-      submission
-    this.#post({
-      type: "arrived",
-      request: {
-        ...{ id, app, session, prefix, maxOutputTokens, slo, tier, thinking },
-        ...(tenant !== undefined && { tenant }),
-        ...(worth !== undefined && { worth }),
-        ...(alone && { alone }),
-        ...(arrivalUs !== undefined && { arrivalUs }),
-        promptTokens: submission.prompt.length,
-      },
-    })
+    this.#post({ type: "arrived", request: specOf(id, submission) })
+  }
+
+  /** Could the core keep its SLOs, and all that it has promised? Changes nothing. */
+  offer(request: Requested): boolean {
+    if (!this.#accepting || this.watch.state !== "ok") return false
+    if (!this.#places.hasRoom(1, request.tenant ?? 0)) return false
+    return this.replica.offer(specOf(0, request), this.nowUs)
+  }
+
+  /** Gives up requests that are not being computed, without a word to their submissions: all of them, or none and false. */
+  withdraw(ids: readonly RequestId[]): boolean {
+    if (!ids.every((id) => this.#canLeave(id))) return false
+    for (const id of ids) {
+      const { after, tenant = 0 } = this.#submissions.get(id)!
+      this.#followers.remove(after, id)
+      this.#inbox = this.#inbox.filter((event) => !isArrivalOf(event, id))
+      this.replica.withdraw(id)
+      this.#submissions.delete(id)
+      this.#places.giveBack(1, tenant)
+    }
+    for (const id of ids) this.#release(id)
+    return true
+  }
+
+  #canLeave(id: RequestId): boolean {
+    const submission = this.#submissions.get(id)
+    if (submission === undefined) return false
+    if (this.#followers.has(submission.after, id)) return true
+    return this.replica.canWithdraw(id) || this.#inbox.some((event) => isArrivalOf(event, id))
   }
 
   cancel(id: RequestId): void {
@@ -183,13 +198,9 @@ export class ReplicaDriver {
 
   /** `failed`: for lack of an engine. */
   #end(id: RequestId, failed: boolean): void {
-    const after = this.#submissions.get(id)?.after
-    const siblings = after === undefined ? undefined : this.#followers.get(after)
-    if (after !== undefined && siblings?.includes(id)) {
-      const others = siblings.filter((other) => other !== id)
-      this.#followers.set(after, others)
+    if (this.#followers.remove(this.#submissions.get(id)?.after, id))
       this.#over(id, failed ? this.#engineDown(null) : { reason: "cancelled", outcome: null })
-    } else if (this.#submissions.has(id)) this.#post({ type: "cancelled", id, failed })
+    else if (this.#submissions.has(id)) this.#post({ type: "cancelled", id, failed })
   }
 
   /** The engine is down. What it computes just now is still its own: that KV is free when the step ends. */
@@ -214,10 +225,7 @@ export class ReplicaDriver {
 
   /** The prompt of `id` is in place, or never will be: those that waited for it arrive. */
   #release(id: RequestId): void {
-    const followers = this.#followers.get(id)
-    if (followers === undefined) return
-    this.#followers.delete(id)
-    for (const follower of followers) this.#arrive(follower, this.#submissions.get(follower)!)
+    for (const follower of this.#followers.take(id)) this.#arrive(follower, this.#submissions.get(follower)!)
   }
 
   /** Accept no more; resolves when everything accepted has ended. */
@@ -378,4 +386,8 @@ export class ReplicaDriver {
       return result
     }
   }
+}
+
+function isArrivalOf(event: Event, id: RequestId): boolean {
+  return event.type === "arrived" && event.request.id === id
 }

@@ -45,13 +45,11 @@ export interface BegunStep {
 export interface Offer {
   /** It could keep this job's SLOs, and all that it has promised. */
   takes: boolean
-  /** Prompt tokens whose KV it has already; 0 when unknown. */
-  cachedTokens: number
   /** The prompt's tokens; 0 when unknown. */
   promptTokens: number
 }
 
-export const DECLINED: Offer = { takes: false, cachedTokens: 0, promptTokens: 0 }
+export const DECLINED: Offer = { takes: false, promptTokens: 0 }
 
 /** Why a replica does not go on with a job. */
 export interface JobLost {
@@ -98,6 +96,8 @@ export interface HostInfo {
   limits: EngineLimits
   /** No token stands for more bytes of text. */
   longestTokenBytes: number
+  /** Bytes of each token; null when unknown. */
+  vocabulary: readonly Uint8Array[] | null
 }
 
 /** `starting`: loads, or is being reached. `down`: its jobs are lost; it may come back by itself. */

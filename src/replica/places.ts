@@ -34,9 +34,14 @@ export class Places {
     return this.#tenants.several
   }
 
+  /** Whether `take` would answer true. */
+  hasRoom(count: number, tenant: number): boolean {
+    return this.#tenants.hasPlace(tenant, this.#taken, this.limit, count)
+  }
+
   /** So many at once or, answering false, none. */
   take(count: number, tenant: number): boolean {
-    if (!this.#tenants.hasPlace(tenant, this.#taken, this.limit, count)) return false
+    if (!this.hasRoom(count, tenant)) return false
     for (let i = 0; i < count; i++) this.#tenants.arrived({ tenant })
     this.#taken += count
     return true

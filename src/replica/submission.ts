@@ -4,14 +4,15 @@ import type {
   Outcome,
   RejectReason,
   RequestId,
+  RequestSpec,
   Slo,
   StepResult,
   Tier,
 } from "../core/protocol.ts"
 import { GREEDY, type Sampling, type StepRow } from "../engine/port.ts"
 
-/** One request as the driver takes it: counts for the core, tokens for the engine, callbacks for the text side. */
-export interface Submission {
+/** What the core and the engine must know of a request. */
+export interface Requested {
   app: number
   /** See RequestSpec. */
   tenant?: number
@@ -34,6 +35,10 @@ export interface Submission {
   after?: RequestId
   /** When it reached the server, on the driver's clock; now if left out. */
   arrivalUs?: number
+}
+
+/** One request as the driver takes it: counts for the core, tokens for the engine, callbacks for the text side. */
+export interface Submission extends Requested {
   /** After each step that gave this request tokens; synchronous, quick. Says how the text side sees them. */
   onTokens(
     row: StepRow,
@@ -47,6 +52,20 @@ export interface End {
   reason: FinishReason | RejectReason
   outcome: Outcome | null
   message?: string
+}
+
+/** As the core sees it. */
+export function specOf(id: RequestId, requested: Requested): RequestSpec {
+  const { app, tenant, session, prefix, maxOutputTokens, slo, tier, worth, thinking, arrivalUs, alone } =
+    requested
+  return {
+    ...{ id, app, session, prefix, maxOutputTokens, slo, tier, thinking },
+    ...(tenant !== undefined && { tenant }),
+    ...(worth !== undefined && { worth }),
+    ...(alone && { alone }),
+    ...(arrivalUs !== undefined && { arrivalUs }),
+    promptTokens: requested.prompt.length,
+  }
 }
 
 /** One token by itself: token 0 is in every vocabulary. */

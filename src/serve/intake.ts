@@ -2,7 +2,7 @@
 import type { RejectReason, RequestId } from "../core/protocol.ts"
 import type { Engine, Sampling } from "../engine/port.ts"
 import { UserError, userError } from "../errors.ts"
-import type { ReplicaDriver, Reservation, Submission } from "../replica/driver.ts"
+import type { ReplicaDriver, Requested, Reservation, Submission } from "../replica/driver.ts"
 import type { Generation, Prompt } from "../replica/generation.ts"
 import { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import { Answer, type AnswerSink } from "../text/answer.ts"
@@ -160,12 +160,7 @@ export class Intake {
   }
 
   /** What the core would be told of a request. */
-  spec(
-    request: GenerationRequest,
-    tenant: Tenant,
-    plan: Plan,
-    hasher = this.#hasher(tenant),
-  ): Omit<Submission, "onTokens" | "onEnd"> {
+  spec(request: GenerationRequest, tenant: Tenant, plan: Plan, hasher = this.#hasher(tenant)): Requested {
     const { slo, tier } = request.slo
     return {
       app: request.slo.class.app,

@@ -1,0 +1,75 @@
+/** Frames on a byte stream: each is its length (4 bytes, little endian) and so many bytes of MessagePack. */
+import { Packr } from "msgpackr"
+
+/** A longer frame is refused before it is received: its sender does not speak this protocol. */
+export const MOST_FRAME_BYTES = 64 * 2 ** 20
+const HEADER_BYTES = 4
+
+/** What arrived is no frame. */
+export class FrameError extends Error {
+  override readonly name = "FrameError"
+}
+
+// Plain maps and whole numbers, as any MessagePack library reads them.
+const packr = new Packr({ useRecords: false, int64AsType: "number", encodeUndefinedAsNil: true })
+
+export function encodeFrame(message: object): Buffer {
+  const body = packr.pack(message)
+  if (body.length > MOST_FRAME_BYTES)
+    throw new FrameError(`a frame of ${body.length} bytes is longer than ${MOST_FRAME_BYTES}`)
+  const frame = Buffer.allocUnsafe(HEADER_BYTES + body.length)
+  frame.writeUInt32LE(body.length, 0)
+  body.copy(frame, HEADER_BYTES)
+  return frame
+}
+
+/** Cuts what arrives into frames. */
+export class FrameReader {
+  #pieces: Buffer[] = []
+  #bytes = 0
+
+  /** The messages that `piece` completes. Throws FrameError at the first that is none; the stream is of no use then. */
+  push(piece: Buffer): unknown[] {
+    this.#pieces.push(piece)
+    this.#bytes += piece.length
+    const messages: unknown[] = []
+    for (;;) {
+      const body = this.#next()
+      if (body === null) return messages
+      messages.push(decode(body))
+    }
+  }
+
+  /** The body of a frame that is there in full, or null. */
+  #next(): Buffer | null {
+    if (this.#bytes < HEADER_BYTES) return null
+    const length = this.#head().readUInt32LE(0)
+    if (length > MOST_FRAME_BYTES)
+      throw new FrameError(`a frame of ${length} bytes is longer than ${MOST_FRAME_BYTES}`)
+    if (this.#bytes < HEADER_BYTES + length) return null
+    const all = this.#joined()
+    const rest = all.subarray(HEADER_BYTES + length)
+    this.#pieces = rest.length === 0 ? [] : [rest]
+    this.#bytes = rest.length
+    return all.subarray(HEADER_BYTES, HEADER_BYTES + length)
+  }
+
+  #head(): Buffer {
+    const [first] = this.#pieces
+    return first!.length >= HEADER_BYTES ? first! : this.#joined()
+  }
+
+  /** Pieces of a long frame are joined once, when all of it is there. */
+  #joined(): Buffer {
+    if (this.#pieces.length > 1) this.#pieces = [Buffer.concat(this.#pieces)]
+    return this.#pieces[0]!
+  }
+}
+
+function decode(body: Buffer): unknown {
+  try {
+    return packr.unpack(body)
+  } catch (cause) {
+    throw new FrameError(`a frame cannot be read (${(cause as Error).message})`, { cause })
+  }
+}

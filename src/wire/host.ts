@@ -1,0 +1,225 @@
+/** A replica at the other end of a byte stream, behind the port that all replicas have. Once the stream ends, or says
+ * nothing for too long, all that it had is lost; a new stream is a new `WireHost`. */
+import type { Duplex } from "node:stream"
+import {
+  DECLINED,
+  type Digest,
+  type HostInfo,
+  type HostState,
+  type Job,
+  type JobId,
+  type JobLost,
+  type JobSink,
+  type Offer,
+  type ReplicaHost,
+} from "../replica/host.ts"
+import type { Observed } from "../replica/observed.ts"
+import type { AnswerDelta } from "../text/answer.ts"
+import { Channel } from "./channel.ts"
+import { endFromWire, readToGateway, type ToGateway, type ToReplica } from "./messages.ts"
+
+export interface WireHostOptions {
+  name: string
+  /** A replica that says nothing for so long is lost, ms. It says how it is many times in this time. */
+  silenceMs?: number
+}
+
+const SILENCE_MS = 3_000
+const CHECKS_PER_SILENCE = 4
+
+interface Submitted {
+  sink: JobSink
+  /** Choices that have not ended. */
+  live: Set<number>
+}
+
+export class WireHost implements ReplicaHost {
+  readonly name: string
+  readonly #channel: Channel<ToReplica, ToGateway>
+  readonly #submitted = new Map<JobId, Submitted>()
+  readonly #offers = new Map<JobId, (offer: Offer) => void>()
+  readonly #withdrawals = new Map<JobId, (gone: boolean) => void>()
+  readonly #stateListeners = new Set<(state: HostState) => void>()
+  readonly #observedListeners = new Set<(observed: Observed) => void>()
+  readonly #silence: NodeJS.Timeout
+  #state: HostState = "starting"
+  #detail = "it is being reached"
+  #info: HostInfo | null = null
+  #digest: { digest: Digest; heardMs: number } | null = null
+  #onDrained: (() => void)[] = []
+  #drained = false
+  #listenedMs = performance.now()
+
+  constructor(stream: Duplex, { name, silenceMs = SILENCE_MS }: WireHostOptions) {
+    this.name = name
+    this.#channel = new Channel<ToReplica, ToGateway>(stream, {
+      read: readToGateway,
+      onMessage: (message) => this.#handle(message),
+      onEnd: (reason, detail) => this.#lost(reason, detail),
+    })
+    this.#silence = setInterval(() => this.#listen(silenceMs), silenceMs / CHECKS_PER_SILENCE)
+    this.#silence.unref()
+  }
+
+  get state(): HostState {
+    return this.#state
+  }
+  get detail(): string {
+    return this.#detail
+  }
+  get info(): HostInfo | null {
+    return this.#info
+  }
+
+  onState(listener: (state: HostState) => void): () => void {
+    this.#stateListeners.add(listener)
+    return () => this.#stateListeners.delete(listener)
+  }
+
+  onObserved(listener: (observed: Observed) => void): () => void {
+    this.#observedListeners.add(listener)
+    return () => this.#observedListeners.delete(listener)
+  }
+
+  offer(job: Job, deadlineMs: number): Promise<Offer> {
+    if (this.#state !== "ready") return Promise.resolve(DECLINED)
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => answer(DECLINED), deadlineMs)
+      const answer = (offer: Offer) => {
+        clearTimeout(timer)
+        this.#offers.delete(job.id)
+        resolve(offer)
+      }
+      this.#offers.set(job.id, answer)
+      this.#channel.send({ type: "offer", job, deadlineMs } as unknown as ToReplica)
+    })
+  }
+
+  submit(job: Job, sink: JobSink): void {
+    if (this.#over) {
+      const lost: JobLost = { kind: "lost", reason: "refused", detail: this.#detail }
+      for (const { index } of job.choices) sink.end(index, lost)
+      return
+    }
+    this.#submitted.set(job.id, { sink, live: new Set(job.choices.map(({ index }) => index)) })
+    this.#channel.send({ type: "submit", job } as unknown as ToReplica)
+  }
+
+  cancel(id: JobId): void {
+    this.#channel.send({ type: "cancel", id })
+  }
+
+  withdraw(id: JobId): Promise<boolean> {
+    if (this.#over) return Promise.resolve(false)
+    return new Promise((resolve) => {
+      this.#withdrawals.set(id, resolve)
+      this.#channel.send({ type: "withdraw", id })
+    })
+  }
+
+  digest(): Digest | null {
+    if (this.#digest === null) return null
+    const { digest, heardMs } = this.#digest
+    return { ...digest, ageUs: digest.ageUs + (performance.now() - heardMs) * 1000 }
+  }
+
+  drain(): Promise<void> {
+    if (this.#over || this.#drained) return Promise.resolve()
+    this.#become("draining", "it is shutting down")
+    return new Promise((resolve) => {
+      this.#onDrained.push(resolve)
+      this.#channel.send({ type: "drain" })
+    })
+  }
+
+  async close(): Promise<void> {
+    if (this.#over) return
+    const closed = new Promise<void>((resolve) => {
+      this.onState(() => this.#over && resolve())
+    })
+    this.#channel.send({ type: "close" })
+    await closed
+  }
+
+  /** End it at once, whatever it does. */
+  give(detail: string): void {
+    this.#channel.break(detail)
+  }
+
+  get #over(): boolean {
+    return this.#state === "down" || this.#state === "closed"
+  }
+
+  #handle(message: ToGateway): void {
+    if (message.type === "tokens") this.#tokens(message)
+    else if (message.type === "observed") for (const listener of this.#observedListeners) listener(message)
+    else if (message.type === "digest") {
+      const { type: _, ...digest } = message
+      this.#digest = { digest, heardMs: performance.now() }
+    } else if (message.type === "end") this.#end(message)
+    else if (message.type === "offered") {
+      const { takes, promptTokens } = message
+      this.#offers.get(message.id)?.({ takes, promptTokens })
+    } else if (message.type === "turnedDown")
+      this.#submitted.get(message.id)?.sink.turnedDown?.(message.choice)
+    else if (message.type === "withdrawn") this.#withdrawn(message.id, message.gone)
+    else if (message.type === "info") this.#info = message.info as HostInfo
+    else if (message.type === "state") this.#become(message.state, message.detail)
+    else if (message.type === "drained") this.#isDrained()
+  }
+
+  #tokens({ id, choice, tokens, delta }: Extract<ToGateway, { type: "tokens" }>): void {
+    const submitted = this.#submitted.get(id)
+    // Late words of a job that was withdrawn or has ended.
+    if (submitted?.live.has(choice)) submitted.sink.tokens(choice, tokens, delta as AnswerDelta | null)
+  }
+
+  #end({ id, choice, end }: Extract<ToGateway, { type: "end" }>): void {
+    const submitted = this.#submitted.get(id)
+    if (submitted?.live.delete(choice) !== true) return
+    if (submitted.live.size === 0) this.#submitted.delete(id)
+    submitted.sink.end(choice, endFromWire(end))
+  }
+
+  #withdrawn(id: JobId, gone: boolean): void {
+    if (gone) this.#submitted.delete(id)
+    this.#withdrawals.get(id)?.(gone)
+    this.#withdrawals.delete(id)
+  }
+
+  #isDrained(): void {
+    this.#drained = true
+    for (const resolve of this.#onDrained.splice(0)) resolve()
+  }
+
+  #listen(silenceMs: number): void {
+    const nowMs = performance.now()
+    const sinceMs = nowMs - this.#listenedMs
+    this.#listenedMs = nowMs
+    // It was this process that stood still: what was said meanwhile is yet to be read.
+    if (sinceMs > (2 * silenceMs) / CHECKS_PER_SILENCE) return
+    const silentMs = nowMs - this.#channel.heardMs
+    if (silentMs > silenceMs) this.#channel.break(`it has said nothing for ${Math.round(silentMs)} ms`)
+  }
+
+  #lost(reason: "died" | "broken", detail: string): void {
+    clearInterval(this.#silence)
+    const { state } = this
+    const lost: JobLost = { kind: "lost", reason, detail }
+    const submitted = [...this.#submitted.values()]
+    this.#submitted.clear()
+    this.#become(state === "closed" ? "closed" : "down", detail)
+    for (const answer of [...this.#offers.values()]) answer(DECLINED)
+    for (const resolve of this.#withdrawals.values()) resolve(false)
+    this.#withdrawals.clear()
+    this.#isDrained()
+    for (const { sink, live } of submitted) for (const index of live) sink.end(index, lost)
+  }
+
+  #become(state: HostState, detail: string): void {
+    if (this.#state === state && this.#detail === detail) return
+    this.#state = state
+    this.#detail = detail
+    for (const listener of [...this.#stateListeners]) listener(state)
+  }
+}

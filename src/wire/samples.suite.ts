@@ -1,0 +1,126 @@
+/** One of each message, as both ends of every version so far have sent it. */
+import { defaultSloClasses } from "../config/slo-classes.ts"
+import { GREEDY } from "../engine/port.ts"
+import type { ToGateway, ToReplica } from "./messages.ts"
+
+const slo = {
+  ttftUs: 500_000,
+  ttftSlowdown: 0,
+  tpotUs: 100_000,
+  thinkingTpotUs: Infinity,
+  maxGapUs: Infinity,
+}
+const job = {
+  id: 7,
+  generation: {
+    prompt: {
+      kind: "chat" as const,
+      messages: [{ role: "user", content: "Grüße 👋", name: "ann" }],
+      tools: null,
+      variables: { enable_thinking: true },
+    },
+    tenant: "default",
+    maxTokens: null,
+    sampling: { ...GREEDY, seed: 4_294_967_295, logitBias: [[5, -100] as [number, number]] },
+    parseSpecial: null,
+    stops: ["\n\n"],
+    singleCall: false,
+    slo: {
+      class: { ...defaultSloClasses().default, slo, aliases: [] },
+      ...{ slo, tier: "slo" as const, priority: false, thinking: false },
+    },
+    session: "s1",
+    reasoning: null,
+    thinkingTokens: null,
+  },
+  ageUs: 1234.5,
+  choices: [
+    { index: 0, begun: null },
+    { index: 1, begun: { steps: [{ tokens: [1, 2], agoUs: 20_000 }] } },
+  ],
+}
+
+const stage = { stage: "prefill" as const, attained: true, worstLateUs: -Infinity, tokens: 1 }
+const outcome = {
+  ...{ app: 0, arrivalUs: 0, startedUs: 10, firstTokenUs: 2000, finishedUs: 9000, promptTokens: 12 },
+  ...{ cachedTokens: 0, outputTokens: 2, maxGapUs: 7000, ttftUs: 500_000, preemptions: 0 },
+  ...{ tier: "slo" as const, servedTier: "bestEffort" as const, attained: false, attainedEvery10: true },
+  stages: [stage],
+}
+const usage = {
+  ...{ promptTokens: 12, cachedTokens: 0, completionTokens: 2, reasoningTokens: 0 },
+  ...{ drafts: 0, draftedTokens: 0, acceptedTokens: 0 },
+}
+const delta = {
+  ...{ content: "He", reasoning: "", toolCalls: [{ name: "f", arguments: "{}" }] },
+  logprobs: [
+    { bytes: Uint8Array.of(72, 101), logprob: -0.5, top: [{ bytes: Uint8Array.of(255), logprob: -3 }] },
+  ],
+  ...{ promptTokens: 12, completionTokens: 2 },
+}
+const snapshot = {
+  ...{ nowUs: 5, waiting: 1, running: 2, bestEffort: 0, kvUsedTokens: 64, kvCachedTokens: 16 },
+  ...{ kvCapacityTokens: 1024, batchInFlight: true, prefillBacklogTokens: 9, calibration: [1, 1.25, 1] },
+  speculation: [{ acceptance: 0.5, hitRate: 1, length: 2, draftedTokens: 3, acceptedTokens: 2 }],
+}
+const model = {
+  ...{ name: "tiny", fingerprint: "f", chatTemplate: null, bosText: "", eosText: "</s>", vocabSize: 2 },
+  ...{ trainedContextTokens: 2048, parameters: 11_000_000, random: true },
+}
+const limits = {
+  ...{ kvTokens: 1024, blockTokens: 16, maxSequences: 4, maxBatchTokens: 256, contextTokens: 1024 },
+  ...{ minChunkTokens: 1, unifiedKv: false },
+}
+
+export const TO_REPLICA: Record<string, ToReplica> = {
+  hello: { type: "hello", protocol: "slos-serve", version: 1 },
+  offer: { type: "offer", job, deadlineMs: 20 },
+  submit: { type: "submit", job },
+  cancel: { type: "cancel", id: 7 },
+  withdraw: { type: "withdraw", id: 7 },
+  drain: { type: "drain" },
+  close: { type: "close" },
+}
+
+export const TO_GATEWAY: Record<string, ToGateway> = {
+  hello: { type: "hello", protocol: "slos-serve", version: 1 },
+  info: {
+    type: "info",
+    info: { model, limits, longestTokenBytes: 4, vocabulary: [Uint8Array.of(97), new Uint8Array()] },
+  },
+  state: { type: "state", state: "ready", detail: "" },
+  offered: { type: "offered", id: 7, takes: true, promptTokens: 12 },
+  tokens: { type: "tokens", id: 7, choice: 0, tokens: [72, 49_151], delta },
+  heldBack: { type: "tokens", id: 7, choice: 0, tokens: [72], delta: null },
+  turnedDown: { type: "turnedDown", id: 7, choice: 0 },
+  finished: { type: "end", id: 7, choice: 0, end: { kind: "finished", reason: "stop", usage, outcome } },
+  failed: {
+    ...{ type: "end", id: 7, choice: 0 },
+    end: {
+      kind: "failed",
+      error: { message: "no", status: 400, code: "x", param: null, errorType: "invalid_request_error" },
+    },
+  },
+  cancelled: { type: "end", id: 7, choice: 1, end: { kind: "cancelled" } },
+  lost: { type: "end", id: 7, choice: 1, end: { kind: "lost", reason: "refused", detail: "queueFull" } },
+  withdrawn: { type: "withdrawn", id: 7, gone: true },
+  digest: {
+    ...{ type: "digest", snapshot, ageUs: 0 },
+    engine: { state: "ok", detail: "", trips: 0, downUs: { hung: 0, failing: 0 } },
+  },
+  observed: {
+    type: "observed",
+    effects: [
+      { type: "token", id: 3, count: 2, lateUs: -4000 },
+      { type: "finished", id: 3, reason: "stop", outcome },
+      { type: "demoted", id: 4, reason: "wontFit" },
+    ],
+    steps: [
+      {
+        ...{ requests: 2, tokens: 40, planUs: 300.5, predictedUs: 9000, durationUs: 9100, failed: false },
+        drafts: [{ drafted: 3, accepted: 2 }],
+      },
+    ],
+  },
+  drained: { type: "drained" },
+}

@@ -1,0 +1,119 @@
+/** Puts a replica behind a byte stream: what a gateway says is done to it, what it answers goes back. */
+import type { Duplex } from "node:stream"
+import type { SloClasses } from "../config/slo-classes.ts"
+import type { Job, JobId, ReplicaHost } from "../replica/host.ts"
+import { Channel } from "./channel.ts"
+import { endToWire, jobOf, readToReplica, type ToGateway, type ToReplica } from "./messages.ts"
+
+export interface WireServerOptions {
+  /** Jobs name their class; its app is this replica's own. Left out: both ends have the same classes. */
+  classes?: SloClasses
+  /** How often it says how it is, ms. */
+  digestMs?: number
+  /** Whether a gateway may drain and close it: only its own may. */
+  owned?: boolean
+  /** The stream has ended; its jobs were cancelled. */
+  onEnd?: (detail: string) => void
+}
+
+const DIGEST_MS = 50
+/** Ids of one gateway's jobs must not be another's. */
+const IDS_PER_GATEWAY = 2 ** 40
+let gateways = 0
+
+export class WireServer {
+  readonly #host: ReplicaHost
+  readonly #options: WireServerOptions
+  readonly #channel: Channel<ToGateway, ToReplica>
+  readonly #live = new Set<JobId>()
+  readonly #base = ++gateways * IDS_PER_GATEWAY
+  readonly #stops: (() => void)[] = []
+
+  constructor(stream: Duplex, host: ReplicaHost, options: WireServerOptions = {}) {
+    this.#host = host
+    this.#options = options
+    this.#channel = new Channel<ToGateway, ToReplica>(stream, {
+      read: readToReplica,
+      onMessage: (message) => this.#handle(message),
+      onEnd: (_reason, detail) => this.#ended(detail),
+    })
+    this.#stops.push(
+      host.onState(() => this.#sayState()),
+      host.onObserved(({ effects, steps }) =>
+        this.#channel.send({ type: "observed", effects: [...effects], steps: [...steps] } as ToGateway),
+      ),
+    )
+    const timer = setInterval(() => this.#sayDigest(), options.digestMs ?? DIGEST_MS)
+    this.#stops.push(() => clearInterval(timer))
+  }
+
+  #handle(message: ToReplica): void {
+    if (message.type === "hello") this.#greet()
+    else if (message.type === "offer") void this.#offer(this.#job(message.job), message.deadlineMs)
+    else if (message.type === "submit") this.#submit(this.#job(message.job))
+    else if (message.type === "cancel") this.#host.cancel(this.#base + message.id)
+    else if (message.type === "withdraw") void this.#withdraw(message.id)
+    else if (!this.#options.owned) return
+    else if (message.type === "drain")
+      void this.#host.drain().then(() => this.#channel.send({ type: "drained" }))
+    else void this.#host.close().then(() => this.#channel.close())
+  }
+
+  #greet(): void {
+    this.#sayState()
+    this.#sayDigest()
+  }
+
+  async #offer(job: Job, deadlineMs: number): Promise<void> {
+    const offer = await this.#host.offer(job, deadlineMs)
+    this.#channel.send({ type: "offered", id: job.id - this.#base, ...offer })
+  }
+
+  #submit(job: Job): void {
+    const id = job.id - this.#base
+    let left = job.choices.length
+    this.#live.add(job.id)
+    this.#host.submit(job, {
+      tokens: (choice, tokens, delta) =>
+        this.#channel.send({ type: "tokens", id, choice, tokens: [...tokens], delta } as ToGateway),
+      turnedDown: (choice) => this.#channel.send({ type: "turnedDown", id, choice }),
+      end: (choice, end) => {
+        if (--left === 0) this.#live.delete(job.id)
+        this.#channel.send({ type: "end", id, choice, end: endToWire(end) })
+      },
+    })
+  }
+
+  async #withdraw(id: JobId): Promise<void> {
+    const gone = await this.#host.withdraw(this.#base + id)
+    if (gone) this.#live.delete(this.#base + id)
+    this.#channel.send({ type: "withdrawn", id, gone })
+  }
+
+  #job(sent: Extract<ToReplica, { type: "submit" | "offer" }>["job"]): Job {
+    const job = jobOf(sent)
+    const { classes } = this.#options
+    const id = this.#base + job.id
+    if (classes === undefined) return { ...job, id }
+    const { slo } = job.generation
+    const own = classes.byName.get(slo.class.name) ?? classes.default
+    return { ...job, id, generation: { ...job.generation, slo: { ...slo, class: own } } }
+  }
+
+  #sayState(): void {
+    const { state, detail, info } = this.#host
+    if (info !== null && state === "ready") this.#channel.send({ type: "info", info } as ToGateway)
+    this.#channel.send({ type: "state", state, detail })
+  }
+
+  #sayDigest(): void {
+    const digest = this.#host.digest()
+    if (digest !== null) this.#channel.send({ type: "digest", ...digest } as ToGateway)
+  }
+
+  #ended(detail: string): void {
+    for (const stop of this.#stops) stop()
+    for (const id of this.#live) this.#host.cancel(id)
+    this.#options.onEnd?.(detail)
+  }
+}

@@ -1,0 +1,107 @@
+/** Frames stay what they were: other processes, of other versions and in other languages, read them. */
+import { existsSync, readFileSync, writeFileSync } from "node:fs"
+import { resolve } from "node:path"
+import fc from "fast-check"
+import { describe, expect, test } from "vitest"
+import { UserError } from "../errors.ts"
+import { encodeFrame, FrameError, FrameReader, MOST_FRAME_BYTES } from "./frames.ts"
+import { endFromWire, endToWire, MessageError, readToGateway, readToReplica } from "./messages.ts"
+import { TO_GATEWAY, TO_REPLICA } from "./samples.suite.ts"
+
+/** Hexadecimal, a file for each way and version. A new message is added by running with GOLDEN=write; what is there must
+ * not change without a new version. */
+const file = (way: string) => resolve(import.meta.dirname, `golden/${way}-1.json`)
+const golden = (way: string): Record<string, string> =>
+  existsSync(file(way)) ? JSON.parse(readFileSync(file(way), "utf8")) : {}
+
+describe.each([
+  ["to-replica", TO_REPLICA, readToReplica],
+  ["to-gateway", TO_GATEWAY, readToGateway],
+] as const)("%s", (way, samples, read) => {
+  if (process.env.GOLDEN === "write") {
+    const frames = Object.entries(samples).map(([name, message]) => [
+      name,
+      encodeFrame(message).toString("hex"),
+    ])
+    writeFileSync(file(way), `${JSON.stringify(Object.fromEntries(frames), null, 2)}\n`)
+  }
+
+  test("there is a golden frame of every sample", () => {
+    expect(Object.keys(golden(way))).toEqual(Object.keys(samples))
+  })
+
+  test.each(Object.entries(samples))(
+    "%s is the frame that it was, and reads as what it says",
+    (name, message) => {
+      const frame = encodeFrame(message)
+      expect(frame.toString("hex")).toBe(golden(way)[name])
+      const [decoded] = new FrameReader().push(Buffer.from(golden(way)[name]!, "hex"))
+      expect(plain(read(decoded))).toEqual(plain(message))
+    },
+  )
+})
+
+/** Bytes of any kind are the same bytes. */
+function plain(value: unknown): unknown {
+  if (value instanceof Uint8Array) return [...value]
+  if (Array.isArray(value)) return value.map(plain)
+  if (value === null || typeof value !== "object") return value
+  return Object.fromEntries(Object.entries(value).map(([key, of]) => [key, plain(of)]))
+}
+
+test("frames are the same however the stream is cut", () => {
+  const messages = [...Object.values(TO_GATEWAY), { type: "state", state: "ready", detail: "x".repeat(5000) }]
+  const stream = Buffer.concat(messages.map(encodeFrame))
+  const whole = new FrameReader().push(stream).map(plain)
+  fc.assert(
+    fc.property(fc.array(fc.nat(stream.length), { maxLength: 30 }), (cuts) => {
+      const at = [0, ...cuts.sort((a, b) => a - b), stream.length]
+      const reader = new FrameReader()
+      const read = at.slice(1).flatMap((end, i) => reader.push(stream.subarray(at[i], end)))
+      expect(read.map(plain)).toEqual(whole)
+    }),
+    { numRuns: 50 },
+  )
+})
+
+test("a long frame is refused by its length alone", () => {
+  const head = Buffer.alloc(4)
+  head.writeUInt32LE(MOST_FRAME_BYTES + 1)
+  expect(() => new FrameReader().push(head)).toThrow(FrameError)
+  expect(() => encodeFrame({ text: "x".repeat(MOST_FRAME_BYTES) })).toThrow(FrameError)
+})
+
+test("bytes at random are an error of the stream, and no other", () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 200 }), (body) => {
+      const frame = Buffer.alloc(4 + body.length)
+      frame.writeUInt32LE(body.length)
+      frame.set(body, 4)
+      try {
+        for (const message of new FrameReader().push(frame)) readToReplica(message)
+      } catch (error) {
+        expect(["FrameError", "MessageError"]).toContain((error as Error).name)
+      }
+    }),
+    { numRuns: 500 },
+  )
+})
+
+test("a message that is not as it should be is named with its field", () => {
+  expect(() => readToReplica({ type: "cancel", id: -1 })).toThrow(MessageError)
+  expect(() => readToReplica({ type: "cancel", id: -1 })).toThrow(/cancel.*id/)
+  expect(() => readToReplica(null)).toThrow(MessageError)
+  const slow = structuredClone(TO_REPLICA.submit) as unknown as {
+    job: { generation: { slo: { slo: object } } }
+  }
+  slow.job.generation.slo.slo = { ttftUs: NaN }
+  expect(() => readToReplica(slow)).toThrow(/ttftUs/)
+})
+
+test("errors for clients stay what they are", () => {
+  const error = new UserError("No.", { status: 429, code: "queue_full", param: "n" })
+  const end = endFromWire(endToWire({ kind: "failed", error }))
+  if (end.kind !== "failed") throw new Error("not failed")
+  expect(end.error).toBeInstanceOf(UserError)
+  expect({ ...end.error, message: end.error.message }).toEqual({ ...error, message: error.message })
+})
