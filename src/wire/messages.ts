@@ -166,7 +166,9 @@ const snapshot = z.looseObject({
   kvCachedTokens: count,
   kvCapacityTokens: count,
   batchInFlight: z.boolean(),
+  kvEvictedTokens: count,
   prefillBacklogTokens: count,
+  prefillUsPerToken: us,
   calibration: z.array(z.number()),
   speculation: z.array(speculation),
 })

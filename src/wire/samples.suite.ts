@@ -59,8 +59,22 @@ const delta = {
   ...{ promptTokens: 12, completionTokens: 2 },
 }
 const snapshot = {
-  ...{ nowUs: 5, waiting: 1, running: 2, bestEffort: 0, kvUsedTokens: 64, kvCachedTokens: 16 },
-  ...{ kvCapacityTokens: 1024, batchInFlight: true, prefillBacklogTokens: 9, calibration: [1, 1.25, 1] },
+  ...{
+    nowUs: 5,
+    waiting: 1,
+    running: 2,
+    bestEffort: 0,
+    kvUsedTokens: 64,
+    kvCachedTokens: 16,
+    kvEvictedTokens: 32,
+  },
+  ...{
+    kvCapacityTokens: 1024,
+    batchInFlight: true,
+    prefillBacklogTokens: 9,
+    prefillUsPerToken: 150.5,
+    calibration: [1, 1.25, 1],
+  },
   speculation: [{ acceptance: 0.5, hitRate: 1, length: 2, draftedTokens: 3, acceptedTokens: 2 }],
 }
 const model = {
