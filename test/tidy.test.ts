@@ -23,6 +23,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   load: ["core", "config"],
   study: ["core", "router", "sim", "load", "config"],
   instances: ["core"],
+  fleet: ["core", "router", "replica", "wire", "text"],
   cli: [
     "core",
     "router",
@@ -39,6 +40,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     "sim",
     "study",
     "instances",
+    "fleet",
     "config",
   ],
 }

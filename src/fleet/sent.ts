@@ -1,0 +1,87 @@
+/** A request that was sent to an engine, as seen from outside: what has come back of it, and what it is promised. */
+import type { RequestId, RequestSpec } from "../core/protocol.ts"
+import type { Prompt, Stream } from "./engine-run.ts"
+
+/** A request as a twin needs it: prompt tokens may be an estimate, `prefix` is not looked at. */
+export interface TwinSpec extends RequestSpec {
+  /** Prompt tokens whose KV the engine is believed to have already. Default 0. */
+  cachedTokens?: number
+}
+
+/** A slowdown is never less than this (core/moved.ts). */
+const LEAST_SLOWDOWN_US = 100_000
+
+export class Sent {
+  readonly spec: TwinSpec
+  readonly sentUs: number
+  /** Of the first token, absolute µs; Infinity without a promise. */
+  readonly deadlineUs: number
+  readonly tpotUs: number
+  /** Prompt tokens computed, as is believed until the first token says that it was all of them. */
+  computed: number
+  started = false
+  output = 0
+  firstTokenUs = -1
+  /** When the next token is due, absolute µs. */
+  dueUs: number
+  /** A token was late: nothing is promised to it any more. */
+  violated = false
+  /** Predicted time to the first token when it was sent, µs. */
+  predictedUs = 0
+
+  /** `zeroLoadUs`: what so many prompt tokens take on an idle engine. */
+  constructor(spec: TwinSpec, nowUs: number, zeroLoadUs: (promptTokens: number) => number) {
+    const { slo, promptTokens } = spec
+    const promised = spec.tier === "slo"
+    const slowdownUs = () => Math.max(LEAST_SLOWDOWN_US, slo.ttftSlowdown * zeroLoadUs(promptTokens))
+    const ttftUs = slo.ttftSlowdown > 0 ? slowdownUs() : slo.ttftUs
+    const tpotUs = spec.thinking ? Math.min(slo.tpotUs, slo.thinkingTpotUs) : slo.tpotUs
+    this.spec = spec
+    this.sentUs = nowUs
+    this.deadlineUs = promised ? (spec.arrivalUs ?? nowUs) + ttftUs : Infinity
+    this.dueUs = this.deadlineUs
+    this.tpotUs = promised ? tpotUs : Infinity
+    this.computed = Math.min(promptTokens - 1, spec.cachedTokens ?? 0)
+  }
+
+  /** Prompt tokens that were to be computed when it was sent. */
+  get uncachedTokens(): number {
+    const { promptTokens, cachedTokens = 0 } = this.spec
+    return promptTokens - Math.min(promptTokens - 1, cachedTokens)
+  }
+
+  /** `count` tokens of its output came. */
+  grew(count: number, nowUs: number): void {
+    if (nowUs > this.dueUs) this.violated = true
+    if (this.firstTokenUs < 0) this.firstTokenUs = nowUs
+    this.started = true
+    this.output += count
+    // Without a TTFT the clock of its pace starts at the first token.
+    const startUs =
+      this.deadlineUs === Infinity ? this.firstTokenUs : Math.max(this.deadlineUs, this.firstTokenUs)
+    this.dueUs = startUs + this.output * this.tpotUs
+  }
+
+  /** As work of a forecast, before its first token. `entryUs`: how long it is on its way. */
+  prompt(id: RequestId, entryUs: number, outputTokens: number): Prompt {
+    const { spec, deadlineUs, tpotUs, computed, started, sentUs } = this
+    return {
+      ...{ id, deadlineUs, tpotUs, computed, started, outputTokens },
+      readyUs: sentUs + entryUs,
+      tokens: spec.promptTokens,
+      startsUs: started ? sentUs : Infinity,
+      firstTokenUs: Infinity,
+    }
+  }
+
+  /** As work of a forecast, afterwards. */
+  stream(remaining: number): Stream {
+    const promised = !this.violated
+    return {
+      contextTokens: this.spec.promptTokens + this.output,
+      remaining,
+      dueUs: promised ? this.dueUs : Infinity,
+      tpotUs: promised ? this.tpotUs : Infinity,
+    }
+  }
+}

@@ -1,0 +1,374 @@
+/** What a gateway knows of an engine that owns its batching and answers no offers: what was sent to it, what came back,
+ * what its /metrics say of others' requests. Run forward by the engine's own rules on a cost model fitted meanwhile, it
+ * answers offers in the engine's place. Pure: times are µs on the caller's clock. */
+import { attentionPairs } from "../core/cost.ts"
+import { Calibration } from "../core/learn/calibration.ts"
+import { OutputLengths } from "../core/learn/output-lengths.ts"
+import { prefillUs } from "../core/planner/prefill-time.ts"
+import type { RequestId, Snapshot } from "../core/protocol.ts"
+import { CostFit, type PRIOR } from "./cost-fit.ts"
+import type { EngineRules } from "./engine-rules.ts"
+import { EngineRun, type Prompt, type Stream } from "./engine-run.ts"
+import { Sent, type TwinSpec } from "./sent.ts"
+import { Stretches, type Work } from "./stretches.ts"
+
+export interface TwinOptions {
+  rules: EngineRules
+  /** Number of apps (SLO classes): output lengths are learnt per app. Default 1. */
+  apps?: number
+  /** What is believed of step times until they were seen, µs a unit. */
+  prior?: Partial<typeof PRIOR>
+}
+
+/** What an engine says of itself. */
+export interface EngineLoad {
+  /** Requests, of all its clients. */
+  running: number
+  waiting: number
+  /** In tokens; left out where the engine does not say. */
+  kvUsedTokens?: number
+}
+
+export type { TwinSpec } from "./sent.ts"
+
+export interface TwinOffer {
+  /** The first token would be in time, the pace kept, and no promise to another request broken. */
+  takes: boolean
+  /** When the first token would come and its prompt would start, absolute µs; Infinity beyond what is looked ahead. */
+  firstTokenUs: number
+  startsUs: number
+  /** No promise to another request would be broken. */
+  keepsOthers: boolean
+}
+
+/** How far a forecast looks: steps in all, and beyond the offered request's first token. */
+const MOST_STEPS = 600
+const STEPS_AFTER = 32
+/** In flight at most while the cost model is a guess. */
+const CAUTIOUS_REQUESTS = 4
+/** What is believed of the prompts and contexts of others. */
+const OTHERS_TOKENS = 512
+/** A token that comes sooner after the last step's end belongs to the same step. */
+const SAME_STEP = 0.5
+/** Not a request's id. */
+const OFFERED = -1
+
+interface RunWith {
+  leastRest?: number
+  others?: boolean
+  offered?: Prompt
+}
+
+interface Forecast {
+  startsUs: number
+  firstTokenUs: number
+  /** How far it looked. */
+  endUs: number
+  /** Promises to others that do not hold. */
+  broken: string[]
+  ownPaceLate: boolean
+}
+
+export class Twin {
+  readonly fit: CostFit
+  #rules: EngineRules
+  #lengths: OutputLengths
+  /** Actual over predicted times to the first token. */
+  #calibration = new Calibration(0.3)
+  #stretches: Stretches
+  #work: Work = { promptTokens: 0, promptSteps: 0, decodeTokens: 0, pairs: 0 }
+  /** Without and with a token out, in order of sending. */
+  #waiting = new Map<RequestId, Sent>()
+  #streams = new Map<RequestId, Sent>()
+  /** Up to here prompts are computed as far as is believed; absolute µs. */
+  #boundaryUs = 0
+  /** A request that the engine has to itself until its first token. */
+  #lone: RequestId | null = null
+  #lastTokenUs = 0
+  #others = { running: 0, waiting: 0, contextTokens: OTHERS_TOKENS, seenUs: 0 }
+  #kvUsedTokens: number | null = null
+
+  constructor({ rules, apps = 1, prior }: TwinOptions) {
+    this.#rules = rules
+    this.#lengths = new OutputLengths(apps)
+    this.fit = new CostFit(prior)
+    this.#stretches = new Stretches(rules.mixed, (stretch, prompts) => this.fit.observe(stretch, prompts))
+  }
+
+  /** What the engine turns out to be able to hold. */
+  learnRules(changes: Partial<EngineRules>): void {
+    this.#rules = { ...this.#rules, ...changes }
+  }
+
+  get rules(): EngineRules {
+    return this.#rules
+  }
+
+  /** Requests sent that have not ended. */
+  get inFlight(): number {
+    return this.#waiting.size + this.#streams.size
+  }
+
+  /** Predicted time of a prompt with the engine to itself, µs: what a TTFT slowdown multiplies. */
+  zeroLoadPrefillUs(promptTokens: number): number {
+    return this.fit.entryUs + prefillUs(this.fit.model, 0, promptTokens, this.#rules.tokenBudget)
+  }
+
+  /** The request goes out to the engine. */
+  sent(id: RequestId, spec: TwinSpec, nowUs: number): void {
+    this.#advance(nowUs)
+    const alone = this.inFlight === 0 && this.#others.running + this.#others.waiting === 0
+    this.#lone = alone ? id : null
+    this.#boundaryUs = this.#stepBeganUs(nowUs)
+    const sent = this.#sentOf(spec, nowUs)
+    sent.predictedUs = this.#forecast(sent, nowUs).firstTokenUs - nowUs
+    this.#waiting.set(id, sent)
+  }
+
+  /** `count` tokens of its output came. */
+  tokens(id: RequestId, count: number, nowUs: number): void {
+    const waiting = this.#waiting.get(id)
+    if (waiting !== undefined) this.#firstToken(id, waiting, nowUs)
+    const sent = this.#streams.get(id)
+    if (sent === undefined || count < 1) return
+    this.#lastTokenUs = nowUs
+    const decoded = waiting === undefined ? count : count - 1
+    this.#work.decodeTokens += decoded
+    this.#work.pairs += decoded * (sent.spec.promptTokens + sent.output)
+    this.#lengths.grew(sent.spec.app, sent.output, sent.output + count)
+    sent.grew(count, nowUs)
+    this.#stretches.tokens(id, count, this.#work, this.#others.running, nowUs)
+  }
+
+  /** No more of it comes. `stopped`: it ended by itself, which says how long outputs are. */
+  ended(id: RequestId, nowUs: number, stopped = true): void {
+    const sent = this.#streams.get(id)
+    this.#advance(nowUs)
+    if (sent !== undefined && stopped) this.#lengths.ended(sent.spec.app, sent.output)
+    this.#stretches.ended(id)
+    if (this.#lone === id) this.#lone = null
+    this.#waiting.delete(id)
+    this.#streams.delete(id)
+  }
+
+  /** What the engine says of itself: more than was sent from here is others'. */
+  metrics({ running, waiting, kvUsedTokens }: EngineLoad, nowUs: number): void {
+    this.#advance(nowUs)
+    const all = Math.max(0, running + waiting - this.inFlight)
+    const started = this.#streams.size + this.#count((sent) => sent.started)
+    const othersRunning = Math.min(all, Math.max(0, running - started))
+    this.#kvUsedTokens = kvUsedTokens ?? null
+    const theirs = (kvUsedTokens ?? 0) - this.#heldTokens()
+    this.#others = {
+      running: othersRunning,
+      waiting: all - othersRunning,
+      contextTokens: othersRunning > 0 && theirs > 0 ? theirs / othersRunning : OTHERS_TOKENS,
+      seenUs: nowUs,
+    }
+  }
+
+  /** Would this request have its first token in time and keep its pace, and would all that were promised keep theirs? */
+  offer(spec: TwinSpec, nowUs: number): TwinOffer {
+    this.#advance(nowUs)
+    const sent = this.#sentOf(spec, nowUs)
+    const found = this.#forecast(sent, nowUs)
+    const ratio = this.#calibration.ratio("mixed")
+    const firstTokenUs = nowUs + (found.firstTokenUs - nowUs) * ratio
+    const surelyUs = nowUs + (firstTokenUs - nowUs) * (1 + this.#calibration.margin("mixed"))
+    const keepsOthers = found.broken.length === 0 || this.#breaksAnyway(found, nowUs)
+    const keepsOwn = surelyUs <= sent.deadlineUs && !found.ownPaceLate
+    const known = this.fit.confident || this.inFlight < CAUTIOUS_REQUESTS
+    return {
+      takes: spec.tier === "bestEffort" || (keepsOwn && keepsOthers && known),
+      firstTokenUs,
+      startsUs: nowUs + (found.startsUs - nowUs) * ratio,
+      keepsOthers,
+    }
+  }
+
+  snapshot(nowUs: number): Snapshot {
+    this.#advance(nowUs)
+    const ratio = this.#calibration.ratio("mixed")
+    const started = this.#count((sent) => sent.started)
+    let bestEffort = 0
+    let prefillBacklogTokens = 0
+    for (const sent of this.#waiting.values()) {
+      if (sent.spec.tier === "bestEffort") bestEffort++
+      else prefillBacklogTokens += sent.spec.promptTokens - sent.computed
+    }
+    for (const { spec } of this.#streams.values()) if (spec.tier === "bestEffort") bestEffort++
+    return {
+      nowUs,
+      waiting: this.#waiting.size - started + this.#others.waiting,
+      running: this.#streams.size + started + this.#others.running,
+      bestEffort,
+      kvUsedTokens: this.#kvUsedTokens ?? this.#heldTokens(),
+      kvCachedTokens: 0,
+      kvCapacityTokens: this.#rules.kvTokens === Infinity ? 0 : this.#rules.kvTokens,
+      batchInFlight: this.inFlight > 0,
+      prefillBacklogTokens,
+      calibration: [1, ratio, 1],
+      speculation: [],
+    }
+  }
+
+  #sentOf(spec: TwinSpec, nowUs: number): Sent {
+    return new Sent(spec, nowUs, (promptTokens) => this.zeroLoadPrefillUs(promptTokens))
+  }
+
+  #firstToken(id: RequestId, sent: Sent, nowUs: number): void {
+    this.#advance(nowUs)
+    this.#finish(id, sent, nowUs)
+    this.#waiting.delete(id)
+    this.#streams.set(id, sent)
+    const tookUs = nowUs - sent.sentUs
+    if (sent.predictedUs < Infinity) this.#calibration.observe("mixed", sent.predictedUs, tookUs, nowUs)
+    if (this.#lone === id) this.#sawAlone(sent, tookUs)
+    this.#lone = null
+  }
+
+  /** Its step has landed: what else was in it is computed as well. */
+  #finish(id: RequestId, sent: Sent, nowUs: number): void {
+    const run = this.#run(this.#boundaryUs, { leastRest: Infinity })
+    const landsUs = run.step()
+    const sameStep = nowUs - this.#boundaryUs < SAME_STEP * (landsUs - this.#boundaryUs)
+    if (!run.line.some((prompt) => prompt.id === id)) {
+      if (!sameStep) for (const prompt of run.line) this.#setComputed(prompt)
+    } else if (this.#rules.order === "arrival") {
+      // The engine was faster than believed: what came before is as good as done.
+      for (const [other, { spec }] of this.#waiting) {
+        if (other === id) break
+        this.#setComputed({ id: other, computed: spec.promptTokens, started: true })
+      }
+    }
+    this.#charge(sent, sent.spec.promptTokens)
+    this.#boundaryUs = nowUs
+  }
+
+  /** A first token without others beside: what it took is all its own. */
+  #sawAlone({ spec, uncachedTokens }: Sent, us: number): void {
+    const tokens = uncachedTokens
+    const steps = Math.ceil(tokens / this.#rules.tokenBudget)
+    const pairs = attentionPairs(spec.promptTokens - tokens, tokens)
+    this.fit.observe({ entries: 1, steps, tokens, sequences: steps, pairs, us }, tokens)
+  }
+
+  /** Run what is believed of prompts up to now. A prompt that is not seen to be done is not done. */
+  #advance(nowUs: number): void {
+    if (this.#waiting.size === 0 || nowUs <= this.#boundaryUs) return
+    // Streams that are seen to be alive have not ended.
+    const run = this.#run(this.#boundaryUs, { leastRest: Infinity })
+    run.catchUp(nowUs, MOST_STEPS)
+    for (const prompt of run.line) this.#setComputed(prompt)
+    this.#boundaryUs = run.nowUs
+  }
+
+  #setComputed({ id, computed, started }: Pick<Prompt, "id" | "computed" | "started">): void {
+    const sent = this.#waiting.get(id)
+    if (sent === undefined) return
+    this.#charge(sent, Math.min(computed, sent.spec.promptTokens - 1))
+    sent.started = started
+  }
+
+  /** Prompt tokens up to `computed` are done. */
+  #charge(sent: Sent, computed: number): void {
+    const tokens = computed - sent.computed
+    if (tokens <= 0) return
+    this.#work.promptTokens += tokens
+    this.#work.promptSteps += Math.ceil(tokens / this.#rules.tokenBudget)
+    this.#work.pairs += attentionPairs(sent.computed, tokens)
+    sent.computed = computed
+  }
+
+  /** When the engine's step that runs now began. */
+  #stepBeganUs(nowUs: number): number {
+    if (this.#waiting.size > 0) return this.#boundaryUs
+    return this.#streams.size > 0 ? this.#lastTokenUs : nowUs
+  }
+
+  /** The engine from `atUs` on. `leastRest`: streams go on for so many tokens at least. With `others`, those of other
+   * gateways that wait count as well; whether they have come on is seen in /metrics alone. */
+  #run(atUs: number, { leastRest = 0, others = false, offered }: RunWith): EngineRun {
+    const prompts: Prompt[] = []
+    if (others)
+      for (let i = 0; i < this.#others.waiting; i++) prompts.push(othersPrompt(i, this.#others.seenUs))
+    for (const [id, sent] of this.#waiting) prompts.push(this.#promptOf(id, sent))
+    if (offered !== undefined) prompts.push(offered)
+    const streams: Stream[] = []
+    for (const sent of this.#streams.values()) streams.push(this.#streamOf(sent, leastRest))
+    const { contextTokens } = this.#others
+    for (let i = 0; i < this.#others.running; i++)
+      streams.push({ contextTokens, remaining: Infinity, dueUs: Infinity, tpotUs: Infinity })
+    const watched = offered?.id ?? null
+    return new EngineRun({ rules: this.#rules, cost: this.fit.model, prompts, streams, atUs, watched })
+  }
+
+  #promptOf(id: RequestId, sent: Sent): Prompt {
+    return sent.prompt(
+      id,
+      this.fit.entryUs,
+      this.#lengths.remaining(sent.spec.app, 0, sent.spec.maxOutputTokens),
+    )
+  }
+
+  #streamOf(sent: Sent, leastRest: number): Stream {
+    const { spec, output } = sent
+    const rest = this.#lengths.remaining(spec.app, output, Math.max(output + 1, spec.maxOutputTokens))
+    return sent.stream(Math.max(leastRest, rest))
+  }
+
+  #forecast(sent: Sent, nowUs: number): Forecast {
+    const offered = this.#promptOf(OFFERED, sent)
+    const run = this.#run(this.#stepBeganUs(nowUs), { others: true, offered })
+    const prompts = [...run.line]
+    for (let steps = 0, after = 0; steps < MOST_STEPS && after < STEPS_AFTER; steps++) {
+      if (run.step(nowUs) < 0) break
+      if (offered.firstTokenUs < Infinity) after++
+    }
+    run.lookAhead()
+    const { startsUs, firstTokenUs } = offered
+    const broken = brokenBy(run, prompts)
+    return { startsUs, firstTokenUs, endUs: run.nowUs, broken, ownPaceLate: run.latePaces.has("watched") }
+  }
+
+  /** Were the same promises broken without the offered request? */
+  #breaksAnyway({ broken, endUs }: Forecast, nowUs: number): boolean {
+    const run = this.#run(this.#stepBeganUs(nowUs), { others: true })
+    const prompts = [...run.line]
+    for (let steps = 0; steps < MOST_STEPS && run.nowUs < endUs; steps++) if (run.step(nowUs) < 0) break
+    run.lookAhead()
+    const anyway = new Set(brokenBy(run, prompts))
+    return broken.every((promise) => anyway.has(promise))
+  }
+
+  #heldTokens(): number {
+    let tokens = 0
+    for (const { spec, output } of this.#streams.values()) tokens += spec.promptTokens + output
+    for (const { computed } of this.#waiting.values()) tokens += computed
+    return tokens
+  }
+
+  #count(holds: (sent: Sent) => boolean): number {
+    let count = 0
+    for (const sent of this.#waiting.values()) if (holds(sent)) count++
+    return count
+  }
+}
+
+function othersPrompt(index: number, readyUs: number): Prompt {
+  return {
+    ...{ id: OFFERED - 1 - index, readyUs, deadlineUs: Infinity, tpotUs: Infinity },
+    ...{ tokens: OTHERS_TOKENS, computed: 0, started: false, outputTokens: OTHERS_TOKENS },
+    ...{ startsUs: Infinity, firstTokenUs: Infinity },
+  }
+}
+
+/** First tokens that came late or not at all by the run's end, and paces that were not kept. */
+function brokenBy(run: EngineRun, prompts: readonly Prompt[]): string[] {
+  const broken: string[] = []
+  for (const { id, deadlineUs, firstTokenUs } of prompts) {
+    if (id >= 0 && Math.min(firstTokenUs, run.nowUs) > deadlineUs) broken.push(`first token of ${id}`)
+  }
+  for (const pace of run.latePaces) if (pace !== "watched") broken.push(`pace of ${pace} µs`)
+  return broken
+}
