@@ -23,7 +23,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   load: ["core", "config"],
   study: ["core", "router", "sim", "load", "config"],
   instances: ["core"],
-  fleet: ["core", "router", "replica", "wire", "text"],
+  fleet: ["core", "router", "config", "replica", "wire", "text"],
   cli: [
     "core",
     "router",

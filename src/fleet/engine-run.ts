@@ -27,6 +27,7 @@ export interface Prompt {
 
 /** A request that decodes. */
 export interface Stream {
+  /** Tokens whose KV is in place: all but its latest. */
   contextTokens: number
   /** Output tokens still expected; at least 1. */
   remaining: number
@@ -232,7 +233,7 @@ export class EngineRun {
     // An early first token is slack.
     const dueUs = (deadlineUs === Infinity ? landsUs : Math.max(deadlineUs, landsUs)) + tpotUs
     const remaining = prompt.outputTokens - 1
-    this.#join({ contextTokens: prompt.tokens + 1, remaining, dueUs, tpotUs }, prompt.id === this.#watched)
+    this.#join({ contextTokens: prompt.tokens, remaining, dueUs, tpotUs }, prompt.id === this.#watched)
   }
 
   #join({ contextTokens, remaining, dueUs, tpotUs }: Stream, watched = false): void {

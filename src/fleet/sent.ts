@@ -78,7 +78,7 @@ export class Sent {
   stream(remaining: number): Stream {
     const promised = !this.violated
     return {
-      contextTokens: this.spec.promptTokens + this.output,
+      contextTokens: this.spec.promptTokens + this.output - 1,
       remaining,
       dueUs: promised ? this.dueUs : Infinity,
       tpotUs: promised ? this.tpotUs : Infinity,
