@@ -46,8 +46,8 @@ const MOST_STEPS = 600
 const STEPS_AFTER = 32
 /** In flight at most while the cost model is a guess. */
 const CAUTIOUS_REQUESTS = 4
-/** What is believed of the prompts and contexts of others. */
-const OTHERS_TOKENS = 512
+/** A prompt, or a context, of which nothing is known. */
+const USUAL_TOKENS = 512
 /** A token that comes sooner after the last step's end belongs to the same step. */
 const SAME_STEP = 0.5
 /** Not a request's id. */
@@ -85,7 +85,7 @@ export class Twin {
   /** A request that the engine has to itself until its first token. */
   #lone: RequestId | null = null
   #lastTokenUs = 0
-  #others = { running: 0, waiting: 0, contextTokens: OTHERS_TOKENS, seenUs: 0 }
+  #others = { running: 0, waiting: 0, contextTokens: USUAL_TOKENS, seenUs: 0 }
   #kvUsedTokens: number | null = null
 
   constructor({ rules, apps = 1, prior }: TwinOptions) {
@@ -162,7 +162,7 @@ export class Twin {
     this.#others = {
       running: othersRunning,
       waiting: all - othersRunning,
-      contextTokens: othersRunning > 0 && theirs > 0 ? theirs / othersRunning : OTHERS_TOKENS,
+      contextTokens: othersRunning > 0 && theirs > 0 ? theirs / othersRunning : USUAL_TOKENS,
       seenUs: nowUs,
     }
   }
@@ -204,6 +204,8 @@ export class Twin {
       bestEffort,
       kvUsedTokens: this.#kvUsedTokens ?? this.#heldTokens(),
       kvCachedTokens: 0,
+      kvEvictedTokens: 0,
+      prefillUsPerToken: (this.zeroLoadPrefillUs(USUAL_TOKENS) - this.fit.entryUs) / USUAL_TOKENS,
       kvCapacityTokens: this.#rules.kvTokens === Infinity ? 0 : this.#rules.kvTokens,
       batchInFlight: this.inFlight > 0,
       prefillBacklogTokens,
@@ -358,7 +360,7 @@ export class Twin {
 function othersPrompt(index: number, readyUs: number): Prompt {
   return {
     ...{ id: OFFERED - 1 - index, readyUs, deadlineUs: Infinity, tpotUs: Infinity },
-    ...{ tokens: OTHERS_TOKENS, computed: 0, started: false, outputTokens: OTHERS_TOKENS },
+    ...{ tokens: USUAL_TOKENS, computed: 0, started: false, outputTokens: USUAL_TOKENS },
     ...{ startsUs: Infinity, firstTokenUs: Infinity },
   }
 }
