@@ -52,7 +52,10 @@ export function* rows(requests = 600): Generator<Row> {
           promptTokens: lengths(2, 800, 0.9, 4000),
           outputTokens: lengths(3, 150, 0.8, 1500),
         })
-        const seen = predict(new Twin({ rules: { ...rules, kvTokens: hardware.kvTokens } }), watch(hidden, traffic, way))
+        const seen = predict(
+          new Twin({ rules: { ...rules, kvTokens: hardware.kvTokens } }),
+          watch(hidden, traffic, way),
+        )
         yield {
           model,
           engine,
