@@ -17,10 +17,15 @@ export class Script {
     this.#engine = engine
   }
 
-  open(prompt: Int32Array, sampling: Partial<Sampling> = { ignoreEos: true }): RequestId {
+  /** `output`: produced on another engine. */
+  open(
+    prompt: Int32Array,
+    sampling: Partial<Sampling> = { ignoreEos: true },
+    output: readonly number[] = [],
+  ): RequestId {
     const id = this.#nextId++
-    this.#engine.open(id, prompt, { ...GREEDY, ...sampling })
-    this.#requests.set(id, { prompt, output: [], held: 0, ended: false })
+    this.#engine.open(id, prompt, { ...GREEDY, ...sampling }, Int32Array.from(output))
+    this.#requests.set(id, { prompt, output: [...output], held: 0, ended: false })
     return id
   }
 

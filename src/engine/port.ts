@@ -119,8 +119,10 @@ export interface Engine {
   readonly tokenizer: Tokenizer
   /** Where grammars are put on hold before a request with one is opened. */
   readonly constraints: GrammarHolds
-  /** Make a request's prompt and sampling known; costs no KV. Before its first batch item. */
-  open(id: RequestId, prompt: Int32Array, sampling: Sampling): void
+  /** Make a request's prompt and sampling known; costs no KV. Before its first batch item. `output`: tokens that it has
+   * produced elsewhere. It goes on after them as if it had produced them here: randomness, penalties, grammar and least
+   * length count them, its steps compute their KV like a prompt's. Throws where the last of them is an end token. */
+  open(id: RequestId, prompt: Int32Array, sampling: Sampling, output?: Int32Array): void
   /** One step: prefix copies, evictions and releases, one forward pass, sampling. One at a time.
    * Never throws for a failed step: the answer says so and no item of the batch has advanced; evictions and
    * releases are done all the same. */

@@ -1,7 +1,7 @@
 /** What every engine keeps of its requests (tokens known, tokens whose KV is in place), and the check that
  * a batch is one this state allows. A batch that is not is a fault of the scheduler: it throws. */
 import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/protocol.ts"
-import type { Sampling } from "./port.ts"
+import type { Sampling, Tokenizer } from "./port.ts"
 
 export interface OpenRequest {
   readonly id: RequestId
@@ -17,6 +17,8 @@ export interface OpenRequest {
   /** An end token was produced: nothing may follow. */
   ended: boolean
 }
+
+const NOTHING = new Int32Array(0)
 
 export class RequestTable {
   readonly limits: EngineLimits
@@ -36,18 +38,24 @@ export class RequestTable {
     return this.#requests.values()
   }
 
-  open(id: RequestId, prompt: Int32Array, sampling: Sampling): OpenRequest {
+  /** `output`: produced elsewhere, see Engine.open. */
+  open(id: RequestId, prompt: Int32Array, sampling: Sampling, output: Int32Array = NOTHING): OpenRequest {
     if (this.#requests.has(id)) throw new Error(`request ${id} is already open`)
     if (prompt.length === 0) throw new Error(`request ${id} has an empty prompt`)
-    if (prompt.length > this.limits.contextTokens) {
-      throw new Error(`request ${id}: prompt of ${prompt.length} tokens exceeds ${this.limits.contextTokens}`)
+    const known = prompt.length + output.length
+    if (known > this.limits.contextTokens) {
+      const what = output.length === 0 ? "prompt" : "prompt and output"
+      throw new Error(`request ${id}: ${what} of ${known} tokens exceeds ${this.limits.contextTokens}`)
     }
+    const tokens = new Int32Array(known)
+    tokens.set(prompt)
+    tokens.set(output, prompt.length)
     const request: OpenRequest = {
       id,
       sampling,
       promptTokens: prompt.length,
-      tokens: prompt.slice(),
-      known: prompt.length,
+      tokens,
+      known,
       held: 0,
       draftHeld: 0,
       ended: false,
@@ -154,6 +162,17 @@ export class RequestTable {
     }
     return undefined
   }
+}
+
+/** Throws where the last token of `output` is an end token: nothing may follow it. */
+export function refuseEnded(
+  id: RequestId,
+  output: Int32Array | undefined,
+  tokenizer: Pick<Tokenizer, "isEnd">,
+): void {
+  const last = output?.at(-1)
+  if (last !== undefined && tokenizer.isEnd(last))
+    throw new Error(`request ${id} has ended: nothing follows end token ${last}`)
 }
 
 /** First index below `tokens` where two requests' tokens differ, or -1: what makes a KV prefix shareable. */

@@ -30,9 +30,9 @@ function pickyEngine(clock: VirtualClock): { engine: Engine; open: Set<RequestId
     limits: inner.limits,
     tokenizer: inner.tokenizer,
     constraints: inner.constraints,
-    open(id, prompt, sampling) {
+    open(id, prompt, sampling, output) {
       if (prompt[0] === REFUSED) throw new Error("no such grammar")
-      inner.open(id, prompt, sampling)
+      inner.open(id, prompt, sampling, output)
       open.add(id)
     },
     async execute(batch) {

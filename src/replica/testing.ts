@@ -97,8 +97,8 @@ export class BreakableEngine implements Engine {
     this.#letGo()
   }
 
-  open(id: RequestId, prompt: Int32Array, sampling: Sampling): void {
-    this.#inner.open(id, prompt, sampling)
+  open(id: RequestId, prompt: Int32Array, sampling: Sampling, output?: Int32Array): void {
+    this.#inner.open(id, prompt, sampling, output)
   }
   async execute(batch: Batch): Promise<StepOutput> {
     this.steps++

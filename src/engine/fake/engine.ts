@@ -8,7 +8,7 @@ import { Constraints, type Masks, NO_MASKS } from "../constraint/constraints.ts"
 import { allows, allowsNothing } from "../constraint/mask.ts"
 import type { Speculation } from "../drafter.ts"
 import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, TokenLogprob } from "../port.ts"
-import { firstDifference, type OpenRequest, RequestTable } from "../request-table.ts"
+import { firstDifference, type OpenRequest, RequestTable, refuseEnded } from "../request-table.ts"
 import { hashInts } from "./hash.ts"
 import { FakePool } from "./pool.ts"
 import { FakeText } from "./text.ts"
@@ -89,8 +89,9 @@ class FakeEngine implements Engine {
     }
   }
 
-  open(id: RequestId, prompt: Int32Array, sampling: Sampling): void {
-    const request = this.#table.open(id, prompt, sampling)
+  open(id: RequestId, prompt: Int32Array, sampling: Sampling, output?: Int32Array): void {
+    refuseEnded(id, output, fakeTokenizer)
+    const request = this.#table.open(id, prompt, sampling, output)
     try {
       if (sampling.grammar !== null) this.constraints.open(request, sampling.grammar)
     } catch (error) {

@@ -5,7 +5,7 @@ import { Constraints, type Masks } from "../constraint/constraints.ts"
 import { type Drafter, type Drafts, NO_DRAFTS } from "../drafter.ts"
 import { LookupDrafter } from "../drafter-lookup.ts"
 import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, Tokenizer } from "../port.ts"
-import { RequestTable } from "../request-table.ts"
+import { RequestTable, refuseEnded } from "../request-table.ts"
 import { BatchBuffers, type BatchPart } from "./batch.ts"
 import { ModelDrafter, openDraftModel } from "./drafter-model.ts"
 import { type Loaded, openModel } from "./model.ts"
@@ -76,15 +76,14 @@ export class LlamaEngine implements Engine {
     this.#batch = new BatchBuffers(loaded.limits.maxBatchTokens)
   }
 
-  open(id: RequestId, prompt: Int32Array, sampling: Sampling): void {
-    for (const token of prompt) {
-      if (!(token >= 0 && token < this.model.vocabSize))
-        throw new RangeError(`the vocabulary has no token ${token}`)
-    }
-    this.#table.open(id, prompt, sampling)
+  open(id: RequestId, prompt: Int32Array, sampling: Sampling, output?: Int32Array): void {
+    this.#checkTokens(prompt)
+    if (output !== undefined) this.#checkTokens(output)
+    refuseEnded(id, output, this.tokenizer)
+    const request = this.#table.open(id, prompt, sampling, output)
     try {
-      if (sampling.grammar !== null) this.constraints.open(this.#table.get(id), sampling.grammar)
-      this.#verifier.open(id, prompt, sampling)
+      if (sampling.grammar !== null) this.constraints.open(request, sampling.grammar)
+      this.#verifier.open(request)
     } catch (error) {
       this.#table.delete(id)
       throw error
@@ -114,6 +113,13 @@ export class LlamaEngine implements Engine {
     native.freeContext(context)
     native.freeModel(model)
     this.#batch.free()
+  }
+
+  #checkTokens(tokens: Int32Array): void {
+    for (const token of tokens) {
+      if (!(token >= 0 && token < this.model.vocabSize))
+        throw new RangeError(`the vocabulary has no token ${token}`)
+    }
   }
 
   async #step(batch: Batch): Promise<StepOutput> {

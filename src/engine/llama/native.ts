@@ -252,6 +252,7 @@ function bind(lib: ReturnType<typeof koffi.load>) {
     freeSampler: sync<[Pointer], void>("llama_sampler_free", "void", [P]),
     cloneSampler: sync<[Pointer], Pointer>("llama_sampler_clone", P, [P]),
     acceptToken: sync<[Pointer, number], void>("llama_sampler_accept", "void", [P, "int32"]),
+    applySampler: sync<[Pointer, Pointer], void>("llama_sampler_apply", "void", [P, P]),
     sample: threaded<[Pointer, Pointer, number], number>("llama_sampler_sample", "int32", [P, P, "int32"]),
     greedy: sync<[], Pointer>("llama_sampler_init_greedy", P, []),
     dist: sync<[number], Pointer>("llama_sampler_init_dist", P, ["uint32"]),
@@ -295,6 +296,22 @@ export function allocate(bytes: number): { pointer: Pointer; bytes: ArrayBuffer;
     pointer: koffi.address(pointer) as Pointer,
     bytes: koffi.view(pointer, bytes),
     free: () => koffi.free(pointer),
+  }
+}
+
+/** A `llama_token_data_array` of one token: whatever chooses from it chooses that one. */
+export function soleCandidate(): { pointer: Pointer; free(): void } {
+  // llama_token_data: id, logit, p; of 4 bytes each. The array: its address, size, choice, and whether it is sorted.
+  const token = allocate(12)
+  const array = allocate(32)
+  new Uint8Array(token.bytes).fill(0)
+  new BigUint64Array(array.bytes).set([token.pointer, 1n, 0n, 0n])
+  return {
+    pointer: array.pointer,
+    free: () => {
+      array.free()
+      token.free()
+    },
   }
 }
 

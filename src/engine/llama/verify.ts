@@ -11,7 +11,7 @@ import type { BatchItem, RequestId } from "../../core/protocol.ts"
 import type { Masks } from "../constraint/constraints.ts"
 import { allowsNothing, applyMask } from "../constraint/mask.ts"
 import type { Drafts } from "../drafter.ts"
-import type { Sampling, StepRow } from "../port.ts"
+import type { StepRow } from "../port.ts"
 import type { OpenRequest, RequestTable } from "../request-table.ts"
 import { argmax, biasLogits, logprobsOf } from "./logits.ts"
 import type { Loaded } from "./model.ts"
@@ -42,10 +42,10 @@ export class Verifier {
     this.#rows = rows
   }
 
-  open(id: RequestId, prompt: Int32Array, sampling: Sampling): void {
+  open(request: OpenRequest): void {
     const { native, info } = this.#loaded
-    const chain = samplerChain(native, info.vocabSize, sampling, prompt)
-    if (chain) this.#chains.set(id, chain)
+    const chain = samplerChain(native, info.vocabSize, request)
+    if (chain) this.#chains.set(request.id, chain)
   }
 
   /** A copy of the request's sampler, state and randomness included, or null when it is the largest logit. A
