@@ -62,6 +62,7 @@ const CORE_REPLICA = [
   "recovery.ts",
   "moved.ts",
   "round.ts",
+  "seen.ts",
   "snapshot.ts",
 ]
 /** Files beside the components that every impure one may use. */

@@ -24,22 +24,30 @@ export function startRequest(
   zeroLoadUs: (promptTokens: number) => number,
   progress?: Progress,
 ): LiveRequest {
-  const { slo } = spec
-  // Times are whole µs: an objective of a third of a millisecond is not one to a fraction of that.
-  const finite = (us: number) => Math.max(1, Math.round(Math.min(us, NO_OBJECTIVE_US)))
-  const bounded = {
-    ...spec,
-    slo: { ...slo, tpotUs: finite(slo.tpotUs), thinkingTpotUs: finite(slo.thinkingTpotUs) },
-  }
-  const slowdownUs = () => Math.max(LEAST_SLOWDOWN_US, slo.ttftSlowdown * zeroLoadUs(spec.promptTokens))
   const arrivalUs = progress?.arrivalUs ?? spec.arrivalUs ?? nowUs
-  const ttftUs =
-    progress === undefined
-      ? finite(slo.ttftSlowdown > 0 ? slowdownUs() : slo.ttftUs)
-      : progress.deadlineUs - arrivalUs
-  const request = new LiveRequest(bounded, arrivalUs, ttftUs, order)
+  const ttftUs = progress === undefined ? ttftOf(spec, zeroLoadUs) : progress.deadlineUs - arrivalUs
+  const request = new LiveRequest(bounded(spec), arrivalUs, ttftUs, order)
   if (progress !== undefined) request.resume(progress)
   return request
+}
+
+/** Times are whole µs: an objective of a third of a millisecond is not one to a fraction of that. */
+const finite = (us: number) => Math.max(1, Math.round(Math.min(us, NO_OBJECTIVE_US)))
+
+/** With objectives that are whole and finite. */
+export function bounded(spec: RequestSpec): RequestSpec {
+  const { slo } = spec
+  return { ...spec, slo: { ...slo, tpotUs: finite(slo.tpotUs), thinkingTpotUs: finite(slo.thinkingTpotUs) } }
+}
+
+/** When its first token is due, after its arrival. */
+export function ttftOf(
+  { slo, promptTokens }: RequestSpec,
+  zeroLoadUs: (promptTokens: number) => number,
+): number {
+  const { ttftSlowdown, ttftUs } = slo
+  if (ttftSlowdown <= 0) return finite(ttftUs)
+  return finite(Math.max(LEAST_SLOWDOWN_US, ttftSlowdown * zeroLoadUs(promptTokens)))
 }
 
 /** Its tokens are computed anew, and the replica that takes it has promised nothing yet. */
@@ -47,4 +55,10 @@ export function movedFrom(request: LiveRequest): Moved {
   const { spec, progress } = request
   const preemptions = progress.preemptions + (request.computed > 0 ? 1 : 0)
   return { request: spec, progress: { ...progress, tier: spec.tier, admitted: false, preemptions } }
+}
+
+/** Why a request that comes has ended already, if it has: all its tokens are out, only its end was not told. */
+export function overBy(spec: RequestSpec, progress?: Progress): "stop" | "length" | undefined {
+  if (progress?.stopped) return "stop"
+  return progress !== undefined && progress.output >= spec.maxOutputTokens ? "length" : undefined
 }

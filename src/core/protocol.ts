@@ -185,6 +185,8 @@ export interface Progress {
   stages: readonly StageOutcome[]
   lateEvery10: boolean
   lastLate: boolean
+  /** Its last token ended it (StepResult.stopped): only its end is to be told. */
+  stopped?: boolean
 }
 
 export type FinishReason = "stop" | "length" | "cancelled" | "failed"

@@ -8,7 +8,7 @@ import { type CostModel, ranUs } from "./cost.ts"
 import { Flight } from "./flight.ts"
 import { KvAccount } from "./kv/account.ts"
 import { Learnt } from "./learn/learnt.ts"
-import { type Moved, movedFrom, startRequest } from "./moved.ts"
+import { type Moved, movedFrom, overBy, startRequest } from "./moved.ts"
 import type { PolicyOptions } from "./options.ts"
 import { BatchBuilder } from "./planner/batch-builder.ts"
 import { type PlanningActions, PlanningContext } from "./planner/context.ts"
@@ -33,7 +33,8 @@ import type {
 import { Recovery } from "./recovery.ts"
 import type { LiveRequest } from "./request.ts"
 import { Round } from "./round.ts"
-import { checkRequest, countLine, type LongestBatch, longestBatch } from "./snapshot.ts"
+import { type SeenStart, startOf } from "./seen.ts"
+import { checkLine, countLine, type LongestBatch, longestBatch } from "./snapshot.ts"
 
 export { DEFAULT_MAX_QUEUE, type ReplicaConfig } from "./config.ts"
 export type { Moved } from "./moved.ts"
@@ -143,11 +144,7 @@ export class Replica {
   /** Invariants of the whole replica; throws on the first one broken. For tests and fuzzing. */
   check(): void {
     this.#kv.check()
-    assert(this.#requests.size === this.#line.length, "a request is not in line")
-    for (const request of this.#line) {
-      assert(this.#requests.get(request.id) === request, `request ${request.id} is lost`)
-      checkRequest(request, this.#kv)
-    }
+    checkLine(this.#line, this.#requests, this.#kv)
   }
 
   /** Could it keep this request's SLOs from its next batch boundary on, and all that it has promised? True
@@ -157,6 +154,11 @@ export class Replica {
     if (this.policy.offer === undefined || spec.tier === "bestEffort") return true
     const boundaryUs = this.#flight.up ? Math.max(nowUs, this.#flight.endsUs) : nowUs
     return this.policy.offer(this.#line, this.#live(spec, nowUs, progress), this.#batch.context, boundaryUs)
+  }
+
+  /** How a live request began; null before it has. */
+  startOf(id: RequestId): SeenStart | null {
+    return startOf(this.#requests.get(id))
   }
 
   /** Take KV for the known tokens of a request that comes with its KV (`arrived` with progress follows). False
@@ -204,9 +206,10 @@ export class Replica {
   #arrive(spec: RequestSpec, nowUs: number, progress?: Progress): void {
     assert(!this.#requests.has(spec.id), `request ${spec.id} arrived twice`)
     assert(spec.promptTokens >= 1 && spec.maxOutputTokens >= 1, `request ${spec.id} has nothing to compute`)
+    const over = overBy(spec, progress)
     const refusal = this.#refusal(spec)
-    // What was accepted once is never dropped for a full queue.
-    if (refusal !== null && (refusal === "promptTooLong" || progress === undefined)) {
+    // What was accepted once is never dropped for a full queue; what is over takes no place.
+    if (refusal !== null && over === undefined && (refusal === "promptTooLong" || progress === undefined)) {
       this.#effects.push({ type: "rejected", id: spec.id, reason: refusal })
       return
     }
@@ -223,8 +226,8 @@ export class Replica {
     }
     this.#enter(request)
     if (spec.alone) this.#recovery.runsFirst(request)
-    const ended = this.#round.endOf(spec.id)
-    if (ended !== undefined) this.#end(request, ended, nowUs)
+    const ended = over ?? this.#round.endOf(spec.id)
+    if (ended !== undefined) this.#end(request, ended, over === undefined ? nowUs : request.lastTokenUs)
   }
 
   #enter(request: LiveRequest): void {

@@ -155,7 +155,8 @@ export class LiveRequest {
 
   /** Go on where another replica stopped; `arrivalUs` and the deadline were given to the constructor. */
   resume(progress: Progress): void {
-    const { arrivalUs: _arrival, deadlineUs: _deadline, stages, lateEvery10, lastLate, ...rest } = progress
+    const { arrivalUs: _arrival, deadlineUs: _deadline, stopped: _stopped, ...on } = progress
+    const { stages, lateEvery10, lastLate, ...rest } = on
     Object.assign(this, rest, { prefix: progress.prefix.slice() })
     this.#stages = stages.slice(0, -1)
     this.#stage = { ...stages[stages.length - 1]! }

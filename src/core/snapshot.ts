@@ -3,7 +3,7 @@ import { assert } from "./assert.ts"
 import type { CostModel } from "./cost.ts"
 import type { KvAccount } from "./kv/account.ts"
 import { prefillUs, tokensWithin } from "./planner/prefill-time.ts"
-import type { EngineLimits, Snapshot } from "./protocol.ts"
+import type { EngineLimits, RequestId, Snapshot } from "./protocol.ts"
 import type { LiveRequest } from "./request.ts"
 
 type Counts = Omit<Snapshot, "nowUs" | "batchInFlight" | "calibration" | "speculation">
@@ -40,8 +40,20 @@ export function countLine(line: readonly LiveRequest[], kv: KvAccount, longest: 
   return counts
 }
 
-/** Throws when an invariant of a live request is broken. */
-export function checkRequest(request: LiveRequest, kv: KvAccount): void {
+/** Throws where a request of the line is lost, or an invariant of one is broken. */
+export function checkLine(
+  line: readonly LiveRequest[],
+  requests: ReadonlyMap<RequestId, LiveRequest>,
+  kv: KvAccount,
+): void {
+  assert(requests.size === line.length, "a request is not in line")
+  for (const request of line) {
+    assert(requests.get(request.id) === request, `request ${request.id} is lost`)
+    checkRequest(request, kv)
+  }
+}
+
+function checkRequest(request: LiveRequest, kv: KvAccount): void {
   const { id, computed, known, admitted, tier } = request
   assert(computed >= 0 && computed < known, `request ${id} owes nothing`)
   assert(computed === 0 || kv.holds(id), `request ${id} has tokens but no KV`)

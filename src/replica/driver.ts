@@ -18,7 +18,7 @@ import { type Clock, realClock } from "./clock.ts"
 import { EngineWatch, WATCH_DEFAULTS, type WatchOptions } from "./engine-watch.ts"
 import { Followers } from "./followers.ts"
 import { Places } from "./places.ts"
-import { type End, probeThat, type Requested, type Submission, specOf } from "./submission.ts"
+import { arrivalOf, type End, probeThat, type Requested, type Submission } from "./submission.ts"
 
 export type { End, Requested, Submission } from "./submission.ts"
 
@@ -117,9 +117,10 @@ export class ReplicaDriver {
   }
 
   /** Places in the queue for requests that are yet to be submitted: for all of them, or none and the reason. To be
-   * asked before anything is done for them; what is not submitted in the end must be given back. */
-  reserve(count: number, tenant = 0): Reservation | RejectReason {
-    const refusal = this.#refusal(count, tenant)
+   * asked before anything is done for them; what is not submitted in the end must be given back. `begun`: some have begun
+   * elsewhere: what was accepted once finds no queue full. */
+  reserve(count: number, tenant = 0, begun = false): Reservation | RejectReason {
+    const refusal = this.#refusal(count, tenant, begun)
     if (refusal !== null) {
       this.#tell({ type: "rejected", id: this.#nextId++, reason: refusal }, this.nowUs)
       return refusal
@@ -128,10 +129,10 @@ export class ReplicaDriver {
   }
 
   /** Null when the places are taken. */
-  #refusal(count: number, tenant: number): RejectReason | null {
+  #refusal(count: number, tenant: number, begun: boolean): RejectReason | null {
     if (!this.#accepting) return "shuttingDown"
     if (this.watch.state !== "ok") return "engineDown"
-    return this.#places.take(count, tenant) ? null : "queueFull"
+    return this.#places.take(count, tenant, begun) ? null : "queueFull"
   }
 
   /** What was reserved and not submitted. */
@@ -160,14 +161,15 @@ export class ReplicaDriver {
   }
 
   #arrive(id: RequestId, submission: Submission): void {
-    this.#post({ type: "arrived", request: specOf(id, submission) })
+    this.#post({ type: "arrived", ...arrivalOf(id, submission, this.replica.zeroLoadPrefillUs) })
   }
 
   /** Could the core keep its SLOs, and all that it has promised? Changes nothing. */
-  offer(request: Requested): boolean {
+  offer(requested: Requested): boolean {
     if (!this.#accepting || this.watch.state !== "ok") return false
-    if (!this.#places.hasRoom(1, request.tenant ?? 0)) return false
-    return this.replica.offer(specOf(0, request), this.nowUs)
+    if (requested.begun === undefined && !this.#places.hasRoom(1, requested.tenant ?? 0)) return false
+    const { request, progress } = arrivalOf(0, requested, this.replica.zeroLoadPrefillUs)
+    return this.replica.offer(request, this.nowUs, progress)
   }
 
   /** Gives up requests that are not being computed, without a word to their submissions: all of them, or none and false. */
@@ -336,8 +338,8 @@ export class ReplicaDriver {
 
   #open(id: RequestId): void {
     if (this.#opened.has(id)) return
-    const { prompt, sampling } = this.#submissions.get(id)!
-    this.engine.open(id, prompt, sampling)
+    const { prompt, sampling, begun } = this.#submissions.get(id)!
+    this.engine.open(id, prompt, sampling, begun?.output)
     this.#opened.add(id)
   }
 

@@ -2,6 +2,7 @@
  * and deltas cross it, and every question may stay without an answer. Times cross as ages (how long ago, µs): clocks
  * of two machines do not agree. */
 import type { EngineLimits, Snapshot } from "../core/protocol.ts"
+import type { SeenStart } from "../core/seen.ts"
 import type { ModelInfo } from "../engine/port.ts"
 import type { AnswerDelta, AnswerEnd } from "../text/answer.ts"
 import type { Generation } from "./generation.ts"
@@ -34,6 +35,8 @@ export interface JobChoice {
 export interface Begun {
   /** Its steps so far, in order: their tokens, and how long ago they came, µs. */
   steps: readonly BegunStep[]
+  /** What its replica said of its beginning (JobSink.started); left out: it did not. */
+  start?: SeenStart
 }
 
 export interface BegunStep {
@@ -63,8 +66,11 @@ export type JobEnd = AnswerEnd | JobLost
 
 /** Where the answers of a job go. Called synchronously: be quick. */
 export interface JobSink {
+  /** How it began, before its first tokens: another replica then judges it by the same deadline. */
+  started?(choice: number, start: SeenStart): void
   /** Tokens of a step, and the text that they gave, if any. Text that is held back comes with later tokens, so that
-   * with these tokens another replica can go on. */
+   * with these tokens another replica can go on. Without tokens: the rest of the text, and its end follows at once. It
+   * must not be shown before the end is there, or a replica that goes on would say it again. */
   tokens(choice: number, tokens: readonly number[], delta: AnswerDelta | null): void
   /** Its SLOs will not be kept here: another replica may still take it, if no token is out. */
   turnedDown?(choice: number): void

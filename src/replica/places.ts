@@ -39,9 +39,9 @@ export class Places {
     return this.#tenants.hasPlace(tenant, this.#taken, this.limit, count)
   }
 
-  /** So many at once or, answering false, none. */
-  take(count: number, tenant: number): boolean {
-    if (!this.hasRoom(count, tenant)) return false
+  /** So many at once or, answering false, none. `always`: also where there is no room. */
+  take(count: number, tenant: number, always = false): boolean {
+    if (!always && !this.hasRoom(count, tenant)) return false
     for (let i = 0; i < count; i++) this.#tenants.arrived({ tenant })
     this.#taken += count
     return true

@@ -2,6 +2,7 @@
 import type {
   FinishReason,
   Outcome,
+  Progress,
   RejectReason,
   RequestId,
   RequestSpec,
@@ -9,6 +10,7 @@ import type {
   StepResult,
   Tier,
 } from "../core/protocol.ts"
+import { progressOf, type Seen } from "../core/seen.ts"
 import { GREEDY, type Sampling, type StepRow } from "../engine/port.ts"
 
 /** What the core and the engine must know of a request. */
@@ -35,6 +37,13 @@ export interface Requested {
   after?: RequestId
   /** When it reached the server, on the driver's clock; now if left out. */
   arrivalUs?: number
+  /** It goes on where another replica stopped. `prompt` and `prefix` are the prompt's all the same. */
+  begun?: BegunElsewhere
+}
+
+/** What a request has produced elsewhere, and how that went. */
+export interface BegunElsewhere extends Seen {
+  output: Int32Array
 }
 
 /** One request as the driver takes it: counts for the core, tokens for the engine, callbacks for the text side. */
@@ -54,11 +63,15 @@ export interface End {
   message?: string
 }
 
-/** As the core sees it. */
-export function specOf(id: RequestId, requested: Requested): RequestSpec {
+/** As the core is told of it. `zeroLoadUs`: see progressOf. */
+export function arrivalOf(
+  id: RequestId,
+  requested: Requested,
+  zeroLoadUs: (promptTokens: number) => number,
+): { request: RequestSpec; progress?: Progress } {
   const { app, tenant, session, prefix, maxOutputTokens, slo, tier, worth, thinking, arrivalUs, alone } =
     requested
-  return {
+  const request: RequestSpec = {
     ...{ id, app, session, prefix, maxOutputTokens, slo, tier, thinking },
     ...(tenant !== undefined && { tenant }),
     ...(worth !== undefined && { worth }),
@@ -66,6 +79,8 @@ export function specOf(id: RequestId, requested: Requested): RequestSpec {
     ...(arrivalUs !== undefined && { arrivalUs }),
     promptTokens: requested.prompt.length,
   }
+  const { begun } = requested
+  return begun === undefined ? { request } : { request, progress: progressOf(request, begun, zeroLoadUs) }
 }
 
 /** One token by itself: token 0 is in every vocabulary. */

@@ -24,6 +24,7 @@ import {
   type ObservedStep,
 } from "../replica/observed.ts"
 import type { AnswerDelta, AnswerEnd } from "../text/answer.ts"
+import { sinceArrival } from "./begun.ts"
 import type { Choice, GenerationRequest, Intake, Plan } from "./intake.ts"
 import type { Tenant } from "./tenants.ts"
 
@@ -96,8 +97,15 @@ export class InProcessHost implements ReplicaHost {
     const taken = this.#take(job)
     const plan = await within(taken.plan, deadlineMs)
     if (plan === null) return DECLINED
-    const spec = this.#intake.spec(taken.request, taken.tenant, plan)
-    return { takes: this.#driver.offer(spec), promptTokens: plan.prompt.length }
+    const promptTokens = plan.prompt.length
+    try {
+      const [first] = taken.job.choices
+      const spec = this.#intake.spec(taken.request, taken.tenant, plan, choiceOf(taken.job, first!))
+      return { takes: this.#driver.offer(spec), promptTokens }
+    } catch {
+      // Why it cannot go on here is said to the sink.
+      return { takes: false, promptTokens }
+    }
   }
 
   submit(job: Job, sink: JobSink): void {
@@ -140,7 +148,11 @@ export class InProcessHost implements ReplicaHost {
   /** The job, whose prompt is read from now on if it was not before. */
   #take(job: Job): Taken {
     const before = this.#taken.get(job.id)
-    if (before !== undefined) return before
+    if (before !== undefined) {
+      // Another replica may have begun it since the offer.
+      if (before.sink === null) Object.assign(before, { job, live: job.choices.length })
+      return before
+    }
     const abort = new AbortController()
     const arrivalMs = performance.now() - job.ageUs / 1000
     const request = { ...job.generation, arrivalMs, signal: abort.signal }
@@ -175,7 +187,8 @@ export class InProcessHost implements ReplicaHost {
 
   async #begin(taken: Taken, sink: JobSink): Promise<void> {
     const { tenant, request, job } = taken
-    const places = this.#driver.reserve(job.choices.length, tenant.number)
+    const begun = job.choices.some((choice) => choice.begun !== null)
+    const places = this.#driver.reserve(job.choices.length, tenant.number, begun)
     if (typeof places === "string") {
       this.#endAll(taken, { kind: "lost", reason: "refused", detail: places })
       return
@@ -202,10 +215,14 @@ export class InProcessHost implements ReplicaHost {
     for (const { index } of taken.job.choices) this.#end(taken, index, end)
   }
 
-  #choice(taken: Taken, sink: JobSink, { index }: JobChoice): Choice {
+  #choice(taken: Taken, sink: JobSink, choice: JobChoice): Choice {
+    const { index } = choice
     let delta: AnswerDelta | null = null
     return {
-      index,
+      ...choiceOf(taken.job, choice),
+      onStart: (start) => {
+        if (taken.sink === sink) sink.started?.(index, start)
+      },
       sink: {
         delta: (next) => {
           delta = next
@@ -264,6 +281,10 @@ export class InProcessHost implements ReplicaHost {
     this.#state = state
     for (const listener of this.#stateListeners) listener(state)
   }
+}
+
+function choiceOf({ ageUs }: Job, { index, begun }: JobChoice): Pick<Choice, "index" | "begun"> {
+  return { index, begun: begun && sinceArrival(begun, ageUs) }
 }
 
 function stepOf({ batch, planUs, durationUs, failure, rows }: StepReport): ObservedStep {

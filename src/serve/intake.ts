@@ -1,5 +1,6 @@
 /** From a validated API request to a submission of the driver: chat template, tokens, context check, prefix hashes. */
 import type { RejectReason, RequestId } from "../core/protocol.ts"
+import type { SeenStart } from "../core/seen.ts"
 import type { Engine, Sampling } from "../engine/port.ts"
 import { UserError, userError } from "../errors.ts"
 import type { ReplicaDriver, Requested, Reservation, Submission } from "../replica/driver.ts"
@@ -7,6 +8,7 @@ import type { Generation, Prompt } from "../replica/generation.ts"
 import { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import { Answer, type AnswerSink } from "../text/answer.ts"
 import { afterThinking } from "../text/constraint/grammar.ts"
+import { type BegunAnswer, goOn, isOver } from "./begun.ts"
 import { PrefixHasher, prefixHashes, sessionNumber } from "./prefix.ts"
 import { type ParseSpecial, PromptReader } from "./prompt-reader.ts"
 import { SchemaShares } from "./schema-shares.ts"
@@ -27,6 +29,10 @@ export interface Choice {
   sink: AnswerSink
   /** After each step: the tokens that the answer has of it. Its delta, if any, came just before. */
   onTokens?: (tokens: readonly number[]) => void
+  /** How it began, before its first tokens. */
+  onStart?: (start: SeenStart) => void
+  /** It goes on where another replica stopped; null or left out: it begins here. */
+  begun?: BegunAnswer | null
 }
 
 /** What all choices of a request have in common. */
@@ -146,73 +152,69 @@ export class Intake {
     // The others share the prompt's KV, once there is any to share.
     const shares = plan.prompt.length > this.engine.limits.blockTokens
     const ids: RequestId[] = []
-    for (const choice of choices) {
-      const submission = this.#submission(request, tenant, plan, choice, ended)
-      const [first] = ids
+    let first: RequestId | undefined
+    for (const submission of this.#submissions(request, tenant, plan, choices, ended)) {
       const id = this.driver.submit(
         shares && first !== undefined ? { ...submission, after: first } : submission,
         places,
       )
       ids.push(id)
+      // One whose tokens are all out computes nothing.
+      if (!isOver(submission)) first ??= id
       request.signal.addEventListener("abort", () => this.driver.cancel(id), { once: true })
     }
     return ids
   }
 
-  /** What the core would be told of a request. */
-  spec(request: GenerationRequest, tenant: Tenant, plan: Plan, hasher = this.#hasher(tenant)): Requested {
-    const { slo, tier } = request.slo
-    return {
-      app: request.slo.class.app,
-      tenant: tenant.number,
-      session: request.session === null ? -1 : sessionNumber(request.session, tenant.sessionSalt),
-      prompt: plan.prompt,
-      prefix: hasher.push(plan.prompt),
-      maxOutputTokens: plan.maxOutputTokens,
-      sampling: plan.sampling,
-      slo,
-      tier,
-      worth: request.slo.class.worth,
-      thinking: plan.thinking,
-      arrivalUs: Math.round(this.driver.nowUs - (performance.now() - request.arrivalMs) * 1000),
-    }
+  /** What the core would be told of a choice. Throws UserError where it cannot go on here. */
+  spec(
+    request: GenerationRequest,
+    tenant: Tenant,
+    plan: Plan,
+    choice: Pick<Choice, "index" | "begun">,
+  ): Requested {
+    return this.#prepare(request, tenant, plan, { ...choice, sink: SILENT }).requested
   }
 
   #hasher({ prefixSalt }: Tenant): PrefixHasher {
     return new PrefixHasher(this.engine.limits.blockTokens, prefixSalt)
   }
 
+  /** All are made before any is submitted: one that cannot go on fails them all. */
+  #submissions(
+    request: GenerationRequest,
+    tenant: Tenant,
+    plan: Plan,
+    choices: readonly Choice[],
+    ended: () => void,
+  ): Submission[] {
+    try {
+      return choices.map((choice) => this.#submission(request, tenant, plan, choice, ended))
+    } catch (error) {
+      for (const _ of choices) ended()
+      throw error
+    }
+  }
+
   #submission(
     request: GenerationRequest,
     tenant: Tenant,
     plan: Plan,
-    { index, sink, onTokens }: Choice,
+    choice: Choice,
     ended: () => void,
   ): Submission {
-    const { prompt, thinking } = plan
-    const sampling = { ...plan.sampling, seed: (plan.sampling.seed + index) >>> 0 }
-    const answer = new Answer(this.engine.tokenizer, sink, {
-      promptTokens: prompt.length,
-      thinking,
-      thinkingTokens: request.thinkingTokens,
-      text: {
-        stops: request.stops,
-        minTokens: sampling.minTokens,
-        think: request.prompt.kind === "chat" ? { opened: plan.opensThinking } : null,
-        tools: request.prompt.kind === "chat" && request.prompt.tools !== null,
-        singleCall: request.singleCall,
-      },
-    })
+    const { requested, answer, hasher } = this.#prepare(request, tenant, plan, choice)
     const figures = this.figures.of(tenant.name)
-    const hasher = this.#hasher(tenant)
+    let started = requested.begun !== undefined
     return {
-      ...this.spec(request, tenant, plan, hasher),
-      sampling,
+      ...requested,
       onTokens: (row) => {
+        if (!started) this.#tellStart(row.id, choice.onStart)
+        started = true
         const prefix = hasher.push(row.tokens)
         const seen = answer.onTokens(row)
-        onTokens?.(row.tokens.slice(0, seen.tokens))
-        figures.outputTokens += seen.tokens ?? row.tokens.length
+        choice.onTokens?.(row.tokens.slice(0, seen.tokens))
+        figures.outputTokens += seen.tokens
         return { ...seen, ...(prefix.length > 0 && { prefix }) }
       },
       onEnd: (end) => {
@@ -221,6 +223,51 @@ export class Intake {
         answer.onEnd(end)
       },
     }
+  }
+
+  /** A choice as the core is told of it, its text and the hashes of its KV blocks: all as far as it has come. */
+  #prepare(request: GenerationRequest, tenant: Tenant, plan: Plan, { index, sink, begun }: Choice) {
+    const { slo, tier } = request.slo
+    const hasher = this.#hasher(tenant)
+    const answer = this.#answer(request, plan, sink)
+    const requested: Requested = {
+      app: request.slo.class.app,
+      tenant: tenant.number,
+      session: request.session === null ? -1 : sessionNumber(request.session, tenant.sessionSalt),
+      prompt: plan.prompt,
+      prefix: hasher.push(plan.prompt),
+      maxOutputTokens: plan.maxOutputTokens,
+      sampling: { ...plan.sampling, seed: (plan.sampling.seed + index) >>> 0 },
+      slo,
+      tier,
+      worth: request.slo.class.worth,
+      thinking: plan.thinking,
+      arrivalUs: Math.round(this.driver.nowUs - (performance.now() - request.arrivalMs) * 1000),
+    }
+    if (!begun) return { requested, answer, hasher }
+    const { vocabSize } = this.engine.model
+    return { requested: goOn(begun, requested, { answer, hasher, vocabSize }), answer, hasher }
+  }
+
+  #answer(request: GenerationRequest, plan: Plan, sink: AnswerSink): Answer {
+    const chat = request.prompt.kind === "chat" ? request.prompt : null
+    return new Answer(this.engine.tokenizer, sink, {
+      promptTokens: plan.prompt.length,
+      thinking: plan.thinking,
+      thinkingTokens: request.thinkingTokens,
+      text: {
+        stops: request.stops,
+        minTokens: plan.sampling.minTokens,
+        think: chat === null ? null : { opened: plan.opensThinking },
+        tools: chat !== null && chat.tools !== null,
+        singleCall: request.singleCall,
+      },
+    })
+  }
+
+  #tellStart(id: RequestId, tell: Choice["onStart"]): void {
+    const start = this.driver.replica.startOf(id)
+    if (start !== null) tell?.(start)
   }
 
   /** Compiles the grammars of an exchange; the answer lets them go. */
@@ -304,6 +351,8 @@ export class Intake {
     )
   }
 }
+
+const SILENT: AnswerSink = { delta() {}, end() {} }
 
 /** Calls `done` when it has been called so often. */
 function countdown(count: number, done: () => void): () => void {

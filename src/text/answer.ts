@@ -2,7 +2,7 @@
 import type { FinishReason, Outcome, RejectReason } from "../core/protocol.ts"
 import type { StepRow, Tokenizer, TokenLogprob } from "../engine/port.ts"
 import { type UserError, userError } from "../errors.ts"
-import { type TextDelta, type TextOptions, TextStream } from "./text-stream.ts"
+import { type TextDelta, type TextOptions, type TextRow, TextStream } from "./text-stream.ts"
 
 /** A token's log-probability, and what it stands for. */
 export interface TextLogprob {
@@ -50,6 +50,14 @@ export interface AnswerOptions {
   text: TextOptions
 }
 
+/** What a step means for the core. */
+export interface Seen {
+  stopped: boolean
+  answeringFrom: number
+  /** Tokens of it up to where the text stopped. */
+  tokens: number
+}
+
 export class Answer {
   readonly #tokenizer: Tokenizer
   readonly #text: TextStream
@@ -69,22 +77,23 @@ export class Answer {
     this.#answering = options.text.think === null && options.thinkingTokens === null
   }
 
-  onTokens(row: StepRow): { stopped: boolean; answeringFrom: number; tokens: number } {
-    const { used, ...step } = this.#text.push(row)
-    const answeringFrom = this.#answerStart(step.answeringFrom, used)
-    this.#tokens += used
+  /** Tokens of a step that was taken elsewhere: the client has their text, so the sink is told nothing, and what comes goes
+   * on after them. */
+  replay(tokens: readonly number[]): Seen {
+    const last = tokens.at(-1)
+    return this.#read({ tokens, end: last !== undefined && this.#tokenizer.isEnd(last) }).seen
+  }
+
+  onTokens(row: StepRow): Seen {
+    const { seen, text } = this.#read(row)
     const speculated = this.#speculated
     if (row.drafted > 0) speculated.drafts++
     speculated.draftedTokens += row.drafted
     speculated.acceptedTokens += row.tokens.length - 1
-    const logprobs = row.logprobs?.slice(0, used).map(this.#textOf) ?? []
-    if (step.content !== "" || step.reasoning !== "" || step.toolCalls.length > 0 || logprobs.length > 0)
-      this.#sink.delta({ ...step, logprobs, ...this.#counts })
-    return {
-      stopped: step.stopped,
-      answeringFrom: this.#options.thinking ? answeringFrom : -1,
-      tokens: used,
-    }
+    const logprobs = row.logprobs?.slice(0, seen.tokens).map(this.#textOf) ?? []
+    if (text.content !== "" || text.reasoning !== "" || text.toolCalls.length > 0 || logprobs.length > 0)
+      this.#sink.delta({ ...text, logprobs, ...this.#counts })
+    return seen
   }
 
   onEnd(end: { reason: FinishReason | RejectReason; outcome: Outcome | null; message?: string }): void {
@@ -98,6 +107,13 @@ export class Answer {
       this.#sink.end({ kind: "finished", reason: called ? "tool_calls" : reason, usage, outcome })
     } else if (reason === "cancelled") this.#sink.end({ kind: "cancelled" })
     else this.#sink.end({ kind: "failed", error: this.#error(reason, end.message) })
+  }
+
+  #read(row: TextRow): { seen: Seen; text: TextDelta } {
+    const { used, stopped, answeringFrom, ...text } = this.#text.push(row)
+    const from = this.#answerStart(answeringFrom, used)
+    this.#tokens += used
+    return { seen: { stopped, answeringFrom: this.#options.thinking ? from : -1, tokens: used }, text }
   }
 
   #textOf = ({ token, logprob, top }: TokenLogprob): TextLogprob => {

@@ -1,6 +1,6 @@
 /** From tokens to what a client sees: detokenize, cut at stop strings, split off thinking, find tool calls. */
 import { Detokenizer } from "../engine/detokenizer.ts"
-import type { StepRow, Tokenizer } from "../engine/port.ts"
+import type { Tokenizer } from "../engine/port.ts"
 import { StopStrings } from "./stop.ts"
 import { ThinkSplitter } from "./think.ts"
 import { type ToolCall, ToolCallParser } from "./tools/tool-calls.ts"
@@ -14,6 +14,13 @@ export interface TextOptions {
   tools: boolean
   /** The text ends with its first tool call. */
   singleCall?: boolean
+}
+
+/** Tokens of a step. */
+export interface TextRow {
+  tokens: readonly number[]
+  /** See StepRow. */
+  end: boolean
 }
 
 export interface TextDelta {
@@ -50,7 +57,7 @@ export class TextStream {
     this.#tools = options.tools ? new ToolCallParser() : null
   }
 
-  push(row: Pick<StepRow, "tokens" | "end">): TextStep {
+  push(row: TextRow): TextStep {
     const used = row.tokens.length
     const out: TextStep = {
       content: "",

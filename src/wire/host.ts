@@ -31,6 +31,8 @@ interface Submitted {
   sink: JobSink
   /** Choices that have not ended. */
   live: Set<number>
+  /** Of a choice, the text that comes with its end: without that, another replica would say it again. */
+  rest: Map<number, AnswerDelta>
 }
 
 export class WireHost implements ReplicaHost {
@@ -101,7 +103,8 @@ export class WireHost implements ReplicaHost {
       for (const { index } of job.choices) sink.end(index, lost)
       return
     }
-    this.#submitted.set(job.id, { sink, live: new Set(job.choices.map(({ index }) => index)) })
+    const live = new Set(job.choices.map(({ index }) => index))
+    this.#submitted.set(job.id, { sink, live, rest: new Map() })
     this.#channel.send({ type: "submit", job } as unknown as ToReplica)
   }
 
@@ -160,24 +163,33 @@ export class WireHost implements ReplicaHost {
     else if (message.type === "offered") {
       const { takes, promptTokens } = message
       this.#offers.get(message.id)?.({ takes, promptTokens })
-    } else if (message.type === "turnedDown")
-      this.#submitted.get(message.id)?.sink.turnedDown?.(message.choice)
+    } else if (message.type === "started") this.#started(message)
+    else if (message.type === "turnedDown") this.#submitted.get(message.id)?.sink.turnedDown?.(message.choice)
     else if (message.type === "withdrawn") this.#withdrawn(message.id, message.gone)
     else if (message.type === "info") this.#info = message.info as HostInfo
     else if (message.type === "state") this.#become(message.state, message.detail)
     else if (message.type === "drained") this.#isDrained()
   }
 
+  #started({ id, choice, start }: Extract<ToGateway, { type: "started" }>): void {
+    const submitted = this.#submitted.get(id)
+    if (submitted?.live.has(choice)) submitted.sink.started?.(choice, start)
+  }
+
   #tokens({ id, choice, tokens, delta }: Extract<ToGateway, { type: "tokens" }>): void {
     const submitted = this.#submitted.get(id)
     // Late words of a job that was withdrawn or has ended.
-    if (submitted?.live.has(choice)) submitted.sink.tokens(choice, tokens, delta as AnswerDelta | null)
+    if (!submitted?.live.has(choice)) return
+    if (tokens.length === 0 && delta !== null) submitted.rest.set(choice, delta as AnswerDelta)
+    else submitted.sink.tokens(choice, tokens, delta as AnswerDelta | null)
   }
 
   #end({ id, choice, end }: Extract<ToGateway, { type: "end" }>): void {
     const submitted = this.#submitted.get(id)
     if (submitted?.live.delete(choice) !== true) return
     if (submitted.live.size === 0) this.#submitted.delete(id)
+    const rest = submitted.rest.get(choice)
+    if (rest !== undefined) submitted.sink.tokens(choice, [], rest)
     submitted.sink.end(choice, endFromWire(end))
   }
 

@@ -71,7 +71,11 @@ const generation = z.object({
   thinkingTokens: count.nullable(),
 })
 
-const begun = z.object({ steps: z.array(z.object({ tokens: z.array(count), agoUs: us })) })
+const start = z.object({ ttftUs: us, queuedUs: us, cachedTokens: count })
+const begun = z.object({
+  steps: z.array(z.object({ tokens: z.array(count), agoUs: us })),
+  start: start.optional(),
+})
 
 const job = z.object({
   id: count,
@@ -241,6 +245,7 @@ const toGateway = z.discriminatedUnion("type", [
     detail: text,
   }),
   z.object({ type: z.literal("offered"), id: count, takes: z.boolean(), promptTokens: count }),
+  z.object({ type: z.literal("started"), id: count, choice: count, start }),
   z.object({
     type: z.literal("tokens"),
     id: count,

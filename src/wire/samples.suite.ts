@@ -40,6 +40,8 @@ const job = {
   ],
 }
 
+const start = { ttftUs: 500_000, queuedUs: 1_500, cachedTokens: 16 }
+
 const stage = { stage: "prefill" as const, attained: true, worstLateUs: -Infinity, tokens: 1 }
 const outcome = {
   ...{ app: 0, arrivalUs: 0, startedUs: 10, firstTokenUs: 2000, finishedUs: 9000, promptTokens: 12 },
@@ -90,6 +92,10 @@ export const TO_REPLICA: Record<string, ToReplica> = {
   hello: { type: "hello", protocol: "slos-serve", version: 1 },
   offer: { type: "offer", job, deadlineMs: 20 },
   submit: { type: "submit", job },
+  resume: {
+    type: "submit",
+    job: { ...job, choices: [{ index: 1, begun: { steps: [{ tokens: [1], agoUs: 20_000 }], start } }] },
+  },
   cancel: { type: "cancel", id: 7 },
   withdraw: { type: "withdraw", id: 7 },
   drain: { type: "drain" },
@@ -104,6 +110,7 @@ export const TO_GATEWAY: Record<string, ToGateway> = {
   },
   state: { type: "state", state: "ready", detail: "" },
   offered: { type: "offered", id: 7, takes: true, promptTokens: 12 },
+  started: { type: "started", id: 7, choice: 0, start },
   tokens: { type: "tokens", id: 7, choice: 0, tokens: [72, 49_151], delta },
   heldBack: { type: "tokens", id: 7, choice: 0, tokens: [72], delta: null },
   turnedDown: { type: "turnedDown", id: 7, choice: 0 },

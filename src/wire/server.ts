@@ -74,6 +74,7 @@ export class WireServer {
     let left = job.choices.length
     this.#live.add(job.id)
     this.#host.submit(job, {
+      started: (choice, start) => this.#channel.send({ type: "started", id, choice, start }),
       tokens: (choice, tokens, delta) =>
         this.#channel.send({ type: "tokens", id, choice, tokens: [...tokens], delta } as ToGateway),
       turnedDown: (choice) => this.#channel.send({ type: "turnedDown", id, choice }),

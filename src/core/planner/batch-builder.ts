@@ -250,7 +250,7 @@ export class BatchBuilder {
   #detach(request: LiveRequest): void {
     this.context.kv.drop(request.id)
     request.computed = 0
-    request.cachedTokens = 0
+    if (request.startedUs < 0) request.cachedTokens = 0
   }
 
   /** Preempt the last of `spare` that holds KV and is not in this batch. */
