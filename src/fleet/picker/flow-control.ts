@@ -1,0 +1,261 @@
+/** Requests between their arrival and their endpoint: sent at once where one takes them, else held, the earliest
+ * deadline first, within bounds; those that wait too long, or that there is no room for, are told when to come back. */
+import type { Ask } from "./ask.ts"
+import type { Chooser, Endpoint, Sent } from "./chooser.ts"
+import type { DropReason } from "./messages.ts"
+import { SendRate } from "./send-rate.ts"
+
+export interface FlowOptions {
+  /** Most requests held at once, and what their bodies may hold in memory, bytes. */
+  mostHeld: number
+  mostHeldBytes: number
+  /** Longest hold, µs. */
+  longestHoldUs: number
+  /** What becomes of a held request whose TTFT is over: it goes on as best effort, or is refused. */
+  late: "send" | "shed"
+}
+
+export type Verdict =
+  /** `endpoints`: the best first, then where a retry may go. */
+  | { kind: "send"; endpoints: readonly Endpoint[]; sent: Sent; heldUs: number; dueInUs: number }
+  | { kind: "drop"; reason: DropReason; retryMs: number; heldUs: number }
+
+/** A request that waits. */
+export interface Held {
+  /** Its client has gone. */
+  cancel(): void
+}
+
+interface Waiting extends Held {
+  ask: Ask
+  /** The gateway's word on where it may go; null: none. */
+  subset: readonly Endpoint[] | null
+  /** First token due, µs; infinite without a TTFT. */
+  dueUs: number
+  /** Its SLO may still be kept. */
+  hopeful: boolean
+  settle: (verdict: Verdict) => void
+}
+
+/** Held requests that no endpoint took, after which the others are not asked for: they are less urgent. */
+const MOST_UNWILLING = 8
+/** Held requests are asked for again at least so often: what a twin predicts changes as time goes by. */
+const ASK_AGAIN_MS = 20
+
+/** Endpoints known by the gateway's word alone. */
+const MOST_LEARNT = 1024
+
+export class FlowControl {
+  readonly #options: FlowOptions
+  readonly #chooser: Chooser
+  readonly #nowUs: () => number
+  readonly #open: boolean
+  /** By deadline, then by arrival. */
+  #line: Waiting[] = []
+  #heldBytes = 0
+  readonly #ofTenant = new Map<string, number>()
+  readonly #rate = new SendRate()
+  #endpoints: readonly Endpoint[] = []
+  #known: ReadonlySet<Endpoint> = new Set()
+  #turn = 0
+  #timer: NodeJS.Timeout | null = null
+  #soon: NodeJS.Immediate | null = null
+
+  /** `open`: the endpoints are those that subsets name. */
+  constructor(options: FlowOptions, chooser: Chooser, nowUs: () => number, open = false) {
+    this.#options = options
+    this.#open = open
+    this.#chooser = chooser
+    this.#nowUs = nowUs
+    chooser.onRoom = () => this.#askSoon()
+  }
+
+  get held(): number {
+    return this.#line.length
+  }
+
+  get heldBytes(): number {
+    return this.#heldBytes
+  }
+
+  get endpoints(): readonly Endpoint[] {
+    return this.#endpoints
+  }
+
+  /** Any endpoint, each in turn, for a request that asks for no tokens; null: there is none. */
+  any(subset: readonly Endpoint[] | null): Endpoint | null {
+    if (subset !== null) this.#learn(subset)
+    const among = this.#eligible(subset)
+    return among.length === 0 ? null : among[this.#turn++ % among.length]!
+  }
+
+  setEndpoints(endpoints: readonly Endpoint[]): void {
+    this.#endpoints = endpoints
+    this.#known = new Set(endpoints)
+    this.#chooser.setEndpoints(endpoints)
+    this.#askSoon()
+  }
+
+  /** Settles at once or later, exactly once, unless it is cancelled before. `subset` null: any endpoint. */
+  place(ask: Ask, subset: readonly Endpoint[] | null, settle: (verdict: Verdict) => void): Held | null {
+    const nowUs = this.#nowUs()
+    if (subset !== null) this.#learn(subset)
+    const dueUs = this.#dueUs(ask, this.#eligible(subset))
+    const hopeful = ask.slo.tier === "slo" && dueUs >= nowUs
+    const waiting: Waiting = { ask, subset, dueUs, hopeful, settle, cancel: () => {} }
+    waiting.cancel = () => {
+      if (this.#remove(waiting)) this.#askSoon()
+    }
+    if (this.#eligible(subset).length === 0) {
+      settle(this.#drop(ask, "rejected-no-endpoints", nowUs))
+      return null
+    }
+    // What is held and due before it has been asked for and found no room: it would find none either, or take theirs.
+    const first = this.#line[0]
+    if ((first === undefined || before(waiting, first)) && this.#trySend(waiting, nowUs)) return null
+    this.#hold(waiting, nowUs)
+    return waiting
+  }
+
+  /** Nothing more is sent: everything held is dropped. */
+  close(): void {
+    this.#stopAsking()
+    const nowUs = this.#nowUs()
+    for (const waiting of [...this.#line]) this.#refuse(waiting, "rejected-shutting-down", nowUs)
+    this.#chooser.onRoom = null
+  }
+
+  /** The oldest are forgotten: what a gateway names changes for ever. */
+  #learn(subset: readonly Endpoint[]): void {
+    const fresh = this.#open ? subset.filter((endpoint) => !this.#known.has(endpoint)) : []
+    if (fresh.length === 0) return
+    this.setEndpoints([...this.#endpoints, ...fresh].slice(-MOST_LEARNT))
+  }
+
+  /** Those of a subset that there are. */
+  #eligible(subset: readonly Endpoint[] | null): readonly Endpoint[] {
+    return subset === null ? this.#endpoints : subset.filter((endpoint) => this.#known.has(endpoint))
+  }
+
+  #dueUs(ask: Ask, among: readonly Endpoint[]): number {
+    const { slo, tier } = ask.slo
+    if (tier === "bestEffort") return Number.POSITIVE_INFINITY
+    const { ttftUs, ttftSlowdown } = slo
+    if (ttftSlowdown === 0) return ask.arrivalUs + ttftUs
+    return ask.arrivalUs + ttftSlowdown * this.#chooser.zeroLoadUs(ask, among)
+  }
+
+  #trySend(waiting: Waiting, nowUs: number): boolean {
+    const { ask, hopeful } = waiting
+    const among = this.#eligible(waiting.subset)
+    const endpoints = hopeful
+      ? this.#chooser.choose(ask, among, nowUs)
+      : this.#chooser.anywhere(ask, among, nowUs)
+    if (endpoints.length === 0) return false
+    const sent = this.#chooser.sent(ask, endpoints[0]!, nowUs)
+    this.#rate.sent(nowUs)
+    this.#remove(waiting)
+    waiting.settle({
+      ...{ kind: "send", endpoints, sent },
+      heldUs: nowUs - ask.arrivalUs,
+      dueInUs: waiting.dueUs - nowUs,
+    })
+    return true
+  }
+
+  #hold(waiting: Waiting, nowUs: number): void {
+    this.#insert(waiting)
+    const { mostHeld, mostHeldBytes } = this.#options
+    while (this.#line.length > mostHeld || (this.#heldBytes > mostHeldBytes && this.#line.length > 0))
+      this.#refuse(this.#victim(), "rejected-saturated", nowUs)
+    if (this.#line.length > 0) this.#timer ??= setInterval(() => this.#askAgain(), ASK_AGAIN_MS)
+  }
+
+  /** Of the tenant with the most held, the one that can wait longest. */
+  #victim(): Waiting {
+    const most = Math.max(...this.#ofTenant.values())
+    return this.#line.findLast(({ ask }) => this.#ofTenant.get(ask.tenant) === most)!
+  }
+
+  #askSoon(): void {
+    if (this.#line.length === 0) return
+    this.#soon ??= setImmediate(() => {
+      this.#soon = null
+      this.#askAgain()
+    })
+  }
+
+  #askAgain(): void {
+    const nowUs = this.#nowUs()
+    let unwilling = 0
+    for (const waiting of [...this.#line]) {
+      const { ask } = waiting
+      if (this.#eligible(waiting.subset).length === 0) this.#refuse(waiting, "rejected-no-endpoints", nowUs)
+      else if (nowUs - ask.arrivalUs > this.#options.longestHoldUs)
+        this.#refuse(waiting, "rejected-ttl-expired", nowUs)
+      else if (waiting.dueUs < nowUs && this.#options.late === "shed")
+        this.#refuse(waiting, "rejected-ttl-expired", nowUs)
+      else if (unwilling < MOST_UNWILLING) {
+        if (waiting.dueUs < nowUs) this.#demote(waiting)
+        if (!this.#trySend(waiting, nowUs)) unwilling++
+      }
+    }
+    if (this.#line.length === 0) this.#stopAsking()
+  }
+
+  /** Its first token is late whatever happens: those that can be on time go first. */
+  #demote(waiting: Waiting): void {
+    this.#remove(waiting)
+    waiting.dueUs = Number.POSITIVE_INFINITY
+    waiting.hopeful = false
+    this.#insert(waiting)
+  }
+
+  #refuse(waiting: Waiting, reason: DropReason, nowUs: number): void {
+    if (this.#remove(waiting)) waiting.settle(this.#drop(waiting.ask, reason, nowUs))
+  }
+
+  #drop(ask: Ask, reason: DropReason, nowUs: number): Verdict {
+    const retryMs = this.#rate.waitMs(this.#line.length + 1, nowUs)
+    return { kind: "drop", reason, retryMs, heldUs: nowUs - ask.arrivalUs }
+  }
+
+  #insert(waiting: Waiting): void {
+    let low = 0
+    let high = this.#line.length
+    while (low < high) {
+      const middle = (low + high) >> 1
+      if (before(waiting, this.#line[middle]!)) high = middle
+      else low = middle + 1
+    }
+    this.#line.splice(low, 0, waiting)
+    this.#count(waiting.ask, 1)
+  }
+
+  #remove(waiting: Waiting): boolean {
+    const at = this.#line.indexOf(waiting)
+    if (at < 0) return false
+    this.#line.splice(at, 1)
+    this.#count(waiting.ask, -1)
+    return true
+  }
+
+  #count({ tenant, bytes }: Ask, by: 1 | -1): void {
+    this.#heldBytes += by * bytes
+    const count = (this.#ofTenant.get(tenant) ?? 0) + by
+    if (count === 0) this.#ofTenant.delete(tenant)
+    else this.#ofTenant.set(tenant, count)
+  }
+
+  #stopAsking(): void {
+    if (this.#timer !== null) clearInterval(this.#timer)
+    this.#timer = null
+    if (this.#soon !== null) clearImmediate(this.#soon)
+    this.#soon = null
+  }
+}
+
+function before(a: Waiting, b: Waiting): boolean {
+  if (a.dueUs !== b.dueUs) return a.dueUs < b.dueUs
+  return a.ask.arrivalUs < b.ask.arrivalUs
+}

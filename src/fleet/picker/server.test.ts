@@ -1,0 +1,422 @@
+/** The picker over a real gRPC socket, with a client that plays Envoy's part: every mode, every refusal, hostile streams. */
+import { afterEach, describe, expect, it } from "vitest"
+import { LeastLoaded } from "./least-loaded.ts"
+import type { PickerOptions } from "./run.ts"
+import {
+  A,
+  B,
+  bodyIn,
+  bodyMessage,
+  CHAT,
+  type EnvoyStream,
+  headerMap,
+  headersIn,
+  headersMessage,
+  metadataIn,
+  subset,
+  TestPicker,
+} from "./testing.ts"
+import { BODY_MODE } from "./wire.ts"
+
+const open: TestPicker[] = []
+
+async function picker(changes: Partial<PickerOptions> = {}): Promise<TestPicker> {
+  const started = await TestPicker.start(changes)
+  open.push(started)
+  return started
+}
+
+afterEach(async () => {
+  for (const each of open.splice(0)) await each.close()
+})
+
+const PROMPT = JSON.stringify({ model: "m", messages: [{ role: "user", content: "Hello" }], max_tokens: 8 })
+
+/** Sends a chat request in full duplex, and reads where it goes. */
+async function chat(stream: EnvoyStream, headers: Record<string, string> = {}, body = PROMPT) {
+  stream.say(headersMessage({ ...CHAT, ...headers })).say(bodyMessage(body))
+  const first = await stream.next()
+  return { first, endpoint: metadataIn(first) }
+}
+
+async function refusal(stream: EnvoyStream) {
+  const message = await stream.next()
+  const response = message?.immediateResponse
+  const status = response?.status.code
+  const error = response === undefined ? null : JSON.parse(response.body.toString()).error
+  return { status, error, headers: headersIn(message), over: (await stream.next()) === null }
+}
+
+const full = (n = 1) => new LeastLoaded(n)
+
+describe("a request", () => {
+  it("in full duplex is answered once its whole body is here: headers, metadata, pieces", async () => {
+    const stream = (await picker()).open()
+    stream.say(headersMessage(CHAT, { mode: BODY_MODE.fullDuplex }))
+    stream.say(bodyMessage(PROMPT.slice(0, 10), false)).say(bodyMessage(PROMPT.slice(10), false))
+    stream.say({ requestBody: { endOfStream: true } })
+    const first = await stream.next()
+    expect(first?.requestHeaders?.response.clearRouteCache).toBe(true)
+    expect([A, B]).toContain(metadataIn(first))
+    expect(headersIn(first)).toEqual({
+      "x-gateway-destination-endpoint": metadataIn(first),
+      "content-length": String(PROMPT.length),
+    })
+    expect(bodyIn(await stream.next())).toEqual({ body: PROMPT, endOfStream: true })
+  })
+
+  it("without a word of the mode is taken as full duplex", async () => {
+    const stream = (await picker()).open()
+    expect((await chat(stream)).endpoint).toBeDefined()
+    expect(bodyIn(await stream.next()).body).toBe(PROMPT)
+  })
+
+  it("with trailers ends with them, in order", async () => {
+    const stream = (await picker()).open()
+    stream.say(headersMessage(CHAT)).say(bodyMessage(PROMPT, false)).say({ requestTrailers: {} })
+    expect(metadataIn(await stream.next())).toBeDefined()
+    expect(bodyIn(await stream.next())).toEqual({ body: PROMPT, endOfStream: false })
+    expect((await stream.next())?.requestTrailers).toBeDefined()
+  })
+
+  it("of a large body gets it back in pieces that a data plane takes", async () => {
+    const stream = (await picker()).open()
+    const body = JSON.stringify({ prompt: "x".repeat(200_000) })
+    await chat(stream, { ":path": "/v1/completions" }, body)
+    let back = ""
+    for (let ended = false; !ended; ) {
+      const piece = bodyIn(await stream.next())
+      expect(piece.body.length).toBeLessThanOrEqual(62_000)
+      back += piece.body
+      ended = piece.endOfStream
+    }
+    expect(back).toBe(body)
+  })
+
+  it("in buffered mode is let on, and placed with its body", async () => {
+    const stream = (await picker({ rewrite: { priority: "low-first", sloArguments: false } })).open()
+    stream.say(headersMessage(CHAT, { mode: BODY_MODE.buffered }))
+    expect((await stream.next())?.requestHeaders?.response.headerMutation).toBeUndefined()
+    stream.say(bodyMessage(PROMPT))
+    const placed = await stream.next()
+    const { body } = bodyIn(placed)
+    expect(JSON.parse(body)).toMatchObject({ model: "m", priority: expect.any(Number) })
+    expect(headersIn(placed)["content-length"]).toBe(String(body.length))
+    expect(headersIn(placed)["x-gateway-destination-endpoint"]).toBe(metadataIn(placed))
+  })
+
+  it.each([
+    ["no body", BODY_MODE.none],
+    ["a streamed body", BODY_MODE.streamed],
+    ["a body that may be cut", BODY_MODE.bufferedPartial],
+  ])("with %s is placed by its headers, and every piece is answered", async (_what, mode) => {
+    const stream = (await picker()).open()
+    stream.say(headersMessage({ ...CHAT, "x-llm-d-slo-ttft-ms": "500" }, { mode }))
+    expect([A, B]).toContain(metadataIn(await stream.next()))
+    if (mode === BODY_MODE.none) return
+    stream.say(bodyMessage("not JSON at all", false))
+    expect((await stream.next())?.requestBody?.response.bodyMutation).toBeUndefined()
+  })
+
+  it("that asks for no tokens goes on at once, and its body piece by piece", async () => {
+    const stream = (await picker({ flow: { ...noRoom, mostHeld: 0 }, chooser: full(1) })).open()
+    stream.say(headersMessage({ ":method": "POST", ":path": "/v1/audio/transcriptions" }))
+    expect([A, B]).toContain(metadataIn(await stream.next()))
+    stream.say(bodyMessage("\u0000binary", false)).say(bodyMessage("", true))
+    expect(bodyIn(await stream.next())).toEqual({ body: "\u0000binary", endOfStream: false })
+    expect(bodyIn(await stream.next())).toEqual({ body: "", endOfStream: true })
+  })
+
+  it("without a body goes to each endpoint in turn", async () => {
+    const started = await picker()
+    const seen = new Set<string | undefined>()
+    for (let i = 0; i < 2; i++) {
+      const stream = started.open()
+      stream.say(headersMessage({ ":method": "GET", ":path": "/v1/models" }, { endOfStream: true }))
+      seen.add(metadataIn(await stream.next()))
+    }
+    expect([...seen].sort()).toEqual([A, B])
+  })
+
+  it("goes to the endpoint with less to do, and names the next for retries", async () => {
+    const started = await picker({ named: 2 })
+    const first = await chat(started.open())
+    expect(first.endpoint!.split(",").sort()).toEqual([A, B])
+    const second = await chat(started.open())
+    expect(second.endpoint!.split(",")).toEqual(first.endpoint!.split(",").reverse())
+  })
+
+  it("only goes where the gateway lets it", async () => {
+    const started = await picker()
+    for (let i = 0; i < 3; i++) {
+      const stream = started.open()
+      stream.say(headersMessage(CHAT, subset(B, "10.9.9.9:1"))).say(bodyMessage(PROMPT))
+      expect(metadataIn(await stream.next())).toBe(B)
+    }
+  })
+
+  it("takes the gateway's word for the endpoints where there are no others", async () => {
+    const started = await picker({ endpoints: [] })
+    const stream = started
+      .open()
+      .say(headersMessage(CHAT, subset("10.1.1.1:80")))
+      .say(bodyMessage(PROMPT))
+    expect(metadataIn(await stream.next())).toBe("10.1.1.1:80")
+    const without = started.open().say(headersMessage(CHAT, subset())).say(bodyMessage(PROMPT))
+    expect(await refusal(without)).toMatchObject({ status: 503 })
+  })
+})
+
+const noRoom = { mostHeld: 4, mostHeldBytes: 1 << 22, longestHoldUs: 60e6, late: "send" } as const
+
+describe("what is held", () => {
+  /** A picker with one endpoint that is full, and the stream that fills it. */
+  async function filled(changes: Partial<PickerOptions> = {}) {
+    const endpoints = [{ host: "127.0.0.1", port: 8001 }]
+    const started = await picker({ endpoints, chooser: full(), ...changes })
+    const busy = started.open()
+    await chat(busy)
+    return { started, busy }
+  }
+
+  const finish = (stream: EnvoyStream) =>
+    stream
+      .say({ responseHeaders: { headers: headerMap({ ":status": "200" }) } })
+      .say({ responseBody: { endOfStream: true } })
+
+  it("is sent when there is room, the earliest deadline first", async () => {
+    const { started, busy } = await filled()
+    const late = started.open()
+    late.say(headersMessage({ ...CHAT, "x-llm-d-slo-ttft-ms": "60000" })).say(bodyMessage(PROMPT))
+    const early = started.open()
+    early.say(headersMessage({ ...CHAT, "x-slo-ttft-ms": "30000" })).say(bodyMessage(PROMPT))
+    await expect.poll(async () => gaugeOf(await started.metrics(), "held")).toBe(2)
+    finish(busy)
+    const placed = await early.next()
+    expect(metadataIn(placed)).toBe(A)
+    // The engine is told what is left of its TTFT.
+    expect(Number(headersIn(placed)["x-llm-d-slo-ttft-ms"])).toBeLessThan(30_000)
+    expect(late.pending).toBe(0)
+    finish(early)
+    expect(metadataIn(await late.next())).toBe(A)
+  })
+
+  it("is told in buffered mode that Envoy must wait for longer", async () => {
+    const { started, busy } = await filled()
+    const stream = started.open().say(headersMessage(CHAT, { mode: BODY_MODE.buffered }))
+    await stream.next()
+    stream.say(bodyMessage(PROMPT))
+    expect((await stream.next())?.overrideMessageTimeout?.seconds).toBeGreaterThan(0)
+    finish(busy)
+    expect(metadataIn(await stream.next())).toBe(A)
+  })
+
+  it("gives its place up when its client leaves", async () => {
+    const { started, busy } = await filled()
+    const gone = started.open().say(headersMessage(CHAT)).say(bodyMessage(PROMPT))
+    await expect.poll(async () => gaugeOf(await started.metrics(), "held")).toBe(1)
+    gone.call.cancel()
+    await expect.poll(async () => gaugeOf(await started.metrics(), "held")).toBe(0)
+    const next = started.open().say(headersMessage(CHAT)).say(bodyMessage(PROMPT))
+    finish(busy)
+    expect(metadataIn(await next.next())).toBe(A)
+    expect(await started.metrics()).toMatch(/slos_serve_picker_gone_total 1/)
+  })
+
+  it("is given up where Envoy has answered by itself", async () => {
+    const { started } = await filled()
+    const stream = started.open().say(headersMessage(CHAT)).say(bodyMessage(PROMPT))
+    await expect.poll(async () => gaugeOf(await started.metrics(), "held")).toBe(1)
+    stream.say({ responseHeaders: { headers: headerMap({ ":status": "504" }) } })
+    expect((await stream.next())?.responseHeaders).toBeDefined()
+    expect(gaugeOf(await started.metrics(), "held")).toBe(0)
+  })
+
+  it("is bounded: the one that can wait longest gets 429, the reason and when to come back", async () => {
+    const { started } = await filled({ flow: { ...noRoom, mostHeld: 1 } })
+    const held = (ttftMs: number) =>
+      started
+        .open()
+        .say(headersMessage({ ...CHAT, "x-llm-d-slo-ttft-ms": String(ttftMs) }))
+        .say(bodyMessage(PROMPT))
+    const first = held(50_000)
+    await expect.poll(async () => gaugeOf(await started.metrics(), "held")).toBe(1)
+    const { status, error, headers, over } = await refusal(held(60_000))
+    expect(status).toBe(429)
+    expect(error).toMatchObject({ type: "rate_limit_error", code: "rejected_saturated" })
+    expect(headers["x-llm-d-request-dropped-reason"]).toBe("rejected-saturated")
+    expect(Number(headers["retry-after"])).toBeGreaterThanOrEqual(1)
+    expect(over).toBe(true)
+    held(40_000)
+    expect(await refusal(first)).toMatchObject({ status: 429 })
+  })
+
+  it("is refused when it waited too long", async () => {
+    const { started } = await filled({ flow: { ...noRoom, longestHoldUs: 1 } })
+    const stream = started.open().say(headersMessage(CHAT)).say(bodyMessage(PROMPT))
+    const { status, headers } = await refusal(stream)
+    expect([status, headers["x-llm-d-request-dropped-reason"]]).toEqual([429, "rejected-ttl-expired"])
+  })
+
+  it("is refused when the picker ends, and so is what comes then", async () => {
+    const { started } = await filled()
+    const held = started.open().say(headersMessage(CHAT)).say(bodyMessage(PROMPT))
+    await expect.poll(async () => gaugeOf(await started.metrics(), "held")).toBe(1)
+    const stopped = started.picker.stop(20)
+    expect(await refusal(held)).toMatchObject({
+      status: 503,
+      headers: { "x-llm-d-request-dropped-reason": "rejected-shutting-down" },
+    })
+    await stopped
+  })
+})
+
+describe("a response", () => {
+  it("passes piece by piece, each answered in its mode", async () => {
+    const started = await picker()
+    for (const responseMode of [BODY_MODE.fullDuplex, BODY_MODE.streamed]) {
+      const stream = started.open()
+      stream.say(headersMessage(CHAT, { mode: BODY_MODE.fullDuplex, responseMode })).say(bodyMessage(PROMPT))
+      await stream.next()
+      await stream.next()
+      stream.say({
+        responseHeaders: { headers: headerMap({ ":status": "200", "content-type": "text/event-stream" }) },
+      })
+      expect((await stream.next())?.responseHeaders).toBeDefined()
+      stream.say({ responseBody: { body: Buffer.from("data: {}\n\n") } })
+      const passed = bodyIn(await stream.next())
+      expect(passed.body).toBe(responseMode === BODY_MODE.fullDuplex ? "data: {}\n\n" : "")
+      stream.say({ responseBody: { endOfStream: true } })
+      expect(bodyIn(await stream.next()).endOfStream).toBe(responseMode === BODY_MODE.fullDuplex)
+      stream.say({ responseTrailers: {} })
+      expect((await stream.next())?.responseTrailers).toBeDefined()
+    }
+  })
+
+  it("frees its endpoint at the stream's end, where no body is sent here", async () => {
+    const started = await picker({ endpoints: [{ host: "127.0.0.1", port: 8001 }], chooser: full() })
+    const stream = started.open()
+    await chat(stream)
+    stream.say({ responseHeaders: { headers: headerMap({ ":status": "200" }) } })
+    const next = started.open().say(headersMessage(CHAT)).say(bodyMessage(PROMPT))
+    await expect.poll(async () => gaugeOf(await started.metrics(), "held")).toBe(1)
+    stream.call.end()
+    expect(metadataIn(await next.next())).toBe(A)
+  })
+
+  it("of another endpoint of those named counts there", async () => {
+    const started = await picker({ chooser: full(), named: 2 })
+    const stream = started.open()
+    const { endpoint } = await chat(stream)
+    const [picked, other] = endpoint!.split(",")
+    const served = { "x-gateway-destination-endpoint-served": { stringValue: other } }
+    stream.say({
+      responseHeaders: { headers: headerMap({ ":status": "200" }) },
+      metadataContext: { filterMetadata: { "envoy.lb": { fields: served } } },
+    })
+    for (let i = 0; i < 2; i++) await stream.next()
+    expect((await chat(started.open())).endpoint).toBe(picked)
+  })
+})
+
+describe("bad input", () => {
+  it.each([
+    ["cut JSON", "{", 400, "invalid_json"],
+    ["an array", "[1]", 400, "invalid_json"],
+    ["null", "null", 400, "invalid_json"],
+    ["nothing", "", 400, "invalid_json"],
+    ["an slo that is none", '{"slo":5}', 400, "invalid_value"],
+    ["a TTFT that is none", '{"slo":{"ttft_ms":"soon"}}', 400, "invalid_slo"],
+    ["a class that is none", '{"slo":{"class":"unheard"}}', 400, "slo_class_not_found"],
+    ["too much", `{"a":"${"x".repeat(1 << 20)}"}`, 413, "body_too_large"],
+  ])("a body of %s gets its error at once", async (_what, body, status, code) => {
+    const stream = (await picker()).open().say(headersMessage(CHAT))
+    for (let at = 0; at < body.length; at += 60_000)
+      stream.say(bodyMessage(body.slice(at, at + 60_000), false))
+    stream.say(bodyMessage(""))
+    const answer = await refusal(stream)
+    expect([answer.status, answer.error.code, answer.over]).toEqual([status, code, true])
+    expect(answer.headers["content-type"]).toContain("application/json")
+  })
+
+  it("in a header names it", async () => {
+    const stream = (await picker()).open()
+    stream.say(headersMessage({ ...CHAT, "x-llm-d-slo-tpot-ms": "fast" })).say(bodyMessage(PROMPT))
+    expect((await refusal(stream)).error).toMatchObject({
+      code: "invalid_slo",
+      message: expect.stringContaining("x-llm-d-slo-tpot-ms"),
+    })
+  })
+
+  it("no body where one is needed gets 400", async () => {
+    const stream = (await picker()).open().say(headersMessage(CHAT, { endOfStream: true }))
+    expect(await refusal(stream)).toMatchObject({ status: 400 })
+  })
+
+  it("an objective that names no class is served as without", async () => {
+    const started = await picker()
+    for (const name of ["x-llm-d-inference-objective", "x-gateway-inference-objective"])
+      expect((await chat(started.open(), { [name]: "sheddable" })).endpoint).toBeDefined()
+  })
+
+  it("no endpoint of those allowed gets 503", async () => {
+    const started = await picker()
+    for (const message of [headersMessage(CHAT, subset("9.9.9.9:1")), headersMessage(CHAT, subset())]) {
+      const stream = started.open().say(message).say(bodyMessage(PROMPT))
+      const { status, headers } = await refusal(stream)
+      expect([status, headers["x-llm-d-request-dropped-reason"]]).toEqual([503, "rejected-no-endpoints"])
+    }
+  })
+
+  it.each<[string, (stream: EnvoyStream) => void]>([
+    ["a body before its headers", (s) => s.say(bodyMessage("x"))],
+    ["headers twice", (s) => s.say(headersMessage(CHAT)).say(headersMessage(CHAT))],
+    ["nothing", (s) => s.say({})],
+    ["a mode it does not know", (s) => s.say(headersMessage(CHAT, { mode: BODY_MODE.grpc }))],
+    [
+      "a body after its end",
+      (s) => s.say(headersMessage(CHAT)).say(bodyMessage("[", true)).say(bodyMessage("x")),
+    ],
+  ])("a stream with %s is ended, and others go on", async (_what, send) => {
+    const started = await picker()
+    const stream = started.open()
+    send(stream)
+    let last: unknown = "none"
+    for (let message = await stream.next(); message !== null; message = await stream.next()) last = message
+    expect(last).toHaveProperty("immediateResponse")
+    expect((await chat(started.open())).endpoint).toBeDefined()
+  })
+
+  it("bytes that are no message end their stream alone", async () => {
+    const started = await picker()
+    const good = started.open()
+    const { connect } = await import("node:http2")
+    const session = connect(`http://127.0.0.1:${started.port}`)
+    const raw = session.request({
+      ":method": "POST",
+      ":path": "/envoy.service.ext_proc.v3.ExternalProcessor/Process",
+      "content-type": "application/grpc",
+      te: "trailers",
+    })
+    raw.write(Buffer.from([0, 0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff]))
+    const status = await new Promise((resolve) => {
+      raw.on("trailers", (trailers) => resolve(trailers["grpc-status"]))
+      raw.on("response", (headers) => headers["grpc-status"] !== undefined && resolve(headers["grpc-status"]))
+      raw.resume()
+    })
+    expect(status).not.toBe("0")
+    session.destroy()
+    expect((await chat(good)).endpoint).toBeDefined()
+  })
+
+  it("messages of an observer are read and not answered", async () => {
+    const started = await picker()
+    const stream = started.open().say(headersMessage(CHAT, { observabilityMode: true }))
+    stream.call.end()
+    expect(await stream.next()).toBeNull()
+  })
+})
+
+function gaugeOf(text: string, name: string): number {
+  return Number(new RegExp(`^slos_serve_picker_${name} (\\S+)$`, "m").exec(text)?.[1])
+}
