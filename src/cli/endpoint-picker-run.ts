@@ -7,7 +7,7 @@ import { UserError } from "../errors.ts"
 import { LeastLoaded } from "../fleet/picker/least-loaded.ts"
 import { EndpointPicker } from "../fleet/picker/run.ts"
 import type { TlsFiles } from "../fleet/picker/server.ts"
-import type { PickerCommand } from "./endpoint-picker.ts"
+import type { PickerCommand } from "./endpoint-picker-options.ts"
 import type { Reporter } from "./reporter.ts"
 
 export async function runPicker(options: PickerCommand, reporter: Reporter): Promise<void> {

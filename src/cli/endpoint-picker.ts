@@ -2,33 +2,9 @@
 import { type Command, InvalidArgumentError, Option } from "commander"
 import { UserError } from "../errors.ts"
 import { type Address, endpointOf, parseAddress } from "../fleet/picker/endpoints.ts"
-import type { RewriteOptions } from "../fleet/picker/rewrite.ts"
+import type { PickerCommand } from "./endpoint-picker-options.ts"
 import { byteSize, port, wholeNumber } from "./numbers.ts"
 import { createReporter } from "./reporter.ts"
-
-export interface PickerCommand {
-  endpoint?: Address[]
-  endpointsFile?: string
-  config?: string
-  host: string
-  port: number
-  metricsPort: number
-  metrics: boolean
-  tlsCert?: string
-  tlsKey?: string
-  tlsClientCa?: string
-  inFlight: number
-  mostHeld: number
-  heldMemory: number
-  longestHold: number
-  late: "send" | "shed"
-  priority: RewriteOptions["priority"]
-  sloArguments?: boolean
-  fallbacks: number
-  bodyLimit: number
-  drainTimeout: number
-  logLevel?: string
-}
 
 const EXAMPLES = `
 The gateway asks over Envoy's external processing (ext-proc), as the Gateway API Inference Extension has it; see
