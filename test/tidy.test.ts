@@ -14,7 +14,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   engine: ["core"],
   models: ["engine"],
   profile: ["core", "engine", "models"],
-  telemetry: ["core"],
+  telemetry: ["core", "replica"],
   replica: ["core", "engine", "config", "text"],
   text: ["core", "engine"],
   serve: ["core", "router", "engine", "telemetry", "replica", "text", "config"],

@@ -9,6 +9,7 @@ import type { PolicyOptions } from "../core/options.ts"
 import { UserError, userError } from "../errors.ts"
 import { buildServer } from "../http/server.ts"
 import { ReplicaDriver } from "../replica/driver.ts"
+import { LocalFront } from "../serve/local-front.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
 import { Tenants } from "../serve/tenants.ts"
 import type { Reporter } from "./reporter.ts"
@@ -52,9 +53,9 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
       watch: { leastUs: options.stepTimeout === 0 ? Number.POSITIVE_INFINITY : options.stepTimeout * 1e6 },
     })
     const { policy, defaultMaxTokens, parseSpecial } = options
-    const answers = { defaultMaxTokens, parseSpecial }
-    const service = new Service({ engine, driver, classes, policy, tenants, ...answers })
-    await service.intake.warmUp()
+    const front = new LocalFront(engine, driver, { defaultMaxTokens, parseSpecial, tenants })
+    const service = new Service({ front, classes, policy, tenants })
+    await front.intake.warmUp()
     host.ready(service)
     announce(app, options, { service, tenants }, reporter)
   } catch (error) {
@@ -119,7 +120,7 @@ function announce(
   const body = '{"messages":[{"role":"user","content":"Say hello."}],"max_tokens":64}'
   const key = tenants.needsKey ? ` -H "authorization: Bearer $KEY"` : ""
   const curl = `curl ${url}/v1/chat/completions -H 'content-type: application/json'${key} -d '${body}'`
-  const { model } = service.engine
+  const { model } = service.front
   reporter.say(
     [
       "",

@@ -56,12 +56,12 @@ async function drained(
 ): Promise<boolean> {
   const service = host.service!
   const overMs = performance.now() + drainSec * 1000
-  const { running, waiting } = service.driver.snapshot()
+  const { running, waiting } = service.front.snapshot()
   reporter.warn(`${signal}: finishing ${running + waiting} requests (${drainSec} s at most)`)
   await Promise.race([host.drain(), sleep(drainSec * 1000, null, { ref: false })])
   const closed = service.close().then(() => true)
   const restMs =
-    service.driver.watch.state === "hung" ? HUNG_STEP_MS : Math.max(STEP_MS, overMs - performance.now())
+    service.front.watch.state === "hung" ? HUNG_STEP_MS : Math.max(STEP_MS, overMs - performance.now())
   return Promise.race([closed, sleep(restMs, false, { ref: false })])
 }
 

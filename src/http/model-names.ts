@@ -10,7 +10,7 @@ export interface NamedModel {
 }
 
 export function modelNames(service: Service): NamedModel[] {
-  const { name } = service.engine.model
+  const { name } = service.front.model
   const classes = service.classes.all
   return [
     { id: name, class: null },
@@ -25,5 +25,5 @@ export function classOfModel(service: Service, name: string | null | undefined):
   const found = modelNames(service).find((model) => model.id === name)
   if (found !== undefined) return found.class
   const model = name.slice(0, 100)
-  throw userError("model_not_found", { model, available: service.engine.model.name }, { param: "model" })
+  throw userError("model_not_found", { model, available: service.front.model.name }, { param: "model" })
 }

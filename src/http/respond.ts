@@ -74,7 +74,7 @@ function start(
   sinks: readonly AnswerSink[],
 ): Promise<void> {
   const { arrivalMs } = request
-  return service.intake.start(
+  return service.front.start(
     generations.map((generation) => ({ ...generation, arrivalMs, signal })),
     sinks,
   )

@@ -2,25 +2,26 @@
 
 import type { SloClass } from "../config/slo-classes.ts"
 import type { AppSpeculation } from "../core/protocol.ts"
+import type { ReplicaRow } from "../serve/front.ts"
 import type { ServiceHost, TenantRow } from "../serve/service.ts"
 
 export function statusJson(host: ServiceHost): object {
   const { service, phase, detail } = host
   if (service === null) return { phase, detail }
-  const { engine, driver, attainment } = service
-  const nowUs = driver.nowUs
-  const snapshot = driver.snapshot()
+  const { front, attainment } = service
+  const nowUs = front.nowUs
+  const snapshot = front.snapshot()
   const rates = attainment.rates(nowUs)
   const windows = attainment.byClass(nowUs)
-  const { watch } = driver
+  const { watch, model } = front
   return {
     phase,
     detail,
     model: {
-      name: engine.model.name,
-      random: engine.model.random,
-      parameters: engine.model.parameters,
-      context_tokens: engine.limits.contextTokens,
+      name: model.name,
+      random: model.random,
+      parameters: model.parameters,
+      context_tokens: front.contextTokens,
     },
     engine: {
       state: watch.state,
@@ -50,11 +51,21 @@ export function statusJson(host: ServiceHost): object {
     step_ms: rates.stepMs,
     needs_key: host.tenants.needsKey,
     tenants: service.tenants.map(tenantJson),
+    replicas: front.replicas.map(replicaJson),
     classes: service.classes.all.map((c, app) => ({
       ...classJson(c),
       window: windows[app],
       speculation: speculationJson(snapshot.speculation[app]),
     })),
+  }
+}
+
+function replicaJson({ name, state, detail, snapshot, restarts }: ReplicaRow): object {
+  const { running = 0, waiting = 0, kvUsedTokens = 0, kvCapacityTokens = 0 } = snapshot ?? {}
+  return {
+    ...{ name, state, detail: detail === "" ? null : detail, restarts },
+    requests: { running, waiting },
+    kv: { used_tokens: kvUsedTokens, capacity_tokens: kvCapacityTokens },
   }
 }
 

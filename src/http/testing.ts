@@ -8,6 +8,7 @@ import type { Engine } from "../engine/port.ts"
 import type { Clock } from "../replica/clock.ts"
 import { ReplicaDriver } from "../replica/driver.ts"
 import type { WatchOptions } from "../replica/engine-watch.ts"
+import { LocalFront } from "../serve/local-front.ts"
 import type { ParseSpecial } from "../serve/prompt-reader.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
 import { type TenantOptions, Tenants } from "../serve/tenants.ts"
@@ -80,7 +81,8 @@ export async function testServer(options: TestServerOptions = {}) {
       ...(maxQueue === undefined ? {} : { maxQueue }),
     },
   })
-  const service = new Service({ engine, driver, classes, policy: "slos-serve", parseSpecial, tenants })
+  const front = new LocalFront(engine, driver, { parseSpecial, tenants })
+  const service = new Service({ front, classes, policy: "slos-serve", tenants })
   const host = new ServiceHost(tenants)
   host.ready(service)
   const app = buildServer({ ...server, host })

@@ -2,7 +2,7 @@
  * its driver what it is to do. A worker process has one of these inside. */
 import type { Effect, RequestId } from "../core/protocol.ts"
 import { UserError, userError } from "../errors.ts"
-import type { ReplicaDriver, StepReport } from "../replica/driver.ts"
+import type { ReplicaDriver } from "../replica/driver.ts"
 import {
   DECLINED,
   type Digest,
@@ -16,13 +16,8 @@ import {
   type Offer,
   type ReplicaHost,
 } from "../replica/host.ts"
-import {
-  fromArrival,
-  isObserved,
-  type Observed,
-  type ObservedEffect,
-  type ObservedStep,
-} from "../replica/observed.ts"
+import { fromArrival, type Observed } from "../replica/observed.ts"
+import { DriverObserver } from "../replica/observer.ts"
 import type { AnswerDelta, AnswerEnd } from "../text/answer.ts"
 import { sinceArrival } from "./begun.ts"
 import type { Choice, GenerationRequest, Intake, Plan } from "./intake.ts"
@@ -60,8 +55,7 @@ export class InProcessHost implements ReplicaHost {
   readonly #taken = new Map<JobId, Taken>()
   readonly #byRequest = new Map<RequestId, { taken: Taken; index: number }>()
   readonly #stateListeners = new Set<(state: HostState) => void>()
-  readonly #observedListeners = new Set<(observed: Observed) => void>()
-  #observed: { effects: ObservedEffect[]; steps: ObservedStep[] } = { effects: [], steps: [] }
+  readonly #observer: DriverObserver
   #state: HostState = "ready"
 
   constructor(intake: Intake, name = "local") {
@@ -73,7 +67,7 @@ export class InProcessHost implements ReplicaHost {
     const vocabulary = Array.from({ length: model.vocabSize }, (_, token) => tokenizer.bytes(token))
     this.info = { model, limits, longestTokenBytes: tokenizer.longestTokenBytes, vocabulary }
     driver.observe((effect) => this.#observe(effect))
-    driver.observeSteps((report) => this.#note().steps.push(stepOf(report)))
+    this.#observer = new DriverObserver(driver)
   }
 
   get state(): HostState {
@@ -89,8 +83,7 @@ export class InProcessHost implements ReplicaHost {
   }
 
   onObserved(listener: (observed: Observed) => void): () => void {
-    this.#observedListeners.add(listener)
-    return () => this.#observedListeners.delete(listener)
+    return this.#observer.on(listener)
   }
 
   async offer(job: Job, deadlineMs: number): Promise<Offer> {
@@ -251,29 +244,12 @@ export class InProcessHost implements ReplicaHost {
   }
 
   #observe(effect: Effect): void {
-    if (!isObserved(effect)) return
     if (effect.type === "demoted" && effect.reason !== "violated") this.#turnedDown(effect.id)
-    const { effects } = this.#note()
-    if (effect.type === "finished") effects.push({ ...effect, outcome: fromArrival(effect.outcome) })
-    else effects.push(effect)
   }
 
   #turnedDown(id: RequestId): void {
     const found = this.#byRequest.get(id)
     if (found !== undefined && !found.taken.begun) found.taken.sink?.turnedDown?.(found.index)
-  }
-
-  /** What is told at the end of this moment. */
-  #note() {
-    const { effects, steps } = this.#observed
-    if (effects.length === 0 && steps.length === 0) queueMicrotask(() => this.#tell())
-    return this.#observed
-  }
-
-  #tell(): void {
-    const observed = this.#observed
-    this.#observed = { effects: [], steps: [] }
-    for (const listener of this.#observedListeners) listener(observed)
   }
 
   #become(state: HostState): void {
@@ -285,18 +261,6 @@ export class InProcessHost implements ReplicaHost {
 
 function choiceOf({ ageUs }: Job, { index, begun }: JobChoice): Pick<Choice, "index" | "begun"> {
   return { index, begun: begun && sinceArrival(begun, ageUs) }
-}
-
-function stepOf({ batch, planUs, durationUs, failure, rows }: StepReport): ObservedStep {
-  let tokens = 0
-  for (const item of batch.items) tokens += item.tokens + item.draft
-  return {
-    ...{ requests: batch.items.length, tokens, planUs, predictedUs: batch.predictedUs, durationUs },
-    failed: failure !== null,
-    drafts: rows
-      .filter(({ drafted }) => drafted > 0)
-      .map(({ drafted, tokens }) => ({ drafted, accepted: tokens.length - 1 })),
-  }
 }
 
 /** An engine that is down is no fault of the request: another replica may have it. */

@@ -1,20 +1,19 @@
 /** One served model with everything that belongs to it, and the state of the server around it. */
 
 import type { SloClasses } from "../config/slo-classes.ts"
-import type { Engine } from "../engine/port.ts"
 import { type UserError, userError } from "../errors.ts"
-import type { ReplicaDriver } from "../replica/driver.ts"
 import { AttainmentWindow } from "../telemetry/attainment.ts"
 import { Metrics } from "../telemetry/metrics.ts"
 import type { TenantFigures } from "../telemetry/tenant-figures.ts"
-import { Intake, type IntakeOptions } from "./intake.ts"
+import type { Front } from "./front.ts"
 import { type Tenant, Tenants } from "./tenants.ts"
 
-export interface ServiceOptions extends IntakeOptions {
-  engine: Engine
-  driver: ReplicaDriver
+export interface ServiceOptions {
+  front: Front
   classes: SloClasses
   policy: string
+  /** Default: one. */
+  tenants?: Tenants
 }
 
 /** A tenant, or several of which none has figures of its own, as shown. */
@@ -27,57 +26,55 @@ export interface TenantRow {
 }
 
 export class Service {
-  readonly engine: Engine
-  readonly driver: ReplicaDriver
+  readonly front: Front
   readonly classes: SloClasses
   readonly policy: string
-  readonly intake: Intake
   readonly metrics: Metrics
   readonly attainment: AttainmentWindow
   readonly startedMs = Date.now()
   readonly #tenants: Tenants
 
-  constructor(options: ServiceOptions) {
-    const { engine, driver, classes } = options
-    this.engine = engine
-    this.driver = driver
+  constructor({ front, classes, policy, tenants = new Tenants() }: ServiceOptions) {
+    this.front = front
     this.classes = classes
-    this.policy = options.policy
-    this.#tenants = options.tenants ?? new Tenants()
-    this.intake = new Intake(engine, driver, { ...options, tenants: this.#tenants })
+    this.policy = policy
+    this.#tenants = tenants
     this.attainment = new AttainmentWindow(classes.all.length)
     this.metrics = new Metrics({
-      modelName: engine.model.name,
+      modelName: front.model.name,
       classes: classes.all.map((c) => c.name),
-      snapshot: () => driver.snapshot(),
-      watch: driver.watch,
-      queue: driver.queue,
+      snapshot: () => front.snapshot(),
+      watch: front.watch,
+      queue: front.queue,
       tenants: () => this.tenants,
+      replicas: () => front.replicas,
     })
-    driver.observe((effect, nowUs) => {
-      this.metrics.observe(effect, nowUs)
-      this.attainment.observe(effect, nowUs)
-    })
-    driver.observeSteps(({ batch, planUs, durationUs, failure, rows }) => {
-      for (const row of rows) this.metrics.speculation(row.drafted, row.tokens.length - 1)
-      this.metrics.step({ planUs, predictedUs: batch.predictedUs, durationUs, failed: failure !== null })
-      this.attainment.step(durationUs, driver.nowUs)
+    front.onObserved(({ effects, steps }) => {
+      const { nowUs } = front
+      for (const effect of effects) {
+        this.metrics.observe(effect, nowUs)
+        this.attainment.observe(effect, nowUs)
+      }
+      for (const step of steps) {
+        this.metrics.step(step)
+        this.attainment.step(step.durationUs, nowUs)
+      }
     })
   }
 
   /** What the longest prompt follows from. */
   get promptSizes(): { contextTokens: number; longestTokenBytes: number } {
-    const { limits, tokenizer } = this.engine
-    return { contextTokens: limits.contextTokens, longestTokenBytes: tokenizer.longestTokenBytes }
+    const { contextTokens, longestTokenBytes } = this.front
+    return { contextTokens, longestTokenBytes }
   }
 
   /** By tenant, those first that have a weight in the configuration. */
   get tenants(): TenantRow[] {
-    const { figures } = this.intake
+    const { figures } = this.front
     const live = new Map<string, number>()
     for (const { name, number } of this.#tenants.all) {
       const shown = figures.shownAs(name)
-      live.set(shown, (live.get(shown) ?? 0) + this.driver.queue.takenBy(number))
+      live.set(shown, (live.get(shown) ?? 0) + this.front.queue.takenBy(number))
     }
     return [...figures.all].map(([name, own]) => ({
       ...{ name, weight: this.#tenants.weightOf(name), live: live.get(name) ?? 0, figures: own },
@@ -86,8 +83,7 @@ export class Service {
 
   async close(): Promise<void> {
     this.metrics.close()
-    await this.intake.close()
-    await this.driver.close()
+    await this.front.close()
   }
 }
 
@@ -108,7 +104,7 @@ export class ServiceHost {
 
   /** Of a name, before the request has a place in the queue. */
   tenant(name: string): Tenant {
-    const queue = this.service?.driver.queue
+    const queue = this.service?.front.queue
     return this.tenants.of(name, (number) => !queue?.takenBy(number))
   }
 
@@ -117,7 +113,7 @@ export class ServiceHost {
     if (this.phase === "draining") return userError("shutting_down")
     if (this.phase === "starting" || this.service === null)
       return userError("not_ready", { detail: this.detail })
-    const { state, detail } = this.service.driver.watch
+    const { state, detail } = this.service.front.watch
     return state === "ok" ? null : userError("engine_down", { detail })
   }
 
@@ -131,6 +127,6 @@ export class ServiceHost {
   async drain(): Promise<void> {
     this.phase = "draining"
     this.detail = "the server is shutting down"
-    await this.service?.driver.drain()
+    await this.service?.front.drain()
   }
 }

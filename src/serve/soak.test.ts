@@ -10,6 +10,7 @@ import { ReplicaDriver } from "../replica/driver.ts"
 import { keptBytes, liveBytes, VirtualClock } from "../replica/testing.ts"
 import type { AnswerEnd } from "../text/answer.ts"
 import type { GenerationRequest } from "./intake.ts"
+import { LocalFront } from "./local-front.ts"
 import { Service } from "./service.ts"
 import { resolveSlo } from "./slo-resolve.ts"
 import { MOST_NAMED } from "./tenants.ts"
@@ -48,7 +49,7 @@ function service(clock: VirtualClock): Service {
     ...{ engine, clock },
     config: { limits, cost, policy, apps: classes.all.length, options },
   })
-  return new Service({ engine, driver, classes, policy })
+  return new Service({ front: new LocalFront(engine, driver), classes, policy })
 }
 
 /** Some with a session, some with another's first block of tokens, some best-effort, some sure to miss. */
@@ -99,7 +100,7 @@ async function serveAll(
       if (--open === 0) void send()
     }
     const sinks = Array.from({ length: open }, () => ({ delta: () => {}, end }))
-    await to.intake.start([requestOf(random, abort.signal)], sinks)
+    await to.front.start([requestOf(random, abort.signal)], sinks)
   }
   for (let i = 0; i < CLIENTS; i++) void send()
   await clock.run()
@@ -113,7 +114,8 @@ it("keeps nothing of ended requests", { timeout: 120_000, retry: 1 }, async () =
   const bytes: number[] = []
   for (let block = 0; block < 5; block++) {
     await serveAll(server, clock, random, BLOCK, ends)
-    server.driver.replica.check()
+    const { driver } = server.front as LocalFront
+    driver.replica.check()
     bytes.push(liveBytes())
   }
   expect(ends.get("finished")).toBeGreaterThan(4 * BLOCK)

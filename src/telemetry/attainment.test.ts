@@ -1,11 +1,12 @@
 /** The window counts by class and stage, forgets what is old, and leaves best effort out of attainment. */
 import { expect, it } from "vitest"
-import type { Effect, Outcome } from "../core/protocol.ts"
+import type { Outcome } from "../core/protocol.ts"
+import type { ObservedEffect } from "../replica/observed.ts"
 import { AttainmentWindow } from "./attainment.ts"
 
 const S = 1_000_000
 
-function finished(app: number, attained: boolean, more: Partial<Outcome> = {}): Effect {
+function finished(app: number, attained: boolean, more: Partial<Outcome> = {}): ObservedEffect {
   const outcome: Outcome = {
     app,
     arrivalUs: 0,
@@ -33,7 +34,7 @@ it("counts by class and stage, and forgets", () => {
   window.observe(finished(0, true), 1 * S)
   window.observe(finished(0, false, { servedTier: "bestEffort" }), 5 * S)
   window.observe(finished(1, false, { tier: "bestEffort" }), 5 * S)
-  window.observe({ ...finished(0, true), reason: "cancelled" } as Effect, 5 * S)
+  window.observe({ ...finished(0, true), reason: "cancelled" } as ObservedEffect, 5 * S)
   const [first, second] = window.byClass(9 * S)
   expect(first).toMatchObject({
     requests: { total: 2, attained: 1 },

@@ -1,6 +1,7 @@
 /** SLO attainment by class and stage over a sliding window, and recent rates: what the page shows live.
  * Fed from the driver's effects; the window is a ring of time buckets, so memory does not grow. */
-import type { Effect, Outcome, StageName } from "../core/protocol.ts"
+import type { Outcome, StageName } from "../core/protocol.ts"
+import type { ObservedEffect } from "../replica/observed.ts"
 
 export interface Ratio {
   total: number
@@ -41,7 +42,7 @@ export class AttainmentWindow {
     this.#buckets = Array.from({ length: windowS }, () => emptyBucket(-1, apps))
   }
 
-  observe(effect: Effect, nowUs: number): void {
+  observe(effect: ObservedEffect, nowUs: number): void {
     if (effect.type === "token") this.#bucket(nowUs).tokens += effect.count
     else if (effect.type === "finished" && (effect.reason === "stop" || effect.reason === "length"))
       this.#finished(effect.outcome, nowUs)

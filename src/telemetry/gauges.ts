@@ -20,6 +20,14 @@ export interface TenantSource {
   readonly figures: TenantFigures
 }
 
+/** What there is to tell of a replica of a fleet. */
+export interface ReplicaSource {
+  readonly name: string
+  readonly state: string
+  readonly restarts: number
+  readonly snapshot: Snapshot | null
+}
+
 export interface GaugeSources {
   modelName: string
   /** Class names by app index. */
@@ -29,6 +37,8 @@ export interface GaugeSources {
   /** Most live requests, and those that have a place. */
   queue?: { readonly limit: number; readonly taken: number }
   tenants?: () => readonly TenantSource[]
+  /** Empty where there is but one. */
+  replicas?: () => readonly ReplicaSource[]
   /** Event loop delay, sampled every `loopResolutionMs`. */
   loop: ReturnType<typeof monitorEventLoopDelay>
   loopResolutionMs: number
@@ -99,6 +109,7 @@ export function registerGauges(registry: Registry, sources: GaugeSources): void 
     gauge("slos_serve_queue_places", "Requests that the queue takes.", [], () => [[{}, queue.limit]])
   }
   if (sources.tenants !== undefined) registerTenants(registry, sources.tenants)
+  if (sources.replicas !== undefined) registerReplicas(registry, sources.replicas)
   if (sources.watch !== undefined) registerWatch(registry, sources.watch)
   gauge("slos_serve_event_loop_delay_seconds", "Event loop delay since the last read.", ["quantile"], () =>
     loopDelay(sources),
@@ -163,6 +174,32 @@ function registerTenants(registry: Registry, tenants: () => readonly TenantSourc
       for (const { name, live } of tenants()) this.set({ tenant: name }, live)
     },
   })
+}
+
+const BY_REPLICA: readonly Row<ReplicaSource>[] = [
+  ["slos_serve_replica_up", "1 while a replica takes requests.", ({ state }) => (state === "ready" ? 1 : 0)],
+  ["slos_serve_replica_restarts", "Times a replica was started anew.", ({ restarts }) => restarts],
+  [
+    "slos_serve_replica_running",
+    "Requests in a replica's batches.",
+    ({ snapshot }) => snapshot?.running ?? 0,
+  ],
+  [
+    "slos_serve_replica_waiting",
+    "Requests that wait in a replica.",
+    ({ snapshot }) => snapshot?.waiting ?? 0,
+  ],
+]
+
+function registerReplicas(registry: Registry, replicas: () => readonly ReplicaSource[]): void {
+  for (const [name, help, read] of BY_REPLICA)
+    new Gauge({
+      ...{ name, help, labelNames: ["replica"], registers: [registry] },
+      collect() {
+        this.reset()
+        for (const replica of replicas()) this.set({ replica: replica.name }, read(replica))
+      },
+    })
 }
 
 function registerWatch(registry: Registry, watch: WatchSource): void {

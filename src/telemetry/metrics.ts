@@ -2,18 +2,9 @@
  * work, and slos_serve_* for what only this server has. Fed from the driver's effects and its snapshot. */
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { Counter, collectDefaultMetrics, Histogram, Registry } from "prom-client"
-import type { Effect, Outcome, RequestId, Snapshot } from "../core/protocol.ts"
-import { registerGauges, type TenantSource, type WatchSource } from "./gauges.ts"
-
-/** What one engine step cost; given by the driver beside the effects. */
-export interface StepCost {
-  /** Time the scheduler took to decide the batch, µs. */
-  planUs: number
-  /** Calibrated, without margin. */
-  predictedUs: number
-  durationUs: number
-  failed: boolean
-}
+import type { Outcome, RequestId, Snapshot } from "../core/protocol.ts"
+import type { ObservedEffect, ObservedStep } from "../replica/observed.ts"
+import { type ReplicaSource, registerGauges, type TenantSource, type WatchSource } from "./gauges.ts"
 
 export interface MetricsOptions {
   modelName: string
@@ -24,6 +15,7 @@ export interface MetricsOptions {
   watch?: WatchSource
   queue?: { readonly limit: number; readonly taken: number }
   tenants?: () => readonly TenantSource[]
+  replicas?: () => readonly ReplicaSource[]
 }
 
 const TTFT_S = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 7.5, 10, 20, 40, 80, 160]
@@ -59,15 +51,10 @@ export class Metrics {
     for (const name of options.classes) this.#m.attained.inc({ class: name, attained: "true" }, 0)
   }
 
-  observe(effect: Effect, nowUs: number): void {
+  observe(effect: ObservedEffect, nowUs: number): void {
     const m = this.#m
     if (effect.type === "token") this.#token(effect.id, effect.count, nowUs)
-    else if (effect.type === "run") {
-      let tokens = 0
-      for (const item of effect.batch.items) tokens += item.tokens + item.draft
-      m.batchTokens.observe(tokens)
-      m.batchRequests.observe(effect.batch.items.length)
-    } else if (effect.type === "finished") {
+    else if (effect.type === "finished") {
       this.#lastToken.delete(effect.id)
       this.#finished(effect.reason, effect.outcome)
     } else if (effect.type === "admitted") m.admissions.inc()
@@ -79,19 +66,22 @@ export class Metrics {
     } else if (effect.type === "rejected") m.rejections.inc({ reason: effect.reason })
   }
 
-  step(step: StepCost): void {
-    this.#m.planner.observe(step.planUs / 1e6)
+  step(step: ObservedStep): void {
+    const m = this.#m
+    m.planner.observe(step.planUs / 1e6)
+    m.batchTokens.observe(step.tokens)
+    m.batchRequests.observe(step.requests)
     if (step.failed) {
-      this.#m.failedSteps.inc()
+      m.failedSteps.inc()
       return
     }
-    this.#m.stepSeconds.observe(step.durationUs / 1e6)
-    if (step.predictedUs > 0) this.#m.stepRatio.observe(step.durationUs / step.predictedUs)
+    m.stepSeconds.observe(step.durationUs / 1e6)
+    if (step.predictedUs > 0) m.stepRatio.observe(step.durationUs / step.predictedUs)
+    for (const { drafted, accepted } of step.drafts) this.#speculation(drafted, accepted)
   }
 
   /** One request's step: tokens drafted and verified, and how many of them were accepted. */
-  speculation(drafted: number, accepted: number): void {
-    if (drafted === 0) return
+  #speculation(drafted: number, accepted: number): void {
     const label = { model_name: this.#model }
     this.#m.drafts.inc(label)
     this.#m.draftTokens.inc(label, drafted)

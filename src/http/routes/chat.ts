@@ -21,7 +21,7 @@ export function chatRoute(app: FastifyInstance, ready: () => Service): void {
     const perPrompt = body.n ?? 1
     const format = new ChatFormat({
       id: request.id,
-      model: body.model ?? service.engine.model.name,
+      model: body.model ?? service.front.model.name,
       slo: generation.slo,
       choices: perPrompt,
       perPrompt,
@@ -52,7 +52,7 @@ function chatGeneration(service: Service, request: FastifyRequest, body: ChatBod
     sampling: samplingOf(body, {
       logprobs: body.logprobs ? (body.top_logprobs ?? 0) + 1 : 0,
       grammar: outputGrammar(outputFormat(body, single)),
-      vocabSize: service.engine.model.vocabSize,
+      vocabSize: service.front.model.vocabSize,
     }),
     parseSpecial: body.parse_special ?? null,
     stops: stopsOf(body.stop),

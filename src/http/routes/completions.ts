@@ -1,8 +1,8 @@
 /** POST /v1/completions */
 import type { FastifyInstance } from "fastify"
-import type { Tokenizer } from "../../engine/port.ts"
 import { UserError } from "../../errors.ts"
 import type { Prompt } from "../../replica/generation.ts"
+import type { Front } from "../../serve/front.ts"
 import type { Service } from "../../serve/service.ts"
 import { resolveSlo } from "../../serve/slo-resolve.ts"
 import { outputGrammar } from "../../text/constraint/grammar.ts"
@@ -17,7 +17,7 @@ import { type CompletionBody, completionSchema } from "../schemas.ts"
 export function completionsRoute(app: FastifyInstance, ready: () => Service): void {
   app.post("/v1/completions", async (request, reply) => {
     const service = ready()
-    const { engine } = service
+    const { front } = service
     const body = validate(completionSchema, request.body)
     const prompts = promptsOf(body.prompt)
     const perPrompt = body.n ?? 1
@@ -36,7 +36,7 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
       sampling: samplingOf(body, {
         logprobs: typeof body.logprobs === "number" ? body.logprobs + 1 : 0,
         grammar: outputGrammar({ text, calls: [], parallel: false }),
-        vocabSize: engine.model.vocabSize,
+        vocabSize: front.model.vocabSize,
       }),
       parseSpecial: body.parse_special ?? null,
       stops: stopsOf(body.stop),
@@ -49,14 +49,14 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
     }
     const format = new CompletionFormat({
       id: request.id,
-      model: body.model ?? engine.model.name,
+      model: body.model ?? front.model.name,
       slo,
       choices: prompts.length * perPrompt,
       perPrompt,
       includeUsage: body.stream_options?.include_usage ?? false,
       continuousUsage: body.stream_options?.continuous_usage_stats ?? false,
       ignored: ignoredFields(body),
-      echo: body.echo ? prompts.map((prompt) => promptText(prompt, engine.tokenizer)) : null,
+      echo: body.echo ? prompts.map((prompt) => promptText(prompt, front)) : null,
     })
     const generations = prompts.map((prompt) => ({ ...generation, prompt }))
     return respond({ service, request, reply, generations, perPrompt, format, stream: body.stream ?? false })
@@ -82,12 +82,10 @@ function promptsOf(prompt: CompletionBody["prompt"]): Prompt[] {
 }
 
 /** A prompt as text; tokens that the model does not have are left to the intake, which refuses them. */
-function promptText(prompt: Prompt, tokenizer: Tokenizer): string {
+function promptText(prompt: Prompt, front: Front): string {
   if (prompt.kind === "text") return prompt.text
   if (prompt.kind === "chat") return ""
-  try {
-    return Buffer.concat(prompt.tokens.map((token) => tokenizer.bytes(token))).toString("utf8")
-  } catch {
-    return ""
-  }
+  return Buffer.concat(prompt.tokens.map((token) => front.tokenBytes(token) ?? NO_BYTES)).toString("utf8")
 }
+
+const NO_BYTES = new Uint8Array()

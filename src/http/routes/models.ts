@@ -17,23 +17,23 @@ export function modelRoutes(app: FastifyInstance, ready: () => Service): void {
     if (found !== undefined) return modelJson(service, found)
     throw userError(
       "model_not_found",
-      { model: id.slice(0, 100), available: service.engine.model.name },
+      { model: id.slice(0, 100), available: service.front.model.name },
       { param: "model" },
     )
   })
 }
 
 function modelJson(service: Service, named: NamedModel): object {
-  const { engine } = service
+  const { front } = service
   return {
     id: named.id,
     object: "model",
     created: Math.floor(service.startedMs / 1000),
     owned_by: "slos-serve",
-    root: engine.model.name,
-    parent: named.class === null ? null : engine.model.name,
-    max_model_len: engine.limits.contextTokens,
+    root: front.model.name,
+    parent: named.class === null ? null : front.model.name,
+    max_model_len: front.contextTokens,
     ...(named.class === null ? {} : { slo_class: named.class.name, description: named.class.description }),
-    ...(engine.model.random ? { random_weights: true } : {}),
+    ...(front.model.random ? { random_weights: true } : {}),
   }
 }

@@ -1,0 +1,55 @@
+/** What generates answers behind the HTTP API: one replica in this process, or a fleet of them. */
+import type { Snapshot } from "../core/protocol.ts"
+import type { ModelInfo } from "../engine/port.ts"
+import type { EngineHealth, HostState } from "../replica/host.ts"
+import type { Observed } from "../replica/observed.ts"
+import type { FiguresByTenant } from "../telemetry/tenant-figures.ts"
+import type { AnswerSink } from "../text/answer.ts"
+import type { GenerationRequest } from "./intake.ts"
+
+/** Places for live requests. */
+export interface QueueView {
+  readonly limit: number
+  readonly taken: number
+  /** Places that a tenant has, by its number. */
+  takenBy(tenant: number): number
+}
+
+/** One replica of a fleet, as shown. */
+export interface ReplicaRow {
+  name: string
+  state: HostState
+  /** Why it is not ready; empty while it is. */
+  detail: string
+  /** null before it said how it is. */
+  snapshot: Snapshot | null
+  /** Age of that, µs. */
+  ageUs: number
+  /** Times it was started anew. */
+  restarts: number
+}
+
+export interface Front {
+  readonly model: ModelInfo
+  readonly contextTokens: number
+  /** No token stands for more bytes of text. */
+  readonly longestTokenBytes: number
+  /** Bytes of a token; null when it is none, or tokens are unknown. */
+  tokenBytes(token: number): Uint8Array | null
+  /** On one clock, for windows and rates. */
+  readonly nowUs: number
+  readonly queue: QueueView
+  readonly figures: FiguresByTenant
+  /** Whether what computes does. */
+  readonly watch: EngineHealth
+  /** One row a replica; empty where there is but one, in this process. */
+  readonly replicas: readonly ReplicaRow[]
+  /** All replicas together. */
+  snapshot(): Snapshot
+  onObserved(listener: (observed: Observed) => void): void
+  /** Starts the requests of one exchange, each once for each of its sinks; the first request's sinks come first. What
+   * becomes of them goes to the sinks. Throws UserError for what is refused at once. */
+  start(requests: readonly GenerationRequest[], sinks: readonly AnswerSink[]): Promise<void>
+  drain(): Promise<void>
+  close(): Promise<void>
+}
