@@ -284,6 +284,17 @@ export class EngineRun {
     }
   }
 
+  /** Which promises to these prompts, and to streams, did not hold: first tokens that came late or not at all by now, and
+   * paces. Not those of prompts with a negative id, nor the watched one's pace. */
+  broken(prompts: readonly Prompt[]): string[] {
+    const broken: string[] = []
+    for (const { id, deadlineUs, firstTokenUs } of prompts) {
+      if (id >= 0 && Math.min(firstTokenUs, this.nowUs) > deadlineUs) broken.push(`first token of ${id}`)
+    }
+    for (const pace of this.latePaces) if (pace !== "watched") broken.push(`pace of ${pace} µs`)
+    return broken
+  }
+
   #nextReadyUs(): number {
     let nextUs = Infinity
     for (const { readyUs } of this.line) if (readyUs > this.nowUs) nextUs = Math.min(nextUs, readyUs)

@@ -57,7 +57,18 @@ interface RunWith {
   leastRest?: number
   others?: boolean
   offered?: Prompt
+  held?: readonly Prompt[]
 }
+
+/** Requests that are yet to be sent, in the order in which they will be. */
+export interface Held {
+  before: readonly TwinSpec[]
+  after: readonly TwinSpec[]
+}
+
+const NOTHING_HELD: Held = { before: [], after: [] }
+/** Ids of what is held, in a forecast. */
+const HELD = 2 ** 40
 
 interface Forecast {
   startsUs: number
@@ -167,15 +178,16 @@ export class Twin {
     }
   }
 
-  /** Would this request have its first token in time and keep its pace, and would all that were promised keep theirs? */
-  offer(spec: TwinSpec, nowUs: number): TwinOffer {
+  /** Would this request have its first token in time and keep its pace, and would all that were promised keep theirs?
+   * `held`: what will be sent before it, and after. */
+  offer(spec: TwinSpec, nowUs: number, held: Held = NOTHING_HELD): TwinOffer {
     this.#advance(nowUs)
     const sent = this.#sentOf(spec, nowUs)
-    const found = this.#forecast(sent, nowUs)
+    const found = this.#forecast(sent, nowUs, held)
     const ratio = this.#calibration.ratio("mixed")
     const firstTokenUs = nowUs + (found.firstTokenUs - nowUs) * ratio
     const surelyUs = nowUs + (firstTokenUs - nowUs) * (1 + this.#calibration.margin("mixed"))
-    const keepsOthers = found.broken.length === 0 || this.#breaksAnyway(found, nowUs)
+    const keepsOthers = found.broken.length === 0 || this.#breaksAnyway(found, nowUs, held)
     const keepsOwn = surelyUs <= sent.deadlineUs && !found.ownPaceLate
     const known = this.fit.confident || this.inFlight < CAUTIOUS_REQUESTS
     return {
@@ -290,8 +302,8 @@ export class Twin {
 
   /** The engine from `atUs` on. `leastRest`: streams go on for so many tokens at least. With `others`, those of other
    * gateways that wait count as well; whether they have come on is seen in /metrics alone. */
-  #run(atUs: number, { leastRest = 0, others = false, offered }: RunWith): EngineRun {
-    const prompts: Prompt[] = []
+  #run(atUs: number, { leastRest = 0, others = false, offered, held = [] }: RunWith): EngineRun {
+    const prompts: Prompt[] = [...held]
     if (others)
       for (let i = 0; i < this.#others.waiting; i++) prompts.push(othersPrompt(i, this.#others.seenUs))
     for (const [id, sent] of this.#waiting) prompts.push(this.#promptOf(id, sent))
@@ -313,15 +325,26 @@ export class Twin {
     )
   }
 
+  /** They come at this moment, one after another. */
+  #heldPrompts({ before, after }: Held, nowUs: number): Prompt[] {
+    return [...before, ...after].map((spec, i) => {
+      const prompt = this.#promptOf(HELD + i, this.#sentOf(spec, nowUs))
+      return { ...prompt, readyUs: prompt.readyUs + (i - before.length + 0.5) * 1e-3 }
+    })
+  }
+
   #streamOf(sent: Sent, leastRest: number): Stream {
     const { spec, output } = sent
     const rest = this.#lengths.remaining(spec.app, output, Math.max(output + 1, spec.maxOutputTokens))
     return sent.stream(Math.max(leastRest, rest))
   }
 
-  #forecast(sent: Sent, nowUs: number): Forecast {
+  #forecast(sent: Sent, nowUs: number, held = NOTHING_HELD): Forecast {
     const offered = this.#promptOf(OFFERED, sent)
-    const run = this.#run(this.#stepBeganUs(nowUs), { others: true, offered })
+    const run = this.#run(this.#stepBeganUs(nowUs), {
+      ...{ others: true, offered },
+      held: this.#heldPrompts(held, nowUs),
+    })
     const prompts = [...run.line]
     for (let steps = 0, after = 0; steps < MOST_STEPS && after < STEPS_AFTER; steps++) {
       if (run.step(nowUs) < 0) break
@@ -329,17 +352,19 @@ export class Twin {
     }
     run.lookAhead()
     const { startsUs, firstTokenUs } = offered
-    const broken = brokenBy(run, prompts)
+    const broken = run.broken(prompts)
     return { startsUs, firstTokenUs, endUs: run.nowUs, broken, ownPaceLate: run.latePaces.has("watched") }
   }
 
   /** Were the same promises broken without the offered request? */
-  #breaksAnyway({ broken, endUs }: Forecast, nowUs: number): boolean {
-    const run = this.#run(this.#stepBeganUs(nowUs), { others: true })
+  #breaksAnyway({ broken, endUs }: Forecast, nowUs: number, held: Held): boolean {
+    const run = this.#run(this.#stepBeganUs(nowUs), {
+      ...{ others: true, held: this.#heldPrompts(held, nowUs) },
+    })
     const prompts = [...run.line]
     for (let steps = 0; steps < MOST_STEPS && run.nowUs < endUs; steps++) if (run.step(nowUs) < 0) break
     run.lookAhead()
-    const anyway = new Set(brokenBy(run, prompts))
+    const anyway = new Set(run.broken(prompts))
     return broken.every((promise) => anyway.has(promise))
   }
 
@@ -363,14 +388,4 @@ function othersPrompt(index: number, readyUs: number): Prompt {
     ...{ tokens: USUAL_TOKENS, computed: 0, started: false, outputTokens: USUAL_TOKENS },
     ...{ startsUs: Infinity, firstTokenUs: Infinity },
   }
-}
-
-/** First tokens that came late or not at all by the run's end, and paces that were not kept. */
-function brokenBy(run: EngineRun, prompts: readonly Prompt[]): string[] {
-  const broken: string[] = []
-  for (const { id, deadlineUs, firstTokenUs } of prompts) {
-    if (id >= 0 && Math.min(firstTokenUs, run.nowUs) > deadlineUs) broken.push(`first token of ${id}`)
-  }
-  for (const pace of run.latePaces) if (pace !== "watched") broken.push(`pace of ${pace} µs`)
-  return broken
 }

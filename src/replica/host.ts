@@ -37,6 +37,15 @@ export interface Begun {
   steps: readonly BegunStep[]
   /** What its replica said of its beginning (JobSink.started); left out: it did not. */
   start?: SeenStart
+  /** What they said, for a replica that knows texts alone (fleet/backends/); left out: not known. */
+  text?: BegunText
+}
+
+/** The text of an answer that has begun. */
+export interface BegunText {
+  content: string
+  reasoning: string
+  toolCalls: number
 }
 
 export interface BegunStep {

@@ -75,6 +75,7 @@ const start = z.object({ ttftUs: us, queuedUs: us, cachedTokens: count })
 const begun = z.object({
   steps: z.array(z.object({ tokens: z.array(count), agoUs: us })),
   start: start.optional(),
+  text: z.object({ content: text, reasoning: text, toolCalls: count }).optional(),
 })
 
 const job = z.object({

@@ -1,0 +1,130 @@
+/** A job's choice as a request in an engine's own API. */
+import type { Sampling } from "../../engine/port.ts"
+import type { Generation } from "../../replica/generation.ts"
+import type { Job, JobChoice } from "../../replica/host.ts"
+import type { Api, BackendKind } from "./kind.ts"
+
+export interface Ask {
+  path: string
+  body: Record<string, unknown>
+}
+
+export interface AskOptions {
+  kind: BackendKind
+  /** What the engine calls the model. */
+  model: string
+  /** First token due, ms since 1970, where the engine takes priorities; null: it takes none. */
+  priorityMs: number | null
+  /** Tokens that are out already, and their text. */
+  begun: { tokens: number; text: string } | null
+}
+
+/** Ours alone, or said anew: engines may refuse what they do not know. */
+const NOT_HANDED_ON = ["slo", "parse_special", "stream", "stream_options", "n", "best_of", "model", "prompt"]
+/** Requests without a promise come after all that have one: a day. */
+const LAST_MS = 86_400_000
+
+/** Why an answer that has begun elsewhere cannot be gone on with here; null: it can. */
+export function cannotGoOn(job: Job, { begun }: JobChoice, kind: BackendKind): string | null {
+  if (begun === null || begun.steps.every(({ tokens }) => tokens.length === 0)) return null
+  const { text } = begun
+  if (text === undefined) return "its text so far is not known"
+  if (text.reasoning !== "" || text.toolCalls > 0) return "it has thought or called tools already"
+  if (apiOf(job) === "chat" && kind.goOn === null) return `${kind.name} cannot go on with a message`
+  if (job.generation.prompt.kind === "tokens") return "its prompt is tokens and its answer text"
+  return null
+}
+
+export function apiOf({ api, generation }: Job): Api {
+  return api ?? (generation.prompt.kind === "chat" ? "chat" : "completions")
+}
+
+export function askOf(job: Job, { index }: JobChoice, options: AskOptions): Ask {
+  const { kind, model, priorityMs, begun } = options
+  const { generation } = job
+  const api = apiOf(job)
+  const own = job.body === undefined ? fieldsOf(generation, api) : handedOn(job.body)
+  const { seed } = generation.sampling
+  const body: Record<string, unknown> = {
+    ...own,
+    ...(api === "chat" ? {} : { prompt: promptOf(generation) }),
+    ...kind.fields,
+    ...(own.seed !== undefined && { seed: seed + index }),
+    ...(priorityMs !== null && { priority: Math.round(priorityMs) }),
+    model,
+    stream: true,
+  }
+  if (begun !== null && begun.tokens > 0) goOn(body, api, kind, begun)
+  return { path: api === "chat" ? "/v1/chat/completions" : "/v1/completions", body }
+}
+
+/** By absolute deadline, and those without one after all others. */
+export function priorityOf(deadlineMs: number, nowMs: number): number {
+  return Number.isFinite(deadlineMs) ? deadlineMs : nowMs + LAST_MS
+}
+
+/** What of the answer is out is part of the prompt, and of what it may be long. */
+function goOn(
+  body: Record<string, unknown>,
+  api: Api,
+  kind: BackendKind,
+  { tokens, text }: { tokens: number; text: string },
+): void {
+  if (api === "completions") body.prompt = `${body.prompt as string}${text}`
+  else {
+    body.messages = [...(body.messages as object[]), { role: "assistant", content: text }]
+    Object.assign(body, kind.goOn)
+  }
+  for (const limit of ["max_tokens", "max_completion_tokens"]) {
+    const most = body[limit]
+    if (typeof most === "number") body[limit] = Math.max(1, most - tokens)
+  }
+  const least = body.min_tokens
+  if (typeof least === "number") body.min_tokens = Math.max(0, least - tokens)
+}
+
+function handedOn(body: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const own: Record<string, unknown> = {}
+  for (const [field, value] of Object.entries(body))
+    if (!NOT_HANDED_ON.includes(field) && value !== null) own[field] = value
+  return own
+}
+
+function promptOf({ prompt }: Generation): unknown {
+  if (prompt.kind === "tokens") return prompt.tokens
+  return prompt.kind === "text" ? prompt.text : ""
+}
+
+/** Of a request whose body is not at hand. */
+function fieldsOf({ prompt, maxTokens, stops, sampling, reasoning }: Generation, api: Api) {
+  const variables = reasoning === null ? {} : { enable_thinking: reasoning }
+  const chat = prompt.kind === "chat" ? prompt : null
+  const template = { ...chat?.variables, ...variables }
+  return {
+    ...(chat !== null && { messages: chat.messages }),
+    ...(chat?.tools && { tools: chat.tools }),
+    ...(chat !== null && Object.keys(template).length > 0 && { chat_template_kwargs: template }),
+    ...(maxTokens !== null && { max_tokens: maxTokens }),
+    ...(stops.length > 0 && { stop: stops }),
+    ...samplingFields(sampling, api),
+  } as Record<string, unknown>
+}
+
+function samplingFields(sampling: Sampling, api: Api): Record<string, unknown> {
+  const { temperature, topP, topK, minP, seed, logprobs, ignoreEos, minTokens, logitBias } = sampling
+  const { frequencyPenalty, presencePenalty, repeatPenalty } = sampling
+  const top = Math.max(0, logprobs - 1)
+  return {
+    ...{ temperature, seed },
+    ...(topP < 1 && { top_p: topP }),
+    ...(topK > 0 && { top_k: topK }),
+    ...(minP > 0 && { min_p: minP }),
+    ...(frequencyPenalty !== 0 && { frequency_penalty: frequencyPenalty }),
+    ...(presencePenalty !== 0 && { presence_penalty: presencePenalty }),
+    ...(repeatPenalty !== 1 && { repetition_penalty: repeatPenalty }),
+    ...(ignoreEos && { ignore_eos: true }),
+    ...(minTokens > 0 && { min_tokens: minTokens }),
+    ...(logitBias.length > 0 && { logit_bias: Object.fromEntries(logitBias) }),
+    ...(logprobs > 0 && (api === "chat" ? { logprobs: true, top_logprobs: top } : { logprobs: top })),
+  }
+}

@@ -1,0 +1,32 @@
+/** One choice of a job at a backend: held, sent, and what has come of it. */
+import type { RequestId } from "../../core/protocol.ts"
+import type { Job, JobChoice, JobSink } from "../../replica/host.ts"
+import type { TwinSpec } from "../twin.ts"
+import type { Judge } from "./judge.ts"
+
+export interface Course {
+  readonly id: RequestId
+  readonly job: Job
+  readonly choice: JobChoice
+  readonly sink: JobSink
+  readonly judge: Judge
+  /** As its twin knows it; best effort once it was turned down. */
+  spec: TwinSpec
+  /** Tokens that were out when it came. */
+  readonly begunTokens: number
+  /** When it came, µs. */
+  readonly sinceUs: number
+  /** Gives up the exchange; null while it is held. */
+  abort: (() => void) | null
+  /** Some token of it is out. */
+  begun: boolean
+}
+
+/** Promises first, by deadline; then the rest, as they came. */
+export function byDeadline(a: Course, b: Course): number {
+  return due(a) - due(b) || a.id - b.id
+}
+
+function due({ spec, judge }: Course): number {
+  return spec.tier === "slo" ? judge.deadlineUs : Infinity
+}

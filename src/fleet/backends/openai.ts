@@ -1,0 +1,15 @@
+/** Any server of OpenAI's API: nothing is known of it but what comes back. */
+import { ENGINE_RULES } from "../engine-rules.ts"
+import type { BackendKind } from "./kind.ts"
+
+export const openai: BackendKind = {
+  name: "openai",
+  rules: ENGINE_RULES.openai,
+  withPriority: null,
+  prior: {},
+  healthPath: "/v1/models",
+  fields: { stream_options: { include_usage: true } },
+  goOn: null,
+  load: null,
+  probe: null,
+}

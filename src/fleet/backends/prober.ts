@@ -1,0 +1,170 @@
+/** Whether an engine is there: asked again and again, with a pause that grows while it is not. What it serves, and how
+ * busy it says it is, are asked along the way. */
+import { type Dispatcher, request } from "undici"
+import { networkText } from "./exchange.ts"
+import { Gauges } from "./gauges.ts"
+import type { BackendKind, Learnt } from "./kind.ts"
+
+export interface ProberOptions {
+  url: string
+  kind: BackendKind
+  apiKey?: string | null
+  models?: ReadonlyMap<string, string>
+  dispatcher: Dispatcher
+  probeMs: number
+}
+
+/** What it serves. */
+export interface Served {
+  /** What the engine calls it: the one asked for, or its first. */
+  model: string
+  /** Longest prompt and output together, tokens. */
+  contextTokens: number
+}
+
+export interface ProberSink {
+  up(served: Served): void
+  /** Each time it is found down, with the reason. */
+  down(detail: string): void
+  learnt(learnt: Learnt): void
+}
+
+/** So many failures in a row, and it is down. */
+const MOST_FAILURES = 3
+const TIMEOUT_MS = 2000
+const MOST_PAUSE_MS = 10_000
+/** Where it does not say. */
+const USUAL_CONTEXT_TOKENS = 8192
+const MOST_BYTES = 8_000_000
+
+export class Prober {
+  served: Served | null = null
+  readonly #options: ProberOptions
+  readonly #sink: ProberSink
+  readonly #headers: Record<string, string>
+  #timer: NodeJS.Timeout | null = null
+  #failures = 0
+  #isUp = false
+  #heardMs = -Infinity
+  #closed = false
+  #hasMetrics = true
+
+  constructor(options: ProberOptions, sink: ProberSink) {
+    this.#options = options
+    this.#sink = sink
+    this.#headers = options.apiKey ? { authorization: `Bearer ${options.apiKey}` } : {}
+    // Listeners first.
+    queueMicrotask(() => void this.#look())
+  }
+
+  /** Something came from it: it is there, whatever its health page says. */
+  heard(): void {
+    this.#heardMs = performance.now()
+    this.#failures = 0
+  }
+
+  /** A request to it went wrong: it is looked at before its time. */
+  failed(detail: string): void {
+    this.#failure(detail)
+    if (this.#timer === null || !this.#isUp) return
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => void this.#look(), 0)
+  }
+
+  close(): void {
+    this.#closed = true
+    if (this.#timer !== null) clearTimeout(this.#timer)
+  }
+
+  async #look(): Promise<void> {
+    this.#timer = null
+    if (this.#closed) return
+    try {
+      await this.#get(this.#options.kind.healthPath)
+      if (!this.#isUp) await this.#findServed()
+      this.#success()
+      await this.#readMetrics()
+    } catch (error) {
+      this.#failure(this.#closed ? "" : networkText(error))
+    }
+    if (this.#closed) return
+    const { probeMs } = this.#options
+    const pauseMs = this.#isUp ? probeMs : Math.min(MOST_PAUSE_MS, probeMs * 2 ** Math.min(8, this.#failures))
+    this.#timer = setTimeout(() => void this.#look(), pauseMs)
+    this.#timer.unref()
+  }
+
+  #success(): void {
+    this.#failures = 0
+    if (this.#closed || this.#isUp) return
+    this.#isUp = true
+    this.#sink.up(this.served!)
+  }
+
+  #failure(detail: string): void {
+    if (this.#closed) return
+    this.#failures++
+    // A busy engine may be slow to say that it is well; its streams say it.
+    const heard = performance.now() - this.#heardMs < MOST_FAILURES * this.#options.probeMs
+    if (this.#isUp && (this.#failures < MOST_FAILURES || heard)) return
+    this.#isUp = false
+    this.#sink.down(detail)
+  }
+
+  async #findServed(): Promise<void> {
+    const { kind, models } = this.#options
+    const listed = modelsOf(JSON.parse(await this.#get("/v1/models")))
+    if (listed.length === 0) throw new Error("it serves no model")
+    const wanted = [...(models?.values() ?? [])]
+    const names = listed.map(({ model }) => model)
+    const missing = wanted.find((model) => !names.includes(model))
+    if (missing !== undefined)
+      throw new Error(`it does not serve the model ${missing}; it serves ${names.slice(0, 5).join(", ")}`)
+    this.served = listed.find(({ model }) => model === wanted[0]) ?? listed[0]!
+    if (kind.probe === null) return
+    const answer = await this.#get(kind.probe.path).catch(() => null)
+    if (answer !== null) this.#sink.learnt(kind.probe.learn(JSON.parse(answer)))
+  }
+
+  async #readMetrics(): Promise<void> {
+    const { load } = this.#options.kind
+    if (load === null || !this.#hasMetrics || this.#closed) return
+    try {
+      const learnt = load(new Gauges(await this.#get("/metrics")))
+      if (learnt !== null && !this.#closed) this.#sink.learnt(learnt)
+    } catch (error) {
+      // It serves without them (llama-server: --metrics); others' load is then not seen.
+      if (error instanceof Refused) this.#hasMetrics = false
+    }
+  }
+
+  async #get(path: string): Promise<string> {
+    const { url, dispatcher } = this.#options
+    const { statusCode, body } = await request(url + path, {
+      ...{ dispatcher, headers: this.#headers },
+      ...{ headersTimeout: TIMEOUT_MS, bodyTimeout: TIMEOUT_MS, signal: AbortSignal.timeout(2 * TIMEOUT_MS) },
+    })
+    let text = ""
+    for await (const part of body) {
+      text += part
+      if (text.length > MOST_BYTES) throw new Error(`${path} has no end`)
+    }
+    if (statusCode !== 200) throw new Refused(`${path} answered ${statusCode}`)
+    return text
+  }
+}
+
+class Refused extends Error {}
+
+/** vLLM and SGLang say the context as max_model_len, llama-server as meta.n_ctx. */
+function modelsOf(answer: unknown): Served[] {
+  const { data } = answer as {
+    data?: { id?: unknown; max_model_len?: unknown; meta?: { n_ctx?: unknown } }[]
+  }
+  if (!Array.isArray(data)) throw new Error("/v1/models is no list")
+  return data.flatMap(({ id, max_model_len, meta }) => {
+    if (typeof id !== "string") return []
+    const contextTokens = [max_model_len, meta?.n_ctx].find((value) => typeof value === "number" && value > 0)
+    return [{ model: id, contextTokens: (contextTokens as number | undefined) ?? USUAL_CONTEXT_TOKENS }]
+  })
+}

@@ -1,0 +1,389 @@
+/** An engine on another machine that owns its batching, behind the port that all replicas have: OpenAI's API to it, and a
+ * twin that answers offers in its place. */
+import type { Dispatcher } from "undici"
+import type { RequestSpec } from "../../core/protocol.ts"
+import {
+  DECLINED,
+  type Digest,
+  type HostInfo,
+  type HostState,
+  type Job,
+  type JobChoice,
+  type JobEnd,
+  type JobId,
+  type JobSink,
+  type Offer,
+  type ReplicaHost,
+} from "../../replica/host.ts"
+import type { Observed, ObservedEffect } from "../../replica/observed.ts"
+import { Twin } from "../twin.ts"
+import type { ReadStep } from "./answer-reader.ts"
+import { askOf, cannotGoOn, priorityOf } from "./ask.ts"
+import type { Course } from "./course.ts"
+import { type ExchangeEnd, exchange, type Timeouts } from "./exchange.ts"
+import { Holding } from "./holding.ts"
+import { Judge } from "./judge.ts"
+import type { BackendKind, Learnt } from "./kind.ts"
+import { Prober, type Served } from "./prober.ts"
+import { PromptSizes } from "./prompt-sizes.ts"
+
+export interface RemoteHostOptions {
+  name: string
+  /** Scheme, host and port; a path where the API is below one. No slash at its end. */
+  url: string
+  kind: BackendKind
+  /** It may have so many times as much as a backend of weight 1. Default 1. */
+  weight?: number
+  /** What clients call a model, and what the engine does. Default: whatever is asked for is the engine's first model. */
+  models?: ReadonlyMap<string, string>
+  /** Sent as `authorization: Bearer`. */
+  apiKey?: string | null
+  /** Number of apps (SLO classes). */
+  apps: number
+  /** The engine takes priorities (vLLM: --scheduling-policy priority). */
+  priority?: boolean
+  dispatcher: Dispatcher
+  timeouts: Timeouts
+  /** Between two looks at its health and /metrics, ms. */
+  probeMs: number
+}
+
+/** Without a Retry-After, ms. */
+const USUAL_PAUSE_MS = 1000
+/** No token stands for more bytes of text, as far as is known of vocabularies. */
+const LONGEST_TOKEN_BYTES = 128
+const MOST_QUEUED_TOKENS = 2 ** 31 - 1
+
+interface Taken {
+  job: Job
+  courses: Course[]
+}
+
+export class RemoteHost implements ReplicaHost {
+  readonly name: string
+  readonly twin: Twin
+  readonly #options: RemoteHostOptions
+  readonly #rulesKind: BackendKind
+  readonly #prober: Prober
+  readonly #holding: Holding
+  readonly #sizes = new PromptSizes()
+  readonly #jobs = new Map<JobId, Taken>()
+  readonly #stateListeners = new Set<(state: HostState) => void>()
+  readonly #observedListeners = new Set<(observed: Observed) => void>()
+  #effects: ObservedEffect[] = []
+  #state: HostState = "starting"
+  #detail = "it is being reached"
+  #info: HostInfo | null = null
+  #ids = 0
+  #onDrained: (() => void)[] = []
+
+  constructor(options: RemoteHostOptions) {
+    const { kind, priority = false, apps } = options
+    this.name = options.name
+    this.#options = options
+    this.#rulesKind = kind
+    const rules = priority && kind.withPriority !== null ? kind.withPriority : kind.rules
+    this.twin = new Twin({ rules, apps, ...(kind.prior !== undefined && { prior: kind.prior }) })
+    this.#holding = new Holding(this.twin, nowUs, {
+      send: (course) => this.#send(course),
+      turnDown: (course) => course.sink.turnedDown?.(course.choice.index),
+    })
+    this.#prober = new Prober(options, {
+      up: (served) => this.#up(served),
+      down: (detail) => this.#down(detail),
+      learnt: (learnt) => this.#learnt(learnt),
+    })
+  }
+
+  get state(): HostState {
+    return this.#state
+  }
+  get detail(): string {
+    return this.#detail
+  }
+  get info(): HostInfo | null {
+    return this.#info
+  }
+
+  onState(listener: (state: HostState) => void): () => void {
+    this.#stateListeners.add(listener)
+    return () => this.#stateListeners.delete(listener)
+  }
+  onObserved(listener: (observed: Observed) => void): () => void {
+    this.#observedListeners.add(listener)
+    return () => this.#observedListeners.delete(listener)
+  }
+
+  async offer(job: Job, _deadlineMs: number): Promise<Offer> {
+    if (this.#refusal(job) !== null) return DECLINED
+    const now = nowUs()
+    const spec = this.#specOf(job, now)
+    const { deadlineUs } = this.#judge(spec, now, () => {})
+    const { takes } = this.twin.offer(spec, now, this.#holding.around(deadlineUs))
+    return { takes, promptTokens: spec.promptTokens }
+  }
+
+  submit(job: Job, sink: JobSink): void {
+    const refusal = this.#refusal(job)
+    if (refusal !== null) {
+      for (const { index } of job.choices)
+        sink.end(index, { kind: "lost", reason: "refused", detail: refusal })
+      return
+    }
+    const courses = job.choices.map((choice) => this.#courseOf(job, choice, sink))
+    this.#jobs.set(job.id, { job, courses })
+    for (const course of courses) this.#holding.add(course)
+  }
+
+  cancel(id: JobId): void {
+    for (const course of this.#jobs.get(id)?.courses.slice() ?? []) this.#cancelled(course)
+  }
+
+  async withdraw(id: JobId): Promise<boolean> {
+    const taken = this.#jobs.get(id)
+    if (taken === undefined || taken.courses.some(({ begun }) => begun)) return false
+    for (const course of taken.courses.slice()) {
+      this.#leave(course)
+      course.judge.end("cancelled", null, nowUs())
+    }
+    return true
+  }
+
+  /** A backend of twice the weight looks half as busy. */
+  digest(): Digest {
+    const { weight = 1 } = this.#options
+    const snapshot = this.twin.snapshot(nowUs())
+    const waiting = Math.ceil((snapshot.waiting + this.#holding.size) / weight)
+    const running = Math.ceil(snapshot.running / weight)
+    const engine = { state: "ok" as const, detail: "", trips: 0, downUs: { hung: 0, failing: 0 } }
+    return { snapshot: { ...snapshot, waiting, running }, ageUs: 0, engine }
+  }
+
+  drain(): Promise<void> {
+    if (this.#state === "closed") return Promise.resolve()
+    this.#become("draining", "it is shutting down")
+    return new Promise((resolve) => {
+      this.#onDrained.push(resolve)
+      this.#checkDrained()
+    })
+  }
+
+  async close(): Promise<void> {
+    if (this.#state === "closed") return
+    this.#prober.close()
+    this.#holding.shut()
+    for (const { courses } of [...this.#jobs.values()])
+      for (const course of courses.slice()) this.#cancelled(course)
+    this.#become("closed", "it is closed")
+    this.#checkDrained()
+  }
+
+  /** Why it does not take the job, or null. */
+  #refusal(job: Job): string | null {
+    if (this.#state !== "ready") return this.#detail
+    if (this.#holding.paused) return "it asked for a pause"
+    for (const choice of job.choices) {
+      const why = cannotGoOn(job, choice, this.#rulesKind)
+      if (why !== null) return why
+    }
+    return null
+  }
+
+  #specOf({ generation, ageUs }: Job, now: number): RequestSpec {
+    const { slo, maxTokens } = generation
+    const contextTokens = this.#info?.limits.contextTokens ?? MOST_QUEUED_TOKENS
+    return {
+      ...{ id: ++this.#ids, app: slo.class.app, session: -1, arrivalUs: now - ageUs, prefix: [] },
+      promptTokens: this.#sizes.tokens(generation.prompt),
+      maxOutputTokens: maxTokens ?? contextTokens,
+      ...{ slo: slo.slo, tier: slo.tier, thinking: slo.thinking },
+    }
+  }
+
+  #judge(spec: RequestSpec, now: number, tell: (effect: ObservedEffect) => void): Judge {
+    return new Judge(spec, now, (tokens) => this.twin.zeroLoadPrefillUs(tokens), tell)
+  }
+
+  #courseOf(job: Job, choice: JobChoice, sink: JobSink): Course {
+    const now = nowUs()
+    const spec = this.#specOf(job, now)
+    const judge = this.#judge(spec, now, (effect) => this.#tell(effect))
+    let begunTokens = 0
+    for (const { tokens, agoUs } of choice.begun?.steps ?? []) {
+      begunTokens += tokens.length
+      judge.replay(tokens.length, now - agoUs)
+    }
+    // What is out is computed again, with the prompt.
+    const twinSpec = { ...spec, promptTokens: spec.promptTokens + begunTokens }
+    return {
+      ...{ id: spec.id, job, choice, sink, judge, spec: twinSpec, begunTokens },
+      ...{ sinceUs: now, abort: null, begun: begunTokens > 0 },
+    }
+  }
+
+  #send(course: Course): void {
+    const { options, now } = { options: this.#options, now: nowUs() }
+    const { job, choice, begunTokens, judge, spec } = course
+    const deadlineMs = spec.tier === "slo" ? Date.now() + (judge.deadlineUs - now) / 1000 : Infinity
+    const ask = askOf(job, choice, {
+      kind: options.kind,
+      model: this.#modelOf(job),
+      priorityMs: options.priority ? priorityOf(deadlineMs, Date.now()) : null,
+      begun: begunTokens > 0 ? { tokens: begunTokens, text: choice.begun?.text?.content ?? "" } : null,
+    })
+    judge.sent(now)
+    this.twin.sent(course.id, spec, now)
+    const { url: origin, dispatcher, timeouts, apiKey } = options
+    const headers: Record<string, string> = apiKey ? { authorization: `Bearer ${apiKey}` } : {}
+    course.abort = exchange(
+      { origin, ask, headers, dispatcher, timeouts, promptTokens: spec.promptTokens },
+      { step: (step) => this.#step(course, step), end: (end) => this.#ended(course, end) },
+    )
+  }
+
+  #modelOf({ body }: Job): string {
+    const asked = typeof body?.model === "string" ? body.model : ""
+    const models = this.#options.models ?? new Map<string, string>()
+    // `model:class` asks for an SLO class as well.
+    const found = models.get(asked) ?? models.get(asked.slice(0, asked.lastIndexOf(":")))
+    return found ?? [...models.values()][0] ?? this.#prober.served?.model ?? asked
+  }
+
+  #step(course: Course, { tokens, delta, answering }: ReadStep): void {
+    const now = nowUs()
+    const first = !course.begun
+    course.begun = true
+    this.#prober.heard()
+    course.judge.tokens(tokens.length, answering, now)
+    this.twin.tokens(course.id, tokens.length, now)
+    if (delta !== null) delta.completionTokens += course.begunTokens
+    course.sink.tokens(course.choice.index, tokens, delta)
+    if (first) this.#holding.look()
+  }
+
+  #ended(course: Course, end: ExchangeEnd): void {
+    const { sink, choice } = course
+    this.#leave(course, end.kind === "finished" && end.reason === "stop")
+    if (end.kind === "busy") this.#holding.pause((end.retryAfterMs ?? USUAL_PAUSE_MS) * 1000)
+    if (end.kind === "lost" && end.reason === "died") this.#prober.failed(end.detail)
+    if (end.kind === "misconfigured") this.#prober.failed(end.detail)
+    sink.end(choice.index, this.#endOf(course, end))
+    this.#holding.look()
+    this.#checkDrained()
+  }
+
+  #endOf(course: Course, end: ExchangeEnd): JobEnd {
+    const { judge, job, begunTokens } = course
+    if (end.kind === "finished") {
+      const { usage } = end
+      const promptTokens = usage.promptTokens ?? course.spec.promptTokens
+      if (usage.promptTokens !== null && begunTokens === 0)
+        this.#sizes.counted(job.generation.prompt, usage.promptTokens)
+      const outcome = judge.end(end.reason === "length" ? "length" : "stop", usage, nowUs())
+      const completionTokens = begunTokens + usage.completionTokens
+      const { cachedTokens, reasoningTokens } = usage
+      const counts = { promptTokens, cachedTokens, completionTokens, reasoningTokens }
+      const none = { drafts: 0, draftedTokens: 0, acceptedTokens: 0 }
+      return { kind: "finished", reason: end.reason, usage: { ...counts, ...none }, outcome }
+    }
+    judge.end("failed", null, nowUs())
+    if (end.kind === "failed" || end.kind === "lost") return end
+    return { kind: "lost", reason: "refused", detail: end.detail }
+  }
+
+  #cancelled(course: Course): void {
+    this.#leave(course)
+    course.judge.end("cancelled", null, nowUs())
+    course.sink.end(course.choice.index, { kind: "cancelled" })
+    this.#checkDrained()
+  }
+
+  /** It is not here any more. */
+  #leave(course: Course, stopped = false): void {
+    if (!this.#holding.remove(course)) this.twin.ended(course.id, nowUs(), stopped)
+    course.abort?.()
+    const taken = this.#jobs.get(course.job.id)
+    if (taken === undefined) return
+    taken.courses = taken.courses.filter((other) => other !== course)
+    if (taken.courses.length === 0) this.#jobs.delete(course.job.id)
+  }
+
+  #up(served: Served): void {
+    const { kind, models } = this.#options
+    const name = [...(models?.keys() ?? [])][0] ?? served.model
+    const { contextTokens } = served
+    this.#info = {
+      model: {
+        ...{
+          name,
+          fingerprint: `${kind.name}:${served.model}`,
+          chatTemplate: null,
+          bosText: "",
+          eosText: "",
+        },
+        ...{ trainedContextTokens: contextTokens, vocabSize: 0, parameters: 0, random: false },
+      },
+      limits: {
+        ...{ kvTokens: this.#kvTokens, blockTokens: 16, maxSequences: this.twin.rules.maxSequences },
+        ...{ maxBatchTokens: this.twin.rules.tokenBudget, contextTokens, minChunkTokens: 1, unifiedKv: true },
+      },
+      longestTokenBytes: LONGEST_TOKEN_BYTES,
+      vocabulary: null,
+    }
+    if (this.#state === "starting" || this.#state === "down") this.#become("ready", "")
+    this.#holding.open()
+  }
+
+  get #kvTokens(): number {
+    return Math.min(MOST_QUEUED_TOKENS, this.twin.rules.kvTokens)
+  }
+
+  /** Nothing it has comes to an end any more. */
+  #down(detail: string): void {
+    if (this.#state === "closed") return
+    this.#holding.shut()
+    if (this.#state === "ready") this.#become("down", detail)
+    else this.#detail = detail
+    for (const { courses } of [...this.#jobs.values()]) {
+      for (const course of courses.slice()) {
+        const reason = course.abort === null ? "refused" : "died"
+        this.#leave(course)
+        course.judge.end("failed", null, nowUs())
+        course.sink.end(course.choice.index, { kind: "lost", reason, detail })
+      }
+    }
+    this.#checkDrained()
+  }
+
+  #learnt({ rules, load }: Learnt): void {
+    if (rules !== undefined) this.twin.learnRules(rules)
+    if (load !== undefined) this.twin.metrics(load, nowUs())
+    this.#holding.look()
+  }
+
+  #checkDrained(): void {
+    if (this.#jobs.size === 0) for (const resolve of this.#onDrained.splice(0)) resolve()
+  }
+
+  /** Told at the end of this moment. */
+  #tell(effect: ObservedEffect): void {
+    if (this.#effects.length === 0)
+      queueMicrotask(() => {
+        const effects = this.#effects
+        this.#effects = []
+        for (const listener of this.#observedListeners) listener({ effects, steps: [] })
+      })
+    this.#effects.push(effect)
+  }
+
+  #become(state: HostState, detail: string): void {
+    if (this.#state === state && this.#detail === detail) return
+    this.#state = state
+    this.#detail = detail
+    for (const listener of [...this.#stateListeners]) listener(state)
+  }
+}
+
+function nowUs(): number {
+  return Math.round(performance.now() * 1000)
+}
