@@ -1,5 +1,5 @@
 /** A job's choice as a request in an engine's own API. */
-import type { Sampling } from "../../engine/port.ts"
+
 import type { Generation } from "../../replica/generation.ts"
 import type { Job, JobChoice } from "../../replica/host.ts"
 import type { Api, BackendKind } from "./kind.ts"
@@ -110,7 +110,7 @@ function fieldsOf({ prompt, maxTokens, stops, sampling, reasoning }: Generation,
   } as Record<string, unknown>
 }
 
-function samplingFields(sampling: Sampling, api: Api): Record<string, unknown> {
+function samplingFields(sampling: Generation["sampling"], api: Api): Record<string, unknown> {
   const { temperature, topP, topK, minP, seed, logprobs, ignoreEos, minTokens, logitBias } = sampling
   const { frequencyPenalty, presencePenalty, repeatPenalty } = sampling
   const top = Math.max(0, logprobs - 1)

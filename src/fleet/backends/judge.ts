@@ -2,6 +2,7 @@
 import { startRequest } from "../../core/moved.ts"
 import type { FinishReason, Outcome, RequestId, RequestSpec } from "../../core/protocol.ts"
 import type { LiveRequest } from "../../core/request.ts"
+import { type SeenStart, startOf } from "../../core/seen.ts"
 import { fromArrival, type ObservedEffect } from "../../replica/observed.ts"
 import type { ReadUsage } from "./answer-reader.ts"
 
@@ -27,6 +28,17 @@ export class Judge {
   /** Of its first token, absolute µs; far ahead without an objective. */
   get deadlineUs(): number {
     return this.#live.deadlineUs
+  }
+
+  /** How it began, once it was sent. */
+  get start(): SeenStart {
+    return (
+      startOf(this.#live) ?? {
+        ttftUs: this.#live.deadlineUs - this.#live.arrivalUs,
+        queuedUs: 0,
+        cachedTokens: 0,
+      }
+    )
   }
 
   /** It goes to the engine. */

@@ -206,7 +206,11 @@ export class RemoteHost implements ReplicaHost {
 
   #courseOf(job: Job, choice: JobChoice, sink: JobSink): Course {
     const now = nowUs()
-    const spec = this.#specOf(job, now)
+    const asked = this.#specOf(job, now)
+    const start = choice.begun?.start
+    // It is judged by the deadline that it began with.
+    const spec =
+      start === undefined ? asked : { ...asked, slo: { ...asked.slo, ttftSlowdown: 0, ttftUs: start.ttftUs } }
     const judge = this.#judge(spec, now, (effect) => this.#tell(effect))
     let begunTokens = 0
     for (const { tokens, agoUs } of choice.begun?.steps ?? []) {
@@ -252,6 +256,7 @@ export class RemoteHost implements ReplicaHost {
   #step(course: Course, { tokens, delta, answering }: ReadStep): void {
     const now = nowUs()
     const first = !course.begun
+    if (first) course.sink.started?.(course.choice.index, course.judge.start)
     course.begun = true
     this.#prober.heard()
     course.judge.tokens(tokens.length, answering, now)
