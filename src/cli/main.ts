@@ -31,6 +31,10 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<CommandFil
     summary: "find what rate a fleet holds within its SLOs",
     load: () => import("./capacity.ts"),
   },
+  advise: {
+    summary: "say how many replicas keep the SLOs of a server's last minutes, or of expected load",
+    load: () => import("./advise.ts"),
+  },
 }
 
 async function main(args: string[]): Promise<void> {

@@ -42,5 +42,11 @@ export interface ServeOptions {
   requestTimeout: number
   stepTimeout: number
   drainTimeout: number
+  scaleTarget: number
+  scaleEvery: number
+  scaleWindow: number
+  scaleDownAfter: number
+  coldStart: number
+  mostReplicas: number
   logLevel?: string
 }

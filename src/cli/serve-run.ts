@@ -9,7 +9,9 @@ import type { PolicyOptions } from "../core/options.ts"
 import { UserError, userError } from "../errors.ts"
 import { buildServer } from "../http/server.ts"
 import { ReplicaDriver } from "../replica/driver.ts"
+import type { Advisor } from "../scale/advisor.ts"
 import { LocalFront } from "../serve/local-front.ts"
+import { startAdvisor } from "../serve/scale.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
 import { Tenants } from "../serve/tenants.ts"
 import type { Reporter } from "./reporter.ts"
@@ -56,12 +58,25 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
     const front = new LocalFront(engine, driver, { defaultMaxTokens, parseSpecial, tenants })
     const service = new Service({ front, classes, policy, tenants })
     await front.intake.warmUp()
+    if (options.scaleEvery > 0) service.advisedBy(advisorOf(service, options, reporter))
     host.ready(service)
     announce(app, options, { service, tenants }, reporter)
   } catch (error) {
     await app.close()
     throw error
   }
+}
+
+function advisorOf(service: Service, options: ServeOptions, reporter: Reporter): Advisor {
+  const { scaleTarget, scaleEvery, scaleWindow, scaleDownAfter, coldStart, mostReplicas } = options
+  return startAdvisor(
+    service,
+    {
+      ...{ target: scaleTarget, everyS: scaleEvery, windowS: scaleWindow, downAfterS: scaleDownAfter },
+      ...{ coldStartS: coldStart, mostReplicas },
+    },
+    (message) => reporter.log.warn(message),
+  )
 }
 
 function configOf({ config }: ServeOptions): ServerConfig {

@@ -144,6 +144,27 @@ export function register(program: Command): void {
       wholeNumber(0, 86_400),
       30,
     )
+    .option(
+      "--scale-target <share>",
+      "share of the requests that is to keep every SLO: how many replicas that takes is in /metrics",
+      numberIn(0.5, 0.999),
+      0.9,
+    )
+    .option("--scale-every <s>", "from one forecast to the next; 0: none are made", numberIn(0, 3600), 30)
+    .option("--scale-window <s>", "last arrivals that a forecast plays", numberIn(30, 3600), 300)
+    .option(
+      "--scale-down-after <s>",
+      "fewer replicas are wanted only after so long a time in which no more were",
+      numberIn(0, 86_400),
+      300,
+    )
+    .option(
+      "--cold-start <s>",
+      "time from the wish for a replica until it serves: load that clearly rises is foreseen so far ahead; 0: it is not",
+      numberIn(0, 3600),
+      0,
+    )
+    .option("--most-replicas <n>", "no more are wanted", wholeNumber(1, 1024), 64)
     .option("--log-level <level>", "fatal, error, warn, info, debug, trace or silent")
     .addHelpText("after", EXAMPLES)
     .action(async (options: ServeOptions) => {

@@ -74,10 +74,8 @@ function start(
   sinks: readonly AnswerSink[],
 ): Promise<void> {
   const { arrivalMs } = request
-  return service.front.start(
-    generations.map((generation) => ({ ...generation, arrivalMs, signal })),
-    sinks,
-  )
+  const requests = generations.map((generation) => ({ ...generation, arrivalMs, signal }))
+  return service.recorder.start(requests, sinks, (watched) => service.front.start(requests, watched))
 }
 
 class CollectingSink implements AnswerSink {

@@ -7,6 +7,7 @@ import { type UserError, userError } from "../errors.ts"
 import type { Service, ServiceHost } from "../serve/service.ts"
 import { registerJsonParser } from "./body.ts"
 import { errorBody, registerErrors, sendError } from "./errors.ts"
+import { arrivalRoutes } from "./routes/arrivals.ts"
 import { chatRoute } from "./routes/chat.ts"
 import { completionsRoute } from "./routes/completions.ts"
 import { healthRoutes } from "./routes/health.ts"
@@ -110,6 +111,7 @@ export function buildServer(options: ServerOptions): FastifyInstance {
   })
   healthRoutes(app, host)
   pageRoutes(app, host)
+  arrivalRoutes(app, ready)
   return app
 }
 

@@ -1,5 +1,8 @@
 /** What generates answers behind the HTTP API: one replica in this process, or a fleet of them. */
-import type { Snapshot } from "../core/protocol.ts"
+import type { CostModel } from "../core/cost.ts"
+import type { PolicyOptions } from "../core/options.ts"
+import type { PolicyName } from "../core/policy/index.ts"
+import type { EngineLimits, Snapshot } from "../core/protocol.ts"
 import type { ModelInfo } from "../engine/port.ts"
 import type { EngineHealth, HostState } from "../replica/host.ts"
 import type { Observed } from "../replica/observed.ts"
@@ -29,6 +32,14 @@ export interface ReplicaRow {
   restarts: number
 }
 
+/** What a replica's planner goes by, for forecasts of a fleet with more like it. */
+export interface PlannerView {
+  limits: EngineLimits
+  cost: CostModel
+  policy: PolicyName
+  options: Partial<PolicyOptions>
+}
+
 export interface Front {
   readonly model: ModelInfo
   readonly contextTokens: number
@@ -44,6 +55,8 @@ export interface Front {
   readonly watch: EngineHealth
   /** One row a replica; empty where there is but one, in this process. */
   readonly replicas: readonly ReplicaRow[]
+  /** Of a replica that stands for all; null where none is known. */
+  readonly planner: PlannerView | null
   /** All replicas together. */
   snapshot(): Snapshot
   onObserved(listener: (observed: Observed) => void): void

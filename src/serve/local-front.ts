@@ -1,4 +1,5 @@
 /** One replica in this process. */
+import type { PolicyName } from "../core/policy/index.ts"
 import type { Snapshot } from "../core/protocol.ts"
 import type { Engine, ModelInfo } from "../engine/port.ts"
 import type { ReplicaDriver } from "../replica/driver.ts"
@@ -7,7 +8,7 @@ import type { Observed } from "../replica/observed.ts"
 import { DriverObserver } from "../replica/observer.ts"
 import type { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import type { AnswerSink } from "../text/answer.ts"
-import type { Front, QueueView, ReplicaRow } from "./front.ts"
+import type { Front, PlannerView, QueueView, ReplicaRow } from "./front.ts"
 import { type GenerationRequest, Intake, type IntakeOptions } from "./intake.ts"
 
 export class LocalFront implements Front {
@@ -44,6 +45,10 @@ export class LocalFront implements Front {
   }
   get watch(): EngineHealth {
     return this.driver.watch
+  }
+  get planner(): PlannerView {
+    const { limits, cost, options, policy } = this.driver.replica
+    return { limits, cost, options, policy: policy.name as PolicyName }
   }
 
   tokenBytes(token: number): Uint8Array | null {

@@ -2,9 +2,12 @@
 
 import type { SloClasses } from "../config/slo-classes.ts"
 import { type UserError, userError } from "../errors.ts"
+import type { Advisor } from "../scale/advisor.ts"
 import { AttainmentWindow } from "../telemetry/attainment.ts"
 import { Metrics } from "../telemetry/metrics.ts"
+import { registerScale } from "../telemetry/scale-gauges.ts"
 import type { TenantFigures } from "../telemetry/tenant-figures.ts"
+import { ArrivalRecorder } from "./arrivals.ts"
 import type { Front } from "./front.ts"
 import { type Tenant, Tenants } from "./tenants.ts"
 
@@ -31,6 +34,8 @@ export class Service {
   readonly policy: string
   readonly metrics: Metrics
   readonly attainment: AttainmentWindow
+  readonly recorder = new ArrivalRecorder()
+  #advisor: Advisor | null = null
   readonly startedMs = Date.now()
   readonly #tenants: Tenants
 
@@ -81,7 +86,14 @@ export class Service {
     }))
   }
 
+  /** Its forecasts are in the metrics from now on, and end with the service. */
+  advisedBy(advisor: Advisor): void {
+    this.#advisor = advisor
+    registerScale(this.metrics.registry, advisor)
+  }
+
   async close(): Promise<void> {
+    await this.#advisor?.close()
     this.metrics.close()
     await this.front.close()
   }
