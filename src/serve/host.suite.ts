@@ -1,9 +1,10 @@
 /** One suite over every replica that a fleet can have: in this process, behind a wire, in a process of its own. */
 import { afterEach, describe, expect, test, vi } from "vitest"
 import { defaultSloClasses } from "../config/slo-classes.ts"
+import type { SeenStart } from "../core/seen.ts"
 import { GREEDY } from "../engine/port.ts"
 import type { Generation } from "../replica/generation.ts"
-import type { Digest, Job, JobEnd, JobSink, ReplicaHost } from "../replica/host.ts"
+import type { Begun, Digest, Job, JobEnd, JobSink, ReplicaHost } from "../replica/host.ts"
 import type { Observed } from "../replica/observed.ts"
 import { resolveSlo } from "./slo-resolve.ts"
 
@@ -49,6 +50,9 @@ export class Kept implements JobSink {
   readonly text: string[] = []
   readonly ends: (JobEnd | undefined)[] = []
   readonly turned: number[] = []
+  readonly starts: SeenStart[] = []
+  /** Of the first choice: its tokens and its text, step by step. */
+  readonly steps: { tokens: readonly number[]; text: string }[] = []
   readonly #over: Promise<void>
   #resolve!: () => void
   #left: number
@@ -62,7 +66,12 @@ export class Kept implements JobSink {
   tokens: JobSink["tokens"] = (choice, tokens, delta) => {
     expect(this.ends[choice], "tokens after the end").toBeUndefined()
     this.tokensOf[choice] = [...(this.tokensOf[choice] ?? []), ...tokens]
+    if (choice === 0) this.steps.push({ tokens, text: (delta?.content ?? "") + (delta?.reasoning ?? "") })
     this.text[choice] = (this.text[choice] ?? "") + (delta?.content ?? "") + (delta?.reasoning ?? "")
+  }
+  started = (choice: number, start: SeenStart): void => {
+    expect(this.tokensOf[choice], "a start after tokens").toBeUndefined()
+    this.starts[choice] = start
   }
   turnedDown = (choice: number): void => {
     this.turned.push(choice)
@@ -204,6 +213,120 @@ export function hostSuite(name: string, make: () => Promise<SuiteHost>): void {
       if (gone) expect([sink.ends, sink.tokensOf]).toEqual([[], []])
       else expect((await sink.over())[0]?.kind).toBe("finished")
       expect(await host.withdraw(987_654)).toBe(false)
+    })
+
+    describe("a job that has begun elsewhere", () => {
+      const many = { maxTokens: 20 }
+      /** A stream that nothing has stopped. */
+      async function uninterrupted(host: ReplicaHost): Promise<Kept> {
+        const sink = new Kept()
+        host.submit(jobOf(many), sink)
+        await sink.over()
+        return sink
+      }
+      /** The first steps of a stream, a token every 10 ms, of which the last came 40 ms ago. */
+      function begunBy({ steps, starts }: Kept, count: number): Begun {
+        const told = steps.filter(({ tokens }) => tokens.length > 0).slice(0, count)
+        const agoUs = (i: number) => 40_000 + 10_000 * (told.length - 1 - i)
+        return {
+          steps: told.map(({ tokens }, i) => ({ tokens, agoUs: agoUs(i) })),
+          start: starts[0]!,
+        }
+      }
+      function resumed(begun: Begun, changes: Partial<Generation> = many): Job {
+        return { ...jobOf(changes), ageUs: 500_000, choices: [{ index: 0, begun }] }
+      }
+
+      test("goes on there: no token is lost or said twice, and its end tells of the whole", async () => {
+        const host = await open()
+        const whole = await uninterrupted(host)
+        expect(whole.starts[0]).toMatchObject({ ttftUs: 5_000_000 })
+        for (const cut of [1, 7, 19]) {
+          const sink = new Kept()
+          const begun = begunBy(whole, cut)
+          const job = resumed(begun)
+          await host.offer(job, 5000)
+          host.submit(job, sink)
+          const [end] = await sink.over()
+          const before = whole.steps.slice(0, cut)
+          expect([...before.flatMap(({ tokens }) => tokens), ...sink.tokensOf[0]!]).toEqual(whole.tokensOf[0])
+          expect(before.map(({ text }) => text).join("") + sink.text[0]).toBe(whole.text[0])
+          expect(sink.starts).toEqual([])
+          if (end?.kind !== "finished" || whole.ends[0]?.kind !== "finished") throw new Error("not finished")
+          const { promptTokens, cachedTokens } = whole.ends[0].usage
+          expect(end).toMatchObject({
+            reason: "length",
+            usage: { promptTokens, cachedTokens, completionTokens: 20 },
+          })
+          expect(end.outcome).toMatchObject({
+            outputTokens: 20,
+            ttftUs: 5_000_000,
+            promptTokens,
+            preemptions: 1,
+          })
+          expect(end.outcome.firstTokenUs).toBe(460_000 - 10_000 * (cut - 1))
+          expect(end.outcome.startedUs).toBe(whole.starts[0]!.queuedUs)
+          // From its last token there to its first here.
+          expect(end.outcome.maxGapUs).toBeGreaterThanOrEqual(40_000)
+        }
+      })
+
+      test("whose tokens are all out has but its end to tell", async () => {
+        const host = await open()
+        const whole = await uninterrupted(host)
+        const sink = new Kept()
+        host.submit(resumed(begunBy(whole, 20)), sink)
+        const [end] = await sink.over()
+        expect(sink.tokensOf[0] ?? []).toEqual([])
+        expect(end).toMatchObject({ kind: "finished", reason: "length", usage: { completionTokens: 20 } })
+        if (end?.kind !== "finished") throw new Error("not finished")
+        expect(end.outcome.finishedUs).toBe(460_000)
+      })
+
+      test("finds a place where new ones find none", async () => {
+        const host = await open()
+        const whole = await uninterrupted(host)
+        const sinks = Array.from({ length: SUITE_MAX_QUEUE }, () => new Kept())
+        for (const sink of sinks) host.submit(jobOf({ maxTokens: 100 }), sink)
+        const sink = new Kept()
+        host.submit(resumed(begunBy(whole, 5)), sink)
+        expect((await sink.over())[0]).toMatchObject({ kind: "finished", usage: { completionTokens: 20 } })
+        for (const other of sinks) expect((await other.over())[0]?.kind).toBe("finished")
+      })
+
+      test("was offered here before another replica began it", async () => {
+        const host = await open()
+        const whole = await uninterrupted(host)
+        const job = jobOf(many)
+        await host.offer(job, 5000)
+        const sink = new Kept()
+        host.submit({ ...job, ageUs: 500_000, choices: [{ index: 0, begun: begunBy(whole, 12) }] }, sink)
+        expect((await sink.over())[0]?.kind).toBe("finished")
+        expect(sink.tokensOf[0]).toEqual(whole.tokensOf[0]!.slice(12))
+      })
+
+      test.each([
+        ["no token of this model", [[7, 123_456_789]]],
+        ["tokens after its end", [[70], [258], [71]]],
+      ])("but has %s fails cleanly", async (_, tokens) => {
+        const host = await open()
+        const sink = new Kept()
+        host.submit(resumed({ steps: tokens.map((one) => ({ tokens: one, agoUs: 1 })) }), sink)
+        const [end] = await sink.over()
+        if (end?.kind !== "failed") throw new Error("not failed")
+        expect(end.error.message).toContain("cannot go on here")
+        expect(await host.offer(jobOf(), 5000)).toMatchObject({ takes: true })
+      })
+
+      test("without a token out is one that has not", async () => {
+        const host = await open()
+        const whole = await uninterrupted(host)
+        const sink = new Kept()
+        host.submit(resumed({ steps: [] }), sink)
+        await sink.over()
+        expect(sink.tokensOf).toEqual(whole.tokensOf)
+        expect(sink.starts).toHaveLength(1)
+      })
     })
 
     test("tells what it does, for metrics", async () => {
