@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { ERRORS } from "../errors.ts"
+import { startAdvisor } from "../serve/scale.ts"
 import { bodyLimits, MOST_DEPTH, MOST_NAME_BYTES, MOST_NUMBER_CHARACTERS } from "./limits.ts"
 import { chatSchema, completionSchema } from "./schemas.ts"
 import { testServer } from "./testing.ts"
@@ -21,6 +22,8 @@ const listed = (text: string) =>
 let server: Awaited<ReturnType<typeof testServer>>
 beforeAll(async () => {
   server = await testServer()
+  const { service } = server
+  service.advisedBy(startAdvisor(service, {}, () => {}))
 })
 afterAll(() => server.close())
 
@@ -100,7 +103,7 @@ describe("examples", () => {
     expect(answer.statusCode, answer.body).toBe(200)
   })
 
-  it.each(["/v1/models", "/v1/slo/status", "/metrics", "/health", "/ready", "/"])("GET %s", async (url) => {
+  it.each(["/v1/models", "/v1/slo/status", "/v1/slo/arrivals", "/metrics", "/health", "/ready", "/"])("GET %s", async (url) => {
     expect(page).toContain(`\`GET ${url}\``)
     expect((await server.app.inject(url)).statusCode).toBe(200)
   })
