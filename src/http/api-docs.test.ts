@@ -103,8 +103,11 @@ describe("examples", () => {
     expect(answer.statusCode, answer.body).toBe(200)
   })
 
-  it.each(["/v1/models", "/v1/slo/status", "/v1/slo/arrivals", "/metrics", "/health", "/ready", "/"])("GET %s", async (url) => {
-    expect(page).toContain(`\`GET ${url}\``)
-    expect((await server.app.inject(url)).statusCode).toBe(200)
-  })
+  it.each(["/v1/models", "/v1/slo/status", "/v1/slo/arrivals", "/metrics", "/health", "/ready", "/"])(
+    "GET %s",
+    async (url) => {
+      expect(page).toContain(`\`GET ${url}\``)
+      expect((await server.app.inject(url)).statusCode).toBe(200)
+    },
+  )
 })
