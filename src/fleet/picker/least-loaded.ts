@@ -18,6 +18,7 @@ export class LeastLoaded implements Chooser {
   onRoom: (() => void) | null = null
   readonly #most: number
   readonly #loads = new Map<Endpoint, Load>()
+  #turn = 0
 
   /** `most`: requests at one endpoint at once. */
   constructor(most: number) {
@@ -83,7 +84,10 @@ export class LeastLoaded implements Chooser {
       const load = this.#loads.get(endpoint)
       return load === undefined ? 0 : load.requests * REQUEST_TOKENS + load.tokens
     }
-    return endpoints.sort((a, b) => weight(a) - weight(b))
+    // Of equals each has its turn: else all that come at once to an idle fleet meet at its first endpoint.
+    const from = endpoints.length === 0 ? 0 : this.#turn++ % endpoints.length
+    const turned = [...endpoints.slice(from), ...endpoints.slice(0, from)]
+    return turned.sort((a, b) => weight(a) - weight(b))
   }
 }
 
