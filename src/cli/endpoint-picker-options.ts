@@ -2,6 +2,10 @@
 import type { Address } from "../fleet/picker/endpoints.ts"
 import type { RewriteOptions } from "../fleet/picker/rewrite.ts"
 
+/** Engines whose batching a twin knows. */
+export const ENGINE_KINDS = ["vllm", "sglang", "llama-server", "openai"] as const
+export type EngineKind = (typeof ENGINE_KINDS)[number]
+
 export interface PickerCommand {
   endpoint?: Address[]
   endpointsFile?: string
@@ -13,6 +17,8 @@ export interface PickerCommand {
   tlsCert?: string
   tlsKey?: string
   tlsClientCa?: string
+  by: "twins" | "load"
+  kind: EngineKind
   inFlight: number
   mostHeld: number
   heldMemory: number

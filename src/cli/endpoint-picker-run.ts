@@ -2,15 +2,19 @@
 import { readFileSync } from "node:fs"
 import { createSecureContext } from "node:tls"
 import pc from "picocolors"
-import { defaultSloClasses, readSloClasses } from "../config/slo-classes.ts"
+import { defaultSloClasses, readSloClasses, type SloClasses } from "../config/slo-classes.ts"
 import { UserError } from "../errors.ts"
+import { ENGINE_RULES } from "../fleet/engine-rules.ts"
+import type { Chooser } from "../fleet/picker/chooser.ts"
 import { LeastLoaded } from "../fleet/picker/least-loaded.ts"
 import { EndpointPicker } from "../fleet/picker/run.ts"
 import type { TlsFiles } from "../fleet/picker/server.ts"
+import { Twins } from "../fleet/picker/twins.ts"
 import type { PickerCommand } from "./endpoint-picker-options.ts"
 import type { Reporter } from "./reporter.ts"
 
 export async function runPicker(options: PickerCommand, reporter: Reporter): Promise<void> {
+  const classes = options.config === undefined ? defaultSloClasses() : readSloClasses(options.config)
   const picker = new EndpointPicker({
     host: options.host,
     port: options.port,
@@ -18,7 +22,7 @@ export async function runPicker(options: PickerCommand, reporter: Reporter): Pro
     tls: tlsOf(options),
     endpoints: options.endpoint ?? [],
     endpointsFile: options.endpointsFile ?? null,
-    classes: options.config === undefined ? defaultSloClasses() : readSloClasses(options.config),
+    classes,
     flow: {
       mostHeld: options.mostHeld,
       mostHeldBytes: options.heldMemory,
@@ -28,12 +32,18 @@ export async function runPicker(options: PickerCommand, reporter: Reporter): Pro
     rewrite: { priority: options.priority, sloArguments: options.sloArguments ?? false },
     bodyLimit: options.bodyLimit,
     named: 1 + options.fallbacks,
-    chooser: new LeastLoaded(options.inFlight),
+    chooser: chooserOf(options, classes),
     warn: (message) => reporter.warn(message),
   })
   const { port, metricsPort } = await start(picker)
   announce(options, port, metricsPort, picker, reporter)
   onSignals(picker, options.drainTimeout, reporter)
+}
+
+function chooserOf({ by, kind, inFlight, priority }: PickerCommand, classes: SloClasses): Chooser {
+  if (by === "load") return new LeastLoaded(inFlight)
+  const rules = ENGINE_RULES[kind === "vllm" && priority !== "off" ? "vllm-priority" : kind]
+  return new Twins({ rules, apps: classes.all.length, mostInFlight: inFlight })
 }
 
 /** What has begun to listen is closed when the rest fails: the process would stay. */

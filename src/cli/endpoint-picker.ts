@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander"
 import { UserError } from "../errors.ts"
 import { type Address, endpointOf, parseAddress } from "../fleet/picker/endpoints.ts"
-import type { PickerCommand } from "./endpoint-picker-options.ts"
+import { ENGINE_KINDS, type PickerCommand } from "./endpoint-picker-options.ts"
 import { byteSize, port, wholeNumber } from "./numbers.ts"
 import { createReporter } from "./reporter.ts"
 
@@ -44,6 +44,20 @@ export function register(program: Command): void {
     .option("--tls-cert <file>", "serve over TLS with this certificate; read again every minute")
     .option("--tls-key <file>", "its key")
     .option("--tls-client-ca <file>", "gateways must show a certificate that this one signed")
+    .addOption(
+      new Option(
+        "--by <what>",
+        "twins: which endpoint would keep the request's SLO, and all others' (for requests whose answers the gateway " +
+          "sends here: response_body_mode); load: the fewest requests and prompt tokens under way",
+      )
+        .choices(["twins", "load"])
+        .default("twins"),
+    )
+    .addOption(
+      new Option("--kind <engine>", "how the engines batch; openai: unknown")
+        .choices(ENGINE_KINDS)
+        .default("vllm"),
+    )
     .option(
       "--in-flight <n>",
       "most requests at an endpoint at once; more are held here, where they can still go anywhere",

@@ -23,6 +23,8 @@ export interface Ask {
   maxTokens: number | null
   /** When it came, µs on the picker's clock. */
   arrivalUs: number
+  /** Its answer is sent here as well, chunk by chunk. */
+  followed: boolean
   /** null: its body was not read. */
   fields: Fields | null
   bytes: number
@@ -49,14 +51,19 @@ export function generates(headers: Headers): boolean {
 }
 
 /** Throws UserError where the body or an objective cannot be read. `body` null: it is not sent here. */
-export function readAsk(headers: Headers, body: Buffer | null, classes: SloClasses, arrivalUs: number): Ask {
+export function readAsk(
+  headers: Headers,
+  body: Buffer | null,
+  classes: SloClasses,
+  { arrivalUs, followed }: Pick<Ask, "arrivalUs" | "followed">,
+): Ask {
   const fields = body === null ? null : readFields(body)
   const { model, slo } = fields ?? {}
   if (slo !== undefined && slo !== null && (typeof slo !== "object" || Array.isArray(slo)))
     throw userError("invalid_value", { message: "'slo' must be an object." }, { param: "slo" })
   const bytes = body?.length ?? sizeIn(headers)
   return {
-    ...{ path: pathOf(headers), arrivalUs, fields, bytes },
+    ...{ path: pathOf(headers), arrivalUs, followed, fields, bytes },
     model: typeof model === "string" ? model : "",
     slo: resolveSlo(classes, {
       slo: slo as SloBody | null | undefined,

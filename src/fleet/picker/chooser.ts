@@ -17,6 +17,8 @@ export interface Chooser {
   sent(ask: Ask, endpoint: Endpoint, nowUs: number): Sent
   /** Unloaded time to the first token, µs: what a TTFT given as a slowdown multiplies. */
   zeroLoadUs(ask: Ask, among: readonly Endpoint[]): number
+  /** Its first token would be late wherever it went. */
+  hopeless(ask: Ask, dueUs: number, among: readonly Endpoint[], nowUs: number): boolean
   /** Called when an endpoint may have got room. */
   onRoom: (() => void) | null
   close(): void

@@ -40,6 +40,9 @@ const NO_ENDPOINT = { kind: "drop", reason: "rejected-no-endpoints", retryMs: 10
 const GRPC_MODE =
   "The endpoint picker reads no bodies in the mode GRPC; set request_body_mode to FULL_DUPLEX_STREAMED."
 
+/** Statuses of an endpoint that cannot be reached, or is overloaded: what a request itself broke is 500. */
+const UNAVAILABLE: readonly string[] = ["502", "503", "504"]
+
 type Send = Extract<Verdict, { kind: "send" }>
 
 /** Modes in which the endpoint is picked by the headers alone: Envoy waits for the answer to them before it sends the
@@ -189,7 +192,8 @@ export class Exchange {
     const { classes, flow } = this.#parts
     this.#body = body
     this.#pieces = []
-    this.#ask = readAsk(this.#headers, body, classes, this.#arrivalUs)
+    const seen = { arrivalUs: this.#arrivalUs, followed: this.#responseMode !== BODY_MODE.none }
+    this.#ask = readAsk(this.#headers, body, classes, seen)
     this.#phase = "held"
     this.#held = flow.place(this.#ask, this.#subset, (verdict) => this.#settled(verdict))
     if (this.#held !== null && this.#mode !== BODY_MODE.fullDuplex)
@@ -254,7 +258,7 @@ export class Exchange {
     if (this.#sent !== null) {
       const endpoint = servedBy(message)
       if (endpoint !== null) this.#sent.servedBy(endpoint)
-      this.#failed = Number(headers[":status"]) >= 500
+      this.#failed = UNAVAILABLE.includes(headers[":status"] ?? "")
       this.#answer = new AnswerReader(this.#sent, headers["content-type"] ?? "")
     }
     this.#write(say.CONTINUE_RESPONSE_HEADERS)

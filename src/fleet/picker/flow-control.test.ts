@@ -38,6 +38,9 @@ class Places implements Chooser {
   zeroLoadUs() {
     return 1e5
   }
+  hopeless(_ask: Ask, dueUs: number, _among: readonly Endpoint[], atUs: number) {
+    return dueUs < atUs
+  }
   close() {}
 }
 
@@ -61,7 +64,10 @@ function flow(places: number, changes: Partial<FlowOptions> = {}, open = false) 
 function ask(ttftMs: number | null, more: Record<string, string> = {}, bytes = 20): Ask {
   const slo = ttftMs === null ? { service_tier: "flex" } : { slo: { ttft_ms: ttftMs } }
   const body = Buffer.from(JSON.stringify({ ...slo, pad: "x".repeat(bytes) }))
-  return readAsk({ ":method": "POST", ":path": "/v1/completions", ...more }, body, CLASSES, nowUs)
+  return readAsk({ ":method": "POST", ":path": "/v1/completions", ...more }, body, CLASSES, {
+    arrivalUs: nowUs,
+    followed: true,
+  })
 }
 
 const place = (control: FlowControl, name: string, asked: Ask, subset: Endpoint[] | null = null) =>
@@ -173,6 +179,31 @@ it("sends nowhere else than the gateway lets it", () => {
     { kind: "drop", reason: "rejected-no-endpoints" },
   ])
   expect([control.any(["b:1"]), control.any(["z:1"]), control.any([])]).toEqual(["b:1", null, null])
+})
+
+it("leaves an endpoint out that fails again and again, for longer each time, and tries it again", () => {
+  const { control } = flow(1e9)
+  const to = (subset: Endpoint[], how: "done" | "failed") => {
+    place(control, "x", ask(100), subset)
+    const verdict = verdicts.at(-1)!
+    if (verdict.kind === "send") verdict.sent.ended(how, nowUs)
+    return verdict.kind === "send" ? verdict.endpoints : []
+  }
+  for (let i = 0; i < 3; i++) to(["a:1"], "failed")
+  expect(to(["a:1", "b:1"], "done")).toEqual(["b:1"])
+  expect([control.ejected, control.any(null), control.any(null)]).toEqual([1, "b:1", "b:1"])
+  // Where it is the only one it is tried all the same.
+  expect(to(["a:1"], "failed")).toEqual(["a:1"])
+  nowUs += 1e6
+  expect(to(["a:1", "b:1"], "done")).toEqual(["a:1", "b:1"])
+  for (let i = 0; i < 3; i++) to(["a:1"], "failed")
+  nowUs += 1e6
+  to(["a:1"], "failed")
+  nowUs += 1e6
+  expect(control.ejected).toBe(1)
+  nowUs += 1e6
+  expect(control.ejected).toBe(0)
+  expect(to(["a:1"], "done")).toEqual(["a:1"])
 })
 
 it("learns endpoints from the gateway where it has none of its own, and bounds them", () => {

@@ -2,6 +2,7 @@
  * deadline first, within bounds; those that wait too long, or that there is no room for, are told when to come back. */
 import type { Ask } from "./ask.ts"
 import type { Chooser, Endpoint, Sent } from "./chooser.ts"
+import { Ejections } from "./ejection.ts"
 import type { DropReason } from "./messages.ts"
 import { SendRate } from "./send-rate.ts"
 
@@ -55,6 +56,7 @@ export class FlowControl {
   #heldBytes = 0
   readonly #ofTenant = new Map<string, number>()
   readonly #rate = new SendRate()
+  readonly #ejections = new Ejections()
   #endpoints: readonly Endpoint[] = []
   #known: ReadonlySet<Endpoint> = new Set()
   #turn = 0
@@ -78,6 +80,11 @@ export class FlowControl {
     return this.#heldBytes
   }
 
+  /** Endpoints left out for a while. */
+  get ejected(): number {
+    return this.#ejections.count(this.#nowUs())
+  }
+
   get endpoints(): readonly Endpoint[] {
     return this.#endpoints
   }
@@ -85,13 +92,14 @@ export class FlowControl {
   /** Any endpoint, each in turn, for a request that asks for no tokens; null: there is none. */
   any(subset: readonly Endpoint[] | null): Endpoint | null {
     if (subset !== null) this.#learn(subset)
-    const among = this.#eligible(subset)
+    const among = this.#ejections.left(this.#eligible(subset), this.#nowUs())
     return among.length === 0 ? null : among[this.#turn++ % among.length]!
   }
 
   setEndpoints(endpoints: readonly Endpoint[]): void {
     this.#endpoints = endpoints
     this.#known = new Set(endpoints)
+    this.#ejections.keep(this.#known)
     this.#chooser.setEndpoints(endpoints)
     this.#askSoon()
   }
@@ -100,13 +108,14 @@ export class FlowControl {
   place(ask: Ask, subset: readonly Endpoint[] | null, settle: (verdict: Verdict) => void): Held | null {
     const nowUs = this.#nowUs()
     if (subset !== null) this.#learn(subset)
-    const dueUs = this.#dueUs(ask, this.#eligible(subset))
-    const hopeful = ask.slo.tier === "slo" && dueUs >= nowUs
+    const among = this.#eligible(subset)
+    const dueUs = this.#dueUs(ask, among)
+    const hopeful = ask.slo.tier === "slo" && !this.#chooser.hopeless(ask, dueUs, among, nowUs)
     const waiting: Waiting = { ask, subset, dueUs, hopeful, settle, cancel: () => {} }
     waiting.cancel = () => {
       if (this.#remove(waiting)) this.#askSoon()
     }
-    if (this.#eligible(subset).length === 0) {
+    if (among.length === 0) {
       settle(this.#drop(ask, "rejected-no-endpoints", nowUs))
       return null
     }
@@ -147,12 +156,12 @@ export class FlowControl {
 
   #trySend(waiting: Waiting, nowUs: number): boolean {
     const { ask, hopeful } = waiting
-    const among = this.#eligible(waiting.subset)
+    const among = this.#ejections.left(this.#eligible(waiting.subset), nowUs)
     const endpoints = hopeful
       ? this.#chooser.choose(ask, among, nowUs)
       : this.#chooser.anywhere(ask, among, nowUs)
     if (endpoints.length === 0) return false
-    const sent = this.#chooser.sent(ask, endpoints[0]!, nowUs)
+    const sent = this.#watched(this.#chooser.sent(ask, endpoints[0]!, nowUs), endpoints[0]!)
     this.#rate.sent(nowUs)
     this.#remove(waiting)
     waiting.settle({
@@ -161,6 +170,24 @@ export class FlowControl {
       dueInUs: waiting.dueUs - nowUs,
     })
     return true
+  }
+
+  /** With a note of how it ended: endpoints that fail are left out. */
+  #watched(sent: Sent, endpoint: Endpoint): Sent {
+    let at = endpoint
+    return {
+      servedBy: (other) => {
+        at = other
+        sent.servedBy(other)
+      },
+      tokens: (count, nowUs) => sent.tokens(count, nowUs),
+      usage: (...counts) => sent.usage(...counts),
+      ended: (how, nowUs) => {
+        if (how === "failed") this.#ejections.failed(at, nowUs)
+        else if (how === "done") this.#ejections.succeeded(at)
+        sent.ended(how, nowUs)
+      },
+    }
   }
 
   #hold(waiting: Waiting, nowUs: number): void {
@@ -189,18 +216,23 @@ export class FlowControl {
     const nowUs = this.#nowUs()
     let unwilling = 0
     for (const waiting of [...this.#line]) {
-      const { ask } = waiting
-      if (this.#eligible(waiting.subset).length === 0) this.#refuse(waiting, "rejected-no-endpoints", nowUs)
-      else if (nowUs - ask.arrivalUs > this.#options.longestHoldUs)
-        this.#refuse(waiting, "rejected-ttl-expired", nowUs)
-      else if (waiting.dueUs < nowUs && this.#options.late === "shed")
-        this.#refuse(waiting, "rejected-ttl-expired", nowUs)
-      else if (unwilling < MOST_UNWILLING) {
-        if (waiting.dueUs < nowUs) this.#demote(waiting)
-        if (!this.#trySend(waiting, nowUs)) unwilling++
-      }
+      const over = this.#over(waiting, nowUs)
+      if (over !== null) this.#refuse(waiting, over, nowUs)
+      else if (unwilling < MOST_UNWILLING && !this.#trySend(waiting, nowUs)) unwilling++
     }
     if (this.#line.length === 0) this.#stopAsking()
+  }
+
+  /** Why it is held no longer, or null; one whose first token will be late is then behind the others. */
+  #over(waiting: Waiting, nowUs: number): DropReason | null {
+    const { ask, dueUs, hopeful, subset } = waiting
+    const among = this.#eligible(subset)
+    if (among.length === 0) return "rejected-no-endpoints"
+    if (nowUs - ask.arrivalUs > this.#options.longestHoldUs) return "rejected-ttl-expired"
+    if (!hopeful || !this.#chooser.hopeless(ask, dueUs, among, nowUs)) return null
+    if (this.#options.late === "shed") return "rejected-ttl-expired"
+    this.#demote(waiting)
+    return null
   }
 
   /** Its first token is late whatever happens: those that can be on time go first. */

@@ -67,6 +67,10 @@ export class LeastLoaded implements Chooser {
     return ZERO_LOAD_BASE_US + ask.promptTokens * ZERO_LOAD_TOKEN_US
   }
 
+  hopeless(_ask: Ask, dueUs: number, _among: readonly Endpoint[], nowUs: number): boolean {
+    return dueUs < nowUs
+  }
+
   close(): void {
     this.#loads.clear()
   }

@@ -13,6 +13,7 @@ export interface PickerGauges {
   held(): number
   heldBytes(): number
   endpoints(): number
+  ejected(): number
   streams(): number
 }
 
@@ -58,6 +59,7 @@ export class PickerMetrics {
     gauge("held", "Requests held now", gauges.held)
     gauge("held_bytes", "Bodies of the requests held now", gauges.heldBytes)
     gauge("endpoints", "Endpoints that may be picked", gauges.endpoints)
+    gauge("ejected_endpoints", "Endpoints left out for a while because they failed", gauges.ejected)
     gauge("streams", "Requests and responses under way", gauges.streams)
   }
 

@@ -10,7 +10,10 @@ const OFF = { priority: "off", sloArguments: false } as const
 
 function asked(fields: object, headers: Record<string, string> = {}): { ask: Ask; body: Buffer } {
   const body = Buffer.from(JSON.stringify(fields))
-  return { ask: readAsk({ ...PATH, ...headers }, body, defaultSloClasses(), 0), body }
+  return {
+    ask: readAsk({ ...PATH, ...headers }, body, defaultSloClasses(), { arrivalUs: 0, followed: true }),
+    body,
+  }
 }
 
 function told(

@@ -53,6 +53,7 @@ export class EndpointPicker {
       held: () => this.#flow.held,
       heldBytes: () => this.#flow.heldBytes,
       endpoints: () => this.#flow.endpoints.length,
+      ejected: () => this.#flow.ejected,
       streams: () => this.#server.streams,
     })
     const epochMs = () => performance.timeOrigin + performance.now()
