@@ -80,7 +80,9 @@ function advisorOf(service: Service, options: ServeOptions, reporter: Reporter):
 }
 
 function configOf({ config }: ServeOptions): ServerConfig {
-  return config === undefined ? { classes: defaultSloClasses(), tenants: [] } : readConfig(config)
+  return config === undefined
+    ? { classes: defaultSloClasses(), tenants: [], backends: [] }
+    : readConfig(config)
 }
 
 /** Those of the config, then those of the command line. */

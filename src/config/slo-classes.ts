@@ -1,10 +1,11 @@
-/** SLO classes: name → latency objectives, read from a YAML file (which may have tenants as well) with errors that name the
+/** SLO classes: name → latency objectives, read from a YAML file (which may have tenants and backends as well) with errors that name the
  * line and field, or from one line of a command. A class is also an app: the core learns output lengths per class. */
 import { readFileSync } from "node:fs"
 import { isMap, isScalar, LineCounter, parseDocument } from "yaml"
 import { z } from "zod"
 import type { Slo, Tier } from "../core/protocol.ts"
 import { UserError, userError } from "../errors.ts"
+import { type BackendConfig, backendsSchema, buildBackends } from "./backends.ts"
 import { maxGap, tpot, ttft } from "./objectives.ts"
 import { buildTenants, type TenantConfig, tenantsSchema } from "./tenants.ts"
 
@@ -84,11 +85,13 @@ const classSchema = z
 export interface ServerConfig {
   classes: SloClasses
   tenants: TenantConfig[]
+  backends: BackendConfig[]
 }
 
 const fileSchema = z.strictObject({
   default: z.string().optional(),
   tenants: tenantsSchema.optional(),
+  backends: backendsSchema.optional(),
   classes: z.record(
     z.string().regex(/^[A-Za-z][\w-]*$/, "a class name is a letter, then letters, digits, - and _"),
     classSchema,
@@ -140,7 +143,11 @@ export function parseConfig(text: string, path: string): ServerConfig {
   const parsed = fileSchema.safeParse(withClasses(document.toJS({ maxAliasCount: 100 }) ?? {}))
   if (parsed.success) {
     try {
-      return { classes: buildClasses(parsed.data), tenants: buildTenants(parsed.data.tenants ?? {}) }
+      const { tenants = {}, backends = [] } = parsed.data
+      return {
+        ...{ classes: buildClasses(parsed.data), tenants: buildTenants(tenants) },
+        backends: buildBackends(backends),
+      }
     } catch (error) {
       if (error instanceof UserError) throw userError("config_invalid", { path, detail: error.message })
       throw error
@@ -153,9 +160,11 @@ export function parseConfig(text: string, path: string): ServerConfig {
   })
 }
 
-/** A file that has tenants alone has the built-in classes. */
+/** A file that has tenants or backends alone has the built-in classes. */
 function withClasses(file: object): object {
-  return "tenants" in file && !("classes" in file) ? { ...DEFAULT_SLO_CLASSES, ...file } : file
+  return ("tenants" in file || "backends" in file) && !("classes" in file)
+    ? { ...DEFAULT_SLO_CLASSES, ...file }
+    : file
 }
 
 /** The first thing that is wrong, and where. */

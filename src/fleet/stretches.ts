@@ -6,6 +6,8 @@ import type { Stretch } from "./cost-fit.ts"
 /** Steps and time of a stretch, at least. */
 const LEAST_STEPS = 8
 const LEAST_US = 20_000
+/** Of an answer that ends before. */
+const SHORT_STEPS = 4
 /** A pause so much longer than the stretch's mean step is not one of its steps: the stretch is dropped. */
 const MOST_PAUSE = 20
 
@@ -41,12 +43,21 @@ export class Stretches {
     this.#lastUs = nowUs
     const us = nowUs - this.#fromUs
     if (this.#steps < LEAST_STEPS || us < LEAST_US) return
-    if (this.#longestUs < (MOST_PAUSE * us) / this.#steps) this.#close(work, others, us)
+    if (!this.#paused(us)) this.#close(work, others, us)
     this.#start(id, work, nowUs)
   }
 
-  ended(id: RequestId): void {
-    if (id === this.#pilot) this.#pilot = null
+  /** Nothing more comes of it. Short answers say something, too. */
+  ended(id: RequestId, work: Work, others: number): void {
+    if (id !== this.#pilot) return
+    const us = this.#lastUs - this.#fromUs
+    if (this.#steps >= SHORT_STEPS && us >= LEAST_US && !this.#paused(us)) this.#close(work, others, us)
+    this.#pilot = null
+  }
+
+  /** It stood still meanwhile. */
+  #paused(us: number): boolean {
+    return this.#longestUs >= (MOST_PAUSE * us) / this.#steps
   }
 
   #start(id: RequestId, work: Work, nowUs: number): void {

@@ -156,7 +156,7 @@ export class Twin {
     const sent = this.#streams.get(id)
     this.#advance(nowUs)
     if (sent !== undefined && stopped) this.#lengths.ended(sent.spec.app, sent.output)
-    this.#stretches.ended(id)
+    this.#stretches.ended(id, this.#work, this.#others.running)
     if (this.#lone === id) this.#lone = null
     this.#waiting.delete(id)
     this.#streams.delete(id)

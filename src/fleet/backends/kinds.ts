@@ -1,4 +1,5 @@
 /** The table of backend kinds. */
+import type { BackendKindName } from "../../config/backends.ts"
 import type { BackendKind } from "./kind.ts"
 import { llamaServer } from "./llama-server.ts"
 import { openai } from "./openai.ts"
@@ -6,16 +7,17 @@ import { sglang } from "./sglang.ts"
 import { vllm } from "./vllm.ts"
 
 /** `slos-serve` is no engine that owns its batching: it answers offers itself, over the wire (src/wire/). */
-export const BACKEND_KINDS = {
+export type OwnBatchingKind = Exclude<BackendKindName, "slos-serve">
+
+export const BACKEND_KINDS: Readonly<Record<OwnBatchingKind, BackendKind>> = {
   vllm,
   sglang,
   "llama-server": llamaServer,
   openai,
-} as const satisfies Record<string, BackendKind>
+}
 
-export type OwnBatchingKind = keyof typeof BACKEND_KINDS
-export type BackendKindName = OwnBatchingKind | "slos-serve"
-export const BACKEND_KIND_NAMES: readonly BackendKindName[] = [
-  "slos-serve",
-  ...(Object.keys(BACKEND_KINDS) as OwnBatchingKind[]),
-]
+/** By what /v1/models says that owns the model; null where that is none of these. */
+export function kindOfOwner(owner: unknown): OwnBatchingKind | "slos-serve" | null {
+  if (owner === "llamacpp") return "llama-server"
+  return owner === "vllm" || owner === "sglang" || owner === "slos-serve" ? owner : null
+}

@@ -4,11 +4,14 @@ import { type Dispatcher, request } from "undici"
 import { networkText } from "./exchange.ts"
 import { Gauges } from "./gauges.ts"
 import type { BackendKind, Learnt } from "./kind.ts"
+import { BACKEND_KINDS, kindOfOwner } from "./kinds.ts"
 
 export interface ProberOptions {
   url: string
-  kind: BackendKind
+  /** null: what it says that it is. */
+  kind: BackendKind | null
   apiKey?: string | null
+  hostHeader?: string | null
   models?: ReadonlyMap<string, string>
   dispatcher: Dispatcher
   probeMs: number
@@ -16,6 +19,7 @@ export interface ProberOptions {
 
 /** What it serves. */
 export interface Served {
+  kind: BackendKind
   /** What the engine calls it: the one asked for, or its first. */
   model: string
   /** Longest prompt and output together, tokens. */
@@ -48,11 +52,13 @@ export class Prober {
   #heardMs = -Infinity
   #closed = false
   #hasMetrics = true
+  #kind: BackendKind
 
   constructor(options: ProberOptions, sink: ProberSink) {
     this.#options = options
     this.#sink = sink
-    this.#headers = options.apiKey ? { authorization: `Bearer ${options.apiKey}` } : {}
+    this.#kind = options.kind ?? BACKEND_KINDS.openai
+    this.#headers = headersOf(options)
     // Listeners first.
     queueMicrotask(() => void this.#look())
   }
@@ -80,9 +86,10 @@ export class Prober {
     this.#timer = null
     if (this.#closed) return
     try {
-      await this.#get(this.#options.kind.healthPath)
-      if (!this.#isUp) await this.#findServed()
+      await this.#get(this.#kind.healthPath)
+      const learnt = this.#isUp ? null : await this.#findServed()
       this.#success()
+      if (learnt !== null && !this.#closed) this.#sink.learnt(learnt)
       await this.#readMetrics()
     } catch (error) {
       this.#failure(this.#closed ? "" : networkText(error))
@@ -111,8 +118,8 @@ export class Prober {
     this.#sink.down(detail)
   }
 
-  async #findServed(): Promise<void> {
-    const { kind, models } = this.#options
+  async #findServed(): Promise<Learnt | null> {
+    const { models } = this.#options
     const listed = modelsOf(JSON.parse(await this.#get("/v1/models")))
     if (listed.length === 0) throw new Error("it serves no model")
     const wanted = [...(models?.values() ?? [])]
@@ -120,14 +127,16 @@ export class Prober {
     const missing = wanted.find((model) => !names.includes(model))
     if (missing !== undefined)
       throw new Error(`it does not serve the model ${missing}; it serves ${names.slice(0, 5).join(", ")}`)
-    this.served = listed.find(({ model }) => model === wanted[0]) ?? listed[0]!
-    if (kind.probe === null) return
-    const answer = await this.#get(kind.probe.path).catch(() => null)
-    if (answer !== null) this.#sink.learnt(kind.probe.learn(JSON.parse(answer)))
+    const found = listed.find(({ model }) => model === wanted[0]) ?? listed[0]!
+    this.#kind = this.#options.kind ?? ownKind(found.owner)
+    this.served = { kind: this.#kind, model: found.model, contextTokens: found.contextTokens }
+    const { probe } = this.#kind
+    const answer = probe === null ? null : await this.#get(probe.path).catch(() => null)
+    return answer === null ? null : probe!.learn(JSON.parse(answer))
   }
 
   async #readMetrics(): Promise<void> {
-    const { load } = this.#options.kind
+    const { load } = this.#kind
     if (load === null || !this.#hasMetrics || this.#closed) return
     try {
       const learnt = load(new Gauges(await this.#get("/metrics")))
@@ -156,15 +165,37 @@ export class Prober {
 
 class Refused extends Error {}
 
-/** vLLM and SGLang say the context as max_model_len, llama-server as meta.n_ctx. */
-function modelsOf(answer: unknown): Served[] {
-  const { data } = answer as {
-    data?: { id?: unknown; max_model_len?: unknown; meta?: { n_ctx?: unknown } }[]
+/** Of every request to it. */
+export function headersOf({
+  apiKey,
+  hostHeader,
+}: Pick<ProberOptions, "apiKey" | "hostHeader">): Record<string, string> {
+  return {
+    ...(apiKey && { authorization: `Bearer ${apiKey}` }),
+    ...(hostHeader && { host: hostHeader }),
   }
+}
+
+function ownKind(owner: unknown): BackendKind {
+  const name = kindOfOwner(owner)
+  // Its OpenAI API is one, too; offers it answers where it is named as what it is.
+  return BACKEND_KINDS[name === null || name === "slos-serve" ? "openai" : name]
+}
+
+/** vLLM and SGLang say the context as max_model_len, llama-server as meta.n_ctx. */
+function modelsOf(answer: unknown): { model: string; contextTokens: number; owner: unknown }[] {
+  const { data } = answer as { data?: Listed[] }
   if (!Array.isArray(data)) throw new Error("/v1/models is no list")
-  return data.flatMap(({ id, max_model_len, meta }) => {
+  return data.flatMap(({ id, max_model_len, meta, owned_by: owner }) => {
     if (typeof id !== "string") return []
-    const contextTokens = [max_model_len, meta?.n_ctx].find((value) => typeof value === "number" && value > 0)
-    return [{ model: id, contextTokens: (contextTokens as number | undefined) ?? USUAL_CONTEXT_TOKENS }]
+    const said = [max_model_len, meta?.n_ctx].find((value) => typeof value === "number" && value > 0)
+    return [{ model: id, contextTokens: (said as number | undefined) ?? USUAL_CONTEXT_TOKENS, owner }]
   })
+}
+
+interface Listed {
+  id?: unknown
+  max_model_len?: unknown
+  owned_by?: unknown
+  meta?: { n_ctx?: unknown } | null
 }

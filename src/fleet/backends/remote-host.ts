@@ -16,28 +16,34 @@ import {
   type ReplicaHost,
 } from "../../replica/host.ts"
 import type { Observed, ObservedEffect } from "../../replica/observed.ts"
+import type { EngineRules } from "../engine-rules.ts"
 import { Twin } from "../twin.ts"
 import type { ReadStep } from "./answer-reader.ts"
 import { askOf, cannotGoOn, priorityOf } from "./ask.ts"
 import type { Course } from "./course.ts"
 import { type ExchangeEnd, exchange, type Timeouts } from "./exchange.ts"
 import { Holding } from "./holding.ts"
+import { infoOf, MOST_TOKENS } from "./info.ts"
 import { Judge } from "./judge.ts"
 import type { BackendKind, Learnt } from "./kind.ts"
-import { Prober, type Served } from "./prober.ts"
+import { BACKEND_KINDS } from "./kinds.ts"
+import { headersOf, Prober, type Served } from "./prober.ts"
 import { PromptSizes } from "./prompt-sizes.ts"
 
 export interface RemoteHostOptions {
   name: string
   /** Scheme, host and port; a path where the API is below one. No slash at its end. */
   url: string
-  kind: BackendKind
+  /** null: what it says that it is. */
+  kind: BackendKind | null
   /** It may have so many times as much as a backend of weight 1. Default 1. */
   weight?: number
   /** What clients call a model, and what the engine does. Default: whatever is asked for is the engine's first model. */
   models?: ReadonlyMap<string, string>
   /** Sent as `authorization: Bearer`. */
   apiKey?: string | null
+  /** Sent as `host`, where the URL has an address in the place of a name. */
+  hostHeader?: string | null
   /** Number of apps (SLO classes). */
   apps: number
   /** The engine takes priorities (vLLM: --scheduling-policy priority). */
@@ -50,10 +56,6 @@ export interface RemoteHostOptions {
 
 /** Without a Retry-After, ms. */
 const USUAL_PAUSE_MS = 1000
-/** No token stands for more bytes of text, as far as is known of vocabularies. */
-const LONGEST_TOKEN_BYTES = 128
-const MOST_QUEUED_TOKENS = 2 ** 31 - 1
-
 interface Taken {
   job: Job
   courses: Course[]
@@ -63,7 +65,7 @@ export class RemoteHost implements ReplicaHost {
   readonly name: string
   readonly twin: Twin
   readonly #options: RemoteHostOptions
-  readonly #rulesKind: BackendKind
+  #kind: BackendKind
   readonly #prober: Prober
   readonly #holding: Holding
   readonly #sizes = new PromptSizes()
@@ -78,12 +80,12 @@ export class RemoteHost implements ReplicaHost {
   #onDrained: (() => void)[] = []
 
   constructor(options: RemoteHostOptions) {
-    const { kind, priority = false, apps } = options
+    const { apps } = options
     this.name = options.name
     this.#options = options
-    this.#rulesKind = kind
-    const rules = priority && kind.withPriority !== null ? kind.withPriority : kind.rules
-    this.twin = new Twin({ rules, apps, ...(kind.prior !== undefined && { prior: kind.prior }) })
+    this.#kind = options.kind ?? BACKEND_KINDS.openai
+    const { prior } = this.#kind
+    this.twin = new Twin({ rules: this.#rules, apps, ...(prior !== undefined && { prior }) })
     this.#holding = new Holding(this.twin, nowUs, {
       send: (course) => this.#send(course),
       turnDown: (course) => course.sink.turnedDown?.(course.choice.index),
@@ -178,12 +180,17 @@ export class RemoteHost implements ReplicaHost {
     this.#checkDrained()
   }
 
+  get #rules(): EngineRules {
+    const { rules, withPriority } = this.#kind
+    return this.#options.priority && withPriority !== null ? withPriority : rules
+  }
+
   /** Why it does not take the job, or null. */
   #refusal(job: Job): string | null {
     if (this.#state !== "ready") return this.#detail
     if (this.#holding.paused) return "it asked for a pause"
     for (const choice of job.choices) {
-      const why = cannotGoOn(job, choice, this.#rulesKind)
+      const why = cannotGoOn(job, choice, this.#kind)
       if (why !== null) return why
     }
     return null
@@ -191,7 +198,7 @@ export class RemoteHost implements ReplicaHost {
 
   #specOf({ generation, ageUs }: Job, now: number): RequestSpec {
     const { slo, maxTokens } = generation
-    const contextTokens = this.#info?.limits.contextTokens ?? MOST_QUEUED_TOKENS
+    const contextTokens = this.#info?.limits.contextTokens ?? MOST_TOKENS
     return {
       ...{ id: ++this.#ids, app: slo.class.app, session: -1, arrivalUs: now - ageUs, prefix: [] },
       promptTokens: this.#sizes.tokens(generation.prompt),
@@ -230,15 +237,15 @@ export class RemoteHost implements ReplicaHost {
     const { job, choice, begunTokens, judge, spec } = course
     const deadlineMs = spec.tier === "slo" ? Date.now() + (judge.deadlineUs - now) / 1000 : Infinity
     const ask = askOf(job, choice, {
-      kind: options.kind,
+      kind: this.#kind,
       model: this.#modelOf(job),
       priorityMs: options.priority ? priorityOf(deadlineMs, Date.now()) : null,
       begun: begunTokens > 0 ? { tokens: begunTokens, text: choice.begun?.text?.content ?? "" } : null,
     })
     judge.sent(now)
     this.twin.sent(course.id, spec, now)
-    const { url: origin, dispatcher, timeouts, apiKey } = options
-    const headers: Record<string, string> = apiKey ? { authorization: `Bearer ${apiKey}` } : {}
+    const { url: origin, dispatcher, timeouts } = options
+    const headers = headersOf(options)
     course.abort = exchange(
       { origin, ask, headers, dispatcher, timeouts, promptTokens: spec.promptTokens },
       { step: (step) => this.#step(course, step), end: (end) => this.#ended(course, end) },
@@ -314,33 +321,13 @@ export class RemoteHost implements ReplicaHost {
   }
 
   #up(served: Served): void {
-    const { kind, models } = this.#options
-    const name = [...(models?.keys() ?? [])][0] ?? served.model
-    const { contextTokens } = served
-    this.#info = {
-      model: {
-        ...{
-          name,
-          fingerprint: `${kind.name}:${served.model}`,
-          chatTemplate: null,
-          bosText: "",
-          eosText: "",
-        },
-        ...{ trainedContextTokens: contextTokens, vocabSize: 0, parameters: 0, random: false },
-      },
-      limits: {
-        ...{ kvTokens: this.#kvTokens, blockTokens: 16, maxSequences: this.twin.rules.maxSequences },
-        ...{ maxBatchTokens: this.twin.rules.tokenBudget, contextTokens, minChunkTokens: 1, unifiedKv: true },
-      },
-      longestTokenBytes: LONGEST_TOKEN_BYTES,
-      vocabulary: null,
+    if (served.kind !== this.#kind) {
+      this.#kind = served.kind
+      this.twin.learnRules(this.#rules)
     }
+    this.#info = infoOf(served, this.twin.rules, [...(this.#options.models?.keys() ?? [])][0])
     if (this.#state === "starting" || this.#state === "down") this.#become("ready", "")
     this.#holding.open()
-  }
-
-  get #kvTokens(): number {
-    return Math.min(MOST_QUEUED_TOKENS, this.twin.rules.kvTokens)
   }
 
   /** Nothing it has comes to an end any more. */
@@ -348,6 +335,7 @@ export class RemoteHost implements ReplicaHost {
     if (this.#state === "closed") return
     this.#holding.shut()
     if (this.#state === "ready") this.#become("down", detail)
+    else if (this.#state === "starting") this.#become("starting", detail)
     else this.#detail = detail
     for (const { courses } of [...this.#jobs.values()]) {
       for (const course of courses.slice()) {

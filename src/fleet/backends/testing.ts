@@ -10,7 +10,7 @@ export interface FakeOptions {
   words?: number
   /** Between two words, ms. */
   wordMs?: number
-  /** Before the first. */
+  /** Before the first. Default: the same. */
   firstMs?: number
   model?: string
   port?: number
@@ -45,7 +45,15 @@ export class FakeBackend {
 
   private constructor(options: FakeOptions) {
     this.options = {
-      ...{ kind: "vllm", words: 4, wordMs: 1, firstMs: 1, model: "m-1", port: 0, slots: 1000 },
+      ...{
+        kind: "vllm",
+        words: 4,
+        wordMs: 1,
+        firstMs: options.wordMs ?? 1,
+        model: "m-1",
+        port: 0,
+        slots: 1000,
+      },
       others: { running: 0, waiting: 0 },
       ...options,
     }

@@ -1,0 +1,204 @@
+/** The backends that a gateway has just now: those of its options, those that their names stand for, and those of a file that
+ * may change. New ones join; those that are gone end what they have. */
+import { unwatchFile, watchFile } from "node:fs"
+import { readFile } from "node:fs/promises"
+import { Agent } from "undici"
+import { parse } from "yaml"
+import { z } from "zod"
+import { type BackendConfig, backendsSchema, buildBackends, checkBackends } from "../../config/backends.ts"
+import { UserError } from "../../errors.ts"
+import type { ReplicaHost } from "../../replica/host.ts"
+import { type Endpoint, endpointsOf, type Lookup } from "./addresses.ts"
+import type { Timeouts } from "./exchange.ts"
+import { BACKEND_KINDS } from "./kinds.ts"
+import { RemoteHost } from "./remote-host.ts"
+
+export interface BackendSetOptions {
+  backends: readonly BackendConfig[]
+  /** Holds more of them: a list, or a map with `backends`, as in the config. */
+  file?: string
+  /** Number of apps (SLO classes). */
+  apps: number
+  /** A replica of our own kind, which answers offers itself. Left out: there are none. */
+  openWire?: (endpoint: Endpoint) => ReplicaHost
+  timeouts?: Partial<Timeouts>
+  /** Between two looks at a backend, and at names and the file, ms. */
+  probeMs?: number
+  refreshMs?: number
+  lookup?: Lookup
+  log?: (message: string, level: "warn" | "info") => void
+}
+
+export interface BackendSetSink {
+  joined(host: ReplicaHost): void
+  /** It takes nothing new; what it has ends before it is closed. */
+  leaves(host: ReplicaHost): void
+}
+
+const TIMEOUTS: Timeouts = { connectMs: 2000, firstByteMs: 300_000, silenceMs: 60_000 }
+const PROBE_MS = 1000
+const REFRESH_MS = 10_000
+
+interface Member {
+  host: ReplicaHost
+  dispatcher: Agent
+}
+
+export class BackendSet {
+  readonly #options: BackendSetOptions
+  readonly #sink: BackendSetSink
+  readonly #members = new Map<string, Member>()
+  #fromFile: readonly BackendConfig[] = []
+  #timer: NodeJS.Timeout | null = null
+  #refreshing: Promise<void> = Promise.resolve()
+  #closed = false
+  /** Said once, until it changes. */
+  #said = new Map<string, string>()
+
+  private constructor(options: BackendSetOptions, sink: BackendSetSink) {
+    this.#options = options
+    this.#sink = sink
+  }
+
+  /** Throws UserError for options or a file that cannot be meant. Backends that cannot be reached are no error. */
+  static async open(options: BackendSetOptions, sink: BackendSetSink): Promise<BackendSet> {
+    const set = new BackendSet(options, sink)
+    checkBackends(options.backends)
+    const foreign = options.backends.find(({ kind }) => kind === "slos-serve")
+    if (foreign !== undefined && options.openWire === undefined)
+      throw new UserError(`${foreign.url}: backends of the kind slos-serve are not known here; use openai`)
+    if (options.file !== undefined) set.#fromFile = await set.#read(options.file)
+    checkBackends([...options.backends, ...set.#fromFile])
+    await set.#refresh()
+    set.#watch()
+    return set
+  }
+
+  get hosts(): ReplicaHost[] {
+    return [...this.#members.values()].map(({ host }) => host)
+  }
+
+  /** Names and the file, looked at anew. */
+  refresh(): Promise<void> {
+    this.#refreshing = this.#refreshing.then(() => this.#refresh())
+    return this.#refreshing
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    if (this.#timer !== null) clearInterval(this.#timer)
+    if (this.#options.file !== undefined) unwatchFile(this.#options.file)
+    await this.#refreshing
+    await Promise.all([...this.#members.values()].map(close))
+    this.#members.clear()
+  }
+
+  #watch(): void {
+    const { file, refreshMs = REFRESH_MS } = this.#options
+    this.#timer = setInterval(() => void this.refresh(), refreshMs)
+    this.#timer.unref()
+    // By its time stamp, again and again: links that Kubernetes swaps are seen, too.
+    if (file === undefined) return
+    const interval = Math.min(1000, refreshMs)
+    watchFile(file, { interval, persistent: false }, () => void this.#reread(file))
+  }
+
+  async #reread(file: string): Promise<void> {
+    try {
+      const backends = await this.#read(file)
+      checkBackends([...this.#options.backends, ...backends])
+      this.#fromFile = backends
+    } catch (error) {
+      this.#say(file, `${(error as Error).message}; the backends stay as they are`)
+      return
+    }
+    await this.refresh()
+  }
+
+  async #read(path: string): Promise<BackendConfig[]> {
+    const wrong = (detail: string) => new UserError(`${path}: ${detail}`)
+    let content: unknown
+    try {
+      content = parse(await readFile(path, "utf8"))
+    } catch (error) {
+      throw wrong((error as Error).message.split("\n")[0]!)
+    }
+    const parsed = z.union([backendsSchema, z.object({ backends: backendsSchema })]).safeParse(content ?? [])
+    if (!parsed.success) throw wrong("it is no list of backends; give lines like - http://10.0.0.7:8000")
+    try {
+      return buildBackends(Array.isArray(parsed.data) ? parsed.data : parsed.data.backends)
+    } catch (error) {
+      throw wrong((error as Error).message)
+    }
+  }
+
+  async #refresh(): Promise<void> {
+    const configs = [...this.#options.backends, ...this.#fromFile]
+    const found = await Promise.all(configs.map((config) => endpointsOf(config, this.#options.lookup)))
+    if (this.#closed) return
+    const wanted = new Map<string, Endpoint>()
+    for (const endpoint of found.flat()) {
+      if (!wanted.has(endpoint.url)) wanted.set(endpoint.url, endpoint)
+      else this.#say(endpoint.url, `${endpoint.config.url} is ${endpoint.url}, which is a backend already`)
+    }
+    for (const [url, member] of this.#members) if (!wanted.has(url)) this.#leave(url, member)
+    for (const [url, endpoint] of wanted) if (!this.#members.has(url)) this.#join(url, endpoint)
+  }
+
+  #join(url: string, endpoint: Endpoint): void {
+    const dispatcher = this.#dispatcher(endpoint)
+    const host = this.#open(endpoint, dispatcher)
+    this.#members.set(url, { host, dispatcher })
+    this.#warnOf(host)
+    this.#sink.joined(host)
+  }
+
+  #leave(url: string, member: Member): void {
+    this.#members.delete(url)
+    this.#sink.leaves(member.host)
+    void member.host.drain().then(() => close(member))
+  }
+
+  #open(endpoint: Endpoint, dispatcher: Agent): ReplicaHost {
+    const { apps, probeMs = PROBE_MS, openWire } = this.#options
+    const { config, url, host } = endpoint
+    if (config.kind === "slos-serve" && openWire !== undefined) return openWire(endpoint)
+    const { weight, models, apiKey, priority } = config
+    const kind = config.kind === null || config.kind === "slos-serve" ? null : BACKEND_KINDS[config.kind]
+    return new RemoteHost({
+      ...{ name: new URL(url).host, url, kind, weight, models, apiKey, apps, priority, dispatcher, probeMs },
+      ...{ timeouts: this.#timeouts, hostHeader: host },
+    })
+  }
+
+  get #timeouts(): Timeouts {
+    return { ...TIMEOUTS, ...this.#options.timeouts }
+  }
+
+  #dispatcher({ host }: Endpoint): Agent {
+    const timeout = this.#timeouts.connectMs
+    // The certificate is of the name, whatever address it was found at.
+    const servername = host === null ? {} : { servername: host.replace(/:\d+$/, "") }
+    return new Agent({ connect: { timeout, ...servername } })
+  }
+
+  #warnOf(host: ReplicaHost): void {
+    host.onState((state) => {
+      if (state === "ready")
+        this.#say(host.name, `backend ${host.name} serves ${host.info?.model.name}`, "info")
+      else if (state === "down" || state === "starting")
+        this.#say(host.name, `backend ${host.name} is not there (${host.detail}); it is tried again`)
+    })
+  }
+
+  #say(about: string, message: string, level: "warn" | "info" = "warn"): void {
+    if (this.#said.get(about) === message) return
+    this.#said.set(about, message)
+    this.#options.log?.(message, level)
+  }
+}
+
+async function close({ host, dispatcher }: Member): Promise<void> {
+  await host.close()
+  await dispatcher.close()
+}
