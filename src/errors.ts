@@ -162,6 +162,11 @@ export const ERRORS = {
     message: "The engine is down: {detail}.",
     remedy: "Retry after the time in the Retry-After header, or send the request to another replica.",
   },
+  no_replica: {
+    status: 503,
+    message: "No replica can serve this request just now: {detail}.",
+    remedy: "Retry after the time in the Retry-After header.",
+  },
   engine_failed: {
     status: 500,
     message: "The engine could not compute this request: {detail}.",

@@ -24,7 +24,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   load: ["core", "config"],
   study: ["core", "router", "sim", "load", "config"],
   instances: ["core"],
-  fleet: ["core", "router", "config", "replica", "wire", "text", "serve"],
+  fleet: ["core", "router", "config", "engine", "telemetry", "replica", "wire", "text", "serve"],
   cli: [
     "core",
     "router",

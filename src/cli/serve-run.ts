@@ -3,25 +3,18 @@ import type { AddressInfo } from "node:net"
 import { setFlagsFromString } from "node:v8"
 import type { FastifyInstance } from "fastify"
 import pc from "picocolors"
-import { defaultSloClasses, readConfig, type ServerConfig } from "../config/slo-classes.ts"
-import { checkTenants } from "../config/tenants.ts"
-import type { PolicyOptions } from "../core/options.ts"
 import { UserError, userError } from "../errors.ts"
 import { buildServer } from "../http/server.ts"
-import { ReplicaDriver } from "../replica/driver.ts"
 import type { Advisor } from "../scale/advisor.ts"
 import { LocalFront } from "../serve/local-front.ts"
 import { startAdvisor } from "../serve/scale.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
-import { Tenants } from "../serve/tenants.ts"
+import type { Tenants } from "../serve/tenants.ts"
 import type { Reporter } from "./reporter.ts"
 import { prepareEngine } from "./serve-engine.ts"
 import type { ServeOptions } from "./serve-options.ts"
+import { configOf, HEAP_GROWTH, openDriver, tenantsOf } from "./serve-parts.ts"
 import { onSignals } from "./serve-signals.ts"
-
-/** V8 would let garbage grow to several times what lives, then stop for all of it at once
- * (bench/results/heap-growth.json). */
-const HEAP_GROWTH = "--heap-growing-percent=50"
 
 export async function serve(options: ServeOptions, reporter: Reporter): Promise<void> {
   setFlagsFromString(HEAP_GROWTH)
@@ -40,20 +33,7 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
   onSignals(app, host, options.drainTimeout, reporter)
   try {
     const { engine, cost } = await prepareEngine(options, reporter)
-    const driver = new ReplicaDriver({
-      engine,
-      config: {
-        limits: engine.limits,
-        cost,
-        policy: options.policy,
-        apps: classes.all.length,
-        tenantWeights: tenants.weights,
-        maxQueue: options.maxQueue,
-        options: policyOptions(options),
-      },
-      log: (message, level) => reporter.log[level](message),
-      watch: { leastUs: options.stepTimeout === 0 ? Number.POSITIVE_INFINITY : options.stepTimeout * 1e6 },
-    })
+    const driver = openDriver(options, { engine, cost, classes, tenants }, reporter)
     const { policy, defaultMaxTokens, parseSpecial } = options
     const front = new LocalFront(engine, driver, { defaultMaxTokens, parseSpecial, tenants })
     const service = new Service({ front, classes, policy, tenants })
@@ -77,39 +57,6 @@ function advisorOf(service: Service, options: ServeOptions, reporter: Reporter):
     },
     (message) => reporter.log.warn(message),
   )
-}
-
-function configOf({ config }: ServeOptions): ServerConfig {
-  return config === undefined
-    ? { classes: defaultSloClasses(), tenants: [], backends: [] }
-    : readConfig(config)
-}
-
-/** Those of the config, then those of the command line. */
-function tenantsOf(options: ServeOptions, named: ServerConfig["tenants"]): Tenants {
-  const { requireKey, trustFairnessId, sharePrefixes } = options
-  const tenants = [...named, ...(options.tenant ?? [])]
-  checkTenants(tenants)
-  if (!requireKey && tenants.every(({ keys }) => keys.length === 0))
-    throw new UserError("--no-require-key: no tenant has a key; give keys with --tenant or in the config")
-  return new Tenants({
-    ...{ tenants, requireKey },
-    ...(trustFairnessId !== undefined && { trustHeader: trustFairnessId }),
-    ...(sharePrefixes !== undefined && { sharePrefixes }),
-  })
-}
-
-/** Only what was given: the rest follows from the profile. */
-function policyOptions(options: ServeOptions): Partial<PolicyOptions> {
-  const { margin, maxBatchMs, bestEffortMs, tokenBudget, admission, speculate, maxSpeculation } = options
-  return {
-    ...(speculate !== "off" && { speculation: "on", maxSpeculation }),
-    ...(margin !== undefined && { margin }),
-    ...(maxBatchMs !== undefined && { maxBatchUs: maxBatchMs * 1000 }),
-    ...(bestEffortMs !== undefined && { bestEffortBatchUs: bestEffortMs * 1000 }),
-    ...(tokenBudget !== undefined && { tokenBudget }),
-    ...(admission !== undefined && { admission }),
-  }
 }
 
 async function listen(app: FastifyInstance, options: ServeOptions): Promise<void> {

@@ -144,6 +144,8 @@ export interface ReplicaHost {
   digest(): Digest | null
   /** Takes nothing new; resolves when all it has has ended. */
   drain(): Promise<void>
+  /** It is as good as dead: it ends at once, whatever it does, and what it had is lost. It may come back by itself. */
+  giveUp(detail: string): void
   /** Ends what is left and frees all. */
   close(): Promise<void>
 }

@@ -130,6 +130,11 @@ export class InProcessHost implements ReplicaHost {
     return this.#driver.drain()
   }
 
+  /** It cannot end without its process: what it has is given up. */
+  giveUp(): void {
+    for (const taken of [...this.#taken.values()]) taken.abort.abort()
+  }
+
   async close(): Promise<void> {
     for (const taken of this.#taken.values()) if (taken.sink === null) this.#drop(taken)
     this.#become("draining")

@@ -11,6 +11,7 @@ import { afterThinking } from "../text/constraint/grammar.ts"
 import { type BegunAnswer, goOn, isOver } from "./begun.ts"
 import { PrefixHasher, prefixHashes, sessionNumber } from "./prefix.ts"
 import { type ParseSpecial, PromptReader } from "./prompt-reader.ts"
+import { queueRefusal } from "./refusal.ts"
 import { SchemaShares } from "./schema-shares.ts"
 import { MOST_NAMED, OTHERS, type Tenant, Tenants } from "./tenants.ts"
 
@@ -107,15 +108,10 @@ export class Intake {
     return this.#tenants.of(name, (number) => this.driver.queue.takenBy(number) === 0)
   }
 
-  #refused(reason: RejectReason, { name, number }: Tenant, choices: number): UserError {
-    const { queue } = this.driver
-    const { limit, taken } = queue
-    if (reason === "shuttingDown") return userError("shutting_down")
-    if (reason === "engineDown") return userError("engine_down", { detail: this.driver.watch.detail })
-    if (choices > limit) return userError("queue_too_small", { limit, choices }, { param: "n" })
-    this.figures.of(name).refused += choices
-    const share = `; of its places tenant ${name} has ${queue.takenBy(number)}, and its share is ${queue.shareOf(number)}`
-    return userError("queue_full", { limit, taken, choices, share: queue.shared ? share : "" })
+  #refused(reason: RejectReason, tenant: Tenant, choices: number): UserError {
+    const { queue, watch } = this.driver
+    if (reason === "queueFull" && choices <= queue.limit) this.figures.of(tenant.name).refused += choices
+    return queueRefusal(reason, { queue, tenant, choices, detail: watch.detail })
   }
 
   /** Reads the prompt. null when the client has gone before. Throws UserError for what cannot be served. */

@@ -12,6 +12,8 @@ export interface ChannelOptions<In> {
   onEnd: (reason: "died" | "broken", detail: string) => void
 }
 
+/** Nothing more is known of why. */
+export const CONNECTION_ENDED = "its connection ended"
 /** More than so much that is not taken: the other end does not read any more. */
 const MOST_UNREAD_BYTES = 256 * 2 ** 20
 
@@ -30,8 +32,8 @@ export class Channel<Out extends { type: string }, In extends { type: string }> 
     this.#options = options
     stream.on("data", (piece: Buffer) => this.#receive(piece))
     stream.on("error", (error) => this.#end("died", error.message))
-    stream.on("close", () => this.#end("died", "its connection ended"))
-    stream.on("end", () => this.#end("died", "its connection ended"))
+    stream.on("close", () => this.#end("died", CONNECTION_ENDED))
+    stream.on("end", () => this.#end("died", CONNECTION_ENDED))
     this.#write(hello())
   }
 
@@ -39,14 +41,16 @@ export class Channel<Out extends { type: string }, In extends { type: string }> 
     this.#write(message)
   }
 
-  close(): void {
+  /** What was sent goes out first; then `done` is called. */
+  close(done?: () => void): void {
+    if (this.#ended) return
     this.#ended = true
-    this.#stream.end()
+    this.#stream.end(done)
   }
 
-  /** What this end does not want to hear any more. */
-  break(detail: string): void {
-    this.#end("broken", detail)
+  /** At once: the other end is as good as dead. */
+  giveUp(detail: string): void {
+    this.#end("died", detail)
   }
 
   #write(message: object): void {

@@ -144,9 +144,8 @@ export class WireHost implements ReplicaHost {
     await closed
   }
 
-  /** End it at once, whatever it does. */
-  give(detail: string): void {
-    this.#channel.break(detail)
+  giveUp(detail: string): void {
+    this.#channel.giveUp(detail)
   }
 
   get #over(): boolean {
@@ -211,7 +210,7 @@ export class WireHost implements ReplicaHost {
     // It was this process that stood still: what was said meanwhile is yet to be read.
     if (sinceMs > (2 * silenceMs) / CHECKS_PER_SILENCE) return
     const silentMs = nowMs - this.#channel.heardMs
-    if (silentMs > silenceMs) this.#channel.break(`it has said nothing for ${Math.round(silentMs)} ms`)
+    if (silentMs > silenceMs) this.#channel.giveUp(`it has said nothing for ${Math.round(silentMs)} ms`)
   }
 
   #lost(reason: "died" | "broken", detail: string): void {

@@ -56,7 +56,7 @@ export class WireServer {
     else if (!this.#options.owned) return
     else if (message.type === "drain")
       void this.#host.drain().then(() => this.#channel.send({ type: "drained" }))
-    else void this.#host.close().then(() => this.#channel.close())
+    else void this.#host.close().then(() => this.#channel.close(() => this.#ended("it was closed")))
   }
 
   #greet(): void {

@@ -1,0 +1,76 @@
+/** A worker process of `slos-serve serve --replicas`: one replica, its engine, driver and text side, behind a pipe to the
+ * server that started it. Not a command for people. */
+import { Socket } from "node:net"
+import { setFlagsFromString } from "node:v8"
+import { pino } from "pino"
+import { UserError } from "../errors.ts"
+import { type FromWorker, WIRE_FD } from "../fleet/worker-messages.ts"
+import { InProcessHost } from "../serve/in-process.ts"
+import { LocalFront } from "../serve/local-front.ts"
+import { WireServer } from "../wire/server.ts"
+import type { Reporter } from "./reporter.ts"
+import { prepareEngine } from "./serve-engine.ts"
+import type { ServeOptions } from "./serve-options.ts"
+import { configOf, HEAP_GROWTH, openDriver, tenantsOf } from "./serve-parts.ts"
+
+export interface WorkerSetup {
+  name: string
+  options: ServeOptions
+}
+
+/** Everything is told to the parent: it knows how people are to be told. */
+class ParentReporter implements Reporter {
+  readonly log = pino(
+    { level: "debug", base: null },
+    {
+      write: (line: string) => {
+        const { level, msg } = JSON.parse(line) as { level: number; msg: string }
+        tell({ type: "log", level: pino.levels.labels[level] as "info", message: String(msg) })
+      },
+    },
+  )
+  begin(what: string): void {
+    tell({ type: "doing", what })
+  }
+  progress(what: string): void {
+    tell({ type: "doing", what })
+  }
+  done(what: string): void {
+    tell({ type: "doing", what })
+  }
+  warn(what: string): void {
+    tell({ type: "log", level: "warn", message: what })
+  }
+  say(): void {}
+}
+
+function tell(message: FromWorker): void {
+  process.send?.(message, undefined, {}, () => {})
+}
+
+async function work({ name, options }: WorkerSetup): Promise<void> {
+  setFlagsFromString(HEAP_GROWTH)
+  const reporter = new ParentReporter()
+  const { classes, tenants: named } = configOf(options)
+  const tenants = tenantsOf(options, named)
+  const { engine, cost } = await prepareEngine(options, reporter)
+  const driver = openDriver(options, { engine, cost, classes, tenants }, reporter)
+  const { defaultMaxTokens, parseSpecial } = options
+  const front = new LocalFront(engine, driver, { defaultMaxTokens, parseSpecial, tenants })
+  await front.intake.warmUp()
+  const host = new InProcessHost(front.intake, name)
+  const socket = new Socket({ fd: WIRE_FD, readable: true, writable: true })
+  new WireServer(socket, host, { owned: true, onEnd: () => process.exit(0) })
+  tell({ type: "ready" })
+}
+
+process.once("message", (setup) => {
+  work(setup as WorkerSetup).catch((error: Error) => {
+    const message = error instanceof UserError ? error.message : (error.stack ?? error.message)
+    process.send?.({ type: "failed", message, user: error instanceof UserError }, () => process.exit(1))
+  })
+})
+// The parent drains it when it is told to stop; a terminal's Ctrl+C comes to both.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2"] as const) process.on(signal, () => {})
+// Without its parent it is of no use.
+process.on("disconnect", () => process.kill(process.pid, "SIGKILL"))

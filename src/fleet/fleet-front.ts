@@ -1,0 +1,266 @@
+/** A fleet of replicas behind the HTTP API: takes places for requests, makes jobs of them, and shows all replicas as one. */
+import type { AppSpeculation, RejectReason, Snapshot } from "../core/protocol.ts"
+import type { ModelInfo } from "../engine/port.ts"
+import { userError } from "../errors.ts"
+import type { EngineHealth, HostInfo, Job, JobEnd, JobId, JobSink, ReplicaHost } from "../replica/host.ts"
+import type { Observed, ObservedEffect } from "../replica/observed.ts"
+import { Places } from "../replica/places.ts"
+import type { Front, QueueView, ReplicaRow } from "../serve/front.ts"
+import type { GenerationRequest } from "../serve/intake.ts"
+import { queueRefusal } from "../serve/refusal.ts"
+import { MOST_NAMED, OTHERS, Tenants } from "../serve/tenants.ts"
+import { FiguresByTenant } from "../telemetry/tenant-figures.ts"
+import type { AnswerDelta, AnswerSink } from "../text/answer.ts"
+
+/** Decides which replica has which job, and hands jobs on that their replicas lose. */
+export interface JobTaker {
+  submit(job: Job, sink: JobSink): void
+  cancel(id: JobId): void
+  drain(): Promise<void>
+  close(): Promise<void>
+}
+
+export interface FleetFrontOptions {
+  fleet: JobTaker
+  hosts: readonly ReplicaHost[]
+  /** Of any of them, once one is ready: all serve one model. */
+  info: HostInfo
+  maxQueue: number
+  tenants?: Tenants
+}
+
+/** Ids of one replica's requests must not be another's. */
+const IDS_PER_REPLICA = 2 ** 40
+
+export class FleetFront implements Front {
+  readonly queue: QueueView
+  readonly figures: FiguresByTenant
+  readonly #fleet: JobTaker
+  readonly #hosts: readonly ReplicaHost[]
+  readonly #info: HostInfo
+  readonly #places: Places
+  readonly #tenants: Tenants
+  readonly #listeners: ((observed: Observed) => void)[] = []
+  #nextJob = 1
+  #draining = false
+
+  constructor({ fleet, hosts, info, maxQueue, tenants = new Tenants() }: FleetFrontOptions) {
+    this.#fleet = fleet
+    this.#hosts = hosts
+    this.#info = info
+    this.#tenants = tenants
+    this.#places = new Places(maxQueue, tenants.weights)
+    this.queue = this.#places
+    this.figures = new FiguresByTenant({ names: tenants.configured, mostOthers: MOST_NAMED, rest: OTHERS })
+    for (const [i, host] of hosts.entries()) host.onObserved((observed) => this.#observed(observed, i))
+  }
+
+  get model(): ModelInfo {
+    return this.#info.model
+  }
+  get contextTokens(): number {
+    return this.#info.limits.contextTokens
+  }
+  get longestTokenBytes(): number {
+    return this.#info.longestTokenBytes
+  }
+  get nowUs(): number {
+    return performance.now() * 1000
+  }
+
+  tokenBytes(token: number): Uint8Array | null {
+    return this.#info.vocabulary?.[token] ?? null
+  }
+
+  /** Down only where no replica is up. */
+  get watch(): EngineHealth {
+    return new FleetWatch(this.#hosts)
+  }
+
+  get replicas(): readonly ReplicaRow[] {
+    return this.#hosts.map((host) => {
+      const digest = host.digest()
+      const { name, state, detail } = host
+      const restarts = (host as { restarts?: number }).restarts ?? 0
+      return { name, state, detail, restarts, snapshot: digest?.snapshot ?? null, ageUs: digest?.ageUs ?? 0 }
+    })
+  }
+
+  snapshot(): Snapshot {
+    return sumOf(this.#hosts.flatMap((host) => host.digest()?.snapshot ?? []))
+  }
+
+  onObserved(listener: (observed: Observed) => void): void {
+    this.#listeners.push(listener)
+  }
+
+  async start(requests: readonly GenerationRequest[], sinks: readonly AnswerSink[]): Promise<void> {
+    const tenant = this.#tenants.of(requests[0]!.tenant, (number) => this.#places.takenBy(number) === 0)
+    const refusal = this.#refusal(sinks.length, tenant.number)
+    if (refusal !== null) {
+      this.#tell({ effects: [{ type: "rejected", id: 0, reason: refusal }], steps: [] })
+      this.figures.of(tenant.name).refused += refusal === "queueFull" ? sinks.length : 0
+      throw queueRefusal(refusal, { queue: this.#places, tenant, choices: sinks.length, detail: "" })
+    }
+    const each = sinks.length / requests.length
+    for (const [i, request] of requests.entries())
+      this.#submit(request, sinks.slice(i * each, (i + 1) * each), tenant.number)
+  }
+
+  async drain(): Promise<void> {
+    this.#draining = true
+    await this.#places.empty()
+  }
+
+  async close(): Promise<void> {
+    this.#draining = true
+    await this.#fleet.close()
+  }
+
+  /** Null when the places are taken. */
+  #refusal(count: number, tenant: number): RejectReason | null {
+    if (this.#draining) return "shuttingDown"
+    return this.#places.take(count, tenant) ? null : "queueFull"
+  }
+
+  #submit(request: GenerationRequest, sinks: readonly AnswerSink[], tenant: number): void {
+    const { arrivalMs, signal, ...generation } = request
+    const id = this.#nextJob++
+    const job: Job = {
+      ...{ id, generation },
+      ageUs: (performance.now() - arrivalMs) * 1000,
+      choices: sinks.map((_, index) => ({ index, begun: null })),
+    }
+    const gone = () => this.#fleet.cancel(id)
+    let left = sinks.length
+    const ended = () => {
+      this.#places.giveBack(1, tenant)
+      if (--left === 0) signal.removeEventListener("abort", gone)
+    }
+    this.#fleet.submit(job, new ExchangeSink(sinks, this.figures.of(generation.tenant), ended))
+    if (signal.aborted) gone()
+    else signal.addEventListener("abort", gone, { once: true })
+  }
+
+  #observed({ effects, steps }: Observed, replica: number): void {
+    const own = (effect: ObservedEffect) => ({ ...effect, id: effect.id + replica * IDS_PER_REPLICA })
+    this.#tell({ effects: effects.map(own), steps })
+  }
+
+  #tell(observed: Observed): void {
+    for (const listener of this.#listeners) listener(observed)
+  }
+}
+
+/** From a job's answers to those of an exchange. */
+class ExchangeSink implements JobSink {
+  readonly #sinks: readonly AnswerSink[]
+  readonly #figures: ReturnType<FiguresByTenant["of"]>
+  readonly #ended: () => void
+  /** The rest of a text, which is shown with its end: a replica that goes on would say it again. */
+  readonly #rests: (AnswerDelta | null)[]
+
+  constructor(sinks: readonly AnswerSink[], figures: ReturnType<FiguresByTenant["of"]>, ended: () => void) {
+    this.#sinks = sinks
+    this.#figures = figures
+    this.#ended = ended
+    this.#rests = sinks.map(() => null)
+  }
+
+  tokens(choice: number, tokens: readonly number[], delta: AnswerDelta | null): void {
+    this.#figures.outputTokens += tokens.length
+    if (delta === null) return
+    if (tokens.length === 0) this.#rests[choice] = delta
+    else this.#sinks[choice]!.delta(delta)
+  }
+
+  end(choice: number, end: JobEnd): void {
+    const sink = this.#sinks[choice]!
+    this.#ended()
+    if (end.kind === "finished") {
+      this.#figures.ended(end.reason === "tool_calls" ? "stop" : end.reason, end.outcome)
+      const rest = this.#rests[choice]
+      if (rest) sink.delta(rest)
+      sink.end(end)
+    } else if (end.kind === "lost")
+      sink.end({ kind: "failed", error: userError("no_replica", { detail: end.detail }) })
+    else sink.end(end)
+  }
+}
+
+/** The engines of a fleet as one: down where all are. */
+class FleetWatch implements EngineHealth {
+  readonly #hosts: readonly ReplicaHost[]
+
+  constructor(hosts: readonly ReplicaHost[]) {
+    this.#hosts = hosts
+  }
+
+  get #worst(): EngineHealth | null {
+    const up = this.#hosts.filter(({ state }) => state === "ready").map((host) => host.digest()?.engine)
+    const down = up.flatMap((engine) => (engine !== undefined && engine.state !== "ok" ? engine : []))
+    return up.length > 0 && down.length === up.length ? down[0]! : null
+  }
+  get state(): EngineHealth["state"] {
+    if (this.#worst !== null) return this.#worst.state
+    return this.#hosts.some(({ state }) => state === "ready") ? "ok" : "failing"
+  }
+  get detail(): string {
+    if (this.#worst !== null) return this.#worst.detail
+    if (this.#hosts.some(({ state }) => state === "ready")) return ""
+    return `no replica is up (${this.#hosts.map(({ name, detail }) => `${name}: ${detail}`).join("; ")})`
+  }
+  get trips(): number {
+    return this.#sum((engine) => engine.trips)
+  }
+  get downUs(): { hung: number; failing: number } {
+    return {
+      hung: this.#sum(({ downUs }) => downUs.hung),
+      failing: this.#sum(({ downUs }) => downUs.failing),
+    }
+  }
+
+  #sum(of: (engine: EngineHealth) => number): number {
+    return this.#hosts.reduce((sum, host) => {
+      const engine = host.digest()?.engine
+      return engine === undefined ? sum : sum + of(engine)
+    }, 0)
+  }
+}
+
+/** What they have, together; of rates and ratios the mean. */
+function sumOf(snapshots: readonly Snapshot[]): Snapshot {
+  const sum = (of: (snapshot: Snapshot) => number) => snapshots.reduce((total, one) => total + of(one), 0)
+  const mean = (of: (snapshot: Snapshot) => number) => sum(of) / Math.max(1, snapshots.length)
+  const apps = Math.max(0, ...snapshots.map(({ speculation }) => speculation.length))
+  const kinds = Math.max(0, ...snapshots.map(({ calibration }) => calibration.length))
+  return {
+    nowUs: Math.max(0, ...snapshots.map(({ nowUs }) => nowUs)),
+    waiting: sum((one) => one.waiting),
+    running: sum((one) => one.running),
+    bestEffort: sum((one) => one.bestEffort),
+    kvUsedTokens: sum((one) => one.kvUsedTokens),
+    kvCachedTokens: sum((one) => one.kvCachedTokens),
+    kvEvictedTokens: sum((one) => one.kvEvictedTokens),
+    kvCapacityTokens: sum((one) => one.kvCapacityTokens),
+    batchInFlight: snapshots.some(({ batchInFlight }) => batchInFlight),
+    prefillBacklogTokens: sum((one) => one.prefillBacklogTokens),
+    prefillUsPerToken: mean((one) => one.prefillUsPerToken),
+    calibration: Array.from({ length: kinds }, (_, kind) => mean((one) => one.calibration[kind] ?? 1)),
+    speculation: Array.from({ length: apps }, (_, app) =>
+      speculationOf(snapshots.flatMap(({ speculation }) => speculation[app] ?? [])),
+    ),
+  }
+}
+
+function speculationOf(apps: readonly AppSpeculation[]): AppSpeculation {
+  const sum = (of: (app: AppSpeculation) => number) => apps.reduce((total, app) => total + of(app), 0)
+  const mean = (of: (app: AppSpeculation) => number) => sum(of) / Math.max(1, apps.length)
+  return {
+    acceptance: mean((app) => app.acceptance),
+    hitRate: mean((app) => app.hitRate),
+    length: mean((app) => app.length),
+    draftedTokens: sum((app) => app.draftedTokens),
+    acceptedTokens: sum((app) => app.acceptedTokens),
+  }
+}

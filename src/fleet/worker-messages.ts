@@ -1,0 +1,18 @@
+/** What a worker process and its parent say to each other beside the wire: how it is made, and what it does until then. */
+
+/** From the worker. */
+export type FromWorker =
+  /** What it is doing, for people. */
+  | { type: "doing"; what: string }
+  | { type: "log"; level: "fatal" | "error" | "warn" | "info" | "debug" | "trace"; message: string }
+  /** The wire is open. */
+  | { type: "ready" }
+  /** It cannot start. `user`: for a reason that its operator can put right. */
+  | { type: "failed"; message: string; user: boolean }
+
+/** The file descriptor of a worker's end of the wire. */
+export const WIRE_FD = 4
+
+export function isFromWorker(message: unknown): message is FromWorker {
+  return typeof message === "object" && message !== null && "type" in message
+}
