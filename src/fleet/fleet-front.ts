@@ -5,6 +5,7 @@ import { userError } from "../errors.ts"
 import type { EngineHealth, HostInfo, Job, JobEnd, JobId, JobSink, ReplicaHost } from "../replica/host.ts"
 import type { Observed, ObservedEffect } from "../replica/observed.ts"
 import { Places } from "../replica/places.ts"
+import type { PlannerView } from "../replica/planner-view.ts"
 import type { Front, QueueView, ReplicaRow } from "../serve/front.ts"
 import type { GenerationRequest } from "../serve/intake.ts"
 import { queueRefusal } from "../serve/refusal.ts"
@@ -84,6 +85,10 @@ export class FleetFront implements Front {
       const restarts = (host as { restarts?: number }).restarts ?? 0
       return { name, state, detail, restarts, snapshot: digest?.snapshot ?? null, ageUs: digest?.ageUs ?? 0 }
     })
+  }
+
+  get planner(): PlannerView | null {
+    return this.#hosts.find(({ info }) => info?.planner != null)?.info?.planner ?? null
   }
 
   snapshot(): Snapshot {

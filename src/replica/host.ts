@@ -7,6 +7,7 @@ import type { ModelInfo } from "../engine/port.ts"
 import type { AnswerDelta, AnswerEnd } from "../text/answer.ts"
 import type { Generation } from "./generation.ts"
 import type { Observed } from "./observed.ts"
+import type { PlannerView } from "./planner-view.ts"
 
 /** Number of a job, chosen by the side that submits it; not used again. */
 export type JobId = number
@@ -113,6 +114,8 @@ export interface HostInfo {
   longestTokenBytes: number
   /** Bytes of each token; null when unknown. */
   vocabulary: readonly Uint8Array[] | null
+  /** null where it is not known. */
+  planner: PlannerView | null
 }
 
 /** `starting`: loads, or is being reached. `down`: its jobs are lost; it may come back by itself. */

@@ -1,11 +1,9 @@
 /** What generates answers behind the HTTP API: one replica in this process, or a fleet of them. */
-import type { CostModel } from "../core/cost.ts"
-import type { PolicyOptions } from "../core/options.ts"
-import type { PolicyName } from "../core/policy/index.ts"
-import type { EngineLimits, Snapshot } from "../core/protocol.ts"
+import type { Snapshot } from "../core/protocol.ts"
 import type { ModelInfo } from "../engine/port.ts"
 import type { EngineHealth, HostState } from "../replica/host.ts"
 import type { Observed } from "../replica/observed.ts"
+import type { PlannerView } from "../replica/planner-view.ts"
 import type { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import type { AnswerSink } from "../text/answer.ts"
 import type { GenerationRequest } from "./intake.ts"
@@ -30,14 +28,6 @@ export interface ReplicaRow {
   ageUs: number
   /** Times it was started anew. */
   restarts: number
-}
-
-/** What a replica's planner goes by, for forecasts of a fleet with more like it. */
-export interface PlannerView {
-  limits: EngineLimits
-  cost: CostModel
-  policy: PolicyName
-  options: Partial<PolicyOptions>
 }
 
 export interface Front {

@@ -18,6 +18,7 @@ import {
 } from "../replica/host.ts"
 import { fromArrival, type Observed } from "../replica/observed.ts"
 import { DriverObserver } from "../replica/observer.ts"
+import { plannerOf } from "../replica/planner-view.ts"
 import type { AnswerDelta, AnswerEnd } from "../text/answer.ts"
 import { sinceArrival } from "./begun.ts"
 import type { Choice, GenerationRequest, Intake, Plan } from "./intake.ts"
@@ -65,7 +66,8 @@ export class InProcessHost implements ReplicaHost {
     this.#driver = driver
     const { model, limits, tokenizer } = engine
     const vocabulary = Array.from({ length: model.vocabSize }, (_, token) => tokenizer.bytes(token))
-    this.info = { model, limits, longestTokenBytes: tokenizer.longestTokenBytes, vocabulary }
+    const { longestTokenBytes } = tokenizer
+    this.info = { model, limits, longestTokenBytes, vocabulary, planner: plannerOf(driver.replica) }
     driver.observe((effect) => this.#observe(effect))
     this.#observer = new DriverObserver(driver)
   }

@@ -1,14 +1,13 @@
-/** One replica in this process. */
-import type { PolicyName } from "../core/policy/index.ts"
 import type { Snapshot } from "../core/protocol.ts"
 import type { Engine, ModelInfo } from "../engine/port.ts"
 import type { ReplicaDriver } from "../replica/driver.ts"
 import type { EngineHealth } from "../replica/host.ts"
 import type { Observed } from "../replica/observed.ts"
 import { DriverObserver } from "../replica/observer.ts"
+import { type PlannerView, plannerOf } from "../replica/planner-view.ts"
 import type { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import type { AnswerSink } from "../text/answer.ts"
-import type { Front, PlannerView, QueueView, ReplicaRow } from "./front.ts"
+import type { Front, QueueView, ReplicaRow } from "./front.ts"
 import { type GenerationRequest, Intake, type IntakeOptions } from "./intake.ts"
 
 export class LocalFront implements Front {
@@ -47,8 +46,7 @@ export class LocalFront implements Front {
     return this.driver.watch
   }
   get planner(): PlannerView {
-    const { limits, cost, options, policy } = this.driver.replica
-    return { limits, cost, options, policy: policy.name as PolicyName }
+    return plannerOf(this.driver.replica)
   }
 
   tokenBytes(token: number): Uint8Array | null {

@@ -193,6 +193,17 @@ const limits = z.looseObject({
   minChunkTokens: count,
   unifiedKv: z.boolean(),
 })
+const planner = z.object({
+  limits,
+  cost: z.object({
+    pieces: z.array(z.record(text, z.number())),
+    residualSigma: z.number(),
+    fastPassTokens: z.number(),
+    unifiedKv: z.boolean(),
+  }),
+  policy: text,
+  options: z.record(text, z.unknown()),
+})
 const model = z.object({
   name: text,
   fingerprint: text,
@@ -238,7 +249,13 @@ const toGateway = z.discriminatedUnion("type", [
   z.object({ type: z.literal("hello"), protocol: text, version: whole }),
   z.object({
     type: z.literal("info"),
-    info: z.object({ model, limits, longestTokenBytes: count, vocabulary: z.array(bytes).nullable() }),
+    info: z.object({
+      model,
+      limits,
+      longestTokenBytes: count,
+      vocabulary: z.array(bytes).nullable(),
+      planner: planner.nullable(),
+    }),
   }),
   z.object({
     type: z.literal("state"),

@@ -88,6 +88,15 @@ const limits = {
   ...{ minChunkTokens: 1, unifiedKv: false },
 }
 
+const planner = {
+  limits,
+  cost: {
+    ...{ pieces: [{ step: 5000, tokens: 150.5 }], residualSigma: 0.05, fastPassTokens: 1, unifiedKv: false },
+  },
+  policy: "slos-serve",
+  options: { maxBatchUs: 100_000, margin: "auto" },
+}
+
 export const TO_REPLICA: Record<string, ToReplica> = {
   hello: { type: "hello", protocol: "slos-serve", version: 1 },
   offer: { type: "offer", job, deadlineMs: 20 },
@@ -106,7 +115,7 @@ export const TO_GATEWAY: Record<string, ToGateway> = {
   hello: { type: "hello", protocol: "slos-serve", version: 1 },
   info: {
     type: "info",
-    info: { model, limits, longestTokenBytes: 4, vocabulary: [Uint8Array.of(97), new Uint8Array()] },
+    info: { model, limits, longestTokenBytes: 4, vocabulary: [Uint8Array.of(97), new Uint8Array()], planner },
   },
   state: { type: "state", state: "ready", detail: "" },
   offered: { type: "offered", id: 7, takes: true, promptTokens: 12 },

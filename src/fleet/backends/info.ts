@@ -22,5 +22,6 @@ export function infoOf({ kind, model, contextTokens }: Served, rules: EngineRule
     },
     longestTokenBytes: LONGEST_TOKEN_BYTES,
     vocabulary: null,
+    planner: null,
   }
 }

@@ -170,6 +170,10 @@ export class RemoteHost implements ReplicaHost {
     })
   }
 
+  giveUp(detail: string): void {
+    this.#down(detail)
+  }
+
   async close(): Promise<void> {
     if (this.#state === "closed") return
     this.#prober.close()
