@@ -75,7 +75,7 @@ class Engines {
 const MODES: [string, Record<string, string>][] = [
   ["as in the example", {}],
   ["with every chunk through the picker, full duplex", { response_body_mode: "FULL_DUPLEX_STREAMED" }],
-  ["with every chunk through the picker, streamed", { response_body_mode: "STREAMED" }],
+  ["without the chunks of answers", { response_body_mode: "NONE" }],
   ["with buffered bodies", { request_body_mode: "BUFFERED" }],
   ["with headers alone", { request_body_mode: "NONE" }],
 ]

@@ -19,6 +19,8 @@ export interface PickerCommand {
   tlsClientCa?: string
   by: "twins" | "load"
   kind: EngineKind
+  probeEvery: number
+  probeTls?: boolean
   inFlight: number
   mostHeld: number
   heldMemory: number

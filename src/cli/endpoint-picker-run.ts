@@ -4,7 +4,7 @@ import { createSecureContext } from "node:tls"
 import pc from "picocolors"
 import { defaultSloClasses, readSloClasses, type SloClasses } from "../config/slo-classes.ts"
 import { UserError } from "../errors.ts"
-import { ENGINE_RULES } from "../fleet/engine-rules.ts"
+import { BACKEND_KINDS } from "../fleet/backends/kinds.ts"
 import type { Chooser } from "../fleet/picker/chooser.ts"
 import { LeastLoaded } from "../fleet/picker/least-loaded.ts"
 import { EndpointPicker } from "../fleet/picker/run.ts"
@@ -32,7 +32,7 @@ export async function runPicker(options: PickerCommand, reporter: Reporter): Pro
     rewrite: { priority: options.priority, sloArguments: options.sloArguments ?? false },
     bodyLimit: options.bodyLimit,
     named: 1 + options.fallbacks,
-    chooser: chooserOf(options, classes),
+    chooser: chooserOf(options, classes, reporter),
     warn: (message) => reporter.warn(message),
   })
   const { port, metricsPort } = await start(picker)
@@ -40,10 +40,16 @@ export async function runPicker(options: PickerCommand, reporter: Reporter): Pro
   onSignals(picker, options.drainTimeout, reporter)
 }
 
-function chooserOf({ by, kind, inFlight, priority }: PickerCommand, classes: SloClasses): Chooser {
+function chooserOf(options: PickerCommand, classes: SloClasses, reporter: Reporter): Chooser {
+  const { by, kind, inFlight, priority, probeEvery } = options
   if (by === "load") return new LeastLoaded(inFlight)
-  const rules = ENGINE_RULES[kind === "vllm" && priority !== "off" ? "vllm-priority" : kind]
-  return new Twins({ rules, apps: classes.all.length, mostInFlight: inFlight })
+  return new Twins({
+    ...{ kind: BACKEND_KINDS[kind], byPriority: priority !== "off" },
+    ...{ apps: classes.all.length, mostInFlight: inFlight },
+    probes: probeEvery === 0 ? null : { everyMs: probeEvery, scheme: options.probeTls ? "https" : "http" },
+    nowUs: () => performance.now() * 1000,
+    warn: (message) => reporter.warn(message),
+  })
 }
 
 /** What has begun to listen is closed when the rest fails: the process would stay. */

@@ -59,6 +59,13 @@ export function register(program: Command): void {
         .default("vllm"),
     )
     .option(
+      "--probe-every <ms>",
+      "with twins, how often each engine's health and /metrics are read: what others send there is seen only so; 0: never",
+      wholeNumber(0, 60_000),
+      1000,
+    )
+    .option("--probe-tls", "the engines serve TLS")
+    .option(
       "--in-flight <n>",
       "most requests at an endpoint at once; more are held here, where they can still go anywhere",
       wholeNumber(1, 1_000_000),

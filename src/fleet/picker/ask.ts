@@ -82,9 +82,10 @@ export function readAsk(
  * priorities, and a request with an unknown one is served. */
 function objectiveHeaders(headers: Headers, classes: SloClasses): Headers {
   const name = first(headers, OBJECTIVE_HEADERS)
-  const known = name !== undefined && classes.byName.has(name)
+  if (name === undefined || (classes.byName.has(name) && headers[OBJECTIVE_HEADERS[0]!] === name))
+    return headers
   const { [OBJECTIVE_HEADERS[0]!]: _given, ...rest } = headers
-  return known ? { ...rest, [OBJECTIVE_HEADERS[0]!]: name } : rest
+  return classes.byName.has(name) ? { ...rest, [OBJECTIVE_HEADERS[0]!]: name } : rest
 }
 
 /** The tenant that the gateway names; a name that would not be one of ours is the default's. */

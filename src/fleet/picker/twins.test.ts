@@ -1,7 +1,7 @@
 /** Twins are asked: requests go where their SLO is kept, wait where it would not be, and are counted where they run. */
 import { expect, it } from "vitest"
 import { defaultSloClasses } from "../../config/slo-classes.ts"
-import { ENGINE_RULES } from "../engine-rules.ts"
+import { BACKEND_KINDS } from "../backends/kinds.ts"
 import { type Ask, readAsk } from "./ask.ts"
 import type { Sent } from "./chooser.ts"
 import { Twins } from "./twins.ts"
@@ -28,7 +28,10 @@ function ask(
 }
 
 function twins(mostInFlight = 100) {
-  const chooser = new Twins({ rules: ENGINE_RULES.vllm, apps: CLASSES.all.length, mostInFlight })
+  const chooser = new Twins({
+    ...{ kind: BACKEND_KINDS.vllm, byPriority: false, apps: CLASSES.all.length, mostInFlight },
+    ...{ probes: null, nowUs: () => 0, warn: () => {} },
+  })
   chooser.setEndpoints([A, B])
   return chooser
 }

@@ -2,20 +2,27 @@
  * that it has promised to others. Requests whose answers are not sent here are placed by load: a twin that sees no
  * tokens cannot follow them. */
 import type { RequestId } from "../../core/protocol.ts"
+import type { BackendKind } from "../backends/kind.ts"
 import type { EngineRules } from "../engine-rules.ts"
 import { type EngineLoad, Twin, type TwinSpec } from "../twin.ts"
+import { Affinity } from "./affinity.ts"
 import type { Ask } from "./ask.ts"
 import type { Chooser, Endpoint, Sent } from "./chooser.ts"
 import { LeastLoaded } from "./least-loaded.ts"
+import { Probes } from "./probes.ts"
 
 export interface TwinsOptions {
-  rules: EngineRules
-  /** What is believed of step times until they were seen. */
-  prior?: ConstructorParameters<typeof Twin>[0]["prior"]
+  kind: BackendKind
+  /** The engines order their queues by the priorities that are written for them. */
+  byPriority: boolean
   /** SLO classes: output lengths are learnt for each. */
   apps: number
   /** Requests at one endpoint at once, whatever its twin says. */
   mostInFlight: number
+  /** How the endpoints are asked how they are; null: they are not. */
+  probes: Pick<ConstructorParameters<typeof Probes>[0], "everyMs" | "scheme"> | null
+  nowUs(): number
+  warn(message: string): void
 }
 
 /** Twins asked for one request. */
@@ -28,20 +35,20 @@ const USUAL_OUTPUT_TOKENS = 1024
 const BYTES_PER_TOKEN = 4
 /** Weight of the latest prompt in what is learnt of it. */
 const LEARN = 0.05
-/** Sessions remembered; the oldest are forgotten. */
-const MOST_SESSIONS = 100_000
 
 export class Twins implements Chooser {
   readonly #options: TwinsOptions
   readonly #byLoad: LeastLoaded
   readonly #twins = new Map<Endpoint, Twin>()
-  readonly #homes = new Map<string, Endpoint>()
+  readonly #affinity = new Affinity()
+  readonly #probes: Probes | null
   #bytesPerToken = BYTES_PER_TOKEN
   #nextId: RequestId = 0
 
   constructor(options: TwinsOptions) {
     this.#options = options
     this.#byLoad = new LeastLoaded(options.mostInFlight)
+    this.#probes = options.probes === null ? null : this.#probesOf(options, options.probes)
   }
 
   set onRoom(listener: (() => void) | null) {
@@ -54,25 +61,29 @@ export class Twins implements Chooser {
 
   setEndpoints(endpoints: readonly Endpoint[]): void {
     this.#byLoad.setEndpoints(endpoints)
+    this.#probes?.setEndpoints(endpoints)
     const known = new Set(endpoints)
-    for (const [endpoint, twin] of this.#twins)
-      if (!known.has(endpoint) && twin.inFlight === 0) this.#twins.delete(endpoint)
+    for (const [endpoint, twin] of this.#twins) {
+      if (known.has(endpoint)) continue
+      this.#affinity.forget(endpoint)
+      if (twin.inFlight === 0) this.#twins.delete(endpoint)
+    }
   }
 
   choose(ask: Ask, among: readonly Endpoint[], nowUs: number): readonly Endpoint[] {
-    const free = this.#byLoad.choose(ask, among)
+    const free = this.#free(ask, among)
     if (!ask.followed) return free
     const spec = this.#specOf(ask)
-    for (const endpoint of this.#homeFirst(ask, free).slice(0, HOPS))
+    for (const endpoint of this.#affinity.order(ask, free).slice(0, HOPS))
       if (this.#twin(endpoint).offer(spec, nowUs).takes) return first(endpoint, free)
     return []
   }
 
   anywhere(ask: Ask, among: readonly Endpoint[], nowUs: number): readonly Endpoint[] {
-    const free = this.#byLoad.choose(ask, among)
+    const free = this.#free(ask, among)
     if (!ask.followed) return free
     const spec: TwinSpec = { ...this.#specOf(ask), tier: "bestEffort" }
-    for (const endpoint of this.#homeFirst(ask, free).slice(0, HOPS)) {
+    for (const endpoint of this.#affinity.order(ask, free).slice(0, HOPS)) {
       const twin = this.#twin(endpoint)
       // An idle endpoint takes anything: a twin that is wrong for ever would keep it idle for ever.
       if (twin.inFlight === 0) return first(endpoint, free)
@@ -83,7 +94,7 @@ export class Twins implements Chooser {
   }
 
   sent(ask: Ask, endpoint: Endpoint, nowUs: number): Sent {
-    if (ask.session !== null) this.#remember(`${ask.tenant}\n${ask.session}`, endpoint)
+    this.#affinity.sent(ask, endpoint)
     const load = this.#byLoad.sent(ask, endpoint)
     const spec = this.#specOf(ask)
     const { id } = spec
@@ -135,15 +146,36 @@ export class Twins implements Chooser {
   }
 
   close(): void {
+    this.#probes?.close()
     this.#byLoad.close()
     this.#twins.clear()
+  }
+
+  /** Those that are up and have a place, the least busy first. */
+  #free(ask: Ask, among: readonly Endpoint[]): readonly Endpoint[] {
+    return this.#byLoad.choose(ask, this.#probes?.left(among) ?? among)
+  }
+
+  #probesOf({ kind, nowUs, warn }: TwinsOptions, how: NonNullable<TwinsOptions["probes"]>): Probes {
+    return new Probes({
+      ...{ kind, ...how },
+      learnt: (endpoint, { load = null, rules = {} }) => this.told(endpoint, load, rules, nowUs()),
+      changed: (endpoint, up, detail) => {
+        warn(
+          up ? `${endpoint} serves` : `${endpoint} is down, and left out while others are there: ${detail}`,
+        )
+        if (up) this.onRoom?.()
+        else this.#affinity.forget(endpoint)
+      },
+    })
   }
 
   #twin(endpoint: Endpoint): Twin {
     const known = this.#twins.get(endpoint)
     if (known !== undefined) return known
-    const { rules, apps, prior } = this.#options
-    const twin = new Twin({ rules, apps, ...(prior !== undefined && { prior }) })
+    const { kind, byPriority, apps } = this.#options
+    const rules = (byPriority ? kind.withPriority : null) ?? kind.rules
+    const twin = new Twin({ rules, apps, ...(kind.prior !== undefined && { prior: kind.prior }) })
     this.#twins.set(endpoint, twin)
     return twin
   }
@@ -165,19 +197,6 @@ export class Twins implements Chooser {
   #learn(bytes: number, promptTokens: number): void {
     if (promptTokens > 0 && bytes > 0)
       this.#bytesPerToken += LEARN * (bytes / promptTokens - this.#bytesPerToken)
-  }
-
-  /** Where a session's last round ran, its KV is. */
-  #homeFirst({ tenant, session }: Ask, endpoints: readonly Endpoint[]): readonly Endpoint[] {
-    const home = session === null ? undefined : this.#homes.get(`${tenant}\n${session}`)
-    return home !== undefined && endpoints.includes(home) ? first(home, endpoints) : endpoints
-  }
-
-  #remember(session: string, endpoint: Endpoint): void {
-    this.#homes.delete(session)
-    this.#homes.set(session, endpoint)
-    if (this.#homes.size <= MOST_SESSIONS) return
-    for (const oldest of this.#homes.keys()) return void this.#homes.delete(oldest)
   }
 }
 
