@@ -241,7 +241,8 @@ export interface Snapshot {
   kvUsedTokens: number
   kvCachedTokens: number
   kvCapacityTokens: number
-  /** Tokens of room that cached KV gave up since the start: what was cached before is gone by so much. */
+  /** Tokens of room that cached KV gave up since the start, without what was not likely to be used again: what was cached
+   * before is gone by so much. */
   kvEvictedTokens: number
   batchInFlight: boolean
   /** Prompt tokens still owed by SLO-tier requests. */

@@ -1,14 +1,14 @@
 /** What was sent to replicas of one prefix: by replica, and in an order that can be drawn from. */
 
-/** What was sent to a replica at one time, and what its cache was then. */
+/** What was sent to a replica at one time, and what its KV was then. */
 export interface Sent {
   readonly replica: number
   /** Of the replica then: after a restart it has other KV. */
   readonly life: number
   readonly promptTokens: number
   readonly evictedTokens: number
-  /** Cached before: goes first. */
-  readonly cachedTokens: number
+  /** In its KV before, live or cached: all of that may end sooner, and goes first. */
+  readonly usedTokens: number
 }
 
 export class Holders {

@@ -29,9 +29,9 @@ test("keys of longer text: so many to a stride as were told", () => {
   expect(map.known(routed("abcxxx", 400), 0, IDLE)).toBe(128)
 })
 
-test("it fades from its end once the replica has evicted more than it had cached before", () => {
+test("it fades from its end once the replica has evicted more than it held before", () => {
   const map = new PrefixMap()
-  map.sent(routed(text("abcd")), 0, { ...IDLE, kvEvictedTokens: 5000, kvCachedTokens: 300 })
+  map.sent(routed(text("abcd")), 0, { ...IDLE, kvEvictedTokens: 5000, kvUsedTokens: 300 })
   const known = (kvEvictedTokens: number) => map.known(routed(text("abcdx")), 0, { ...IDLE, kvEvictedTokens })
   expect(known(5000)).toBe(4 * STRIDE)
   expect(known(5300)).toBe(4 * STRIDE)
@@ -40,7 +40,7 @@ test("it fades from its end once the replica has evicted more than it had cached
   // A replica that counts from the start again is another one.
   expect(known(100)).toBe(0)
   // Used again, it is as new.
-  map.sent(routed(text("abcd")), 0, { ...IDLE, kvEvictedTokens: 9000, kvCachedTokens: 300 })
+  map.sent(routed(text("abcd")), 0, { ...IDLE, kvEvictedTokens: 9000, kvUsedTokens: 300 })
   expect(known(9300)).toBe(4 * STRIDE)
 })
 

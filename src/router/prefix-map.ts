@@ -39,11 +39,11 @@ export class PrefixMap {
   }
 
   /** The request is computed there from now on. */
-  sent(request: Routed, replica: number, { kvEvictedTokens, kvCachedTokens }: Snapshot): void {
+  sent(request: Routed, replica: number, { kvEvictedTokens, kvUsedTokens }: Snapshot): void {
     const { session, promptTokens, prefix } = request
     const sent: Sent = {
       ...{ replica, promptTokens, life: this.#lives[replica] ?? 0 },
-      ...{ evictedTokens: kvEvictedTokens, cachedTokens: kvCachedTokens },
+      ...{ evictedTokens: kvEvictedTokens, usedTokens: kvUsedTokens },
     }
     // The first keys last, as the most recently used: without them those that follow are of no use.
     for (let strides = this.#stridesOf(prefix); strides >= 1; strides--)
@@ -106,11 +106,11 @@ export class PrefixMap {
     return life === (this.#lives[replica] ?? 0)
   }
 
-  /** Tokens of what was sent that are still there: what the replica had cached before went first, then this from its end.
+  /** Tokens of what was sent that are still there: what the replica held before went first, then this from its end.
    * A count of evictions that has shrunk is another life's. */
   #left(sent: Sent, { kvEvictedTokens }: Snapshot): number {
     if (!this.#isThere(sent) || kvEvictedTokens < sent.evictedTokens) return 0
-    const gone = Math.max(0, kvEvictedTokens - sent.evictedTokens - sent.cachedTokens)
+    const gone = Math.max(0, kvEvictedTokens - sent.evictedTokens - sent.usedTokens)
     return Math.max(0, sent.promptTokens - gone)
   }
 

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest"
 import { specOf } from "../core/testing.ts"
 import { Router } from "./router.ts"
 import { ROUTER_KINDS } from "./routers.ts"
-import { IDLE, routed, target } from "./testing.ts"
+import { type Fake, type FakeState, IDLE, routed, target } from "./testing.ts"
 
 const draws = (i: number) => [((i * 7) % 10) / 10, ((i * 3) % 10) / 10] as const
 
@@ -82,7 +82,7 @@ test("an order asks nothing; replicas that promise nothing are not asked at all"
   const targets = [target({ running: 1 }), target(), target({ running: 2 })]
   for (const kind of ROUTER_KINDS) {
     const order = new Router({ kind, hops: 2 }).order(specOf(0), targets, [0.1, 0.6])
-    const asks = kind === "offer" || kind === "soonest"
+    const asks = kind === "offer" || kind === "prefix-offer"
     expect(order.length, kind).toBe(asks ? 2 : 1)
     new Router({ kind }).route(specOf(0), targets, 0, [0.1, 0.6])
     expect(targets.reduce((sum, { asked }) => sum + asked, 0) > 0, kind).toBe(asks)
@@ -110,59 +110,68 @@ test("what was sent since a snapshot was taken counts, until a later one shows i
   expect(router.order(specOf(9), targets, [0, 0])).toEqual([0])
 })
 
-describe("soonest", () => {
+describe("prefix-offer", () => {
   const long = (names: string) => routed(names.repeat(32), 600)
-  const at = (router: Router, targets: readonly ReturnType<typeof target>[], names: string) =>
-    router.order(long(names), targets, [0, 0.5])
+  const fleet = (...states: FakeState[]) => states.map((state) => target({ nowUs: 1, ...state }))
+  const order = (router: Router, targets: Fake[], request = long("a")) =>
+    router.order(request, targets, [0, 0.5])
+  const sent = (to: number, request = long("a"), hops = 3) => {
+    const router = new Router({ kind: "prefix-offer", hops })
+    router.placed(request, fleet({}, {}, {}, {}), to, 0)
+    return router
+  }
 
-  test("where the prefix is, unless the queue there takes longer than computing it again", () => {
-    const home = (prefillBacklogTokens: number) => target({ prefillBacklogTokens })
-    const router = new Router({ kind: "soonest" })
-    router.placed(long("a"), [target(), target(), target(), target()], 3, 0)
-    const others = [target({ nowUs: 1 }), target({ nowUs: 1 }), target({ nowUs: 1 })]
-    const first = (owed: number) =>
-      at(
-        router,
-        [...others, { ...home(owed), snapshot: () => ({ ...IDLE, nowUs: 1, prefillBacklogTokens: owed }) }],
-        "a",
-      )[0]
-    expect(first(0)).toBe(3)
-    expect(first(511)).toBe(3)
-    expect(first(513)).not.toBe(3)
+  test("asks where the prefix is, also where much is owed: a promise says that it can wait", () => {
+    const targets = fleet({}, {}, {}, { prefillBacklogTokens: 5000 })
+    expect(order(sent(3), targets)[0]).toBe(3)
+    expect(order(sent(3), targets, long("b"))).not.toContain(3)
+    targets[3]!.offer = () => false
+    expect(sent(3).route(specOf(0, long("a")), targets, 2, [0, 0.5])).not.toBe(3)
   })
 
   test("a prefix that the replica has evicted is worth nothing", () => {
-    const router = new Router({ kind: "soonest" })
-    router.placed(long("a"), [target(), target(), target(), target()], 3, 0)
-    const targets = [0, 0, 0, 100_000].map((kvEvictedTokens) =>
-      target({ nowUs: 1, kvEvictedTokens, prefillUsPerToken: kvEvictedTokens > 0 ? 101 : 100 }),
-    )
-    expect(at(router, targets, "a")[0]).not.toBe(3)
+    const slow = { prefillUsPerToken: 101 }
+    expect(order(sent(3), fleet({}, {}, {}, slow))[0]).toBe(3)
+    expect(order(sent(3), fleet({}, {}, {}, { ...slow, kvEvictedTokens: 100_000 }))[0]).not.toBe(3)
   })
 
-  test("a slow replica's queue takes as long as it takes there", () => {
-    const router = new Router({ kind: "soonest", hops: 2 })
-    const slow = target({ prefillUsPerToken: 300, prefillBacklogTokens: 100 })
-    const fast = target({ prefillUsPerToken: 100, prefillBacklogTokens: 1000 })
+  test("of those that have as much, where the first token is soonest: a slow replica's queue takes as long as it does", () => {
+    const router = new Router({ kind: "prefix-offer", hops: 2 })
+    const targets = fleet(
+      { prefillUsPerToken: 300, prefillBacklogTokens: 100 },
+      { prefillUsPerToken: 100, prefillBacklogTokens: 1000 },
+    )
     const request = { session: -1, promptTokens: 300, prefix: [] }
-    expect(router.order(request, [slow, fast], [0, 0])).toEqual([0, 1])
-    expect(router.order({ ...request, promptTokens: 500 }, [slow, fast], [0, 0])).toEqual([1, 0])
+    expect(order(router, targets, request)).toEqual([0, 1])
+    expect(order(router, targets, { ...request, promptTokens: 500 })).toEqual([1, 0])
+  })
+
+  test("a session's round is asked of its home alone where the others would compute more again than it brings", () => {
+    const round = (promptTokens: number) => ({ session: 4, promptTokens, prefix: [] })
+    const ask = (first: number, next: number) =>
+      order(sent(2, round(first)), fleet({}, {}, {}, {}), round(next))
+    expect(ask(500, 999)).toEqual([2])
+    expect(ask(500, 1000)).toEqual([2, expect.any(Number), expect.any(Number)])
+    // Its home has lost the KV, or is lost: it is as any other.
+    const targets = fleet({}, {}, { kvEvictedTokens: 5000, prefillUsPerToken: 101 }, {})
+    expect(order(sent(2, round(500)), targets, round(600))[0]).not.toBe(2)
+    targets[2] = target({ alive: false })
+    expect(order(sent(2, round(500)), targets, round(600)).sort()).toEqual([0, 1, 3])
   })
 
   test("a request turned down is offered to others, the soonest first", () => {
-    const router = new Router({ kind: "soonest" })
-    const targets = [target({ prefillBacklogTokens: 50 }), target(), target({ prefillBacklogTokens: 20 })]
+    const router = new Router({ kind: "prefix-offer" })
+    const targets = fleet({ prefillBacklogTokens: 50 }, {}, { prefillBacklogTokens: 20 })
     expect(router.reofferOrder(specOf(1), targets, 1, [0.4, 0.4])).toEqual([2, 0])
   })
 
   test("a replica that starts afresh has no prefix and no home", () => {
-    const router = new Router({ kind: "soonest" })
-    const targets = [target(), target(), target({ prefillUsPerToken: 101 })]
-    router.placed({ ...long("a"), session: 4 }, targets, 2, 0)
-    const later = targets.map((one) => ({ ...one, snapshot: () => ({ ...one.snapshot(), nowUs: 1 }) }))
-    expect(at(router, later, "a")[0]).toBe(2)
+    const request = { ...long("a"), session: 4 }
+    const router = sent(2, request)
+    const targets = fleet({}, {}, { prefillUsPerToken: 101 }, {})
+    expect(order(router, targets, request)).toEqual([2])
     router.forget(2)
-    expect(at(router, later, "a")[0]).not.toBe(2)
+    expect(order(router, targets, request)[0]).not.toBe(2)
   })
 })
 

@@ -13,7 +13,7 @@ export interface RouterOptions extends PrefixMapOptions {
   /** Most replicas asked whether they could keep the request's SLOs. Default 3. */
   hops?: number
   /** A session's next round goes where the last one ran, unasked: elsewhere all of the session would be computed again, even
-   * by a replica that can promise it. Default off. `soonest` weighs it itself. */
+   * by a replica that can promise it. Default off. `prefix-offer` weighs it itself. */
   affinity?: boolean
   /** Offer a request that is turned down later to other replicas, at most so many times. Default 0. */
   reoffers?: number

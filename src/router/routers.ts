@@ -85,29 +85,42 @@ const PREFIX_WEIGHT = 3
 const QUEUE_WEIGHT = 2
 const KV_WEIGHT = 2
 
-/** Ask where the first token is likely soonest: among two drawn at random, two that have the longest prefix, and the
- * session's home. A prefix is worth what computing it again would take, a queue costs what it takes. */
-function soonest(choice: Choice): number[] {
-  const { request, targets, chances, prefixes, except, hops } = choice
-  const drawn = twoDrawn(targets, chances, except)
-  const spare = chances[0] * targets.length
-  const candidates = new Set(drawn)
-  const others = prefixes.holders(request, 2, spare - Math.floor(spare))
-  for (const index of [...others, prefixes.homeOf(request.session)])
-    if (index >= 0 && index !== except && targets[index]?.alive) candidates.add(index)
-  return [...candidates]
-    .map((index) => ({ index, us: firstTokenUs(choice, index) }))
-    .sort((a, b) => a.us - b.us)
+/** Ask those that have the longest prefix first: where one of them can promise, waiting there costs nothing, and computing the
+ * prefix again would. Of those that have as much, and of all others, where the first token is likely soonest. A session's
+ * round leaves its KV only for a replica that would not compute more again than the round brings anew: nothing else will
+ * use it there, and the same time would keep another request's SLO. */
+function prefixOffer(choice: Choice): number[] {
+  const { request, targets, prefixes, hops } = choice
+  const known = (index: number) => prefixes.known(request, index, targets[index]!.snapshot())
+  const home = prefixes.homeOf(request.session)
+  const atHome = home >= 0 && targets[home]?.alive ? known(home) : 0
+  const added = request.promptTokens - atHome
+  return Array.from(candidates(choice, home), (index) => ({ index, known: known(index) }))
+    .filter((one) => atHome - one.known <= added)
+    .map((one) => ({ ...one, us: firstTokenUs(choice, one.index, one.known) }))
+    .sort((a, b) => b.known - a.known || a.us - b.us)
     .slice(0, hops)
     .map(({ index }) => index)
 }
 
+/** So few that it does not matter how many replicas there are. */
+function candidates(
+  { request, targets, chances, prefixes, turn, except, hops }: Choice,
+  home: number,
+): Set<number> {
+  const found = new Set(twoDrawn(targets, chances, except))
+  const left = chances[0] * targets.length
+  for (const index of [home, ...prefixes.holders(request, 2, left - Math.floor(left))])
+    if (index >= 0 && index !== except && targets[index]?.alive) found.add(index)
+  for (const index of inTurn(targets, turn, hops, except)) found.add(index)
+  return found
+}
+
 /** Until the replica has computed what it owes and what it lacks of this prompt, µs. */
-function firstTokenUs({ request, targets, prefixes, recent }: Choice, index: number): number {
+function firstTokenUs({ request, targets, recent }: Choice, index: number, known: number): number {
   const snapshot = targets[index]!.snapshot()
   const owed = snapshot.prefillBacklogTokens + recent.since(index, snapshot).promptTokens
-  const lacking = request.promptTokens - prefixes.known(request, index, snapshot)
-  return (owed + lacking) * snapshot.prefillUsPerToken
+  return (owed + request.promptTokens - known) * snapshot.prefillUsPerToken
 }
 
 /** The living replica of the highest score; of equal ones the one whose turn comes first. */
@@ -159,7 +172,7 @@ export const ROUTERS = {
   "least-loaded": { order: leastLoaded, asks: false, byPrefix: false },
   "cache-aware": { order: cacheAware, asks: false, byPrefix: true },
   "prefix-score": { order: prefixScore, asks: false, byPrefix: true },
-  soonest: { order: soonest, asks: true, byPrefix: true },
+  "prefix-offer": { order: prefixOffer, asks: true, byPrefix: true },
 } as const satisfies Record<string, Routing>
 
 export type RouterKind = keyof typeof ROUTERS

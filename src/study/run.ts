@@ -1,5 +1,6 @@
 /** One simulated run: a scenario played through a fleet of the production core on virtual time, and judged. */
 
+import type { CostModel } from "../core/cost.ts"
 import type { Effect } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
 import { type Quantiles, quantiles, type Share } from "../load/statistics.ts"
@@ -113,15 +114,15 @@ class Run {
   }
 
   #fleet(): FleetOptions {
-    const { policy, replicas, noiseSigma, bias, seed, router, split, hardware } = this.#spec
-    const config = replicaConfig(this.#spec)
+    const { policy, noiseSigma, bias, seed, router, split, hardware, staleMs = 0 } = this.#spec
     return {
-      replicas: Array.from({ length: replicas }, () => config),
+      replicas: replicaConfigs(this.#spec),
       requests: this.#workload.first,
       noiseSigma,
       bias,
       seed,
       router: router ?? routerFor(policy),
+      ...(staleMs > 0 && { faults: [{ kind: "staleSnapshots", ageUs: staleMs * 1000 }] }),
       ...(split && {
         disaggregated: {
           ...split,
@@ -232,6 +233,22 @@ class Run {
       timeline: this.#timeline?.slices() ?? [],
     }
   }
+}
+
+function replicaConfigs(spec: RunSpec): ReplicaConfig[] {
+  const config = replicaConfig(spec)
+  const { paces = [1] } = spec
+  const byPace = paces.map((pace) => ({ ...config, cost: slowed(config.cost, pace) }))
+  return Array.from({ length: spec.replicas }, (_, i) => byPace[i % paces.length]!)
+}
+
+/** Every step takes `pace` times as long. */
+function slowed(cost: CostModel, pace: number): CostModel {
+  if (pace === 1) return cost
+  const pieces = cost.pieces.map((piece) =>
+    Object.fromEntries(Object.entries(piece).map(([feature, us]) => [feature, us * pace])),
+  )
+  return { ...cost, pieces }
 }
 
 /** What one replica of this run believes and does. */

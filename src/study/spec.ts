@@ -48,6 +48,10 @@ export interface RunSpec {
   /** null: what suits the policy (`routerFor`). */
   router: RouterOptions | null
   split: Split | null
+  /** Step times of the replicas against the hardware's, in turn: each planner knows its own. Default: all alike. */
+  paces?: readonly number[]
+  /** The router sees replicas as they were at least so long ago, ms. Default 0. */
+  staleMs?: number
   /** A saved plan instead of a scenario. */
   plan?: string
 }

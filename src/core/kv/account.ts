@@ -66,7 +66,7 @@ export class KvAccount {
   get cachedTokens(): number {
     return this.usedTokens - this.#blocks.live * this.limits.blockTokens
   }
-  /** Tokens of room that the cache gave up since the start. */
+  /** Tokens of room that the cache gave up since the start, without what was not likely to be used again. */
   get evictedTokens(): number {
     return this.#evictedBlocks * this.limits.blockTokens
   }
@@ -352,7 +352,7 @@ export class KvAccount {
     this.epoch++
     this.#computed.shrink(sequence, last)
     this.#blocks.popRetired(sequence)
-    this.#evictedBlocks++
+    if (!sequence.spent) this.#evictedBlocks++
     sequence.tokens = Math.min(sequence.tokens, last * this.limits.blockTokens)
     this.#trimmed.set(sequence.id, sequence.tokens)
     return true
@@ -369,7 +369,7 @@ export class KvAccount {
     this.#trimmed.delete(sequence.id)
     const { free } = this.#blocks
     this.#forget(sequence)
-    this.#evictedBlocks += this.#blocks.free - free
+    if (!sequence.spent) this.#evictedBlocks += this.#blocks.free - free
     this.#released.push(sequence.id)
   }
   #forget(sequence: Sequence): void {

@@ -64,6 +64,13 @@ describe("room", () => {
     expect(kv.evictedTokens).toBe(64)
     kv.dropCache()
     expect([kv.evictedTokens, kv.usedTokens]).toEqual([128, 0])
+    ended(kv, 4, hashes(4, 3), { spent: true })
+    ended(kv, 5, hashes(5, 3))
+    begin(kv, 6, hashes(6, 5))
+    kv.end(6)
+    kv.dropCache()
+    // Four blocks of the fourth went uncounted.
+    expect(kv.evictedTokens).toBe(128 + 64 + 96)
   })
 
   test("is counted in whole blocks: what does not fill one is no room", () => {
