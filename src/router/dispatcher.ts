@@ -244,6 +244,8 @@ export class Dispatcher {
     this.#down(member, "died")
     member.reset(this.#health, this.#floor.nowUs)
     member.state = "up"
+    // Another life: what it would not have before is nothing to it.
+    for (const { avoid } of this.#floor.waiting) avoid?.delete(member.index)
     this.#floor.arm(member, this.#floor.nowUs)
     this.#placing.retry()
   }

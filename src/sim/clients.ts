@@ -1,8 +1,8 @@
 /** The clients of a simulated gateway: each sees one stream, and what must be true of it. */
 import { assert } from "../core/assert.ts"
 import type { RequestId } from "../core/protocol.ts"
+import type { SeenStep } from "../core/seen.ts"
 import type { FailReason, JobId } from "../router/dispatch.ts"
-import type { SeenStep } from "./resume.ts"
 import type { SimRequest } from "./world.ts"
 
 export type ClientEnd = "finished" | "failed" | "cancelled" | "gatewayLost" | FailReason

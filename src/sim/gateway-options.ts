@@ -14,6 +14,8 @@ export interface GatewayOptions
       "replicas" | "truth" | "noiseSigma" | "bias" | "seed" | "requests" | "follow" | "router" | "check"
     >,
     LivesOptions {
+  /** Also the replicas' own invariants; `check` is of the dispatcher, and cheap. */
+  checkCores?: boolean
   network?: Network
   /** Replicas say so often how busy they are, µs. Default: after each change. */
   digestUs?: number

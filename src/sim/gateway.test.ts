@@ -24,7 +24,8 @@ function bothLogs(seed: number, reoffers: number): { fleet: string[]; gateway: s
   const fleet: string[] = []
   simulateFleet({
     ...plain,
-    onEffect: (effect, nowUs, replica) => fleet.push(line(effect, nowUs, replica, "id" in effect ? effect.id : -1)),
+    onEffect: (effect, nowUs, replica) =>
+      fleet.push(line(effect, nowUs, replica, "id" in effect ? effect.id : -1)),
   })
   const { follow } = fuzzCase(seed).fleet
   const gateway: string[] = []
@@ -37,7 +38,7 @@ function bothLogs(seed: number, reoffers: number): { fleet: string[]; gateway: s
 
 describe("without latency and faults", () => {
   test("every effect of every replica is that of the fleet simulator, whatever the router", () => {
-    for (let seed = 1; seed <= 120; seed++) {
+    for (let seed = 1; seed <= 40; seed++) {
       const { fleet, gateway } = bothLogs(seed, 0)
       expect(gateway, `seed ${seed}`).toEqual(fleet)
     }
@@ -47,12 +48,12 @@ describe("without latency and faults", () => {
 describe("with faults", () => {
   test("every request ends once, no token is lost or comes twice, none is at two replicas, nothing is kept", () => {
     let faults = 0
-    for (let seed = 1; seed <= 300; seed++) {
+    for (let seed = 1; seed <= 150; seed++) {
       const run = fuzzGateway(seed)
       expect(run.failure).toBeNull()
       faults += run.faults
     }
     // That these say something.
-    expect(faults).toBeGreaterThan(1500)
+    expect(faults).toBeGreaterThan(700)
   }, 120_000)
 })

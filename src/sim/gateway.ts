@@ -3,6 +3,7 @@
  * and misses or repeats no token. */
 import { assert } from "../core/assert.ts"
 import type { Progress, RequestId } from "../core/protocol.ts"
+import { progressOf } from "../core/seen.ts"
 import type { DispatchEffect, DispatchEvent, JobId } from "../router/dispatch.ts"
 import { Dispatcher } from "../router/dispatcher.ts"
 import { chance } from "./chance.ts"
@@ -15,7 +16,6 @@ import { SimHost, type Word } from "./host.ts"
 import { Links } from "./links.ts"
 import { Lives } from "./lives.ts"
 import { Machine, type Step } from "./machine.ts"
-import { progressOf } from "./resume.ts"
 import { type SimRequest, World } from "./world.ts"
 
 /** Run to the end. Deterministic: same options, same decisions. */
@@ -63,7 +63,7 @@ class Gateway {
 
   constructor(options: GatewayOptions) {
     this.#options = options
-    const { replicas, seed, noiseSigma = 0, bias = 1, truth, check = false, onEffect } = options
+    const { replicas, seed, noiseSigma = 0, bias = 1, truth, checkCores: check = false, onEffect } = options
     this.#world = new World(seed, replicas[0]!.limits.blockTokens)
     const slow = (options.faults ?? []).filter((fault) => fault.kind === "slowSteps")
     const poison = new Map<RequestId, number>()
@@ -231,10 +231,14 @@ class Gateway {
     return request.atUs === this.#nowUs ? request.spec : { ...request.spec, arrivalUs: request.atUs }
   }
 
-  #progress({ request, steps }: Client, host: SimHost): Progress | undefined {
+  /** What its client saw of it; undefined while that is nothing. */
+  #progress({ request, steps, tokens }: Client, host: SimHost): Progress | undefined {
     if (steps.length === 0) return undefined
-    const { replica } = host.machine!
-    return progressOf(request, steps, replica.limits.blockTokens, replica.zeroLoadPrefillUs)
+    const { spec, atUs, blocks } = request
+    const { limits, zeroLoadPrefillUs } = host.machine!.replica
+    const filled = Math.floor((spec.promptTokens + tokens) / limits.blockTokens)
+    const prefix = blocks?.slice(0, filled) ?? spec.prefix
+    return progressOf({ ...spec, arrivalUs: atUs }, { steps, prefix }, zeroLoadPrefillUs)
   }
 
   #withdraw(job: JobId, replica: number): void {
