@@ -1,4 +1,4 @@
-/** A fleet's dispatcher, event by event: who is asked, what a silence means, where requests go when replicas die. */
+/** A fleet's dispatcher, event by event: which replica is asked, what a silence means, where requests go when replicas die. */
 import { describe, expect, test } from "vitest"
 import { specOf } from "../core/testing.ts"
 import type { DispatchEffect, DispatchEvent } from "./dispatch.ts"

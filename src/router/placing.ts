@@ -1,4 +1,4 @@
-/** How a request finds its replica: who is asked, in which order, and what it waits for. One step at a time: nothing here
+/** How a request finds its replica: which are asked, in which order, and what it waits for. One step at a time: nothing here
  * waits for an answer. */
 import type { RequestId } from "../core/protocol.ts"
 import type { FailReason, JobId } from "./dispatch.ts"
