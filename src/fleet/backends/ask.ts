@@ -20,7 +20,17 @@ export interface AskOptions {
 }
 
 /** Ours alone, or said anew: engines may refuse what they do not know. */
-const NOT_HANDED_ON = ["slo", "parse_special", "stream", "stream_options", "n", "best_of", "model", "prompt"]
+const NOT_HANDED_ON = [
+  "slo",
+  "parse_special",
+  "stream",
+  "stream_options",
+  "n",
+  "best_of",
+  "model",
+  "prompt",
+  "echo",
+]
 /** Requests without a promise come after all that have one: a day. */
 const LAST_MS = 86_400_000
 

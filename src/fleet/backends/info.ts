@@ -13,7 +13,7 @@ export function infoOf({ kind, model, contextTokens }: Served, rules: EngineRule
   return {
     model: {
       ...{ name, fingerprint: `${kind.name}:${model}`, chatTemplate: null, bosText: "", eosText: "" },
-      ...{ trainedContextTokens: contextTokens, vocabSize: 0, parameters: 0, random: false },
+      ...{ trainedContextTokens: contextTokens, vocabSize: MOST_TOKENS, parameters: 0, random: false },
     },
     limits: {
       kvTokens: Math.min(MOST_TOKENS, rules.kvTokens),
