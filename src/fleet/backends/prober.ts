@@ -77,6 +77,13 @@ export class Prober {
     this.#timer = setTimeout(() => void this.#look(), 0)
   }
 
+  /** It is down, whatever it says; it may come back when it is looked at next. */
+  giveUp(detail: string): void {
+    this.#heardMs = -Infinity
+    this.#failures = MOST_FAILURES
+    this.#failure(detail)
+  }
+
   close(): void {
     this.#closed = true
     if (this.#timer !== null) clearTimeout(this.#timer)

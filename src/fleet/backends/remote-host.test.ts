@@ -343,6 +343,18 @@ describe("an engine that goes and comes", () => {
     await vi.waitFor(() => expect(host.state).toBe("down"), { timeout: 5000 })
   })
 
+  test("given up, it loses what it has at once, and is taken back when it answers", async () => {
+    const { host, backend } = await open({ firstMs: 2000 })
+    const sink = new Kept()
+    host.submit(jobOf(), sink)
+    await vi.waitFor(() => expect(backend.live).toBe(1))
+    host.giveUp("it is stuck")
+    expect((await sink.over())[0]).toMatchObject({ kind: "lost", reason: "died", detail: "it is stuck" })
+    backend.options.firstMs = 1
+    await vi.waitFor(() => expect(host.state).toBe("ready"), { timeout: 5000 })
+    expect((await run(host, jobOf())).ends[0]).toMatchObject({ kind: "finished" })
+  })
+
   test("does not serve the model that is asked of it: says so, and serves nothing", async () => {
     const backend = await fake({ model: "other" })
     const host = hostOf(backend, { models: new Map([["mine", "m-1"]]) })

@@ -171,7 +171,7 @@ export class RemoteHost implements ReplicaHost {
   }
 
   giveUp(detail: string): void {
-    this.#down(detail)
+    this.#prober.giveUp(detail)
   }
 
   async close(): Promise<void> {
