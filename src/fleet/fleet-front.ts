@@ -28,6 +28,8 @@ export interface FleetFrontOptions {
   info: HostInfo
   maxQueue: number
   tenants?: Tenants
+  /** Jobs carry the bodies that clients sent: for replicas that are other servers of the same API. Default: they do not. */
+  bodies?: boolean
 }
 
 /** Ids of one replica's requests must not be another's. */
@@ -37,23 +39,39 @@ export class FleetFront implements Front {
   readonly queue: QueueView
   readonly figures: FiguresByTenant
   readonly #fleet: JobTaker
-  readonly #hosts: readonly ReplicaHost[]
+  readonly #hosts: ReplicaHost[] = []
+  readonly #bodies: boolean
   readonly #info: HostInfo
   readonly #places: Places
   readonly #tenants: Tenants
   readonly #listeners: ((observed: Observed) => void)[] = []
   #nextJob = 1
+  #joined = 0
   #draining = false
 
-  constructor({ fleet, hosts, info, maxQueue, tenants = new Tenants() }: FleetFrontOptions) {
+  constructor(options: FleetFrontOptions) {
+    const { fleet, hosts, info, maxQueue, tenants = new Tenants(), bodies = false } = options
     this.#fleet = fleet
-    this.#hosts = hosts
+    this.#bodies = bodies
     this.#info = info
     this.#tenants = tenants
     this.#places = new Places(maxQueue, tenants.weights)
     this.queue = this.#places
     this.figures = new FiguresByTenant({ names: tenants.configured, mostOthers: MOST_NAMED, rest: OTHERS })
-    for (const [i, host] of hosts.entries()) host.onObserved((observed) => this.#observed(observed, i))
+    for (const host of hosts) this.join(host)
+  }
+
+  /** It is shown, and what it does is told, from now on. */
+  join(host: ReplicaHost): void {
+    const number = this.#joined++
+    this.#hosts.push(host)
+    host.onObserved((observed) => this.#observed(observed, number))
+  }
+
+  /** It is shown no more; what it still has is told to its end. */
+  leave(host: ReplicaHost): void {
+    const at = this.#hosts.indexOf(host)
+    if (at >= 0) this.#hosts.splice(at, 1)
   }
 
   get model(): ModelInfo {
@@ -129,10 +147,10 @@ export class FleetFront implements Front {
   }
 
   #submit(request: GenerationRequest, sinks: readonly AnswerSink[], tenant: number): void {
-    const { arrivalMs, signal, ...generation } = request
+    const { arrivalMs, signal, body, ...generation } = request
     const id = this.#nextJob++
     const job: Job = {
-      ...{ id, generation },
+      ...{ id, generation, ...(this.#bodies && body !== undefined && { body }) },
       ageUs: (performance.now() - arrivalMs) * 1000,
       choices: sinks.map((_, index) => ({ index, begun: null })),
     }

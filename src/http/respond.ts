@@ -74,7 +74,8 @@ function start(
   sinks: readonly AnswerSink[],
 ): Promise<void> {
   const { arrivalMs } = request
-  const requests = generations.map((generation) => ({ ...generation, arrivalMs, signal }))
+  const body = request.body as Readonly<Record<string, unknown>>
+  const requests = generations.map((generation) => ({ ...generation, arrivalMs, signal, body }))
   return service.recorder.start(requests, sinks, (watched) => service.front.start(requests, watched))
 }
 

@@ -21,6 +21,8 @@ export interface GenerationRequest extends Generation {
   arrivalMs: number
   /** Aborted when the client goes away. */
   signal: AbortSignal
+  /** As its client sent it, for replicas that are other servers of the same API. */
+  body?: Readonly<Record<string, unknown>>
 }
 
 /** One answer to a request. */

@@ -1,3 +1,4 @@
+/** What answers requests where there is one replica, in this very process: its intake and its driver. */
 import type { Snapshot } from "../core/protocol.ts"
 import type { Engine, ModelInfo } from "../engine/port.ts"
 import type { ReplicaDriver } from "../replica/driver.ts"
