@@ -38,8 +38,10 @@ function constraints(
   const limit = { kvTokens: 9999, maxSequences: 99, maxBatchTokens: 99, contextTokens: 9999 }
   const table = new RequestTable({ ...limit, blockTokens: 16, minChunkTokens: 1, unifiedKv: false }, false)
   let id = 0
-  const start = (grammar: string): OpenRequest => {
-    const request = table.open(++id, Int32Array.of(1, 2), { ...GREEDY, grammar })
+  /** `said`: on another engine. */
+  const start = (grammar: string, said = ""): OpenRequest => {
+    const output = Int32Array.from(new TextEncoder().encode(said))
+    const request = table.open(++id, Int32Array.of(1, 2), { ...GREEDY, grammar }, output)
     open!.open(request, grammar)
     return request
   }
@@ -87,6 +89,29 @@ test("drafts are looked at as far as the grammar lets them come", async () => {
   expect(masks).toHaveLength(3)
   expect(masks.map((mask, i) => allows(mask, letter("abc"[i]!)))).toEqual([true, true, true])
   expect(masks.some((mask, i) => allows(mask, letter("bcd"[i]!)))).toBe(false)
+})
+
+test("an answer that goes on here is followed piece by piece while its prompt is computed", async () => {
+  const { constraints: all, start, say } = constraints()
+  await all.hold(only("abcdefgh"))
+  const request = start(only("abcdefgh"), "abcde")
+  for (let i = 0; i < 4; i++) expect((await all.masks([{ request, draft: null, most: 2 }])).size).toBe(0)
+  await say(request, "fgh")
+  // One that is asked too early is followed over the rest at once.
+  const other = start(only("abcdefgh"), "abcdef")
+  await all.masks([{ request: other, draft: null, most: 1 }])
+  await say(other, "gh")
+})
+
+test("one that has left its grammar elsewhere has no way back into it", async () => {
+  const { constraints: all, start, say } = constraints()
+  const grammar = "root ::= [a-z]+"
+  await all.hold(grammar)
+  const [good, bad] = [start(grammar, "ab"), start(grammar, "ab1cd")]
+  const pieces = [good, bad].map((request) => ({ request, draft: null, most: 2 }))
+  for (let i = 0; i < 3; i++) await all.masks(pieces)
+  await expect(all.masks([{ request: bad, draft: [] }])).rejects.toThrow(/has left its grammar/)
+  await say(good, "cd")
 })
 
 test("a grammar that takes too long to compile is refused, says so, and holds up no other", async () => {

@@ -44,10 +44,11 @@ export type Masks = ReadonlyMap<RequestId, readonly Int32Array[]>
 
 export const NO_MASKS: Masks = new Map()
 
-interface Asked {
-  request: OpenRequest
-  draft: readonly number[]
-}
+/** A request of a step. `draft: null`: the step chooses nothing yet. It is then followed over at most so many of the tokens
+ * that it has produced elsewhere: no step must wait for the whole of a long answer that goes on here. */
+export type Asked =
+  | { request: OpenRequest; draft: readonly number[] }
+  | { request: OpenRequest; draft: null; most: number }
 
 export class Constraints implements GrammarHolds {
   readonly #tokenizer: Tokenizer
@@ -122,12 +123,16 @@ export class Constraints implements GrammarHolds {
     }
     if (!this.#serving?.alive) await this.#recover()
     const host = this.#serving!
-    const requests = bound.map(({ request, draft }) => this.#followed(host, request, draft))
-    const { masks, counts } = await this.#follow(host, requests, true)
+    const requests = bound
+      .map((one) => this.#followed(host, one.request, one.draft, one.draft === null ? one.most : Infinity))
+      .filter(({ draft, tokens }) => draft !== null || tokens.length > 0)
+    if (requests.length === 0) return NO_MASKS
+    const { masks, counts } = await this.#follow(host, requests)
     const words = Math.ceil(this.#vocabSize / 32)
     const all = new Map<RequestId, Int32Array[]>()
     let at = 0
-    for (const [i, { id }] of requests.entries()) {
+    for (const [i, { id, draft }] of requests.entries()) {
+      if (draft === null) continue
       if (counts[i] === 0) this.#lost.set(id, "its answer has left its grammar")
       const own = Array.from({ length: counts[i]! }, () => masks.subarray(words * at, words * ++at))
       all.set(id, own)
@@ -238,13 +243,12 @@ export class Constraints implements GrammarHolds {
 
   async #tell(host: GrammarHost, request: OpenRequest): Promise<void> {
     if (this.#lost.has(request.id)) return
-    const requests = [this.#followed(host, request, [])]
-    await this.#follow(host, requests, false)
+    await this.#follow(host, [this.#followed(host, request, null, Infinity)])
   }
 
-  async #follow(host: GrammarHost, requests: Followed[], masks: boolean) {
+  async #follow(host: GrammarHost, requests: Followed[]) {
     const answer = await host
-      .follow({ requests, masks }, this.#limits.followMs)
+      .follow({ requests }, this.#limits.followMs)
       .catch((error: unknown) => this.#stuck(error, requests))
     // It may have gone meanwhile: its place there would be kept for ever.
     for (const { id } of requests) if (!this.#open.has(id)) host.forget(id)
@@ -259,9 +263,11 @@ export class Constraints implements GrammarHolds {
     else this.#serving = host
   }
 
-  #followed(host: GrammarHost, request: OpenRequest, draft: readonly number[]): Followed {
+  /** From where the host knows it, at most so many tokens further. */
+  #followed(host: GrammarHost, request: OpenRequest, draft: Followed["draft"], most: number): Followed {
     const { id, tokens, promptTokens, known } = request
-    const fresh = [...tokens.subarray(promptTokens + (host.seen.get(id) ?? 0), known)]
+    const from = promptTokens + (host.seen.get(id) ?? 0)
+    const fresh = [...tokens.subarray(from, Math.min(known, from + most))]
     return { id, grammar: this.#open.get(id)!.grammar, tokens: fresh, draft }
   }
 

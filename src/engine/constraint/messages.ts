@@ -14,14 +14,11 @@ export interface Followed {
   grammar: string
   /** Output tokens that the host has not seen. */
   tokens: number[]
-  /** Tokens that may come next, to be tried. */
-  draft: readonly number[]
+  /** Tokens that may come next, to be tried; null: no mask is wanted, only that the host is brought up to date. */
+  draft: readonly number[] | null
 }
 
-export type HostCall =
-  | { type: "compile"; grammar: string }
-  /** `masks`: false only brings the host up to date. */
-  | { type: "follow"; requests: Followed[]; masks: boolean }
+export type HostCall = { type: "compile"; grammar: string } | { type: "follow"; requests: Followed[] }
 
 export type HostMessage = HostCall & {
   /** Grammars and requests that are over. */
@@ -30,6 +27,6 @@ export type HostMessage = HostCall & {
 
 export type HostAnswer =
   | { ok: true /** Of the host, its copy of the vocabulary included. */; memoryBytes: number }
-  /** Masks of all requests, end to end, and how many each has; none: it has left its grammar. */
+  /** Masks of all requests, end to end, and how many each has; none where some are wanted: it has left its grammar. */
   | { ok: true; masks: Int32Array<ArrayBuffer>; counts: number[] }
   | { ok: false; message: string }

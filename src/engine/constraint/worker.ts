@@ -14,7 +14,8 @@ const place = new Int32Array(progress)
 const library = loadXGrammar()
 const compiler = newCompiler()
 const compiled = new Map<string, { grammar: CompiledGrammar; bounds: Bounds[] }>()
-const followers = new Map<RequestId, Follower>()
+/** null: it has left its grammar. */
+const followers = new Map<RequestId, Follower | null>()
 let tokenLengths: TokenLengths | null = null
 
 compiler.then(() => answer({ ok: true, memoryBytes: process.memoryUsage().external }))
@@ -39,18 +40,18 @@ async function handle(message: HostMessage): Promise<HostAnswer> {
     compiled.get(text)?.grammar.dispose()
     compiled.delete(text)
   }
-  if (message.type === "follow") return follow(message.requests, message.masks)
+  if (message.type === "follow") return follow(message.requests)
   const grammar = await (await compiler).compileGrammar(message.grammar)
   compiled.set(message.grammar, { grammar, bounds: boundsOf(message.grammar) })
   return { ok: true, memoryBytes: process.memoryUsage().external }
 }
 
-async function follow(requests: readonly Followed[], wanted: boolean): Promise<HostAnswer> {
+async function follow(requests: readonly Followed[]): Promise<HostAnswer> {
   const masks: Int32Array[] = []
   const counts: number[] = []
   for (const [i, request] of requests.entries()) {
     Atomics.store(place, 0, i)
-    const ahead = await masksOf(request, wanted)
+    const ahead = await masksOf(request)
     masks.push(...ahead)
     counts.push(ahead.length)
   }
@@ -60,15 +61,22 @@ async function follow(requests: readonly Followed[], wanted: boolean): Promise<H
   return { ok: true, masks: joined, counts }
 }
 
-async function masksOf(request: Followed, wanted: boolean): Promise<Int32Array[]> {
+async function masksOf(request: Followed): Promise<Int32Array[]> {
   const follower = await followerOf(request)
-  for (const token of request.tokens) if (!(await follower.take(token))) return []
-  return wanted ? follower.ahead(request.draft) : []
+  if (follower === null) return []
+  for (const token of request.tokens) {
+    if (await follower.take(token)) continue
+    // It stands where it was: what comes later may seem to be let through.
+    followers.set(request.id, null)
+    follower.dispose()
+    return []
+  }
+  return request.draft === null ? [] : follower.ahead(request.draft)
 }
 
-async function followerOf({ id, grammar }: Followed): Promise<Follower> {
+async function followerOf({ id, grammar }: Followed): Promise<Follower | null> {
   const known = followers.get(id)
-  if (known) return known
+  if (known !== undefined) return known
   const entry = compiled.get(grammar)
   if (!entry) throw new Error("the grammar is not compiled here")
   const { grammar: made, bounds } = entry

@@ -4,7 +4,7 @@ import { type CostModel, shapeOf, stepUs } from "../../core/cost.ts"
 import type { Batch, BatchItem, EngineLimits, RequestId, StepFailure } from "../../core/protocol.ts"
 import { Random } from "../../random.ts"
 import { CHATML_TEMPLATE } from "../chatml.ts"
-import { Constraints, type Masks, NO_MASKS } from "../constraint/constraints.ts"
+import { type Asked, Constraints, type Masks, NO_MASKS } from "../constraint/constraints.ts"
 import { allows, allowsNothing } from "../constraint/mask.ts"
 import type { Speculation } from "../drafter.ts"
 import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, TokenLogprob } from "../port.ts"
@@ -208,8 +208,11 @@ class FakeEngine implements Engine {
   /** What grammars let come, or why that cannot be said. No wait where there are none: virtual clocks stand still. */
   #masks(items: readonly BatchItem[]): Masks | Promise<Masks | Error> {
     const asked = items
-      .filter(({ id, sample }) => sample && this.#table.get(id).sampling.grammar !== null)
-      .map(({ id }) => ({ request: this.#table.get(id), draft: [] }))
+      .filter(({ id }) => this.#table.get(id).sampling.grammar !== null)
+      .map(({ id, sample, tokens }): Asked => {
+        const request = this.#table.get(id)
+        return sample ? { request, draft: [] } : { request, draft: null, most: tokens }
+      })
     if (asked.length === 0) return NO_MASKS
     return this.constraints.masks(asked).catch((error: Error) => error)
   }

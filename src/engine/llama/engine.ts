@@ -1,7 +1,7 @@
 /** The real engine: llama.cpp, commanded token by token (docs/design.md, Engine). One `execute` is one
  * `llama_decode` of exactly the batch, on another thread; then every row is sampled. */
 import type { Batch, BatchItem, EngineLimits, RequestId } from "../../core/protocol.ts"
-import { Constraints, type Masks } from "../constraint/constraints.ts"
+import { type Asked, Constraints, type Masks } from "../constraint/constraints.ts"
 import { type Drafter, type Drafts, NO_DRAFTS } from "../drafter.ts"
 import { LookupDrafter } from "../drafter-lookup.ts"
 import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, Tokenizer } from "../port.ts"
@@ -188,9 +188,10 @@ export class LlamaEngine implements Engine {
 
   /** What grammars let come, or why that cannot be said. */
   #masks(items: readonly BatchItem[], drafts: Drafts): Promise<Masks | Error> {
-    const asked = items
-      .filter((item) => item.sample)
-      .map(({ id }) => ({ request: this.#table.get(id), draft: drafts.get(id) ?? [] }))
+    const asked = items.map(({ id, sample, tokens }): Asked => {
+      const request = this.#table.get(id)
+      return sample ? { request, draft: drafts.get(id) ?? [] } : { request, draft: null, most: tokens }
+    })
     return this.constraints.masks(asked).catch((error: Error) => error)
   }
 
