@@ -2,7 +2,7 @@ import { defineConfig } from "vitest/config"
 
 export default defineConfig({
   test: {
-    include: ["src/**/*.test.ts", "test/**/*.test.ts"],
+    include: ["src/**/*.test.ts", "test/**/*.test.ts", "deploy/**/*.test.ts"],
     testTimeout: 60_000,
     hookTimeout: 120_000,
     // Two cores: the engine's own threads must not fight test workers for them.

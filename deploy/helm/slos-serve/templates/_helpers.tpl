@@ -1,0 +1,92 @@
+{{- define "slos-serve.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels of everything; call with (dict "root" $ "part" "gateway"). */}}
+{{- define "slos-serve.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{ include "slos-serve.selector" . }}
+{{- end -}}
+
+{{- define "slos-serve.selector" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .part }}
+{{- end -}}
+
+{{- define "slos-serve.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+
+{{- define "slos-serve.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "slos-serve.fullname" .) -}}
+{{- else -}}
+{{- .Values.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* host:port of the chart's own engines: a headless service, whose every address is an engine. */}}
+{{- define "slos-serve.vllmAddress" -}}
+{{ include "slos-serve.fullname" . }}-vllm.{{ .Release.Namespace }}.svc:{{ .Values.vllm.port }}
+{{- end -}}
+
+{{/* Of our own containers: nothing to write to but a cache and /tmp, no rights. */}}
+{{- define "slos-serve.confined" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+{{- end -}}
+
+{{- define "slos-serve.unprivileged" -}}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 1000
+  runAsGroup: 1000
+  fsGroup: 1000
+  seccompProfile:
+    type: RuntimeDefault
+{{- end -}}
+
+{{/* A change of the config restarts the pods that read it. */}}
+{{- define "slos-serve.configSum" -}}
+checksum/config: {{ include (print $.Template.BasePath "/configmap.yaml") . | sha256sum }}
+{{- end -}}
+
+{{/* Arguments of `serve` for the backends, the chart's own engines first. */}}
+{{- define "slos-serve.backendArgs" -}}
+{{- $backends := .Values.backends -}}
+{{- if .Values.vllm.enabled -}}
+{{- $own := dict "url" (printf "http://%s" (include "slos-serve.vllmAddress" .)) "kind" "vllm" "priority" (has "--scheduling-policy=priority" .Values.vllm.args) -}}
+{{- $backends = prepend $backends $own -}}
+{{- end -}}
+{{- if not $backends -}}
+{{- fail "the gateway has no engine to stand in front of: set vllm.enabled, or name some in backends" -}}
+{{- end -}}
+{{- range $backends }}
+{{- $text := .url -}}
+{{- if .kind }}{{ $text = printf "%s=%s" .kind .url }}{{ end -}}
+{{- if .weight }}{{ $text = printf "%s,weight=%v" $text .weight }}{{ end -}}
+{{- range $theirs, $its := .models }}{{ $text = printf "%s,model=%s:%s" $text $theirs $its }}{{ end -}}
+{{- if .key_env }}{{ $text = printf "%s,key_env=%s" $text .key_env }}{{ end -}}
+{{- if .priority }}{{ $text = printf "%s,priority" $text }}{{ end }}
+- --backend
+- {{ $text | quote }}
+{{- end -}}
+{{- end -}}
+
+{{/* Prometheus, wherever it is. */}}
+{{- define "slos-serve.prometheus" -}}
+- namespaceSelector: {}
+  podSelector:
+    matchLabels:
+      app.kubernetes.io/name: prometheus
+{{- end -}}
