@@ -20,7 +20,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   scale: ["core", "router", "sim", "load"],
   serve: ["core", "router", "engine", "telemetry", "replica", "text", "config", "scale"],
   wire: ["core", "replica", "engine", "text", "config"],
-  http: ["core", "serve", "replica", "engine", "telemetry", "text", "config", "scale"],
+  http: ["core", "serve", "wire", "replica", "engine", "telemetry", "text", "config", "scale"],
   load: ["core", "config"],
   study: ["core", "router", "sim", "load", "config"],
   instances: ["core"],

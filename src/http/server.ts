@@ -13,6 +13,7 @@ import { completionsRoute } from "./routes/completions.ts"
 import { healthRoutes } from "./routes/health.ts"
 import { modelRoutes } from "./routes/models.ts"
 import { pageRoutes } from "./routes/page.ts"
+import { isWireUpgrade, wireUpgrade } from "./wire.ts"
 
 declare module "fastify" {
   interface FastifyRequest {
@@ -59,6 +60,7 @@ export function buildServer(options: ServerOptions): FastifyInstance {
       keepAlive: true,
       keepAliveInitialDelay: TCP_KEEP_ALIVE_MS,
       connectionsCheckingInterval: Math.max(100, Math.min(5000, requestTimeout / 4)),
+      shouldUpgradeCallback: isWireUpgrade,
     },
     forceCloseConnections: "idle",
     return503OnClosing: false,
@@ -111,6 +113,7 @@ export function buildServer(options: ServerOptions): FastifyInstance {
   })
   healthRoutes(app, host)
   pageRoutes(app, host)
+  wireUpgrade(app, host)
   arrivalRoutes(app, ready)
   return app
 }

@@ -49,7 +49,8 @@ export class WireHost implements ReplicaHost {
   #info: HostInfo | null = null
   #digest: { digest: Digest; heardMs: number } | null = null
   #onDrained: (() => void)[] = []
-  #drained = false
+  #draining = false
+  #closing = false
   #listenedMs = performance.now()
 
   constructor(stream: Duplex, { name, silenceMs = SILENCE_MS }: WireHostOptions) {
@@ -98,7 +99,7 @@ export class WireHost implements ReplicaHost {
   }
 
   submit(job: Job, sink: JobSink): void {
-    if (this.#over) {
+    if (this.#over || this.#draining) {
       const lost: JobLost = { kind: "lost", reason: "refused", detail: this.#detail }
       for (const { index } of job.choices) sink.end(index, lost)
       return
@@ -126,17 +127,20 @@ export class WireHost implements ReplicaHost {
     return { ...digest, ageUs: digest.ageUs + (performance.now() - heardMs) * 1000 }
   }
 
+  /** Others may use the replica as well: it is this end that sends nothing new. */
   drain(): Promise<void> {
-    if (this.#over || this.#drained) return Promise.resolve()
+    if (this.#over) return Promise.resolve()
+    this.#draining = true
     this.#become("draining", "it is shutting down")
     return new Promise((resolve) => {
       this.#onDrained.push(resolve)
-      this.#channel.send({ type: "drain" })
+      this.#checkDrained()
     })
   }
 
   async close(): Promise<void> {
     if (this.#over) return
+    this.#closing = true
     const closed = new Promise<void>((resolve) => {
       this.onState(() => this.#over && resolve())
     })
@@ -166,8 +170,7 @@ export class WireHost implements ReplicaHost {
     else if (message.type === "turnedDown") this.#submitted.get(message.id)?.sink.turnedDown?.(message.choice)
     else if (message.type === "withdrawn") this.#withdrawn(message.id, message.gone)
     else if (message.type === "info") this.#info = message.info as HostInfo
-    else if (message.type === "state") this.#become(message.state, message.detail)
-    else if (message.type === "drained") this.#isDrained()
+    else if (message.type === "state") this.#told(message)
   }
 
   #started({ id, choice, start }: Extract<ToGateway, { type: "started" }>): void {
@@ -190,17 +193,25 @@ export class WireHost implements ReplicaHost {
     const rest = submitted.rest.get(choice)
     if (rest !== undefined) submitted.sink.tokens(choice, [], rest)
     submitted.sink.end(choice, endFromWire(end))
+    this.#checkDrained()
   }
 
   #withdrawn(id: JobId, gone: boolean): void {
     if (gone) this.#submitted.delete(id)
     this.#withdrawals.get(id)?.(gone)
     this.#withdrawals.delete(id)
+    this.#checkDrained()
   }
 
-  #isDrained(): void {
-    this.#drained = true
-    for (const resolve of this.#onDrained.splice(0)) resolve()
+  #told({ state, detail }: Extract<ToGateway, { type: "state" }>): void {
+    if (state === "closed") this.#closing = true
+    // What this end drains stays so.
+    else if (!(this.#draining && state === "ready")) this.#become(state, detail)
+  }
+
+  #checkDrained(): void {
+    if (this.#draining && this.#submitted.size === 0)
+      for (const resolve of this.#onDrained.splice(0)) resolve()
   }
 
   #listen(silenceMs: number): void {
@@ -215,15 +226,14 @@ export class WireHost implements ReplicaHost {
 
   #lost(reason: "died" | "broken", detail: string): void {
     clearInterval(this.#silence)
-    const { state } = this
     const lost: JobLost = { kind: "lost", reason, detail }
     const submitted = [...this.#submitted.values()]
     this.#submitted.clear()
-    this.#become(state === "closed" ? "closed" : "down", detail)
+    this.#become(this.#closing ? "closed" : "down", detail)
     for (const answer of [...this.#offers.values()]) answer(DECLINED)
     for (const resolve of this.#withdrawals.values()) resolve(false)
     this.#withdrawals.clear()
-    this.#isDrained()
+    this.#checkDrained()
     for (const { sink, live } of submitted) for (const index of live) sink.end(index, lost)
   }
 

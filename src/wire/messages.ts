@@ -94,7 +94,6 @@ const toReplica = z.discriminatedUnion("type", [
   z.object({ type: z.literal("submit"), job }),
   z.object({ type: z.literal("cancel"), id: count }),
   z.object({ type: z.literal("withdraw"), id: count }),
-  z.object({ type: z.literal("drain") }),
   z.object({ type: z.literal("close") }),
 ])
 
@@ -276,7 +275,6 @@ const toGateway = z.discriminatedUnion("type", [
   z.object({ type: z.literal("withdrawn"), id: count, gone: z.boolean() }),
   z.object({ type: z.literal("digest"), snapshot, ageUs: us, engine }),
   z.object({ type: z.literal("observed"), effects: z.array(effect), steps: z.array(step) }),
-  z.object({ type: z.literal("drained") }),
 ])
 
 export type ToReplica = z.infer<typeof toReplica>

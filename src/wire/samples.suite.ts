@@ -107,7 +107,6 @@ export const TO_REPLICA: Record<string, ToReplica> = {
   },
   cancel: { type: "cancel", id: 7 },
   withdraw: { type: "withdraw", id: 7 },
-  drain: { type: "drain" },
   close: { type: "close" },
 }
 
@@ -152,5 +151,4 @@ export const TO_GATEWAY: Record<string, ToGateway> = {
       },
     ],
   },
-  drained: { type: "drained" },
 }

@@ -10,7 +10,7 @@ export interface WireServerOptions {
   classes?: SloClasses
   /** How often it says how it is, ms. */
   digestMs?: number
-  /** Whether a gateway may drain and close it: only its own may. */
+  /** Whether a gateway may close it: only its own may. */
   owned?: boolean
   /** The stream has ended; its jobs were cancelled. */
   onEnd?: (detail: string) => void
@@ -53,10 +53,12 @@ export class WireServer {
     else if (message.type === "submit") this.#submit(this.#job(message.job))
     else if (message.type === "cancel") this.#host.cancel(this.#base + message.id)
     else if (message.type === "withdraw") void this.#withdraw(message.id)
-    else if (!this.#options.owned) return
-    else if (message.type === "drain")
-      void this.#host.drain().then(() => this.#channel.send({ type: "drained" }))
-    else void this.#host.close().then(() => this.#channel.close(() => this.#ended("it was closed")))
+    else void this.#close()
+  }
+
+  async #close(): Promise<void> {
+    if (this.#options.owned) await this.#host.close()
+    this.#channel.close(() => this.#ended("it was closed"))
   }
 
   #greet(): void {

@@ -1,0 +1,185 @@
+/** A replica that comes back: what stands behind the port that all replicas have while one connection to it after another
+ * is made, lives and ends. How connections are made is its kinds' own. */
+import type { Duplex } from "node:stream"
+import {
+  DECLINED,
+  type Digest,
+  type HostInfo,
+  type HostState,
+  type Job,
+  type JobId,
+  type JobSink,
+  type Offer,
+  type ReplicaHost,
+} from "../replica/host.ts"
+import type { Observed } from "../replica/observed.ts"
+import { Restarts } from "../router/health.ts"
+import { WireHost } from "../wire/host.ts"
+
+export interface RenewedOptions {
+  name: string
+  log?: (message: string, level: "error" | "warn" | "info" | "debug") => void
+  /** See WireHost. */
+  silenceMs?: number
+  /** When it is tried again. */
+  restarts?: Restarts
+}
+
+export abstract class RenewedHost implements ReplicaHost {
+  readonly name: string
+  readonly #options: RenewedOptions
+  readonly #restarts: Restarts
+  readonly #stateListeners = new Set<(state: HostState) => void>()
+  readonly #observedListeners = new Set<(observed: Observed) => void>()
+  #wire: WireHost | null = null
+  #state: HostState = "starting"
+  #detail = "it is being started"
+  #info: HostInfo | null = null
+  #lives = 0
+  #pause: NodeJS.Timeout | null = null
+  #closing: Promise<void> | null = null
+
+  constructor(options: RenewedOptions) {
+    this.name = options.name
+    this.#options = options
+    this.#restarts = options.restarts ?? new Restarts()
+  }
+
+  get state(): HostState {
+    return this.#state
+  }
+  get detail(): string {
+    return this.#detail
+  }
+  get info(): HostInfo | null {
+    return this.#info
+  }
+  /** Times it came back. */
+  get restarts(): number {
+    return Math.max(0, this.#lives - 1)
+  }
+
+  onState(listener: (state: HostState) => void): () => void {
+    this.#stateListeners.add(listener)
+    return () => this.#stateListeners.delete(listener)
+  }
+
+  onObserved(listener: (observed: Observed) => void): () => void {
+    this.#observedListeners.add(listener)
+    return () => this.#observedListeners.delete(listener)
+  }
+
+  offer(job: Job, deadlineMs: number): Promise<Offer> {
+    return this.#wire?.offer(job, deadlineMs) ?? Promise.resolve(DECLINED)
+  }
+
+  submit(job: Job, sink: JobSink): void {
+    if (this.#wire !== null) {
+      this.#wire.submit(job, sink)
+      return
+    }
+    for (const { index } of job.choices)
+      sink.end(index, { kind: "lost", reason: "refused", detail: this.#detail })
+  }
+
+  cancel(id: JobId): void {
+    this.#wire?.cancel(id)
+  }
+
+  withdraw(id: JobId): Promise<boolean> {
+    return this.#wire?.withdraw(id) ?? Promise.resolve(false)
+  }
+
+  digest(): Digest | null {
+    return this.#wire?.digest() ?? null
+  }
+
+  drain(): Promise<void> {
+    return this.#wire?.drain() ?? Promise.resolve()
+  }
+
+  abstract giveUp(detail: string): void
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  /** Makes the next connection, and sees to its end. */
+  protected abstract begin(): void
+
+  /** Ends what is there, in order; `wire` is null where no connection is. */
+  protected abstract finish(wire: WireHost | null): Promise<void>
+
+  /** The stream of this life's connection ended, or said nonsense, or nothing. Its jobs are told afterwards. */
+  protected abstract disconnected(detail: string): void
+
+  protected get wire(): WireHost | null {
+    return this.#wire
+  }
+  protected get closing(): boolean {
+    return this.#closing !== null
+  }
+
+  /** It does this, on its way to being ready. */
+  protected doing(what: string): void {
+    this.#become("starting", what)
+  }
+
+  protected connect(stream: Duplex): void {
+    const { silenceMs } = this.#options
+    const wire = new WireHost(stream, { name: this.name, ...(silenceMs !== undefined && { silenceMs }) })
+    this.#wire = wire
+    wire.onObserved((observed) => {
+      for (const listener of this.#observedListeners) listener(observed)
+    })
+    wire.onState((state) => {
+      if (this.#wire !== wire) return
+      if (state === "ready") this.#ready(wire)
+      else if (state === "draining") this.#become("draining", wire.detail)
+      else if ((state === "down" || state === "closed") && !this.closing) {
+        // Before its jobs are told: where they go on must not be here.
+        this.#become("down", wire.detail)
+        this.disconnected(wire.detail)
+      }
+    })
+  }
+
+  /** This life is over; the next one begins after a pause, unless it is `last`. */
+  protected over(detail: string, last = false): void {
+    const wire = this.#wire
+    this.#wire = null
+    if (this.closing) this.#become("closed", "it was closed")
+    else this.#become("down", detail)
+    wire?.giveUp(detail)
+    if (this.closing || last) return
+    const nowUs = performance.now() * 1000
+    const pauseMs = (this.#restarts.died(nowUs, Math.random()) - nowUs) / 1000
+    this.log(`${detail}; next try ${pauseMs < 1 ? "now" : `in ${(pauseMs / 1000).toFixed(1)} s`}`, "error")
+    this.#pause = setTimeout(() => this.begin(), pauseMs)
+  }
+
+  protected log(message: string, level: "error" | "warn" | "info" | "debug"): void {
+    this.#options.log?.(`replica ${this.name}: ${message}`, level)
+  }
+
+  #ready(wire: WireHost): void {
+    this.#info = wire.info
+    this.#lives++
+    this.#restarts.up(performance.now() * 1000)
+    this.#become("ready", "")
+  }
+
+  async #close(): Promise<void> {
+    if (this.#pause !== null) clearTimeout(this.#pause)
+    await this.finish(this.#wire)
+    this.#become("closed", "it was closed")
+  }
+
+  #become(state: HostState, detail: string): void {
+    if (this.#state === state && this.#detail === detail) return
+    this.#state = state
+    this.#detail = detail
+    for (const listener of [...this.#stateListeners]) listener(state)
+  }
+}
