@@ -3,7 +3,7 @@
 import { type ChildProcess, spawn } from "node:child_process"
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { Agent, request } from "node:http"
-import { cpus } from "node:os"
+import { cpus, loadavg } from "node:os"
 import { dirname, join } from "node:path"
 import Table from "cli-table3"
 import { Command } from "commander"
@@ -251,7 +251,12 @@ function report(measured: ReadonlyMap<string, Round[]>, options: Options): void 
       processorMsPerEvent: Number.isNaN(perEvent) ? null : ms(perEvent),
     }
   })
-  const machine = { cpus: cpus().length, model: cpus()[0]!.model, node: process.version }
+  const machine = {
+    cpus: cpus().length,
+    model: cpus()[0]!.model,
+    node: process.version,
+    loadAverage: Math.round(loadavg()[0]!),
+  }
   const { out, ...settings } = options
   mkdirSync(dirname(out), { recursive: true })
   writeFileSync(out, `${JSON.stringify({ settings, machine, systems }, null, 2)}\n`)

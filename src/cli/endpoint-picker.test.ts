@@ -1,11 +1,12 @@
 /** The command as a user runs it: ready, serving gRPC and metrics, draining on SIGTERM; mistakes are one line. */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process"
-import { mkdtempSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { credentials, makeGenericClientConstructor } from "@grpc/grpc-js"
 import { service as healthService } from "grpc-health-check"
 import { afterEach, expect, it } from "vitest"
+import { parseAllDocuments } from "yaml"
 
 const MAIN = join(import.meta.dirname, "main.ts")
 const folder = mkdtempSync(join(tmpdir(), "slos-serve-picker-"))
@@ -66,6 +67,32 @@ it("serves health and metrics, follows its file, and stops in order", async () =
   expect(said()).toContain("stopped")
 })
 
+it("starts with the arguments of the Kubernetes example, before its pods have a name", async () => {
+  const file = new URL("../../examples/inference-pool.yaml", import.meta.url)
+  interface Document {
+    kind: string
+    spec: {
+      endpointPickerRef?: { port: { number: number } }
+      template?: { spec: { containers: Container[] } }
+    }
+  }
+  interface Container {
+    args: string[]
+    ports: { containerPort: number }[]
+  }
+  const documents = parseAllDocuments(readFileSync(file, "utf8")).map((each) => each.toJS() as Document)
+  const pool = documents.find(({ kind }) => kind === "InferencePool")!
+  const { args, ports } = documents.find(({ kind }) => kind === "Deployment")!.spec.template!.spec
+    .containers[0]!
+  expect(ports[0]!.containerPort).toBe(pool.spec.endpointPickerRef!.port.number)
+  const [command, ...rest] = args
+  expect(command).toBe("endpoint-picker")
+  const own = rest.map((arg) => arg.replace("0.0.0.0", "127.0.0.1").replace("vllm-pods", "vllm-pods.invalid"))
+  const { ready, said } = await start(own)
+  expect(await health(ready.grpc, "readiness")).toBe("SERVING")
+  expect(said()).toMatch(/cannot resolve vllm-pods\.invalid/)
+})
+
 const HAS_OPENSSL = spawnSync("openssl", ["version"]).status === 0
 
 it.skipIf(!HAS_OPENSSL)("serves over TLS, and wants a certificate where it was told so", async () => {
@@ -75,7 +102,6 @@ it.skipIf(!HAS_OPENSSL)("serves over TLS, and wants a certificate where it was t
   execFileSync("openssl", [...made, ...subject, "-keyout", key, "-out", cert, "-days", "2"], {
     stdio: "ignore",
   })
-  const { readFileSync } = await import("node:fs")
   const [ca, own] = [readFileSync(cert), readFileSync(key)]
   const tls = ["--endpoint", "127.0.0.1:8001", "--tls-cert", cert, "--tls-key", key]
   const open = await start(tls)

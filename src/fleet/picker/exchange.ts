@@ -113,7 +113,7 @@ export class Exchange {
   #abandon(): void {
     this.#held?.cancel()
     this.#held = null
-    this.#pieces = []
+    this.#letGo()
     this.#body = null
     this.#parts.metrics.gone()
   }
@@ -164,10 +164,12 @@ export class Exchange {
     if (BY_HEADERS.includes(this.#mode)) return void this.#owed++
     if (this.#phase !== "body") throw outOfOrder("a piece of the request's body")
     const { body, endOfStream } = piece
-    this.#size += body?.length ?? 0
+    const bytes = body?.length ?? 0
+    if (!this.#parts.flow.coming(bytes)) return void this.#settled(this.#parts.flow.refused(0))
+    this.#size += bytes
     if (this.#size > this.#parts.bodyLimit)
       throw userError("body_too_large", { limit: this.#parts.bodyLimit })
-    if (body !== undefined) this.#pieces.push(body)
+    this.#pieces.push(body ?? EMPTY)
     // A buffered body comes in one message, whose end is not said where trailers follow.
     if (endOfStream === true || this.#mode !== BODY_MODE.fullDuplex) this.#bodyComplete()
   }
@@ -191,13 +193,19 @@ export class Exchange {
   #place(body: Buffer | null): void {
     const { classes, flow } = this.#parts
     this.#body = body
-    this.#pieces = []
+    this.#letGo()
     const seen = { arrivalUs: this.#arrivalUs, followed: this.#responseMode !== BODY_MODE.none }
     this.#ask = readAsk(this.#headers, body, classes, seen)
     this.#phase = "held"
     this.#held = flow.place(this.#ask, this.#subset, (verdict) => this.#settled(verdict))
     if (this.#held !== null && this.#mode !== BODY_MODE.fullDuplex)
       this.#write({ overrideMessageTimeout: { seconds: HOLD_TIMEOUT_S } })
+  }
+
+  /** Its pieces are no longer on their way. */
+  #letGo(): void {
+    if (this.#pieces.length > 0) this.#parts.flow.coming(-this.#size)
+    this.#pieces = []
   }
 
   #settled(verdict: Verdict): void {
@@ -216,7 +224,8 @@ export class Exchange {
     const headers = { [say.DESTINATION]: destination, ...rewrittenHeaders(this.#ask!, heldUs) }
     const dynamicMetadata = say.destinationMetadata(destination)
     const body = this.#body === null ? null : this.#newBody(this.#body, verdict)
-    this.#body = null
+    // An answer may take long: its request is not kept.
+    this.#body = this.#ask = null
     if (body === null) this.#sendHeaders(headers, dynamicMetadata)
     else if (this.#mode === BODY_MODE.fullDuplex) this.#sendPieces(body, headers, dynamicMetadata)
     else this.#sendBuffered(body, headers, dynamicMetadata)
@@ -292,7 +301,7 @@ export class Exchange {
   #refuse(error: UserError, reason: say.DropReason | null, retryMs: number | null): void {
     this.#held?.cancel()
     this.#held = null
-    this.#pieces = []
+    this.#letGo()
     this.#body = null
     this.#end("failed")
     this.#phase = "over"

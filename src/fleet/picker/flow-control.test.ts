@@ -48,7 +48,7 @@ let nowUs = 0
 const verdicts: (Verdict & { name: string })[] = []
 
 beforeEach(() => {
-  vi.useFakeTimers({ toFake: ["setInterval", "clearInterval", "setImmediate", "clearImmediate"] })
+  vi.useFakeTimers({ toFake: ["setInterval", "clearInterval", "setTimeout", "clearTimeout"] })
   nowUs = 0
   verdicts.length = 0
 })

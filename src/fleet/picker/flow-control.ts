@@ -7,7 +7,7 @@ import type { DropReason } from "./messages.ts"
 import { SendRate } from "./send-rate.ts"
 
 export interface FlowOptions {
-  /** Most requests held at once, and what their bodies may hold in memory, bytes. */
+  /** Most requests held at once, and what bodies may take in memory, those that are still coming included, bytes. */
   mostHeld: number
   mostHeldBytes: number
   /** Longest hold, µs. */
@@ -42,6 +42,10 @@ interface Waiting extends Held {
 const MOST_UNWILLING = 8
 /** Held requests are asked for again at least so often: what a twin predicts changes as time goes by. */
 const ASK_AGAIN_MS = 20
+/** A round of asking takes no longer, and rests as long before the next, µs: twins take a fraction of a millisecond each,
+ * and requests and answers that pass would wait for all of them. */
+const ASKING_US = 2_000
+const REST_US = 5_000
 
 /** Endpoints known by the gateway's word alone. */
 const MOST_LEARNT = 1024
@@ -61,7 +65,10 @@ export class FlowControl {
   #known: ReadonlySet<Endpoint> = new Set()
   #turn = 0
   #timer: NodeJS.Timeout | null = null
-  #soon: NodeJS.Immediate | null = null
+  #soon: NodeJS.Timeout | null = null
+  #askedUs = Number.NEGATIVE_INFINITY
+  /** Of bodies that are still coming, bytes. */
+  #comingBytes = 0
 
   /** `open`: the endpoints are those that subsets name. */
   constructor(options: FlowOptions, chooser: Chooser, nowUs: () => number, open = false) {
@@ -94,6 +101,20 @@ export class FlowControl {
     if (subset !== null) this.#learn(subset)
     const among = this.#ejections.left(this.#eligible(subset), this.#nowUs())
     return among.length === 0 ? null : among[this.#turn++ % among.length]!
+  }
+
+  /** More of a body has come, or, if it is negative, is held or gone. False: there is no memory for it. */
+  coming(bytes: number): boolean {
+    if (bytes > 0 && this.#comingBytes + this.#heldBytes + bytes > this.#options.mostHeldBytes) return false
+    this.#comingBytes += bytes
+    return true
+  }
+
+  /** Of a request that is refused before it is placed. */
+  refused(heldUs: number): Extract<Verdict, { kind: "drop" }> {
+    const nowUs = this.#nowUs()
+    const retryMs = this.#rate.waitMs(this.#line.length + 1, nowUs)
+    return { kind: "drop", reason: "rejected-saturated", retryMs, heldUs }
   }
 
   setEndpoints(endpoints: readonly Endpoint[]): void {
@@ -206,16 +227,22 @@ export class FlowControl {
 
   #askSoon(): void {
     if (this.#line.length === 0) return
-    this.#soon ??= setImmediate(() => {
-      this.#soon = null
-      this.#askAgain()
-    })
+    const restUs = this.#askedUs + REST_US - this.#nowUs()
+    this.#soon ??= setTimeout(
+      () => {
+        this.#soon = null
+        this.#askAgain()
+      },
+      Math.max(0, restUs / 1000),
+    )
   }
 
   #askAgain(): void {
     const nowUs = this.#nowUs()
+    this.#askedUs = nowUs
     let unwilling = 0
     for (const waiting of [...this.#line]) {
+      if (this.#nowUs() - nowUs > ASKING_US) unwilling = MOST_UNWILLING
       const over = this.#over(waiting, nowUs)
       if (over !== null) this.#refuse(waiting, over, nowUs)
       else if (unwilling < MOST_UNWILLING && !this.#trySend(waiting, nowUs)) unwilling++
@@ -282,7 +309,7 @@ export class FlowControl {
   #stopAsking(): void {
     if (this.#timer !== null) clearInterval(this.#timer)
     this.#timer = null
-    if (this.#soon !== null) clearImmediate(this.#soon)
+    if (this.#soon !== null) clearTimeout(this.#soon)
     this.#soon = null
   }
 }

@@ -41,23 +41,23 @@ export class LeastLoaded implements Chooser {
     return this.choose(ask, among)
   }
 
-  sent(ask: Ask, endpoint: Endpoint): Sent {
+  sent({ promptTokens }: Ask, endpoint: Endpoint): Sent {
     let at = this.#load(endpoint)
-    add(at, 1, ask.promptTokens)
+    add(at, 1, promptTokens)
     let live = true
     return {
       servedBy: (other) => {
         if (!live) return
-        add(at, -1, -ask.promptTokens)
+        add(at, -1, -promptTokens)
         at = this.#load(other)
-        add(at, 1, ask.promptTokens)
+        add(at, 1, promptTokens)
       },
       tokens: () => {},
       usage: () => {},
       ended: () => {
         if (!live) return
         live = false
-        add(at, -1, -ask.promptTokens)
+        add(at, -1, -promptTokens)
         this.onRoom?.()
       },
     }

@@ -251,6 +251,27 @@ describe("what is held", () => {
     expect(await refusal(first)).toMatchObject({ status: 429 })
   })
 
+  it("counts bodies that are still coming: there is no memory for all that begin", async () => {
+    const started = await picker({ flow: { ...noRoom, mostHeldBytes: 100_000 } })
+    const begun = started
+      .open()
+      .say(headersMessage(CHAT))
+      .say(bodyMessage(`{"a":"${"x".repeat(60_000)}`, false))
+    // It has been read when what came after it is answered.
+    await chat(started.open())
+    const more = started
+      .open()
+      .say(headersMessage(CHAT))
+      .say(bodyMessage(`{"a":"${"x".repeat(60_000)}`, false))
+    expect(await refusal(more)).toMatchObject({
+      status: 429,
+      headers: { "x-llm-d-request-dropped-reason": "rejected-saturated" },
+    })
+    begun.call.cancel()
+    await expect.poll(async () => gaugeOf(await started.metrics(), "gone_total")).toBe(1)
+    expect((await chat(started.open(), {}, `{"a":"${"x".repeat(60_000)}"}`)).endpoint).toBeDefined()
+  })
+
   it("is refused when it waited too long", async () => {
     const { started } = await filled({ flow: { ...noRoom, longestHoldUs: 1 } })
     const stream = started.open().say(headersMessage(CHAT)).say(bodyMessage(PROMPT))

@@ -98,6 +98,7 @@ export class Twins implements Chooser {
     const load = this.#byLoad.sent(ask, endpoint)
     const spec = this.#specOf(ask)
     const { id } = spec
+    const { bytes } = ask
     let twin = ask.followed ? this.#twin(endpoint) : null
     twin?.sent(id, spec, nowUs)
     return {
@@ -109,7 +110,7 @@ export class Twins implements Chooser {
         twin.sent(id, spec, nowUs)
       },
       tokens: (count, atUs) => twin?.tokens(id, count, atUs),
-      usage: (promptTokens) => this.#learn(ask.bytes, promptTokens),
+      usage: (promptTokens) => this.#learn(bytes, promptTokens),
       ended: (how, atUs) => {
         twin?.ended(id, atUs, how === "done")
         twin = null
