@@ -18,6 +18,8 @@ export interface DispatcherOptions extends Pick<PlacingOptions, "chances"> {
   times?: Partial<DispatchTimes>
   /** Most requests that wait for a replica. Default 10,000. */
   mostWaiting?: number
+  /** Number of its first job: where an earlier gateway's may still be about. Default 1. */
+  firstJob?: JobId
 }
 
 /** All in µs. */
@@ -54,7 +56,7 @@ export class Dispatcher {
     this.#times = { ...DISPATCH_TIMES, ...options.times }
     this.#health = { ...HEALTH_DEFAULTS, ...options.health }
     this.router = new Router(options.router)
-    this.#floor = new Floor(this.#health)
+    this.#floor = new Floor(this.#health, options.firstJob ?? 1)
     const { chances, mostWaiting = 10_000 } = options
     this.#placing = new Placing(this.#floor, this.router, { times: this.#times, chances, mostWaiting })
   }

@@ -26,11 +26,12 @@ export class Floor {
   readonly #timers = new Timers<Entry | Member>()
   nowUs = 0
   #effects: DispatchEffect[] = []
-  #nextJob = 1
+  #nextJob: JobId
   readonly #health: HealthOptions
 
-  constructor(health: HealthOptions) {
+  constructor(health: HealthOptions, firstJob: JobId) {
     this.#health = health
+    this.#nextJob = firstJob
   }
 
   member(index: number): Member {

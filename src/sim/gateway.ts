@@ -40,6 +40,7 @@ const RANK: Record<Happening["type"], number> = {
 
 /** As in `fleet.ts`. */
 const ROUTING_STREAM = 0x726f7574
+const JOBS_PER_GATEWAY = 1_000_000
 const MINUTE_US = 60_000_000
 /** What is over is gone after this: a step takes no longer. */
 const SETTLE_US = 30_000_000
@@ -60,6 +61,7 @@ class Gateway {
   /** To come. */
   #pending: number
   #resumed = 0
+  #gateways = 1
 
   constructor(options: GatewayOptions) {
     this.#options = options
@@ -115,7 +117,7 @@ class Gateway {
   #newDispatcher(): Dispatcher {
     const seed = this.#options.seed ^ ROUTING_STREAM
     return new Dispatcher({
-      ...this.#options.dispatch,
+      ...{ ...this.#options.dispatch, firstJob: this.#gateways * JOBS_PER_GATEWAY },
       ...(this.#options.router && { router: this.#options.router }),
       chances: (id, place) => [chance(seed, id, 2 * place), chance(seed, id, 2 * place + 1)],
     })
@@ -355,6 +357,7 @@ class Gateway {
   #loseGateway(): void {
     for (const client of this.#clients.all.values())
       if (client.arrived && client.end === null) this.#end(client, "gatewayLost")
+    this.#gateways++
     this.#dispatcher = this.#newDispatcher()
   }
 
