@@ -54,24 +54,22 @@ export class ArrivalRing {
     this.#sinceUs = sinceUs
   }
 
-  arrived({ slo, tier, thinking, ...rest }: Arriving): Place {
+  arrived(arrival: Arriving): Place {
     const place = this.#count++
     const at = (place % this.#capacity) * WIDTH
     if (place >= this.#capacity) this.#sinceUs = Math.max(this.#sinceUs, this.#rows[at + COLUMN.atUs]! + 1)
     this.#rows.fill(0, at, at + WIDTH)
-    this.#write(place, {
-      ...rest,
-      ...slo,
-      bestEffort: Number(tier === "bestEffort"),
-      thinking: Number(thinking),
-    })
+    this.#write(place, arrival)
+    this.#write(place, arrival.slo)
+    this.#rows[at + COLUMN.bestEffort] = Number(arrival.tier === "bestEffort")
     return place
   }
 
   /** Of an arrival that is no longer in the ring nothing is kept. */
-  ended(place: Place, { end, attained, ...rest }: Ending): void {
+  ended(place: Place, ending: Ending): void {
     if (this.#count - place > this.#capacity) return
-    this.#write(place, { ...rest, end: ENDS.indexOf(end), attained: Number(attained ?? false) })
+    this.#write(place, ending)
+    this.#rows[(place % this.#capacity) * WIDTH + COLUMN.end] = ENDS.indexOf(ending.end)
   }
 
   copy(): RingCopy {
@@ -84,9 +82,14 @@ export class ArrivalRing {
     return { rows, sinceUs: this.#sinceUs }
   }
 
-  #write(place: Place, values: Partial<Record<Column, number>>): void {
+  /** What of these is a number or a truth has a column. */
+  #write(place: Place, values: Partial<Record<Column, unknown>>): void {
     const at = (place % this.#capacity) * WIDTH
-    for (const [name, value] of Object.entries(values)) this.#rows[at + COLUMN[name as Column]] = value
+    for (const name in values) {
+      const value = values[name as Column]
+      if (typeof value === "number" || typeof value === "boolean")
+        this.#rows[at + COLUMN[name as Column]] = Number(value)
+    }
   }
 }
 
