@@ -17,6 +17,8 @@ export class Sent {
   /** Of the first token, absolute µs; Infinity without a promise. */
   readonly deadlineUs: number
   readonly tpotUs: number
+  /** Prompt tokens that the engine had already, as is believed until it says so. */
+  cachedTokens: number
   /** Prompt tokens computed, as is believed until the first token says that it was all of them. */
   computed: number
   started = false
@@ -41,13 +43,13 @@ export class Sent {
     this.deadlineUs = promised ? (spec.arrivalUs ?? nowUs) + ttftUs : Infinity
     this.dueUs = this.deadlineUs
     this.tpotUs = promised ? tpotUs : Infinity
-    this.computed = Math.min(promptTokens - 1, spec.cachedTokens ?? 0)
+    this.cachedTokens = Math.min(promptTokens - 1, spec.cachedTokens ?? 0)
+    this.computed = this.cachedTokens
   }
 
   /** Prompt tokens that were to be computed when it was sent. */
   get uncachedTokens(): number {
-    const { promptTokens, cachedTokens = 0 } = this.spec
-    return promptTokens - Math.min(promptTokens - 1, cachedTokens)
+    return this.spec.promptTokens - this.cachedTokens
   }
 
   /** `count` tokens of its output came. */

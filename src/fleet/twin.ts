@@ -110,11 +110,9 @@ export class Twin {
   learnRules(changes: Partial<EngineRules>): void {
     this.#rules = { ...this.#rules, ...changes }
   }
-
   get rules(): EngineRules {
     return this.#rules
   }
-
   /** Requests sent that have not ended. */
   get inFlight(): number {
     return this.#waiting.size + this.#streams.size
@@ -134,6 +132,12 @@ export class Twin {
     const sent = this.#sentOf(spec, nowUs)
     sent.predictedUs = this.#forecast(sent, nowUs).firstTokenUs - nowUs
     this.#waiting.set(id, sent)
+  }
+
+  /** The engine had so much of its prompt already. Before its first tokens. */
+  cached(id: RequestId, tokens: number): void {
+    const sent = this.#waiting.get(id)
+    if (sent !== undefined) sent.cachedTokens = Math.min(sent.spec.promptTokens - 1, tokens)
   }
 
   /** `count` tokens of its output came. */
@@ -286,11 +290,15 @@ export class Twin {
 
   /** Prompt tokens up to `computed` are done. */
   #charge(sent: Sent, computed: number): void {
-    const tokens = computed - sent.computed
-    if (tokens <= 0) return
-    this.#work.promptTokens += tokens
-    this.#work.promptSteps += Math.ceil(tokens / this.#rules.tokenBudget)
-    this.#work.pairs += attentionPairs(sent.computed, tokens)
+    // What turns out to have been cached was not computed.
+    const from = Math.max(sent.computed, sent.cachedTokens)
+    const tokens = computed - from
+    if (computed <= sent.computed) return
+    if (tokens > 0) {
+      this.#work.promptTokens += tokens
+      this.#work.promptSteps += Math.ceil(tokens / this.#rules.tokenBudget)
+      this.#work.pairs += attentionPairs(from, tokens)
+    }
     sent.computed = computed
   }
 

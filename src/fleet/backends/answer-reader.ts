@@ -11,11 +11,14 @@ export interface ReadStep {
   delta: AnswerDelta | null
   /** The first of these tokens is the answer's first after thinking. */
   answering: boolean
+  /** Prompt tokens that the engine had in its cache; null while it has not said. */
+  cachedTokens: number | null
 }
 
 export interface ReadUsage {
+  /** null: it has not said. */
   promptTokens: number | null
-  cachedTokens: number
+  cachedTokens: number | null
   completionTokens: number
   reasoningTokens: number
 }
@@ -29,7 +32,7 @@ export class AnswerReader {
   /** Why the answer ended; null while it has not. */
   finish: string | null = null
   readonly usage: ReadUsage = {
-    ...{ promptTokens: null, cachedTokens: 0, completionTokens: 0, reasoningTokens: 0 },
+    ...{ promptTokens: null, cachedTokens: null, completionTokens: 0, reasoningTokens: 0 },
   }
   /** Calls in the making: the last one may go on. */
   #calls: Call[] = []
@@ -75,7 +78,8 @@ export class AnswerReader {
     const counts = { promptTokens: this.#promptTokens, completionTokens: this.usage.completionTokens }
     const shown = content !== "" || reasoning !== "" || toolCalls.length > 0 || logprobs.length > 0
     const delta = shown ? { content, reasoning, toolCalls, logprobs, ...counts } : null
-    return { tokens, delta, answering }
+    const said = chunk.usage?.prompt_tokens_details?.cached_tokens ?? chunk.timings?.cache_n ?? null
+    return { tokens, delta, answering, cachedTokens: said }
   }
 
   /** What came with this chunk. `some`: it has text, so that it is one token at least. */

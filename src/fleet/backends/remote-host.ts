@@ -17,9 +17,10 @@ import {
 } from "../../replica/host.ts"
 import type { Observed, ObservedEffect } from "../../replica/observed.ts"
 import type { EngineRules } from "../engine-rules.ts"
-import { Twin } from "../twin.ts"
-import type { ReadStep } from "./answer-reader.ts"
+import { Twin, type TwinSpec } from "../twin.ts"
+import type { ReadStep, ReadUsage } from "./answer-reader.ts"
 import { askOf, cannotGoOn, priorityOf } from "./ask.ts"
+import { CacheHopes } from "./cache-hopes.ts"
 import type { Course } from "./course.ts"
 import { type ExchangeEnd, exchange, type Timeouts } from "./exchange.ts"
 import { Holding } from "./holding.ts"
@@ -69,6 +70,7 @@ export class RemoteHost implements ReplicaHost {
   readonly #prober: Prober
   readonly #holding: Holding
   readonly #sizes = new PromptSizes()
+  readonly #cache = new CacheHopes()
   readonly #jobs = new Map<JobId, Taken>()
   readonly #stateListeners = new Set<(state: HostState) => void>()
   readonly #observedListeners = new Set<(observed: Observed) => void>()
@@ -200,12 +202,14 @@ export class RemoteHost implements ReplicaHost {
     return null
   }
 
-  #specOf({ generation, ageUs }: Job, now: number): RequestSpec {
-    const { slo, maxTokens } = generation
+  #specOf({ generation, ageUs }: Job, now: number): TwinSpec {
+    const { slo, maxTokens, session } = generation
+    const promptTokens = this.#sizes.tokens(generation.prompt)
+    const { app } = slo.class
     const contextTokens = this.#info?.limits.contextTokens ?? MOST_TOKENS
     return {
-      ...{ id: ++this.#ids, app: slo.class.app, session: -1, arrivalUs: now - ageUs, prefix: [] },
-      promptTokens: this.#sizes.tokens(generation.prompt),
+      ...{ id: ++this.#ids, app, session: -1, arrivalUs: now - ageUs, prefix: [] },
+      ...{ promptTokens, cachedTokens: this.#cache.tokens(app, session, promptTokens) },
       maxOutputTokens: maxTokens ?? contextTokens,
       ...{ slo: slo.slo, tier: slo.tier, thinking: slo.thinking },
     }
@@ -264,9 +268,10 @@ export class RemoteHost implements ReplicaHost {
     return found ?? [...models.values()][0] ?? this.#prober.served?.model ?? asked
   }
 
-  #step(course: Course, { tokens, delta, answering }: ReadStep): void {
+  #step(course: Course, { tokens, delta, answering, cachedTokens }: ReadStep): void {
     const now = nowUs()
     const first = !course.begun
+    if (first && cachedTokens !== null) this.twin.cached(course.id, cachedTokens)
     if (first) course.sink.started?.(course.choice.index, course.judge.start)
     course.begun = true
     this.#prober.heard()
@@ -293,18 +298,25 @@ export class RemoteHost implements ReplicaHost {
     if (end.kind === "finished") {
       const { usage } = end
       const promptTokens = usage.promptTokens ?? course.spec.promptTokens
-      if (usage.promptTokens !== null && begunTokens === 0)
-        this.#sizes.counted(job.generation.prompt, usage.promptTokens)
+      if (begunTokens === 0) this.#learn(job, usage)
       const outcome = judge.end(end.reason === "length" ? "length" : "stop", usage, nowUs())
       const completionTokens = begunTokens + usage.completionTokens
       const { cachedTokens, reasoningTokens } = usage
-      const counts = { promptTokens, cachedTokens, completionTokens, reasoningTokens }
+      const counts = { promptTokens, cachedTokens: cachedTokens ?? 0, completionTokens, reasoningTokens }
       const none = { drafts: 0, draftedTokens: 0, acceptedTokens: 0 }
       return { kind: "finished", reason: end.reason, usage: { ...counts, ...none }, outcome }
     }
     judge.end("failed", null, nowUs())
     if (end.kind === "failed" || end.kind === "lost") return end
     return { kind: "lost", reason: "refused", detail: end.detail }
+  }
+
+  #learn({ generation }: Job, { promptTokens, cachedTokens, completionTokens: output }: ReadUsage): void {
+    if (promptTokens === null) return
+    const { prompt, slo, session } = generation
+    this.#sizes.counted(prompt, promptTokens)
+    const seen = { prompt: promptTokens, cached: cachedTokens ?? 0, output }
+    if (cachedTokens !== null) this.#cache.saw(slo.class.app, session, seen)
   }
 
   #cancelled(course: Course): void {
