@@ -108,13 +108,20 @@ describe("a prompt is kept", () => {
     expect(kept([prompt(1, 500, 20_000)], { options })).toEqual([])
   })
 
-  test("by the slower of the kinds of step", () => {
-    for (const kind of ["mixed", "decode"] as const) {
+  test("by what steps with prompts take, however slow or fast those of decodes alone are", () => {
+    for (const [kind, ratio, counts] of [
+      ["mixed", 1.5, 1.5],
+      ["decode", 3, 1],
+      ["decode", 1 / 3, 1],
+    ] as const) {
       const calibration = new Calibration()
-      for (let i = 0; i < 1000; i++) calibration.observe(kind, 1000, 1500)
+      for (let i = 0; i < 1000; i++) calibration.observe(kind, 1000, 1000 * ratio)
       const context = contextOf(LARGE, { margin: 0, calibration })
-      const dues = [0.999, 1.001].map((share) => share * 55_000 * calibration.ratio(kind))
-      expect(dues.map((dueUs) => kept([prompt(1, 500, dueUs)], { context }))).toEqual([[], [1]])
+      const answers = (decodes: LiveRequest[], us: number) =>
+        [0.999, 1.001].map((share) => kept([prompt(1, 500, share * us * counts)], { context, decodes }))
+      expect(answers([], 55_000)).toEqual([[], [1]])
+      // A token of a decode beside it.
+      expect(answers([stream(context, 9, 1e9)], 55_100)).toEqual([[], [1]])
     }
   })
 

@@ -120,8 +120,9 @@ export class Admission {
     this.revoked.clear()
     this.#memoryUntilUs = nowUs + MEMORY_HORIZON_US
     const share = running.overdue.some(({ decoding }) => !decoding) ? OVERDUE_SHARE : 0
-    // A mixed horizon is mostly prefill-bound: be as careful as the worse of the two calibrations.
-    const calibration = Math.max(context.calibration("mixed"), context.calibration("decode")) * (1 + share)
+    // While prompts wait every step carries one. What steps of decodes alone take says nothing of these: where they took
+    // three times as long as predicted and these a quarter longer, large prompts were turned down that could be in time.
+    const calibration = context.calibration("mixed") * (1 + share)
     demand.reset(nowUs, maxBatchUs, calibration, context.margin("mixed"))
     const stepUs = decodeTimeUs(context, running, running.decodes.length, Infinity)
     for (const request of running.decodes) {
