@@ -1,9 +1,9 @@
 /** The real benchmark's workload on virtual time: attainment against rate per policy, for tuning and to see how
  * far simulation is from the real engine. Same plans, same classes, a cost model from a profile. */
 import { Command } from "commander"
-import { mean } from "simple-statistics"
+import { mean, sampleStandardDeviation } from "simple-statistics"
 import { listOf, numberIn, wholeNumber } from "../src/cli/numbers.ts"
-import { type SharedOptions, sharedOptions, specOf } from "../src/cli/study-options.ts"
+import { readModel, type SharedOptions, sharedOptions, specOf } from "../src/cli/study-options.ts"
 import { POLICY_NAMES, type PolicyName } from "../src/core/policy/index.ts"
 import type { Share } from "../src/load/statistics.ts"
 import { APPS } from "../src/load/workload.ts"
@@ -23,6 +23,7 @@ interface Options extends SharedOptions {
   duration: number
   scenario: string
   apps?: true
+  truth?: string
 }
 
 /** This machine's noise and zero-load prefill, and objectives that it can keep. */
@@ -42,11 +43,16 @@ const command = new Command("bench/simulate.ts")
   .option("--duration <s>", "of the arrivals of one run", numberIn(1, 1e6), 60)
   .option("--scenario <name>", "", "all")
   .option("--apps", "attainment by app")
+  .option("--truth <file>", "steps take what this profile says, and the planner believes --profile")
 const program = sharedOptions(command)
 for (const [name, value] of Object.entries(DEFAULTS)) program.setOptionValueWithSource(name, value, "default")
 const options = program.parse().opts<Options>()
 // Lengths are known as in the real benchmark, whose clients force every one with max_tokens.
-const spec = specOf({ ...options, replicas: 1, knownLengths: true }, options.scenario, "slos-serve")
+const believed = specOf({ ...options, replicas: 1, knownLengths: true }, options.scenario, "slos-serve")
+const spec = {
+  ...believed,
+  ...(options.truth !== undefined && { truth: readModel(options.truth, "--truth") }),
+}
 
 function run(policy: PolicyName, ratePerSec: number, seed: number): Result {
   const report = runScenario({ ...spec, policy, ratePerSec, durationS: options.duration, seed, leadIn: 0 })
@@ -80,8 +86,20 @@ for (const policy of options.policies) {
   }
 }
 
-const { capacities, ratio } = analyse(points)
 const ours = "slos-serve"
+const rivals = options.policies.includes(ours) && seeds.length > 1 ? options.policies : []
+for (const rival of rivals.filter((policy) => policy !== ours)) {
+  const cells = rates.map((rate) => {
+    const shares = (system: string) =>
+      points.filter((p) => p.system === system && p.ratePerSec === rate).map((p) => p.attained / p.total)
+    const theirs = shares(rival)
+    const less = shares(ours).map((share, i) => 100 * (share - theirs[i]!))
+    return `${mean(less).toFixed(1)} ± ${(sampleStandardDeviation(less) / Math.sqrt(less.length)).toFixed(1)}`
+  })
+  console.log(`${ours} less ${rival}, points, ± standard error over windows: ${cells.join(", ")}`)
+}
+
+const { capacities, ratio } = analyse(points)
 const range = ({ value, low, high }: Interval) => `${value.toFixed(2)} (${low.toFixed(2)}–${high.toFixed(2)})`
 console.log(
   `\ncapacity at 90%, requests/s (95% interval over ${seeds.length} windows); ${ours} over it, in pairs`,

@@ -5,6 +5,7 @@ import { Command } from "commander"
 import { median } from "simple-statistics"
 import { attainmentChart } from "./chart.ts"
 import { rateOf } from "./ladder.ts"
+import { paired, slopeOf } from "./pairs.ts"
 import { type Meta, type RunRow, readRows } from "./rows.ts"
 import { analyse, type Interval, type Point, pooled } from "./statistics.ts"
 
@@ -28,6 +29,7 @@ async function main(): Promise<void> {
     heading(meta, rows, all.length - rows.length, typicalMs),
     capacityTable(points, raw, ours),
     curveTable(raw),
+    pairTable(rows, ours),
     classTable(rows, ours, points),
     decileTable(rows, points),
     qualityTable(rows),
@@ -39,6 +41,34 @@ async function main(): Promise<void> {
     await attainmentChart(chart, `${meta.scenario}, ${meta.model}, ${meta.setup.threads} thread(s)`),
   )
   console.log(sections.join("\n\n"))
+}
+
+/** Ours and each other system on the same windows. */
+function pairTable(rows: readonly RunRow[], ours: string): string {
+  const own = rows.filter((row) => row.system === ours)
+  const others = [...new Set(rows.map((row) => row.system))].filter((system) => system !== ours)
+  const lines = others.flatMap((system) => {
+    const pairs = own.flatMap((mine) => {
+      const theirs = rows.find((r) => r.system === system && r.seed === mine.seed && r.rung === mine.rung)
+      if (theirs === undefined) return []
+      const points = ({ score: { requests } }: RunRow) => (100 * requests.attained) / requests.total
+      const slower = Math.log(referenceMs(mine) / referenceMs(theirs))
+      return [{ ratePerSec: mine.ratePerSec, ahead: points(mine) - points(theirs), slower }]
+    })
+    const share = (value: number, error: number) =>
+      Number.isNaN(value) ? "" : `${value.toFixed(1)} ± ${error.toFixed(1)}`
+    const slope = slopeOf(pairs)
+    return paired(pairs).map(({ rate, pairs: count, ahead, error, even, evenError }) => {
+      const perTenth = rate === "all" ? share(0.1 * slope.value, 0.1 * slope.error) : ""
+      return `| ${system} | ${rate} | ${count} | ${share(ahead, error)} | ${share(even, evenError)} | ${perTenth} |`
+    })
+  })
+  return [
+    `## ${ours} less each other system, the same windows (points, ± standard error)`,
+    "The speed of the machine is that of the reference batch before and after each run; what it gives is a straight line through all pairs.",
+    "| system | requests/s | pairs | as measured | at equal speed | for each 10% that the machine was slower |\n| --- | --- | --- | --- | --- | --- |\n" +
+      lines.join("\n"),
+  ].join("\n\n")
 }
 
 function referenceMs(row: RunRow): number {

@@ -163,12 +163,13 @@ function jsonOf(text: string): unknown {
   }
 }
 
-function readModel(path: string): CostModel {
+/** The cost model of a saved profile, the value of `option`. */
+export function readModel(path: string, option = "--profile"): CostModel {
   let text: string
   try {
     text = readFileSync(path, "utf8")
   } catch (error) {
-    throw new UserError(`cannot read --profile ${path} (${(error as NodeJS.ErrnoException).code})`)
+    throw new UserError(`cannot read ${option} ${path} (${(error as NodeJS.ErrnoException).code})`)
   }
   const found = profiledModel.safeParse(jsonOf(text))
   if (found.success) return found.data.model as CostModel

@@ -114,12 +114,13 @@ class Run {
   }
 
   #fleet(): FleetOptions {
-    const { policy, noiseSigma, bias, seed, router, split, hardware, staleMs = 0 } = this.#spec
+    const { policy, noiseSigma, bias, truth, seed, router, split, hardware, staleMs = 0 } = this.#spec
     return {
       replicas: replicaConfigs(this.#spec),
       requests: this.#workload.first,
       noiseSigma,
       bias,
+      ...(truth && { truth }),
       seed,
       router: router ?? routerFor(policy),
       ...(staleMs > 0 && { faults: [{ kind: "staleSnapshots", ageUs: staleMs * 1000 }] }),

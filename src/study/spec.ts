@@ -1,5 +1,6 @@
 /** What one simulated experiment is: plain data, so that it can be sent to a worker, hashed and written down. */
 
+import type { CostModel } from "../core/cost.ts"
 import type { PolicyOptions } from "../core/options.ts"
 import type { PolicyName } from "../core/policy/index.ts"
 import type { ArrivalName } from "../load/arrivals.ts"
@@ -32,6 +33,8 @@ export interface RunSpec {
   noiseSigma: number
   /** Step times are multiplied by this, which the planner does not know. */
   bias: number
+  /** What steps really take, where the planner's cost model is another; default: what the planner believes. */
+  truth?: CostModel
   speculate: boolean
   /** Probability that a drafted token is accepted. */
   acceptance: number
