@@ -60,7 +60,7 @@ async function exactness(model: string, kvType: "f32" | "f16", { threads, prompt
   const [first, second] = [await open(model, kvType, threads), await open(model, kvType, threads)]
   const found: Record<string, object> = {}
   for (const [name, sampling] of Object.entries(SAMPLINGS)) {
-    let [same, cuts] = [0, 0]
+    let [same, cuts, together] = [0, 0, 0]
     const until: number[] = []
     for (const subject of SUBJECTS.slice(0, prompts)) {
       const prompt = await first.tokenizer.encode(`Tell me about ${subject}.`, {
@@ -69,6 +69,9 @@ async function exactness(model: string, kvType: "f32" | "f16", { threads, prompt
       })
       const asked = { ...GREEDY, ignoreEos: true, ...sampling }
       const [whole] = await answers(first, prompt, asked, [[]])
+      // What batching alone makes of an answer, without any cut: other shapes are other roundings.
+      const [beside] = await answers(second, prompt, asked, [[], [], [], []])
+      if (beside!.every((token, place) => token === whole![place])) together++
       const known = CUTS.map((cut) => whole!.slice(0, cut))
       for (const [i, tokens] of (await answers(second, prompt, asked, known)).entries()) {
         const at = tokens.findIndex((token, place) => token !== whole![place])
@@ -78,7 +81,8 @@ async function exactness(model: string, kvType: "f32" | "f16", { threads, prompt
       }
     }
     const differing = until.length === 0 ? null : median(until)
-    found[name] = { cuts, same, medianTokensBeforeTheyDiffer: differing }
+    const uncut = { answers: prompts, sameInABatchOfFour: together }
+    found[name] = { cuts, same, medianTokensBeforeTheyDiffer: differing, uncut }
   }
   await first.close()
   await second.close()
