@@ -12,6 +12,9 @@ export interface ServeOptions {
   policy: PolicyName
   config?: string
   threads?: number
+  replicas: number
+  /** Where each replica runs, in turn. */
+  device?: string
   maxSequences: number
   context: number
   kvTokens?: number

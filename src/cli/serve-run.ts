@@ -3,9 +3,11 @@ import type { AddressInfo } from "node:net"
 import { setFlagsFromString } from "node:v8"
 import type { FastifyInstance } from "fastify"
 import pc from "picocolors"
+import type { SloClasses } from "../config/slo-classes.ts"
 import { UserError, userError } from "../errors.ts"
 import { buildServer } from "../http/server.ts"
 import type { Advisor } from "../scale/advisor.ts"
+import type { Front } from "../serve/front.ts"
 import { LocalFront } from "../serve/local-front.ts"
 import { startAdvisor } from "../serve/scale.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
@@ -32,12 +34,8 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
   await listen(app, options)
   onSignals(app, host, options.drainTimeout, reporter)
   try {
-    const { engine, cost } = await prepareEngine(options, reporter)
-    const driver = openDriver(options, { engine, cost, classes, tenants }, reporter)
-    const { policy, defaultMaxTokens, parseSpecial } = options
-    const front = new LocalFront(engine, driver, { defaultMaxTokens, parseSpecial, tenants })
-    const service = new Service({ front, classes, policy, tenants })
-    await front.intake.warmUp()
+    const front = await openFront(options, { classes, tenants }, reporter)
+    const service = new Service({ front, classes, policy: options.policy, tenants })
     if (options.scaleEvery > 0) service.advisedBy(advisorOf(service, options, reporter))
     host.ready(service)
     announce(app, options, { service, tenants }, reporter)
@@ -45,6 +43,21 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
     await app.close()
     throw error
   }
+}
+
+/** One replica in this process, or several in their own. */
+async function openFront(
+  options: ServeOptions,
+  { classes, tenants }: { classes: SloClasses; tenants: Tenants },
+  reporter: Reporter,
+): Promise<Front> {
+  if (options.replicas > 1) return (await import("./serve-fleet.ts")).openFleet(options, tenants, reporter)
+  const { engine, cost } = await prepareEngine(options, reporter)
+  const driver = openDriver(options, { engine, cost, classes, tenants }, reporter)
+  const { defaultMaxTokens, parseSpecial } = options
+  const front = new LocalFront(engine, driver, { defaultMaxTokens, parseSpecial, tenants })
+  await front.intake.warmUp()
+  return front
 }
 
 function advisorOf(service: Service, options: ServeOptions, reporter: Reporter): Advisor {

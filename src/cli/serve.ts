@@ -24,6 +24,9 @@ Examples:
   # drafts from the prompt and the answer so far: code, summaries, tools
   slos-serve serve --model model.gguf --speculate lookup
 
+  # two replicas in processes of their own behind one router: when one dies, its requests go on at the other
+  slos-serve serve --replicas 2
+
   # no model at all: the API with plausible timing
   slos-serve serve --engine fake`
 
@@ -54,6 +57,16 @@ export function register(program: Command): void {
     .option("--no-trust-fairness-id", "that header is ignored (default where tenants have keys)")
     .option("--share-prefixes", "prompts reuse the KV of other tenants' prompts, not only their own tenant's")
     .option("-t, --threads <n>", "engine threads (default: physical cores - 1)", wholeNumber(1, 1024))
+    .option(
+      "--replicas <n>",
+      "worker processes, each with its share of threads, sequences and KV tokens; a crash takes one of them",
+      wholeNumber(1, 64),
+      1,
+    )
+    .option(
+      "--device <list>",
+      "where replicas run, in turn: cpu, cpu:<cores> (0-3, 0+2), gpu:<index>; cpu:0-3,cpu:4-7 for two",
+    )
     .option("--max-sequences <n>", "requests with KV in place at once", wholeNumber(1, 256), 32)
     .option(
       "--context <tokens>",
@@ -170,6 +183,8 @@ export function register(program: Command): void {
     .action(async (options: ServeOptions) => {
       if (options.kvTokens !== undefined && options.kvTokens < options.context)
         throw new UserError(`--kv-tokens ${options.kvTokens} is less than --context ${options.context}`)
+      if (options.device !== undefined && options.replicas === 1)
+        throw new UserError("--device says where the replicas run; say how many with --replicas")
       const reporter = await createReporter(options.logLevel, process.stdout.isTTY && process.stderr.isTTY)
       const { serve } = await import("./serve-run.ts")
       await serve(options, reporter)
