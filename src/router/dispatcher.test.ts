@@ -99,6 +99,20 @@ describe("asking", () => {
     expect(desk.offer(1, 0, false)).toEqual([])
   })
 
+  test("a promise that is of no use any more is given back; its number is not used again", () => {
+    const desk = new Desk(2)
+    desk.arrive(1)
+    desk.tell({ type: "digest", replica: 0, snapshot: IDLE, takenAtUs: 0, computes: false })
+    expect(desk.offer(1, 0, true)).toMatchObject([
+      { type: "withdraw", job: 1 },
+      { type: "ask", job: 2, replica: 1 },
+    ])
+    desk.tell({ type: "digest", replica: 0, snapshot: IDLE, takenAtUs: 0, computes: true })
+    expect(desk.offer(2, 1, false)).toMatchObject([{ type: "submit", job: 3, replica: 0 }])
+    expect(desk.tell({ type: "withdrawn", job: 1, ok: true })).toEqual([])
+    expect(desk.dispatcher.at(0)).toBe(1)
+  })
+
   test("a request in a hurry does not wait long for an answer", () => {
     const [ask] = new Desk(2).arrive(1, 100 * MS)
     expect(ask).toMatchObject({ type: "ask", deadlineUs: 10 * MS })
@@ -165,6 +179,18 @@ describe("turned down", () => {
     expect(desk.at(2 * withdrawUs)).toEqual([])
     expect(desk.at(3 * withdrawUs)).toEqual([again])
     expect(desk.tell({ type: "withdrawn", job, ok: true })).toMatchObject([{ type: "submit", replica: 1 }])
+  })
+
+  test("given up after it said that it would not: it is nowhere, and is placed anew", () => {
+    const desk = new Desk(2)
+    const { job } = desk.settle(1)
+    desk.tell({ type: "turnedDown", job })
+    desk.offer(2, 1, true)
+    desk.at(withdrawUs)
+    desk.tell({ type: "withdrawn", job, ok: false })
+    expect(desk.tell({ type: "withdrawn", job, ok: true })).toMatchObject([{ type: "ask", id: 1 }])
+    desk.tell({ type: "withdrawn", job, ok: true })
+    expect(desk.dispatcher.live).toBe(1)
   })
 
   test("nothing is moved once a token is out, nor oftener than it may", () => {

@@ -170,6 +170,8 @@ export class Dispatcher {
       if (leaving !== null) this.#floor.want({ type: "withdraw", job: leaving.job, replica: leaving.to })
       return
     }
+    // Of an offer that had the same number.
+    if (!entry.withdrawn) return
     this.#placing.stopSearch(entry)
     this.#placing.detach(entry)
     const taker = leaving === null ? undefined : this.#floor.members[leaving.to]
@@ -303,7 +305,7 @@ export class Dispatcher {
     const leaving = entry.leaving!
     leaving.askAgainUs = nowUs + this.#times.withdrawUs * 2 ** Math.min(4, leaving.asked++)
     this.#failed(members[entry.at]!, 1)
-    this.#floor.want({ type: "withdraw", job: entry.job, replica: entry.at })
+    this.#floor.withdraw(entry)
   }
 
   /** Once in a while for each replica that is not down. */

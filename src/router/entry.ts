@@ -40,6 +40,8 @@ export class Entry {
   job: JobId = -1
   search: Search | null = null
   leaving: Leaving | null = null
+  /** Its replica was asked to give it up, maybe more than once: a yes may come after a no. */
+  withdrawn = false
   /** Tokens out, over all choices. */
   output = 0
   /** Its replica has said that it began. */

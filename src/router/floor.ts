@@ -108,11 +108,18 @@ export class Floor {
     entry.at = member.index
     entry.job = job
     entry.started = false
+    entry.withdrawn = false
     this.jobs.set(job, { entry, member, asked: false })
     member.entries.add(entry)
     if (entry.suspect.deaths === 0) return
     entry.counted = true
     member.suspects++
+  }
+
+  /** Have it given up where it is. */
+  withdraw(entry: Entry): void {
+    entry.withdrawn = true
+    this.want({ type: "withdraw", job: entry.job, replica: entry.at })
   }
 
   /** It is not where it was. */

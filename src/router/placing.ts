@@ -89,7 +89,11 @@ export class Placing {
       else this.#leave(entry, member, job)
       return
     }
-    if (takes) this.#floor.want({ type: "withdraw", job, replica: member.index })
+    if (takes) {
+      this.#floor.want({ type: "withdraw", job, replica: member.index })
+      // That number is spent: its withdrawal is on the way.
+      if (entry.search?.firstJob === job) entry.search.firstJob = -1
+    }
     this.#askNext(entry)
   }
 
@@ -232,7 +236,7 @@ export class Placing {
     const askAgainUs = this.#floor.nowUs + this.#options.times.withdrawUs
     entry.leaving = { to: index, job, askAgainUs, asked: 1 }
     this.#floor.arm(entry, askAgainUs)
-    this.#floor.want({ type: "withdraw", job: entry.job, replica: entry.at })
+    this.#floor.withdraw(entry)
   }
 }
 

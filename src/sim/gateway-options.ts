@@ -20,6 +20,8 @@ export interface GatewayOptions
   /** Replicas say so often how busy they are, µs. Default: after each change. */
   digestUs?: number
   dispatch?: Omit<DispatcherOptions, "chances" | "router">
+  /** Replicas say when a job's first step begins. Default true. */
+  tellsStarts?: boolean
   /** How long a request waits for any replica, µs. Default: a minute. */
   patienceUs?: (request: SimRequest) => number
   onEffect?: (effect: Effect, nowUs: number, replica: number, request: RequestId) => void

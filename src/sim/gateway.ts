@@ -6,6 +6,7 @@ import type { Progress, RequestId } from "../core/protocol.ts"
 import { progressOf } from "../core/seen.ts"
 import type { DispatchEffect, DispatchEvent, JobId } from "../router/dispatch.ts"
 import { Dispatcher } from "../router/dispatcher.ts"
+import type { Chances } from "../router/target.ts"
 import { chance } from "./chance.ts"
 import { type Client, Clients } from "./clients.ts"
 import { Faults } from "./faults.ts"
@@ -17,6 +18,12 @@ import { Links } from "./links.ts"
 import { Lives } from "./lives.ts"
 import { Machine, type Step } from "./machine.ts"
 import { type SimRequest, World } from "./world.ts"
+
+/** The luck of routing. */
+export function routingChances(seed: number): (id: RequestId, place: number) => Chances {
+  const stream = seed ^ ROUTING_STREAM
+  return (id, place) => [chance(stream, id, 2 * place), chance(stream, id, 2 * place + 1)]
+}
 
 /** Run to the end. Deterministic: same options, same decisions. */
 export function simulateGateway(options: GatewayOptions): GatewayResult {
@@ -115,11 +122,10 @@ class Gateway {
   }
 
   #newDispatcher(): Dispatcher {
-    const seed = this.#options.seed ^ ROUTING_STREAM
     return new Dispatcher({
       ...{ ...this.#options.dispatch, firstJob: this.#gateways * JOBS_PER_GATEWAY },
       ...(this.#options.router && { router: this.#options.router }),
-      chances: (id, place) => [chance(seed, id, 2 * place), chance(seed, id, 2 * place + 1)],
+      chances: routingChances(this.#options.seed),
     })
   }
 
@@ -250,7 +256,8 @@ class Gateway {
       this.#changed(host)
       this.#links.answer(host, () => {
         const client = this.#clients.at(job)
-        if (ok && client !== undefined) this.#clients.left(client)
+        // Not where it came there since: it is wanted there.
+        if (ok && client !== undefined && !host.has(job)) this.#clients.left(client)
         this.#tell({ type: "withdrawn", job, ok })
       })
     })
@@ -323,6 +330,7 @@ class Gateway {
 
   #hear(host: SimHost, words: readonly Word[]): void {
     for (const word of words) {
+      if (word.type === "started" && !(this.#options.tellsStarts ?? true)) continue
       const client = this.#clients.at(word.job)
       if (client === undefined) continue
       if (this.#lives.nonsense.delete(host)) {
