@@ -472,5 +472,9 @@ describe("what others hold of a prompt", () => {
     const request = liveOf(2, { prefix })
     expect(batch.prefill(request, 500)).toBe(0)
     expect([context.kv.holds(2), request.computed, request.cachedTokens]).toEqual([false, 0, 0])
+    // What was cached when it first ran stays true.
+    const again = Object.assign(liveOf(4, { prefix }), { startedUs: 0, cachedTokens: 16 })
+    expect(batch.prefill(again, 500)).toBe(0)
+    expect([again.computed, again.cachedTokens]).toEqual([0, 16])
   })
 })
