@@ -34,6 +34,8 @@ export function goOn(
   const output = steps.flatMap(({ tokens }) => tokens)
   const unknown = output.find((token) => !(Number.isInteger(token) && token >= 0 && token < vocabSize))
   if (unknown !== undefined) throw wrong(`token ${unknown} is not in the vocabulary of this model`)
+  const times = [...steps.map(({ sinceUs }) => sinceUs), ...(start ? [start.ttftUs, start.queuedUs] : [])]
+  if (!times.every(Number.isFinite)) throw wrong("when its tokens came is not said in numbers")
   let stopped = false
   const seen = steps.map(({ tokens, sinceUs }): SeenStep => {
     if (stopped) throw wrong("its tokens go on after its end")

@@ -306,12 +306,13 @@ export function hostSuite(name: string, make: () => Promise<SuiteHost>): void {
       })
 
       test.each([
-        ["no token of this model", [[7, 123_456_789]]],
-        ["tokens after its end", [[70], [258], [71]]],
-      ])("but has %s fails cleanly", async (_, tokens) => {
+        ["no token of this model", [[7, 123_456_789]], 1],
+        ["tokens after its end", [[70], [258], [71]], 1],
+        ["no time at which they came", [[70]], Infinity],
+      ])("but has %s fails cleanly", async (_, tokens, agoUs) => {
         const host = await open()
         const sink = new Kept()
-        host.submit(resumed({ steps: tokens.map((one) => ({ tokens: one, agoUs: 1 })) }), sink)
+        host.submit(resumed({ steps: tokens.map((one) => ({ tokens: one, agoUs })) }), sink)
         const [end] = await sink.over()
         if (end?.kind !== "failed") throw new Error("not failed")
         expect(end.error.message).toContain("cannot go on here")
