@@ -31,25 +31,22 @@ interface System {
 }
 
 const NONE = { response_body_mode: "NONE" }
-const STREAMED = { response_body_mode: "STREAMED" }
-const DUPLEX = { response_body_mode: "FULL_DUPLEX_STREAMED" }
+const CHUNKS = { response_body_mode: "STREAMED" }
+const DUPLEX = { request_body_mode: "FULL_DUPLEX_STREAMED", response_body_mode: "FULL_DUPLEX_STREAMED" }
 const SYSTEMS: readonly System[] = [
   { name: "Envoy alone", processor: null },
   { name: "no-op", processor: "noop", modes: NONE },
-  { name: "no-op, chunks", processor: "noop", modes: STREAMED },
+  { name: "no-op, chunks", processor: "noop", modes: CHUNKS },
+  { name: "no-op, full duplex", processor: "noop", modes: DUPLEX },
   { name: "picker by load", processor: "picker", args: ["--by", "load"], modes: NONE },
+  { name: "picker by twins, chunks", processor: "picker", modes: CHUNKS },
   {
-    name: "picker by load, priority",
+    name: "picker by twins, chunks, priority",
     processor: "picker",
-    args: ["--by", "load", "--priority", "low-first"],
+    args: ["--priority", "low-first"],
+    modes: CHUNKS,
   },
-  { name: "picker by twins, chunks", processor: "picker", args: ["--by", "twins"], modes: STREAMED },
-  {
-    name: "picker by twins, chunks in full duplex",
-    processor: "picker",
-    args: ["--by", "twins"],
-    modes: DUPLEX,
-  },
+  { name: "picker by twins, full duplex", processor: "picker", modes: DUPLEX },
 ]
 
 const ROOT = join(import.meta.dirname, "..")

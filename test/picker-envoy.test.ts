@@ -1,5 +1,6 @@
 /** The endpoint picker behind a real Envoy, which runs examples/envoy.yaml and its other modes. Skipped where there is no
  * Envoy: bench/get-envoy.sh brings one. */
+import { spawn } from "node:child_process"
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest"
@@ -19,6 +20,8 @@ interface Seen {
 }
 
 const EVENTS = 4
+/** A process starts, a connection is tried again. */
+const SLOW = { timeout: 40_000 }
 const CHAT = "/v1/chat/completions"
 
 /** Engines that stream an answer, the last event of each when `finish` is called. */
@@ -56,7 +59,8 @@ class Engines {
     request.on("end", () => {
       this.seen.push({ engine, headers: request.headers, body: Buffer.concat(pieces).toString() })
       if (request.method === "GET") return void response.end('{"data":[]}')
-      response.writeHead(200, { "content-type": "text/event-stream" })
+      const picked = String(request.headers["x-gateway-destination-endpoint"])
+      response.writeHead(200, { "content-type": "text/event-stream", "x-picked": picked })
       for (let i = 0; i < EVENTS; i++) response.write(`data: {"choices":[{"text":"${i}"}]}\n\n`)
       this.#waiting.push(response)
       if (this.quick) this.finish()
@@ -72,14 +76,14 @@ class Engines {
   }
 }
 
+const DUPLEX = "FULL_DUPLEX_STREAMED"
 const MODES: [string, Record<string, string>][] = [
   ["as in the example", {}],
-  ["with every chunk through the picker, full duplex", { response_body_mode: "FULL_DUPLEX_STREAMED" }],
   ["without the chunks of answers", { response_body_mode: "NONE" }],
-  ["with buffered bodies", { request_body_mode: "BUFFERED" }],
-  ["with headers alone", { request_body_mode: "NONE" }],
+  ["with requests in full duplex", { request_body_mode: DUPLEX }],
+  ["with both in full duplex", { request_body_mode: DUPLEX, response_body_mode: DUPLEX }],
+  ["with headers alone", { request_body_mode: "NONE", response_body_mode: "NONE" }],
 ]
-
 describe.skipIf(binary === null).each(MODES)("behind Envoy %s", (_name, modes) => {
   const engines = new Engines()
   let ports: EnvoyPorts
@@ -207,13 +211,39 @@ describe.skipIf(binary === null).each(MODES)("behind Envoy %s", (_name, modes) =
     },
   )
 
-  it("a picker without endpoints says so; without a picker requests fail, and go on with the next one", async () => {
+  it("a picker without endpoints says so; without a picker any gets a request, but in full duplex", async () => {
     await startPicker({ endpoints: [] })
     expect((await post("{}")).status).toBe(503)
     await picker.stop(0)
-    expect((await post("{}")).status).toBe(500)
+    expect((await post("{}")).status).toBe(modes.request_body_mode === DUPLEX ? 500 : 200)
     await startPicker()
-    await expect.poll(async () => (await post("{}")).status).toBe(200)
+    await expect.poll(async () => (await post("{}")).headers.get("x-picked")).not.toBe("undefined")
+  })
+
+  it("a picker that is killed takes no answer with it, but in full duplex", async () => {
+    engines.quick = false
+    await startPicker()
+    await picker.stop(5000)
+    const args = ["endpoint-picker", "--port", String(ports.picker), "--no-metrics", "--probe-every", "0"]
+    const main = new URL("../src/cli/main.ts", import.meta.url).pathname
+    const child = spawn(process.execPath, [main, ...args, "-e", `127.0.0.1:${ports.engines[0]}`])
+    await new Promise<void>((resolve) =>
+      child.stdout.on("data", (piece: Buffer) => piece.includes('"ready"') && resolve()),
+    )
+    // Envoy may still have the last picker in mind.
+    await expect
+      .poll(() => post("{}").then((response) => response.headers.get("x-picked")), SLOW)
+      .not.toBe("undefined")
+    const answer = await post("{}")
+    const text = answer.text().catch(() => "broken off")
+    child.kill("SIGKILL")
+    await new Promise((resolve) => child.once("exit", resolve))
+    await expect
+      .poll(async () => (await post("{}")).headers.get("x-picked") ?? "failed", SLOW)
+      .toMatch(/undefined|failed/)
+    engines.finish()
+    if (modes.request_body_mode === DUPLEX) expect(await text).toBe("broken off")
+    else expect(await text).toContain("[DONE]")
   })
 
   it("an answer under way outlives a drained picker", async () => {
@@ -222,7 +252,7 @@ describe.skipIf(binary === null).each(MODES)("behind Envoy %s", (_name, modes) =
     const answer = await post("{}")
     await expect.poll(() => engines.open).toBe(1)
     // In full duplex Envoy needs the picker to the end; else it goes on without.
-    const duplex = modes.response_body_mode === "FULL_DUPLEX_STREAMED"
+    const duplex = modes.response_body_mode === DUPLEX
     const stopped = picker.stop(duplex ? 10_000 : 0)
     if (!duplex) await stopped
     engines.finish()
