@@ -130,6 +130,17 @@ it("goes on with what is late as best effort, behind what can be on time", () =>
   expect(chooser.asked.at(-1)).toBe("anywhere")
 })
 
+it("gives the place that comes free to what can be on time, also as another becomes late", () => {
+  const { chooser, control } = flow(0)
+  place(control, "late", ask(100))
+  place(control, "on time", ask(5000))
+  nowUs = 200_000
+  room(chooser, 1)
+  expect(sent()).toEqual(["on time"])
+  room(chooser, 1)
+  expect(sent()).toEqual(["on time", "late"])
+})
+
 it("or refuses it, where that is wanted", () => {
   const { control } = flow(0, { late: "shed" })
   place(control, "late", ask(100))

@@ -242,32 +242,37 @@ export class FlowControl {
     this.#askedUs = nowUs
     let unwilling = 0
     for (const waiting of [...this.#line]) {
-      if (this.#nowUs() - nowUs > ASKING_US) unwilling = MOST_UNWILLING
-      const over = this.#over(waiting, nowUs)
-      if (over !== null) this.#refuse(waiting, over, nowUs)
-      else if (unwilling < MOST_UNWILLING && !this.#trySend(waiting, nowUs)) unwilling++
+      // Those further back are less urgent: of them it is enough to see which have waited too long.
+      const asked = unwilling < MOST_UNWILLING && this.#nowUs() - nowUs <= ASKING_US
+      const over = asked ? this.#over(waiting, nowUs) : this.#expired(waiting, nowUs)
+      if (over === "late") this.#demote(waiting)
+      else if (over !== null) this.#refuse(waiting, over, nowUs)
+      else if (asked && !this.#trySend(waiting, nowUs)) unwilling++
     }
     if (this.#line.length === 0) this.#stopAsking()
   }
 
-  /** Why it is held no longer, or null; one whose first token will be late is then behind the others. */
-  #over(waiting: Waiting, nowUs: number): DropReason | null {
+  /** Why it is held no longer, or no longer with the hope of being on time; null: nothing has changed. */
+  #over(waiting: Waiting, nowUs: number): DropReason | "late" | null {
     const { ask, dueUs, hopeful, subset } = waiting
     const among = this.#eligible(subset)
     if (among.length === 0) return "rejected-no-endpoints"
-    if (nowUs - ask.arrivalUs > this.#options.longestHoldUs) return "rejected-ttl-expired"
+    if (this.#expired(waiting, nowUs) !== null) return "rejected-ttl-expired"
     if (!hopeful || !this.#chooser.hopeless(ask, dueUs, among, nowUs)) return null
-    if (this.#options.late === "shed") return "rejected-ttl-expired"
-    this.#demote(waiting)
-    return null
+    return this.#options.late === "shed" ? "rejected-ttl-expired" : "late"
   }
 
-  /** Its first token is late whatever happens: those that can be on time go first. */
+  #expired({ ask }: Waiting, nowUs: number): DropReason | null {
+    return nowUs - ask.arrivalUs > this.#options.longestHoldUs ? "rejected-ttl-expired" : null
+  }
+
+  /** Its first token is late whatever happens: those that can be on time go first, also in this round. */
   #demote(waiting: Waiting): void {
     this.#remove(waiting)
     waiting.dueUs = Number.POSITIVE_INFINITY
     waiting.hopeful = false
     this.#insert(waiting)
+    this.#askSoon()
   }
 
   #refuse(waiting: Waiting, reason: DropReason, nowUs: number): void {
