@@ -1,9 +1,12 @@
-/** Frames on a byte stream: each is its length (4 bytes, little endian) and so many bytes of MessagePack. */
+/** Frames on a byte stream: length, CRC-32 of the body, CRC-32 of these two (4 bytes each, little endian), and the body,
+ * MessagePack. TCP's own sum lets one wrong packet in 65,536 pass: a client would be told a wrong token. */
+import { crc32 } from "node:zlib"
 import { Packr } from "msgpackr"
 
 /** A longer frame is refused before it is received: its sender does not speak this protocol. */
 export const MOST_FRAME_BYTES = 64 * 2 ** 20
-const HEADER_BYTES = 4
+const HEADER_BYTES = 12
+const [BODY_CHECK_AT, HEADER_CHECK_AT] = [4, 8]
 
 /** What arrived is no frame. */
 export class FrameError extends Error {
@@ -19,6 +22,8 @@ export function encodeFrame(message: object): Buffer {
     throw new FrameError(`a frame of ${body.length} bytes is longer than ${MOST_FRAME_BYTES}`)
   const frame = Buffer.allocUnsafe(HEADER_BYTES + body.length)
   frame.writeUInt32LE(body.length, 0)
+  frame.writeUInt32LE(crc32(body), BODY_CHECK_AT)
+  frame.writeUInt32LE(crc32(frame.subarray(0, HEADER_CHECK_AT)), HEADER_CHECK_AT)
   body.copy(frame, HEADER_BYTES)
   return frame
 }
@@ -43,7 +48,11 @@ export class FrameReader {
   /** The body of a frame that is there in full, or null. */
   #next(): Buffer | null {
     if (this.#bytes < HEADER_BYTES) return null
-    const length = this.#head().readUInt32LE(0)
+    const head = this.#head()
+    // A wrong length would have this end wait, for ever, for what never comes.
+    if (crc32(head.subarray(0, HEADER_CHECK_AT)) !== head.readUInt32LE(HEADER_CHECK_AT))
+      throw new FrameError("a frame's header is not what was sent")
+    const length = head.readUInt32LE(0)
     if (length > MOST_FRAME_BYTES)
       throw new FrameError(`a frame of ${length} bytes is longer than ${MOST_FRAME_BYTES}`)
     if (this.#bytes < HEADER_BYTES + length) return null
@@ -51,7 +60,9 @@ export class FrameReader {
     const rest = all.subarray(HEADER_BYTES + length)
     this.#pieces = rest.length === 0 ? [] : [rest]
     this.#bytes = rest.length
-    return all.subarray(HEADER_BYTES, HEADER_BYTES + length)
+    const body = all.subarray(HEADER_BYTES, HEADER_BYTES + length)
+    if (crc32(body) !== all.readUInt32LE(BODY_CHECK_AT)) throw new FrameError("a frame is not what was sent")
+    return body
   }
 
   #head(): Buffer {

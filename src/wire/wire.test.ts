@@ -1,6 +1,7 @@
 /** Frames stay what they were: other processes, of other versions and in other languages, read them. */
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { resolve } from "node:path"
+import { crc32 } from "node:zlib"
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { UserError } from "../errors.ts"
@@ -64,19 +65,34 @@ test("frames are the same however the stream is cut", () => {
   )
 })
 
+/** What `encodeFrame` would put before a body of this length. */
+function headOf(length: number, body = Buffer.alloc(0)): Buffer {
+  const head = Buffer.alloc(12)
+  head.writeUInt32LE(length)
+  head.writeUInt32LE(crc32(body), 4)
+  head.writeUInt32LE(crc32(head.subarray(0, 8)), 8)
+  return head
+}
+
 test("a long frame is refused by its length alone", () => {
-  const head = Buffer.alloc(4)
-  head.writeUInt32LE(MOST_FRAME_BYTES + 1)
+  const head = headOf(MOST_FRAME_BYTES + 1)
   expect(() => new FrameReader().push(head)).toThrow(FrameError)
   expect(() => encodeFrame({ text: "x".repeat(MOST_FRAME_BYTES) })).toThrow(FrameError)
+})
+
+test("no flipped bit passes, nor has it the reader wait for what never comes", () => {
+  const frame = encodeFrame({ type: "tokens", id: 1, choice: 0, tokens: [7, 8], delta: null })
+  for (let bit = 0; bit < 8 * frame.length; bit++) {
+    const wrong = Buffer.from(frame)
+    wrong[bit >> 3]! ^= 1 << (bit & 7)
+    expect(() => new FrameReader().push(wrong), `bit ${bit}`).toThrow(FrameError)
+  }
 })
 
 test("bytes at random are an error of the stream, and no other", () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), (body) => {
-      const frame = Buffer.alloc(4 + body.length)
-      frame.writeUInt32LE(body.length)
-      frame.set(body, 4)
+      const frame = Buffer.concat([headOf(body.length, Buffer.from(body)), body])
       try {
         for (const message of new FrameReader().push(frame)) readToReplica(message)
       } catch (error) {
