@@ -13,7 +13,8 @@ import { routedOf } from "./routed.ts"
 import { Told } from "./told.ts"
 
 export interface FleetOptions extends Omit<DispatcherOptions, "chances"> {
-  hosts: readonly ReplicaHost[]
+  /** More may join later. Default: none. */
+  hosts?: readonly ReplicaHost[]
   clock?: Clock
   /** How often replicas' last words on how busy they are are looked at, ms. Default 50. */
   digestMs?: number
@@ -48,12 +49,12 @@ const AGAIN_US = 1_000_000
 
 export class Fleet {
   readonly #options: FleetOptions
-  readonly #hosts: readonly ReplicaHost[]
+  readonly #hosts: ReplicaHost[] = []
   readonly #clock: Clock
   readonly #dispatcher: Dispatcher
   readonly #requests = new Map<RequestId, Request>()
   readonly #withdrawing = new Set<JobId>()
-  readonly #takenAtUs: number[]
+  readonly #takenAtUs: number[] = []
   readonly #listening: (() => void)[] = []
   #effects: DispatchEffect[] = []
   #carrying = false
@@ -64,16 +65,18 @@ export class Fleet {
 
   constructor(options: FleetOptions) {
     this.#options = options
-    this.#hosts = options.hosts
     this.#clock = options.clock ?? realClock
     const chances = options.chances ?? (() => [Math.random(), Math.random()] as const)
     this.#dispatcher = new Dispatcher({ ...options, chances })
-    this.#takenAtUs = this.#hosts.map(() => -Infinity)
-    for (const [replica, host] of this.#hosts.entries()) {
-      this.#listening.push(host.onState((state) => this.#stateOf(replica, state)))
-      this.#stateOf(replica, host.state)
-    }
+    for (const host of options.hosts ?? []) this.join(host)
     this.#lookLater()
+  }
+
+  /** It is given requests from now on, as soon as it is ready. To leave again it is drained: it says so by its state. */
+  join(host: ReplicaHost): void {
+    const replica = this.#hosts.push(host) - 1
+    this.#listening.push(host.onState((state) => this.#stateOf(replica, state)))
+    this.#stateOf(replica, host.state)
   }
 
   /** Requests that are not over; of these, those that wait for a replica. */
@@ -131,7 +134,7 @@ export class Fleet {
   /** Look at what replicas said last of how busy they are. By itself every `digestMs`. */
   look(): void {
     for (const [replica, host] of this.#hosts.entries()) {
-      const digest = host.digest()
+      const digest = host.state === "closed" ? null : host.digest()
       if (digest === null) continue
       const takenAtUs = this.#clock.nowUs() - digest.ageUs
       if (takenAtUs < this.#takenAtUs[replica]! + NEWS_US) continue

@@ -1,0 +1,45 @@
+/** Options of `serve` where other servers compute: a gateway has no engine of its own. */
+import type { Command } from "commander"
+import { type BackendConfig, parseInlineBackend } from "../config/backends.ts"
+import { UserError } from "../errors.ts"
+import { wholeNumber } from "./numbers.ts"
+
+export interface BackendOptions {
+  backend?: BackendConfig[]
+  backendFile?: string
+  backendTimeout: number
+}
+
+/** Of an engine in this process: said beside backends, they cannot be meant. */
+const ENGINE_OPTIONS = [
+  ...["model", "policy", "threads", "maxSequences", "context", "kvTokens", "kvUnified", "kvType"],
+  ...["maxBatchTokens", "margin", "maxBatchMs", "bestEffortMs", "tokenBudget", "admission", "speculate"],
+  ...["maxSpeculation", "gpuLayers", "library", "engine", "profile", "stepTimeout", "replicas", "device"],
+]
+
+export function addBackendOptions(command: Command): Command {
+  return command
+    .option(
+      "--backend <kind=URL>",
+      "a server that computes, in place of an engine here; kinds slos-serve, vllm, sglang, llama-server, openai (left out: " +
+        "found out); then ,weight=2 ,model=theirs:its ,key_env=NAME ,priority; once for each; also in the config",
+      (text: string, before: BackendConfig[] = []) => [...before, parseInlineBackend(text, "--backend")],
+    )
+    .option("--backend-file <file>", "a YAML list of more of them, read again whenever it changes")
+    .option(
+      "--backend-timeout <s>",
+      "a backend that begins no answer for so long, or stands still for a fifth of it, has lost it",
+      wholeNumber(1, 86_400),
+      300,
+    )
+}
+
+/** Throws UserError for options that no gateway has. */
+export function checkGatewayOptions(command: Command): void {
+  const said = ENGINE_OPTIONS.find((name) => command.getOptionValueSource(name) === "cli")
+  if (said === undefined) return
+  const flag = said.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+  throw new UserError(
+    `--${flag} is of an engine, and with backends there is none here; leave one of the two out`,
+  )
+}
