@@ -3,8 +3,9 @@ import type { TenantConfig } from "../config/tenants.ts"
 import type { PolicyOptions } from "../core/options.ts"
 import type { PolicyName } from "../core/policy/index.ts"
 import type { ParseSpecial } from "../serve/prompt-reader.ts"
+import type { BackendOptions } from "./backend-options.ts"
 
-export interface ServeOptions {
+export interface ServeOptions extends BackendOptions {
   model: string
   servedName?: string
   host: string

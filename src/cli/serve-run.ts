@@ -14,14 +14,16 @@ import { Service, ServiceHost } from "../serve/service.ts"
 import type { Tenants } from "../serve/tenants.ts"
 import type { Reporter } from "./reporter.ts"
 import { prepareEngine } from "./serve-engine.ts"
+import { GATEWAY, gatewayOf, openBackends } from "./serve-gateway.ts"
 import type { ServeOptions } from "./serve-options.ts"
 import { configOf, HEAP_GROWTH, openDriver, tenantsOf } from "./serve-parts.ts"
 import { onSignals } from "./serve-signals.ts"
 
 export async function serve(options: ServeOptions, reporter: Reporter): Promise<void> {
   setFlagsFromString(HEAP_GROWTH)
-  const { classes, tenants: named } = configOf(options)
+  const { classes, tenants: named, backends } = configOf(options)
   const tenants = tenantsOf(options, named)
+  const gateway = gatewayOf(options, backends)
   const host = new ServiceHost(tenants)
   host.detail = "the model is being loaded"
   const app = buildServer({
@@ -34,9 +36,13 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
   await listen(app, options)
   onSignals(app, host, options.drainTimeout, reporter)
   try {
-    const front = await openFront(options, { classes, tenants }, reporter)
-    const service = new Service({ front, classes, policy: options.policy, tenants })
-    if (options.scaleEvery > 0) service.advisedBy(advisorOf(service, options, reporter))
+    const front =
+      gateway === null
+        ? await openFront(options, { classes, tenants }, reporter)
+        : await openBackends(gateway, options, { host, tenants, apps: classes.all.length }, reporter)
+    const policy = gateway === null ? options.policy : GATEWAY
+    const service = new Service({ front, classes, policy, tenants })
+    if (options.scaleEvery > 0 && gateway === null) service.advisedBy(advisorOf(service, options, reporter))
     host.ready(service)
     announce(app, options, { service, tenants }, reporter)
   } catch (error) {

@@ -3,6 +3,7 @@ import { type Command, Option } from "commander"
 import { parseInlineTenant, type TenantConfig } from "../config/tenants.ts"
 import { POLICY_NAMES } from "../core/policy/index.ts"
 import { UserError } from "../errors.ts"
+import { addBackendOptions, checkGatewayOptions } from "./backend-options.ts"
 import { byteSize, drafter, fraction, numberIn, port, wholeNumber } from "./numbers.ts"
 import { createReporter } from "./reporter.ts"
 import type { ServeOptions } from "./serve-options.ts"
@@ -27,12 +28,15 @@ Examples:
   # two replicas in processes of their own behind one router: when one dies, its requests go on at the other
   slos-serve serve --replicas 2
 
+  # no engine here: two servers that compute, told apart by what they can promise
+  slos-serve serve --backend http://gpu-1:8000 --backend vllm=http://gpu-2:8000,weight=2
+
   # no model at all: the API with plausible timing
   slos-serve serve --engine fake`
 
 export function register(program: Command): void {
-  program
-    .command("serve")
+  const command = addBackendOptions(program.command("serve"))
+  command
     .description("serve a model over the OpenAI API")
     .option(
       "-m, --model <name>",
@@ -181,6 +185,7 @@ export function register(program: Command): void {
     .option("--log-level <level>", "fatal, error, warn, info, debug, trace or silent")
     .addHelpText("after", EXAMPLES)
     .action(async (options: ServeOptions) => {
+      if (options.backend !== undefined || options.backendFile !== undefined) checkGatewayOptions(command)
       if (options.kvTokens !== undefined && options.kvTokens < options.context)
         throw new UserError(`--kv-tokens ${options.kvTokens} is less than --context ${options.context}`)
       if (options.device !== undefined && options.replicas === 1)

@@ -30,6 +30,8 @@ export interface FleetFrontOptions {
   tenants?: Tenants
   /** Jobs carry the bodies that clients sent: for replicas that are other servers of the same API. Default: they do not. */
   bodies?: boolean
+  /** What comes while no replica is up is refused at once. Default: it waits for one for a while. */
+  refusesDown?: boolean
 }
 
 /** Ids of one replica's requests must not be another's. */
@@ -41,6 +43,7 @@ export class FleetFront implements Front {
   readonly #fleet: JobTaker
   readonly #hosts: ReplicaHost[] = []
   readonly #bodies: boolean
+  readonly #refusesDown: boolean
   readonly #info: HostInfo
   readonly #places: Places
   readonly #tenants: Tenants
@@ -50,9 +53,18 @@ export class FleetFront implements Front {
   #draining = false
 
   constructor(options: FleetFrontOptions) {
-    const { fleet, hosts, info, maxQueue, tenants = new Tenants(), bodies = false } = options
+    const {
+      fleet,
+      hosts,
+      info,
+      maxQueue,
+      tenants = new Tenants(),
+      bodies = false,
+      refusesDown = false,
+    } = options
     this.#fleet = fleet
     this.#bodies = bodies
+    this.#refusesDown = refusesDown
     this.#info = info
     this.#tenants = tenants
     this.#places = new Places(maxQueue, tenants.weights)
@@ -123,7 +135,12 @@ export class FleetFront implements Front {
     if (refusal !== null) {
       this.#tell({ effects: [{ type: "rejected", id: 0, reason: refusal }], steps: [] })
       this.figures.of(tenant.name).refused += refusal === "queueFull" ? sinks.length : 0
-      throw queueRefusal(refusal, { queue: this.#places, tenant, choices: sinks.length, detail: "" })
+      throw queueRefusal(refusal, {
+        queue: this.#places,
+        tenant,
+        choices: sinks.length,
+        detail: this.watch.detail,
+      })
     }
     const each = sinks.length / requests.length
     for (const [i, request] of requests.entries())
@@ -143,6 +160,7 @@ export class FleetFront implements Front {
   /** Null when the places are taken. */
   #refusal(count: number, tenant: number): RejectReason | null {
     if (this.#draining) return "shuttingDown"
+    if (this.#refusesDown && this.watch.state !== "ok") return "engineDown"
     return this.#places.take(count, tenant) ? null : "queueFull"
   }
 

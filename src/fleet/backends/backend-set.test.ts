@@ -143,7 +143,6 @@ describe("what cannot be meant is an error at once", () => {
       { backends: [config("http://a:1"), config("http://a:1/v1")] },
       "two backends have the address http://a:1",
     ],
-    [{ backends: [config("slos-serve=http://a:1")] }, "kind slos-serve"],
     [{ file: "/nowhere/backends.yaml" }, "/nowhere/backends.yaml: ENOENT"],
   ] as const)("%o", async (options, message) => {
     await expect(open(options)).rejects.toThrow(message)

@@ -8,6 +8,7 @@ import { z } from "zod"
 import { type BackendConfig, backendsSchema, buildBackends, checkBackends } from "../../config/backends.ts"
 import { UserError } from "../../errors.ts"
 import type { ReplicaHost } from "../../replica/host.ts"
+import { RemoteReplica } from "../remote-replica.ts"
 import { type Endpoint, endpointsOf, type Lookup } from "./addresses.ts"
 import type { Timeouts } from "./exchange.ts"
 import { BACKEND_KINDS } from "./kinds.ts"
@@ -19,8 +20,6 @@ export interface BackendSetOptions {
   file?: string
   /** Number of apps (SLO classes). */
   apps: number
-  /** A replica of our own kind, which answers offers itself. Left out: there are none. */
-  openWire?: (endpoint: Endpoint) => ReplicaHost
   timeouts?: Partial<Timeouts>
   /** Between two looks at a backend, and at names and the file, ms. */
   probeMs?: number
@@ -64,9 +63,6 @@ export class BackendSet {
   static async open(options: BackendSetOptions, sink: BackendSetSink): Promise<BackendSet> {
     const set = new BackendSet(options, sink)
     checkBackends(options.backends)
-    const foreign = options.backends.find(({ kind }) => kind === "slos-serve")
-    if (foreign !== undefined && options.openWire === undefined)
-      throw new UserError(`${foreign.url}: backends of the kind slos-serve are not known here; use openai`)
     if (options.file !== undefined) set.#fromFile = await set.#read(options.file)
     checkBackends([...options.backends, ...set.#fromFile])
     await set.#refresh()
@@ -160,13 +156,15 @@ export class BackendSet {
   }
 
   #open(endpoint: Endpoint, dispatcher: Agent): ReplicaHost {
-    const { apps, probeMs = PROBE_MS, openWire } = this.#options
+    const { apps, probeMs = PROBE_MS } = this.#options
     const { config, url, host } = endpoint
-    if (config.kind === "slos-serve" && openWire !== undefined) return openWire(endpoint)
     const { weight, models, apiKey, priority } = config
-    const kind = config.kind === null || config.kind === "slos-serve" ? null : BACKEND_KINDS[config.kind]
+    const name = new URL(url).host
+    // It answers offers itself.
+    if (config.kind === "slos-serve") return new RemoteReplica({ name, url, apiKey })
+    const kind = config.kind === null ? null : BACKEND_KINDS[config.kind]
     return new RemoteHost({
-      ...{ name: new URL(url).host, url, kind, weight, models, apiKey, apps, priority, dispatcher, probeMs },
+      ...{ name, url, kind, weight, models, apiKey, apps, priority, dispatcher, probeMs },
       ...{ timeouts: this.#timeouts, hostHeader: host },
     })
   }

@@ -55,7 +55,10 @@ export async function openGateway(options: GatewayOptions): Promise<Gateway> {
   if (set.hosts.length === 0) waiting("there are no backends yet")
   const info = await first
   const named = servedName === undefined ? info : { ...info, model: { ...info.model, name: servedName } }
-  front = new FleetFront({ fleet, hosts: [...there], info: named, maxQueue, tenants, bodies: true })
+  front = new FleetFront({
+    ...{ fleet, hosts: [...there], info: named, maxQueue, tenants },
+    ...{ bodies: true, refusesDown: true },
+  })
   return { front, close: () => set.close() }
 }
 
