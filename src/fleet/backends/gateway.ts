@@ -39,18 +39,22 @@ export async function openGateway(options: GatewayOptions): Promise<Gateway> {
     if (host.state === "ready" && host.info !== null) found(host.info)
     else if (front === null) waiting(`no backend is there yet (${[...there].map(told).join("; ")})`)
   }
-  const set = await BackendSet.open(options, {
-    joined(host) {
+  const sink = {
+    joined(host: ReplicaHost) {
       there.add(host)
       fleet.join(host)
       front?.join(host)
       host.onState(() => look(host))
       look(host)
     },
-    leaves(host) {
+    leaves(host: ReplicaHost) {
       there.delete(host)
       front?.leave(host)
     },
+  }
+  const set = await BackendSet.open(options, sink).catch(async (error: unknown) => {
+    await fleet.close()
+    throw error
   })
   if (set.hosts.length === 0) waiting("there are no backends yet")
   const info = await first
