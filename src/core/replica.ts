@@ -147,13 +147,15 @@ export class Replica {
     checkLine(this.#line, this.#requests, this.#kv)
   }
 
-  /** Could it keep this request's SLOs from its next batch boundary on, and all that it has promised? True
-   * where the policy promises nothing. Changes no state: a router asks several replicas (docs/design.md, Router). */
-  offer(spec: RequestSpec, nowUs: number, progress?: Progress): boolean {
+  /** Could it keep this request's SLOs from its next batch boundary on, and all that it has promised? True where the policy
+   * promises nothing. Changes no state (docs/design.md, Router). `withKv`: all but its last token comes computed. */
+  offer(spec: RequestSpec, nowUs: number, progress?: Progress, withKv = false): boolean {
     if (this.#refusal(spec) !== null) return false
     if (this.policy.offer === undefined || spec.tier === "bestEffort") return true
     const boundaryUs = this.#flight.up ? Math.max(nowUs, this.#flight.endsUs) : nowUs
-    return this.policy.offer(this.#line, this.#live(spec, nowUs, progress), this.#batch.context, boundaryUs)
+    const offered = this.#live(spec, nowUs, progress)
+    if (withKv) offered.computed = offered.known - 1
+    return this.policy.offer(this.#line, offered, this.#batch.context, boundaryUs)
   }
 
   /** How a live request began; null before it has. */

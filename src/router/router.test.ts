@@ -136,14 +136,26 @@ describe("prefix-offer", () => {
   })
 
   test("of those that have as much, where the first token is soonest: a slow replica's queue takes as long as it does", () => {
+    const asked = (fastOwes: number) => {
+      const router = sent(0, long("a"), 2)
+      router.placed(long("a"), fleet({}, {}), 1, 0)
+      const slow = { prefillUsPerToken: 300, prefillBacklogTokens: 100 }
+      const targets = fleet(slow, { prefillUsPerToken: 100, prefillBacklogTokens: fastOwes })
+      return [1, 2, 3].map(() => order(router, targets))
+    }
+    expect(asked(1000)).toEqual([1, 2, 3].map(() => [0, 1]))
+    expect(asked(400)).toEqual([1, 2, 3].map(() => [1, 0]))
+  })
+
+  test("those that have nothing of it in turn, however busy", () => {
     const router = new Router({ kind: "prefix-offer", hops: 2 })
-    const targets = fleet(
-      { prefillUsPerToken: 300, prefillBacklogTokens: 100 },
-      { prefillUsPerToken: 100, prefillBacklogTokens: 1000 },
-    )
-    const request = { session: -1, promptTokens: 300, prefix: [] }
-    expect(order(router, targets, request)).toEqual([0, 1])
-    expect(order(router, targets, { ...request, promptTokens: 500 })).toEqual([1, 0])
+    const targets = fleet({ prefillBacklogTokens: 5000 }, {}, { prefillBacklogTokens: 100 })
+    const orders = [1, 2, 3].map(() => order(router, targets))
+    expect(orders).toEqual([
+      [0, 1],
+      [1, 2],
+      [2, 0],
+    ])
   })
 
   test("a session's round is asked of its home alone where the others would compute more again than it brings", () => {
@@ -159,10 +171,10 @@ describe("prefix-offer", () => {
     expect(order(sent(2, round(500)), targets, round(600)).sort()).toEqual([0, 1, 3])
   })
 
-  test("a request turned down is offered to others, the soonest first", () => {
-    const router = new Router({ kind: "prefix-offer" })
-    const targets = fleet({ prefillBacklogTokens: 50 }, {}, { prefillBacklogTokens: 20 })
-    expect(router.reofferOrder(specOf(1), targets, 1, [0.4, 0.4])).toEqual([2, 0])
+  test("a request turned down is offered to others, those with the prefix first", () => {
+    const targets = fleet({}, {}, {}, {})
+    expect(sent(3).reofferOrder(long("a"), targets, 0, [0, 0])).toEqual([3, 1, 2])
+    expect(sent(3).reofferOrder(long("a"), targets, 3, [0, 0])).toEqual([0, 1, 2])
   })
 
   test("a replica that starts afresh has no prefix and no home", () => {

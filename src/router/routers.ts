@@ -85,34 +85,31 @@ const PREFIX_WEIGHT = 3
 const QUEUE_WEIGHT = 2
 const KV_WEIGHT = 2
 
-/** Ask those that have the longest prefix first: where one of them can promise, waiting there costs nothing, and computing the
- * prefix again would. Of those that have as much, and of all others, where the first token is likely soonest. A session's
- * round leaves its KV only for a replica that would not compute more again than the round brings anew: nothing else will
- * use it there, and the same time would keep another request's SLO. */
+/** Ask those that have the longest prefix first, of them where the first token is likely soonest: where one can promise, waiting
+ * there costs nothing, and computing the prefix again would. Then the others, in turn: the least busy first would leave no
+ * room anywhere for a long prompt. A session's round leaves its KV only for a replica that would not compute more again than
+ * the round brings anew: nothing else will use it there, and the same time would keep another request's SLO. */
 function prefixOffer(choice: Choice): number[] {
   const { request, targets, prefixes, hops } = choice
   const known = (index: number) => prefixes.known(request, index, targets[index]!.snapshot())
   const home = prefixes.homeOf(request.session)
   const atHome = home >= 0 && targets[home]?.alive ? known(home) : 0
   const added = request.promptTokens - atHome
+  const us = (one: { index: number; known: number }) =>
+    one.known > 0 ? firstTokenUs(choice, one.index, one.known) : 0
   return Array.from(candidates(choice, home), (index) => ({ index, known: known(index) }))
     .filter((one) => atHome - one.known <= added)
-    .map((one) => ({ ...one, us: firstTokenUs(choice, one.index, one.known) }))
-    .sort((a, b) => b.known - a.known || a.us - b.us)
+    .sort((a, b) => b.known - a.known || us(a) - us(b))
     .slice(0, hops)
     .map(({ index }) => index)
 }
 
 /** So few that it does not matter how many replicas there are. */
-function candidates(
-  { request, targets, chances, prefixes, turn, except, hops }: Choice,
-  home: number,
-): Set<number> {
-  const found = new Set(twoDrawn(targets, chances, except))
-  const left = chances[0] * targets.length
-  for (const index of [home, ...prefixes.holders(request, 2, left - Math.floor(left))])
+function candidates(choice: Choice, home: number): Set<number> {
+  const { request, targets, chances, prefixes, turn, except, hops } = choice
+  const found = new Set(inTurn(targets, turn, hops, except))
+  for (const index of [home, ...prefixes.holders(request, 2, chances[0])])
     if (index >= 0 && index !== except && targets[index]?.alive) found.add(index)
-  for (const index of inTurn(targets, turn, hops, except)) found.add(index)
   return found
 }
 

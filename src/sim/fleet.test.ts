@@ -4,8 +4,11 @@ import type { Outcome } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
 import { COST, LIMITS, specOf } from "../core/testing.ts"
 import { ROUTER_KINDS } from "../router/routers.ts"
+import { Faults } from "./faults.ts"
 import { type FleetOptions, type FleetResult, simulateFleet } from "./fleet.ts"
-import type { SimRequest } from "./world.ts"
+import { Machine } from "./machine.ts"
+import { Transfers } from "./transfers.ts"
+import { type SimRequest, World } from "./world.ts"
 
 const config: ReplicaConfig = { limits: LIMITS, cost: COST, policy: "slos-serve", apps: 1 }
 
@@ -186,6 +189,68 @@ describe("prefill and decode apart", () => {
     })
     expectWhole(played, requests(60, 5000))
     expect(played.moved).toBeGreaterThan(0)
+  })
+})
+
+describe("offers on both sides", () => {
+  const split = { prefill: 1, decode: 2, transferUsPerToken: 10, transferLatencyUs: 5000, offers: true }
+
+  test("every request gets every token, also when a replica of either side is lost on the way", () => {
+    const long = requests(60, 5000)
+    expectWhole(play({ disaggregated: split, requests: long }), long)
+    const four = [config, config, config, config]
+    for (const replica of [1, 3]) {
+      const played = play({
+        replicas: four,
+        requests: long,
+        disaggregated: { ...split, prefill: 2 },
+        faults: [{ kind: "lostReplica", replica, atUs: 150_000 }],
+      })
+      expectWhole(played, long)
+      expect(played.moved).toBeGreaterThan(0)
+    }
+  })
+
+  test("a prefill replica promises only what the decode side promises", () => {
+    const tight = { ...config, limits: { ...LIMITS, kvTokens: 1024 } }
+    const admitted = (decode: ReplicaConfig) => {
+      const [prefill, decoder] = [config, decode].map(
+        (one, i) =>
+          new Machine(i, one, { noiseSigma: 0, bias: 1, seed: 1 }, new Faults([]), new World(1, 16)),
+      )
+      const transfers = new Transfers([decoder!])
+      prefill!.decodes = (request, nowUs) => transfers.promise(request, nowUs)
+      const request = specOf(1, { promptTokens: 300, maxOutputTokens: 100 })
+      for (let id = 10; id < 13; id++)
+        decoder!.replica.handle(
+          { type: "arrived", request: specOf(id, { promptTokens: 300, maxOutputTokens: 100 }) },
+          0,
+        )
+      decoder!.replica.poll(0)
+      return prefill!.offer(request, 0)
+    }
+    expect(admitted(config)).toBe(true)
+    expect(admitted(tight)).toBe(false)
+  })
+
+  test("promises are spread: what was promised to others is room no more, until they are gone", () => {
+    const machines = [0, 1].map(
+      (i) => new Machine(i, config, { noiseSigma: 0, bias: 1, seed: 1 }, new Faults([]), new World(1, 16)),
+    )
+    const asked: number[] = []
+    for (const { replica, index } of machines) {
+      const offer = replica.offer.bind(replica)
+      replica.offer = (...question) => {
+        asked.push(index)
+        return offer(...question)
+      }
+    }
+    const transfers = new Transfers(machines)
+    for (let id = 0; id < 4; id++) expect(transfers.promise(specOf(id), 0)).toBe(true)
+    expect(asked).toEqual([0, 1, 0, 1])
+    transfers.forget(1)
+    transfers.promise(specOf(9), 0)
+    expect(asked.at(-1)).toBe(1)
   })
 })
 

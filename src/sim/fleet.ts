@@ -20,6 +20,9 @@ export interface Disaggregation {
   /** KV transfer: latency plus time per token, µs. */
   transferUsPerToken: number
   transferLatencyUs: number
+  /** Offers on both sides: a prefill replica promises only when a decode replica promises the decodes. Default: what has its
+   * first token goes where there is room. */
+  offers?: boolean
 }
 
 export interface FleetOptions {
@@ -139,7 +142,11 @@ class Fleet {
     })
     this.#front = this.#machines.slice(0, split?.prefill)
     const decoders = split === undefined ? [] : this.#machines.slice(split.prefill)
-    this.#transfers = split === undefined ? null : new Transfers(decoders)
+    const transfers = split === undefined ? null : new Transfers(decoders)
+    this.#transfers = transfers
+    if (transfers !== null && split?.offers === true)
+      for (const machine of this.#front)
+        machine.decodes = (request, nowUs) => transfers.promise(request, nowUs)
     for (const side of split === undefined ? [this.#front] : [this.#front, decoders])
       faults.requireSurvivor(side.map(({ index }) => index))
     this.#router = new Router(options.router)
@@ -222,7 +229,7 @@ class Fleet {
   #give(machine: Machine, play: Play, progress?: Progress): void {
     play.at = machine.index
     machine.routed++
-    const request = play.request.spec
+    const request = machine.asGiven(play.request.spec, progress?.output)
     this.#tell(machine, { type: "arrived", request, ...(progress && { progress }) })
     if (play.cancelled) this.#tell(machine, { type: "cancelled", id: request.id })
   }
@@ -293,10 +300,13 @@ class Fleet {
   #account(effect: Effect, machine: Machine): void {
     if (effect.type === "finished") {
       this.#world.plays.delete(effect.id)
+      this.#transfers?.forget(effect.id)
       const follower = this.#options.follow?.(effect.id, this.#nowUs)
       if (follower) this.#schedule({ ...follower, atUs: Math.max(follower.atUs, this.#nowUs + 1) })
-    } else if (effect.type === "rejected") this.#world.plays.delete(effect.id)
-    else if (effect.type === "handedOff") {
+    } else if (effect.type === "rejected") {
+      this.#world.plays.delete(effect.id)
+      this.#transfers?.forget(effect.id)
+    } else if (effect.type === "handedOff") {
       this.#transfers!.enqueue(this.#world.plays.get(effect.id)!, effect.progress, machine, this.#nowUs)
     } else if (effect.type === "demoted" && effect.reason !== "violated" && this.#router.reoffers > 0) {
       const play = this.#world.plays.get(effect.id)

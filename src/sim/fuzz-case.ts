@@ -57,6 +57,7 @@ export function fuzzCase(seed: number, policy?: PolicyName): FuzzCase {
           decode: replicas - split,
           transferLatencyUs: random.integer(0, 3000),
           transferUsPerToken: pick(random, [0, 5, 50]),
+          offers: seed % 2 === 0,
         },
       }),
       check: true,

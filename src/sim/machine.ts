@@ -36,6 +36,8 @@ export class Machine implements Target {
   #present: Snapshot
   #revision = 0
   lost = false
+  /** Of a prefill replica under offers: asks the decode side for a promise. */
+  decodes: ((request: RequestSpec, nowUs: number) => boolean) | null = null
   /** Something happened since it last decided. */
   touched = false
   /** When it asked to be woken; Infinity if it did not. */
@@ -85,9 +87,17 @@ export class Machine implements Target {
   snapshot(): Snapshot {
     return this.#faults.staleUs === 0 ? this.#now() : this.#refreshed().snapshot
   }
-  /** An offer is a question to the replica itself: its answer is never stale, and a lost one does not answer. */
+  /** An offer is a question to the replica itself: its answer is never stale, and a lost one does not answer. A prefill
+   * replica promises only what a decode replica promises to go on with. */
   offer(request: RequestSpec, nowUs: number): boolean {
-    return !this.lost && this.replica.offer(request, nowUs)
+    if (this.lost || !this.replica.offer(this.asGiven(request), nowUs)) return false
+    return this.decodes === null || this.decodes(request, nowUs)
+  }
+  /** The request as the replica is to know it: where others decode it, nothing but its next token is to be planned for. One
+   * more, or it would end here. */
+  asGiven(request: RequestSpec, output = 0): RequestSpec {
+    if (this.decodes === null) return request
+    return { ...request, maxOutputTokens: Math.min(output + 2, request.maxOutputTokens) }
   }
   /** A request bounced off it: the router knows. */
   foundLost(): void {

@@ -1,6 +1,6 @@
 /** KV on its way from prefill to decode replicas (DistServe): first come, first served, held back while no decode
  * replica has room for it; its prefill replica keeps the KV until it has landed. Links are not shared. */
-import type { Progress } from "../core/protocol.ts"
+import type { Progress, RequestId, RequestSpec } from "../core/protocol.ts"
 import type { Machine } from "./machine.ts"
 import type { Play } from "./world.ts"
 
@@ -15,16 +15,48 @@ export interface Transfer {
   void: boolean
 }
 
+/** Decode replicas asked for a promise. */
+const MOST_ASKED = 3
+
 export class Transfers {
   #decoders: readonly Machine[]
   #waiting: Transfer[] = []
   #underWay = new Set<Transfer>()
+  /** Which decode replica promised which request, until its KV is on the way. */
+  #promises = new Map<RequestId, { by: Machine; tokens: number }>()
+  /** By decode replica: KV that it promised to requests that are not on their way yet. */
+  #promisedTokens = new Map<Machine, number>()
   started = 0
   /** Summed over transfers: from the hand-off to the moment a decode replica had room. */
   waitedUs = 0
 
   constructor(decoders: readonly Machine[]) {
     this.#decoders = decoders
+  }
+
+  /** A decode replica promises the decodes of a request whose prompt is computed elsewhere: the one with the most room, or
+   * one of the next. */
+  promise(spec: RequestSpec, nowUs: number): boolean {
+    this.forget(spec.id)
+    const taker = this.#byRoom(nowUs)
+      .slice(0, MOST_ASKED)
+      .find(({ replica }) => replica.offer(spec, nowUs, undefined, true))
+    if (taker === undefined) return false
+    this.#promises.set(spec.id, { by: taker, tokens: spec.promptTokens })
+    this.#promisedTokens.set(taker, this.#promisedBy(taker) + spec.promptTokens)
+    return true
+  }
+
+  /** The request ended, or went on its way: no room is kept for it. */
+  forget(id: RequestId): void {
+    const promise = this.#promises.get(id)
+    if (promise === undefined) return
+    this.#promises.delete(id)
+    this.#promisedTokens.set(promise.by, this.#promisedBy(promise.by) - promise.tokens)
+  }
+
+  #promisedBy(machine: Machine): number {
+    return this.#promisedTokens.get(machine) ?? 0
   }
 
   enqueue(play: Play, progress: Progress, from: Machine, nowUs: number): void {
@@ -88,20 +120,29 @@ export class Transfers {
     }
   }
 
-  /** The decode replica with the most free KV that has room for it. */
+  /** The decode replica that promised it, or the one with the most free KV, that has room for it. */
   #roomFor({ play, progress }: Transfer, nowUs: number): Machine | null {
     const { id, promptTokens } = play.request.spec
+    const by = this.#promises.get(id)?.by
+    const first = by === undefined || by.lost ? [] : [by]
+    for (const machine of [...first, ...this.#byRoom(nowUs)]) {
+      if (!machine.replica.reserve(id, promptTokens + progress.output - 1)) continue
+      this.forget(id)
+      return machine
+    }
+    return null
+  }
+
+  /** Living decode replicas, the one with the most free KV first. */
+  #byRoom(nowUs: number): Machine[] {
     const free = (machine: Machine) => {
       const { kvCapacityTokens, kvUsedTokens, kvCachedTokens } = machine.replica.snapshot(nowUs)
-      return kvCapacityTokens - kvUsedTokens + kvCachedTokens
+      return kvCapacityTokens - kvUsedTokens + kvCachedTokens - this.#promisedBy(machine)
     }
-    const byRoom = this.#decoders
+    return this.#decoders
       .filter((machine) => !machine.lost)
       .map((machine) => ({ machine, free: free(machine) }))
       .sort((a, b) => b.free - a.free || a.machine.index - b.machine.index)
-    for (const { machine } of byRoom) {
-      if (machine.replica.reserve(id, promptTokens + progress.output - 1)) return machine
-    }
-    return null
+      .map(({ machine }) => machine)
   }
 }

@@ -12,6 +12,8 @@ import type { Hardware } from "../sim/presets.ts"
 export interface Split {
   prefill: number
   decode: number
+  /** Offers on both sides (sim/fleet.ts). */
+  offers?: boolean
 }
 
 /** Everything that decides the outcome of one run. The same spec gives the same report, byte for byte. */
