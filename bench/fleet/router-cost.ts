@@ -63,7 +63,12 @@ function costUs(kind: (typeof ROUTER_KINDS)[number], replicas: number): number {
   return Math.max(0, best(true) - best(false))
 }
 
-function roundUs(kind: (typeof ROUTER_KINDS)[number], replicas: number, round: number, routes: boolean): number {
+function roundUs(
+  kind: (typeof ROUTER_KINDS)[number],
+  replicas: number,
+  round: number,
+  routes: boolean,
+): number {
   const random = new Random("router cost", round)
   const requests = requestsOf(random)
   const views = Array.from({ length: replicas }, () => new View(random))
