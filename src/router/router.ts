@@ -8,7 +8,7 @@ import { ROUTERS, type RouterKind, type Routing } from "./routers.ts"
 import type { Chances, ReplicaView, Routed, Target } from "./target.ts"
 
 export interface RouterOptions extends PrefixMapOptions {
-  /** How the replica is chosen. Default `offer`. */
+  /** How the replica is chosen. Default `prefix-offer`. */
   kind?: RouterKind
   /** Most replicas asked whether they could keep the request's SLOs. Default 3. */
   hops?: number
@@ -29,7 +29,7 @@ export class Router {
   #recent = new Recent()
 
   constructor(options: RouterOptions = {}) {
-    this.kind = options.kind ?? "offer"
+    this.kind = options.kind ?? "prefix-offer"
     this.hops = Math.max(1, options.hops ?? 3)
     this.affinity = options.affinity ?? false
     this.reoffers = options.reoffers ?? 0
