@@ -251,13 +251,13 @@ class Gateway {
 
   #withdraw(job: JobId, replica: number): void {
     const host = this.#hosts[replica]!
+    // Where only an offer of it is given back, it is not there yet.
+    const client = this.#clients.at(job)
     this.#links.toHost(host, () => {
       const ok = host.withdraw(job)
       this.#changed(host)
       this.#links.answer(host, () => {
-        const client = this.#clients.at(job)
-        // Not where it came there since: it is wanted there.
-        if (ok && client !== undefined && !host.has(job)) this.#clients.left(client)
+        if (ok && client?.open === job) this.#clients.left(client)
         this.#tell({ type: "withdrawn", job, ok })
       })
     })

@@ -59,9 +59,6 @@ export class SimHost {
   get requests(): { id: RequestId; job: JobId }[] {
     return [...this.#jobs.values()].map(({ job, play }) => ({ id: play.request.spec.id, job }))
   }
-  has(job: JobId): boolean {
-    return this.#jobs.has(job)
-  }
   frozen(nowUs: number): boolean {
     return nowUs < this.frozenUntilUs
   }
