@@ -22,7 +22,8 @@ export interface Reporter {
 export async function createReporter(level: string | undefined, terminal: boolean): Promise<Reporter> {
   if (level !== undefined && !LEVELS.includes(level))
     throw new UserError(`--log-level ${level} is not one of ${LEVELS.join(", ")}`)
-  if (!terminal) return new LogReporter(pino({ level: level ?? "info" }, pino.destination({ fd: 1, sync: true })))
+  if (!terminal)
+    return new LogReporter(pino({ level: level ?? "info" }, pino.destination({ fd: 1, sync: true })))
   const { default: pretty } = await import("pino-pretty")
   const stream = pretty({ destination: 2, sync: true, ignore: "pid,hostname", translateTime: "HH:MM:ss" })
   return new TerminalReporter(pino({ level: level ?? "warn" }, stream))
