@@ -10,9 +10,9 @@ import { type Engine, GREEDY, type Sampling } from "../../src/engine/port.ts"
 import { resolveModel } from "../../src/models/resolve.ts"
 import { PrefixHasher } from "../../src/serve/prefix.ts"
 import { Answer } from "../../src/text/answer.ts"
+import { answers } from "./answers.ts"
 
 const SEQUENCES = 4
-const CHUNK_TOKENS = 48
 const OUTPUT_TOKENS = 96
 /** Tokens that had come when the first engine was lost. */
 const CUTS = [1, 8, 24, 40, 56, 72, 80, 88]
@@ -68,12 +68,12 @@ async function exactness(model: string, kvType: "f32" | "f16", { threads, prompt
         addBos: false,
       })
       const asked = { ...GREEDY, ignoreEos: true, ...sampling }
-      const [whole] = await answers(first, prompt, asked, [[]])
+      const [whole] = await answers(first, prompt, asked, [[]], OUTPUT_TOKENS)
       // What batching alone makes of an answer, without any cut: other shapes are other roundings.
-      const [beside] = await answers(second, prompt, asked, [[], [], [], []])
+      const [beside] = await answers(second, prompt, asked, [[], [], [], []], OUTPUT_TOKENS)
       if (beside!.every((token, place) => token === whole![place])) together++
       const known = CUTS.map((cut) => whole!.slice(0, cut))
-      for (const [i, tokens] of (await answers(second, prompt, asked, known)).entries()) {
+      for (const [i, tokens] of (await answers(second, prompt, asked, known, OUTPUT_TOKENS)).entries()) {
         const at = tokens.findIndex((token, place) => token !== whole![place])
         cuts++
         if (at < 0) same++
@@ -98,43 +98,6 @@ async function open(model: string, kvType: "f32" | "f16", threads: number): Prom
 }
 
 let ids = 0
-/** Each prompt after these tokens, up to OUTPUT_TOKENS; so many at once as there are sequences, in pieces. */
-async function answers(
-  engine: Engine,
-  prompt: Int32Array,
-  sampling: Sampling,
-  known: readonly number[][],
-): Promise<number[][]> {
-  const all = known.map((tokens) => ({ id: ++ids, output: [...tokens], held: 0 }))
-  let number = 0
-  for (let i = 0; i < all.length; i += SEQUENCES) {
-    const some = all.slice(i, i + SEQUENCES)
-    for (const { id, output } of some) engine.open(id, prompt, sampling, Int32Array.from(output))
-    for (;;) {
-      const items = some
-        .filter(({ output }) => output.length < OUTPUT_TOKENS)
-        .map(({ id, output, held }) => {
-          const tokens = Math.min(CHUNK_TOKENS, prompt.length + output.length - held)
-          return {
-            id,
-            position: held,
-            tokens,
-            sample: held + tokens === prompt.length + output.length,
-            draft: 0,
-          }
-        })
-      if (items.length === 0) break
-      const step = await engine.execute({ number: ++number, items, evict: [], release: [], predictedUs: 0 })
-      if (!step.ok) throw new Error(step.message)
-      for (const { id, tokens } of items) some.find((one) => one.id === id)!.held += tokens
-      for (const { id, tokens } of step.rows) some.find((one) => one.id === id)!.output.push(...tokens)
-    }
-    const release = some.map(({ id }) => id)
-    await engine.execute({ number: ++number, items: [], evict: [], release, predictedUs: 0 })
-  }
-  return all.map(({ output }) => output)
-}
-
 /** What the replica that goes on does before its first step, by the tokens that are out: ms of its event loop, and of
  * the grammar thread. */
 async function costs({ threads }: Options) {
