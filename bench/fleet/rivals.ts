@@ -207,7 +207,7 @@ class Bench {
     await this.add({
       name: front.name,
       server: await this.serverOf({ ...front, kind }, command, port),
-      pauses: true,
+      pauses: front.pauses,
     })
   }
 
@@ -218,7 +218,6 @@ class Bench {
       ...["--context", String(contextTokens), "--max-sequences", String(ENGINES * slots)],
     ]
     const server = await this.serverOf({ name: WORKERS, kind: "slos-serve" }, command, port)
-    // Its workers take a parent that stands still for a dead one, and it them.
     await this.add({ name: WORKERS, server, pauses: false })
   }
 

@@ -4,6 +4,7 @@ import { Agent, request } from "node:http"
 export interface Load {
   /** Base URLs, in turn. */
   urls: readonly string[]
+  model: string
   streams: number
   /** Of each answer, and the time between two of them. */
   tokens: number
@@ -51,7 +52,7 @@ export async function run(load: Load): Promise<Seen> {
 
 function one(load: Load, url: string, agent: Agent, seen: Seen): Promise<void> {
   const body = JSON.stringify({
-    ...{ model: "bench", stream: true, max_tokens: load.tokens, temperature: 0, ignore_eos: true },
+    ...{ model: load.model, stream: true, max_tokens: load.tokens, temperature: 0, ignore_eos: true },
     messages: [{ role: "user", content: `gap=${load.gapMs} Say when each of these words was written.` }],
     // Nothing waits for a promise: how the bytes pass is measured, not what is decided.
     slo: { ttft_ms: 60_000, tpot_ms: 2_000 },

@@ -12,6 +12,9 @@ const CACHE = join(cacheFolder(), "rivals")
 export interface FrontEnd {
   name: string
   kind: System["kind"]
+  /** It may stand still while others are measured. Ours watches its engines and learns their speed: a pause would look to
+   * it as if they had stood still, and its idle looks at them cost next to nothing. */
+  pauses: boolean
   /** null: it is not on this machine. */
   command(port: number, backends: readonly string[], folder: string): string[] | null
   missing: string
@@ -22,7 +25,7 @@ const MISSING = "bench/get-rivals.sh brings it"
 /** `program`: its main.ts, of this checkout or another. */
 export function gateway(kind: "vllm" | "llama-server" | "openai", program = "src/cli/main.ts"): FrontEnd {
   return {
-    ...{ name: "slos-serve", kind: "slos-serve", missing: "" },
+    ...{ name: "slos-serve", kind: "slos-serve", pauses: false, missing: "" },
     command: (port, backends) => [
       ...[process.execPath, program, "serve", "--port", String(port), "--log-level", "warn"],
       ...backends.flatMap((url) => ["--backend", `${kind}=${url}`]),
@@ -31,7 +34,7 @@ export function gateway(kind: "vllm" | "llama-server" | "openai", program = "src
 }
 
 export const NGINX: FrontEnd = {
-  ...{ name: "nginx", kind: "openai", missing: `there is no nginx; ${MISSING}` },
+  ...{ name: "nginx", kind: "openai", pauses: true, missing: `there is no nginx; ${MISSING}` },
   command(port, backends, folder) {
     const program = found("nginx", process.env.NGINX, join(CACHE, "nginx/usr/sbin/nginx"))
     if (program === null) return null
@@ -75,7 +78,7 @@ http {
 
 export function vllmRouter(policy: string, name = "vllm-router"): FrontEnd {
   return {
-    ...{ name, kind: "openai", missing: `there is no vllm-router; ${MISSING}` },
+    ...{ name, kind: "openai", pauses: true, missing: `there is no vllm-router; ${MISSING}` },
     command(port, backends) {
       const program = found(
         "vllm-router",

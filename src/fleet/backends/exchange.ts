@@ -47,11 +47,16 @@ const LINE_FEED = 10
 /** Begins at once; the answer gives it up without another word. */
 export function exchange(options: ExchangeOptions, sink: ExchangeSink): () => void {
   const abort = new AbortController()
-  void converse(options, sink, abort.signal).then(
-    (end) => !abort.signal.aborted && sink.end(end),
-    (error: unknown) => !abort.signal.aborted && sink.end(lost(error)),
-  )
-  return () => abort.abort()
+  let over = false
+  const ended = (end: ExchangeEnd) => {
+    over = true
+    if (!abort.signal.aborted) sink.end(end)
+  }
+  void converse(options, sink, abort.signal).then(ended, (error: unknown) => ended(lost(error)))
+  return () => {
+    // An abort makes an exception with a stack trace: not for every answer that came to its end.
+    if (!over) abort.abort()
+  }
 }
 
 async function converse(
