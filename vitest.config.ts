@@ -5,6 +5,8 @@ export default defineConfig({
     include: ["src/**/*.test.ts", "test/**/*.test.ts", "deploy/**/*.test.ts"],
     testTimeout: 60_000,
     hookTimeout: 120_000,
+    // As long as a busy machine may take.
+    expect: { poll: { timeout: 30_000 } },
     // Two cores: the engine's own threads must not fight test workers for them.
     maxWorkers: 2,
   },

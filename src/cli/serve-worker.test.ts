@@ -1,8 +1,9 @@
 /** The suite of all hosts over a worker process, and what only a process can do: die, stand still, be poisoned. */
-import { afterEach, expect, test, vi } from "vitest"
+import { afterEach, expect, test } from "vitest"
 import { WorkerProcess } from "../fleet/worker-process.ts"
 import { Restarts } from "../router/health.ts"
 import { hostSuite, jobOf, Kept, SUITE_MAX_QUEUE } from "../serve/host.suite.ts"
+import { until } from "../serve/until-testing.ts"
 import type { ServeOptions } from "./serve-options.ts"
 import { parseDevices, shareOf, spawnWorker } from "./spawn-worker.ts"
 
@@ -42,7 +43,7 @@ async function busy(more: { silenceMs?: number } = {}) {
   await host.ready()
   const sink = new Kept()
   host.submit(jobOf({ maxTokens: 900 }), sink)
-  await vi.waitFor(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0), { timeout: 10_000 })
+  await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0), { timeout: 10_000 })
   return { host, sink }
 }
 
@@ -81,7 +82,7 @@ test("one that stands still is killed and started again", SLOW, async () => {
 test("one whose operator must put something right says what, and is not started again", SLOW, async () => {
   const host = worker({ engine: "llama", model: "/nowhere/model.gguf" })
   await expect(host.ready()).rejects.toThrow(/model\.gguf/)
-  await vi.waitFor(() => expect(host.state).toBe("down"))
+  await until(() => expect(host.state).toBe("down"))
   expect(host.restarts).toBe(0)
 })
 

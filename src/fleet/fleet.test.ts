@@ -1,11 +1,12 @@
 /** The fleet in real time: over replicas that say what a test has them say, and over real ones on the fake engine. */
-import { afterEach, describe, expect, test, vi } from "vitest"
+import { afterEach, describe, expect, test } from "vitest"
 import { fakeEngine } from "../engine/fake/engine.ts"
 import { GREEDY } from "../engine/port.ts"
 import type { Job, ReplicaHost } from "../replica/host.ts"
 import { BreakableEngine } from "../replica/testing.ts"
 import { jobOf, Kept } from "../serve/host.suite.ts"
 import { HOST_LIMITS, inProcessHost } from "../serve/host-testing.ts"
+import { until } from "../serve/until-testing.ts"
 import { Fleet, type FleetOptions } from "./fleet.ts"
 import { FINISHED, SaidHost, StillClock } from "./testing.ts"
 
@@ -235,7 +236,7 @@ describe("over real replicas on the fake engine", () => {
     )
     const sinks = jobs.map((job) => new Kept(job.choices.length))
     for (const [i, job] of jobs.entries()) fleet.submit(job, sinks[i]!)
-    await vi.waitFor(() => expect(sinks[0]!.tokensOf[0]?.length).toBeGreaterThan(5))
+    await until(() => expect(sinks[0]!.tokensOf[0]?.length).toBeGreaterThan(5))
     engine.fails = () => "it is on fire"
     for (const [i, sink] of sinks.entries()) {
       const ends = await sink.over()

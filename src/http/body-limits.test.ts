@@ -169,6 +169,8 @@ describe("the scanner", () => {
   it("lets all JSON pass that is small", () => {
     fc.assert(
       fc.property(fc.json({ maxDepth: 20 }), (text) => {
+        // The one name that is refused.
+        fc.pre(!text.includes('"__proto__"'))
         expect(complaint(text, 7)).toBeNull()
       }),
     )

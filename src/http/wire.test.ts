@@ -1,9 +1,10 @@
 /** Gateways reach a server's replica over its HTTP port; other upgrades change nothing. The suite of all hosts runs over it. */
-import { afterEach, expect, test, vi } from "vitest"
+import { afterEach, expect, test } from "vitest"
 import { RemoteReplica } from "../fleet/remote-replica.ts"
 import { Restarts } from "../router/health.ts"
 import { hostSuite, jobOf, Kept, SUITE_MAX_QUEUE } from "../serve/host.suite.ts"
 import { HOST_LIMITS } from "../serve/host-testing.ts"
+import { until } from "../serve/until-testing.ts"
 import { testServer } from "./testing.ts"
 
 const quick = () => new Restarts({ firstUs: 10_000, longestUs: 50_000, stableUs: 1_000_000 })
@@ -25,7 +26,7 @@ function reach(url: string, apiKey: string | null = null) {
   return host
 }
 
-const ready = (host: RemoteReplica) => vi.waitFor(() => expect(host.state).toBe("ready"), { timeout: 5000 })
+const ready = (host: RemoteReplica) => until(() => expect(host.state).toBe("ready"), { timeout: 5000 })
 
 hostSuite("on the HTTP port of another server", async () => {
   const server = await testServer({
@@ -42,11 +43,11 @@ test("a server that comes back is reached again", async () => {
   await ready(host)
   const sink = new Kept()
   host.submit(jobOf({ maxTokens: 900 }), sink)
-  await vi.waitFor(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
+  await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
   const { port } = new URL(first.url)
   await first.close()
   expect(["lost", "cancelled"]).toContain((await sink.over())[0]?.kind)
-  await vi.waitFor(() => expect(host.state).toBe("down"))
+  await until(() => expect(host.state).toBe("down"))
   const second = await serve({ listen: false })
   await second.app.listen({ port: Number(port), host: "127.0.0.1" })
   await ready(host)
@@ -57,16 +58,16 @@ test("without a key, where keys are wanted, it says so and tries on", async () =
   const tenancy = { tenants: [{ name: "ops", weight: 1, keys: ["secret"] }] }
   const { url } = await serve({ tenancy })
   const stranger = reach(url)
-  await vi.waitFor(() => expect(stranger.detail).toMatch(/401.*API key/))
+  await until(() => expect(stranger.detail).toMatch(/401.*API key/))
   await ready(reach(url, "secret"))
 })
 
 test("what is no server of ours says so", async () => {
   const { url } = await serve()
   const host = reach(`${url}/elsewhere`)
-  await vi.waitFor(() => expect(host.detail).toMatch(/404/))
+  await until(() => expect(host.detail).toMatch(/404/))
   const nothing = reach("http://127.0.0.1:1")
-  await vi.waitFor(() => expect(nothing.detail).toMatch(/cannot be reached/))
+  await until(() => expect(nothing.detail).toMatch(/cannot be reached/))
 })
 
 test("a client that offers another protocol is answered in this one", async () => {

@@ -1,5 +1,5 @@
 /** One suite over every replica that a fleet can have: in this process, behind a wire, in a process of its own. */
-import { afterEach, describe, expect, test, vi } from "vitest"
+import { afterEach, describe, expect, test } from "vitest"
 import { defaultSloClasses } from "../config/slo-classes.ts"
 import type { SeenStart } from "../core/seen.ts"
 import { GREEDY } from "../engine/port.ts"
@@ -7,6 +7,7 @@ import type { Generation } from "../replica/generation.ts"
 import type { Begun, Digest, Job, JobEnd, JobSink, ReplicaHost } from "../replica/host.ts"
 import type { Observed } from "../replica/observed.ts"
 import { resolveSlo } from "./slo-resolve.ts"
+import { until } from "./until-testing.ts"
 
 /** What the suite's replicas are made with: the fake engine, at most so many live requests. */
 export const SUITE_MAX_QUEUE = 8
@@ -114,7 +115,7 @@ export function hostSuite(name: string, make: () => Promise<SuiteHost>): void {
       expect(host.state).toBe("ready")
       expect(host.info!.limits.contextTokens).toBeGreaterThan(0)
       expect(host.info!.vocabulary).toHaveLength(host.info!.model.vocabSize)
-      await vi.waitFor(() => expect(host.digest()).not.toBeNull())
+      await until(() => expect(host.digest()).not.toBeNull())
       const { snapshot, ageUs, engine } = host.digest() as Digest
       expect(snapshot.kvCapacityTokens).toBeGreaterThan(0)
       expect(ageUs).toBeGreaterThanOrEqual(0)
@@ -191,7 +192,7 @@ export function hostSuite(name: string, make: () => Promise<SuiteHost>): void {
       const late = jobOf({ maxTokens: 200 })
       const lateSink = new Kept()
       host.submit(late, lateSink)
-      await vi.waitFor(() => expect(lateSink.tokensOf[0]?.length).toBeGreaterThan(2))
+      await until(() => expect(lateSink.tokensOf[0]?.length).toBeGreaterThan(2))
       host.cancel(late.id)
       expect((await lateSink.over())[0]).toMatchObject({ kind: "cancelled" })
       host.cancel(123_456)
@@ -203,7 +204,7 @@ export function hostSuite(name: string, make: () => Promise<SuiteHost>): void {
       const running = new Kept()
       const first = jobOf({ maxTokens: 100 })
       host.submit(first, running)
-      await vi.waitFor(() => expect(running.tokensOf[0]?.length).toBeGreaterThan(0))
+      await until(() => expect(running.tokensOf[0]?.length).toBeGreaterThan(0))
       expect(await host.withdraw(first.id)).toBe(false)
       const sink = new Kept()
       const job = jobOf()
@@ -337,7 +338,7 @@ export function hostSuite(name: string, make: () => Promise<SuiteHost>): void {
       const sink = new Kept()
       host.submit(jobOf(), sink)
       await sink.over()
-      await vi.waitFor(() => {
+      await until(() => {
         const effects = seen.flatMap((one) => one.effects)
         const tokens = effects.flatMap((effect) => (effect.type === "token" ? effect.count : []))
         expect(tokens.reduce((sum, n) => sum + n, 0)).toBe(5)
@@ -350,7 +351,7 @@ export function hostSuite(name: string, make: () => Promise<SuiteHost>): void {
       const host = await open()
       const sink = new Kept()
       host.submit(jobOf({ maxTokens: 30 }), sink)
-      await vi.waitFor(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
+      await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
       const drained = host.drain()
       const refused = new Kept()
       host.submit(jobOf(), refused)
@@ -364,7 +365,7 @@ export function hostSuite(name: string, make: () => Promise<SuiteHost>): void {
       const host = await open()
       const sink = new Kept()
       host.submit(jobOf({ maxTokens: 500 }), sink)
-      await vi.waitFor(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
+      await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
       const states: string[] = []
       host.onState((state) => states.push(state))
       await host.close()

@@ -3,6 +3,7 @@ import { type Duplex, duplexPair } from "node:stream"
 import { expect, test, vi } from "vitest"
 import { hostSuite, jobOf, Kept, SUITE_MAX_QUEUE } from "../serve/host.suite.ts"
 import { inProcessHost } from "../serve/host-testing.ts"
+import { until } from "../serve/until-testing.ts"
 import { encodeFrame } from "./frames.ts"
 import { WireHost } from "./host.ts"
 import { hello, WIRE_VERSION } from "./messages.ts"
@@ -14,7 +15,7 @@ async function wired(options: { maxQueue?: number; silenceMs?: number; digestMs?
   new WireServer(far, inner, { owned: true, digestMs: options.digestMs ?? 10 })
   const { silenceMs } = options
   const host = new WireHost(near, { name: "wired", ...(silenceMs !== undefined && { silenceMs }) })
-  await vi.waitFor(() => expect(host.state).toBe("ready"))
+  await until(() => expect(host.state).toBe("ready"))
   return { host, inner, near, far }
 }
 
@@ -28,7 +29,7 @@ async function busy(options: { silenceMs?: number; digestMs?: number } = {}) {
   const all = await wired(options)
   const sink = new Kept()
   all.host.submit(jobOf({ maxTokens: 900 }), sink)
-  await vi.waitFor(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
+  await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
   return { ...all, sink }
 }
 
@@ -37,7 +38,7 @@ test("a stream that ends loses the jobs there, and the replica cancels them", as
   far.destroy()
   expect((await sink.over())[0]).toMatchObject({ kind: "lost", reason: "died" })
   expect(host.state).toBe("down")
-  await vi.waitFor(() => expect(inner.digest().snapshot.running).toBe(0))
+  await until(() => expect(inner.digest().snapshot.running).toBe(0))
   const late = new Kept()
   host.submit(jobOf(), late)
   expect((await late.over())[0]).toMatchObject({ kind: "lost", reason: "refused" })
@@ -49,7 +50,7 @@ test("a stream that ends loses the jobs there, and the replica cancels them", as
 test("the replica lets the jobs of a gateway go that is gone", async () => {
   const { inner, near } = await busy()
   near.destroy()
-  await vi.waitFor(() => expect(inner.digest().snapshot.running).toBe(0))
+  await until(() => expect(inner.digest().snapshot.running).toBe(0))
   await inner.close()
 })
 
@@ -57,7 +58,7 @@ test("a replica that says nothing for too long is lost", async () => {
   const { host, sink, inner } = await busy({ silenceMs: 200, digestMs: 3_600_000 })
   // Its job speaks for it until it ends.
   expect((await sink.over())[0]?.kind).toBe("finished")
-  await vi.waitFor(() => expect(host.state).toBe("down"), { timeout: 5000 })
+  await until(() => expect(host.state).toBe("down"), { timeout: 5000 })
   expect(host.detail).toContain("said nothing")
   await inner.close()
 })
@@ -87,7 +88,7 @@ test.each(strangers)("%s is refused with the reason", async (_, first) => {
   const host = new WireHost(near, { name: "stranger" })
   far.resume()
   far.write(encodeFrame(first))
-  await vi.waitFor(() => expect(host.state).toBe("down"))
+  await until(() => expect(host.state).toBe("down"))
   expect(host.detail).toMatch(/version 2|speaks http|no hello/)
 })
 
@@ -98,7 +99,7 @@ test("a gateway of another version is refused as well", async () => {
   new WireServer(far, inner, { onEnd: ended })
   near.resume()
   near.write(encodeFrame({ ...hello(), version: 99 }))
-  await vi.waitFor(() => expect(ended).toHaveBeenCalled())
+  await until(() => expect(ended).toHaveBeenCalled())
   expect(ended.mock.calls[0]![0]).toContain("version 99")
   await inner.close()
 })
@@ -110,7 +111,7 @@ test("two gateways share a replica: neither hears of the other's jobs, and only 
       const [near, far] = duplexPair()
       new WireServer(far, inner, { digestMs: 10 })
       const host = new WireHost(near, { name })
-      await vi.waitFor(() => expect(host.state).toBe("ready"))
+      await until(() => expect(host.state).toBe("ready"))
       return { host, far }
     }),
   )

@@ -2,10 +2,11 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { afterEach, describe, expect, test, vi } from "vitest"
+import { afterEach, describe, expect, test } from "vitest"
 import { parseInlineBackend } from "../../config/backends.ts"
 import type { ReplicaHost } from "../../replica/host.ts"
 import { jobOf, Kept } from "../../serve/host.suite.ts"
+import { until } from "../../serve/until-testing.ts"
 import { endpointsOf } from "./addresses.ts"
 import { BackendSet, type BackendSetOptions } from "./backend-set.ts"
 import { FakeBackend } from "./testing.ts"
@@ -113,16 +114,16 @@ describe("a file", () => {
     const file = join(await folder(), "backends.yaml")
     await writeFile(file, `- ${second.url}\n`)
     const { there, names } = await open({ backends: [config(`vllm=${first.url}`)], file })
-    await vi.waitFor(() => expect([...there].map(({ state }) => state)).toEqual(["ready", "ready"]))
+    await until(() => expect([...there].map(({ state }) => state)).toEqual(["ready", "ready"]))
     const leaving = [...there][1]!
     const sink = new Kept()
     second.options.firstMs = 300
     leaving.submit(jobOf(), sink)
     await writeFile(file, "backends: []\n")
-    await vi.waitFor(() => expect(names()).toHaveLength(1), { timeout: 5000 })
+    await until(() => expect(names()).toHaveLength(1), { timeout: 5000 })
     // What it had ends.
     expect((await sink.over())[0]).toMatchObject({ kind: "finished" })
-    await vi.waitFor(() => expect(leaving.state).toBe("closed"))
+    await until(() => expect(leaving.state).toBe("closed"))
   })
 
   test("that becomes nonsense changes nothing, and it is said", async () => {
@@ -132,7 +133,7 @@ describe("a file", () => {
     const { names, said } = await open({ file })
     expect(names()).toHaveLength(1)
     await writeFile(file, "- url: http://a\n  wait: 2\n")
-    await vi.waitFor(() => expect(said.at(-1)).toContain("the backends stay as they are"), { timeout: 5000 })
+    await until(() => expect(said.at(-1)).toContain("the backends stay as they are"), { timeout: 5000 })
     expect(names()).toHaveLength(1)
   })
 })
@@ -153,10 +154,10 @@ test("one that is not there is said once, and again when it serves", async () =>
   const backend = await fake()
   await backend.close()
   const { said, there } = await open({ backends: [config(backend.url)] })
-  await vi.waitFor(() => expect(said).toHaveLength(1))
+  await until(() => expect(said).toHaveLength(1))
   expect(said[0]).toMatch(/^backend 127.0.0.1:\d+ is not there \(nothing listens there\); it is tried again$/)
   await backend.listen()
-  await vi.waitFor(() => expect([...there][0]!.state).toBe("ready"), { timeout: 10_000 })
+  await until(() => expect([...there][0]!.state).toBe("ready"), { timeout: 10_000 })
   expect(said[1]).toMatch(/serves m-1$/)
 })
 
@@ -165,8 +166,8 @@ test("a backend says what kind it is, where its operator does not", async () => 
   opened.push(backend)
   const { there } = await open({ backends: [config(backend.url)] })
   const [host] = there
-  await vi.waitFor(() => expect(host!.state).toBe("ready"))
-  await vi.waitFor(() => expect(host!.info!.model.fingerprint).toBe("llama-server:m-1"))
+  await until(() => expect(host!.state).toBe("ready"))
+  await until(() => expect(host!.info!.model.fingerprint).toBe("llama-server:m-1"))
   const sink = new Kept()
   host!.submit(jobOf(), sink)
   await sink.over()

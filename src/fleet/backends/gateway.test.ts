@@ -1,12 +1,13 @@
 /** A whole gateway over HTTP, before engines of others. */
 import type { AddressInfo } from "node:net"
 import OpenAI from "openai"
-import { afterEach, describe, expect, test, vi } from "vitest"
+import { afterEach, describe, expect, test } from "vitest"
 import { parseInlineBackend } from "../../config/backends.ts"
 import { defaultSloClasses } from "../../config/slo-classes.ts"
 import { buildServer } from "../../http/server.ts"
 import { Service, ServiceHost } from "../../serve/service.ts"
 import { Tenants } from "../../serve/tenants.ts"
+import { until } from "../../serve/until-testing.ts"
 import { Fleet } from "../fleet.ts"
 import { openGateway } from "./gateway.ts"
 import { FakeBackend, type FakeOptions } from "./testing.ts"
@@ -113,7 +114,7 @@ describe("answers as the engine does", () => {
     const { openai } = await gateway([backend])
     const stream = await openai.chat.completions.create({ model: "ours", messages: hi, stream: true })
     for await (const _ of stream) break
-    await vi.waitFor(() => expect(backend.aborted).toBe(1))
+    await until(() => expect(backend.aborted).toBe(1))
   })
 })
 
@@ -122,19 +123,18 @@ describe("several backends", () => {
     const [there, missing] = [await fake(), await fake()]
     await missing.close()
     const { openai, said, front } = await gateway([missing, there])
-    await vi.waitFor(() => expect(said.some((one) => one.includes("is not there"))).toBe(true))
+    await until(() => expect(said.some((one) => one.includes("is not there"))).toBe(true))
     for (let i = 0; i < 4; i++) await openai.chat.completions.create({ model: "ours", messages: hi })
     expect(there.asked).toHaveLength(4)
     await there.close()
-    await vi.waitFor(() => expect(front.watch.state).toBe("failing"))
+    await until(() => expect(front.watch.state).toBe("failing"))
     await expect(openai.chat.completions.create({ model: "ours", messages: hi })).rejects.toMatchObject({
       ...{ status: 503, message: expect.stringContaining("nothing listens there") },
     })
     await missing.listen()
-    await vi.waitFor(
-      async () => void (await openai.chat.completions.create({ model: "ours", messages: hi })),
-      { timeout: 15_000 },
-    )
+    await until(async () => void (await openai.chat.completions.create({ model: "ours", messages: hi })), {
+      timeout: 15_000,
+    })
     expect(missing.asked.length).toBeGreaterThan(0)
   })
 
@@ -182,7 +182,7 @@ describe("several backends", () => {
     const before = await Promise.all([ask(first.openai), ask(second.openai), ask(second.openai)])
     expect(before.every(({ choices }) => choices[0]!.finish_reason === "stop")).toBe(true)
     const lost = ask(first.openai).catch((error: unknown) => error)
-    await vi.waitFor(() => expect(backends.some(({ live }) => live > 0)).toBe(true))
+    await until(() => expect(backends.some(({ live }) => live > 0)).toBe(true))
     await first.front.close()
     await lost
     for (let i = 0; i < 4; i++)

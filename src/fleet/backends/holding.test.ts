@@ -1,8 +1,9 @@
 /** What waits in the gateway and what goes to the engine, and two gateways in front of one. */
 
 import { Agent } from "undici"
-import { afterEach, describe, expect, test, vi } from "vitest"
+import { afterEach, describe, expect, test } from "vitest"
 import { jobOf, Kept } from "../../serve/host.suite.ts"
+import { until } from "../../serve/until-testing.ts"
 import { BACKEND_KINDS } from "./kinds.ts"
 import { RemoteHost } from "./remote-host.ts"
 import { FakeBackend, type FakeOptions } from "./testing.ts"
@@ -27,7 +28,7 @@ async function gateway(backend: FakeBackend, probeMs = 10): Promise<RemoteHost> 
     timeouts: { connectMs: 1000, firstByteMs: 20_000, silenceMs: 20_000 },
   })
   opened.push(host)
-  await vi.waitFor(() => expect(host.state).toBe("ready"))
+  await until(() => expect(host.state).toBe("ready"))
   return host
 }
 async function slots(options: FakeOptions = {}): Promise<FakeBackend> {
@@ -49,7 +50,7 @@ describe("an engine with two slots", () => {
   test("is given what it begins at once; the rest waits here, by deadline", async () => {
     const backend = await slots({ wordMs: 30 })
     const host = await gateway(backend)
-    await vi.waitFor(() => expect(host.twin.rules.maxSequences).toBe(2))
+    await until(() => expect(host.twin.rules.maxSequences).toBe(2))
     await teach(host, 3)
     backend.asked.length = 0
     const sinks = Array.from({ length: 8 }, () => new Kept())
@@ -76,7 +77,7 @@ describe("an engine with two slots", () => {
     for (const sink of busy)
       host.submit(jobOf({ maxTokens: 20 }, 1, { ttft_ms: 60_000, tpot_ms: 10_000 }), sink)
     host.submit(jobOf({ maxTokens: 20 }, 1, { ttft_ms: 20 }), late)
-    await vi.waitFor(() => expect(late.turned).toEqual([0]))
+    await until(() => expect(late.turned).toEqual([0]))
     expect((await late.over())[0]).toMatchObject({ kind: "finished", outcome: { attained: false } })
     expect(late.turned).toEqual([0])
     for (const sink of busy) await sink.over()
@@ -87,11 +88,11 @@ describe("an engine with two slots", () => {
     const host = await gateway(backend)
     await teach(host, 4)
     const soon = () => host.offer(jobOf({ maxTokens: 20 }, 1, { ttft_ms: 300, tpot_ms: 10_000 }), 100)
-    await vi.waitFor(async () => expect((await soon()).takes).toBe(true))
+    await until(async () => expect((await soon()).takes).toBe(true))
     const sinks = Array.from({ length: 6 }, () => new Kept())
     for (const sink of sinks)
       host.submit(jobOf({ maxTokens: 20 }, 1, { ttft_ms: 60_000, tpot_ms: 10_000 }), sink)
-    await vi.waitFor(async () => expect((await soon()).takes).toBe(false))
+    await until(async () => expect((await soon()).takes).toBe(false))
     for (const sink of sinks) await sink.over()
   })
 })
@@ -101,10 +102,10 @@ test("two gateways see each other's load in /metrics; one goes, the other serves
   const [one, other] = [await gateway(backend), await gateway(backend)]
   const sinks = Array.from({ length: 3 }, () => new Kept())
   for (const sink of sinks) one.submit(jobOf({ maxTokens: 20 }), sink)
-  await vi.waitFor(() => expect(other.digest().snapshot.running).toBeGreaterThan(0))
+  await until(() => expect(other.digest().snapshot.running).toBeGreaterThan(0))
   await one.close()
   for (const sink of sinks) expect((await sink.over())[0]?.kind).toBe("cancelled")
-  await vi.waitFor(() => expect(other.digest().snapshot.running).toBe(0))
+  await until(() => expect(other.digest().snapshot.running).toBe(0))
   const sink = new Kept()
   other.submit(jobOf(), sink)
   expect((await sink.over())[0]).toMatchObject({ kind: "finished" })

@@ -6,10 +6,11 @@ import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { Agent } from "undici"
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest"
+import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { TINY_PRESETS, tinyModel } from "../../models/tiny.ts"
 import type { Begun } from "../../replica/host.ts"
 import { jobOf, Kept } from "../../serve/host.suite.ts"
+import { until } from "../../serve/until-testing.ts"
 import { RemoteHost } from "./remote-host.ts"
 
 const PROGRAM = process.env.LLAMA_SERVER ?? ""
@@ -56,7 +57,7 @@ describe.skipIf(PROGRAM === "")("llama-server", () => {
     })
     const running = { child, host }
     servers.push(running)
-    await vi.waitFor(() => expect(host.state).toBe("ready"), { timeout: 60_000 })
+    await until(() => expect(host.state).toBe("ready"), { timeout: 60_000 })
     return running
   }
 
@@ -85,7 +86,7 @@ describe.skipIf(PROGRAM === "")("llama-server", () => {
   test("computes, is found out to be one, and its slots with it", async () => {
     const { host } = await start()
     expect(host.info).toMatchObject({ model: { fingerprint: expect.stringContaining("llama-server:") } })
-    await vi.waitFor(() => expect(host.twin.rules.maxSequences).toBe(2))
+    await until(() => expect(host.twin.rules.maxSequences).toBe(2))
     const first = await run(host, 12)
     expect(first.end).toMatchObject({ kind: "finished", reason: "length", usage: { completionTokens: 12 } })
     expect(first.sink.tokensOf[0]).toHaveLength(12)
@@ -111,7 +112,7 @@ describe.skipIf(PROGRAM === "")("llama-server", () => {
     const { child, host } = await start()
     const sink = new Kept()
     host.submit(jobOf({ ...count, maxTokens: 200 }, 1, slo), sink)
-    await vi.waitFor(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(20))
+    await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(20))
     child.kill("SIGKILL")
     await once(child, "exit")
     expect((await sink.over())[0]).toMatchObject({ kind: "lost", reason: "died" })

@@ -1,9 +1,10 @@
 /** A backend of each kind behind the port, over real sockets, and what goes wrong with them. */
 import { Agent } from "undici"
-import { afterEach, describe, expect, test, vi } from "vitest"
+import { afterEach, describe, expect, test } from "vitest"
 import type { Begun, Job } from "../../replica/host.ts"
 import type { Observed } from "../../replica/observed.ts"
 import { jobOf, Kept } from "../../serve/host.suite.ts"
+import { until } from "../../serve/until-testing.ts"
 import { BACKEND_KINDS, type OwnBatchingKind } from "./kinds.ts"
 import { RemoteHost, type RemoteHostOptions } from "./remote-host.ts"
 import { FakeBackend, type FakeOptions, WORDS } from "./testing.ts"
@@ -34,7 +35,7 @@ function hostOf(backend: FakeBackend, changes: Partial<RemoteHostOptions> = {}):
 async function open(options: FakeOptions = {}, changes: Partial<RemoteHostOptions> = {}) {
   const backend = await fake(options)
   const host = hostOf(backend, changes)
-  await vi.waitFor(() => expect(host.state).toBe("ready"))
+  await until(() => expect(host.state).toBe("ready"))
   return { backend, host }
 }
 
@@ -63,7 +64,7 @@ describe.each(Object.keys(BACKEND_KINDS) as OwnBatchingKind[])("%s", (kind) => {
       usage: { promptTokens: 12, cachedTokens: 4, completionTokens: 4 },
       outcome: { attained: true, outputTokens: 4, arrivalUs: 0 },
     })
-    await vi.waitFor(() => {
+    await until(() => {
       const effects = seen.flatMap((one) => one.effects)
       expect(effects.filter(({ type }) => type === "finished")).toHaveLength(1)
       expect(effects.reduce((n, effect) => n + (effect.type === "token" ? effect.count : 0), 0)).toBe(4)
@@ -92,9 +93,9 @@ describe.each(Object.keys(BACKEND_KINDS) as OwnBatchingKind[])("%s", (kind) => {
   test("others' load is seen in its metrics, and gone when it is gone", async () => {
     const { host, backend } = await open({ kind, others: { running: 3, waiting: 5 } })
     if (kind === "openai") return expect(host.digest().snapshot).toMatchObject({ running: 0, waiting: 0 })
-    await vi.waitFor(() => expect(host.digest().snapshot).toMatchObject({ running: 3, waiting: 5 }))
+    await until(() => expect(host.digest().snapshot).toMatchObject({ running: 3, waiting: 5 }))
     backend.options.others = { running: 0, waiting: 0 }
-    await vi.waitFor(() => expect(host.digest().snapshot).toMatchObject({ running: 0, waiting: 0 }))
+    await until(() => expect(host.digest().snapshot).toMatchObject({ running: 0, waiting: 0 }))
   })
 })
 
@@ -192,11 +193,11 @@ describe("a client that goes", () => {
     const sink = new Kept()
     const job = jobOf({ maxTokens: 1000 })
     host.submit(job, sink)
-    await vi.waitFor(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
+    await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
     expect(await host.withdraw(job.id)).toBe(false)
     host.cancel(job.id)
     expect((await sink.over())[0]).toMatchObject({ kind: "cancelled" })
-    await vi.waitFor(() => expect(backend.aborted).toBe(1))
+    await until(() => expect(backend.aborted).toBe(1))
     const held = jobOf()
     const heldSink = new Kept()
     host.submit(held, heldSink)
@@ -211,7 +212,7 @@ describe("a client that goes", () => {
     const sink = new Kept()
     const job = jobOf()
     host.submit(job, sink)
-    await vi.waitFor(() => expect(backend.live).toBe(1))
+    await until(() => expect(backend.live).toBe(1))
     expect(await host.withdraw(job.id)).toBe(true)
     expect(await host.withdraw(job.id)).toBe(false)
     expect(sink.ends).toEqual([])
@@ -300,7 +301,7 @@ describe("what goes wrong is of one request alone", () => {
     backend.misbehave = null
     expect((await host.offer(jobOf(), 100)).takes).toBe(false)
     expect((await run(host, jobOf())).ends[0]).toMatchObject({ kind: "lost", reason: "refused" })
-    await vi.waitFor(async () => expect((await host.offer(jobOf(), 100)).takes).toBe(true), { timeout: 5000 })
+    await until(async () => expect((await host.offer(jobOf(), 100)).takes).toBe(true), { timeout: 5000 })
     expect(backend.asked).toHaveLength(1)
     expect((await run(host, jobOf())).ends[0]).toMatchObject({ kind: "finished" })
   })
@@ -311,12 +312,12 @@ describe("an engine that goes and comes", () => {
     const backend = await fake()
     await backend.close()
     const host = hostOf(backend)
-    await vi.waitFor(() => expect(host.detail).toContain("nothing listens there"))
+    await until(() => expect(host.detail).toContain("nothing listens there"))
     expect(host.state).toBe("starting")
     expect((await host.offer(jobOf(), 100)).takes).toBe(false)
     expect((await run(host, jobOf())).ends[0]).toMatchObject({ kind: "lost", reason: "refused" })
     await backend.listen()
-    await vi.waitFor(() => expect(host.state).toBe("ready"), { timeout: 10_000 })
+    await until(() => expect(host.state).toBe("ready"), { timeout: 10_000 })
     expect((await run(host, jobOf())).ends[0]).toMatchObject({ kind: "finished" })
   })
 
@@ -324,12 +325,12 @@ describe("an engine that goes and comes", () => {
     const { host, backend } = await open({ words: 8, wordMs: 30 })
     const sinks = [new Kept(), new Kept()]
     for (const sink of sinks) host.submit(jobOf({ maxTokens: 1000 }), sink)
-    await vi.waitFor(() => expect(sinks.every((sink) => sink.tokensOf[0]?.length)).toBe(true))
+    await until(() => expect(sinks.every((sink) => sink.tokensOf[0]?.length)).toBe(true))
     await backend.close()
     for (const sink of sinks) expect((await sink.over())[0]).toMatchObject({ kind: "lost", reason: "died" })
-    await vi.waitFor(() => expect(host.state).toBe("down"))
+    await until(() => expect(host.state).toBe("down"))
     await backend.listen()
-    await vi.waitFor(() => expect(host.state).toBe("ready"), { timeout: 10_000 })
+    await until(() => expect(host.state).toBe("ready"), { timeout: 10_000 })
     expect((await run(host, jobOf())).ends[0]).toMatchObject({ kind: "finished" })
   })
 
@@ -337,28 +338,28 @@ describe("an engine that goes and comes", () => {
     const { host, backend } = await open({ words: 8, wordMs: 25 })
     const sink = new Kept()
     host.submit(jobOf({ maxTokens: 1000 }), sink)
-    await vi.waitFor(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
+    await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
     backend.healthy = false
     expect((await sink.over())[0]).toMatchObject({ kind: "finished" })
-    await vi.waitFor(() => expect(host.state).toBe("down"), { timeout: 5000 })
+    await until(() => expect(host.state).toBe("down"), { timeout: 5000 })
   })
 
   test("given up, it loses what it has at once, and is taken back when it answers", async () => {
     const { host, backend } = await open({ firstMs: 2000 })
     const sink = new Kept()
     host.submit(jobOf(), sink)
-    await vi.waitFor(() => expect(backend.live).toBe(1))
+    await until(() => expect(backend.live).toBe(1))
     host.giveUp("it is stuck")
     expect((await sink.over())[0]).toMatchObject({ kind: "lost", reason: "died", detail: "it is stuck" })
     backend.options.firstMs = 1
-    await vi.waitFor(() => expect(host.state).toBe("ready"), { timeout: 5000 })
+    await until(() => expect(host.state).toBe("ready"), { timeout: 5000 })
     expect((await run(host, jobOf())).ends[0]).toMatchObject({ kind: "finished" })
   })
 
   test("does not serve the model that is asked of it: says so, and serves nothing", async () => {
     const backend = await fake({ model: "other" })
     const host = hostOf(backend, { models: new Map([["mine", "m-1"]]) })
-    await vi.waitFor(() => expect(host.detail).toContain("does not serve the model m-1; it serves other"))
+    await until(() => expect(host.detail).toContain("does not serve the model m-1; it serves other"))
     expect(host.state).toBe("starting")
   })
 
@@ -366,7 +367,7 @@ describe("an engine that goes and comes", () => {
     const { host } = await open({ words: 8, wordMs: 10 })
     const sink = new Kept()
     host.submit(jobOf({ maxTokens: 100 }), sink)
-    await vi.waitFor(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
+    await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
     const drained = host.drain()
     expect((await run(host, jobOf())).ends[0]).toMatchObject({ kind: "lost", reason: "refused" })
     await drained
