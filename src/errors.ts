@@ -8,6 +8,8 @@ export interface UserErrorOptions {
   param?: string | null
   /** OpenAI's error type. */
   type?: string
+  /** When it may be worth to come back, ms. */
+  retryMs?: number | null
   cause?: unknown
 }
 
@@ -18,6 +20,7 @@ export class UserError extends Error {
   readonly code: string | null
   readonly param: string | null
   readonly type: string
+  readonly retryMs: number | null
 
   constructor(message: string, options: UserErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
@@ -25,6 +28,7 @@ export class UserError extends Error {
     this.code = options.code ?? null
     this.param = options.param ?? null
     this.type = options.type ?? typeOf(this.status)
+    this.retryMs = options.retryMs ?? null
   }
 }
 
@@ -200,7 +204,7 @@ export type ErrorCode = keyof typeof ERRORS
 export function userError(
   code: ErrorCode,
   values: Record<string, string | number> = {},
-  options: { param?: string | null; cause?: unknown } = {},
+  options: { param?: string | null; retryMs?: number; cause?: unknown } = {},
 ): UserError {
   const entry: ErrorEntry = ERRORS[code]
   const text = entry.remedy === "" ? entry.message : `${entry.message}${joiner(entry.message)}${entry.remedy}`

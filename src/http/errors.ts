@@ -23,7 +23,10 @@ export function errorHeaders(error: UserError): Record<string, string> {
   if (error.code === "queue_too_small") return { ...dropped, "x-should-retry": "false" }
   const least = error.code === "engine_down" ? RETRY_DOWN_MS : RETRY_MS
   // Jitter, so that clients refused together do not come back together.
-  const retryMs = least + Math.floor(Math.random() * 2 * least)
+  const retryMs =
+    error.retryMs === null
+      ? least + Math.floor(Math.random() * 2 * least)
+      : Math.round(error.retryMs * (1 + Math.random() / 2))
   return {
     "retry-after": String(Math.ceil(retryMs / 1000)),
     "retry-after-ms": String(retryMs),

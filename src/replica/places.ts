@@ -1,11 +1,13 @@
 /** Places in a replica's queue. Every request has one from before its prompt is read: further choices of a request and
  * what is still being prepared count as well, so that what was accepted never finds the queue full. */
 import { Tenants } from "../core/learn/tenants.ts"
+import { LeaveRate } from "./leave-rate.ts"
 
 export class Places {
   /** Requests that the queue takes of one tenant alone; with several it is a little more. */
   readonly limit: number
   readonly #tenants: Tenants
+  readonly #rate = new LeaveRate()
   #taken = 0
   #whenEmpty: (() => void)[] = []
 
@@ -17,6 +19,11 @@ export class Places {
 
   get taken(): number {
     return this.#taken
+  }
+
+  /** In which as many requests as have a place left of late, ms: sooner, one that is refused would be refused again. */
+  get turnoverMs(): number {
+    return this.#rate.waitMs(this.#taken, performance.now() * 1000)
   }
 
   /** Places that `tenant` has. */
@@ -48,7 +55,11 @@ export class Places {
   }
 
   giveBack(count: number, tenant: number): void {
-    for (let i = 0; i < count; i++) this.#tenants.left({ tenant })
+    const nowUs = performance.now() * 1000
+    for (let i = 0; i < count; i++) {
+      this.#tenants.left({ tenant })
+      this.#rate.left(nowUs)
+    }
     this.#taken -= count
     if (this.#taken === 0) for (const resolve of this.#whenEmpty.splice(0)) resolve()
   }

@@ -5,7 +5,7 @@ import type { Places } from "../replica/places.ts"
 import type { Tenant } from "./tenants.ts"
 
 export interface Refused {
-  queue: Pick<Places, "limit" | "taken" | "takenBy" | "shareOf" | "shared">
+  queue: Pick<Places, "limit" | "taken" | "takenBy" | "shareOf" | "shared" | "turnoverMs">
   tenant: Tenant
   choices: number
   /** Why the engine is down, where it is. */
@@ -19,5 +19,6 @@ export function queueRefusal(reason: RejectReason, { queue, tenant, choices, det
   if (choices > limit) return userError("queue_too_small", { limit, choices }, { param: "n" })
   const { name, number } = tenant
   const share = `; of its places tenant ${name} has ${queue.takenBy(number)}, and its share is ${queue.shareOf(number)}`
-  return userError("queue_full", { limit, taken, choices, share: queue.shared ? share : "" })
+  const values = { limit, taken, choices, share: queue.shared ? share : "" }
+  return userError("queue_full", values, { retryMs: queue.turnoverMs })
 }

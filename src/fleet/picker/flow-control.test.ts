@@ -2,10 +2,10 @@
 import fc from "fast-check"
 import { afterEach, beforeEach, expect, it, vi } from "vitest"
 import { defaultSloClasses } from "../../config/slo-classes.ts"
+import { LeaveRate } from "../../replica/leave-rate.ts"
 import { type Ask, readAsk } from "./ask.ts"
 import type { Chooser, Endpoint, Sent } from "./chooser.ts"
 import { FlowControl, type FlowOptions, type Verdict } from "./flow-control.ts"
-import { SendRate } from "./send-rate.ts"
 
 const CLASSES = defaultSloClasses()
 const OPTIONS: FlowOptions = { mostHeld: 3, mostHeldBytes: 1e6, longestHoldUs: 60e6, late: "send" }
@@ -269,9 +269,9 @@ it("settles each exactly once, in any order of events, and keeps nothing", () =>
 })
 
 it("says when there will be room by how fast requests have been leaving", () => {
-  const rate = new SendRate()
+  const rate = new LeaveRate()
   expect(rate.waitMs(100, 0)).toBe(500)
-  for (let i = 0; i < 100; i++) rate.sent(i * 1e5)
+  for (let i = 0; i < 100; i++) rate.left(i * 1e5)
   // Ten a second.
   expect(rate.waitMs(50, 10e6)).toBeCloseTo(5000, -3)
   expect(rate.waitMs(1e6, 10e6)).toBe(60_000)

@@ -1,10 +1,11 @@
 /** Requests between their arrival and their endpoint: sent at once where one takes them, else held, the earliest
  * deadline first, within bounds; those that wait too long, or that there is no room for, are told when to come back. */
+
+import { LeaveRate } from "../../replica/leave-rate.ts"
 import type { Ask } from "./ask.ts"
 import type { Chooser, Endpoint, Sent } from "./chooser.ts"
 import { Ejections } from "./ejection.ts"
 import type { DropReason } from "./messages.ts"
-import { SendRate } from "./send-rate.ts"
 
 export interface FlowOptions {
   /** Most requests held at once, and what bodies may take in memory, those that are still coming included, bytes. */
@@ -59,7 +60,7 @@ export class FlowControl {
   #line: Waiting[] = []
   #heldBytes = 0
   readonly #ofTenant = new Map<string, number>()
-  readonly #rate = new SendRate()
+  readonly #rate = new LeaveRate()
   readonly #ejections = new Ejections()
   #endpoints: readonly Endpoint[] = []
   #known: ReadonlySet<Endpoint> = new Set()
@@ -183,7 +184,7 @@ export class FlowControl {
       : this.#chooser.anywhere(ask, among, nowUs)
     if (endpoints.length === 0) return false
     const sent = this.#watched(this.#chooser.sent(ask, endpoints[0]!, nowUs), endpoints[0]!)
-    this.#rate.sent(nowUs)
+    this.#rate.left(nowUs)
     this.#remove(waiting)
     waiting.settle({
       ...{ kind: "send", endpoints, sent },
