@@ -39,7 +39,6 @@ export async function openFleet(options: ServeOptions, tenants: Tenants, reporte
   }
   const fleet = new Fleet({
     hosts: workers,
-    router: { kind: "offer", affinity: true, reoffers: 3 },
     log: (message, level) => reporter.log[level](message),
   })
   return new FleetFront({ fleet, hosts: workers, info: workers[0]!.info!, maxQueue, tenants })

@@ -180,6 +180,21 @@ describe("over replicas that are told what to say", () => {
     expect(first.givenUp).toEqual(["it is silent"])
     expect(second.submitted).toHaveLength(1)
   })
+
+  test("a replica that spoke while this process stood still is not taken for a silent one", () => {
+    const { fleet, first, second, clock } = fleetOf(2, { health: { silenceUs: 3_000_000 } })
+    fleet.submit(jobOf(), new Kept())
+    second.say(clock.nowUs())
+    clock.advance(100_000)
+    clock.standStill(40_000_000)
+    expect([first.givenUp, second.givenUp]).toEqual([[], []])
+    // What was silent all the time is found out afterwards.
+    for (let i = 0; i < 40; i++) {
+      second.say(clock.nowUs())
+      clock.advance(100_000)
+    }
+    expect([first.givenUp, second.givenUp]).toEqual([["it is silent"], []])
+  })
 })
 
 describe("over real replicas on the fake engine", () => {

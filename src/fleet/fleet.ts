@@ -7,6 +7,7 @@ import type { Generation } from "../replica/generation.ts"
 import type { HostState, Job, JobEnd, JobLost, JobSink, ReplicaHost } from "../replica/host.ts"
 import type { DispatchEffect, DispatchEvent, FailReason, JobId, LossReason } from "../router/dispatch.ts"
 import { Dispatcher, type DispatcherOptions } from "../router/dispatcher.ts"
+import type { RouterOptions } from "../router/router.ts"
 import type { Routed } from "../router/target.ts"
 import type { AnswerDelta } from "../text/answer.ts"
 import { routedOf } from "./routed.ts"
@@ -46,6 +47,10 @@ const NEWS_US = 1000
 const LATELY_US = 1_000_000
 /** One that was given up, and does not go down for it, is tried again after this, µs. */
 const AGAIN_US = 1_000_000
+/** It looks at replicas many times in this time. */
+const STILL_US = 1_000_000
+/** As fleets route: what is turned down is offered to others so often. */
+const ROUTER: RouterOptions = { reoffers: 3 }
 
 export class Fleet {
   readonly #options: FleetOptions
@@ -58,6 +63,7 @@ export class Fleet {
   readonly #listening: (() => void)[] = []
   #effects: DispatchEffect[] = []
   #carrying = false
+  #awakeUs: number
   #cancelWake: (() => void) | null = null
   #cancelLook: (() => void) | null = null
   #onIdle: (() => void)[] = []
@@ -67,7 +73,8 @@ export class Fleet {
     this.#options = options
     this.#clock = options.clock ?? realClock
     const chances = options.chances ?? (() => [Math.random(), Math.random()] as const)
-    this.#dispatcher = new Dispatcher({ ...options, chances })
+    this.#dispatcher = new Dispatcher({ router: ROUTER, ...options, chances })
+    this.#awakeUs = this.#clock.nowUs()
     for (const host of options.hosts ?? []) this.join(host)
     this.#lookLater()
   }
@@ -133,6 +140,7 @@ export class Fleet {
 
   /** Look at what replicas said last of how busy they are. By itself every `digestMs`. */
   look(): void {
+    this.#isAwake(this.#clock.nowUs())
     for (const [replica, host] of this.#hosts.entries()) {
       const digest = host.state === "closed" ? null : host.digest()
       if (digest === null) continue
@@ -159,6 +167,7 @@ export class Fleet {
   #tell(event: DispatchEvent): void {
     if (this.#closed) return
     const nowUs = this.#clock.nowUs()
+    this.#isAwake(nowUs)
     this.#dispatcher.handle(event, nowUs)
     const effects = this.#dispatcher.poll(nowUs)
     this.#options.onDecision?.(event, effects, nowUs)
@@ -169,6 +178,15 @@ export class Fleet {
     for (let effect = this.#effects.shift(); effect !== undefined; effect = this.#effects.shift())
       this.#carryOut(effect)
     this.#carrying = false
+  }
+
+  /** Where this process did nothing for long, what replicas said meanwhile is yet to be read: their silence says nothing. */
+  #isAwake(nowUs: number): void {
+    const stillUs = nowUs - this.#awakeUs
+    this.#awakeUs = nowUs
+    const { digestMs = DIGEST_MS } = this.#options
+    if (stillUs < STILL_US || digestMs * 1000 >= STILL_US) return
+    for (const replica of this.#hosts.keys()) this.#dispatcher.handle({ type: "heard", replica }, nowUs)
   }
 
   #carryOut(effect: DispatchEffect): void {

@@ -25,6 +25,11 @@ export class StillClock implements Clock {
   advance(us: number): void {
     this.runTo(this.#nowUs + us)
   }
+  /** The process stands still: what is due happens when it goes on, all of it late. */
+  standStill(us: number): void {
+    this.#nowUs += us
+    this.runTo(this.#nowUs)
+  }
   /** What is due until then happens at its time; at that time itself only if `timers`. */
   runTo(untilUs: number, timers = true): void {
     for (;;) {
