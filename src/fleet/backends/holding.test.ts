@@ -46,6 +46,19 @@ async function teach(host: RemoteHost, count = 12): Promise<void> {
   }
 }
 
+test("an engine that is not known yet is given all that it has room for", async () => {
+  const backend = await FakeBackend.open({ kind: "vllm", words: 4, wordMs: 200 })
+  opened.push(backend)
+  const host = await gateway(backend)
+  const prompt = { kind: "text" as const, text: "a long prompt ".repeat(500) }
+  const sinks = Array.from({ length: 40 }, () => new Kept())
+  for (const sink of sinks)
+    host.submit(jobOf({ prompt, maxTokens: 20 }, 1, { ttft_ms: 60_000, tpot_ms: 10_000 }), sink)
+  await until(() => expect(backend.most).toBe(40))
+  expect(host.twin.fit.confident).toBe(false)
+  for (const sink of sinks) expect((await sink.over())[0]).toMatchObject({ kind: "finished" })
+})
+
 describe("an engine with two slots", () => {
   test("is given what it begins at once; the rest waits here, by deadline", async () => {
     const backend = await slots({ wordMs: 30 })

@@ -91,16 +91,24 @@ export class Holding {
     while (!this.paused && this.#held.length > 0) {
       const course = this.#held[0]!
       const nowUs = this.#nowUs()
-      const offer = this.#twin.offer(course.spec, nowUs)
-      if (this.#isTooLate(course, offer)) continue
-      const waitUs = this.#waitUs(course, offer, nowUs)
-      if (waitUs > 0) {
-        this.#wakeIn(waitUs)
-        return
+      if (!this.#guesses) {
+        const offer = this.#twin.offer(course.spec, nowUs)
+        if (this.#isTooLate(course, offer)) continue
+        const waitUs = this.#waitUs(course, offer, nowUs)
+        if (waitUs > 0) {
+          this.#wakeIn(waitUs)
+          return
+        }
       }
       this.#held.shift()
       this.#sink.send(course)
     }
+  }
+
+  /** How long its steps take is not known yet, and it has room: what is held now would wait for a guess. */
+  get #guesses(): boolean {
+    const { fit, inFlight, rules } = this.#twin
+    return !fit.confident && inFlight < rules.maxSequences
   }
 
   /** It gives its promise up, and its place: others may still be in time. */
