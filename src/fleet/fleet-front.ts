@@ -111,8 +111,7 @@ export class FleetFront implements Front {
   get replicas(): readonly ReplicaRow[] {
     return this.#hosts.map((host) => {
       const digest = host.digest()
-      const { name, state, detail } = host
-      const restarts = (host as { restarts?: number }).restarts ?? 0
+      const { name, state, detail, restarts = 0 } = host
       return { name, state, detail, restarts, snapshot: digest?.snapshot ?? null, ageUs: digest?.ageUs ?? 0 }
     })
   }

@@ -129,6 +129,8 @@ export interface ReplicaHost {
   readonly detail: string
   /** null until it was ready once. */
   readonly info: HostInfo | null
+  /** Times it came back; left out: it does not come back. */
+  readonly restarts?: number
   /** Called on each change of `state`. The answer ends that. */
   onState(listener: (state: HostState) => void): () => void
   /** What its core does, for metrics. */

@@ -21,6 +21,7 @@ import { DriverObserver } from "../replica/observer.ts"
 import { plannerOf } from "../replica/planner-view.ts"
 import type { AnswerDelta, AnswerEnd } from "../text/answer.ts"
 import { sinceArrival } from "./begun.ts"
+import { countdown } from "./countdown.ts"
 import type { Choice, GenerationRequest, Intake, Plan } from "./intake.ts"
 import type { Tenant } from "./tenants.ts"
 
@@ -297,12 +298,4 @@ function within<T>(promise: Promise<T>, deadlineMs: number): Promise<T | null> {
       },
     )
   })
-}
-
-/** Calls `done` when it has been called so often. */
-function countdown(count: number, done: () => void): () => void {
-  let left = count
-  return () => {
-    if (--left === 0) done()
-  }
 }

@@ -9,6 +9,7 @@ import { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import { Answer, type AnswerSink } from "../text/answer.ts"
 import { afterThinking } from "../text/constraint/grammar.ts"
 import { type BegunAnswer, goOn, isOver } from "./begun.ts"
+import { countdown } from "./countdown.ts"
 import { PrefixHasher, prefixHashes, sessionNumber } from "./prefix.ts"
 import { type ParseSpecial, PromptReader } from "./prompt-reader.ts"
 import { queueRefusal } from "./refusal.ts"
@@ -351,11 +352,3 @@ export class Intake {
 }
 
 const SILENT: AnswerSink = { delta() {}, end() {} }
-
-/** Calls `done` when it has been called so often. */
-function countdown(count: number, done: () => void): () => void {
-  let left = count
-  return () => {
-    if (--left === 0) done()
-  }
-}

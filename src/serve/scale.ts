@@ -9,7 +9,7 @@ import type { Service } from "./service.ts"
 /** Where nothing was drafted yet. */
 const ACCEPTANCE = 0.7
 
-/** As a fleet of this server's kind routes. */
+/** Recordings know one prefix a class, so a forecast routes by sessions and offers alone; real fleets look for prefixes as well. */
 const ROUTER: RouterOptions = { kind: "offer", affinity: true, reoffers: 3 }
 
 /** Begins forecasts; they end with the service. */
