@@ -4,15 +4,13 @@ import type { Duplex } from "node:stream"
 import {
   DECLINED,
   type Digest,
-  type HostInfo,
-  type HostState,
   type Job,
   type JobId,
   type JobSink,
   type Offer,
   type ReplicaHost,
 } from "../replica/host.ts"
-import type { Observed } from "../replica/observed.ts"
+import { WatchedHost } from "../replica/watched-host.ts"
 import { Restarts } from "../router/health.ts"
 import { WireHost } from "../wire/host.ts"
 
@@ -25,48 +23,23 @@ export interface RenewedOptions {
   restarts?: Restarts
 }
 
-export abstract class RenewedHost implements ReplicaHost {
-  readonly name: string
+export abstract class RenewedHost extends WatchedHost implements ReplicaHost {
   readonly #options: RenewedOptions
   readonly #restarts: Restarts
-  readonly #stateListeners = new Set<(state: HostState) => void>()
-  readonly #observedListeners = new Set<(observed: Observed) => void>()
   #wire: WireHost | null = null
-  #state: HostState = "starting"
-  #detail = "it is being started"
-  #info: HostInfo | null = null
   #lives = 0
   #pause: NodeJS.Timeout | null = null
   #closing: Promise<void> | null = null
 
   constructor(options: RenewedOptions) {
-    this.name = options.name
+    super(options.name, "it is being started")
     this.#options = options
     this.#restarts = options.restarts ?? new Restarts()
   }
 
-  get state(): HostState {
-    return this.#state
-  }
-  get detail(): string {
-    return this.#detail
-  }
-  get info(): HostInfo | null {
-    return this.#info
-  }
   /** Times it came back. */
   get restarts(): number {
     return Math.max(0, this.#lives - 1)
-  }
-
-  onState(listener: (state: HostState) => void): () => void {
-    this.#stateListeners.add(listener)
-    return () => this.#stateListeners.delete(listener)
-  }
-
-  onObserved(listener: (observed: Observed) => void): () => void {
-    this.#observedListeners.add(listener)
-    return () => this.#observedListeners.delete(listener)
   }
 
   offer(job: Job, deadlineMs: number): Promise<Offer> {
@@ -79,7 +52,7 @@ export abstract class RenewedHost implements ReplicaHost {
       return
     }
     for (const { index } of job.choices)
-      sink.end(index, { kind: "lost", reason: "refused", detail: this.#detail })
+      sink.end(index, { kind: "lost", reason: "refused", detail: this.detail })
   }
 
   cancel(id: JobId): void {
@@ -123,23 +96,21 @@ export abstract class RenewedHost implements ReplicaHost {
 
   /** It does this, on its way to being ready. */
   protected doing(what: string): void {
-    this.#become("starting", what)
+    this.become("starting", what)
   }
 
   protected connect(stream: Duplex): void {
     const { silenceMs } = this.#options
     const wire = new WireHost(stream, { name: this.name, ...(silenceMs !== undefined && { silenceMs }) })
     this.#wire = wire
-    wire.onObserved((observed) => {
-      for (const listener of this.#observedListeners) listener(observed)
-    })
+    wire.onObserved((observed) => this.observed(observed))
     wire.onState((state) => {
       if (this.#wire !== wire) return
       if (state === "ready") this.#ready(wire)
-      else if (state === "draining") this.#become("draining", wire.detail)
+      else if (state === "draining") this.become("draining", wire.detail)
       else if ((state === "down" || state === "closed") && !this.closing) {
         // Before its jobs are told: where they go on must not be here.
-        this.#become("down", wire.detail)
+        this.become("down", wire.detail)
         this.disconnected(wire.detail)
       }
     })
@@ -149,8 +120,8 @@ export abstract class RenewedHost implements ReplicaHost {
   protected over(detail: string, last = false): void {
     const wire = this.#wire
     this.#wire = null
-    if (this.closing) this.#become("closed", "it was closed")
-    else this.#become("down", detail)
+    if (this.closing) this.become("closed", "it was closed")
+    else this.become("down", detail)
     wire?.giveUp(detail)
     if (this.closing || last) return
     const nowUs = performance.now() * 1000
@@ -164,22 +135,15 @@ export abstract class RenewedHost implements ReplicaHost {
   }
 
   #ready(wire: WireHost): void {
-    this.#info = wire.info
+    this.serves(wire.info)
     this.#lives++
     this.#restarts.up(performance.now() * 1000)
-    this.#become("ready", "")
+    this.become("ready", "")
   }
 
   async #close(): Promise<void> {
     if (this.#pause !== null) clearTimeout(this.#pause)
     await this.finish(this.#wire)
-    this.#become("closed", "it was closed")
-  }
-
-  #become(state: HostState, detail: string): void {
-    if (this.#state === state && this.#detail === detail) return
-    this.#state = state
-    this.#detail = detail
-    for (const listener of [...this.#stateListeners]) listener(state)
+    this.become("closed", "it was closed")
   }
 }

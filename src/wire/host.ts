@@ -5,7 +5,6 @@ import {
   DECLINED,
   type Digest,
   type HostInfo,
-  type HostState,
   type Job,
   type JobId,
   type JobLost,
@@ -13,7 +12,7 @@ import {
   type Offer,
   type ReplicaHost,
 } from "../replica/host.ts"
-import type { Observed } from "../replica/observed.ts"
+import { WatchedHost } from "../replica/watched-host.ts"
 import type { AnswerDelta } from "../text/answer.ts"
 import { Channel } from "./channel.ts"
 import { endFromWire, readToGateway, type ToGateway, type ToReplica } from "./messages.ts"
@@ -35,18 +34,12 @@ interface Submitted {
   rest: Map<number, AnswerDelta>
 }
 
-export class WireHost implements ReplicaHost {
-  readonly name: string
+export class WireHost extends WatchedHost implements ReplicaHost {
   readonly #channel: Channel<ToReplica, ToGateway>
   readonly #submitted = new Map<JobId, Submitted>()
   readonly #offers = new Map<JobId, (offer: Offer) => void>()
   readonly #withdrawals = new Map<JobId, (gone: boolean) => void>()
-  readonly #stateListeners = new Set<(state: HostState) => void>()
-  readonly #observedListeners = new Set<(observed: Observed) => void>()
   readonly #silence: NodeJS.Timeout
-  #state: HostState = "starting"
-  #detail = "it is being reached"
-  #info: HostInfo | null = null
   #digest: { digest: Digest; heardMs: number } | null = null
   #onDrained: (() => void)[] = []
   #draining = false
@@ -54,7 +47,7 @@ export class WireHost implements ReplicaHost {
   #listenedMs = performance.now()
 
   constructor(stream: Duplex, { name, silenceMs = SILENCE_MS }: WireHostOptions) {
-    this.name = name
+    super(name, "it is being reached")
     this.#channel = new Channel<ToReplica, ToGateway>(stream, {
       read: readToGateway,
       onMessage: (message) => this.#handle(message),
@@ -64,28 +57,8 @@ export class WireHost implements ReplicaHost {
     this.#silence.unref()
   }
 
-  get state(): HostState {
-    return this.#state
-  }
-  get detail(): string {
-    return this.#detail
-  }
-  get info(): HostInfo | null {
-    return this.#info
-  }
-
-  onState(listener: (state: HostState) => void): () => void {
-    this.#stateListeners.add(listener)
-    return () => this.#stateListeners.delete(listener)
-  }
-
-  onObserved(listener: (observed: Observed) => void): () => void {
-    this.#observedListeners.add(listener)
-    return () => this.#observedListeners.delete(listener)
-  }
-
   offer(job: Job, deadlineMs: number): Promise<Offer> {
-    if (this.#state !== "ready") return Promise.resolve(DECLINED)
+    if (this.state !== "ready") return Promise.resolve(DECLINED)
     return new Promise((resolve) => {
       const timer = setTimeout(() => answer(DECLINED), deadlineMs)
       const answer = (offer: Offer) => {
@@ -100,7 +73,7 @@ export class WireHost implements ReplicaHost {
 
   submit(job: Job, sink: JobSink): void {
     if (this.#over || this.#draining) {
-      const lost: JobLost = { kind: "lost", reason: "refused", detail: this.#detail }
+      const lost: JobLost = { kind: "lost", reason: "refused", detail: this.detail }
       for (const { index } of job.choices) sink.end(index, lost)
       return
     }
@@ -131,7 +104,7 @@ export class WireHost implements ReplicaHost {
   drain(): Promise<void> {
     if (this.#over) return Promise.resolve()
     this.#draining = true
-    this.#become("draining", "it is shutting down")
+    this.become("draining", "it is shutting down")
     return new Promise((resolve) => {
       this.#onDrained.push(resolve)
       this.#checkDrained()
@@ -153,12 +126,12 @@ export class WireHost implements ReplicaHost {
   }
 
   get #over(): boolean {
-    return this.#state === "down" || this.#state === "closed"
+    return this.state === "down" || this.state === "closed"
   }
 
   #handle(message: ToGateway): void {
     if (message.type === "tokens") this.#tokens(message)
-    else if (message.type === "observed") for (const listener of this.#observedListeners) listener(message)
+    else if (message.type === "observed") this.observed(message)
     else if (message.type === "digest") {
       const { type: _, ...digest } = message
       this.#digest = { digest, heardMs: performance.now() }
@@ -169,7 +142,7 @@ export class WireHost implements ReplicaHost {
     } else if (message.type === "started") this.#started(message)
     else if (message.type === "turnedDown") this.#submitted.get(message.id)?.sink.turnedDown?.(message.choice)
     else if (message.type === "withdrawn") this.#withdrawn(message.id, message.gone)
-    else if (message.type === "info") this.#info = message.info as HostInfo
+    else if (message.type === "info") this.serves(message.info as HostInfo)
     else if (message.type === "state") this.#told(message)
   }
 
@@ -206,7 +179,7 @@ export class WireHost implements ReplicaHost {
   #told({ state, detail }: Extract<ToGateway, { type: "state" }>): void {
     if (state === "closed") this.#closing = true
     // What this end drains stays so.
-    else if (!(this.#draining && state === "ready")) this.#become(state, detail)
+    else if (!(this.#draining && state === "ready")) this.become(state, detail)
   }
 
   #checkDrained(): void {
@@ -229,18 +202,11 @@ export class WireHost implements ReplicaHost {
     const lost: JobLost = { kind: "lost", reason, detail }
     const submitted = [...this.#submitted.values()]
     this.#submitted.clear()
-    this.#become(this.#closing ? "closed" : "down", detail)
+    this.become(this.#closing ? "closed" : "down", detail)
     for (const answer of [...this.#offers.values()]) answer(DECLINED)
     for (const resolve of this.#withdrawals.values()) resolve(false)
     this.#withdrawals.clear()
     this.#checkDrained()
     for (const { sink, live } of submitted) for (const index of live) sink.end(index, lost)
-  }
-
-  #become(state: HostState, detail: string): void {
-    if (this.#state === state && this.#detail === detail) return
-    this.#state = state
-    this.#detail = detail
-    for (const listener of [...this.#stateListeners]) listener(state)
   }
 }

@@ -5,8 +5,6 @@ import type { RequestSpec } from "../../core/protocol.ts"
 import {
   DECLINED,
   type Digest,
-  type HostInfo,
-  type HostState,
   type Job,
   type JobChoice,
   type JobEnd,
@@ -15,7 +13,8 @@ import {
   type Offer,
   type ReplicaHost,
 } from "../../replica/host.ts"
-import type { Observed, ObservedEffect } from "../../replica/observed.ts"
+import type { ObservedEffect } from "../../replica/observed.ts"
+import { WatchedHost } from "../../replica/watched-host.ts"
 import type { EngineRules } from "../engine-rules.ts"
 import { Twin, type TwinSpec } from "../twin.ts"
 import type { ReadStep, ReadUsage } from "./answer-reader.ts"
@@ -62,8 +61,7 @@ interface Taken {
   courses: Course[]
 }
 
-export class RemoteHost implements ReplicaHost {
-  readonly name: string
+export class RemoteHost extends WatchedHost implements ReplicaHost {
   readonly twin: Twin
   readonly #options: RemoteHostOptions
   #kind: BackendKind
@@ -72,18 +70,13 @@ export class RemoteHost implements ReplicaHost {
   readonly #sizes = new PromptSizes()
   readonly #cache = new CacheHopes()
   readonly #jobs = new Map<JobId, Taken>()
-  readonly #stateListeners = new Set<(state: HostState) => void>()
-  readonly #observedListeners = new Set<(observed: Observed) => void>()
   #effects: ObservedEffect[] = []
-  #state: HostState = "starting"
-  #detail = "it is being reached"
-  #info: HostInfo | null = null
   #ids = 0
   #onDrained: (() => void)[] = []
 
   constructor(options: RemoteHostOptions) {
+    super(options.name, "it is being reached")
     const { apps } = options
-    this.name = options.name
     this.#options = options
     this.#kind = options.kind ?? BACKEND_KINDS.openai
     const { prior } = this.#kind
@@ -97,25 +90,6 @@ export class RemoteHost implements ReplicaHost {
       down: (detail) => this.#down(detail),
       learnt: (learnt) => this.#learnt(learnt),
     })
-  }
-
-  get state(): HostState {
-    return this.#state
-  }
-  get detail(): string {
-    return this.#detail
-  }
-  get info(): HostInfo | null {
-    return this.#info
-  }
-
-  onState(listener: (state: HostState) => void): () => void {
-    this.#stateListeners.add(listener)
-    return () => this.#stateListeners.delete(listener)
-  }
-  onObserved(listener: (observed: Observed) => void): () => void {
-    this.#observedListeners.add(listener)
-    return () => this.#observedListeners.delete(listener)
   }
 
   async offer(job: Job, _deadlineMs: number): Promise<Offer> {
@@ -164,8 +138,8 @@ export class RemoteHost implements ReplicaHost {
   }
 
   drain(): Promise<void> {
-    if (this.#state === "closed") return Promise.resolve()
-    this.#become("draining", "it is shutting down")
+    if (this.state === "closed") return Promise.resolve()
+    this.become("draining", "it is shutting down")
     return new Promise((resolve) => {
       this.#onDrained.push(resolve)
       this.#checkDrained()
@@ -177,12 +151,12 @@ export class RemoteHost implements ReplicaHost {
   }
 
   async close(): Promise<void> {
-    if (this.#state === "closed") return
+    if (this.state === "closed") return
     this.#prober.close()
     this.#holding.shut()
     for (const { courses } of [...this.#jobs.values()])
       for (const course of courses.slice()) this.#cancelled(course)
-    this.#become("closed", "it is closed")
+    this.become("closed", "it is closed")
     this.#checkDrained()
   }
 
@@ -193,7 +167,7 @@ export class RemoteHost implements ReplicaHost {
 
   /** Why it does not take the job, or null. */
   #refusal(job: Job): string | null {
-    if (this.#state !== "ready") return this.#detail
+    if (this.state !== "ready") return this.detail
     if (this.#holding.paused) return "it asked for a pause"
     for (const choice of job.choices) {
       const why = cannotGoOn(job, choice, this.#kind)
@@ -206,7 +180,7 @@ export class RemoteHost implements ReplicaHost {
     const { slo, maxTokens, session } = generation
     const promptTokens = this.#sizes.tokens(generation.prompt)
     const { app } = slo.class
-    const contextTokens = this.#info?.limits.contextTokens ?? MOST_TOKENS
+    const contextTokens = this.info?.limits.contextTokens ?? MOST_TOKENS
     return {
       ...{ id: ++this.#ids, app, session: -1, arrivalUs: now - ageUs, prefix: [] },
       ...{ promptTokens, cachedTokens: this.#cache.tokens(app, session, promptTokens) },
@@ -341,18 +315,18 @@ export class RemoteHost implements ReplicaHost {
       this.#kind = served.kind
       this.twin.learnRules(this.#rules)
     }
-    this.#info = infoOf(served, this.twin.rules, [...(this.#options.models?.keys() ?? [])][0])
-    if (this.#state === "starting" || this.#state === "down") this.#become("ready", "")
+    this.serves(infoOf(served, this.twin.rules, [...(this.#options.models?.keys() ?? [])][0]))
+    if (this.state === "starting" || this.state === "down") this.become("ready", "")
     this.#holding.open()
   }
 
   /** Nothing it has comes to an end any more. */
   #down(detail: string): void {
-    if (this.#state === "closed") return
+    if (this.state === "closed") return
     this.#holding.shut()
-    if (this.#state === "ready") this.#become("down", detail)
-    else if (this.#state === "starting") this.#become("starting", detail)
-    else this.#detail = detail
+    if (this.state === "ready") this.become("down", detail)
+    else if (this.state === "starting") this.become("starting", detail)
+    else this.explain(detail)
     for (const { courses } of [...this.#jobs.values()]) {
       for (const course of courses.slice()) {
         const reason = course.abort === null ? "refused" : "died"
@@ -380,16 +354,9 @@ export class RemoteHost implements ReplicaHost {
       queueMicrotask(() => {
         const effects = this.#effects
         this.#effects = []
-        for (const listener of this.#observedListeners) listener({ effects, steps: [] })
+        this.observed({ effects, steps: [] })
       })
     this.#effects.push(effect)
-  }
-
-  #become(state: HostState, detail: string): void {
-    if (this.#state === state && this.#detail === detail) return
-    this.#state = state
-    this.#detail = detail
-    for (const listener of [...this.#stateListeners]) listener(state)
   }
 }
 
