@@ -22,6 +22,12 @@ export interface ReplicaConfig {
   maxQueue?: number
   /** Disaggregated serving: hand a request off as soon as it has yielded a token (effect `handedOff`). */
   prefillOnly?: boolean
+  /** Most batches in flight, ≥ 1: with more than one, the next is decided on what those before it should yield, as of the time
+   * when they should be done. They run in the order of their numbers. Default 1. */
+  depth?: number
+  /** The engine keeps its own account of KV (vLLM): it may run other items than planned (event `ran`), evict, find less cached
+   * than is believed (StepResult.computed). The core adopts what it says. Default: a deviation is an error. */
+  engineOwnsKv?: boolean
 }
 
 /** What was not set follows from the engine's speed. */

@@ -46,6 +46,8 @@ export interface RequestSpec {
   firm?: boolean
   /** It runs before all others, by itself: to see whether the engine computes. */
   alone?: boolean
+  /** Its grammar is still being compiled: it runs from the event `grammarReady` on. Its objectives count from its arrival. */
+  waitsForGrammar?: boolean
   /** The decode starts in a thinking phase, whose end only the engine can report (StepResult.answering). */
   thinking: boolean
 }
@@ -66,11 +68,15 @@ export interface StepResult {
   /** Chain hashes of the KV blocks that these tokens filled, continuing `RequestSpec.prefix`: a later prompt that
    * repeats the output (a session's next round) then shares its KV too. Left out: outputs are not shared. */
   prefix?: readonly number[]
+  /** Tokens whose KV is in place after the step, where the engine counts others than the core does (position + tokens +
+   * accepted drafts). Only where the engine owns its KV (ReplicaConfig.engineOwnsKv). */
+  computed?: number
 }
 
 export type StepFailure = "kvFull" | "engineError"
 
-/** Everything that can happen to a replica. Simultaneous events are handled in the order of `eventRank`. */
+/** Everything that can happen to a replica. Simultaneous events are handled in the order of `eventRank`; where the engine owns
+ * its KV, in the order in which they happened. */
 export type Event =
   /** `progress`: it comes from another replica and goes on where it was. */
   | { type: "arrived"; request: RequestSpec; progress?: Progress }
@@ -79,12 +85,36 @@ export type Event =
   | { type: "cancelled"; id: RequestId; failed?: boolean }
   | { type: "stepDone"; batch: number; durationUs: number; results: readonly StepResult[] }
   | { type: "stepFailed"; batch: number; reason: StepFailure }
+  | Ran
+  /** KV that the engine dropped by itself, outside of a batch: all that these live requests had (unknown ids are no error),
+   * and, with `cached`, all that was kept of ended ones. */
+  | { type: "kvLost"; ids: readonly RequestId[]; cached?: boolean }
+  /** The grammar of a request that `waitsForGrammar` is compiled. */
+  | { type: "grammarReady"; id: RequestId }
   | { type: "woke" }
+
+/** What an engine that owns its KV scheduled, where that is not the plan. It comes before the batch's `stepDone`. Requests that
+ * have ended meanwhile may be left out or not: neither is an error. */
+export interface Ran {
+  type: "ran"
+  /** Of a batch in flight: it consists of `items` from now on, and planned requests that are not among them did not run.
+   * Without items the batch did not run at all, nor were its evictions made: no `stepDone` follows. A number below 1 is
+   * one that the driver made for a batch of the engine's own, without a plan: distinct among those in flight. */
+  batch: number
+  items: readonly RanItem[]
+  /** Live requests whose KV the engine took for it, beyond what the plan evicts. */
+  preempted?: readonly RequestId[]
+}
+
+/** One request's share of what ran: its known tokens [position, position + tokens), and the tokens drafted beyond them. The
+ * engine's `position` counts: it may be higher or lower than planned, where its prefix cache had more or less. */
+export type RanItem = Pick<BatchItem, "id" | "position" | "tokens" | "draft">
 
 /** One request's share of a batch. The engine computes known tokens [position, position + tokens). */
 export interface BatchItem {
   id: RequestId
-  /** Tokens of this request whose KV is in place before this step (0 = start afresh). */
+  /** Tokens of this request whose KV is in place before this step (0 = start afresh). Of a batch that follows another in
+   * flight: if all drafts of that one are accepted. */
   position: number
   /** Known tokens to compute, ≥ 1. */
   tokens: number

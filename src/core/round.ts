@@ -3,7 +3,16 @@
 import type { Effect, Event, FinishReason, RequestId } from "./protocol.ts"
 import type { LiveRequest } from "./request.ts"
 
-const RANK: Record<Event["type"], number> = { stepDone: 0, stepFailed: 0, cancelled: 1, arrived: 2, woke: 3 }
+const RANK: Record<Event["type"], number> = {
+  stepDone: 0,
+  stepFailed: 0,
+  ran: 0,
+  kvLost: 0,
+  cancelled: 1,
+  arrived: 2,
+  grammarReady: 3,
+  woke: 3,
+}
 
 /** Order of events of the same microsecond: results, cancellations (the room that they leave is for arrivals), arrivals,
  * timers. No event is lost in another order. */
