@@ -4,7 +4,22 @@ import type { Duplex } from "node:stream"
 import { encodeFrame, FrameReader } from "./frames.ts"
 import { hello, refusalOf } from "./messages.ts"
 
-export interface ChannelOptions<In> {
+/** How the two ends of a protocol make sure that they speak the same one. */
+export interface Greeting<Out> {
+  hello: () => object
+  /** Null, or why an end that says this hello cannot be talked to. */
+  refusalOf: (hello: { protocol: string; version: number }) => string | null
+  /** What such an end is told before its stream ends; left out: nothing. */
+  refused?: (why: string) => Out
+}
+
+const WIRE: Greeting<never> = { hello, refusalOf }
+
+export interface ChannelOptions<Out, In> {
+  /** Default: that of replicas and gateways. */
+  greeting?: Greeting<Out>
+  /** What a message is in a frame. Default: as it is. */
+  toWire?: (message: Out) => object
   /** Throws for what is no message. */
   read: (frame: unknown) => In
   onMessage: (message: In) => void
@@ -16,10 +31,13 @@ export interface ChannelOptions<In> {
 export const CONNECTION_ENDED = "its connection ended"
 /** More than so much that is not taken: the other end does not read any more. */
 const MOST_UNREAD_BYTES = 256 * 2 ** 20
+/** An end that is refused has so long to read why. */
+const REFUSED_MS = 1000
 
 export class Channel<Out extends { type: string }, In extends { type: string }> {
   readonly #stream: Duplex
-  readonly #options: ChannelOptions<In>
+  readonly #options: ChannelOptions<Out, In>
+  readonly #greeting: Greeting<Out>
   readonly #reader = new FrameReader()
   #greeted = false
   #ended = false
@@ -27,18 +45,20 @@ export class Channel<Out extends { type: string }, In extends { type: string }> 
   /** When the other end was heard last, performance.now(). */
   heardMs = performance.now()
 
-  constructor(stream: Duplex, options: ChannelOptions<In>) {
+  constructor(stream: Duplex, options: ChannelOptions<Out, In>) {
     this.#stream = stream
     this.#options = options
+    this.#greeting = options.greeting ?? WIRE
     stream.on("data", (piece: Buffer) => this.#receive(piece))
     stream.on("error", (error) => this.#end("died", error.message))
     stream.on("close", () => this.#end("died", CONNECTION_ENDED))
     stream.on("end", () => this.#end("died", CONNECTION_ENDED))
-    this.#write(hello())
+    this.#write(this.#greeting.hello())
   }
 
   send(message: Out): void {
-    this.#write(message)
+    const { toWire } = this.#options
+    this.#write(toWire === undefined ? message : toWire(message))
   }
 
   /** What was sent goes out first; then `done` is called. */
@@ -88,11 +108,28 @@ export class Channel<Out extends { type: string }, In extends { type: string }> 
     }
     const refusal =
       message.type === "hello"
-        ? refusalOf(message as unknown as ReturnType<typeof hello>)
+        ? this.#greeting.refusalOf(message as unknown as ReturnType<typeof hello>)
         : "it says no hello"
-    if (refusal !== null) throw new Error(refusal)
+    if (refusal !== null) {
+      this.#refuse(refusal)
+      return
+    }
     this.#greeted = true
     this.#options.onMessage(message)
+  }
+
+  #refuse(refusal: string): void {
+    const told = this.#greeting.refused?.(refusal)
+    if (told === undefined) {
+      this.#end("broken", refusal)
+      return
+    }
+    this.send(told)
+    this.#ended = true
+    const gone = () => this.#stream.destroy()
+    this.#stream.end(gone)
+    setTimeout(gone, REFUSED_MS).unref()
+    this.#options.onEnd("broken", refusal)
   }
 
   #end(reason: "died" | "broken", detail: string): void {

@@ -33,6 +33,11 @@ export class FrameReader {
   #pieces: Buffer[] = []
   #bytes = 0
 
+  /** No frame has begun that is not complete. */
+  get empty(): boolean {
+    return this.#bytes === 0
+  }
+
   /** The messages that `piece` completes. Throws FrameError at the first that is none; the stream is of no use then. */
   push(piece: Buffer): unknown[] {
     this.#pieces.push(piece)

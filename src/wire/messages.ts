@@ -84,6 +84,7 @@ const job = z.object({
   ageUs: us,
   choices: z.array(z.object({ index: count, begun: begun.nullable() })).min(1),
   body: z.record(text, z.unknown()).optional(),
+  promptTokens: count.optional(),
   api: z.enum(["chat", "completions"]).optional(),
 })
 
@@ -286,10 +287,11 @@ export class MessageError extends Error {
   override readonly name = "MessageError"
 }
 
-export const readToReplica = (frame: unknown): ToReplica => read(toReplica, frame)
-export const readToGateway = (frame: unknown): ToGateway => read(toGateway, frame)
+export const readToReplica = (frame: unknown): ToReplica => readMessage(toReplica, frame)
+export const readToGateway = (frame: unknown): ToGateway => readMessage(toGateway, frame)
 
-function read<T>(schema: z.ZodType<T>, frame: unknown): T {
+/** As its schema has it. Throws MessageError that names the first wrong field. */
+export function readMessage<T>(schema: z.ZodType<T>, frame: unknown): T {
   const result = schema.safeParse(frame)
   if (result.success) return result.data
   const [issue] = result.error.issues
