@@ -89,7 +89,7 @@ export function register(program: Command): void {
     .option("--max-batch-tokens <n>", "most tokens of one step", wholeNumber(1, 65_536), 512)
     .option(
       "--max-queue <n>",
-      "most live requests, every answer of n counted; more get 429, but a tenant below its share of them gets in",
+      "most live requests, every answer of n counted; more get 429, but a tenant below its share of them gets in, and up to a quarter more whose SLOs can be promised",
       wholeNumber(1, 1_000_000),
       2048,
     )

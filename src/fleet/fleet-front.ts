@@ -1,21 +1,31 @@
 /** A fleet of replicas behind the HTTP API: takes places for requests, makes jobs of them, and shows all replicas as one. */
 import type { AppSpeculation, RejectReason, Snapshot } from "../core/protocol.ts"
 import type { ModelInfo } from "../engine/port.ts"
-import { userError } from "../errors.ts"
-import type { EngineHealth, HostInfo, Job, JobEnd, JobId, JobSink, ReplicaHost } from "../replica/host.ts"
+import { type UserError, userError } from "../errors.ts"
+import {
+  type EngineHealth,
+  type HostInfo,
+  type Job,
+  type JobEnd,
+  type JobId,
+  type JobLost,
+  type JobSink,
+  QUEUE_FULL,
+  type ReplicaHost,
+} from "../replica/host.ts"
 import type { Observed, ObservedEffect } from "../replica/observed.ts"
-import { Places } from "../replica/places.ts"
+import { type Claim, Places } from "../replica/places.ts"
 import type { PlannerView } from "../replica/planner-view.ts"
 import type { Front, QueueView, ReplicaRow } from "../serve/front.ts"
-import type { GenerationRequest } from "../serve/intake.ts"
+import { claimOf, type GenerationRequest } from "../serve/intake.ts"
 import { queueRefusal } from "../serve/refusal.ts"
-import { MOST_NAMED, OTHERS, Tenants } from "../serve/tenants.ts"
+import { MOST_NAMED, OTHERS, type Tenant, Tenants } from "../serve/tenants.ts"
 import { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import type { AnswerDelta, AnswerSink } from "../text/answer.ts"
 
 /** Decides which replica has which job, and hands jobs on that their replicas lose. */
 export interface JobTaker {
-  submit(job: Job, sink: JobSink): void
+  submit(job: Job, sink: JobSink, onPromise: boolean): void
   cancel(id: JobId): void
   drain(): Promise<void>
   close(): Promise<void>
@@ -130,20 +140,18 @@ export class FleetFront implements Front {
 
   async start(requests: readonly GenerationRequest[], sinks: readonly AnswerSink[]): Promise<void> {
     const tenant = this.#tenants.of(requests[0]!.tenant, (number) => this.#places.takenBy(number) === 0)
-    const refusal = this.#refusal(sinks.length, tenant.number)
-    if (refusal !== null) {
-      this.#tell({ effects: [{ type: "rejected", id: 0, reason: refusal }], steps: [] })
-      this.figures.of(tenant.name).refused += refusal === "queueFull" ? sinks.length : 0
-      throw queueRefusal(refusal, {
-        queue: this.#places,
-        tenant,
-        choices: sinks.length,
-        detail: this.watch.detail,
-      })
-    }
+    const claim = claimOf(requests[0]!, sinks.length)
+    const places = this.#reserve(sinks.length, tenant.number, claim)
+    if (typeof places === "string") throw this.#refused(places, tenant, sinks.length)
     const each = sinks.length / requests.length
     for (const [i, request] of requests.entries())
-      this.#submit(request, sinks.slice(i * each, (i + 1) * each), tenant.number)
+      this.#submit(request, sinks.slice(i * each, (i + 1) * each), tenant, places.onPromise)
+  }
+
+  #refused(reason: RejectReason, tenant: Tenant, choices: number): UserError {
+    this.#tell({ effects: [{ type: "rejected", id: 0, reason }], steps: [] })
+    this.figures.of(tenant.name).refused += reason === "queueFull" ? choices : 0
+    return queueRefusal(reason, { queue: this.#places, tenant, choices, detail: this.watch.detail })
   }
 
   async drain(): Promise<void> {
@@ -156,14 +164,19 @@ export class FleetFront implements Front {
     await this.#fleet.close()
   }
 
-  /** Null when the places are taken. */
-  #refusal(count: number, tenant: number): RejectReason | null {
+  #reserve(count: number, tenant: number, claim: Claim): { onPromise: boolean } | RejectReason {
     if (this.#draining) return "shuttingDown"
     if (this.#refusesDown && this.watch.state !== "ok") return "engineDown"
-    return this.#places.take(count, tenant) ? null : "queueFull"
+    if (this.#places.take(count, tenant)) return { onPromise: false }
+    return claim === "promise" && this.#places.takeBeyond(count, tenant) ? { onPromise: true } : "queueFull"
   }
 
-  #submit(request: GenerationRequest, sinks: readonly AnswerSink[], tenant: number): void {
+  #submit(
+    request: GenerationRequest,
+    sinks: readonly AnswerSink[],
+    tenant: Tenant,
+    onPromise: boolean,
+  ): void {
     const { arrivalMs, signal, body, ...generation } = request
     const id = this.#nextJob++
     const job: Job = {
@@ -174,10 +187,12 @@ export class FleetFront implements Front {
     const gone = () => this.#fleet.cancel(id)
     let left = sinks.length
     const ended = () => {
-      this.#places.giveBack(1, tenant)
+      this.#places.giveBack(1, tenant.number)
       if (--left === 0) signal.removeEventListener("abort", gone)
     }
-    this.#fleet.submit(job, new ExchangeSink(sinks, this.figures.of(generation.tenant), ended))
+    const full = () => this.#refused("queueFull", tenant, sinks.length)
+    const sink = new ExchangeSink(sinks, this.figures.of(generation.tenant), { ended, full })
+    this.#fleet.submit(job, sink, onPromise)
     if (signal.aborted) gone()
     else signal.addEventListener("abort", gone, { once: true })
   }
@@ -196,14 +211,19 @@ export class FleetFront implements Front {
 class ExchangeSink implements JobSink {
   readonly #sinks: readonly AnswerSink[]
   readonly #figures: ReturnType<FiguresByTenant["of"]>
-  readonly #ended: () => void
+  readonly #tell: { ended: () => void; full: () => UserError }
   /** The rest of a text, which is shown with its end: a replica that goes on would say it again. */
   readonly #rests: (AnswerDelta | null)[]
 
-  constructor(sinks: readonly AnswerSink[], figures: ReturnType<FiguresByTenant["of"]>, ended: () => void) {
+  /** `ended`: one of its answers has. `full`: no replica has a place for it. */
+  constructor(
+    sinks: readonly AnswerSink[],
+    figures: ReturnType<FiguresByTenant["of"]>,
+    tell: { ended: () => void; full: () => UserError },
+  ) {
     this.#sinks = sinks
     this.#figures = figures
-    this.#ended = ended
+    this.#tell = tell
     this.#rests = sinks.map(() => null)
   }
 
@@ -216,15 +236,18 @@ class ExchangeSink implements JobSink {
 
   end(choice: number, end: JobEnd): void {
     const sink = this.#sinks[choice]!
-    this.#ended()
+    this.#tell.ended()
     if (end.kind === "finished") {
       this.#figures.ended(end.reason === "tool_calls" ? "stop" : end.reason, end.outcome)
       const rest = this.#rests[choice]
       if (rest) sink.delta(rest)
       sink.end(end)
-    } else if (end.kind === "lost")
-      sink.end({ kind: "failed", error: userError("no_replica", { detail: end.detail }) })
+    } else if (end.kind === "lost") sink.end({ kind: "failed", error: this.#errorOf(end) })
     else sink.end(end)
+  }
+
+  #errorOf({ detail }: JobLost): UserError {
+    return detail === QUEUE_FULL ? this.#tell.full() : userError("no_replica", { detail })
   }
 }
 

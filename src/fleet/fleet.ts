@@ -3,13 +3,21 @@
 import type { RequestId } from "../core/protocol.ts"
 import { userError } from "../errors.ts"
 import { type Clock, realClock } from "../replica/clock.ts"
-import type { Generation } from "../replica/generation.ts"
-import type { HostState, Job, JobEnd, JobLost, JobSink, ReplicaHost } from "../replica/host.ts"
+import {
+  type HostState,
+  type Job,
+  type JobEnd,
+  type JobLost,
+  type JobSink,
+  QUEUE_FULL,
+  type ReplicaHost,
+} from "../replica/host.ts"
 import type { DispatchEffect, DispatchEvent, FailReason, JobId, LossReason } from "../router/dispatch.ts"
 import { Dispatcher, type DispatcherOptions } from "../router/dispatcher.ts"
 import type { RouterOptions } from "../router/router.ts"
 import type { Routed } from "../router/target.ts"
 import type { AnswerDelta } from "../text/answer.ts"
+import { patienceOf } from "./patience.ts"
 import { routedOf } from "./routed.ts"
 import { Told } from "./told.ts"
 
@@ -100,8 +108,9 @@ export class Fleet {
     }))
   }
 
-  /** All that becomes of it goes to the sink: one stream a choice, whatever happens to replicas. `job.id` is not used again. */
-  submit(job: Job, sink: JobSink): void {
+  /** All that becomes of it goes to the sink: one stream a choice, whatever happens to replicas. `job.id` is not used again.
+   * `onPromise`: where no replica promises it, it ends as `QUEUE_FULL`. */
+  submit(job: Job, sink: JobSink, onPromise = false): void {
     const nowUs = this.#clock.nowUs()
     const { id, choices, generation, ageUs } = job
     const texts = this.#options.texts ?? false
@@ -110,7 +119,7 @@ export class Fleet {
     this.#requests.set(id, request)
     const patienceUs = this.#options.patienceUs?.(job) ?? patienceOf(generation) - ageUs
     const routed = this.#options.routed?.(job) ?? routedOf(generation)
-    this.#tell({ type: "arrived", id, request: routed, choices: choices.length, patienceUs })
+    this.#tell({ type: "arrived", id, request: routed, choices: choices.length, patienceUs, onPromise })
   }
 
   /** Its client has gone: its sink is told so, and nothing more. Unknown ones are ignored. */
@@ -344,9 +353,9 @@ export class Fleet {
       const detail = "each replica that had it died of it, so it is not handed on"
       return { kind: "failed", error: userError("engine_failed", { detail }) }
     }
+    if (reason === "full") return { kind: "lost", reason: "refused", detail: QUEUE_FULL }
     const states = this.#hosts.map(({ name, state, detail }) => `${name}: ${detail === "" ? state : detail}`)
     const detail = {
-      full: "the queue of each is full",
       unserved: "each that had it lost it",
       noReplica: `none is up (${states.join("; ")})`,
     }[reason]
@@ -382,13 +391,5 @@ export class Fleet {
 /** A replica that ends a job as cancelled, unasked, is about to stop. */
 function lossOf(end: { kind: "cancelled" } | JobLost): LossReason {
   if (end.kind === "cancelled") return "refused"
-  return end.reason === "refused" && end.detail === "queueFull" ? "full" : end.reason
-}
-
-const [LEAST_PATIENCE_US, MOST_PATIENCE_US] = [2_000_000, 60_000_000]
-
-/** How long a request is worth waiting for any replica, from its arrival: a few times its TTFT. */
-function patienceOf({ slo: { slo, tier } }: Generation): number {
-  if (tier === "bestEffort" || slo.ttftSlowdown > 0) return MOST_PATIENCE_US
-  return Math.min(MOST_PATIENCE_US, Math.max(LEAST_PATIENCE_US, 4 * slo.ttftUs))
+  return end.reason === "refused" && end.detail === QUEUE_FULL ? "full" : end.reason
 }

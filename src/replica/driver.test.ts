@@ -2,6 +2,7 @@
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { assert } from "../core/assert.ts"
+import type { PolicyName } from "../core/policy/index.ts"
 import type { Effect, RequestId } from "../core/protocol.ts"
 import { fakeEngine } from "../engine/fake/engine.ts"
 import { type Engine, GREEDY } from "../engine/port.ts"
@@ -88,11 +89,15 @@ it("a request that the engine refuses to open fails alone, and nothing of the ot
 })
 
 describe("the queue", () => {
-  function queued(maxQueue: number, tenantWeights: readonly number[] = []) {
+  function queued(
+    maxQueue: number,
+    tenantWeights: readonly number[] = [],
+    policy: PolicyName = "slos-serve",
+  ) {
     const clock = new VirtualClock()
     const driver = new ReplicaDriver({
       ...{ engine: fakeEngine({ cost, limits, time: clock, outputTokens: 4 }), clock },
-      config: { limits, cost, policy: "slos-serve", apps: 1, maxQueue, tenantWeights },
+      config: { limits, cost, policy, apps: 1, maxQueue, tenantWeights },
     })
     const effects: Effect[] = []
     driver.observe((effect) => effects.push(effect))
@@ -138,6 +143,32 @@ describe("the queue", () => {
       ...Array(2).fill("of 2 stop"),
     ])
     expect([driver.queue.takenBy(1), driver.queue.takenBy(2), driver.queue.taken]).toEqual([0, 0, 0])
+  })
+
+  it("has a place beyond for what is promised its SLOs, whatever waits without a promise", async () => {
+    const { clock, driver, ends, submission } = queued(4)
+    const waits = { ...submission("waits"), tier: "bestEffort" as const }
+    for (let i = 0; i < 4; i++) driver.submit(waits)
+    expect(driver.reserve(1)).toBe("queueFull")
+    expect(driver.offer({ ...waits, tier: "bestEffort" })).toBe(false)
+    const soon = submission("soon")
+    expect(driver.offer(soon)).toBe(true)
+    expect(driver.offer({ ...soon, slo: { ...soon.slo, ttftUs: 1 } })).toBe(false)
+    const reserved = driver.reserve(1, 0, "promise") as Reservation
+    expect(reserved).toMatchObject({ left: 1, onPromise: true })
+    // The place is counted: there is none for a second.
+    expect([driver.offer(soon), driver.promises(soon)]).toEqual([false, true])
+    expect(driver.reserve(1, 0, "promise")).toBe("queueFull")
+    driver.submit(soon, reserved)
+    await clock.run()
+    expect(ends.toSorted()).toEqual(["soon stop", ...Array(4).fill("waits stop")])
+    expect(driver.reserve(1, 0, "promise")).toMatchObject({ onPromise: false })
+  })
+
+  it("has none beyond where the policy promises nothing", () => {
+    const { driver, submission } = queued(4, [], "vllm")
+    for (let i = 0; i < 4; i++) driver.submit(submission("waits"))
+    expect(driver.reserve(1, 0, "promise")).toBe("queueFull")
   })
 
   it("tells the core whose each request is, further choices included", async () => {

@@ -17,16 +17,11 @@ import type { Engine, StepOutput, StepRow } from "../engine/port.ts"
 import { type Clock, realClock } from "./clock.ts"
 import { EngineWatch, WATCH_DEFAULTS, type WatchOptions } from "./engine-watch.ts"
 import { Followers } from "./followers.ts"
-import { Places } from "./places.ts"
+import { type Claim, Places, type Reservation } from "./places.ts"
 import { arrivalOf, type End, probeThat, type Requested, type Submission } from "./submission.ts"
 
+export type { Claim, Reservation } from "./places.ts"
 export type { End, Requested, Submission } from "./submission.ts"
-
-/** Places in the queue, taken for requests of one tenant to come. */
-export interface Reservation {
-  left: number
-  readonly tenant: number
-}
 
 /** What one decision and its step took; for metrics. */
 export interface StepReport {
@@ -117,22 +112,20 @@ export class ReplicaDriver {
   }
 
   /** Places in the queue for requests that are yet to be submitted: for all of them, or none and the reason. To be
-   * asked before anything is done for them; what is not submitted in the end must be given back. `begun`: some have begun
-   * elsewhere: what was accepted once finds no queue full. */
-  reserve(count: number, tenant = 0, begun = false): Reservation | RejectReason {
-    const refusal = this.#refusal(count, tenant, begun)
-    if (refusal !== null) {
-      this.#tell({ type: "rejected", id: this.#nextId++, reason: refusal }, this.nowUs)
-      return refusal
-    }
-    return { left: count, tenant }
+   * asked before anything is done for them; what is not submitted in the end must be given back. */
+  reserve(count: number, tenant = 0, claim: Claim = "room"): Reservation | RejectReason {
+    if (!this.#accepting) return this.refused("shuttingDown")
+    if (this.watch.state !== "ok") return this.refused("engineDown")
+    if (this.#places.take(count, tenant, claim === "begun")) return { left: count, tenant, onPromise: false }
+    const mayPromise = claim === "promise" && this.replica.policy.offer !== undefined
+    if (mayPromise && this.#places.takeBeyond(count, tenant)) return { left: count, tenant, onPromise: true }
+    return this.refused("queueFull")
   }
 
-  /** Null when the places are taken. */
-  #refusal(count: number, tenant: number, begun: boolean): RejectReason | null {
-    if (!this.#accepting) return "shuttingDown"
-    if (this.watch.state !== "ok") return "engineDown"
-    return this.#places.take(count, tenant, begun) ? null : "queueFull"
+  /** Tells observers that a request found no place. */
+  refused(reason: RejectReason): RejectReason {
+    this.#tell({ type: "rejected", id: this.#nextId++, reason }, this.nowUs)
+    return reason
   }
 
   /** What was reserved and not submitted. */
@@ -167,7 +160,14 @@ export class ReplicaDriver {
   /** Could the core keep its SLOs, and all that it has promised? Changes nothing. */
   offer(requested: Requested): boolean {
     if (!this.#accepting || this.watch.state !== "ok") return false
-    if (requested.begun === undefined && !this.#places.hasRoom(1, requested.tenant ?? 0)) return false
+    const { begun, tenant = 0, tier } = requested
+    const hasPlace = begun !== undefined || this.#places.hasRoom(1, tenant)
+    if (!hasPlace && (tier !== "slo" || !this.#places.hasRoomBeyond(1))) return false
+    return this.promises(requested)
+  }
+
+  /** Likewise, of a request that has its place. */
+  promises(requested: Requested): boolean {
     const { request, progress } = arrivalOf(0, requested, this.replica.zeroLoadPrefillUs)
     return this.replica.offer(request, this.nowUs, progress)
   }

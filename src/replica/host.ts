@@ -1,7 +1,7 @@
 /** The port of a replica as a fleet sees it: in this process, in a worker process, or on another machine. Only plain data
  * and deltas cross it, and every question may stay without an answer. Times cross as ages (how long ago, µs): clocks
  * of two machines do not agree. */
-import type { EngineLimits, Snapshot } from "../core/protocol.ts"
+import type { EngineLimits, RejectReason, Snapshot } from "../core/protocol.ts"
 import type { SeenStart } from "../core/seen.ts"
 import type { ModelInfo } from "../engine/port.ts"
 import type { AnswerDelta, AnswerEnd } from "../text/answer.ts"
@@ -71,6 +71,9 @@ export interface JobLost {
   reason: "refused" | "died" | "broken"
   detail: string
 }
+
+/** `JobLost.detail` of what is refused for a full queue. */
+export const QUEUE_FULL = "queueFull" satisfies RejectReason
 
 export type JobEnd = AnswerEnd | JobLost
 

@@ -40,3 +40,16 @@ test("its refusal says so, and up to half as much again: those refused together 
   expect(Math.max(...told)).toBeLessThanOrEqual(Math.round(queue.turnoverMs * 1.5))
   expect(new Set(told).size).toBeGreaterThan(1)
 })
+
+test("beyond a full queue there is a quarter more, for what is promised", () => {
+  const places = new Places(8)
+  expect(places.hasRoomBeyond(10)).toBe(true)
+  expect(places.hasRoomBeyond(11)).toBe(false)
+  expect(places.take(8, 0)).toBe(true)
+  expect([places.take(1, 0), places.takeBeyond(2, 0), places.takeBeyond(1, 0)]).toEqual([false, true, false])
+  expect(places.taken).toBe(10)
+  places.giveBack(1, 0)
+  // Still more than the limit: what is not promised waits for two more.
+  expect([places.take(1, 0), places.takeBeyond(1, 0)]).toEqual([false, true])
+  expect(new Places(3).takeBeyond(4, 0)).toBe(false)
+})

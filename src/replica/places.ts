@@ -3,6 +3,21 @@
 import { Tenants } from "../core/learn/tenants.ts"
 import { LeaveRate } from "./leave-rate.ts"
 
+/** Places in the queue, taken for requests of one tenant to come. */
+export interface Reservation {
+  left: number
+  readonly tenant: number
+  /** Taken of a full queue: what is not promised its SLOs must not be submitted. */
+  readonly onPromise: boolean
+}
+
+/** How places are asked for. `room`: where the queue has room. `promise`: in a full one also for what will be promised its SLOs.
+ * `begun`: some have begun elsewhere, and what was accepted once finds no queue full. */
+export type Claim = "room" | "promise" | "begun"
+
+/** Places beyond the limit, to so many within it. */
+const BEYOND = 1 / 4
+
 export class Places {
   /** Requests that the queue takes of one tenant alone; with several it is a little more. */
   readonly limit: number
@@ -52,6 +67,17 @@ export class Places {
     for (let i = 0; i < count; i++) this.#tenants.arrived({ tenant })
     this.#taken += count
     return true
+  }
+
+  /** A full queue may be full of requests that only wait: one that is promised its SLOs does not wait behind them. Whether
+   * there is room for so many of that kind. */
+  hasRoomBeyond(count: number): boolean {
+    return this.#taken + count <= this.limit + Math.floor(this.limit * BEYOND)
+  }
+
+  /** Likewise `take`. Whether they are promised is to be asked before they are submitted. */
+  takeBeyond(count: number, tenant: number): boolean {
+    return this.hasRoomBeyond(count) && this.take(count, tenant, true)
   }
 
   giveBack(count: number, tenant: number): void {

@@ -16,8 +16,15 @@ export type DownCause = "died" | "closed"
 
 export type DispatchEvent =
   /** A request came. `choices`: answers wanted of it, numbered from 0. `patienceUs`: waiting longer than this for any
-   * replica is of no use to it. */
-  | { type: "arrived"; id: RequestId; request: Routed; choices: number; patienceUs: number }
+   * replica is of no use to it. `onPromise`: where none promises to keep its SLOs it is not served: the queue is full. */
+  | {
+      type: "arrived"
+      id: RequestId
+      request: Routed
+      choices: number
+      patienceUs: number
+      onPromise?: boolean
+    }
   /** Its client has gone. */
   | { type: "cancelled"; id: RequestId }
   /** The answer to `ask`. */
@@ -44,7 +51,8 @@ export type DispatchEvent =
   | { type: "probed"; replica: number; ok: boolean }
   | { type: "woke" }
 
-/** `noReplica`: none was there while it could wait. `full`: every replica's queue is. `poison`: replicas die of it.
+/** `noReplica`: none was there while it could wait. `full`: every replica's queue is, or it was
+ * to be served on promise only and none promised. `poison`: replicas die of it.
  * `unserved`: it was tried so often, and each time lost. */
 export type FailReason = "noReplica" | "full" | "poison" | "unserved"
 

@@ -75,6 +75,34 @@ describe("asking", () => {
     expect(desk.dispatcher.live).toBe(0)
   })
 
+  test("what is accepted on promise only is refused where none promises, and asked of a single replica too", () => {
+    for (const replicas of [1, 2]) {
+      const desk = new Desk(replicas)
+      const onPromise = { type: "arrived", choices: 1, patienceUs: MS, onPromise: true } as const
+      desk.tell({ ...onPromise, id: 1, request: specOf(1) })
+      for (let job = 1; job < replicas; job++) desk.offer(job, job - 1, false)
+      expect(desk.offer(replicas, replicas - 1, false)).toEqual([{ type: "fail", id: 1, reason: "full" }])
+      expect(desk.dispatcher.live).toBe(0)
+      const [ask] = desk.tell({ ...onPromise, id: 2, request: specOf(2) })
+      const { job, replica } = ask as Extract<DispatchEffect, { type: "ask" }>
+      expect(desk.offer(job, replica, true)).toEqual([
+        { type: "submit", job, id: 2, replica, resumed: false },
+      ])
+      // Accepted now: it is not dropped for want of another promise.
+      expect(desk.down(replica).some(({ type }) => type === "fail")).toBe(false)
+    }
+    const none = new Desk(0)
+    const first = none.tell({
+      type: "arrived",
+      id: 1,
+      request: specOf(1),
+      choices: 1,
+      patienceUs: MS,
+      onPromise: true,
+    })
+    expect(first).toEqual([{ type: "fail", id: 1, reason: "full" }])
+  })
+
   test("where none promises the first asked gets it, as the job that it was asked about", () => {
     const desk = new Desk(2)
     desk.arrive(1)

@@ -107,11 +107,11 @@ export class Dispatcher {
 
   // Requests.
 
-  #arrived({ id, request, choices, patienceUs }: Of<"arrived">): void {
+  #arrived(event: Of<"arrived">): void {
     const { entries, nowUs } = this.#floor
-    assert(!entries.has(id), `request ${id} arrived twice`)
-    const entry = new Entry(id, request, choices, nowUs, nowUs + patienceUs)
-    entries.set(id, entry)
+    assert(!entries.has(event.id), `request ${event.id} arrived twice`)
+    const entry = new Entry(event, nowUs)
+    entries.set(event.id, entry)
     this.#placing.place(entry)
   }
 

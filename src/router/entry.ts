@@ -1,6 +1,6 @@
 /** One request in a fleet's dispatcher: where it is, where it is wanted, and how far its answers have come. */
 import type { RequestId } from "../core/protocol.ts"
-import type { JobId } from "./dispatch.ts"
+import type { DispatchEvent, JobId } from "./dispatch.ts"
 import { Suspect } from "./suspect.ts"
 import type { Routed } from "./target.ts"
 
@@ -57,6 +57,8 @@ export class Entry {
   avoid: Map<number, number> | null = null
   /** Some replica's queue was full. */
   full = false
+  /** Not accepted before a replica promises to keep its SLOs. */
+  onPromise: boolean
   /** When it is looked at next, and when it is tried again while it waits. */
   armedUs = Infinity
   retryUs = Infinity
@@ -68,12 +70,14 @@ export class Entry {
   readonly #ended: boolean[]
   #left: number
 
-  constructor(id: RequestId, request: Routed, choices: number, arrivedUs: number, giveUpUs: number) {
+  constructor(event: Extract<DispatchEvent, { type: "arrived" }>, nowUs: number) {
+    const { id, request, choices, patienceUs, onPromise = false } = event
     this.id = id
     this.request = request
     this.choices = choices
-    this.arrivedUs = arrivedUs
-    this.giveUpUs = giveUpUs
+    this.arrivedUs = nowUs
+    this.giveUpUs = nowUs + patienceUs
+    this.onPromise = onPromise
     this.#left = choices
     this.#ended = new Array<boolean>(choices).fill(false)
   }

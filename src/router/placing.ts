@@ -50,7 +50,8 @@ export class Placing {
     const chances = this.#options.chances(entry.id, placeOf(entry.places++, 0))
     const order = this.#barring(entry, () => this.#router.order(entry.request, floor.members, chances))
     if (order.length === 0) this.#wait(entry)
-    else if (order.length === 1) this.submit(entry, floor.members[order[0]!]!, floor.newJob())
+    else if (order.length === 1 && !entry.onPromise)
+      this.submit(entry, floor.members[order[0]!]!, floor.newJob())
     else this.#search(entry, order)
   }
 
@@ -62,6 +63,7 @@ export class Placing {
 
   submit(entry: Entry, member: Member, job: JobId): void {
     const floor = this.#floor
+    entry.onPromise = false
     floor.put(entry, member, job)
     this.#router.placed(entry.request, floor.members, member.index, floor.nowUs)
     floor.want({ type: "submit", job, id: entry.id, replica: member.index, resumed: entry.begun })
@@ -182,7 +184,7 @@ export class Placing {
   #wait(entry: Entry): void {
     const { members, nowUs, waiting } = this.#floor
     const refused = entry.full && entry.losses === 0 && !entry.begun && members.some(({ usable }) => usable)
-    if (refused || waiting.size >= this.#options.mostWaiting) this.fail(entry, "full")
+    if (refused || entry.onPromise || waiting.size >= this.#options.mostWaiting) this.fail(entry, "full")
     else if (nowUs >= entry.giveUpUs) this.fail(entry, "noReplica")
     else this.#floor.wait(entry, Math.min(entry.giveUpUs, nowUs + this.#options.times.avoidUs))
   }
@@ -203,7 +205,9 @@ export class Placing {
     }
     entry.search = null
     // Turned down where it is, and everywhere else: it stays.
-    if (entry.at < 0) this.#takeFirst(entry, search.order, search.firstJob)
+    if (entry.at >= 0) return
+    if (entry.onPromise) this.fail(entry, "full")
+    else this.#takeFirst(entry, search.order, search.firstJob)
   }
 
   /** None promises: the first asked gets it, and may still promote it. */

@@ -14,6 +14,9 @@ export const SUITE_MAX_QUEUE = 8
 
 const classes = defaultSloClasses()
 
+/** For `jobOf`. */
+export const NO_SLO = { class: "best_effort", ttft_ms: undefined, tpot_ms: undefined }
+
 export function generation(changes: Partial<Generation> = {}, slo: object = {}): Generation {
   return {
     prompt: { kind: "chat", messages: [{ role: "user", content: "Say hello" }], tools: null, variables: {} },
@@ -176,7 +179,7 @@ export function hostSuite(name: string, make: () => Promise<SuiteHost>): void {
     test("a full queue refuses: the job was not begun and can go elsewhere", async () => {
       const host = await open()
       const sinks = Array.from({ length: SUITE_MAX_QUEUE + 1 }, () => new Kept())
-      for (const sink of sinks) host.submit(jobOf({ maxTokens: 50 }), sink)
+      for (const sink of sinks) host.submit(jobOf({ maxTokens: 50 }, 1, NO_SLO), sink)
       const last = (await sinks.at(-1)!.over())[0]
       expect(last).toMatchObject({ kind: "lost", reason: "refused" })
       for (const sink of sinks.slice(0, -1)) expect((await sink.over())[0]?.kind).toBe("finished")

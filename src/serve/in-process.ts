@@ -22,7 +22,7 @@ import { plannerOf } from "../replica/planner-view.ts"
 import type { AnswerDelta, AnswerEnd } from "../text/answer.ts"
 import { sinceArrival } from "./begun.ts"
 import { countdown } from "./countdown.ts"
-import type { Choice, GenerationRequest, Intake, Plan } from "./intake.ts"
+import { type Choice, claimOf, type GenerationRequest, type Intake, type Plan } from "./intake.ts"
 import type { Tenant } from "./tenants.ts"
 
 /** What was prepared for an offer is kept so long. */
@@ -189,13 +189,20 @@ export class InProcessHost implements ReplicaHost {
   async #begin(taken: Taken, sink: JobSink): Promise<void> {
     const { tenant, request, job } = taken
     const begun = job.choices.some((choice) => choice.begun !== null)
-    const places = this.#driver.reserve(job.choices.length, tenant.number, begun)
+    const claim = begun ? "begun" : claimOf(request, job.choices.length)
+    const places = this.#driver.reserve(job.choices.length, tenant.number, claim)
     if (typeof places === "string") {
       this.#endAll(taken, { kind: "lost", reason: "refused", detail: places })
       return
     }
     try {
       const plan = await taken.plan
+      if (!this.#intake.isTaken(places, request, tenant, plan, choiceOf(job, job.choices[0]!)))
+        return this.#endAll(taken, {
+          kind: "lost",
+          reason: "refused",
+          detail: this.#driver.refused("queueFull"),
+        })
       const release = await this.#intake.hold([plan], tenant)
       // It may have been withdrawn in the meantime.
       if (taken.sink !== sink) return release()

@@ -3,7 +3,7 @@ import type { RejectReason, RequestId } from "../core/protocol.ts"
 import type { SeenStart } from "../core/seen.ts"
 import type { Engine, Sampling } from "../engine/port.ts"
 import { UserError, userError } from "../errors.ts"
-import type { ReplicaDriver, Requested, Reservation, Submission } from "../replica/driver.ts"
+import type { Claim, ReplicaDriver, Requested, Reservation, Submission } from "../replica/driver.ts"
 import type { Generation, Prompt } from "../replica/generation.ts"
 import { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import { Answer, type AnswerSink } from "../text/answer.ts"
@@ -58,6 +58,11 @@ export interface IntakeOptions {
   tenants?: Tenants
 }
 
+/** Several at once, or what asks for no SLO, can be promised nothing. */
+export function claimOf({ slo }: Pick<Generation, "slo">, choices: number): Claim {
+  return choices === 1 && slo.tier === "slo" ? "promise" : "room"
+}
+
 /** Answers of a model without a chat end token would fill the context; no client waits for that. */
 const DEFAULT_MAX_TOKENS = 1024
 
@@ -91,10 +96,15 @@ export class Intake {
    * the sinks. Throws UserError for what cannot be served. */
   async start(requests: readonly GenerationRequest[], sinks: readonly AnswerSink[]): Promise<void> {
     const tenant = this.tenant(requests[0]!.tenant)
-    const places = this.driver.reserve(sinks.length, tenant.number)
+    const places = this.driver.reserve(sinks.length, tenant.number, claimOf(requests[0]!, sinks.length))
     if (typeof places === "string") throw this.#refused(places, tenant, sinks.length)
     try {
       const plans = await Promise.all(requests.map((request) => this.plan(request, tenant)))
+      if (!this.isTaken(places, requests[0]!, tenant, plans[0] ?? null, { index: 0 })) {
+        // Its own place is none of those that keep it out.
+        this.driver.giveBack(places)
+        throw this.#refused(this.driver.refused("queueFull"), tenant, sinks.length)
+      }
       const ended = countdown(sinks.length, await this.hold(plans, tenant))
       const each = sinks.length / requests.length
       for (const [i, request] of requests.entries()) {
@@ -163,6 +173,18 @@ export class Intake {
       request.signal.addEventListener("abort", () => this.driver.cancel(id), { once: true })
     }
     return ids
+  }
+
+  /** A full queue takes what can be promised only: whether that is so of the one that has these places. */
+  isTaken(
+    places: Reservation,
+    request: GenerationRequest,
+    tenant: Tenant,
+    plan: Plan | null,
+    choice: Pick<Choice, "index" | "begun">,
+  ): boolean {
+    if (!places.onPromise || plan === null) return true
+    return this.driver.promises(this.spec(request, tenant, plan, choice))
   }
 
   /** What the core would be told of a choice. Throws UserError where it cannot go on here. */

@@ -43,6 +43,7 @@ export function gatewayCase(seed: number): GatewayCase {
       restarts: { firstUs: 100_000, longestUs: 3_000_000, stableUs: 2_000_000 },
       dispatch: { health: { silenceUs: 1_500_000 } },
       patienceUs: () => patienceUs,
+      onPromise: ({ spec }) => spec.tier === "slo" && (spec.id + seed) % 4 === 0,
       ...{ check: true, checkCores: seed % 10 === 0 },
       mostUs: 600_000_000,
     },

@@ -60,7 +60,8 @@ function audit(
   const of = (kind: string) => (options.faults ?? []).some((fault) => fault.kind === kind)
   assert(end !== null, `request ${id} never ended`)
   assert(end !== "gatewayLost" || of("gatewayLoss"), `request ${id} lost a gateway that lived`)
-  assert(end !== "failed" && end !== "full", `request ${id} ended as ${end}`)
+  const refused = end === "full" && options.onPromise!(request) && submissions === 0
+  assert(refused || (end !== "failed" && end !== "full"), `request ${id} ended as ${end}`)
   const patienceUs = options.patienceUs!(request)
   assert(
     end !== "noReplica" || endUs - request.atUs >= patienceUs,

@@ -24,6 +24,8 @@ export interface GatewayOptions
   tellsStarts?: boolean
   /** How long a request waits for any replica, µs. Default: a minute. */
   patienceUs?: (request: SimRequest) => number
+  /** Whether it is accepted only if a replica promises it. Default: none is. */
+  onPromise?: (request: SimRequest) => boolean
   onEffect?: (effect: Effect, nowUs: number, replica: number, request: RequestId) => void
   /** Each time that a replica gets a request. */
   onGiven?: (request: RequestId, replica: number, nowUs: number) => void

@@ -163,7 +163,8 @@ class Gateway {
     this.#pending--
     this.#clients.arrived(client)
     const patienceUs = this.#options.patienceUs?.(request) ?? MINUTE_US
-    this.#tell({ type: "arrived", id, request: request.spec, choices: 1, patienceUs })
+    const onPromise = this.#options.onPromise?.(request) ?? false
+    this.#tell({ type: "arrived", id, request: request.spec, choices: 1, patienceUs, onPromise })
     if (request.cancelAtUs === request.atUs) this.#cancel(id)
   }
 
