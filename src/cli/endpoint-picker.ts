@@ -91,7 +91,7 @@ export function register(program: Command): void {
         .choices(["off", "low-first", "high-first"])
         .default("off"),
     )
-    .option("--slo-arguments", "write slo_ttft_ms and slo_tpot_ms into the body's `vllm_xargs`")
+    .option("--slo-arguments", "write each request's SLO into its body's `vllm_xargs`, for a planner inside vLLM")
     .option(
       "--fallbacks <n>",
       "further endpoints named for the gateway's retries; an ORIGINAL_DST cluster takes none",

@@ -164,6 +164,14 @@ describe("chat completions", () => {
     const own = await ask({ slo: { ttft_ms: 5000, class: "code" } }, headers)
     expect(own.metrics.slo).toMatchObject({ class: "code", ttft_ms: 5000, tpot_ms: 70, attained: true })
     expect(own.service_tier).toBe("default")
+    const forVllm = { vllm_xargs: { slo_class: "code", slo_ttft_ms: 4000, others: [1, "a"] } }
+    expect((await ask(forVllm, headers)).metrics.slo).toMatchObject({
+      class: "code",
+      ttft_ms: 4000,
+      tpot_ms: 70,
+    })
+    const text = { model: "fake", prompt: "COUNT", max_tokens: 2, ...forVllm }
+    expect(await client.completions.create(text)).toMatchObject({ metrics: { slo: { ttft_ms: 4000 } } })
     const flex = await ask({ service_tier: "flex" })
     expect(flex.metrics.slo).toMatchObject({ tier: "best_effort", attained: null, ttft_ms: null })
     expect(flex.service_tier).toBe("flex")

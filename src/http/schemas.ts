@@ -85,6 +85,8 @@ const common = {
   priority: z.int().nullish(),
   service_tier: z.enum(["auto", "default", "flex", "priority"]).nullish(),
   slo: slo.nullish(),
+  /** vLLM's extra arguments: what ours are is read elsewhere (serve/slo-args.ts), others are engines'. */
+  vllm_xargs: anyObject.nullish(),
   response_format: responseFormat.nullish(),
 }
 

@@ -61,6 +61,58 @@ describe("which SLO a request gets", () => {
     expect(() => resolve({ headers: { "x-slo-max-gap-ms": "1h" } })).toThrow("x-slo-max-gap-ms")
   })
 
+  it("reads vLLM's arguments after the body's own `slo` and before headers", () => {
+    const headers = { "x-slo-ttft-ms": "900", "x-slo-tpot-ms": "90", "x-slo-max-gap-ms": "950" }
+    const args = { slo_class: "code", slo_ttft_ms: 500, slo_tpot_ms: 50 }
+    expect(resolve({ args, headers })).toMatchObject({
+      class: { name: "code" },
+      slo: { ttftUs: 500_000, ttftSlowdown: 0, tpotUs: 50_000, maxGapUs: 950_000 },
+    })
+    const slo = { class: "tools", ttft_slowdown: 4 }
+    expect(resolve({ slo, args, headers })).toMatchObject({
+      class: { name: "tools" },
+      slo: { ttftUs: Infinity, ttftSlowdown: 4, tpotUs: 50_000 },
+    })
+    expect(resolve({ args: { slo_ttft_slowdown: 3 }, headers }).slo).toMatchObject({
+      ttftSlowdown: 3,
+      ttftUs: Infinity,
+    })
+    const objective = { "x-llm-d-inference-objective": "summarize" }
+    expect(resolve({ args: { slo_class: "code" }, headers: objective }).class.name).toBe("code")
+  })
+
+  it("names the argument that is wrong", () => {
+    expect(() => resolve({ args: { slo_tpot_ms: -1 } })).toThrow(
+      "'vllm_xargs.slo_tpot_ms': the value must be between",
+    )
+    expect(() => resolve({ args: { slo_ttft_ms: 5, slo_ttft_slowdown: 5 } })).toThrow(
+      "'vllm_xargs.slo_ttft_slowdown': give either vllm_xargs.slo_ttft_ms or",
+    )
+    expect(() => resolve({ slo: { ttft_ms: 5, ttft_slowdown: 5 } })).toThrow(
+      "'slo.ttft_slowdown': give either",
+    )
+    expect(() => resolve({ args: { slo_class: "chatt" } })).toThrow(
+      expect.objectContaining({ code: "slo_class_not_found", param: "vllm_xargs.slo_class" }),
+    )
+  })
+
+  it("takes the tier that is asked for, where the objectives agree with it", () => {
+    expect(resolve({ args: { slo_tier: "best_effort" } })).toMatchObject({
+      ...{ tier: "bestEffort", class: { name: "chat" }, slo: { ttftSlowdown: 0, tpotUs: Infinity } },
+    })
+    expect(resolve({ args: { slo_tier: "slo" }, serviceTier: "flex" })).toMatchObject({
+      tier: "slo",
+      slo: { tpotUs: 100_000 },
+    })
+    expect(resolve({ args: { slo_tier: "slo", slo_class: "best_effort", slo_tpot_ms: 9 } }).tier).toBe("slo")
+    expect(() => resolve({ args: { slo_tier: "slo", slo_class: "best_effort" } })).toThrow(
+      "'vllm_xargs.slo_tier': the class best_effort has no objectives",
+    )
+    expect(() => resolve({ args: { slo_tier: "best_effort", slo_tpot_ms: 9 } })).toThrow(
+      "'vllm_xargs.slo_tier': best effort has no objectives",
+    )
+  })
+
   it("thinks when the class or the request says so", () => {
     expect(resolve({ slo: { class: "reasoning" } })).toMatchObject({
       thinking: true,

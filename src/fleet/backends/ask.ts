@@ -2,7 +2,9 @@
 
 import type { Generation } from "../../replica/generation.ts"
 import type { Job, JobChoice } from "../../replica/host.ts"
+import { SLO_ARGS_FIELD, type SloArgs } from "../../serve/slo-args.ts"
 import type { Api, BackendKind } from "./kind.ts"
+import { withSloArgs } from "./slo-args.ts"
 
 export interface Ask {
   path: string
@@ -15,6 +17,8 @@ export interface AskOptions {
   model: string
   /** First token due, ms since 1970, where the engine takes priorities; null: it takes none. */
   priorityMs: number | null
+  /** What an engine that takes SLOs is told of this one's; null: it takes none. */
+  sloArgs: SloArgs | null
   /** Tokens that are out already, and their text. */
   begun: { tokens: number; text: string } | null
 }
@@ -22,6 +26,7 @@ export interface AskOptions {
 /** Ours alone, or said anew: engines may refuse what they do not know. */
 const NOT_HANDED_ON = [
   "slo",
+  SLO_ARGS_FIELD,
   "parse_special",
   "stream",
   "stream_options",
@@ -50,7 +55,7 @@ export function apiOf({ api, generation }: Job): Api {
 }
 
 export function askOf(job: Job, { index }: JobChoice, options: AskOptions): Ask {
-  const { kind, model, priorityMs, begun } = options
+  const { kind, model, priorityMs, sloArgs, begun } = options
   const { generation } = job
   const api = apiOf(job)
   const own = job.body === undefined ? fieldsOf(generation, api) : handedOn(job.body)
@@ -59,6 +64,7 @@ export function askOf(job: Job, { index }: JobChoice, options: AskOptions): Ask 
     ...own,
     ...(api === "chat" ? {} : { prompt: promptOf(generation) }),
     ...kind.fields,
+    ...withSloArgs(job.body ?? {}, sloArgs),
     ...(own.seed !== undefined && { seed: seed + index }),
     ...(priorityMs !== null && { priority: Math.round(priorityMs) }),
     model,

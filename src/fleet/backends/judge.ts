@@ -30,6 +30,11 @@ export class Judge {
     return this.#live.deadlineUs
   }
 
+  /** Of its next token, absolute µs; far ahead without an objective. */
+  get dueUs(): number {
+    return this.#live.dueUs
+  }
+
   /** How it began, once it was sent. */
   get start(): SeenStart {
     return (

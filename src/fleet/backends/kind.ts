@@ -24,6 +24,8 @@ export interface BackendKind {
   readonly rules: EngineRules
   /** How it batches where it takes priorities; null: it takes none. */
   readonly withPriority: EngineRules | null
+  /** It hands extra arguments (vllm_xargs) on to what schedules in it: SLOs are told there. */
+  readonly takesSloArgs: boolean
   /** What is believed of its step times until they were seen. */
   readonly prior: ConstructorParameters<typeof CostFit>[0]
   /** Answers 200 while it serves. */

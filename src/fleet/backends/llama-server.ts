@@ -6,6 +6,7 @@ export const llamaServer: BackendKind = {
   name: "llama-server",
   rules: ENGINE_RULES["llama-server"],
   withPriority: null,
+  takesSloArgs: false,
   // Often a CPU: hundreds of prompt tokens a second.
   prior: { steps: 50_000, tokens: 3000 },
   healthPath: "/health",

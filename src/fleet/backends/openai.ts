@@ -6,6 +6,7 @@ export const openai: BackendKind = {
   name: "openai",
   rules: ENGINE_RULES.openai,
   withPriority: null,
+  takesSloArgs: false,
   prior: {},
   healthPath: "/v1/models",
   fields: { stream_options: { include_usage: true } },

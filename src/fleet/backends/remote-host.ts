@@ -29,6 +29,7 @@ import type { BackendKind, Learnt } from "./kind.ts"
 import { BACKEND_KINDS } from "./kinds.ts"
 import { headersOf, Prober, type Served } from "./prober.ts"
 import { PromptSizes } from "./prompt-sizes.ts"
+import { sloArgsOf } from "./slo-args.ts"
 
 export interface RemoteHostOptions {
   name: string
@@ -222,6 +223,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
       kind: this.#kind,
       model: this.#modelOf(job),
       priorityMs: options.priority ? priorityOf(deadlineMs, Date.now()) : null,
+      sloArgs: this.#kind.takesSloArgs ? sloArgsOf(course, now) : null,
       begun: begunTokens > 0 ? { tokens: begunTokens, text: choice.begun?.text?.content ?? "" } : null,
     })
     judge.sent(now)

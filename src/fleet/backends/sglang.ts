@@ -6,6 +6,7 @@ export const sglang: BackendKind = {
   name: "sglang",
   rules: ENGINE_RULES.sglang,
   withPriority: { ...ENGINE_RULES.sglang, order: "deadline" },
+  takesSloArgs: false,
   prior: {},
   healthPath: "/health",
   fields: { stream_options: { include_usage: true, continuous_usage_stats: true } },

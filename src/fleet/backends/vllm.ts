@@ -1,4 +1,5 @@
-/** vLLM: says which tokens came, takes priorities (--scheduling-policy priority), goes on with a message. */
+/** vLLM: says which tokens came, takes priorities (--scheduling-policy priority), goes on with a message, hands
+ * SLOs on to a planner inside it. */
 import { ENGINE_RULES } from "../engine-rules.ts"
 import type { BackendKind } from "./kind.ts"
 
@@ -6,6 +7,7 @@ export const vllm: BackendKind = {
   name: "vllm",
   rules: ENGINE_RULES.vllm,
   withPriority: ENGINE_RULES["vllm-priority"],
+  takesSloArgs: true,
   prior: {},
   healthPath: "/health",
   fields: {

@@ -2,6 +2,7 @@
 import type { SloClass, SloClasses } from "../../config/slo-classes.ts"
 import { TENANT_NAME } from "../../config/tenants.ts"
 import { userError } from "../../errors.ts"
+import { readSloArgs, SLO_ARGS_FIELD, type SloArgs } from "../../serve/slo-args.ts"
 import { type ResolvedSlo, resolveSlo, type ServiceTier, type SloBody } from "../../serve/slo-resolve.ts"
 import { type Fields, readFields } from "./body.ts"
 
@@ -61,21 +62,28 @@ export function readAsk(
   const { model, slo } = fields ?? {}
   if (slo !== undefined && slo !== null && (typeof slo !== "object" || Array.isArray(slo)))
     throw userError("invalid_value", { message: "'slo' must be an object." }, { param: "slo" })
+  const args = argsOf(fields)
   const bytes = body?.length ?? sizeIn(headers)
   return {
     ...{ path: pathOf(headers), arrivalUs, followed, fields, bytes },
     model: typeof model === "string" ? model : "",
     slo: resolveSlo(classes, {
-      slo: slo as SloBody | null | undefined,
+      ...{ slo: slo as SloBody | null | undefined, args },
       serviceTier: tierOf(fields),
       headers: objectiveHeaders(headers, classes),
       modelClass: classOf(model, classes),
     }),
     tenant: flowOf(headers),
-    session: sessionOf(slo),
+    session: sessionOf(slo) ?? args?.slo_session ?? null,
     promptTokens: Math.max(1, Math.ceil(bytes / BYTES_PER_TOKEN)),
     maxTokens: mostTokens(fields),
   }
+}
+
+/** What a client says in vLLM's extra arguments. The tenant there is not its to say, and the header tells it. */
+function argsOf(fields: Fields | null): SloArgs | null {
+  const given = fields?.[SLO_ARGS_FIELD]
+  return typeof given === "object" && given !== null ? readSloArgs(given as Fields) : null
 }
 
 /** With llm-d's name of the objective header; one that names no class is left out: other gateways' objectives are

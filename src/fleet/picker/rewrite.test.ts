@@ -45,17 +45,17 @@ it("without a TTFT a deadline that ages, so that it is not left for ever", () =>
 })
 
 it("the SLO as arguments, beside others", () => {
-  const headers = { "x-llm-d-slo-ttft-ms": "2000", "x-llm-d-slo-tpot-ms": "50" }
-  expect(
-    told(asked({ vllm_xargs: { mine: 1 } }, headers), { ...OFF, sloArguments: true }).vllm_xargs,
-  ).toEqual({
-    mine: 1,
-    slo_ttft_ms: 2000,
-    slo_tpot_ms: 50,
+  const headers = { "x-llm-d-slo-ttft-ms": "2000", "x-llm-d-inference-fairness-id": "alice" }
+  const on = { ...OFF, sloArguments: true }
+  const args = (request: ReturnType<typeof asked>) => told(request, on, 2e6, 300_000).vllm_xargs
+  expect(args(asked({ vllm_xargs: { mine: 1, slo_tpot_ms: 50, slo_session: "s" } }, headers))).toEqual({
+    ...{ mine: 1, slo_class: "chat", slo_tier: "slo", slo_ttft_ms: 2000, slo_tpot_ms: 50 },
+    ...{ slo_tenant: "alice", slo_session: "s", slo_arrived_unix_ms: NOW - 300 },
   })
-  expect(told(asked({ service_tier: "flex" }), { ...OFF, sloArguments: true })).toEqual({
-    service_tier: "flex",
+  expect(args(asked({ service_tier: "flex" }))).toEqual({
+    ...{ slo_class: "chat", slo_tier: "best_effort", slo_arrived_unix_ms: NOW - 300 },
   })
+  expect(() => asked({ vllm_xargs: { slo_tppt_ms: 1 } })).toThrow("'vllm_xargs.slo_tppt_ms'")
 })
 
 it("what is left of a TTFT after a hold, in the body and the headers", () => {

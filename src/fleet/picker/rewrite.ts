@@ -1,13 +1,15 @@
 /** What is told to the engine that gets a request: its deadline as a priority, its SLO as arguments, and of a TTFT the part
  * that its time in the picker has left. */
-import type { Ask } from "./ask.ts"
+import { DEFAULT_TENANT } from "../../config/tenants.ts"
+import { othersArgs, SLO_ARGS_FIELD, writeOrigin, writeSloArgs } from "../../serve/slo-args.ts"
+import { type Ask, DEFAULT_FLOW } from "./ask.ts"
 import { type Fields, withFields } from "./body.ts"
 
 export interface RewriteOptions {
   /** The body's `priority`: the time its first token is due, ms since 1970 (vLLM and SGLang with
    * --schedule-low-priority-values-first: the lower goes first), or its negative (SGLang's default). */
   priority: "off" | "low-first" | "high-first"
-  /** The body's `vllm_xargs`: slo_ttft_ms and slo_tpot_ms, for schedulers that are plugged into vLLM. */
+  /** The body's `vllm_xargs` have the SLO, for a planner inside vLLM (docs/vllm.md). */
   sloArguments: boolean
 }
 
@@ -33,9 +35,8 @@ export function rewrittenBody(body: Buffer, ask: Ask, time: SendTime, options: R
     const dueMs = epochMs + Math.min(dueInUs, PATIENCE_US - heldUs) / 1000
     added.priority = Math.round(options.priority === "low-first" ? dueMs : -dueMs)
   }
-  const slo = sloArguments(ask)
-  if (options.sloArguments && Object.keys(slo).length > 0)
-    added.vllm_xargs = { ...(isObject(fields.vllm_xargs) ? fields.vllm_xargs : {}), ...slo }
+  if (options.sloArguments)
+    added[SLO_ARGS_FIELD] = { ...othersArgs(fields[SLO_ARGS_FIELD]), ...sloArguments(ask, time) }
   const own = fields.slo
   if (heldUs >= LEAST_HELD_US && isObject(own) && typeof own.ttft_ms === "number")
     added.slo = { ...own, ttft_ms: leftMs(own.ttft_ms, heldUs) }
@@ -54,11 +55,9 @@ function leftMs(ttftMs: number, heldUs: number): number {
   return Math.max(1, Math.round(ttftMs - heldUs / 1000))
 }
 
-function sloArguments({ slo: { slo } }: Ask): Fields {
-  return {
-    ...(Number.isFinite(slo.ttftUs) && { slo_ttft_ms: slo.ttftUs / 1000 }),
-    ...(Number.isFinite(slo.tpotUs) && { slo_tpot_ms: slo.tpotUs / 1000 }),
-  }
+function sloArguments({ slo, tenant: flow, session }: Ask, { heldUs, epochMs }: SendTime): Fields {
+  const tenant = flow === DEFAULT_FLOW ? DEFAULT_TENANT : flow
+  return { ...writeSloArgs(slo), ...writeOrigin({ tenant, session, arrivedUnixMs: epochMs - heldUs / 1000 }) }
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -3,6 +3,7 @@ import type { FastifyInstance, FastifyRequest } from "fastify"
 import { UserError } from "../../errors.ts"
 import type { Generation } from "../../replica/generation.ts"
 import type { Service } from "../../serve/service.ts"
+import { readClientSloArgs } from "../../serve/slo-args.ts"
 import { resolveSlo } from "../../serve/slo-resolve.ts"
 import { type OutputFormat, outputGrammar, type ToolSpec } from "../../text/constraint/grammar.ts"
 import type { ChatMessage } from "../../text/template.ts"
@@ -39,6 +40,7 @@ function chatGeneration(service: Service, request: FastifyRequest, body: ChatBod
   const tools = body.tools && body.tools.length > 0 && body.tool_choice !== "none" ? body.tools : null
   const variables = body.chat_template_kwargs ?? {}
   const wanted = body.reasoning ?? variables.enable_thinking
+  const args = readClientSloArgs(body.vllm_xargs)
   const single = body.parallel_tool_calls === false || typeof body.tool_choice === "object"
   if (body.top_logprobs && !body.logprobs)
     throw new UserError("Invalid 'top_logprobs': it needs 'logprobs' to be true.", {
@@ -59,11 +61,12 @@ function chatGeneration(service: Service, request: FastifyRequest, body: ChatBod
     singleCall: single,
     slo: resolveSlo(service.classes, {
       slo: body.slo,
+      args,
       serviceTier: body.service_tier,
       headers: request.headers,
       modelClass,
     }),
-    session: body.slo?.session ?? null,
+    session: body.slo?.session ?? args.slo_session ?? null,
     reasoning: typeof wanted === "boolean" ? wanted : null,
     thinkingTokens: body.slo?.thinking_tokens ?? null,
   }

@@ -4,6 +4,7 @@ import { UserError } from "../../errors.ts"
 import type { Prompt } from "../../replica/generation.ts"
 import type { Front } from "../../serve/front.ts"
 import type { Service } from "../../serve/service.ts"
+import { readClientSloArgs } from "../../serve/slo-args.ts"
 import { resolveSlo } from "../../serve/slo-resolve.ts"
 import { outputGrammar } from "../../text/constraint/grammar.ts"
 import { validate } from "../body.ts"
@@ -22,8 +23,9 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
     const prompts = promptsOf(body.prompt)
     const perPrompt = body.n ?? 1
     check(body, prompts.length * perPrompt)
+    const args = readClientSloArgs(body.vllm_xargs)
     const slo = resolveSlo(service.classes, {
-      slo: body.slo,
+      ...{ slo: body.slo, args },
       serviceTier: body.service_tier,
       headers: request.headers,
       modelClass: classOfModel(service, body.model),
@@ -42,7 +44,7 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
       stops: stopsOf(body.stop),
       singleCall: false,
       slo,
-      session: body.slo?.session ?? null,
+      session: body.slo?.session ?? args.slo_session ?? null,
       // Plain text has no thinking markup, so only a forced length can say where thinking ends.
       reasoning: false,
       thinkingTokens: body.slo?.thinking_tokens ?? null,
