@@ -31,7 +31,7 @@ export function gatewayOf(options: ServeOptions, configured: readonly BackendCon
 /** Resolves once a backend is ready. */
 export async function openBackends(
   { backends, file }: GatewayParts,
-  options: ServeOptions,
+  options: Pick<ServeOptions, "maxQueue" | "servedName" | "backendTimeout">,
   { host, tenants, apps }: { host: ServiceHost; tenants: Tenants; apps: number },
   reporter: Reporter,
 ): Promise<Front> {

@@ -13,14 +13,17 @@ import type { ServeOptions } from "./serve-options.ts"
  * (bench/results/heap-growth.json). */
 export const HEAP_GROWTH = "--heap-growing-percent=50"
 
-export function configOf({ config }: ServeOptions): ServerConfig {
+export function configOf({ config }: Pick<ServeOptions, "config">): ServerConfig {
   return config === undefined
     ? { classes: defaultSloClasses(), tenants: [], backends: [] }
     : readConfig(config)
 }
 
 /** Those of the config, then those of the command line. */
-export function tenantsOf(options: ServeOptions, named: ServerConfig["tenants"]): Tenants {
+export function tenantsOf(
+  options: Pick<ServeOptions, "tenant" | "requireKey" | "trustFairnessId" | "sharePrefixes">,
+  named: ServerConfig["tenants"],
+): Tenants {
   const { requireKey, trustFairnessId, sharePrefixes } = options
   const tenants = [...named, ...(options.tenant ?? [])]
   checkTenants(tenants)

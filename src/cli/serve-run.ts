@@ -12,6 +12,7 @@ import { LocalFront } from "../serve/local-front.ts"
 import { startAdvisor } from "../serve/scale.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
 import type { Tenants } from "../serve/tenants.ts"
+import type { ApiOptions } from "./api-options.ts"
 import type { Reporter } from "./reporter.ts"
 import { prepareEngine } from "./serve-engine.ts"
 import { GATEWAY, gatewayOf, openBackends } from "./serve-gateway.ts"
@@ -20,10 +21,30 @@ import { configOf, HEAP_GROWTH, openDriver, tenantsOf } from "./serve-parts.ts"
 import { onSignals } from "./serve-signals.ts"
 
 export async function serve(options: ServeOptions, reporter: Reporter): Promise<void> {
-  setFlagsFromString(HEAP_GROWTH)
   const { classes, tenants: named, backends } = configOf(options)
   const tenants = tenantsOf(options, named)
   const gateway = gatewayOf(options, backends)
+  const policy = gateway === null ? options.policy : GATEWAY
+  await serveFront(options, tenants, reporter, async (host) => {
+    const front =
+      gateway === null
+        ? await openFront(options, { classes, tenants }, reporter)
+        : await openBackends(gateway, options, { host, tenants, apps: classes.all.length }, reporter)
+    const service = new Service({ front, classes, policy, tenants })
+    if (options.scaleEvery > 0 && gateway === null) service.advisedBy(advisorOf(service, options, reporter))
+    return service
+  })
+}
+
+/** Listens at once, and serves what `open` makes once that is there. What it gives to `onClose` is called when all answers are
+ * out, also when `open` rejects. */
+export async function serveFront(
+  options: ApiOptions,
+  tenants: Tenants,
+  reporter: Reporter,
+  open: (host: ServiceHost, onClose: (close: () => Promise<void>) => void) => Promise<Service>,
+): Promise<void> {
+  setFlagsFromString(HEAP_GROWTH)
   const host = new ServiceHost(tenants)
   host.detail = "the model is being loaded"
   const app = buildServer({
@@ -32,17 +53,15 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
     bodyLimit: options.bodyLimit,
     requestTimeoutMs: options.requestTimeout * 1000,
   })
+  const closers: (() => Promise<void>)[] = []
+  app.addHook("onClose", async () => {
+    for (const close of closers) await close()
+  })
   // Before the model: a taken port must not be found out after minutes of loading.
   await listen(app, options)
   onSignals(app, host, options.drainTimeout, reporter)
   try {
-    const front =
-      gateway === null
-        ? await openFront(options, { classes, tenants }, reporter)
-        : await openBackends(gateway, options, { host, tenants, apps: classes.all.length }, reporter)
-    const policy = gateway === null ? options.policy : GATEWAY
-    const service = new Service({ front, classes, policy, tenants })
-    if (options.scaleEvery > 0 && gateway === null) service.advisedBy(advisorOf(service, options, reporter))
+    const service = await open(host, (close) => closers.push(close))
     host.ready(service)
     announce(app, options, { service, tenants }, reporter)
   } catch (error) {
@@ -78,7 +97,7 @@ function advisorOf(service: Service, options: ServeOptions, reporter: Reporter):
   )
 }
 
-async function listen(app: FastifyInstance, options: ServeOptions): Promise<void> {
+async function listen(app: FastifyInstance, options: ApiOptions): Promise<void> {
   const { host, port } = options
   try {
     await app.listen({ host, port })
@@ -92,7 +111,7 @@ async function listen(app: FastifyInstance, options: ServeOptions): Promise<void
 
 function announce(
   app: FastifyInstance,
-  options: ServeOptions,
+  options: ApiOptions,
   { service, tenants }: { service: Service; tenants: Tenants },
   reporter: Reporter,
 ): void {

@@ -1,10 +1,10 @@
 /** `slos-serve serve`: fetch, load, profile and warm up a model, then serve it until told to stop. */
 import { type Command, Option } from "commander"
-import { parseInlineTenant, type TenantConfig } from "../config/tenants.ts"
 import { POLICY_NAMES } from "../core/policy/index.ts"
 import { UserError } from "../errors.ts"
+import { addApiOptions } from "./api-options.ts"
 import { addBackendOptions, checkGatewayOptions } from "./backend-options.ts"
-import { byteSize, drafter, fraction, numberIn, port, wholeNumber } from "./numbers.ts"
+import { drafter, fraction, numberIn, wholeNumber } from "./numbers.ts"
 import { createReporter } from "./reporter.ts"
 import type { ServeOptions } from "./serve-options.ts"
 
@@ -35,7 +35,7 @@ Examples:
   slos-serve serve --engine fake`
 
 export function register(program: Command): void {
-  const command = addBackendOptions(program.command("serve"))
+  const command = addApiOptions(addBackendOptions(program.command("serve")))
   command
     .description("serve a model over the OpenAI API")
     .option(
@@ -43,22 +43,7 @@ export function register(program: Command): void {
       "a known name (smollm2-135m, tiny), hf:owner/repo/file.gguf, or a path",
       DEFAULT_MODEL,
     )
-    .option("--served-name <name>", "the model's name in the API (default: from --model)")
-    .option("--host <address>", "address to listen on", "127.0.0.1")
-    .option("-p, --port <number>", "port to listen on; 0 picks a free one", port, 8080)
     .addOption(new Option("--policy <name>", "scheduling policy").choices(POLICY_NAMES).default("slos-serve"))
-    .option("-c, --config <file>", "SLO classes and tenants (see examples/slo-classes.yaml)")
-    .option(
-      "--tenant <name=key,weight>",
-      "an API key and its tenant, with its share where not all fit (default: 1); once for each; also in the config",
-      (text: string, before: TenantConfig[] = []) => [...before, parseInlineTenant(text, "--tenant")],
-    )
-    .option("--no-require-key", "requests without a key are the default tenant's instead of refused")
-    .option(
-      "--trust-fairness-id",
-      "the header x-llm-d-inference-fairness-id names the tenant, whatever the key (default where no tenant has one)",
-    )
-    .option("--no-trust-fairness-id", "that header is ignored (default where tenants have keys)")
     .option("--share-prefixes", "prompts reuse the KV of other tenants' prompts, not only their own tenant's")
     .option("-t, --threads <n>", "engine threads (default: physical cores - 1)", wholeNumber(1, 1024))
     .option(
@@ -87,12 +72,6 @@ export function register(program: Command): void {
     .option("--no-kv-unified", "a KV stream per sequence (default on a CPU)")
     .addOption(new Option("--kv-type <type>", "KV number format").choices(["f16", "f32", "q8_0"]))
     .option("--max-batch-tokens <n>", "most tokens of one step", wholeNumber(1, 65_536), 512)
-    .option(
-      "--max-queue <n>",
-      "most live requests, every answer of n counted; more get 429, but a tenant below its share of them gets in, and up to a quarter more whose SLOs can be promised",
-      wholeNumber(1, 1_000_000),
-      2048,
-    )
     .option(
       "--default-max-tokens <n>",
       "answer length when a request gives none",
@@ -146,20 +125,12 @@ export function register(program: Command): void {
     )
     .option("--no-profile", "skip the measurement; start from a guess that running corrects")
     .option("--offline", "use only what is in the cache")
-    .option("--body-limit <bytes>", "largest request body (8m, 512k)", byteSize, 8 * 2 ** 20)
-    .option("--request-timeout <s>", "a request must be received within this time", wholeNumber(1, 3600), 30)
     .option(
       "--step-timeout <s>",
       "an engine step that takes longer, and 20 times its prediction, hangs: its requests fail, and more are " +
         "refused until it ends; 0: none ever does",
       numberIn(0, 86_400),
       10,
-    )
-    .option(
-      "--drain-timeout <s>",
-      "on SIGTERM, wait this long for running requests",
-      wholeNumber(0, 86_400),
-      30,
     )
     .option(
       "--scale-target <share>",
@@ -182,7 +153,6 @@ export function register(program: Command): void {
       0,
     )
     .option("--most-replicas <n>", "no more are wanted", wholeNumber(1, 1024), 64)
-    .option("--log-level <level>", "fatal, error, warn, info, debug, trace or silent")
     .addHelpText("after", EXAMPLES)
     .action(async (options: ServeOptions) => {
       if (options.backend !== undefined || options.backendFile !== undefined) checkGatewayOptions(command)

@@ -1,0 +1,55 @@
+/** Options of every command that serves the OpenAI API: where, to which tenants, within which limits. */
+import type { Command } from "commander"
+import { parseInlineTenant, type TenantConfig } from "../config/tenants.ts"
+import { byteSize, port, wholeNumber } from "./numbers.ts"
+
+export interface ApiOptions {
+  servedName?: string
+  host: string
+  port: number
+  config?: string
+  tenant?: TenantConfig[]
+  requireKey: boolean
+  trustFairnessId?: boolean
+  maxQueue: number
+  /** Bytes. */
+  bodyLimit: number
+  /** Seconds. */
+  requestTimeout: number
+  drainTimeout: number
+  logLevel?: string
+}
+
+export function addApiOptions(command: Command): Command {
+  return command
+    .option("--served-name <name>", "the model's name in the API (default: from the model)")
+    .option("--host <address>", "address to listen on", "127.0.0.1")
+    .option("-p, --port <number>", "port to listen on; 0 picks a free one", port, 8080)
+    .option("-c, --config <file>", "SLO classes and tenants (see examples/slo-classes.yaml)")
+    .option(
+      "--tenant <name=key,weight>",
+      "an API key and its tenant, with its share where not all fit (default: 1); once for each; also in the config",
+      (text: string, before: TenantConfig[] = []) => [...before, parseInlineTenant(text, "--tenant")],
+    )
+    .option("--no-require-key", "requests without a key are the default tenant's instead of refused")
+    .option(
+      "--trust-fairness-id",
+      "the header x-llm-d-inference-fairness-id names the tenant, whatever the key (default where no tenant has one)",
+    )
+    .option("--no-trust-fairness-id", "that header is ignored (default where tenants have keys)")
+    .option(
+      "--max-queue <n>",
+      "most live requests, every answer of n counted; more get 429, but a tenant below its share of them gets in, and up to a quarter more whose SLOs can be promised",
+      wholeNumber(1, 1_000_000),
+      2048,
+    )
+    .option("--body-limit <bytes>", "largest request body (8m, 512k)", byteSize, 8 * 2 ** 20)
+    .option("--request-timeout <s>", "a request must be received within this time", wholeNumber(1, 3600), 30)
+    .option(
+      "--drain-timeout <s>",
+      "on SIGTERM, wait this long for running requests",
+      wholeNumber(0, 86_400),
+      30,
+    )
+    .option("--log-level <level>", "fatal, error, warn, info, debug, trace or silent")
+}
