@@ -24,6 +24,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   load: ["core", "config"],
   study: ["core", "router", "sim", "load", "config"],
   instances: ["core"],
+  vllm: ["router"],
   fleet: ["core", "router", "config", "engine", "telemetry", "replica", "wire", "text", "serve"],
   cli: [
     "core",
@@ -43,6 +44,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     "study",
     "instances",
     "fleet",
+    "vllm",
     "config",
   ],
 }

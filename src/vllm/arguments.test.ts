@@ -1,0 +1,91 @@
+/** vLLM's arguments: what is handed on, what is taken out, what is refused before it is started. */
+import { mkdtempSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { describe, expect, test } from "vitest"
+import { readVllmArguments } from "./arguments.ts"
+
+const folder = mkdtempSync(join(tmpdir(), "slos-serve-test-"))
+function file(name: string, text: string): string {
+  const path = join(folder, name)
+  writeFileSync(path, text)
+  return path
+}
+const read = (line: string) => readVllmArguments(line.split(" ").filter((word) => word !== ""))
+
+describe("what is read", () => {
+  test("the model, with or without a flag; the rest as it is, in order", () => {
+    expect(read("my/model --dtype float32 -tp 2 --lora-modules a=b c=d --enforce-eager")).toEqual({
+      ...{ model: "my/model", additional: {}, dataParallel: 1, apiKey: null },
+      args: "--dtype float32 -tp 2 --lora-modules a=b c=d --enforce-eager".split(" "),
+    })
+    expect(read("--model my/model").model).toBeNull()
+    expect(read("--model my/model").args).toEqual(["--model", "my/model"])
+  })
+
+  test("--additional-config is taken out, wherever and however it stands, and merged", () => {
+    const two = readVllmArguments([
+      ...["m", "--additional-config", '{"a": {"x": 1, "y": 1}}', "--seed", "5"],
+      '--additional_config={"a": {"y": 2}, "slos_serve": {"deadline_ms": 3}}',
+    ])
+    expect(two.additional).toEqual({ a: { x: 1, y: 2 }, slos_serve: { deadline_ms: 3 } })
+    expect(two.args).toEqual(["--seed", "5"])
+    const config = file("more.yaml", "additional-config: {a: {z: 3, x: 0}}\nmax_model_len: 5\n")
+    const three = readVllmArguments(["m", "--config", config, "--additional-config", '{"a": {"x": 1}}'])
+    expect(three.additional).toEqual({ a: { z: 3, x: 1 } })
+    expect(three.args).toEqual(["--config", config])
+  })
+
+  test.each([
+    ["m", 1],
+    ["m --data-parallel-size 4", 4],
+    ["m -dp 2 --data_parallel_size=3", 3],
+    [`m --config ${file("dp.yaml", "data_parallel_size: 2")}`, 2],
+  ])("%s has %i engines", (line, engines) => expect(read(line).dataParallel).toBe(engines))
+
+  test("the key that vLLM wants", () => {
+    expect(read("m --api-key abc").apiKey).toBe("abc")
+    expect(read(`m --config ${file("key.yaml", "api-key: [k1, k2]")}`).apiKey).toBe("k1")
+  })
+})
+
+describe("what is refused, with a reason", () => {
+  test.each([
+    ["m --scheduler-cls mine.Scheduler", /--scheduler-cls cannot be given here: slos-serve vllm sets it/],
+    ["m --scheduler_cls=mine.Scheduler", /--scheduler-cls/],
+    ["m --port 9", /--port cannot be given here: vLLM gets a free port.*before the --/],
+    ["m --host=0.0.0.0", /--host .*say --host before the --/],
+    ["m --uds /x.sock", /--uds/],
+    ["m --ssl-keyfile k", /without TLS/],
+    ["m --kv-transfer-config {}", /a KV connector moves KV that the planner would not know of/],
+    ["m --kv-transfer-config.kv_connector Nixl", /a KV connector/],
+    ["m --scheduling-policy priority", /--scheduling-policy .*the planner orders requests/],
+    ["m --runner pooling", /generate text/],
+    ["m --headless", /ranks on other machines/],
+    ["m -dpa 10.0.0.1", /--data-parallel-address .*ranks on other machines/],
+    ["m --data-parallel-backend ray", /ranks on other machines/],
+    ["m --nnodes 2", /ranks on other machines/],
+    ["m --additional-config.slos_serve.name a", /give it whole, as one JSON object/],
+    ["m --additional-config nope", /--additional-config must be a JSON object, not "nope"/],
+    ["m --additional-config [1]", /must be a JSON object/],
+    ["m --additional-config", /must be a JSON object, not ""/],
+    ["m --data-parallel-size many", /--data-parallel-size must be a whole number from 1, not many/],
+    [`m --config ${file("port.yaml", "port: 80")}`, /port in the file after --config cannot be given here/],
+    [`m --config ${file("list.yaml", "- a")}`, /list\.yaml: it is no map/],
+    [`m --config ${join(folder, "none.yaml")}`, /none\.yaml: ENOENT/],
+    [`m --config ${file("bad.yaml", "a: [")}`, /bad\.yaml: /],
+  ])("%s", (line, message) => {
+    expect(() => read(line)).toThrow(message)
+    expect(() => read(line)).toThrow(expect.objectContaining({ name: "UserError" }))
+  })
+
+  test("not what is the same as without it", () => {
+    for (const line of ["m --scheduling-policy fcfs", "m --runner generate", "m --nnodes 1", "m -dpb mp"])
+      expect(read(line).args).toHaveLength(2)
+    expect(read(`m --config ${file("off.yaml", "headless: false")}`).model).toBe("m")
+  })
+
+  test("not a value that looks like a refused name", () => {
+    expect(read("port --served-model-name host").args).toEqual(["--served-model-name", "host"])
+  })
+})

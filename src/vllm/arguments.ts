@@ -1,0 +1,152 @@
+/** vLLM's own arguments as a user gave them after `--`: what of them this command has to know, and what it refuses, with the
+ * reason, before minutes of loading. */
+import { UserError } from "../errors.ts"
+import { isRecord, merged, readConfigFile } from "./config-file.ts"
+
+export interface VllmArguments {
+  /** As they are to be handed on, --additional-config and the model's name left out. */
+  args: readonly string[]
+  /** The one that comes first, without a flag; null: --model, or vLLM's own default. */
+  model: string | null
+  /** Of --additional-config, wherever it stands. */
+  additional: Readonly<Record<string, unknown>>
+  /** Engine cores, each with a scheduler of its own. */
+  dataParallel: number
+  /** Of --api-key; null: none, or VLLM_API_KEY. */
+  apiKey: string | null
+}
+
+/** One argument: its name without dashes, its value where one follows. */
+interface Given {
+  name: string
+  value: string | null
+  /** Where it stands. */
+  from: number
+  to: number
+}
+
+const SHORT: Readonly<Record<string, string>> = {
+  ...{ tp: "tensor-parallel-size", pp: "pipeline-parallel-size", dp: "data-parallel-size" },
+  ...{ dpn: "data-parallel-rank", dpr: "data-parallel-start-rank", dpl: "data-parallel-size-local" },
+  ...{ dpa: "data-parallel-address", dpp: "data-parallel-rpc-port", dpb: "data-parallel-backend" },
+  ...{ dph: "data-parallel-hybrid-lb", dpe: "data-parallel-external-lb" },
+}
+
+const OURS = "slos-serve vllm sets it"
+const ELSEWHERE = "ranks on other machines do not reach the planner's socket"
+
+/** Never to be given. */
+const REFUSED: Readonly<Record<string, string>> = {
+  "scheduler-cls": `${OURS}: its scheduler is what it is for; a vLLM with another one goes behind slos-serve serve --backend`,
+  host: "vLLM listens on this machine alone, for the gateway; say --host before the --",
+  port: "vLLM gets a free port, for the gateway; say --port before the --",
+  uds: "the gateway reaches vLLM over a port that it picks",
+  "ssl-keyfile": "the gateway reaches vLLM on this machine, without TLS",
+  "ssl-certfile": "the gateway reaches vLLM on this machine, without TLS",
+  grpc: "the gateway speaks HTTP to vLLM",
+  headless: ELSEWHERE,
+  "node-rank": ELSEWHERE,
+  "data-parallel-rank": ELSEWHERE,
+  "data-parallel-start-rank": ELSEWHERE,
+  "data-parallel-address": ELSEWHERE,
+  "data-parallel-hybrid-lb": ELSEWHERE,
+  "data-parallel-external-lb": ELSEWHERE,
+  "data-parallel-multi-port-external-lb": ELSEWHERE,
+  "kv-transfer-config": "a KV connector moves KV that the planner would not know of",
+  "ec-transfer-config": "a connector moves what the planner would not know of",
+  "enable-elastic-ep": "ranks that come and go are not known to the planner",
+  "tokens-only": "the gateway speaks the OpenAI API to vLLM",
+}
+
+/** Given with another value than one of these, refused. */
+const ONLY: Readonly<Record<string, { values: readonly string[]; why: string }>> = {
+  "scheduling-policy": {
+    values: ["fcfs"],
+    why: "the planner orders requests; leave it out, or give fcfs",
+  },
+  "data-parallel-backend": { values: ["mp"], why: ELSEWHERE },
+  nnodes: { values: ["1"], why: ELSEWHERE },
+  runner: { values: ["auto", "generate"], why: "the planner plans models that generate text" },
+  task: { values: ["auto", "generate"], why: "the planner plans models that generate text" },
+}
+
+/** Throws UserError for what this command cannot run vLLM with. */
+export function readVllmArguments(args: readonly string[]): VllmArguments {
+  const [first] = args
+  const model = first !== undefined && !first.startsWith("-") ? first : null
+  const given = parse(args, model === null ? 0 : 1)
+  const file = new Map(Object.entries(readConfigFile(last(given, "config")?.value ?? null)))
+  for (const [name, value] of file) check(name, value, `${name} in the file after --config`)
+  for (const { name, value } of given) check(name, value, `--${name}`)
+  const additional = given.filter(({ name }) => name === "additional-config")
+  const own = additional.map(({ value }) => jsonOf(value))
+  const cut = new Set(additional.flatMap(({ from, to }) => range(from, to)))
+  const fromFile = file.get("additional-config")
+  return {
+    args: args.filter((_, at) => !cut.has(at) && !(model !== null && at === 0)),
+    model,
+    additional: [isRecord(fromFile) ? fromFile : {}, ...own].reduce(merged, {}),
+    dataParallel: count(last(given, "data-parallel-size")?.value ?? file.get("data-parallel-size") ?? 1),
+    apiKey: textOf(last(given, "api-key")?.value ?? file.get("api-key")),
+  }
+}
+
+function check(name: string, value: unknown, shown: string): void {
+  const refuse = (why: string) => new UserError(`vLLM's argument ${shown} cannot be given here: ${why}`)
+  const [head = "", below] = name.split(".", 2)
+  const isOff = value === false || value === "false"
+  const why = Object.hasOwn(REFUSED, head) ? REFUSED[head] : undefined
+  if (why !== undefined && !isOff) throw refuse(why)
+  const only = Object.hasOwn(ONLY, head) ? ONLY[head] : undefined
+  if (only !== undefined && !only.values.includes(String(value))) throw refuse(only.why)
+  if (head === "additional-config" && below !== undefined)
+    throw refuse("give it whole, as one JSON object after --additional-config")
+}
+
+/** Values follow their flag after a space or an =; underscores in names are dashes, as vLLM reads them. */
+function parse(args: readonly string[], from: number): Given[] {
+  const given: Given[] = []
+  for (let at = from; at < args.length; at++) {
+    const arg = args[at]!
+    const found = /^(-{1,2})([A-Za-z][\w.+-]*)(?:=(.*))?$/s.exec(arg)
+    if (found === null) continue
+    const [, dashes, spelled = "", inline] = found
+    const written = spelled.replaceAll("_", "-")
+    const name = dashes === "-" && Object.hasOwn(SHORT, written) ? SHORT[written]! : written
+    const next = args[at + 1]
+    const follows = inline === undefined && next !== undefined && !/^-{1,2}[A-Za-z]/.test(next)
+    given.push({ name, value: inline ?? (follows ? next : null), from: at, to: at + (follows ? 2 : 1) })
+  }
+  return given
+}
+
+function last(given: readonly Given[], name: string): Given | undefined {
+  return given.findLast((one) => one.name === name)
+}
+
+function jsonOf(text: string | null): Record<string, unknown> {
+  try {
+    const value: unknown = JSON.parse(text ?? "")
+    if (isRecord(value)) return value
+  } catch {
+    // Told below.
+  }
+  throw new UserError(
+    `vLLM's argument --additional-config must be a JSON object, not ${JSON.stringify(text ?? "")}`,
+  )
+}
+
+function count(value: unknown): number {
+  const number = Number(value)
+  if (Number.isInteger(number) && number >= 1 && number <= 1024) return number
+  throw new UserError(`vLLM's argument --data-parallel-size must be a whole number from 1, not ${value}`)
+}
+
+function textOf(value: unknown): string | null {
+  const one = Array.isArray(value) ? value[0] : value
+  return typeof one === "string" && one !== "" ? one : null
+}
+
+function range(from: number, to: number): number[] {
+  return Array.from({ length: to - from }, (_, i) => from + i)
+}
