@@ -91,7 +91,10 @@ export function register(program: Command): void {
         .choices(["off", "low-first", "high-first"])
         .default("off"),
     )
-    .option("--slo-arguments", "write each request's SLO into its body's `vllm_xargs`, for a planner inside vLLM")
+    .option(
+      "--slo-arguments",
+      "write each request's SLO into its body's `vllm_xargs`, for a planner inside vLLM",
+    )
     .option(
       "--fallbacks <n>",
       "further endpoints named for the gateway's retries; an ORIGINAL_DST cluster takes none",
