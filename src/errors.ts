@@ -179,12 +179,12 @@ export const ERRORS = {
   port_in_use: {
     status: 400,
     message: "port {port} on {host} is already in use",
-    remedy: "stop the other program or choose another with --port",
+    remedy: "stop the other program or choose another with {option}",
   },
   cannot_listen: {
     status: 400,
     message: "cannot listen on {host}:{port} ({detail})",
-    remedy: "check --host and --port",
+    remedy: "check --host and {option}",
   },
   config_not_readable: {
     status: 400,

@@ -21,6 +21,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   serve: ["core", "router", "engine", "telemetry", "replica", "text", "config", "scale"],
   wire: ["core", "replica", "engine", "text", "config"],
   http: ["core", "serve", "wire", "replica", "engine", "telemetry", "text", "config", "scale"],
+  "planner-process": ["core", "config", "engine", "replica", "wire", "serve", "telemetry"],
   load: ["core", "config"],
   study: ["core", "router", "sim", "load", "config"],
   instances: ["core"],
@@ -46,6 +47,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     "fleet",
     "vllm",
     "config",
+    "planner-process",
   ],
 }
 const PURE = ["core", "router"]

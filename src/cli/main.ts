@@ -13,6 +13,10 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<CommandFil
     summary: "pick endpoints by SLO for an Envoy or a Kubernetes gateway that is there already",
     load: () => import("./endpoint-picker.ts"),
   },
+  planner: {
+    summary: "plan the steps of vLLM engines that have the plug-in, over a Unix socket",
+    load: () => import("./planner.ts"),
+  },
   profile: { summary: "measure step times and fit the cost model", load: () => import("./profile.ts") },
   model: { summary: "list, fetch and generate models", load: () => import("./model.ts") },
   replay: {

@@ -4,7 +4,6 @@ import { setFlagsFromString } from "node:v8"
 import type { FastifyInstance } from "fastify"
 import pc from "picocolors"
 import type { SloClasses } from "../config/slo-classes.ts"
-import { UserError, userError } from "../errors.ts"
 import { buildServer } from "../http/server.ts"
 import type { Advisor } from "../scale/advisor.ts"
 import type { Front } from "../serve/front.ts"
@@ -13,6 +12,7 @@ import { startAdvisor } from "../serve/scale.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
 import type { Tenants } from "../serve/tenants.ts"
 import type { ApiOptions } from "./api-options.ts"
+import { listen } from "./http-listen.ts"
 import type { Reporter } from "./reporter.ts"
 import { prepareEngine } from "./serve-engine.ts"
 import { GATEWAY, gatewayOf, openBackends } from "./serve-gateway.ts"
@@ -58,7 +58,7 @@ export async function serveFront(
     for (const close of closers) await close()
   })
   // Before the model: a taken port must not be found out after minutes of loading.
-  await listen(app, options)
+  await listen(app, options, "--port")
   onSignals(app, host, options.drainTimeout, reporter)
   try {
     const service = await open(host, (close) => closers.push(close))
@@ -95,18 +95,6 @@ function advisorOf(service: Service, options: ServeOptions, reporter: Reporter):
     },
     (message) => reporter.log.warn(message),
   )
-}
-
-async function listen(app: FastifyInstance, options: ApiOptions): Promise<void> {
-  const { host, port } = options
-  try {
-    await app.listen({ host, port })
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException
-    if (code === "EADDRINUSE") throw userError("port_in_use", { host, port })
-    if (code === undefined || error instanceof UserError) throw error
-    throw userError("cannot_listen", { host, port, detail: code ?? message }, { cause: error })
-  }
 }
 
 function announce(

@@ -3,7 +3,6 @@ import { readFileSync } from "node:fs"
 import { type Command, InvalidArgumentError } from "commander"
 import { z } from "zod"
 import type { CostModel } from "../core/cost.ts"
-import type { PolicyOptions } from "../core/options.ts"
 import { POLICY_NAMES, type PolicyName } from "../core/policy/index.ts"
 import { UserError } from "../errors.ts"
 import { ARRIVALS, type ArrivalName } from "../load/arrivals.ts"
@@ -14,6 +13,7 @@ import { ROUTER_KINDS, type RouterKind } from "../router/routers.ts"
 import { HARDWARE, type Hardware, SCENARIO_HARDWARE } from "../sim/presets.ts"
 import { RUN_DEFAULTS, type RunSpec } from "../study/spec.ts"
 import { numberIn, wholeNumber } from "./numbers.ts"
+import { policyOptions } from "./policy-options.ts"
 import { collect, tracesOf, type ZeroLoadOptions, zeroLoadOf } from "./workload-options.ts"
 
 export interface SharedOptions extends ZeroLoadOptions {
@@ -188,48 +188,6 @@ export function scenarioName(text: string): string {
 export function policyName(text: string): PolicyName {
   if ((POLICY_NAMES as string[]).includes(text)) return text as PolicyName
   throw new UserError(`unknown policy "${text}"; known: ${POLICY_NAMES.join(", ")}`)
-}
-
-/** What --set may say: one of these words, or a number within [least, most]. */
-const SETTABLE: Record<keyof PolicyOptions, readonly string[] | readonly [number, number]> = {
-  maxBatchUs: [1, 1e12],
-  margin: [0, 10],
-  tokenBudget: [1, 1e9],
-  bestEffortBatchUs: [0, 1e12],
-  bestEffortEveryUs: [0, 1e12],
-  bestEffortPatienceUs: [0, 1e12],
-  admission: ["revocable", "firm"],
-  kvShare: [0, 1e9],
-  speculation: ["off", "on"],
-  maxSpeculation: [1, 64],
-  acceptancePrior: [0, 1],
-  fixedDraft: [0, 64],
-  hybridAlpha: [0, 1e6],
-}
-const WHOLE = new Set<keyof PolicyOptions>(["tokenBudget", "maxSpeculation", "fixedDraft"])
-const isSettable = (name: string): name is keyof PolicyOptions => Object.hasOwn(SETTABLE, name)
-
-/** What --set entries say. */
-export function policyOptions(entries: readonly string[]): Partial<PolicyOptions> {
-  const options = entries.map((entry) => {
-    const [, name = "", text = ""] = /^(\w+)=(.+)$/.exec(entry) ?? []
-    if (!isSettable(name))
-      throw new UserError(
-        `--set ${entry}: expected name=value with a name of ${Object.keys(SETTABLE).join(", ")}`,
-      )
-    const [least, most] = SETTABLE[name]
-    if (typeof least === "string") {
-      if (text === least || text === most) return [name, text]
-      throw new UserError(`--set ${entry}: ${name} is ${least} or ${most}`)
-    }
-    const value = Number(text)
-    const whole = WHOLE.has(name)
-    if (value >= least && value <= Number(most) && (!whole || Number.isInteger(value))) return [name, value]
-    throw new UserError(
-      `--set ${entry}: ${name} is a ${whole ? "whole number" : "number"} from ${least} to ${most}`,
-    )
-  })
-  return Object.fromEntries(options) as Partial<PolicyOptions>
 }
 
 export function classesOf(

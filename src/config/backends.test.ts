@@ -14,11 +14,15 @@ describe("on a command line", () => {
         models: new Map(),
         apiKey: null,
         priority: false,
+        planner: null,
       },
     })
-    const all = inline("vllm=https://gpu/llm/v1/,weight=2.5,model=a:b:c,model=same,key_env=KEY,priority")
+    const all = inline(
+      "vllm=https://gpu/llm/v1/,weight=2.5,model=a:b:c,model=same,key_env=KEY,priority,planner=http://gpu:9091/",
+    )
     expect(all).toEqual({
       ...{ kind: "vllm", url: "https://gpu/llm", weight: 2.5, apiKey: "secret", priority: true },
+      planner: "http://gpu:9091",
       models: new Map([
         ["a", "b:c"],
         ["same", "same"],
@@ -40,6 +44,8 @@ describe("on a command line", () => {
     ["http://a,key_env=EMPTY", "the environment variable EMPTY is not set"],
     ["http://u:p@a", "a URL with a password in it"],
     ["http://a/?x=1", "has a query"],
+    ["http://a,planner=b", 'planner: "b" is no URL'],
+    ["sglang=http://a,planner=http://b", "only a vLLM has a planner, not sglang"],
   ])("%s is refused: %s", (text, message) => {
     expect(() => inline(text)).toThrow(message)
   })

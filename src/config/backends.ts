@@ -20,6 +20,8 @@ export interface BackendConfig {
   apiKey: string | null
   /** It takes priorities (vLLM with --scheduling-policy priority). */
   priority: boolean
+  /** Where its planner (`slos-serve planner --metrics-port`) answers; null: it has none. */
+  planner: string | null
 }
 
 const WEIGHT = "must be a number from 0.01 to 100"
@@ -34,6 +36,7 @@ const entrySchema = z.strictObject({
   key: z.string().min(1).optional(),
   key_env: z.string().min(1, "must name an environment variable").optional(),
   priority: z.boolean({ error: "must be true or false" }).optional(),
+  planner: z.string({ error: "must be a URL" }).optional(),
 })
 type Entry = z.output<typeof entrySchema>
 
@@ -51,7 +54,8 @@ export function buildBackends(
   return section.map((entry, i) => backendOf(entry, `backends[${i}]`, environment))
 }
 
-const INLINE = "URL or kind=URL, then ,weight=2 ,model=theirs:its ,key_env=NAME ,priority as wanted"
+const INLINE =
+  "URL or kind=URL, then ,weight=2 ,model=theirs:its ,key_env=NAME ,priority ,planner=URL as wanted"
 
 /** `URL`, `vllm=URL`, `vllm=URL,weight=2,model=a:b,priority`. `option` is only for messages. */
 export function parseInlineBackend(
@@ -69,6 +73,7 @@ export function parseInlineBackend(
     if (key === "priority" && values.length === 0) entry.priority = true
     else if (key === "weight") entry.weight = value.trim() === "" ? Number.NaN : Number(value)
     else if (key === "key_env") entry.key_env = value
+    else if (key === "planner") entry.planner = value
     else if (key === "model") addModel(models, value, option)
     else throw new UserError(`${option}: "${part.slice(0, 60)}" is not known; give ${INLINE}`)
   }
@@ -91,12 +96,15 @@ function addModel(models: Record<string, string>, value: string, option: string)
 }
 
 function backendOf(entry: Entry, where: string, environment: Environment): BackendConfig {
-  const { kind = null, url, weight = 1, models = {}, key, key_env, priority = false } = entry
+  const { kind = null, url, weight = 1, models = {}, key, key_env, priority = false, planner } = entry
+  if (planner !== undefined && kind !== null && kind !== "vllm")
+    throw new UserError(`${where}: only a vLLM has a planner, not ${kind}; leave planner out`)
   const fromEnvironment = key_env === undefined ? null : (environment[key_env] ?? "")
   if (fromEnvironment === "") throw new UserError(`${where}: the environment variable ${key_env} is not set`)
   return {
     ...{ kind, weight, priority, models: new Map(Object.entries(models)) },
     url: normalUrl(url, where),
+    planner: planner === undefined ? null : normalUrl(planner, `${where} planner`),
     apiKey: key ?? fromEnvironment,
   }
 }

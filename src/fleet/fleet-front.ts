@@ -1,5 +1,5 @@
 /** A fleet of replicas behind the HTTP API: takes places for requests, makes jobs of them, and shows all replicas as one. */
-import type { AppSpeculation, RejectReason, Snapshot } from "../core/protocol.ts"
+import type { RejectReason, Snapshot } from "../core/protocol.ts"
 import type { ModelInfo } from "../engine/port.ts"
 import { type UserError, userError } from "../errors.ts"
 import {
@@ -16,6 +16,7 @@ import {
 import type { Observed, ObservedEffect } from "../replica/observed.ts"
 import { type Claim, Places } from "../replica/places.ts"
 import type { PlannerView } from "../replica/planner-view.ts"
+import { sumOf } from "../replica/summed-snapshot.ts"
 import type { Front, QueueView, ReplicaRow } from "../serve/front.ts"
 import { claimOf, type GenerationRequest } from "../serve/intake.ts"
 import { queueRefusal } from "../serve/refusal.ts"
@@ -50,6 +51,7 @@ const IDS_PER_REPLICA = 2 ** 40
 export class FleetFront implements Front {
   readonly queue: QueueView
   readonly figures: FiguresByTenant
+  readonly replica = null
   readonly #fleet: JobTaker
   readonly #hosts: ReplicaHost[] = []
   readonly #bodies: boolean
@@ -288,42 +290,5 @@ class FleetWatch implements EngineHealth {
       const engine = host.digest()?.engine
       return engine === undefined ? sum : sum + of(engine)
     }, 0)
-  }
-}
-
-/** What they have, together; of rates and ratios the mean. */
-function sumOf(snapshots: readonly Snapshot[]): Snapshot {
-  const sum = (of: (snapshot: Snapshot) => number) => snapshots.reduce((total, one) => total + of(one), 0)
-  const mean = (of: (snapshot: Snapshot) => number) => sum(of) / Math.max(1, snapshots.length)
-  const apps = Math.max(0, ...snapshots.map(({ speculation }) => speculation.length))
-  const kinds = Math.max(0, ...snapshots.map(({ calibration }) => calibration.length))
-  return {
-    nowUs: Math.max(0, ...snapshots.map(({ nowUs }) => nowUs)),
-    waiting: sum((one) => one.waiting),
-    running: sum((one) => one.running),
-    bestEffort: sum((one) => one.bestEffort),
-    kvUsedTokens: sum((one) => one.kvUsedTokens),
-    kvCachedTokens: sum((one) => one.kvCachedTokens),
-    kvEvictedTokens: sum((one) => one.kvEvictedTokens),
-    kvCapacityTokens: sum((one) => one.kvCapacityTokens),
-    batchInFlight: snapshots.some(({ batchInFlight }) => batchInFlight),
-    prefillBacklogTokens: sum((one) => one.prefillBacklogTokens),
-    prefillUsPerToken: mean((one) => one.prefillUsPerToken),
-    calibration: Array.from({ length: kinds }, (_, kind) => mean((one) => one.calibration[kind] ?? 1)),
-    speculation: Array.from({ length: apps }, (_, app) =>
-      speculationOf(snapshots.flatMap(({ speculation }) => speculation[app] ?? [])),
-    ),
-  }
-}
-
-function speculationOf(apps: readonly AppSpeculation[]): AppSpeculation {
-  const sum = (of: (app: AppSpeculation) => number) => apps.reduce((total, app) => total + of(app), 0)
-  const mean = (of: (app: AppSpeculation) => number) => sum(of) / Math.max(1, apps.length)
-  return {
-    acceptance: mean((app) => app.acceptance),
-    hitRate: mean((app) => app.hitRate),
-    length: mean((app) => app.length),
-    draftedTokens: sum((app) => app.draftedTokens),
-    acceptedTokens: sum((app) => app.acceptedTokens),
   }
 }

@@ -4,8 +4,7 @@ import type { IncomingMessage } from "node:http"
 import type { Duplex } from "node:stream"
 import type { FastifyInstance } from "fastify"
 import { UserError, userError } from "../errors.ts"
-import { InProcessHost } from "../serve/in-process.ts"
-import { LocalFront } from "../serve/local-front.ts"
+import type { ReplicaHost } from "../replica/host.ts"
 import type { ServiceHost } from "../serve/service.ts"
 import { WireServer } from "../wire/server.ts"
 import { UPGRADE_PATH, UPGRADE_PROTOCOL } from "../wire/upgrade.ts"
@@ -17,13 +16,13 @@ export function isWireUpgrade({ url, headers }: IncomingMessage): boolean {
 }
 
 export function wireUpgrade(app: FastifyInstance, host: ServiceHost): void {
-  let replica: InProcessHost | null = null
   const streams = new Set<Duplex>()
   app.server.on("upgrade", (request: IncomingMessage, stream: Duplex, head: Buffer) => {
     stream.on("error", () => stream.destroy())
+    let replica: ReplicaHost
     try {
       host.tenants.identify(request.headers)
-      replica ??= replicaOf(host)
+      replica = replicaOf(host)
     } catch (error) {
       refuse(stream, error)
       return
@@ -42,10 +41,11 @@ export function wireUpgrade(app: FastifyInstance, host: ServiceHost): void {
   })
 }
 
-function replicaOf(host: ServiceHost): InProcessHost {
+function replicaOf(host: ServiceHost): ReplicaHost {
   const { refusal, service } = host
   if (refusal !== null) throw refusal
-  if (service?.front instanceof LocalFront) return new InProcessHost(service.front.intake)
+  const replica = service?.front.replica
+  if (replica) return replica
   throw new UserError("This server is a gateway itself: it has no planner to answer offers.", {
     status: 404,
     code: "unknown_url",

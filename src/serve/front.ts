@@ -1,7 +1,7 @@
 /** What generates answers behind the HTTP API: one replica in this process, or a fleet of them. */
 import type { Snapshot } from "../core/protocol.ts"
 import type { ModelInfo } from "../engine/port.ts"
-import type { EngineHealth, HostState } from "../replica/host.ts"
+import type { EngineHealth, HostState, ReplicaHost } from "../replica/host.ts"
 import type { Observed } from "../replica/observed.ts"
 import type { PlannerView } from "../replica/planner-view.ts"
 import type { FiguresByTenant } from "../telemetry/tenant-figures.ts"
@@ -47,6 +47,8 @@ export interface Front {
   readonly replicas: readonly ReplicaRow[]
   /** Of a replica that stands for all; null where none is known. */
   readonly planner: PlannerView | null
+  /** As gateways may ask it for offers; null: it is a gateway itself. */
+  readonly replica: ReplicaHost | null
   /** All replicas together. */
   snapshot(): Snapshot
   onObserved(listener: (observed: Observed) => void): void

@@ -2,13 +2,14 @@
 import type { Snapshot } from "../core/protocol.ts"
 import type { Engine, ModelInfo } from "../engine/port.ts"
 import type { ReplicaDriver } from "../replica/driver.ts"
-import type { EngineHealth } from "../replica/host.ts"
+import type { EngineHealth, ReplicaHost } from "../replica/host.ts"
 import type { Observed } from "../replica/observed.ts"
 import { DriverObserver } from "../replica/observer.ts"
 import { type PlannerView, plannerOf } from "../replica/planner-view.ts"
 import type { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import type { AnswerSink } from "../text/answer.ts"
 import type { Front, QueueView, ReplicaRow } from "./front.ts"
+import { InProcessHost } from "./in-process.ts"
 import { type GenerationRequest, Intake, type IntakeOptions } from "./intake.ts"
 
 export class LocalFront implements Front {
@@ -17,6 +18,7 @@ export class LocalFront implements Front {
   readonly intake: Intake
   readonly replicas: readonly ReplicaRow[] = []
   readonly #observer: DriverObserver
+  #replica: ReplicaHost | null = null
 
   constructor(engine: Engine, driver: ReplicaDriver, options: IntakeOptions = {}) {
     this.engine = engine
@@ -48,6 +50,10 @@ export class LocalFront implements Front {
   }
   get planner(): PlannerView {
     return plannerOf(this.driver.replica)
+  }
+  get replica(): ReplicaHost {
+    this.#replica ??= new InProcessHost(this.intake)
+    return this.#replica
   }
 
   tokenBytes(token: number): Uint8Array | null {

@@ -34,16 +34,17 @@ const argsSchema = z.object({
 
 export type SloArgs = z.output<typeof argsSchema>
 
-const KNOWN = Object.keys(argsSchema.shape)
+/** All that there are. */
+export const SLO_ARG_NAMES: readonly string[] = Object.keys(argsSchema.shape)
 const OF_GATEWAYS = ["slo_tenant", "slo_arrived_unix_ms"]
 
 /** Ours among a request's arguments. Throws UserError that names the argument which is unknown or of a wrong kind; bounds
  * of numbers are checked where the SLO is resolved (slo-resolve.ts). */
 export function readSloArgs(args: Readonly<Record<string, unknown>>): SloArgs {
   const ours = Object.entries(args).filter(([key]) => OURS.test(key))
-  const unknown = ours.find(([key]) => !KNOWN.includes(key))
+  const unknown = ours.find(([key]) => !SLO_ARG_NAMES.includes(key))
   if (unknown !== undefined)
-    throw wrong(unknown[0].slice(0, 100), `is not a known argument (known: ${KNOWN.join(", ")})`)
+    throw wrong(unknown[0].slice(0, 100), `is not a known argument (known: ${SLO_ARG_NAMES.join(", ")})`)
   const parsed = argsSchema.safeParse(Object.fromEntries(ours))
   if (parsed.success) return parsed.data
   const { path, message } = parsed.error.issues[0]!

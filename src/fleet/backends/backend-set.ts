@@ -13,6 +13,7 @@ import { type Endpoint, endpointsOf, type Lookup } from "./addresses.ts"
 import type { Timeouts } from "./exchange.ts"
 import { BACKEND_KINDS } from "./kinds.ts"
 import { RemoteHost } from "./remote-host.ts"
+import { RemotePlanner } from "./remote-planner.ts"
 
 export interface BackendSetOptions {
   backends: readonly BackendConfig[]
@@ -165,8 +166,14 @@ export class BackendSet {
     const kind = config.kind === null ? null : BACKEND_KINDS[config.kind]
     return new RemoteHost({
       ...{ name, url, kind, weight, models, apiKey, apps, priority, dispatcher, probeMs },
-      ...{ timeouts: this.#timeouts, hostHeader: host },
+      ...{ timeouts: this.#timeouts, hostHeader: host, planner: this.#plannerOf(config, name) },
     })
+  }
+
+  #plannerOf({ planner, apiKey }: BackendConfig, name: string): RemotePlanner | null {
+    if (planner === null) return null
+    const log = (message: string) => this.#say(`planner of ${name}`, message)
+    return new RemotePlanner({ name: `${name}'s planner`, url: planner, apiKey, log })
   }
 
   get #timeouts(): Timeouts {

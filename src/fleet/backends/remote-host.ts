@@ -29,6 +29,7 @@ import type { BackendKind, Learnt } from "./kind.ts"
 import { BACKEND_KINDS } from "./kinds.ts"
 import { headersOf, Prober, type Served } from "./prober.ts"
 import { PromptSizes } from "./prompt-sizes.ts"
+import type { RemotePlanner } from "./remote-planner.ts"
 import { sloArgsOf } from "./slo-args.ts"
 
 export interface RemoteHostOptions {
@@ -49,6 +50,8 @@ export interface RemoteHostOptions {
   apps: number
   /** The engine takes priorities (vLLM: --scheduling-policy priority). */
   priority?: boolean
+  /** Plans the engine's steps. While it is there it answers offers and holds what waits; else the twin does. */
+  planner?: RemotePlanner | null
   dispatcher: Dispatcher
   timeouts: Timeouts
   /** Between two looks at its health and /metrics, ms. */
@@ -93,10 +96,15 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     })
   }
 
-  async offer(job: Job, _deadlineMs: number): Promise<Offer> {
+  async offer(job: Job, deadlineMs: number): Promise<Offer> {
     if (this.#refusal(job) !== null) return DECLINED
     const now = nowUs()
     const spec = this.#specOf(job, now)
+    const planner = this.#planner
+    if (planner !== null) {
+      const { takes } = await planner.offer(job, spec.promptTokens - (spec.cachedTokens ?? 0), deadlineMs)
+      return { takes, promptTokens: spec.promptTokens }
+    }
     const { deadlineUs } = this.#judge(spec, now, () => {})
     const { takes } = this.twin.offer(spec, now, this.#holding.around(deadlineUs))
     return { takes, promptTokens: spec.promptTokens }
@@ -111,7 +119,10 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     }
     const courses = job.choices.map((choice) => this.#courseOf(job, choice, sink))
     this.#jobs.set(job.id, { job, courses })
-    for (const course of courses) this.#holding.add(course)
+    for (const course of courses) {
+      if (this.#planner === null) this.#holding.add(course)
+      else this.#send(course)
+    }
   }
 
   cancel(id: JobId): void {
@@ -131,11 +142,12 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   /** A backend of twice the weight looks half as busy. */
   digest(): Digest {
     const { weight = 1 } = this.#options
-    const snapshot = this.twin.snapshot(nowUs())
+    const planned = this.#planner?.digest() ?? null
+    const snapshot = planned?.snapshot ?? this.twin.snapshot(nowUs())
     const waiting = Math.ceil((snapshot.waiting + this.#holding.size) / weight)
     const running = Math.ceil(snapshot.running / weight)
     const engine = { state: "ok" as const, detail: "", trips: 0, downUs: { hung: 0, failing: 0 } }
-    return { snapshot: { ...snapshot, waiting, running }, ageUs: 0, engine }
+    return { snapshot: { ...snapshot, waiting, running }, ageUs: planned?.ageUs ?? 0, engine }
   }
 
   drain(): Promise<void> {
@@ -155,10 +167,17 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     if (this.state === "closed") return
     this.#prober.close()
     this.#holding.shut()
+    await this.#options.planner?.close()
     for (const { courses } of [...this.#jobs.values()])
       for (const course of courses.slice()) this.#cancelled(course)
     this.become("closed", "it is closed")
     this.#checkDrained()
+  }
+
+  /** Null while it is not there. */
+  get #planner(): RemotePlanner | null {
+    const { planner } = this.#options
+    return planner?.ready ? planner : null
   }
 
   get #rules(): EngineRules {

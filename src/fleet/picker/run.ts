@@ -116,8 +116,8 @@ export class EndpointPicker {
       web.once("error", ({ code = "", message }: NodeJS.ErrnoException) =>
         reject(
           code === "EADDRINUSE"
-            ? userError("port_in_use", { host, port })
-            : userError("cannot_listen", { host, port, detail: code || message }),
+            ? userError("port_in_use", { host, port, option: "--metrics-port" })
+            : userError("cannot_listen", { host, port, option: "--metrics-port", detail: code || message }),
         ),
       )
       web.listen(port, host, resolve)

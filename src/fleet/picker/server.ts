@@ -79,8 +79,8 @@ export class PickerServer {
           const detail = error.message.replace(/^.*?Error: /s, "").slice(0, 200)
           reject(
             taken
-              ? userError("port_in_use", { host, port })
-              : userError("cannot_listen", { host, port, detail }),
+              ? userError("port_in_use", { host, port, option: "--port" })
+              : userError("cannot_listen", { host, port, option: "--port", detail }),
           )
         },
       )

@@ -1,0 +1,252 @@
+/** One engine rank at work: its core, told of what the engine says, and asked for each next step. No socket in it: what the
+ * engine says is given to it, what it answers is returned. */
+import type { SloClasses } from "../config/slo-classes.ts"
+import type { CostModel } from "../core/cost.ts"
+import type { PolicyOptions } from "../core/options.ts"
+import type { PolicyName } from "../core/policy/index.ts"
+import type { Effect, Event, RequestId, RequestSpec, Snapshot } from "../core/protocol.ts"
+import { Replica, type ReplicaConfig } from "../core/replica.ts"
+import { progressOf } from "../core/seen.ts"
+import { fromArrival, isObserved, type ObservedEffect, type ObservedStep } from "../replica/observed.ts"
+import { MessageError } from "../wire/messages.ts"
+import type { Arrived, EngineMessage, Landed, PlanMessage, StepMessage } from "../wire/planner/messages.ts"
+import { ArrivalReader } from "./arrivals.ts"
+import { EngineClock } from "./engine-clock.ts"
+import { EngineEvents, type Flown, type StepOf } from "./engine-events.ts"
+import { planOf } from "./plan-frame.ts"
+import type { PlannerTenants } from "./planner-tenants.ts"
+import { PredictedCore } from "./predicted-core.ts"
+import { type Recorder, recorded } from "./recording.ts"
+import type { SloMistake } from "./slo-arguments.ts"
+
+export interface SessionOptions {
+  engine: EngineMessage
+  classes: SloClasses
+  tenants: PlannerTenants
+  policy: PolicyName
+  /** Only what was set. */
+  policyOptions: Partial<PolicyOptions>
+  cost: CostModel
+  recorder: Recorder | null
+  sink: SessionSink
+}
+
+/** What a session tells of its engine, besides its plans. */
+export interface SessionSink {
+  /** All of one message, once its plan is out. */
+  observed(effects: readonly ObservedEffect[], steps: readonly ObservedStep[]): void
+  scheduled(of: StepOf): void
+  mistaken(mistake: SloMistake): void
+  log(message: string, level: "warn" | "error"): void
+}
+
+/** A live request. */
+interface Live {
+  tenant: number
+  tenantName: string
+}
+
+/** Of a batch, for metrics when it has landed. */
+interface Decided {
+  requests: number
+  tokens: number
+  planUs: number
+  predictedUs: number
+}
+
+export class EngineSession {
+  readonly engine: EngineMessage
+  readonly replica: Replica
+  readonly #core: PredictedCore
+  readonly #options: SessionOptions
+  readonly #clock = new EngineClock()
+  readonly #arrivals: ArrivalReader
+  readonly #events: EngineEvents
+  readonly #live = new Map<RequestId, Live>()
+  readonly #decided = new Map<number, Decided>()
+  /** Of those that have begun: KV that is in place. */
+  #inPlace: { id: RequestId; computed: number }[] = []
+  #steps: ObservedStep[] = []
+  #nowUs = 0
+  /** KV that the engine says it has free, and what the core believed then; null: it does not say. */
+  kvFree: { told: number; believed: number } | null = null
+  /** Of the last message: how long it waited to be read, µs. */
+  lagUs = 0
+
+  constructor(options: SessionOptions) {
+    const { engine, classes, tenants } = options
+    this.engine = engine
+    this.#options = options
+    const config = configOf(options)
+    this.replica = new Replica(config)
+    this.#core = new PredictedCore(recorded(this.replica, options.recorder))
+    options.recorder?.began(engine, config)
+    this.#arrivals = new ArrivalReader({ engine, classes, tenants })
+    this.#events = new EngineEvents({
+      post: (event, atUs) => this.#post(event, atUs),
+      arrived: (arrived, nowUs) => this.#arrived(arrived, nowUs),
+      scheduled: (of) => options.sink.scheduled(of),
+      unused: (batch) => this.#decided.delete(batch),
+      landed: (flown, landed) => this.#landed(flown, landed),
+    })
+  }
+
+  /** All that the engine said. Times are on its clock, `readUs` on ours. Throws MessageError for what cannot be. */
+  take(step: StepMessage, readUs: number): void {
+    this.#clock.heard(step.nowUs, readUs)
+    this.lagUs = this.#clock.lagUs(step.nowUs, readUs)
+    this.#nowUs = Math.max(this.#nowUs, step.nowUs)
+    this.#events.take(step)
+    if (this.#inPlace.length > 0) this.#putInPlace()
+    if (step.kvFreeTokens !== undefined) this.#compareKv(step.kvFreeTokens)
+  }
+
+  /** The plan of the engine's next step, made with all that was taken; it answers the message `seq`. */
+  plan(seq: number): PlanMessage {
+    const beganUs = performance.now() * 1000
+    const effects = this.#core.poll(this.#nowUs)
+    const plan = planOf(seq, effects)
+    this.#events.planned(plan.batch)
+    if (plan.batch !== 0) this.#remember(plan, performance.now() * 1000 - beganUs)
+    const steps = this.#steps
+    this.#steps = []
+    if (effects.length > 0 || steps.length > 0) setImmediate(() => this.#tell(effects, steps))
+    return plan
+  }
+
+  /** Could it keep this request's SLOs, and all that it has promised? */
+  offer(spec: RequestSpec): boolean {
+    return this.replica.offer(spec, this.nowUs)
+  }
+
+  snapshot(): Snapshot {
+    return this.replica.snapshot(this.nowUs)
+  }
+
+  /** Of one request, prompt and output. */
+  get mostTokens(): number {
+    return this.#arrivals.mostTokens
+  }
+
+  /** On the engine's clock. */
+  get nowUs(): number {
+    return Math.max(this.#nowUs, this.#clock.at(performance.now() * 1000))
+  }
+
+  /** The engine is gone: what it had is not live here any more. */
+  close(): void {
+    this.#options.recorder?.ended()
+    for (const { tenant } of this.#live.values()) this.#options.tenants.left({ number: tenant })
+    this.#live.clear()
+  }
+
+  #post(event: Event, atUs: number): void {
+    const at = Math.round(atUs)
+    this.#core.handle(event, at)
+  }
+
+  #arrived(arrived: Arrived, nowUs: number): void {
+    const { sink, tenants } = this.#options
+    const { id } = arrived
+    if (this.#live.has(id)) throw new MessageError(`arrived: request ${id} is live already`)
+    const read = this.#arrivals.read(arrived, nowUs, Date.now())
+    if (read === null) {
+      sink.log(
+        `engine ${this.engine.name}: a prompt of ${arrived.promptTokens} tokens does not fit its KV; it is not planned`,
+        "error",
+      )
+      return
+    }
+    for (const mistake of read.mistakes) sink.mistaken(mistake)
+    const { spec, seen } = read
+    this.#live.set(id, { tenant: spec.tenant ?? 0, tenantName: read.tenant })
+    tenants.came({ number: spec.tenant ?? 0 })
+    const progress = seen === null ? null : progressOf(spec, seen, this.replica.zeroLoadPrefillUs)
+    this.#post({ type: "arrived", request: spec, ...(progress !== null && { progress }) }, nowUs)
+    const computed = arrived.begun?.computed ?? 0
+    if (computed > 0) this.#inPlace.push({ id, computed })
+  }
+
+  /** What the engine had computed before it was connected, as a step of its own that took no time. */
+  #putInPlace(): void {
+    const batch = this.#events.ownBatch()
+    const items = this.#inPlace.map(({ id, computed }) => ({
+      ...{ id, position: computed - 1, tokens: 1, draft: 0 },
+    }))
+    const results = this.#inPlace.map(({ id, computed }) => ({
+      ...{ id, tokens: 0, stopped: false, answeringFrom: -1, computed },
+    }))
+    this.#inPlace = []
+    this.#post({ type: "ran", batch, items }, this.#nowUs)
+    this.#post({ type: "stepDone", batch, durationUs: 0, results }, this.#nowUs)
+  }
+
+  #landed({ batch, of }: Flown, { durationUs, ids, produced, drafted }: Landed): void {
+    const decided = this.#decided.get(batch)
+    this.#decided.delete(batch)
+    if (decided === undefined) return
+    const drafts: { drafted: number; accepted: number }[] = []
+    for (let i = 0; drafted !== undefined && i < ids.length; i++)
+      if (drafted[i]! > 0) drafts.push({ drafted: drafted[i]!, accepted: Math.max(0, produced[i]! - 1) })
+    // A step that was not the plan's is no witness for its prediction.
+    const predictedUs = of === "plan" ? decided.predictedUs : 0
+    this.#steps.push({ ...decided, predictedUs, durationUs, failed: false, drafts })
+  }
+
+  #remember({ batch, tokens, drafts, predictedUs }: PlanMessage, planUs: number): void {
+    let all = 0
+    for (let i = 0; i < tokens.length; i++) all += tokens[i]! + (drafts?.[i] ?? 0)
+    this.#decided.set(batch, { requests: tokens.length, tokens: all, planUs, predictedUs })
+  }
+
+  #compareKv(told: number): void {
+    const { kvCapacityTokens, kvUsedTokens, kvCachedTokens } = this.replica.snapshot(this.#nowUs)
+    this.kvFree = { told, believed: kvCapacityTokens - kvUsedTokens + kvCachedTokens }
+  }
+
+  #tell(effects: readonly Effect[], steps: readonly ObservedStep[]): void {
+    const observed: ObservedEffect[] = []
+    for (const effect of effects) {
+      if (!isObserved(effect)) continue
+      observed.push(effect.type === "finished" ? { ...effect, outcome: fromArrival(effect.outcome) } : effect)
+      if (effect.type === "finished" || effect.type === "rejected") this.#left(effect)
+      else if (effect.type === "token") this.#came(effect.id, effect.count)
+    }
+    this.#options.sink.observed(observed, steps)
+  }
+
+  #came(id: RequestId, tokens: number): void {
+    const live = this.#live.get(id)
+    if (live !== undefined) this.#options.tenants.figures.of(live.tenantName).outputTokens += tokens
+  }
+
+  #left(effect: Extract<Effect, { type: "finished" | "rejected" }>): void {
+    const live = this.#live.get(effect.id)
+    if (live === undefined) return
+    this.#live.delete(effect.id)
+    const { tenants, sink } = this.#options
+    tenants.left({ number: live.tenant })
+    if (effect.type === "finished") tenants.figures.of(live.tenantName).ended(effect.reason, effect.outcome)
+    else
+      sink.log(
+        `engine ${this.engine.name}: the core refuses request ${effect.id} (${effect.reason})`,
+        "error",
+      )
+  }
+}
+
+/** vLLM shares and keeps KV by itself, in one pool. */
+const MOST_CACHED = 1_000_000
+
+function configOf({ engine, classes, tenants, policy, policyOptions, cost }: SessionOptions): ReplicaConfig {
+  const { limits } = engine
+  return {
+    limits: { ...limits, unifiedKv: true, cachedSequences: MOST_CACHED },
+    ...{ cost, policy, apps: classes.all.length, tenantWeights: tenants.all.weights },
+    options: {
+      ...policyOptions,
+    },
+    // What the engine has taken is not to be refused.
+    maxQueue: Number.POSITIVE_INFINITY,
+  }
+}

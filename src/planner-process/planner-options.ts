@@ -1,0 +1,24 @@
+/** What a planner process is made of. */
+import type { SloClasses } from "../config/slo-classes.ts"
+import type { CostModel } from "../core/cost.ts"
+import type { PolicyOptions } from "../core/options.ts"
+import type { PolicyName } from "../core/policy/index.ts"
+import type { EngineMessage } from "../wire/planner/messages.ts"
+import type { PlannerTenants } from "./planner-tenants.ts"
+import type { RecordingFile } from "./recording.ts"
+
+export interface PlannerOptions {
+  classes: SloClasses
+  tenants: PlannerTenants
+  policy: PolicyName
+  /** Only what was set. */
+  policyOptions: Partial<PolicyOptions>
+  /** What an engine's steps take, as far as is known before it has made any. */
+  costOf: (engine: EngineMessage) => CostModel
+  /** What engines are told to wait for a plan, µs. */
+  maxLagUs: number
+  /** Of SLOs-Serve. */
+  version: string
+  recording: RecordingFile | null
+  log: (message: string, level: "info" | "warn" | "error") => void
+}
