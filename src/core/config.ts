@@ -1,5 +1,6 @@
 /** What a replica is made of, and the options that follow from it. */
 import type { CostModel } from "./cost.ts"
+import type { Prior } from "./learn/learnt.ts"
 import { DEFAULT_OPTIONS, type PolicyOptions } from "./options.ts"
 import { prefillUs } from "./planner/prefill-time.ts"
 import type { PolicyName } from "./policy/index.ts"
@@ -28,6 +29,17 @@ export interface ReplicaConfig {
   /** The engine keeps its own account of KV (vLLM): it may run other items than planned (event `ran`), evict, find less cached
    * than is believed (StepResult.computed). The core adopts what it says. Default: a deviation is an error. */
   engineOwnsKv?: boolean
+}
+
+/** What is believed before anything was served. */
+export function priorOf({ apps, cost, limits, tenantWeights }: ReplicaConfig, options: PolicyOptions): Prior {
+  return {
+    apps,
+    residualSigma: cost.residualSigma,
+    acceptance: options.acceptancePrior,
+    tenantWeights,
+    usualTokens: limits.contextTokens / 8,
+  }
 }
 
 /** What was not set follows from the engine's speed. */

@@ -2,7 +2,7 @@
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { Random } from "../random.ts"
-import { attentionPairs, pieceUs, ranUs, shapeOf, stepUs } from "./cost.ts"
+import { attentionPairs, pieceUs, ranShape, shapeOf, stepUs } from "./cost.ts"
 import { Calibration } from "./learn/calibration.ts"
 import { BatchBuilder } from "./planner/batch-builder.ts"
 import { prefillUs } from "./planner/prefill-time.ts"
@@ -62,7 +62,10 @@ describe("the cost model", () => {
       tokens: 1,
       ...(drafted !== undefined && { drafted }),
     })
-    const took = (...results: object[]) => ranUs(model, batch, results as never)
+    const took = (...results: object[]) => {
+      const shape = ranShape(model, batch, results as never)
+      return shape && stepUs(model, shape)
+    }
     expect(took(result(1), result(2))).toBeNull()
     expect(took(result(1, 1), result(2, 2))).toBe(500 + 2000)
     expect(took(result(1, 0), result(2, 0))).toBe(200)

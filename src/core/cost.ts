@@ -1,6 +1,10 @@
 /** Batch-time model: how long the engine takes for a batch, from the batch's shape. The largest of several linear
  * pieces (paper §3.1: k1·tokens + k2·specSteps + b), with the extra terms a CPU needs (docs/design.md, Cost model). */
+import type { CostModel, CostPiece } from "./cost-model.ts"
+import { type CudaGraphs, graphExtras } from "./graphs.ts"
 import type { Batch, BatchItem, StepResult } from "./protocol.ts"
+
+export { COST_FEATURES, type CostFeature, type CostModel, type CostPiece } from "./cost-model.ts"
 
 /** What the time of a step depends on. Pairs are (token, context token) products: attention work. */
 export interface StepShape {
@@ -15,32 +19,6 @@ export interface StepShape {
   outputs: number
   /** Sequential draft steps (longest speculation in the batch). */
   specSteps: number
-}
-
-/** Order of the coefficients of a piece: microseconds per unit; `step` is the constant. */
-export const COST_FEATURES = [
-  "step",
-  "tokens",
-  "sequences",
-  "passes",
-  "fastPairs",
-  "slowPairs",
-  "outputs",
-  "specSteps",
-] as const
-export type CostFeature = (typeof COST_FEATURES)[number]
-/** Coefficients (µs per unit) of one linear piece; missing ones are 0. */
-export type CostPiece = Partial<Record<CostFeature, number>>
-
-/** A fitted engine: step time = max over pieces of Σ coefficient × feature, in µs. */
-export interface CostModel {
-  pieces: CostPiece[]
-  /** Standard deviation of (actual / predicted), from the fit: the planner's margin is about 2σ. */
-  residualSigma: number
-  /** Passes with at least this many tokens per sequence use the engine's fast attention. */
-  fastPassTokens: number
-  /** See EngineLimits.unifiedKv: decides how a batch splits into passes. */
-  unifiedKv: boolean
 }
 
 /** The shape of a batch. Items in any order. */
@@ -91,17 +69,30 @@ export function attentionPairs(position: number, tokens: number): number {
 /** Predicted step time in µs: the largest piece. An empty batch takes no time. */
 export function stepUs(model: CostModel, shape: StepShape): number {
   if (shape.sequences === 0) return 0
+  if (model.graphs !== undefined) return graphedUs(model.pieces, model.graphs, shape)
   let worst = 0
   for (const piece of model.pieces) worst = Math.max(worst, pieceUs(piece, shape))
   return worst
 }
 
-/** Predicted time of a step as it ran, µs, where a drafter had less of an idea than the batch asked for; else null. */
-export function ranUs(model: CostModel, batch: Batch, results: readonly StepResult[]): number | null {
+function graphedUs(pieces: readonly CostPiece[], graphs: CudaGraphs, shape: StepShape): number {
+  const extra = graphExtras(graphs, shape)
+  let worst = 0
+  for (const piece of pieces)
+    worst = Math.max(worst, pieceUs(piece, shape) + (piece.tokens ?? 0) * extra.tokens)
+  return worst + extra.us
+}
+
+/** The shape of a step as it ran, where a drafter had less of an idea than the batch asked for; else null. */
+export function ranShape(
+  layout: Pick<CostModel, "fastPassTokens" | "unifiedKv">,
+  batch: Batch,
+  results: readonly StepResult[],
+): StepShape | null {
   if (results.every((result) => result.drafted === undefined)) return null
   const drafted = new Map(results.map((result) => [result.id, result.drafted]))
   const items = batch.items.map((item) => ({ ...item, draft: drafted.get(item.id) ?? item.draft }))
-  return stepUs(model, shapeOf(items, model))
+  return shapeOf(items, layout)
 }
 
 export function pieceUs(piece: CostPiece, shape: StepShape): number {

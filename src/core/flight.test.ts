@@ -20,7 +20,7 @@ test("knows what it carries, how long it should take and when it should land", (
   expect(flight.up).toBe(true)
   expect(flight.requests.map(({ id }) => id)).toEqual([1, 4])
   expect([1, 2, 4].map((id) => flight.carries(id))).toEqual([true, false, true])
-  expect(flight).toMatchObject({ kind: "mixed", modelUs: 15_000, endsUs: 1_017_000 })
+  expect(flight).toMatchObject({ kind: "mixed", shape: { tokens: 100, sequences: 2 }, endsUs: 1_017_000 })
 })
 
 test("lands once, as the batch that it is", () => {

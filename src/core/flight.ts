@@ -1,17 +1,22 @@
 /** The batch that the engine is computing: whose its items are, how long it should take, and which requests left
  * meanwhile. */
 import { assert } from "./assert.ts"
+import type { StepShape } from "./cost.ts"
 import type { StepKind } from "./learn/calibration.ts"
 import type { BatchBuilder } from "./planner/batch-builder.ts"
 import type { Batch, RequestId } from "./protocol.ts"
 import type { LiveRequest } from "./request.ts"
 
+const NO_SHAPE: StepShape = {
+  ...{ tokens: 0, sequences: 0, passes: 0, fastPairs: 0, slowPairs: 0, outputs: 0, specSteps: 0 },
+}
+
 export class Flight {
   #batch: Batch | null = null
   /** Whose the items are, in their order; those of the last batch once it has landed. */
   requests: readonly LiveRequest[] = []
-  /** Predicted, uncalibrated, µs. */
-  modelUs = 0
+  /** What its time depends on. */
+  shape: StepShape = NO_SHAPE
   kind: StepKind = "decode"
   /** When it should land, absolute µs. */
   endsUs = 0
@@ -26,7 +31,7 @@ export class Flight {
   takeOff(batch: Batch, built: BatchBuilder, nowUs: number): void {
     this.#batch = batch
     this.requests = built.requests
-    this.modelUs = built.modelUs
+    this.shape = built.shape()
     this.kind = built.kind
     this.endsUs = nowUs + batch.predictedUs
   }

@@ -1,6 +1,7 @@
 /** The whole vocabulary of scheduling: what a replica is told (events), what it answers (effects), and the
  * nouns between. Counts and times only: no token ids, no text, no clock. All times are integer-valued
  * microseconds on one clock chosen by the driver (`nowUs`); all sizes are tokens. */
+import type { CostModel } from "./cost-model.ts"
 
 export type RequestId = number
 
@@ -91,6 +92,8 @@ export type Event =
   | { type: "kvLost"; ids: readonly RequestId[]; cached?: boolean }
   /** The grammar of a request that `waitsForGrammar` is compiled. */
   | { type: "grammarReady"; id: RequestId }
+  /** Steps are believed to take this from now on. What was learnt of the last ones holds against it, not against the old model. */
+  | { type: "costModel"; cost: CostModel }
   | { type: "woke" }
 
 /** What an engine that owns its KV scheduled, where that is not the plan. It comes before the batch's `stepDone`. Requests that

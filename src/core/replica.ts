@@ -3,15 +3,15 @@
  * file runs in production and in simulation; a driver drains its inbox, orders simultaneous events by `eventRank`,
  * polls once. */
 import { assert } from "./assert.ts"
-import { DEFAULT_MAX_QUEUE, type ReplicaConfig, withDefaults } from "./config.ts"
-import { type CostModel, ranUs } from "./cost.ts"
+import { DEFAULT_MAX_QUEUE, priorOf, type ReplicaConfig, withDefaults } from "./config.ts"
+import { type CostModel, ranShape } from "./cost.ts"
 import { Flight } from "./flight.ts"
 import { KvAccount } from "./kv/account.ts"
 import { Learnt } from "./learn/learnt.ts"
 import { type Moved, movedFrom, overBy, startRequest } from "./moved.ts"
 import type { PolicyOptions } from "./options.ts"
 import { BatchBuilder } from "./planner/batch-builder.ts"
-import { type PlanningActions, PlanningContext } from "./planner/context.ts"
+import { asEffects, PlanningContext } from "./planner/context.ts"
 import { prefillUs } from "./planner/prefill-time.ts"
 import { POLICIES } from "./policy/index.ts"
 import type { Policy } from "./policy/policy.ts"
@@ -48,11 +48,9 @@ const MOST_FAILURES = 2
 
 export class Replica {
   readonly limits: EngineLimits
-  readonly cost: CostModel
   readonly options: PolicyOptions
   readonly policy: Policy
-  #maxQueue: number
-  #prefillOnly: boolean
+  #config: ReplicaConfig
 
   #requests = new Map<RequestId, LiveRequest>()
   /** In order of arrival; what policies see. */
@@ -74,32 +72,22 @@ export class Replica {
 
   constructor(config: ReplicaConfig) {
     this.limits = config.limits
-    this.cost = config.cost
+    this.#config = config
     this.options = withDefaults(config)
     const make = typeof config.policy === "function" ? config.policy : POLICIES[config.policy]
     this.policy = make(this.options)
-    this.#maxQueue = config.maxQueue ?? DEFAULT_MAX_QUEUE
-    this.#prefillOnly = config.prefillOnly ?? false
     this.#kv = new KvAccount(config.limits)
     this.#longestBatch = longestBatch(config.cost, config.limits, this.options.maxBatchUs)
-    this.#learnt = new Learnt({
-      apps: config.apps,
-      residualSigma: config.cost.residualSigma,
-      acceptance: this.options.acceptancePrior,
-      tenantWeights: config.tenantWeights,
-      usualTokens: config.limits.contextTokens / 8,
-    })
-    const actions: PlanningActions = {
-      demoted: (request, reason) => this.#effects.push({ type: "demoted", id: request.id, reason }),
-      promoted: (request) => this.#effects.push({ type: "promoted", id: request.id }),
-      admitted: (request) => this.#effects.push({ type: "admitted", id: request.id }),
-      preempted: (request) => this.#effects.push({ type: "preempted", id: request.id }),
-    }
+    this.#learnt = new Learnt(priorOf(config, this.options))
     const { limits, cost } = config
-    const { outputLengths, calibration, speculation, tenants } = this.#learnt
-    const learnt = { outputLengths, calibration, acceptance: speculation.acceptance, tenants }
-    const parts = { limits, cost, kv: this.#kv, ...learnt, margin: this.options.margin, actions }
-    this.#batch = new BatchBuilder(new PlanningContext(parts))
+    const learnt = { ...this.#learnt.forPlanning(), margin: this.options.margin }
+    const actions = asEffects((effect) => this.#effects.push(effect))
+    this.#batch = new BatchBuilder(new PlanningContext({ limits, cost, kv: this.#kv, ...learnt, actions }))
+  }
+
+  /** What steps are believed to take; event `costModel` changes it. */
+  get cost(): CostModel {
+    return this.#batch.context.cost
   }
 
   /** Zero-load prefill time of a prompt, µs: the unit of `ttftSlowdown`. The profile's, within what was seen in service. */
@@ -114,6 +102,16 @@ export class Replica {
     else if (event.type === "stepDone") this.#stepDone(event, nowUs)
     else if (event.type === "stepFailed") this.#stepFailed(event, nowUs)
     else if (event.type === "cancelled") this.#cancel(event.id, event.failed ? "failed" : "cancelled", nowUs)
+    else if (event.type === "costModel") this.#believe(event.cost)
+  }
+
+  #believe(cost: CostModel): void {
+    this.#batch.believe(cost)
+    this.#learnt.believe(cost)
+    // Those that follow from the engine's speed do so again.
+    Object.assign(this.options, withDefaults({ ...this.#config, cost }))
+    this.#longestBatch = longestBatch(cost, this.limits, this.options.maxBatchUs)
+    for (const request of this.#line) request.wholeFrom = request.aloneFrom = -1
   }
 
   /** Effects since the last poll, in order; when the engine is free the last ones are the next decision's. */
@@ -249,7 +247,8 @@ export class Replica {
   #refusal(spec: RequestSpec): RejectReason | null {
     const total = spec.promptTokens + spec.maxOutputTokens
     if (total > Math.min(this.limits.contextTokens, this.#kv.capacityTokens)) return "promptTooLong"
-    const hasPlace = this.#learnt.tenants.hasPlace(spec.tenant ?? 0, this.#line.length, this.#maxQueue)
+    const { maxQueue = DEFAULT_MAX_QUEUE } = this.#config
+    const hasPlace = this.#learnt.tenants.hasPlace(spec.tenant ?? 0, this.#line.length, maxQueue)
     return hasPlace ? null : "queueFull"
   }
 
@@ -261,8 +260,9 @@ export class Replica {
     const flight = this.#flight
     const batch = flight.land(number)
     this.#recovery.stepDone()
-    const modelUs = ranUs(this.cost, batch, results) ?? flight.modelUs
-    this.#learnt.stepTook(flight.kind, modelUs, results, durationUs, nowUs)
+    const shape = ranShape(this.cost, batch, results) ?? flight.shape
+    const took = { kind: flight.kind, shape, tookUs: durationUs, endedUs: nowUs }
+    this.#learnt.stepTook(took, results, this.cost)
     let next = 0
     for (let i = 0; i < batch.items.length; i++) {
       const item = batch.items[i]!
@@ -294,7 +294,7 @@ export class Replica {
     if (result === undefined || tokens === 0) return
     if (request.output > 0) this.#learnt.speculation.observe(request.spec.app, item.draft, result)
     this.#emit(request, result, nowUs)
-    if (this.#prefillOnly && !request.gone) this.#handOff(request)
+    if (this.#config.prefillOnly && !request.gone) this.#handOff(request)
   }
 
   #emit(request: LiveRequest, result: StepResult, nowUs: number): void {

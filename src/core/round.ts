@@ -8,14 +8,15 @@ const RANK: Record<Event["type"], number> = {
   stepFailed: 0,
   ran: 0,
   kvLost: 0,
-  cancelled: 1,
-  arrived: 2,
-  grammarReady: 3,
-  woke: 3,
+  costModel: 1,
+  cancelled: 2,
+  arrived: 3,
+  grammarReady: 4,
+  woke: 4,
 }
 
-/** Order of events of the same microsecond: results, cancellations (the room that they leave is for arrivals), arrivals,
- * timers. No event is lost in another order. */
+/** Order of events of the same microsecond: results, what was learnt of them, cancellations (the room that they leave is for
+ * arrivals), arrivals, timers. No event is lost in another order. */
 export function eventRank(event: Event): number {
   return RANK[event.type]
 }

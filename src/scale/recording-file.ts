@@ -2,6 +2,7 @@
  * recording. `GET /v1/slo/arrivals` writes it, `slos-serve advise` reads it. */
 import { z } from "zod"
 import { COST_FEATURES, type CostModel } from "../core/cost.ts"
+import { GRAPH_MODES } from "../core/graphs.ts"
 import type { PolicyOptions } from "../core/options.ts"
 import type { PolicyName } from "../core/policy/index.ts"
 import { POLICY_NAMES } from "../core/policy/index.ts"
@@ -35,6 +36,13 @@ const setupSchema = z.object({
   cost: z.object({
     pieces: z.array(z.partialRecord(z.enum(COST_FEATURES), amount)).min(1),
     ...{ residualSigma: amount, fastPassTokens: amount, unifiedKv: z.boolean() },
+    graphs: z
+      .object({
+        sizes: z.array(count).min(1),
+        ...{ decodes: z.enum(GRAPH_MODES), mixed: z.enum(GRAPH_MODES), decodeTokens: count },
+        ...{ piecewiseUs: amount, eagerUs: amount },
+      })
+      .optional(),
   }),
   calibration: z.number().positive(),
   policy: z.enum(POLICY_NAMES as [string, ...string[]]),

@@ -114,13 +114,25 @@ class Run {
   }
 
   #fleet(): FleetOptions {
-    const { policy, noiseSigma, bias, truth, seed, router, split, hardware, staleMs = 0 } = this.#spec
+    const {
+      policy,
+      noiseSigma,
+      bias,
+      truth,
+      learnCost,
+      seed,
+      router,
+      split,
+      hardware,
+      staleMs = 0,
+    } = this.#spec
     return {
       replicas: replicaConfigs(this.#spec),
       requests: this.#workload.first,
       noiseSigma,
       bias,
       ...(truth && { truth }),
+      ...(learnCost && { learnCost: hardware.cost.graphs ? { graphs: hardware.cost.graphs } : {} }),
       seed,
       router: router ?? routerFor(policy),
       ...(staleMs > 0 && { faults: [{ kind: "staleSnapshots", ageUs: staleMs * 1000 }] }),
@@ -249,7 +261,12 @@ function slowed(cost: CostModel, pace: number): CostModel {
   const pieces = cost.pieces.map((piece) =>
     Object.fromEntries(Object.entries(piece).map(([feature, us]) => [feature, us * pace])),
   )
-  return { ...cost, pieces }
+  const graphs = cost.graphs && {
+    ...cost.graphs,
+    piecewiseUs: cost.graphs.piecewiseUs * pace,
+    eagerUs: cost.graphs.eagerUs * pace,
+  }
+  return { ...cost, pieces, ...(graphs && { graphs }) }
 }
 
 /** What one replica of this run believes and does. */

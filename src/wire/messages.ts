@@ -1,6 +1,7 @@
 /** What replicas and gateways say to each other: one schema for each message, both ways. Every frame is checked against it
  * where it arrives. A change of meaning is a new version: an end that hears another version refuses to go on. */
 import { z } from "zod"
+import { GRAPH_MODES } from "../core/graphs.ts"
 import { UserError } from "../errors.ts"
 import type { Job, JobEnd } from "../replica/host.ts"
 
@@ -200,6 +201,16 @@ const planner = z.object({
     residualSigma: z.number(),
     fastPassTokens: z.number(),
     unifiedKv: z.boolean(),
+    graphs: z
+      .object({
+        sizes: z.array(count).min(1),
+        decodes: z.enum(GRAPH_MODES),
+        mixed: z.enum(GRAPH_MODES),
+        decodeTokens: count,
+        piecewiseUs: z.number(),
+        eagerUs: z.number(),
+      })
+      .optional(),
   }),
   policy: text,
   options: z.record(text, z.unknown()),

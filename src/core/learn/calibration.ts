@@ -22,16 +22,24 @@ const RANGE = 8
 const FORGETTING = 0.01
 
 export class Calibration {
-  #ratios: Record<StepKind, number> = { decode: 1, mixed: 1, drafted: 1 }
-  #residuals: Record<StepKind, Residuals>
-  #hasDrafted = false
+  #ratios!: Record<StepKind, number>
+  #residuals!: Record<StepKind, Residuals>
+  #hasDrafted!: boolean
   /** Of all kinds together: a machine that is slow just now is slow at all of them. */
-  #speed = new MachineSpeed()
+  #speed!: MachineSpeed
 
   /** `residualSigma`: scatter of actual / predicted that the profile found, believed until steps were seen. */
   constructor(residualSigma = 0.05) {
+    this.restart(residualSigma)
+  }
+
+  /** Nothing was seen: predictions are another model's from now on. */
+  restart(residualSigma: number): void {
     const residuals = () => new Residuals(residualSigma)
+    this.#ratios = { decode: 1, mixed: 1, drafted: 1 }
     this.#residuals = { decode: residuals(), mixed: residuals(), drafted: residuals() }
+    this.#hasDrafted = false
+    this.#speed = new MachineSpeed()
   }
 
   /** Multiply predicted µs by this, for steps some time ahead. */

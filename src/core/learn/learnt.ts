@@ -1,7 +1,9 @@
 /** All that a replica learns while serving. */
+import { type CostModel, stepUs } from "../cost.ts"
 import type { FinishReason, Outcome, RequestSpec, StepResult } from "../protocol.ts"
 import type { LiveRequest } from "../request.ts"
-import { Calibration, type StepKind } from "./calibration.ts"
+import { Calibration } from "./calibration.ts"
+import { type LastStep, LastSteps } from "./last-steps.ts"
 import { MissedSessions } from "./missed-sessions.ts"
 import { OutputLengths } from "./output-lengths.ts"
 import { Returns } from "./returns.ts"
@@ -28,6 +30,7 @@ export class Learnt {
   readonly speculation: SpeculationRecord
   readonly tenants: Tenants
   readonly zeroLoad = new ZeroLoad()
+  #lastSteps = new LastSteps()
   #missedSessions = new MissedSessions()
   #returns = new Returns()
 
@@ -38,22 +41,34 @@ export class Learnt {
     this.tenants = new Tenants(tenantWeights, usualTokens)
   }
 
+  /** What planning goes by. */
+  forPlanning() {
+    const { outputLengths, calibration, speculation, tenants } = this
+    return { outputLengths, calibration, acceptance: speculation.acceptance, tenants }
+  }
+
   /** A round of a session came: answers whether an earlier one has missed. */
   sessionMissed({ session }: RequestSpec): boolean {
     this.#returns.arrived(session)
     return this.#missedSessions.has(session)
   }
 
-  /** A step took `durationUs` until `nowUs`, where the model says `modelUs`. */
-  stepTook(
-    kind: StepKind,
-    modelUs: number,
-    results: readonly StepResult[],
-    durationUs: number,
-    nowUs: number,
-  ): void {
-    const undrafted = kind === "drafted" && results.every(({ drafted }) => drafted === 0)
-    this.calibration.observe(undrafted ? "decode" : kind, modelUs, durationUs, nowUs)
+  /** A step of such a shape took `tookUs` until `endedUs`. */
+  stepTook(step: LastStep, results: readonly StepResult[], cost: CostModel): void {
+    const undrafted = step.kind === "drafted" && results.every(({ drafted }) => drafted === 0)
+    const seen: LastStep = undrafted ? { ...step, kind: "decode" } : step
+    this.#lastSteps.add(seen)
+    this.#calibrate(seen, cost)
+  }
+
+  /** Predictions are those of `cost` from now on: the last steps teach what they do against it. */
+  believe(cost: CostModel): void {
+    this.calibration.restart(cost.residualSigma)
+    for (const step of this.#lastSteps) this.#calibrate(step, cost)
+  }
+
+  #calibrate({ kind, shape, tookUs, endedUs }: LastStep, cost: CostModel): void {
+    this.calibration.observe(kind, stepUs(cost, shape), tookUs, endedUs)
   }
 
   /** A request ended. Answers whether its session is likely to come back. */

@@ -112,7 +112,8 @@ export class Admission {
   /** The demand of what runs. */
   #reset(running: Running, context: PlanningContext, nowUs: number): Demand {
     const { maxBatchUs } = this.#options
-    const demand = (this.#demand ??= new Demand(context.cost, context.limits))
+    if (this.#demand?.cost !== context.cost) this.#demand = new Demand(context.cost, context.limits)
+    const demand = this.#demand
     this.#groups ??= new PrefixGroups(context.limits.blockTokens)
     this.#groups.clear()
     this.#candidates.length = 0

@@ -84,7 +84,7 @@ describe("a batch is thought to take as long as its kind of step", () => {
     )
     if (tokens > 0) return
     expect(batch.kind).toBe(kind)
-    expect([batch.timeUs(), batch.safeUs(), batch.modelUs]).toEqual([
+    expect([batch.timeUs(), batch.safeUs(), stepUs(cost, batch.shape())]).toEqual([
       expected,
       expected * (1 + calibration.margin(kind)),
       modelUs,

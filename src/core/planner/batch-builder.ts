@@ -1,7 +1,7 @@
 /** The batch under construction. Adding a request takes its KV at once (evicting the cache, then those that the
  * policy gives up), and keeps the batch's predicted time at hand. */
 import { assert } from "../assert.ts"
-import { stepUs } from "../cost.ts"
+import { type CostModel, type StepShape, stepUs } from "../cost.ts"
 import { type StepKind, stepKind } from "../learn/calibration.ts"
 import type { BatchItem } from "../protocol.ts"
 import type { LiveRequest } from "../request.ts"
@@ -86,9 +86,15 @@ export class BatchBuilder {
   get kind(): StepKind {
     return stepKind(this.#chunks > 0, this.#shape.with(0, 0, false, 0).specSteps > 0)
   }
-  /** Predicted time of the batch as it stands, uncalibrated, µs. */
-  get modelUs(): number {
-    return stepUs(this.context.cost, this.#shape.with(0, 0, false, 0))
+  /** What the time of the batch as it stands depends on; a copy. */
+  shape(): StepShape {
+    return { ...this.#shape.with(0, 0, false, 0) }
+  }
+
+  /** Batches are timed by `cost` from the next one on. */
+  believe(cost: CostModel): void {
+    this.context.believe(cost)
+    this.#shape = new RunningShape(cost)
   }
 
   /** Add the next decode of `request`, drafting up to `draft` tokens: fewer when it may not produce so many, or
@@ -120,7 +126,8 @@ export class BatchBuilder {
     if (room <= request.computed || this.isFull(limitUs)) return 0
     const start = this.context.startOf(request)
     const owed = request.known - start
-    const fits = (n: number) => this.safeUs(start, n, n === owed) <= limitUs
+    const withinUs = this.orAsItIsUs(limitUs)
+    const fits = (n: number) => this.safeUs(start, n, n === owed) <= withinUs
     const most = Math.min(owed, this.tokensLeft, tokens)
     const least = Math.min(most, owed, this.#leastChunk)
     if (most < least || room < start + least) return 0
@@ -138,7 +145,14 @@ export class BatchBuilder {
   /** No chunk of any request fits into `limitUs`, margin included. With a thousand waiting most get nothing: that must
    * be seen at once. */
   isFull(limitUs: number): boolean {
-    return this.#leastMoreUs > limitUs
+    return this.#leastMoreUs > this.orAsItIsUs(limitUs)
+  }
+
+  /** `limitUs`, or what the batch takes as it stands where it outlasts that: what pads it to the size of a CUDA graph is free. */
+  orAsItIsUs(limitUs: number): number {
+    return this.context.cost.graphs === undefined || this.items.length === 0
+      ? limitUs
+      : Math.max(limitUs, this.safeUs())
   }
 
   #chunk(request: LiveRequest, start: number, most: number, spare?: readonly LiveRequest[]): number {

@@ -7,7 +7,7 @@ import { Acceptance } from "../learn/acceptance.ts"
 import { type Calibration, type StepKind, stepKind } from "../learn/calibration.ts"
 import type { OutputLengths } from "../learn/output-lengths.ts"
 import { Tenants } from "../learn/tenants.ts"
-import type { DemoteReason, EngineLimits } from "../protocol.ts"
+import type { DemoteReason, Effect, EngineLimits } from "../protocol.ts"
 import type { LiveRequest } from "../request.ts"
 import { RunningShape } from "./shape.ts"
 
@@ -17,6 +17,15 @@ export interface PlanningActions {
   promoted(request: LiveRequest): void
   admitted(request: LiveRequest): void
   preempted(request: LiveRequest): void
+}
+
+export function asEffects(push: (effect: Effect) => void): PlanningActions {
+  return {
+    demoted: ({ id }, reason) => push({ type: "demoted", id, reason }),
+    promoted: ({ id }) => push({ type: "promoted", id }),
+    admitted: ({ id }) => push({ type: "admitted", id }),
+    preempted: ({ id }) => push({ type: "preempted", id }),
+  }
 }
 
 /** What a context is made of. */
@@ -37,7 +46,8 @@ export interface PlanningParts {
 
 export class PlanningContext {
   readonly limits: EngineLimits
-  readonly cost: CostModel
+  /** Until `believe`. */
+  cost: CostModel
   readonly kv: KvAccount
   readonly need: KvNeed
   readonly outputLengths: OutputLengths
@@ -46,7 +56,7 @@ export class PlanningContext {
   readonly tenants: Tenants
   readonly actions: PlanningActions
   /** To ask how long some other batch than the one under construction would take. */
-  readonly scratchShape: RunningShape
+  scratchShape: RunningShape
   readonly #calibration: Calibration
   readonly #margin: number | null
   /** Times what is usual, of the step that is decided now. */
@@ -65,6 +75,12 @@ export class PlanningContext {
     this.scratchShape = new RunningShape(cost)
     this.#calibration = calibration
     this.#margin = parts.margin ?? null
+  }
+
+  /** Steps are timed by this model from now on. */
+  believe(cost: CostModel): void {
+    this.cost = cost
+    this.scratchShape = new RunningShape(cost)
   }
 
   /** Time of some step, by the calibrated model, µs. */

@@ -3,6 +3,7 @@
  * what streams ask for is kept as straight lines that change where a stream starts or ends: a test costs as much as
  * there are paces, however many requests wait. */
 import { attentionPairs, type CostModel } from "../cost.ts"
+import { type CudaGraphs, launchUs, paddingTokens } from "../graphs.ts"
 import type { EngineLimits } from "../protocol.ts"
 import { ACTIVE, ChangeHeap, DROPPED, OVER, Paces, type Stream, Streams, WAITING } from "./streams.ts"
 
@@ -11,7 +12,7 @@ import { ACTIVE, ChangeHeap, DROPPED, OVER, Paces, type Stream, Streams, WAITING
 const CAUTION = 0.5
 
 export class Demand {
-  #cost: CostModel
+  readonly cost: CostModel
   #limits: EngineLimits
   #nowUs = 0
   #maxBatchUs = 1
@@ -43,7 +44,7 @@ export class Demand {
   #running = { streams: 0, verified: 0, pairs: 0 }
 
   constructor(cost: CostModel, limits: EngineLimits) {
-    this.#cost = cost
+    this.cost = cost
     this.#limits = limits
   }
 
@@ -127,7 +128,7 @@ export class Demand {
     this.#prefills += sign * requests
     this.#prefillTokens += sign * tokens
     const pairs = sign * attentionPairs(position, tokens)
-    if (tokens >= this.#cost.fastPassTokens) this.#fastPairs += pairs
+    if (tokens >= this.cost.fastPassTokens) this.#fastPairs += pairs
     else this.#slowPairs += pairs
   }
 
@@ -153,19 +154,38 @@ export class Demand {
     // Many steps scatter less than one; not so what their drafts yield.
     const evenedOut = this.#longest > 1 ? 1 : CAUTION / Math.sqrt(Math.max(1, iterations))
     const scale = this.#calibration * (1 + this.#margin * evenedOut)
-    for (const piece of this.#cost.pieces) {
+    const { graphs } = this.cost
+    const tokens = this.#prefillTokens + verified + (graphs ? this.#padding(graphs, iterations, verified) : 0)
+    const launchesUs = graphs ? this.#launchesUs(graphs, iterations, chunked, verified) : 0
+    for (const piece of this.cost.pieces) {
       const time =
         (piece.step ?? 0) * iterations +
         (piece.passes ?? 0) * (iterations + split) +
-        (piece.tokens ?? 0) * (this.#prefillTokens + verified) +
+        (piece.tokens ?? 0) * tokens +
         (piece.sequences ?? 0) * (steps + chunked) +
         (piece.fastPairs ?? 0) * this.#fastPairs +
         (piece.slowPairs ?? 0) * (this.#slowPairs + pairs) +
         (piece.outputs ?? 0) * (this.#prefills + verified) +
         (piece.specSteps ?? 0) * (this.#longest - 1) * iterations
-      if (time * scale > horizon) return false
+      if ((time + launchesUs) * scale > horizon) return false
     }
     return true
+  }
+
+  /** Tokens computed for nothing: what pads the steps of decodes, less the prompt tokens that take its place. */
+  #padding(graphs: CudaGraphs, iterations: number, verified: number): number {
+    const each = verified / iterations
+    // Decodes that come and go have no whole number of tokens a step.
+    const padding = paddingTokens(graphs, Math.ceil(each - 1e-9), true)
+    return Math.max(0, iterations * padding - this.#prefillTokens)
+  }
+
+  /** What the steps take more than as one graph each, µs. */
+  #launchesUs(graphs: CudaGraphs, iterations: number, chunked: number, verified: number): number {
+    const each = verified / iterations
+    const decodesUs = launchUs(graphs, each, true)
+    const mixedUs = chunked > 0 ? launchUs(graphs, each + this.#prefillTokens / chunked, false) : 0
+    return iterations * decodesUs + chunked * Math.max(0, mixedUs - decodesUs)
   }
 
   /** A single step computes all prefills, with a token of each stream that runs, by the horizon: none of these is due
@@ -174,17 +194,22 @@ export class Demand {
     const running = this.#running
     if (this.#prefillTokens + running.verified > this.#limits.maxBatchTokens) return false
     const passes = 1 + (this.#limits.unifiedKv || running.streams === 0 ? 0 : this.#prefills)
-    for (const piece of this.#cost.pieces) {
+    const computed = this.#prefillTokens + running.verified
+    const { graphs } = this.cost
+    const decodesOnly = this.#prefillTokens === 0
+    const tokens = computed + (graphs ? paddingTokens(graphs, computed, decodesOnly) : 0)
+    const launch = graphs ? launchUs(graphs, computed, decodesOnly) : 0
+    for (const piece of this.cost.pieces) {
       const time =
         (piece.step ?? 0) +
         (piece.passes ?? 0) * passes +
-        (piece.tokens ?? 0) * (this.#prefillTokens + running.verified) +
+        (piece.tokens ?? 0) * tokens +
         (piece.sequences ?? 0) * (this.#prefills + running.streams) +
         (piece.fastPairs ?? 0) * this.#fastPairs +
         (piece.slowPairs ?? 0) * (this.#slowPairs + running.pairs) +
         (piece.outputs ?? 0) * (this.#prefills + running.verified) +
         (piece.specSteps ?? 0) * (this.#longest - 1)
-      if (time * this.#calibration > horizon) return false
+      if ((time + launch) * this.#calibration > horizon) return false
     }
     return true
   }

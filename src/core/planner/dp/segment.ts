@@ -2,6 +2,8 @@
  * decode, what decodes leave of them goes to prefill. Batch boundaries depend only on which TPOT tiers decode,
  * not on how many do, so they are computed once per set of tiers and every query is a look-up. */
 
+import { type CudaGraphs, nextSize, sizeWithin } from "../../graphs.ts"
+
 /** One linear piece of batch time: k1·tokens + k2·steps + b, in the instance's unit of time. */
 export interface TimePiece {
   k1: number
@@ -13,15 +15,19 @@ export interface TimePiece {
 export class BatchTime {
   readonly pieces: readonly TimePiece[]
   readonly maxTokens: number
+  /** Batches are padded to the sizes of these. */
+  #graphs: CudaGraphs | undefined
 
-  constructor(pieces: readonly TimePiece[], maxTokens: number) {
+  constructor(pieces: readonly TimePiece[], maxTokens: number, graphs?: CudaGraphs) {
     this.pieces = pieces
     this.maxTokens = maxTokens
+    this.#graphs = graphs
   }
 
   of(tokens: number, steps: number): number {
+    const computed = this.#graphs === undefined ? tokens : nextSize(this.#graphs, tokens)
     let worst = 0
-    for (const { k1, k2, b } of this.pieces) worst = Math.max(worst, k1 * tokens + k2 * steps + b)
+    for (const { k1, k2, b } of this.pieces) worst = Math.max(worst, k1 * computed + k2 * steps + b)
     return worst
   }
 
@@ -43,7 +49,7 @@ export class BatchTime {
       if (k2 * steps + b > time) return 0
       if (k1 > 0) least = Math.min(least, left / k1)
     }
-    return Math.trunc(least)
+    return this.#graphs === undefined ? Math.trunc(least) : sizeWithin(this.#graphs, Math.trunc(least))
   }
 }
 

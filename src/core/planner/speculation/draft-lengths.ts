@@ -56,8 +56,9 @@ export function lengthsWithin(
  * fits. */
 export function draftWithin(batch: BatchBuilder, work: Work, request: LiveRequest, limitUs: number): number {
   const drafted = work.speculator.lengthOf(request) - 1
+  const withinUs = batch.orAsItIsUs(limitUs)
   for (const most of drafted > 0 ? [drafted, 0] : [0]) {
-    if (batch.safeUs(request.computed, 1, true, most) <= limitUs) return most
+    if (batch.safeUs(request.computed, 1, true, most) <= withinUs) return most
   }
   return -1
 }

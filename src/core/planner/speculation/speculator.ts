@@ -1,5 +1,6 @@
 /** Keeps the choice of speculation lengths from one decision to the next: groups the decodes into tiers, asks
  * useful-rate.ts again only when they have changed, and changes its mind only for a clear gain. */
+import type { CostModel } from "../../cost.ts"
 import { expectedRows, expectedTokens } from "../../learn/acceptance.ts"
 import type { PolicyOptions } from "../../options.ts"
 import type { LiveRequest } from "../../request.ts"
@@ -9,6 +10,7 @@ import { bestLengths, type SpeculationSetting, usefulRate } from "./useful-rate.
 
 /** A choice and what it was made for. */
 interface Choice {
+  cost: CostModel
   tiers: Tiers
   scale: number
   lengths: number[]
@@ -57,16 +59,17 @@ export class Speculator {
     const scale = context.calibration(kind) * (1 + context.margin(kind))
     const doublings = Math.ceil(Math.log2(1 + waiting))
     const last = this.#choices[doublings]
-    if (last === undefined || !isSame(last, tiers, scale)) {
+    const { cost } = context
+    if (last === undefined || last.cost !== cost || !isSame(last, tiers, scale)) {
       const setting: SpeculationSetting = {
-        cost: context.cost,
+        cost,
         scale,
         maxBatchUs: this.#options.maxBatchUs,
         maxBatchTokens: context.limits.maxBatchTokens,
         waitingTokens: waiting,
         maxLength: this.#options.maxSpeculation,
       }
-      this.#choices[doublings] = { tiers, scale, lengths: this.#choose(setting, tiers.list) }
+      this.#choices[doublings] = { cost, tiers, scale, lengths: this.#choose(setting, tiers.list) }
     }
     this.#current = this.#choices[doublings]!
   }

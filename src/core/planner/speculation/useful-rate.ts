@@ -3,6 +3,7 @@
  * steady. */
 
 import type { CostModel, CostPiece } from "../../cost.ts"
+import { type CudaGraphs, launchUs, paddingTokens } from "../../graphs.ts"
 import { expectedRows, expectedTokens } from "../../learn/acceptance.ts"
 
 /** Decodes of one pace and one acceptance. */
@@ -18,7 +19,7 @@ export interface SpeculationTier {
 }
 
 export interface SpeculationSetting {
-  cost: Pick<CostModel, "pieces" | "unifiedKv">
+  cost: Pick<CostModel, "pieces" | "unifiedKv" | "graphs">
   /** Predicted time is multiplied by this (margin and calibration). */
   scale: number
   /** No batch is longer, however far ahead the decodes are, µs. */
@@ -71,21 +72,45 @@ export function usefulRate(
   const sure = everyHit(tiers)
   let steps = sureSteps(lengths, cost.unifiedKv)
   let prompts = Math.max(0, Math.min(waitingTokens, maxBatchTokens - reserved))
+  const extra = cost.graphs === undefined ? NOTHING : extraOf(cost.graphs, lengths, reserved, prompts > 0)
   let decodesUs = 0
   let filledUs = 0
   for (const piece of cost.pieces) {
-    const us = loadOf(piece, sure, lengths, steps)
-    decodesUs = Math.max(decodesUs, us * scale)
+    const us = loadOf(piece, sure, lengths, steps) + extra.us
+    decodesUs = Math.max(decodesUs, (us + (piece.tokens ?? 0) * extra.padding) * scale)
     const perToken = piece.tokens ?? 0
     if (perToken > 0) prompts = Math.min(prompts, Math.max(0, limitUs / scale - us) / perToken)
   }
   if (decodesUs > limitUs) return 1 - decodesUs / limitUs
   if (sure !== tiers) steps = stepsOf(tiers, lengths, cost.unifiedKv)
   for (const piece of cost.pieces) {
-    const us = loadOf(piece, tiers, lengths, steps) + (piece.tokens ?? 0) * prompts
+    // What pads the decodes is free for prompts.
+    const beside = Math.max(prompts, extra.padding)
+    const us = loadOf(piece, tiers, lengths, steps) + (piece.tokens ?? 0) * beside + extra.us
     filledUs = Math.max(filledUs, us * scale)
   }
   return (prompts + expected) / filledUs
+}
+
+/** What CUDA graphs add to an iteration: tokens that pad its decodes, and µs. */
+interface Extra {
+  padding: number
+  us: number
+}
+const NOTHING: Extra = { padding: 0, us: 0 }
+
+/** Decodes that do not all verify as many tokens as the engine's own run as any other batch does. */
+function extraOf(
+  graphs: CudaGraphs,
+  lengths: readonly number[],
+  tokens: number,
+  withPrompts: boolean,
+): Extra {
+  const decodesOnly = !withPrompts && lengths.every((length) => length === graphs.decodeTokens)
+  return {
+    padding: paddingTokens(graphs, tokens, decodesOnly),
+    us: launchUs(graphs, tokens, decodesOnly),
+  }
 }
 
 /** The lengths of the highest useful rate: of all combinations when they are few; else the best of the lengths that
