@@ -58,6 +58,22 @@ test("what the stretches do not tell apart stays near the guess", () => {
   expect(stepUs(fit.model, { ...shape, tokens: 1000, sequences: 1 })).toBeGreaterThan(30_000)
 })
 
+test("equal tiny prompts: no term takes all", () => {
+  const fit = new CostFit()
+  for (let i = 0; i < 300; i++)
+    fit.observe(
+      { entries: 1, steps: 9, tokens: 20, sequences: 9, pairs: 170, us: 90_000 + (i % 7) * 500 },
+      12,
+    )
+  const tiny = { ...SHAPE, tokens: 2, sequences: 1, fastPairs: 19, outputs: 1 }
+  expect(stepUs(fit.model, tiny)).toBeGreaterThan(5000)
+  expect(stepUs(fit.model, tiny)).toBeLessThan(13_000)
+  // A long prompt has ten thousand times the pairs of a tiny one.
+  const long = { ...tiny, tokens: 2000, fastPairs: 2e6 }
+  expect(stepUs(fit.model, long)).toBeGreaterThan(100_000)
+  expect(stepUs(fit.model, long)).toBeLessThan(1_000_000)
+})
+
 test("many decodes do not push out what is known of prompts; a slower engine is followed", () => {
   const fit = new CostFit()
   for (let i = 0; i < 60; i++) fit.observe(...stretch(i, 0.05, true))

@@ -1,8 +1,15 @@
 /** A cost model learnt from outside: how long stretches of an engine's work took, and what was computed in them. Until
  * enough was seen the model is a slow guess. */
-import { fcnnlsVector } from "ml-fcnnls"
 import { quantile } from "simple-statistics"
 import type { CostModel } from "../core/cost.ts"
+import {
+  type Belief,
+  leastSquares,
+  predictedUs,
+  type Row,
+  sigmaOf,
+  withinSpread,
+} from "../fit/least-squares.ts"
 
 /** A stretch of time in which an engine never idled, and what it did in it. */
 export interface Stretch {
@@ -30,18 +37,19 @@ export const PRIOR: Readonly<Coefficients> = {
   sequences: 0,
   pairs: 0,
 }
+/** How far off that may be: as much as it is, and what is believed to cost nothing by so much. A prompt of a few tokens has few
+ * pairs: without a bound they would take all that equal stretches took, and a long prompt hours. */
+const LEAST_SPREADS: Readonly<Coefficients> = { entries: 1, steps: 1, tokens: 1, sequences: 50, pairs: 0.1 }
 /** Stretches kept of each sort. Many decodes must not push out what is known of prompts. */
 const KEPT = 128
 /** A stretch with a smaller share of prompt tokens says little of them. */
 const PROMPT_SHARE = 0.05
 /** Seen so many of each sort, the model is believed. */
 const ENOUGH = 4
-/** Weight of the guess against one stretch. */
-const PRIOR_WEIGHT = 0.1
 /** New stretches after which the fit is made anew, once there are many. */
 const EVERY = 16
-/** Median absolute deviations (5 are 3.4σ of a normal). */
-const OUTLIER_SPREADS = 5
+/** Of a stretch: what models are off at best. */
+const ALIKE = 0.02
 
 export class CostFit {
   #prior: Coefficients
@@ -86,38 +94,23 @@ export class CostFit {
   }
 
   #fit(): void {
-    const stretches = [...this.#withPrompts.items, ...this.#decodes.items]
-    const first = this.#solve(stretches)
-    const offsets = stretches.map((stretch) =>
-      Math.log(stretch.us / Math.max(1, predictedUs(first, stretch))),
-    )
+    const rows = [...this.#withPrompts.items, ...this.#decodes.items].map(rowOf)
+    const beliefs = FEATURES.map((feature) => this.#beliefOf(feature))
+    const first = leastSquares(rows, beliefs)
+    const offsets = rows.map(({ features, us }) => Math.log(us / Math.max(1, predictedUs(first, features))))
     const center = quantile(offsets, 0.5)
-    const deviations = offsets.map((offset) => Math.abs(offset - center))
-    const most = OUTLIER_SPREADS * quantile(deviations, 0.5) + 0.02
-    const near = stretches.filter((_, i) => deviations[i]! <= most)
-    this.#fitted = near.length === stretches.length ? first : this.#solve(near)
-    this.#sigma = Math.min(0.3, Math.max(0.02, quantile(deviations, 0.68)))
+    const deviations = offsets.map((offset) => offset - center)
+    const near = withinSpread(deviations, ALIKE)
+    const usual = rows.filter((_, i) => near[i])
+    const fitted = usual.length === rows.length ? first : leastSquares(usual, beliefs)
+    this.#fitted = Object.fromEntries(FEATURES.map((feature, i) => [feature, fitted[i]!])) as Coefficients
+    this.#sigma = Math.min(0.3, Math.max(0.02, sigmaOf(deviations)))
     this.#model = this.#modelOf()
   }
 
-  /** Least squares of relative errors: the planner multiplies predictions. */
-  #solve(stretches: readonly Stretch[]): Coefficients {
-    const rows = stretches.map((stretch) => FEATURES.map((feature) => stretch[feature] / stretch.us))
-    const goals = stretches.map(() => 1)
-    for (const feature of FEATURES) {
-      const mean = rows.reduce((sum, row) => sum + row[FEATURES.indexOf(feature)]!, 0) / rows.length
-      // What the stretches do not tell apart stays near the guess.
-      if (this.#prior[feature] === 0) continue
-      const unit = PRIOR_WEIGHT * Math.max(mean, 1e-9)
-      rows.push(FEATURES.map((other) => (other === feature ? unit : 0)))
-      goals.push(unit * this.#prior[feature])
-    }
-    const scales = FEATURES.map((_, column) => Math.hypot(...rows.map((row) => row[column]!)) || 1)
-    const matrix = rows.map((row) => row.map((value, column) => value / scales[column]!))
-    const solution = fcnnlsVector(matrix, goals).K.to1DArray()
-    return Object.fromEntries(
-      FEATURES.map((feature, i) => [feature, solution[i]! / scales[i]!]),
-    ) as Coefficients
+  #beliefOf(feature: (typeof FEATURES)[number]): Belief {
+    const mean = this.#prior[feature]
+    return { mean, spread: Math.max(mean, LEAST_SPREADS[feature]) }
   }
 
   #modelOf(): CostModel {
@@ -131,8 +124,8 @@ export class CostFit {
   }
 }
 
-function predictedUs(fitted: Coefficients, stretch: Stretch): number {
-  return FEATURES.reduce((sum, feature) => sum + fitted[feature] * stretch[feature], 0)
+function rowOf(stretch: Stretch): Row {
+  return { features: FEATURES.map((feature) => stretch[feature]), us: stretch.us }
 }
 
 /** The latest items. */
