@@ -5,7 +5,7 @@ import { UserError } from "../errors.ts"
 import { classesIn, type Plan, readPlan } from "../load/plan.ts"
 import { SCENARIOS } from "../load/workload.ts"
 import { type RunReport, runScenario } from "../study/run.ts"
-import { describeRun } from "../study/show.ts"
+import { describeRun, percent } from "../study/show.ts"
 import type { RunSpec, Split } from "../study/spec.ts"
 import { numberIn, wholeNumber } from "./numbers.ts"
 import { writeResult } from "./output.ts"
@@ -20,6 +20,7 @@ interface Options extends SharedOptions {
   requests: number
   leadIn: number
   speculate: string
+  learnCost?: boolean
   split?: Split
   plan?: string
   json?: boolean
@@ -43,6 +44,9 @@ Examples:
   slos-serve profile --model tiny-bench --out profile.json
   slos-serve simulate --scenario mixed --profile profile.json --slots 32 --scale 8 --tpot-scale 3 --rate 4
 
+  # step times of the GPU not known beforehand, but learnt from the first steps on
+  slos-serve simulate --scenario chatbot --rate 10 --learn-cost
+
   # chats that share system prompts: whose KV is still there, and where requests go
   slos-serve simulate --scenario shared --replicas 4 --rate 8
 
@@ -62,6 +66,7 @@ export function register(program: Command): void {
     .option("--requests <n>", "number of requests", wholeNumber(1, 1e6), 2000)
     .option("--lead-in <share>", "first share of the span that is not counted", numberIn(0, 0.9), 0.1)
     .option("--speculate <on|off>", "speculative decoding", onOff, "off")
+    .option("--learn-cost", "the planner is not told what steps take: it begins with a slow guess and learns")
     .option("--split <P:D>", "P replicas prefill, D decode (DistServe)", splitOf)
     .option("--plan <file>", "play this plan (slos-serve replay --save-plan) instead of a scenario")
   sharedOptions(command)
@@ -94,6 +99,7 @@ async function run(options: Options): Promise<void> {
     durationS: options.duration ?? options.requests / options.rate,
     leadIn: options.leadIn,
     speculate: options.speculate === "on",
+    ...(options.learnCost && { learnCost: true }),
     split: options.split ?? null,
     ...(plan !== undefined && { plan: options.plan!, ...planned(plan) }),
   }
@@ -103,6 +109,13 @@ async function run(options: Options): Promise<void> {
   if (options.out !== undefined) writeResult(options.out, json)
   if (options.svg !== undefined) writeResult(options.svg, await timelineSvg(spec, report))
   process.stdout.write(options.json ? json : `${describeRun(spec, report)}\n`)
+  if (!options.json && options.learnCost) process.stdout.write(`${comparison(spec)}\n`)
+}
+
+/** What the same planner keeps that is told what steps take. */
+function comparison(spec: RunSpec): string {
+  const { attainment } = runScenario({ ...spec, learnCost: false })
+  return `told what steps take, it keeps ${percent(attainment.attained / Math.max(1, attainment.total))}`
 }
 
 /** What a saved plan decides, whatever the options say. */

@@ -4,6 +4,7 @@ import { assert } from "../core/assert.ts"
 import type { CostModel } from "../core/cost.ts"
 import type { Effect, Event, Progress, RequestId, StepFailure } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
+import type { StepFitOptions } from "../fit/step-fit.ts"
 import { Router, type RouterOptions } from "../router/router.ts"
 import type { Chances } from "../router/target.ts"
 import { chance } from "./chance.ts"
@@ -30,6 +31,8 @@ export interface FleetOptions {
   replicas: readonly ReplicaConfig[]
   /** What steps really take; default: what the planner believes. */
   truth?: CostModel
+  /** Planners are not told: they begin with a guess of this kind, and learn. What replicas are said to cost is then the truth. */
+  learnCost?: StepFitOptions
   /** Sigma of a lognormal factor on each step's time (median 1). Default 0: the model is exact. */
   noiseSigma?: number
   /** A further factor on every step's time. Default 1. */
@@ -126,12 +129,13 @@ class Fleet {
       "disaggregation needs both kinds of replicas",
     )
     const faults = new Faults(options.faults ?? [])
-    const { truth, noise, fails, seed, noiseSigma = 0, bias = 1 } = options
+    const { truth, learnCost, noise, fails, seed, noiseSigma = 0, bias = 1 } = options
     const reality = {
       noiseSigma,
       bias,
       seed,
       ...(truth && { truth }),
+      ...(learnCost && { learnCost }),
       ...(noise && { noise }),
       ...(fails && { fails }),
     }
@@ -195,6 +199,8 @@ class Fleet {
     if (machine.lost) return
     this.#world.happened(step)
     this.#tell(machine, step.event)
+    const cost = machine.learn(step)
+    if (cost !== null) this.#tell(machine, { type: "costModel", cost })
   }
 
   #wake({ machine, atUs }: Extract<Happening, { type: "wake" }>): void {

@@ -1,7 +1,9 @@
 /** One simulated GPU: a replica of the production core, and an engine whose steps take modelled time. */
-import { type CostModel, shapeOf, stepUs } from "../core/cost.ts"
+import { type CostModel, ranShape, shapeOf, stepUs } from "../core/cost.ts"
 import type { Batch, Event, RequestSpec, Snapshot } from "../core/protocol.ts"
 import { Replica, type ReplicaConfig } from "../core/replica.ts"
+import { LAYOUT } from "../fit/guess.ts"
+import { StepFit, type StepFitOptions } from "../fit/step-fit.ts"
 import type { Target } from "../router/target.ts"
 import { normalChance } from "./chance.ts"
 import type { Faults } from "./faults.ts"
@@ -14,6 +16,8 @@ export interface Reality {
   noiseSigma: number
   bias: number
   seed: number
+  /** The planner is not told what steps take: it begins with a guess and learns. */
+  learnCost?: StepFitOptions
   /** Instead of seeded noise: a factor for each step begun, in order. */
   noise?: () => number
   /** Further failures: why this batch of this replica fails, or null. */
@@ -27,6 +31,9 @@ export class Machine implements Target {
   readonly index: number
   readonly replica: Replica
   #reality: Reality
+  #truth: CostModel
+  #fit: StepFit | null
+  #batch: Batch | null = null
   #faults: Faults
   #world: World
   /** What the router knows, when snapshots are stale: the one it sees, and the next. */
@@ -52,7 +59,9 @@ export class Machine implements Target {
 
   constructor(index: number, config: ReplicaConfig, reality: Reality, faults: Faults, world: World) {
     this.index = index
-    this.replica = new Replica(config)
+    this.#truth = reality.truth ?? config.cost
+    this.#fit = reality.learnCost === undefined ? null : new StepFit(reality.learnCost)
+    this.replica = new Replica(this.#fit === null ? config : { ...config, cost: this.#fit.model })
     this.#reality = reality
     this.#faults = faults
     this.#world = world
@@ -62,10 +71,11 @@ export class Machine implements Target {
 
   /** Begin a step: when it ends, and with what event. */
   run(batch: Batch, nowUs: number): Step {
-    const { truth = this.replica.cost, noise, fails } = this.#reality
+    const { noise, fails } = this.#reality
     const factor = noise === undefined ? this.#noise() : noise()
-    const shape = shapeOf(batch.items, truth)
-    const us = stepUs(truth, shape) * factor * this.#faults.slowdown(this.index, nowUs)
+    const shape = shapeOf(batch.items, this.#truth)
+    this.#batch = batch
+    const us = stepUs(this.#truth, shape) * factor * this.#faults.slowdown(this.index, nowUs)
     const durationUs = Math.max(1, Math.round(us))
     this.steps++
     this.busyUs += durationUs
@@ -77,6 +87,14 @@ export class Machine implements Target {
     }
     const { results, plays } = this.#world.play(batch.items)
     return { atUs, event: { type: "stepDone", batch: batch.number, durationUs, results }, results, plays }
+  }
+
+  /** The step that it began last is over: what it believes of steps from now on, where that has changed. */
+  learn({ event }: Step): CostModel | null {
+    if (this.#fit === null || event.type !== "stepDone") return null
+    const batch = this.#batch!
+    const shape = ranShape(LAYOUT, batch, event.results) ?? shapeOf(batch.items, LAYOUT)
+    return this.#fit.observeShape(shape, event.durationUs)
   }
 
   // As the router sees it.

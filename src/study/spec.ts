@@ -37,6 +37,8 @@ export interface RunSpec {
   bias: number
   /** What steps really take, where the planner's cost model is another; default: what the planner believes. */
   truth?: CostModel
+  /** The planner is not told what steps take: it begins with a guess of a GPU, and learns. */
+  learnCost?: boolean
   speculate: boolean
   /** Probability that a drafted token is accepted. */
   acceptance: number
