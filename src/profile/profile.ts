@@ -1,15 +1,16 @@
 /** Measures an engine's step times, fits the cost model, and keeps the result per model, options and machine. */
-import { createHash } from "node:crypto"
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises"
+import { readFile } from "node:fs/promises"
 import { arch, cpus } from "node:os"
 import { basename, dirname, join } from "node:path"
 import { z } from "zod"
 import { COST_FEATURES, type CostModel } from "../core/cost.ts"
+import { GRAPH_MODES } from "../core/graphs.ts"
 import type { Engine } from "../engine/port.ts"
 import { checkProfile } from "./check.ts"
 import { type FitQuality, fitModel, type Observation, qualityOf } from "./fit.ts"
 import { type MeasureOptions, measure, type ProfileSample } from "./measure.ts"
 import { typicalUs } from "./repeats.ts"
+import { nameOf, saveJson } from "./store.ts"
 import { faultsOf, percent, summary } from "./trust.ts"
 
 /** Raised when older profiles must not be used any more. */
@@ -93,7 +94,7 @@ export async function loadOrProfile(engine: Engine, options: CachedProfileOption
   // A good profile that the machine does not fit today may fit it tomorrow; a poor one does not replace it.
   const replaces =
     profile === measured && (measured.faults.length === 0 || !cached || cached.faults.length > 0)
-  if (replaces) await saveProfile(path, profile).catch((error) => cannotSave(path, error, options))
+  if (replaces) await saveJson(path, profile).catch((error) => cannotSave(path, error, options))
   return profile
 }
 
@@ -144,7 +145,7 @@ function keyOf({ limits, model }: Engine, options: CachedProfileOptions): string
     cpuName(),
     cpus().length,
   ]
-  return createHash("sha256").update(JSON.stringify(identity)).digest("hex").slice(0, 16)
+  return nameOf(identity)
 }
 
 /** Repeats of one point of the grid as one observation, for the middle one's batch. */
@@ -162,6 +163,16 @@ export const costModelSchema = z.object({
   residualSigma: positive,
   fastPassTokens: positive,
   unifiedKv: z.boolean(),
+  graphs: z
+    .object({
+      sizes: z.array(z.int().positive()).min(1),
+      decodes: z.enum(GRAPH_MODES),
+      mixed: z.enum(GRAPH_MODES),
+      decodeTokens: z.int().positive(),
+      piecewiseUs: positive,
+      eagerUs: positive,
+    })
+    .optional(),
 })
 const profileSchema = z.object({
   version: z.literal(VERSION),
@@ -201,13 +212,6 @@ async function readProfile(path: string): Promise<Profile | null> {
   } catch {
     return null
   }
-}
-
-async function saveProfile(path: string, profile: Profile): Promise<void> {
-  await mkdir(dirname(path), { recursive: true })
-  const temporary = `${path}.${process.pid}.part`
-  await writeFile(temporary, JSON.stringify(profile))
-  await rename(temporary, path)
 }
 
 function cpuName(): string {

@@ -30,7 +30,7 @@ export function faultsOf({ model, r2, mape }: Pick<Measured, "model"> & Fit): st
 }
 
 /** A step takes some time, and more tokens take no less. */
-function physicalFaults(model: CostModel): string[] {
+export function physicalFaults(model: CostModel): string[] {
   const times = [1, 16, 64, 512].map((tokens) => stepUs(model, lone(tokens)))
   const faults: string[] = []
   if (!(times[0]! >= LEAST_STEP_US)) faults.push(`a step of one token would take ${times[0]!.toFixed(1)} µs`)

@@ -1,0 +1,157 @@
+/** Step times of engines of others (vLLM): what is believed of one when it connects, and what is kept of what it taught, for the
+ * next start. A file per model, device, parallelism, version and all else that step times depend on. */
+import { readFileSync } from "node:fs"
+import { rm } from "node:fs/promises"
+import { basename, join } from "node:path"
+import { z } from "zod"
+import type { CostModel } from "../core/cost.ts"
+import type { GraphMode } from "../core/graphs.ts"
+import { type CapturedGraphs, type Coefficients, CPU_GUESS, GPU_GUESS, guessedModel } from "../fit/guess.ts"
+import type { StepFitOptions } from "../fit/step-fit.ts"
+import { cacheFolder } from "../models/cache.ts"
+import { costModelSchema } from "./profile.ts"
+import { nameOf, saveJson } from "./store.ts"
+import { physicalFaults } from "./trust.ts"
+
+/** What step times depend on, as the engine says it. */
+export interface EngineIdentity {
+  model: string
+  /** As torch names it; with "cpu" in it: a processor. */
+  device: string
+  tensorParallel: number
+  pipelineParallel: number
+  vllmVersion: string
+  /** Sizes of captured CUDA graphs, tokens; empty where there are none. */
+  captureSizes: readonly number[]
+  /** Graphs are switched off. */
+  eager: boolean
+  /** vLLM's `cudagraph_mode`. Default: FULL_AND_PIECEWISE, as vLLM's. */
+  cudagraphMode?: string
+  /** Tokens that it drafts for each decode. Default 0. */
+  draftTokens?: number
+  /** Anything else, such as number types. */
+  flags?: Readonly<Record<string, string | number | boolean>>
+}
+
+/** Raised when older files must not be used any more. */
+const VERSION = 1
+
+/** How vLLM runs decodes and mixed batches in each of its modes. */
+const MODES: Readonly<Record<string, { decodes: GraphMode; mixed: GraphMode }>> = {
+  FULL_AND_PIECEWISE: { decodes: "full", mixed: "piecewise" },
+  FULL_DECODE_ONLY: { decodes: "full", mixed: "eager" },
+  FULL: { decodes: "full", mixed: "full" },
+  PIECEWISE: { decodes: "piecewise", mixed: "piecewise" },
+}
+const USUAL_MODE = "FULL_AND_PIECEWISE"
+
+const fileSchema = z.object({ version: z.literal(VERSION), key: z.string(), model: costModelSchema })
+
+/** The graphs of such an engine; undefined where it has none. */
+export function graphsOf({
+  captureSizes,
+  eager,
+  cudagraphMode = USUAL_MODE,
+  draftTokens = 0,
+}: Pick<EngineIdentity, "captureSizes" | "eager" | "cudagraphMode" | "draftTokens">):
+  | CapturedGraphs
+  | undefined {
+  const mode = MODES[cudagraphMode]
+  if (eager || mode === undefined || captureSizes.length === 0) return undefined
+  const sizes = [...new Set(captureSizes)].sort((a, b) => a - b)
+  return { sizes, ...mode, decodeTokens: 1 + draftTokens }
+}
+
+export function guessFor({ device }: Pick<EngineIdentity, "device">): Coefficients {
+  return /cpu/i.test(device) ? CPU_GUESS : GPU_GUESS
+}
+
+/** What a `StepFit` of this engine begins with. */
+export function startOf(engine: EngineIdentity, cacheDir = cacheFolder()): StepFitOptions {
+  const graphs = graphsOf(engine)
+  const known = knownCost(engine, cacheDir)
+  return { guess: guessFor(engine), ...(graphs && { graphs }), ...(known && { known }) }
+}
+
+/** What is believed of its steps when it connects: what was learnt or profiled before, else a slow guess. */
+export function startingCost(engine: EngineIdentity, cacheDir = cacheFolder()): CostModel {
+  return knownCost(engine, cacheDir) ?? guessedModel(guessFor(engine), graphsOf(engine))
+}
+
+/** Keep what was learnt of it for the next start. */
+export async function remember(
+  engine: EngineIdentity,
+  model: CostModel,
+  cacheDir = cacheFolder(),
+): Promise<void> {
+  await save(keyOf(engine), model, cacheDir)
+}
+
+/** What was kept does not fit it (StepFit.stale). */
+export async function forget(engine: EngineIdentity, cacheDir = cacheFolder()): Promise<void> {
+  await rm(pathOf(keyOf(engine), cacheDir), { force: true })
+}
+
+/** Keep what `profile --vllm` found: from outside only the model and the version are seen. */
+export async function rememberProfiled(
+  engine: Pick<EngineIdentity, "model" | "vllmVersion">,
+  model: CostModel,
+  cacheDir = cacheFolder(),
+): Promise<string> {
+  const key = profiledKeyOf(engine)
+  await save(key, model, cacheDir)
+  return pathOf(key, cacheDir)
+}
+
+/** What this very engine taught; else what was profiled of its model, with its own graphs. */
+function knownCost(engine: EngineIdentity, cacheDir: string): CostModel | null {
+  const learnt = read(pathOf(keyOf(engine), cacheDir))
+  if (learnt !== null) return learnt
+  const profiled = read(pathOf(profiledKeyOf(engine), cacheDir))
+  if (profiled === null) return null
+  const { graphs: found, ...model } = profiled
+  const captured = graphsOf(engine)
+  const guess = guessFor(engine)
+  const { piecewiseUs = guess.piecewise, eagerUs = guess.piecewise + guess.eager } = found ?? {}
+  return captured === undefined ? model : { ...model, graphs: { ...captured, piecewiseUs, eagerUs } }
+}
+
+function keyOf(engine: EngineIdentity): string {
+  const { model, device, tensorParallel, pipelineParallel, vllmVersion, flags = {} } = engine
+  const sorted = Object.entries(flags).sort(([a], [b]) => (a < b ? -1 : 1))
+  const parallel = [tensorParallel, pipelineParallel]
+  return nameOf([
+    VERSION,
+    model,
+    device,
+    parallel,
+    vllmVersion,
+    graphsOf(engine) ?? null,
+    engine.draftTokens ?? 0,
+    sorted,
+  ])
+}
+
+function profiledKeyOf({ model, vllmVersion }: Pick<EngineIdentity, "model" | "vllmVersion">): string {
+  return nameOf([VERSION, "profiled", model, vllmVersion])
+}
+
+function pathOf(key: string, cacheDir: string): string {
+  return join(cacheDir, "step-times", `${key}.json`)
+}
+
+async function save(key: string, model: CostModel, cacheDir: string): Promise<void> {
+  await saveJson(pathOf(key, cacheDir), { version: VERSION, key, model })
+}
+
+/** null where there is none, or it cannot be read as one, or says what no engine does: it is learnt anew. */
+function read(path: string): CostModel | null {
+  try {
+    const { data } = fileSchema.safeParse(JSON.parse(readFileSync(path, "utf8")))
+    if (data === undefined || basename(path) !== `${data.key}.json`) return null
+    const model = data.model as CostModel
+    return physicalFaults(model).length === 0 ? model : null
+  } catch {
+    return null
+  }
+}
