@@ -25,12 +25,12 @@ export type CapturedGraphs = Omit<CudaGraphs, "piecewiseUs" | "eagerUs">
 
 /** One GPU, µs per unit. */
 export const GPU_GUESS: Coefficients = {
-  ...{ step: 30_000, tokens: 200, sequences: 30, fastPairs: 0.01, slowPairs: 0.1, specSteps: 1000 },
+  ...{ step: 30_000, tokens: 200, sequences: 10, fastPairs: 0.01, slowPairs: 0.1, specSteps: 1000 },
   ...{ piecewise: 2000, eager: 3000 },
 }
 /** A few cores. */
 export const CPU_GUESS: Coefficients = {
-  ...{ step: 50_000, tokens: 3000, sequences: 300, fastPairs: 0.5, slowPairs: 2, specSteps: 5000 },
+  ...{ step: 50_000, tokens: 3000, sequences: 150, fastPairs: 0.5, slowPairs: 2, specSteps: 5000 },
   ...{ piecewise: 0, eager: 0 },
 }
 

@@ -44,18 +44,63 @@ export function leastSquares(
 }
 
 function solve(rows: readonly Row[], beliefs: readonly Belief[], fixedUs: (row: number) => number): number[] {
-  const matrix = rows.map(({ features, us }) => features.map((count) => count / us))
-  const goals = rows.map(({ us }, row) => Math.max(0, 1 - fixedUs(row) / us))
+  const size = beliefs.length
+  // Sums of products instead of all rows: a planner has no time for more between two steps.
+  const gram = Array.from({ length: size }, () => new Float64Array(size))
+  const goals = new Float64Array(size)
+  for (const [at, { features, us }] of rows.entries()) {
+    const goal = Math.max(0, 1 - fixedUs(at) / us) / us
+    const weight = 1 / (us * us)
+    for (let i = 0; i < size; i++) {
+      const count = features[i]!
+      if (count === 0) continue
+      goals[i]! += count * goal
+      for (let j = 0; j <= i; j++) gram[i]![j]! += count * features[j]! * weight
+    }
+  }
   for (const [at, { mean, spread }] of beliefs.entries()) {
     const unit = BELIEF_WEIGHT / spread
-    matrix.push(beliefs.map((_, other) => (other === at ? unit : 0)))
-    goals.push(unit * mean)
+    gram[at]![at]! += unit * unit
+    goals[at]! += unit * unit * mean
   }
   // Columns of equal length: pairs are counted in millions, steps in ones.
-  const scales = beliefs.map((_, column) => Math.hypot(...matrix.map((row) => row[column]!)) || 1)
-  const scaled = matrix.map((row) => row.map((value, column) => value / scales[column]!))
-  const solution = fcnnlsVector(scaled, goals).K.to1DArray()
+  const scales = gram.map((row, i) => Math.sqrt(row[i]!))
+  const lower = choleskyOf(gram.map((row, i) => row.map((value, j) => value / (scales[i]! * scales[j]!))))
+  const matrix = lower.map((_, row) => lower.map((column, j) => (j >= row ? column[row]! : 0)))
+  const solution = fcnnlsVector(
+    matrix,
+    forward(
+      lower,
+      goals.map((goal, i) => goal / scales[i]!),
+    ),
+  ).K.to1DArray()
   return solution.map((value, column) => value / scales[column]!)
+}
+
+/** Less than rounding leaves of a column that others explain wholly. */
+const LEAST_PIVOT = 1e-12
+
+/** L with L·Lᵀ = `gram`, of which the lower half is read. */
+function choleskyOf(gram: readonly Float64Array[]): Float64Array[] {
+  const lower = gram.map((row) => new Float64Array(row.length))
+  for (let i = 0; i < gram.length; i++)
+    for (let j = 0; j <= i; j++) {
+      let sum = gram[i]![j]!
+      for (let k = 0; k < j; k++) sum -= lower[i]![k]! * lower[j]![k]!
+      lower[i]![j] = i === j ? Math.sqrt(Math.max(LEAST_PIVOT, sum)) : sum / lower[j]![j]!
+    }
+  return lower
+}
+
+/** x with L·x = `goals`. */
+function forward(lower: readonly Float64Array[], goals: Float64Array): number[] {
+  const solution: number[] = []
+  for (const [i, row] of lower.entries()) {
+    let sum = goals[i]!
+    for (let k = 0; k < i; k++) sum -= row[k]! * solution[k]!
+    solution.push(sum / row[i]!)
+  }
+  return solution
 }
 
 export function predictedUs(coefficients: readonly number[], features: readonly number[]): number {

