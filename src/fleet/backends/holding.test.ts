@@ -77,8 +77,10 @@ describe("an engine with two slots", () => {
     for (const sink of sinks) expect((await sink.over())[0]).toMatchObject({ kind: "finished" })
     expect(backend.most).toBeLessThanOrEqual(3)
     const order = backend.asked.map(({ body }) => Number((body.prompt as string).split(" ")[1]))
-    // The first two went before the others were there.
-    expect(order.slice(2)).toEqual([...order.slice(2)].sort((a, b) => b - a))
+    // The first two went before the others were there. Two that are sent at once, over sockets of their own, may arrive the other way round.
+    const rest = order.slice(2)
+    for (const [place, one] of rest.toSorted((a, b) => b - a).entries())
+      expect(Math.abs(rest.indexOf(one) - place)).toBeLessThanOrEqual(1)
     expect(order.at(-1)).toBeLessThan(order[2]!)
   })
 

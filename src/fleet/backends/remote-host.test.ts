@@ -99,6 +99,21 @@ describe.each(Object.keys(BACKEND_KINDS) as OwnBatchingKind[])("%s", (kind) => {
   })
 })
 
+test("once its step times are known, forecasts know what one more of its kind would be like", async () => {
+  const { host } = await open({ kind: "vllm" }, { priority: true })
+  expect(host.info!.planner).toBe(null)
+  const { fit } = host.twin
+  for (let i = 0; i < 20; i++) {
+    fit.observe({ entries: 0, steps: 10, tokens: 40, sequences: 40, pairs: 4000, us: 200_000 }, 0)
+    fit.observe({ entries: 1, steps: 10, tokens: 540, sequences: 50, pairs: 130_000, us: 260_000 }, 500)
+  }
+  expect(fit.confident).toBe(true)
+  const planner = host.info!.planner!
+  expect(planner).toMatchObject({ policy: "vllm-priority", options: { tokenBudget: 2048 }, cost: fit.model })
+  // A simulated pool has memory for each of its blocks.
+  expect(planner.limits).toMatchObject({ kvTokens: 256 * 4096, contextTokens: 4096, maxSequences: 256 })
+})
+
 describe("what is handed on", () => {
   test("the client's own body, with what is ours changed", async () => {
     const models = new Map([["mine", "m-1"]])

@@ -5,6 +5,7 @@ import type { RequestSpec } from "../../core/protocol.ts"
 import {
   DECLINED,
   type Digest,
+  type HostInfo,
   type Job,
   type JobChoice,
   type JobEnd,
@@ -22,6 +23,7 @@ import { askOf, cannotGoOn, priorityOf } from "./ask.ts"
 import { CacheHopes } from "./cache-hopes.ts"
 import type { Course } from "./course.ts"
 import { type ExchangeEnd, exchange, type Timeouts } from "./exchange.ts"
+import { forecastView } from "./forecast.ts"
 import { Holding } from "./holding.ts"
 import { infoOf, MOST_TOKENS } from "./info.ts"
 import { Judge } from "./judge.ts"
@@ -94,6 +96,14 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
       down: (detail) => this.#down(detail),
       learnt: (learnt) => this.#learnt(learnt),
     })
+  }
+
+  /** With what its step times are, once they are known. */
+  override get info(): HostInfo | null {
+    const info = super.info
+    const { fit, rules } = this.twin
+    if (info === null || !fit.confident) return info
+    return { ...info, planner: forecastView(info.limits, rules, fit.model, this.#planner !== null) }
   }
 
   async offer(job: Job, deadlineMs: number): Promise<Offer> {
