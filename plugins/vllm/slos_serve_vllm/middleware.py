@@ -57,7 +57,9 @@ class SloMiddleware:
         read = await self._read(headers, receive)
         if read.body is None:
             if headers.keys() & HEADERS and not read.gone:
-                log.warning("%s: a body that is too large to be read; its SLO headers are not told", scope["path"])
+                log.warning(
+                    "%s: a body that is too large to be read; its SLO headers are not told", scope["path"]
+                )
             await self._app(scope, read.replayed(receive), send)
             return
         try:

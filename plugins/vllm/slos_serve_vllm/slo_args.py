@@ -123,7 +123,11 @@ def arguments_of(
     there are, None where these are not known here. Raises BadSlo.
     """
     extra = body.get(FIELD)
-    places = [_slo_object(body.get("slo")), _xargs(extra if isinstance(extra, dict) else {}), _headers(headers)]
+    places = [
+        _slo_object(body.get("slo")),
+        _xargs(extra if isinstance(extra, dict) else {}),
+        _headers(headers),
+    ]
     given: dict[str, Given] = {}
     for place in places:
         clash = any(name in given for name in _TTFTS)
@@ -197,7 +201,11 @@ def _one_ttft(found: dict[str, Given]) -> dict[str, Given]:
 def _check_class(named: Given | None, classes: Collection[str] | None) -> None:
     if named is not None and classes is not None and named.value not in classes:
         there = ", ".join(classes)
-        raise BadSlo(named.param, f"there is no SLO class {named.value[:100]} (there are: {there})", "slo_class_not_found")
+        raise BadSlo(
+            named.param,
+            f"there is no SLO class {named.value[:100]} (there are: {there})",
+            "slo_class_not_found",
+        )
 
 
 def _check_tier(given: Mapping[str, Given]) -> None:

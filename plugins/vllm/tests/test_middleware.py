@@ -34,7 +34,13 @@ class App:
             self.body += message.get("body", b"")
             if not message.get("more_body", False):
                 break
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", b"text/event-stream")],
+            }
+        )
         for part in (b"data: 1\n\n", b"data: [DONE]\n\n"):
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
@@ -135,7 +141,12 @@ def test_the_length_is_that_of_the_new_body() -> None:
 
 
 def test_strongest_first() -> None:
-    headers = {"x-llm-d-slo-ttft-ms": "1", "x-slo-ttft-ms": "2", "x-slo-tpot-ms": "3", "x-slo-max-gap-ms": "4"}
+    headers = {
+        "x-llm-d-slo-ttft-ms": "1",
+        "x-slo-ttft-ms": "2",
+        "x-slo-tpot-ms": "3",
+        "x-slo-max-gap-ms": "4",
+    }
     assert Exchange(chat(), headers).args["slo_ttft_ms"] == 1
     extra = {"slo_tpot_ms": 30, "slo_class": "code", "slo_arrived_unix_ms": 5, "mine": ["a", 1]}
     objective = {**headers, "x-llm-d-inference-objective": "chat"}
@@ -165,7 +176,12 @@ BAD = [
     ({}, {"x-llm-d-slo-tpot-ms": "-1"}, "x-llm-d-slo-tpot-ms", "between 0.01 ms and 1 h"),
     ({}, {"x-slo-max-gap-ms": "3600001"}, "x-slo-max-gap-ms", "between 1 ms and 1 h"),
     ({}, {"x-llm-d-inference-fairness-id": "two words"}, "x-llm-d-inference-fairness-id", "visible ASCII"),
-    ({"vllm_xargs": {"slo_tppt_ms": 5}}, {}, "vllm_xargs.slo_tppt_ms", "is not a known argument (known: slo_class, "),
+    (
+        {"vllm_xargs": {"slo_tppt_ms": 5}},
+        {},
+        "vllm_xargs.slo_tppt_ms",
+        "is not a known argument (known: slo_class, ",
+    ),
     ({"vllm_xargs": {"slo_tpot_ms": "5"}}, {}, "vllm_xargs.slo_tpot_ms", "must be a number"),
     ({"vllm_xargs": {"slo_tpot_ms": True}}, {}, "vllm_xargs.slo_tpot_ms", "must be a number"),
     ({"vllm_xargs": {"slo_tpot_ms": float("nan")}}, {}, "vllm_xargs.slo_tpot_ms", "must be a number"),
@@ -175,13 +191,28 @@ BAD = [
     ({"vllm_xargs": {"slo_session": "s" * 257}}, {}, "vllm_xargs.slo_session", "1 to 256 characters"),
     ({"vllm_xargs": {"slo_tenant": ""}}, {}, "vllm_xargs.slo_tenant", "1 to 128"),
     ({"vllm_xargs": {"slo_arrived_unix_ms": -1}}, {}, "vllm_xargs.slo_arrived_unix_ms", "since 1970"),
-    ({"vllm_xargs": {"slo_ttft_ms": 5, "slo_ttft_slowdown": 5}}, {}, "vllm_xargs.slo_ttft_slowdown", "not both"),
-    ({"vllm_xargs": {"slo_tier": "best_effort"}}, {"x-slo-tpot-ms": "5"}, "vllm_xargs.slo_tier", "no objectives"),
+    (
+        {"vllm_xargs": {"slo_ttft_ms": 5, "slo_ttft_slowdown": 5}},
+        {},
+        "vllm_xargs.slo_ttft_slowdown",
+        "not both",
+    ),
+    (
+        {"vllm_xargs": {"slo_tier": "best_effort"}},
+        {"x-slo-tpot-ms": "5"},
+        "vllm_xargs.slo_tier",
+        "no objectives",
+    ),
     ({"slo": {"tppt_ms": 5}}, {}, "slo.tppt_ms", "is not a known field"),
     ({"slo": {"tenant": "bob"}}, {}, "slo.tenant", "is not a known field"),
     ({"slo": [5]}, {}, "slo", "must be an object"),
     ({"slo": {"class": "gold"}}, {}, "slo.class", "there is no SLO class gold (there are: chat, code)"),
-    ({}, {"x-llm-d-inference-objective": "gold"}, "x-llm-d-inference-objective", "there is no SLO class gold"),
+    (
+        {},
+        {"x-llm-d-inference-objective": "gold"},
+        "x-llm-d-inference-objective",
+        "there is no SLO class gold",
+    ),
 ]
 
 
@@ -201,8 +232,14 @@ def test_a_header_that_comes_twice_is_no_number() -> None:
     app = App()
     sent: list[dict[str, Any]] = []
     scope = {
-        **{"type": "http", "method": "POST", "path": CHAT},
-        "headers": [(b"content-type", b"application/json"), (b"x-slo-ttft-ms", b"5"), (b"X-SLO-TTFT-MS", b"6")],
+        "type": "http",
+        "method": "POST",
+        "path": CHAT,
+        "headers": [
+            (b"content-type", b"application/json"),
+            (b"x-slo-ttft-ms", b"5"),
+            (b"X-SLO-TTFT-MS", b"6"),
+        ],
     }
 
     async def receive() -> dict[str, Any]:
@@ -243,7 +280,11 @@ UNTOUCHED = [
     (b'{"slo": 5}', SLO, {"path": "/tokenize"}),
     (b'{"slo": 5}', SLO, {"method": "PUT"}),
     (b'{"slo": "' + b"x" * 500 + b'"}', SLO, {"largest_body_bytes": 100, "parts": 9}),
-    (b'{"slo": "' + b"x" * 500 + b'"}', {**SLO, "content-length": "1"}, {"largest_body_bytes": 100, "parts": 9}),
+    (
+        b'{"slo": "' + b"x" * 500 + b'"}',
+        {**SLO, "content-length": "1"},
+        {"largest_body_bytes": 100, "parts": 9},
+    ),
 ]
 
 
@@ -279,7 +320,9 @@ def test_what_comes_after_the_body_comes_from_the_client() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         got.extend([(await receive())["type"], (await receive())["type"]])
 
-    messages = iter([{"type": "http.request", "body": b"{}", "more_body": False}, {"type": "http.disconnect"}])
+    messages = iter(
+        [{"type": "http.request", "body": b"{}", "more_body": False}, {"type": "http.disconnect"}]
+    )
 
     async def receive() -> Any:
         return next(messages)

@@ -1,0 +1,107 @@
+"""Arranges vLLM's queues so that vLLM itself schedules just what the plan says."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from vllm.v1.core.sched.request_queue import RequestQueue, create_request_queue
+from vllm.v1.request import Request, RequestStatus
+
+from .plan import Plan
+from .requests import LiveRequests
+
+if TYPE_CHECKING:
+    from .scheduler import PlannedScheduler
+
+WAITING_QUEUES = ("waiting", "skipped_waiting", "kv_holding_waiting")
+"""vLLM's queues of requests that do not run: not each version has all of them."""
+
+
+class Arrangement:
+    """What vLLM may schedule in one step, by the names of requests."""
+
+    __slots__ = ("afresh", "caps", "names", "padded", "positions", "waiting")
+
+    def __init__(self, plan: Plan, live: LiveRequests, guess_tokens: int) -> None:
+        self.names: list[str | None] = []
+        """Of the plan's requests, in its order; None for one that has ended meanwhile."""
+        self.caps: dict[str, int] = {}
+        """Most tokens of each, drafts included. What is not here gets none."""
+        self.positions: dict[str, int] = {}
+        self.waiting: list[Request] = []
+        """Those that are not running yet."""
+        self.afresh: list[Request] = []
+        """Those that run, and are to start again without the KV that they have."""
+        self.padded: set[str] = set()
+        """Those that vLLM gave drafts that no plan asked for."""
+        by_number = live.by_number
+        for number, position, tokens, drafts in zip(
+            plan.ids, plan.positions, plan.tokens, plan.drafts, strict=True
+        ):
+            known = by_number(number)
+            if known is None:
+                self.names.append(None)
+                continue
+            request = known.request
+            name = request.request_id
+            self.names.append(name)
+            self.caps[name] = tokens + drafts
+            self.positions[name] = position
+            if request.status != RequestStatus.RUNNING:
+                self.waiting.append(request)
+            # A little more may be drafts that were accepted where the planner did not count on it.
+            elif request.num_computed_tokens > position + (guess_tokens if position > 0 else 0):
+                self.afresh.append(request)
+
+
+def evict(scheduler: "PlannedScheduler", plan: Plan, arrangement: Arrangement, live: LiveRequests) -> None:
+    """Drops the KV that the plan wants dropped. vLLM puts these requests back to its waiting ones."""
+    known = [live.by_number(number) for number in plan.evict]
+    now_s = time.monotonic()
+    for request in [one.request for one in known if one is not None] + arrangement.afresh:
+        if request.status != RequestStatus.RUNNING:
+            continue
+        scheduler.running.remove(request)
+        scheduler.preempt_as_planned(request, now_s)
+        if request.request_id in arrangement.caps:
+            arrangement.waiting.append(request)
+
+
+@contextmanager
+def arranged(scheduler: "PlannedScheduler", arrangement: Arrangement) -> Iterator[None]:
+    """Within, vLLM sees only what the plan takes, in the plan's order.
+
+    Of the running requests those of the plan come first: where KV is short all the same, vLLM preempts from the end. Of the
+    waiting ones it sees no others: it looks up the prefixes of the first, each step anew, even where it may not begin.
+    """
+    caps = arrangement.caps
+    if len(caps) - len(arrangement.waiting) < len(scheduler.running):
+        order = {name: place for place, name in enumerate(caps)}
+        last = len(order)
+        scheduler.running.sort(key=lambda request: order.get(request.request_id, last))
+        scheduler.is_reordered = True
+    queues = {name: getattr(scheduler, name) for name in WAITING_QUEUES if hasattr(scheduler, name)}
+    for name, queue in queues.items():
+        shown = create_request_queue(scheduler.policy)
+        for request in _in_sight(scheduler, arrangement, queue):
+            queue.remove_request(request)
+            shown.add_request(request)
+        setattr(scheduler, name, shown)
+    try:
+        yield
+    finally:
+        for name, queue in queues.items():
+            # What was preempted or could not begin goes before those that were not in sight, as vLLM itself would have it.
+            # `prepend_requests` turns them round.
+            queue.prepend_requests(reversed(list(getattr(scheduler, name))))
+            setattr(scheduler, name, queue)
+
+
+def _in_sight(scheduler: "PlannedScheduler", arrangement: Arrangement, queue: RequestQueue) -> list[Request]:
+    """Which requests of a queue vLLM is to see: those of the plan, after those that wait for something of vLLM's own. It would
+    never ask again whether a grammar is there, or end a request whose grammar cannot be compiled."""
+    own = (
+        [request for request in queue if scheduler.is_vllms_own(request)] if scheduler.has_vllms_own() else []
+    )
+    return own + [request for request in arrangement.waiting if request in queue and request not in own]

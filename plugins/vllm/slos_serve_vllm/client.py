@@ -1,0 +1,214 @@
+"""The connection to the planner: never waits longer than it is told to, and comes back by itself when it is lost."""
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from .frames import FrameError, FrameReader, encode_frame
+
+PROTOCOL = "slos-serve-planner"
+VERSION = 1
+_PIECE_BYTES = 1 << 18
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+_CLOSED = "it closed the connection"
+_log = logging.getLogger("vllm.slos_serve")
+
+Message = dict[str, Any]
+
+
+class Starts(Protocol):
+    """Starts a planner where none listens."""
+
+    def start_if_due(self) -> None: ...
+
+
+class Client:
+    """One engine's connection. `tick` moves it on, `send` and `receive` are for steps while `ready`.
+
+    `opened` counts the connections that came to be ready: a new one knows nothing of what was told before.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        engine: Message,
+        hang_s: float,
+        starter: Starts | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ready = False
+        self.opened = 0
+        self.planner: Message = {}
+        """What the planner said of itself when it became ready."""
+        self._path = path
+        self._engine = engine
+        self._hang_s = hang_s
+        self._starter = starter
+        self._clock = clock
+        self._socket: socket.socket | None = None
+        self._reader = FrameReader()
+        self._inbox: list[Message] = []
+        self._greeted = False
+        self._began_s = 0.0
+        self._pause_s = _FIRST_PAUSE_S
+        self._next_try_s = 0.0
+        self._why = ""
+
+    # -- Coming and going
+
+    def tick(self) -> None:
+        """Moves a connection on that is not ready: one try to connect when it is due, and the greetings. Does not wait."""
+        if self.ready:
+            return
+        if self._socket is None:
+            if self._clock() < self._next_try_s:
+                return
+            self._connect()
+        if self._socket is not None:
+            self._take_what_is_there(0.0)
+            self._greet()
+
+    def wait_until_ready(self, timeout_s: float) -> bool:
+        """For the start of an engine, where there is time."""
+        end_s = self._clock() + timeout_s
+        while not self.ready and self._clock() < end_s:
+            self.tick()
+            if not self.ready:
+                time.sleep(0.01)
+        return self.ready
+
+    def lose(self, why: str) -> None:
+        """Gives the connection up; `tick` will try again after a pause that doubles."""
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+        self.ready = self._greeted = False
+        self._reader = FrameReader()
+        self._inbox.clear()
+        self._next_try_s = self._clock() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        # The same reason again and again would fill the log.
+        if why != self._why:
+            _log.warning(
+                "slos-serve: no planner at %s: %s. vLLM schedules by itself until there is one.",
+                self._path,
+                why,
+            )
+        self._why = why
+
+    def close(self) -> None:
+        """The engine ends."""
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+        self.ready = False
+
+    def _connect(self) -> None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.setblocking(False)
+        try:
+            connection.connect(str(self._path))
+        except OSError as error:
+            connection.close()
+            self.lose(f"{error.strerror or error}")
+            if self._starter is not None:
+                self._starter.start_if_due()
+            return
+        self._socket = connection
+        self._began_s = self._clock()
+        self.send({"type": "hello", "protocol": PROTOCOL, "version": VERSION})
+
+    def _greet(self) -> None:
+        """Reads the planner's hello and its answer to what this engine is."""
+        while self._inbox and not self.ready and self._socket is not None:
+            message = self._inbox.pop(0)
+            kind = message.get("type")
+            if kind == "refused":
+                self.lose(f"it refuses this engine: {message.get('message')}")
+            elif not self._greeted:
+                self._check_hello(message)
+            elif kind == "ready":
+                self._become_ready(message)
+            else:
+                self.lose(f"it said {str(kind)[:40]} before it was ready")
+        if self._socket is not None and not self.ready and self._clock() - self._began_s > self._hang_s:
+            self.lose(f"it did not greet within {self._hang_s:g} s")
+
+    def _check_hello(self, message: Message) -> None:
+        protocol, version = message.get("protocol"), message.get("version")
+        if message.get("type") != "hello" or protocol != PROTOCOL:
+            self.lose(f"what listens there is no planner (it speaks {str(protocol)[:40]})")
+        elif version != VERSION:
+            self.lose(
+                f"it speaks version {version} of the protocol, this plug-in version {VERSION}: update one of them"
+            )
+        else:
+            self._greeted = True
+            self.send(self._engine)
+
+    def _become_ready(self, message: Message) -> None:
+        self.ready = True
+        self.opened += 1
+        self.planner = message
+        self._pause_s = _FIRST_PAUSE_S
+        self._why = ""
+        _log.info("slos-serve: the planner at %s is ready (policy %s)", self._path, message.get("policy"))
+
+    # -- Messages
+
+    def send(self, message: Message) -> bool:
+        """False where the connection is lost. A planner that does not read what was sent counts as lost: what waits here
+        would be old when it reads again."""
+        if self._socket is None:
+            return False
+        frame = memoryview(encode_frame(message))
+        end_s = self._clock() + self._hang_s
+        try:
+            while len(frame) > 0:
+                self._socket.settimeout(max(end_s - self._clock(), 0.001) if not self.ready else 0.05)
+                frame = frame[self._socket.send(frame) :]
+        except OSError as error:
+            self.lose("it does not read what it is told" if isinstance(error, TimeoutError) else _why(error))
+            return False
+        return True
+
+    def receive(self, timeout_s: float) -> Message | None:
+        """The next message, waiting at most so long; None where there is none or the connection is lost."""
+        if not self._inbox and self._socket is not None:
+            end_s = self._clock() + timeout_s
+            while not self._inbox and self._socket is not None:
+                left_s = end_s - self._clock()
+                self._take_what_is_there(max(left_s, 0.0))
+                if left_s <= 0:
+                    break
+        return self._inbox.pop(0) if self._inbox else None
+
+    def _take_what_is_there(self, timeout_s: float) -> None:
+        assert self._socket is not None
+        try:
+            self._socket.settimeout(timeout_s)
+            piece = self._socket.recv(_PIECE_BYTES)
+        except (TimeoutError, BlockingIOError):
+            return
+        except OSError as error:
+            self.lose(_why(error))
+            return
+        if not piece:
+            self.lose(_CLOSED)
+            return
+        try:
+            for message in self._reader.push(piece):
+                if not isinstance(message, dict):
+                    raise FrameError("a message is no map")
+                self._inbox.append(message)
+        except FrameError as error:
+            self.lose(str(error))
+
+
+def _why(error: OSError) -> str:
+    """The same words however the other end's going is noticed."""
+    return _CLOSED if isinstance(error, ConnectionError) else f"{error.strerror or error}"

@@ -1,0 +1,285 @@
+"""Asks the planner for the plan of each step and tells it what became of the last ones. Knows when there is no plan to be had."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.engine import EngineCoreOutputs
+from vllm.v1.request import Request
+
+from .arrange import Arrangement
+from .client import Client, Message
+from .frames import FrameError, column
+from .plan import Plan, read_plan
+from .requests import LiveRequests, waits_for_grammar
+from .steps import Step, compare, landed_message, ran_message, step_of
+
+_PATIENCE = 3
+"""So many plans in a row may be late; then no step waits for one any more, until one is there in time."""
+_SHOWN_FAULTS = 5
+_log = logging.getLogger("vllm.slos_serve")
+
+
+@dataclass
+class Counters:
+    """Since the start."""
+
+    planned_steps: int = 0
+    """Steps that ran as planned, or nearly."""
+    own_steps: int = 0
+    """Steps that vLLM scheduled by itself."""
+    late_plans: int = 0
+    mismatches: int = 0
+    """Steps of a plan in which vLLM did something else."""
+    connections: int = 0
+
+
+class Conductor:
+    """One engine rank's side of the planning. `plan_of_step`, `scheduled`, `landed`, in this order, for each step; with
+    vLLM's asynchronous scheduling a step is scheduled before the last one has landed."""
+
+    def __init__(
+        self,
+        client: Client,
+        live: LiveRequests,
+        deadline_s: float | None,
+        hang_s: float,
+        guess_tokens: int,
+        clock_us: Callable[[], int],
+    ) -> None:
+        self.live = live
+        self.counters = Counters()
+        self._client = client
+        self._deadline_s = deadline_s
+        self._hang_s = hang_s
+        self._guess_tokens = guess_tokens
+        self._clock_us = clock_us
+        self._connection = 0
+        self._seq = 0
+        self._asked = 0
+        """Number of the message that the planner owes a plan for; 0: none."""
+        self._owing_since_s = 0.0
+        self._late_in_a_row = 0
+        self._is_led = False
+        self._idle_until_us: float | None = None
+        """The last plan was to run nothing before this time."""
+        self._in_air: deque[Step] = deque()
+        self._landed_us = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing is left to be told."""
+        self._arrived: list[Message] = []
+        self._landed: list[Message] = []
+        self._ready: list[int] = []
+        self._cancelled: list[int] = []
+        self._lost: list[int] = []
+
+    # -- What happens outside of steps
+
+    def arrived(self, request: Request) -> None:
+        """vLLM has taken a request."""
+        known = self.live.add(request)
+        if self._is_told():
+            self._arrived.append(self.live.arrival(known))
+
+    def lost(self, request: Request) -> None:
+        """vLLM has dropped a request's KV by itself."""
+        known = self.live.by_name(request.request_id)
+        if known is not None and self._is_told():
+            self._lost.append(known.number)
+
+    def notice(self, names: Iterable[str], count: int) -> None:
+        """Compares with the requests that vLLM has (`count` of them): others have ended. Finds grammars that are ready."""
+        if count != len(self.live):
+            for known in self.live.ended(names):
+                self.live.remove(known)
+                if self._is_told():
+                    self._cancelled.append(known.number)
+        if self.live.waiting_for_grammar:
+            for known in [
+                one for one in self.live if one.waits_for_grammar and not waits_for_grammar(one.request)
+            ]:
+                self.live.grammar_is_ready(known)
+                if self._is_told():
+                    self._ready.append(known.number)
+
+    # -- A step
+
+    def plan_of_step(self) -> Plan | None:
+        """The plan of the step that is to be scheduled now, or None: vLLM schedules it by itself."""
+        plan = self._plan()
+        if (plan is not None) != self._is_led:
+            self._is_led = plan is not None
+            if self._is_led:
+                _log.info("slos-serve: steps are planned")
+            elif self._client.ready:
+                _log.warning(
+                    "slos-serve: the plan is late: vLLM schedules by itself until one is there in time"
+                )
+        return plan
+
+    def _plan(self) -> Plan | None:
+        self._client.tick()
+        if not self._client.ready:
+            return None
+        if self._connection != self._client.opened:
+            self._tell_everything()
+        if self._is_to_idle():
+            return Plan(0, 0, [], [], [], [])
+        if self._asked == 0:
+            self._ask(None)
+        plan = self._take()
+        if plan is not None and plan.batch == 0 and self._has_news():
+            # What came since would wait for as long as nothing else happens.
+            self._ask(None)
+            plan = self._take()
+        if plan is not None and plan.batch == 0:
+            self._idle_until_us = float("inf") if plan.wake_us is None else plan.wake_us
+        return plan
+
+    def scheduled(self, output: SchedulerOutput, plan: Plan | None, arrangement: Arrangement | None) -> None:
+        """vLLM has scheduled a step. Tells the planner of it, which makes the plan of the next one meanwhile."""
+        step = step_of(output, self.live, self._clock_us())
+        runs = bool(output.num_scheduled_tokens)
+        if runs:
+            self._in_air.append(step)
+        if plan is None or arrangement is None:
+            self.counters.own_steps += runs
+            self._tell(ran_message(step, 0, False) if runs else None, step)
+            return
+        if plan.batch == 0 and not runs:
+            return
+        self.counters.planned_steps += runs
+        comparison = compare(plan, arrangement, step, self._guess_tokens)
+        if comparison.faults:
+            self._count_mismatch(comparison.faults)
+        self._tell(ran_message(step, plan.batch, comparison.exact and plan.batch > 0), step)
+
+    def landed(self, output: SchedulerOutput, outputs: dict[int, EngineCoreOutputs]) -> None:
+        """The outcome of a step is known."""
+        while self._in_air and self._in_air[0].output is not output:
+            # vLLM gave it up without an outcome.
+            self._in_air.popleft()
+        if not self._in_air:
+            return
+        step = self._in_air.popleft()
+        now_us = self._clock_us()
+        message = landed_message(step, outputs, self.live, now_us, max(step.scheduled_us, self._landed_us))
+        self._landed_us = now_us
+        if step.seq > 0 and self._is_told():
+            self._landed.append(message)
+
+    # -- Messages
+
+    def _is_told(self) -> bool:
+        """There is a planner, and it knows of all that was before. Where there is none, nothing is kept for it: a new one is
+        told how far each request has come."""
+        return self._client.ready and self._connection == self._client.opened
+
+    def _has_news(self) -> bool:
+        return bool(self._arrived or self._landed or self._ready or self._cancelled or self._lost)
+
+    def _is_to_idle(self) -> bool:
+        until = self._idle_until_us
+        if until is None:
+            return False
+        if self._has_news() or self._clock_us() >= until:
+            self._idle_until_us = None
+            return False
+        return True
+
+    def _tell(self, ran: Message | None, step: Step) -> None:
+        if self._is_told() and (ran is not None or self._has_news()):
+            self._ask(ran)
+            step.seq = self._asked
+
+    def _ask(self, ran: Message | None) -> None:
+        """Tells all that is new, and with it asks for the plan of the next step."""
+        self._seq += 1
+        message: dict[str, Any] = {
+            "type": "step",
+            "seq": self._seq,
+            "nowUs": self._clock_us(),
+            "ran": ran,
+            "landed": self._landed,
+            "arrived": self._arrived,
+        }
+        for name, numbers in (("ready", self._ready), ("cancelled", self._cancelled), ("lost", self._lost)):
+            if numbers:
+                message[name] = column(numbers)
+        self._forget()
+        self._idle_until_us = None
+        if self._client.send(message):
+            if self._asked == 0:
+                self._owing_since_s = time.monotonic()
+            self._asked = self._seq
+
+    def _take(self) -> Plan | None:
+        """The plan that is owed, if it comes by the deadline."""
+        patience_s = self._deadline() if self._late_in_a_row < _PATIENCE else 0.0
+        end_s = time.monotonic() + patience_s
+        while self._client.ready and self._asked > 0:
+            message = self._client.receive(max(0.0, end_s - time.monotonic()))
+            if message is None:
+                self._be_late()
+                return None
+            try:
+                plan = self._read(message)
+            except FrameError as error:
+                self._client.lose(str(error))
+                return None
+            if plan is not None:
+                self._asked = 0
+                self._late_in_a_row = 0
+                return plan
+        return None
+
+    def _deadline(self) -> float:
+        if self._deadline_s is not None:
+            return self._deadline_s
+        return float(self._client.planner.get("maxLagUs", 5000)) / 1e6
+
+    def _read(self, message: Message) -> Plan | None:
+        """The plan that was asked for; None for an older one, which is no answer any more."""
+        kind = message.get("type")
+        if kind == "goodbye":
+            raise FrameError(f"{message.get('message')}")
+        if kind != "plan":
+            raise FrameError(f"it said {str(kind)[:40]} where a plan was asked for")
+        plan = read_plan(message)
+        self._owing_since_s = time.monotonic()
+        return plan if plan.seq == self._asked else None
+
+    def _be_late(self) -> None:
+        if not self._client.ready:
+            return
+        self.counters.late_plans += 1
+        self._late_in_a_row += 1
+        if time.monotonic() - self._owing_since_s > self._hang_s:
+            self._client.lose(f"it has owed an answer for {self._hang_s:g} s")
+
+    def _tell_everything(self) -> None:
+        """A new connection knows of nothing: of no request, nor of the steps in the air."""
+        self._connection = self._client.opened
+        self.counters.connections += 1
+        self._seq = self._asked = self._late_in_a_row = 0
+        self._forget()
+        self._arrived = [self.live.arrival_anew(known) for known in self.live]
+        for step in self._in_air:
+            step.drop_ended()
+            self._ask(ran_message(step, 0, False))
+            step.seq = self._seq
+
+    def _count_mismatch(self, faults: list[str]) -> None:
+        self.counters.mismatches += 1
+        if self.counters.mismatches <= _SHOWN_FAULTS:
+            _log.warning("slos-serve: a step is not as planned: %s", "; ".join(faults[:_SHOWN_FAULTS]))
+
+    def summary(self) -> str:
+        """All counters, for the log."""
+        return ", ".join(f"{name} {value}" for name, value in asdict(self.counters).items())

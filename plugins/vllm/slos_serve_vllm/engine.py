@@ -1,0 +1,82 @@
+"""What the planner is told of this engine, once."""
+
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+from vllm.platforms import current_platform
+
+from .client import Message
+from .config import Config
+
+if TYPE_CHECKING:
+    from .scheduler import PlannedScheduler
+
+_LEAST_CHUNK_TOKENS = 16
+
+
+def engine_message(
+    scheduler: "PlannedScheduler", config: Config, vllm_version: str, tells_thinking: bool
+) -> Message:
+    """`engine`: sizes, what step times depend on, and versions."""
+    vllm = scheduler.vllm_config
+    parallel, compilation = vllm.parallel_config, vllm.compilation_config
+    rank = parallel.data_parallel_index
+    name = config.name or vllm.model_config.served_model_name or vllm.model_config.model
+    return {
+        "type": "engine",
+        "name": f"{name if isinstance(name, str) else name[0]}-{rank}"[-128:],
+        "limits": {
+            "kvTokens": kv_tokens(scheduler),
+            "blockTokens": scheduler.block_size,
+            "maxSequences": scheduler.max_num_running_reqs,
+            "maxBatchTokens": scheduler.max_num_scheduled_tokens,
+            "contextTokens": scheduler.max_model_len,
+            "minChunkTokens": min(_LEAST_CHUNK_TOKENS, scheduler.max_num_scheduled_tokens),
+        },
+        "depth": depth_of(scheduler),
+        "prefixCaching": bool(scheduler.cache_config.enable_prefix_caching),
+        "maxDrafts": scheduler.num_spec_tokens,
+        "tellsThinking": tells_thinking,
+        "model": str(vllm.model_config.model),
+        "device": device_name(),
+        "dtype": str(vllm.model_config.dtype).removeprefix("torch."),
+        "tensorParallel": parallel.tensor_parallel_size,
+        "pipelineParallel": parallel.pipeline_parallel_size,
+        "dataRank": rank,
+        "captureSizes": []
+        if vllm.model_config.enforce_eager
+        else sorted(compilation.cudagraph_capture_sizes or []),
+        "graphMode": "NONE" if compilation.cudagraph_mode is None else compilation.cudagraph_mode.name,
+        "eager": bool(vllm.model_config.enforce_eager),
+        "vllmVersion": vllm_version,
+        "pluginVersion": plugin_version(),
+    }
+
+
+def kv_tokens(scheduler: "PlannedScheduler") -> int:
+    """Room for KV. One block is vLLM's null block; groups of layers share the blocks; drafts and a drafter's look ahead take
+    room that no plan counts."""
+    blocks = scheduler.kv_cache_config.num_blocks - 1
+    groups = max(1, len(scheduler.kv_cache_config.kv_cache_groups))
+    tokens = blocks // groups * scheduler.block_size
+    ahead = -(-scheduler.num_lookahead_tokens // scheduler.block_size) * scheduler.block_size
+    return max(scheduler.block_size, tokens - ahead * scheduler.max_num_running_reqs)
+
+
+def depth_of(scheduler: "PlannedScheduler") -> int:
+    """Steps that are planned or computing at once: the next plan is made while vLLM's own are in the air."""
+    in_air = scheduler.vllm_config.max_concurrent_batches
+    return in_air + 1
+
+
+def device_name() -> str:
+    """As the driver names it; "cpu" for processors."""
+    return "cpu" if current_platform.is_cpu() else str(current_platform.get_device_name())
+
+
+def plugin_version() -> str:
+    """Of this package; "source" where it runs from a checkout."""
+    try:
+        return importlib.metadata.version("slos-serve-vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return "source"

@@ -1,0 +1,48 @@
+"""The plan of one step, as the planner sends it."""
+
+from dataclasses import dataclass, field
+
+from .client import Message
+from .frames import FrameError, numbers_of
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one step is to run: columns of one length, in the order in which the requests are taken."""
+
+    seq: int
+    batch: int
+    """0: nothing is to run."""
+    ids: list[int]
+    positions: list[int]
+    """Tokens whose KV is to be in place before."""
+    tokens: list[int]
+    """Known tokens to compute."""
+    drafts: list[int]
+    """Drafted tokens to verify besides, at most."""
+    evict: list[int] = field(default_factory=list)
+    wake_us: int | None = None
+    """Of a plan without a batch: nothing is to run before this time, if nothing else happens."""
+
+
+def read_plan(message: Message) -> Plan:
+    """Raises FrameError for what is no plan."""
+    seq, batch, wake = message.get("seq"), message.get("batch"), message.get("wakeUs")
+    if not isinstance(seq, int) or not isinstance(batch, int):
+        raise FrameError("a plan without numbers")
+    ids = numbers_of(message.get("ids"))
+    plan = Plan(
+        seq=seq,
+        batch=batch,
+        ids=ids,
+        positions=numbers_of(message.get("positions")),
+        tokens=numbers_of(message.get("tokens")),
+        drafts=numbers_of(message["drafts"]) if message.get("drafts") is not None else [0] * len(ids),
+        evict=numbers_of(message["evict"]) if message.get("evict") is not None else [],
+        wake_us=int(wake) if isinstance(wake, (int, float)) else None,
+    )
+    if not len(ids) == len(plan.positions) == len(plan.tokens) == len(plan.drafts):
+        raise FrameError("a plan with columns of different lengths")
+    if any(count < 1 for count in plan.tokens):
+        raise FrameError("a plan that computes no token of a request")
+    return plan

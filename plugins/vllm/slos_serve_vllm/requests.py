@@ -1,0 +1,168 @@
+"""The live requests of one engine: their numbers, and what the planner is told of them."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.v1.request import Request
+
+from .frames import column
+
+_HASH_BITS = 53
+"""As many as a float64, and so a JavaScript number, holds exactly."""
+
+
+@dataclass(slots=True)
+class Live:
+    """A request as the planner knows it."""
+
+    number: int
+    request: Request
+    arrived_us: int
+    waits_for_grammar: bool
+    thinks: bool
+    """It has a pace for thinking, and its thoughts have not ended."""
+    first_us: int = 0
+    last_us: int = 0
+    first_tokens: int = 0
+    """How many tokens came out at `first_us`."""
+    told_blocks: int = 0
+    """So many of its blocks' hashes the planner knows."""
+
+    def saw_tokens(self, count: int, now_us: int) -> None:
+        """Tokens came out."""
+        if self.first_tokens == 0:
+            self.first_us, self.first_tokens = now_us, count
+        self.last_us = now_us
+
+
+class LiveRequests:
+    """Numbers for requests, none given twice, and the requests by number and by vLLM's name."""
+
+    def __init__(
+        self, clock_us: Callable[[], int], longest: int, hashes_per_block: int, tells_thinking: bool
+    ) -> None:
+        """`longest`: tokens of a request at most. `hashes_per_block`: 0 where prefixes are not shared."""
+        self.shares_prefixes = hashes_per_block > 0
+        self._clock_us = clock_us
+        self._longest = longest
+        self._hashes_per_block = hashes_per_block
+        self._tells_thinking = tells_thinking
+        self.waiting_for_grammar = 0
+        """So many of them wait for their grammars."""
+        self._next = 1
+        self._by_name: dict[str, Live] = {}
+        self._by_number: dict[int, Live] = {}
+        self.by_number = self._by_number.get
+        """The request of a number, or None: it has ended."""
+        self.by_name = self._by_name.get
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __iter__(self) -> Iterator[Live]:
+        return iter(self._by_name.values())
+
+    def add(self, request: Request) -> Live:
+        """A request that vLLM has just taken."""
+        waited_us = max(0, int((time.time() - request.arrival_time) * 1e6))
+        live = Live(
+            number=self._next,
+            request=request,
+            arrived_us=self._clock_us() - waited_us,
+            waits_for_grammar=waits_for_grammar(request),
+            thinks=self._tells_thinking and "slo_thinking_tpot_ms" in arguments_of(request),
+        )
+        self._next += 1
+        self.waiting_for_grammar += live.waits_for_grammar
+        self._by_name[request.request_id] = live
+        self._by_number[live.number] = live
+        return live
+
+    def remove(self, live: Live) -> None:
+        """It has ended."""
+        self.grammar_is_ready(live)
+        del self._by_name[live.request.request_id]
+        del self._by_number[live.number]
+
+    def grammar_is_ready(self, live: Live) -> None:
+        """It waits for it no longer."""
+        self.waiting_for_grammar -= live.waits_for_grammar
+        live.waits_for_grammar = False
+
+    def ended(self, still_there: Iterable[str]) -> list[Live]:
+        """Those that vLLM does not have any more."""
+        there = set(still_there)
+        return [live for name, live in self._by_name.items() if name not in there]
+
+    def arrival(self, live: Live) -> dict[str, Any]:
+        """`arrived` of a step message."""
+        request = live.request
+        message: dict[str, Any] = {
+            "id": live.number,
+            "ageUs": self._clock_us() - live.arrived_us,
+            "promptTokens": request.num_prompt_tokens,
+            "maxOutputTokens": max(1, min(request.max_tokens, self._longest - request.num_prompt_tokens)),
+            "slo": arguments_of(request),
+            "lora": request.lora_request.lora_name if request.lora_request is not None else None,
+            "waitsForGrammar": live.waits_for_grammar,
+        }
+        if self.shares_prefixes:
+            live.told_blocks = 0
+            message["prefix"] = column(self.new_hashes(live))
+        return message
+
+    def new_hashes(self, live: Live) -> list[int]:
+        """Of its full KV blocks, those that the planner does not know yet."""
+        hashes = live.request.block_hashes
+        # vLLM hashes parts of blocks where models have blocks of several sizes; a chain's last part stands for the block.
+        parts = self._hashes_per_block
+        known, live.told_blocks = live.told_blocks, len(hashes) // parts
+        return [hash_number(hashes[place * parts + parts - 1]) for place in range(known, live.told_blocks)]
+
+    def arrival_anew(self, live: Live) -> dict[str, Any]:
+        """The same for a planner that has not seen what it has done so far. Only landed steps are told."""
+        message = self.arrival(live)
+        output = live.request.num_output_tokens
+        computed = landed_tokens(live.request)
+        if output == 0 and computed == 0:
+            return message
+        now_us = self._clock_us()
+        rest = output - live.first_tokens
+        times = [(now_us - live.first_us, live.first_tokens)] if output > 0 else []
+        if rest > 0:
+            times.append((now_us - live.last_us, rest))
+        message["begun"] = {
+            "output": output,
+            "computed": computed,
+            "agoUs": column(ago for ago, _ in times),
+            "tokens": column(count for _, count in times),
+            "even": True,
+        }
+        return message
+
+
+def arguments_of(request: Request) -> dict[str, Any]:
+    """What the request says of its SLO: `vllm_xargs` that begin with slo_. The planner knows which there are, and counts the
+    others."""
+    extra = request.sampling_params.extra_args if request.sampling_params is not None else None
+    return {name: value for name, value in extra.items() if name.startswith("slo_")} if extra else {}
+
+
+def waits_for_grammar(request: Request) -> bool:
+    """Its grammar is not compiled yet. One that failed never is: vLLM ends the request."""
+    structured = request.structured_output_request
+    return structured is not None and (
+        structured.grammar is None or isinstance(structured.grammar, Exception)
+    )
+
+
+def landed_tokens(request: Request) -> int:
+    """Tokens whose KV is in place, without what steps in the air will add."""
+    return max(0, request.num_computed_tokens - request.num_in_flight_tokens)
+
+
+def hash_number(block_hash: bytes) -> int:
+    """A block's hash as a whole number that a float64 holds."""
+    return int.from_bytes(block_hash[:8], "little") >> (64 - _HASH_BITS)

@@ -1,0 +1,201 @@
+"""vLLM's schedulers, which do what the planner says, step by step, and what vLLM would do by itself when it says nothing."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import vllm
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreOutputs
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request
+
+from .arrange import Arrangement, arranged, evict
+from .client import Client
+from .conductor import Conductor
+from .config import read_config, socket_of
+from .engine import depth_of, engine_message
+from .hooks import check_hooks
+from .requests import LiveRequests
+from .spawn import Starter, command_of, private_folder
+from .support import check_support
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+    Base = Scheduler
+else:
+    Base = object
+
+
+def vllm_version() -> str:
+    """Of the vLLM that this runs in, as "0.32.0"."""
+    return str(vllm.__version__)
+
+
+def monotonic_us() -> int:
+    """Monotonic time, µs: all times that the planner is told."""
+    return time.monotonic_ns() // 1000
+
+
+class PlannedScheduler(Base):
+    """Laid over one of vLLM's schedulers. vLLM goes on to own requests, blocks and outputs: only what a step takes is decided
+    elsewhere, and only for this one step."""
+
+    clock_us: Callable[[], int] = staticmethod(monotonic_us)
+    """A test may put a clock of its own here."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._arrangement: Arrangement | None = None
+        self._preempts_as_planned = False
+        self.is_reordered = False
+        self._unplanned: set[str] = set()
+        config = read_config(self.vllm_config.additional_config)
+        check_hooks(self, vllm_version())
+        check_support(self)
+        # Room for the whole prompt is the planner's business.
+        self._reserves_whole_prompt = self.scheduler_reserve_full_isl
+        self._guess_tokens = self.num_spec_tokens * depth_of(self)
+        hashes_per_block = (
+            self.block_size // self.hash_block_size if self.cache_config.enable_prefix_caching else 0
+        )
+        live = LiveRequests(self.clock_us, self.max_model_len, hashes_per_block, False)
+        socket = socket_of(config, self.vllm_config.instance_id)
+        if config.socket is None:
+            private_folder(socket.parent)
+        command = command_of(config) if config.start else None
+        self._starter = Starter(command, socket, config.arguments) if command is not None else None
+        engine = engine_message(self, config, vllm_version(), False)
+        self._client = Client(socket, engine, config.hang_seconds, self._starter)
+        deadline_s = None if config.deadline_ms is None else config.deadline_ms / 1e3
+        self.conductor = Conductor(
+            self._client, live, deadline_s, config.hang_seconds, self._guess_tokens, self.clock_us
+        )
+        self._client.wait_until_ready(config.start_seconds)
+
+    # -- What vLLM calls
+
+    def add_request(self, request: Request) -> None:
+        is_new = request.request_id not in self.requests
+        super().add_request(request)
+        if request.resumable:
+            # Its prompt grows while it runs: vLLM schedules it by itself, in what a plan leaves of a step.
+            self._unplanned.add(request.request_id)
+        elif is_new:
+            self.conductor.arrived(request)
+
+    def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
+        if self._unplanned:
+            self._unplanned &= self.requests.keys()
+        self.conductor.notice(self.requests, len(self.requests) - len(self._unplanned))
+        plan = self.conductor.plan_of_step()
+        if plan is None:
+            self._restore_order()
+            output = super().schedule(throttle_prefills)
+            self.conductor.scheduled(output, None, None)
+            return output
+        arrangement = Arrangement(plan, self.conductor.live, self._guess_tokens)
+        evict(self, plan, arrangement, self.conductor.live)
+        self._arrangement = arrangement
+        self.scheduler_reserve_full_isl = False
+        try:
+            with arranged(self, arrangement):
+                output = super().schedule(throttle_prefills)
+        finally:
+            self._arrangement = None
+            self.scheduler_reserve_full_isl = self._reserves_whole_prompt
+        self.conductor.scheduled(output, plan, arrangement)
+        return output
+
+    def update_from_output(
+        self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
+    ) -> dict[int, EngineCoreOutputs]:
+        outputs = super().update_from_output(scheduler_output, model_runner_output)
+        if scheduler_output.num_scheduled_tokens:
+            self.conductor.landed(scheduler_output, outputs)
+        return outputs
+
+    def shutdown(self) -> None:
+        self._client.close()
+        if self._starter is not None:
+            self._starter.stop()
+        super().shutdown()
+
+    # -- What vLLM asks itself within a step
+
+    def _reserve_prefill_lookahead(
+        self, request: Request, num_computed_tokens: int, num_new_tokens: int
+    ) -> int:
+        """vLLM asks this of every request that it is about to schedule: no more than the plan gives it."""
+        allowed = super()._reserve_prefill_lookahead(request, num_computed_tokens, num_new_tokens)
+        if self._arrangement is None:
+            return allowed
+        cap = self._arrangement.caps.get(request.request_id)
+        if cap is None:
+            return allowed if request.request_id in self._unplanned else 0
+        if num_computed_tokens + num_new_tokens > request.num_tokens and request.num_computed_tokens == 0:
+            # A decode that begins is padded with drafts, all or none: cutting them off breaks what vLLM asserts of it.
+            self._arrangement.padded.add(request.request_id)
+            return allowed
+        return min(allowed, cap)
+
+    def _get_local_prefix_cache_hit(self, request: Request, *args: Any) -> Any:
+        """What vLLM finds in its cache, no more than the plan counts on: it would compute other tokens than those planned."""
+        hit = super()._get_local_prefix_cache_hit(request, *args)
+        if self._arrangement is None:
+            return hit
+        position = self._arrangement.positions.get(request.request_id)
+        blocks, found, *rest = hit
+        if position is None or found <= position:
+            return hit
+        kept = position // self.block_size * self.block_size
+        return (self.kv_cache_manager.truncate_computed_blocks(blocks, kept), kept, *rest)
+
+    def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kwargs: Any) -> None:
+        if not self._preempts_as_planned:
+            self.conductor.lost(request)
+        super()._preempt_request(request, timestamp, *args, **kwargs)
+
+    # -- For what arranges
+
+    def preempt_as_planned(self, request: Request, timestamp: float) -> None:
+        """Drops the KV of a request that was taken out of `running`; it may begin again in this very step."""
+        self._preempts_as_planned = True
+        try:
+            self._preempt_request(request, timestamp)
+        finally:
+            self._preempts_as_planned = False
+        self.prev_step_scheduled_req_ids.discard(request.request_id)
+
+    def has_vllms_own(self) -> bool:
+        """There may be requests for which `is_vllms_own`."""
+        return self.conductor.live.waiting_for_grammar > 0 or bool(self._unplanned)
+
+    def is_vllms_own(self, request: Request) -> bool:
+        """It waits for something of vLLM's own, or no plan knows of it: vLLM does with it what it always does."""
+        return self._is_blocked_waiting_status(request.status) or request.request_id in self._unplanned
+
+    def _restore_order(self) -> None:
+        """vLLM's own order of running requests: first come, first kept."""
+        if self.is_reordered:
+            self.running.sort(key=lambda request: request.arrival_time)
+            self.is_reordered = False
+
+
+class SloScheduler(PlannedScheduler, Scheduler):
+    """For vLLM's synchronous scheduling."""
+
+
+class SloAsyncScheduler(PlannedScheduler, AsyncScheduler):
+    """For vLLM's asynchronous scheduling."""
+
+
+class Chosen:
+    """The one of the two that fits vLLM's settings: what --scheduler-cls names."""
+
+    def __new__(cls, vllm_config: "VllmConfig", *args: Any, **kwargs: Any) -> Any:
+        kind = SloAsyncScheduler if vllm_config.scheduler_config.async_scheduling else SloScheduler
+        return kind(vllm_config, *args, **kwargs)

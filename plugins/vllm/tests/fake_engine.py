@@ -1,0 +1,199 @@
+"""vLLM's real scheduler classes without a model: outputs are made up, and time is what a step would have taken."""
+
+import random
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vllm import SamplingParams
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import EngineArgs
+from vllm.utils.hashing import get_hash_fn_by_name
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
+from vllm.v1.request import Request, RequestStatus
+from vllm.v1.structured_output import StructuredOutputManager
+
+from slos_serve_vllm.scheduler import PlannedScheduler, SloAsyncScheduler, SloScheduler
+
+from .tiny_model import write_tiny_model
+
+BLOCK_TOKENS = 16
+STOP_TOKEN = 2
+
+
+class Clock:
+    """µs that pass only when they are told to."""
+
+    now_us = 1_000_000
+
+    def __call__(self) -> int:
+        return self.now_us
+
+
+CLOCK = Clock()
+
+
+class VirtualScheduler(SloScheduler):
+    clock_us = staticmethod(CLOCK)
+
+
+class VirtualAsyncScheduler(SloAsyncScheduler):
+    clock_us = staticmethod(CLOCK)
+
+
+def engine_config(folder: Path, is_async: bool, drafts: int, in_air: int, **more: Any) -> VllmConfig:
+    """As an engine would have it, for a processor."""
+    arguments = EngineArgs(
+        model=write_tiny_model(folder / "model"),
+        load_format="dummy",
+        skip_tokenizer_init=True,
+        dtype="float32",
+        enforce_eager=True,
+        block_size=BLOCK_TOKENS,
+        max_model_len=1024,
+        max_num_seqs=more.pop("max_num_seqs", 16),
+        max_num_batched_tokens=512,
+        enable_prefix_caching=more.pop("prefixes", True),
+        speculative_config={"method": "ngram", "num_speculative_tokens": drafts, "prompt_lookup_max": 3}
+        if drafts
+        else None,
+        **more,
+    )
+    config = arguments.create_engine_config()
+    # A processor's platform turns it off.
+    config.scheduler_config.async_scheduling = is_async
+    if in_air > 2:
+        # As with so many stages of a pipeline, which the scheduler itself does not see.
+        config.__class__ = type("DeepConfig", (type(config),), {"max_concurrent_batches": in_air})
+    return config
+
+
+def make_scheduler(config: VllmConfig, blocks: int, settings: dict[str, Any]) -> PlannedScheduler:
+    """The scheduler alone, with so many KV blocks."""
+    config.additional_config = {"slos_serve": settings}
+    config.cache_config.num_gpu_blocks = blocks
+    layer = FullAttentionSpec(
+        block_size=BLOCK_TOKENS, num_kv_heads=1, head_size=32, dtype=config.model_config.dtype
+    )
+    kv = KVCacheConfig(
+        num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], layer)]
+    )
+    kind = VirtualAsyncScheduler if config.scheduler_config.async_scheduling else VirtualScheduler
+    return kind(
+        vllm_config=config,
+        kv_cache_config=kv,
+        structured_output_manager=StructuredOutputManager(config),
+        block_size=BLOCK_TOKENS,
+        hash_block_size=BLOCK_TOKENS,
+    )
+
+
+@dataclass
+class Flying:
+    output: SchedulerOutput
+    samples: list[str]
+    """Requests that yield tokens in this step."""
+
+
+class FakeEngine:
+    """Steps a scheduler as vLLM's engine core does, with so many steps in the air."""
+
+    def __init__(
+        self, scheduler: PlannedScheduler, in_air: int, seed: int, stop: float = 0.0, accept: float = 0.6
+    ) -> None:
+        self.scheduler = scheduler
+        self.tokens: dict[str, list[int]] = {}
+        """What came out, by request."""
+        self.ended: set[str] = set()
+        self.ran: list[dict[str, int]] = []
+        """What each step computed."""
+        self._in_air = in_air
+        self._random = random.Random(seed)
+        self._stop = stop
+        self._accept = accept
+        self._flying: deque[Flying] = deque()
+        self._is_async = scheduler.vllm_config.scheduler_config.async_scheduling
+
+    def add(self, request: Request) -> None:
+        self.tokens[request.request_id] = []
+        self.scheduler.add_request(request)
+
+    def abort(self, name: str) -> None:
+        self.scheduler.finish_requests(name, RequestStatus.FINISHED_ABORTED)
+        self.ended.add(name)
+
+    def step(self) -> None:
+        """One turn of the engine core: schedules while there is room in the air, then waits for the oldest step."""
+        output = self.scheduler.schedule()
+        count = output.total_num_scheduled_tokens
+        if count > 0:
+            self.ran.append(dict(output.num_scheduled_tokens))
+            requests = self.scheduler.requests
+            samples = [name for name in output.num_scheduled_tokens if not requests[name].is_prefill_chunk]
+            self._flying.append(Flying(output, samples))
+        CLOCK.now_us += 3_000 + 20 * count if count else 1_000
+        if self._flying and (len(self._flying) >= self._in_air or count == 0):
+            self._land()
+
+    def run_until_idle(self, most_steps: int = 20_000) -> None:
+        for _ in range(most_steps):
+            if not self.scheduler.has_requests() and not self._flying:
+                return
+            self.step()
+        raise AssertionError(f"requests are left over: {list(self.scheduler.requests)}")
+
+    def _land(self) -> None:
+        flying = self._flying.popleft()
+        names = list(flying.output.num_scheduled_tokens)
+        sampled = [self._sample(name, flying) if name in flying.samples else [] for name in names]
+        outputs = self.scheduler.update_from_output(
+            flying.output,
+            ModelRunnerOutput(
+                req_ids=names,
+                req_id_to_index={name: place for place, name in enumerate(names)},
+                sampled_token_ids=sampled,
+            ),
+        )
+        for group in outputs.values():
+            for one in group.outputs:
+                self.tokens[one.request_id] += one.new_token_ids
+                if one.finish_reason is not None:
+                    self.ended.add(one.request_id)
+        if self.scheduler.num_spec_tokens and not self._is_async:
+            drafts = [[7] * self._random.randint(0, self.scheduler.num_spec_tokens) for _ in names]
+            self.scheduler.update_draft_token_ids(DraftTokenIds(names, drafts))
+
+    def _sample(self, name: str, flying: Flying) -> list[int]:
+        drafted = flying.output.scheduled_spec_decode_tokens.get(name, [])
+        accepted = 0
+        while accepted < len(drafted) and self._random.random() < self._accept:
+            accepted += 1
+        return [STOP_TOKEN if self._random.random() < self._stop else 7 for _ in range(accepted + 1)]
+
+
+class RequestMaker:
+    """Requests as the engine core makes them of what the API sends."""
+
+    def __init__(self, config: VllmConfig) -> None:
+        hash_fn = get_hash_fn_by_name(config.cache_config.prefix_caching_hash_algo)
+        init_none_hash(hash_fn)
+        caches = config.cache_config.enable_prefix_caching
+        self._hasher = get_request_block_hasher(BLOCK_TOKENS, hash_fn) if caches else None
+
+    def __call__(self, name: str, prompt: list[int], most: int, **arguments: Any) -> Request:
+        stops = SamplingParams(
+            max_tokens=most, ignore_eos=True, stop_token_ids=[STOP_TOKEN], extra_args=arguments
+        )
+        return Request(
+            request_id=name,
+            prompt_token_ids=prompt,
+            sampling_params=stops,
+            pooling_params=None,
+            arrival_time=time.time(),
+            block_hasher=self._hasher,
+        )

@@ -1,0 +1,145 @@
+"""The client against planners that misbehave: it says so, never waits for long, and comes back."""
+
+import logging
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slos_serve_vllm.client import Client
+from slos_serve_vllm.frames import column
+
+from .fake_planner import HELLO, READY, FakePlanner, Peer, Script
+
+ENGINE = {"type": "engine", "name": "test-0"}
+STEP = {"type": "step", "seq": 1, "nowUs": 0, "ran": None, "landed": [], "arrived": []}
+
+
+class Bench:
+    """A client and the planner that it meets."""
+
+    def __init__(self, path: Path, *scripts: Script) -> None:
+        self.planner = FakePlanner(path, *scripts)
+        self.client = Client(path, ENGINE, hang_s=0.3)
+
+
+@pytest.fixture
+def meet(tmp_path: Path) -> Iterator[type[Bench]]:
+    benches: list[Bench] = []
+
+    class Here(Bench):
+        def __init__(self, *scripts: Script) -> None:
+            super().__init__(tmp_path / f"{len(benches)}.sock", *scripts)
+            benches.append(self)
+
+    yield Here  # type: ignore[misc]
+    for bench in benches:
+        bench.client.close()
+        bench.planner.close()
+
+
+def serves(peer: Peer) -> None:
+    """As it should be: each step is answered."""
+    peer.greet()
+    while (message := peer.hear()) is not None:
+        peer.say({"type": "plan", "seq": message["seq"], "batch": 1, "predictedUs": 1, "ids": column([1])})
+
+
+def test_asks_and_is_answered(meet: type[Bench]) -> None:
+    bench = meet(serves)
+    assert bench.client.wait_until_ready(5)
+    assert bench.client.planner["policy"] == "slos-serve"
+    assert bench.client.send(STEP)
+    answer = bench.client.receive(5)
+    assert answer is not None
+    assert answer["seq"] == 1
+
+
+def says(message: object) -> Script:
+    return lambda peer: (peer.say(message), peer.hear(), peer.hear(), peer.hear())[0]
+
+
+def greets_then(message: object) -> Script:
+    def script(peer: Peer) -> None:
+        peer.say(HELLO)
+        peer.hear(), peer.hear()
+        peer.say(message)
+        peer.hear()
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        (says({**HELLO, "version": 99}), "speaks version 99 .* update one of them"),
+        (says({**HELLO, "protocol": "redis"}), "no planner .*redis"),
+        (says({"type": "plan"}), "no planner"),
+        (says(["no", "map"]), "a message is no map"),
+        (
+            lambda peer: peer.connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+            "header is not what was sent",
+        ),
+        (lambda peer: None, "closed the connection"),
+        (lambda peer: peer.hear() and peer.hear() and peer.hear(), "did not greet"),
+        (greets_then({"type": "refused", "message": "no KV"}), "refuses this engine: no KV"),
+        (greets_then({"type": "plan", "seq": 1}), "before it was ready"),
+    ],
+)
+def test_says_why_it_is_not_ready(
+    meet: type[Bench], script: Script, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "vllm.slos_serve")
+    logging.getLogger("vllm").propagate = True
+    bench = meet(script)
+    assert not bench.client.wait_until_ready(1.5)
+    assert [record for record in caplog.records if re.search(told, record.getMessage())]
+    # One line for each reason, however often it was tried.
+    assert len(caplog.records) <= 3
+    assert bench.planner.connections >= 2
+
+
+def test_comes_back_after_a_planner_that_was_no_good(meet: type[Bench]) -> None:
+    bench = meet(says({**HELLO, "version": 99}), lambda peer: None, serves)
+    assert bench.client.wait_until_ready(5)
+    assert bench.planner.connections == 3
+    assert bench.client.opened == 1
+
+
+def test_a_planner_that_goes_is_noticed_where_it_is_needed(meet: type[Bench]) -> None:
+    bench = meet(lambda peer: (peer.greet(), peer.hear())[0], serves)
+    assert bench.client.wait_until_ready(5)
+    bench.client.send(STEP)
+    assert bench.client.receive(5) is None
+    assert not bench.client.ready
+    assert bench.client.wait_until_ready(5)
+    assert bench.client.opened == 2
+
+
+def test_a_planner_that_does_not_answer_costs_the_deadline_and_no_more(meet: type[Bench]) -> None:
+    bench = meet(lambda peer: (peer.greet(), [None for _ in iter(peer.hear, None)])[0])
+    assert bench.client.wait_until_ready(5)
+    bench.client.send(STEP)
+    began_s = time.monotonic()
+    assert bench.client.receive(0.02) is None
+    assert bench.client.ready
+    assert time.monotonic() - began_s > 0.019
+
+
+def test_a_planner_that_does_not_read_is_lost(meet: type[Bench]) -> None:
+    bench = meet(lambda peer: (peer.greet(), time.sleep(3))[0])
+    assert bench.client.wait_until_ready(5)
+    for _ in range(1000):
+        if not bench.client.send({**STEP, "arrived": "x" * 10_000}):
+            break
+    assert not bench.client.ready
+
+
+def test_nothing_listens(tmp_path: Path) -> None:
+    client = Client(tmp_path / "none.sock", ENGINE, hang_s=0.3)
+    assert not client.wait_until_ready(0.2)
+    assert not client.send(STEP)
+    assert client.receive(0.0) is None
+    assert READY["type"] == "ready"

@@ -1,0 +1,95 @@
+"""vLLM's real schedulers with made-up outputs: what they schedule is the plan, whatever happens to the requests."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .fake_engine import CLOCK, FakeEngine, RequestMaker, engine_config, make_scheduler
+
+STEPS = 2_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of life that requests have."""
+
+    name: str
+    is_async: bool = False
+    in_air: int = 1
+    """Steps that the engine has in the air at once: the plan is made for the one after them."""
+    blocks: int = 400
+    abort: float = 0.0
+    stop: float = 0.0
+    drafts: int = 0
+    prefixes: bool = True
+
+
+CASES = [
+    Case("plain"),
+    Case("aborts and stops", abort=0.2, stop=0.03),
+    Case("few blocks", blocks=70, abort=0.05, stop=0.01),
+    Case("few blocks, no prefixes", blocks=70, prefixes=False, abort=0.05),
+    Case("drafts", drafts=4, stop=0.01),
+    Case("drafts, few blocks", drafts=4, blocks=80, abort=0.05),
+    Case("async", is_async=True, in_air=2, abort=0.1, stop=0.02),
+    Case("async, few blocks", is_async=True, in_air=2, blocks=70, abort=0.05, stop=0.01),
+    Case("async, drafts", is_async=True, in_air=2, drafts=4, stop=0.01),
+    Case("async, three in the air", is_async=True, in_air=3, blocks=70, abort=0.05, stop=0.01),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_runs_is_what_was_planned(case: Case, folder: Path, settings: dict[str, Any]) -> None:
+    engine, aborted = live(case, folder, settings)
+    counters = engine.scheduler.conductor.counters
+    assert counters.mismatches == 0
+    assert (counters.own_steps, counters.late_plans, counters.connections) == (0, 0, 1)
+    assert counters.planned_steps > STEPS / 2
+    assert engine.ended == set(engine.tokens)
+    assert all(engine.tokens[name] for name in engine.tokens.keys() - aborted)
+
+
+def live(case: Case, folder: Path, settings: dict[str, Any]) -> tuple[FakeEngine, set[str]]:
+    """So many steps of random requests, and then until all have ended."""
+    config = engine_config(folder, case.is_async, case.drafts, case.in_air, prefixes=case.prefixes)
+    scheduler = make_scheduler(config, case.blocks, settings)
+    engine = FakeEngine(scheduler, case.in_air, seed=1, stop=case.stop)
+    make, chance = RequestMaker(config), random.Random(2)
+    families = [[chance.randrange(3, 500) for _ in range(200)] for _ in range(4)]
+    aborted: set[str] = set()
+    for _ in range(STEPS):
+        if chance.random() < case.abort and scheduler.requests:
+            name = chance.choice(sorted(scheduler.requests))
+            aborted.add(name)
+            engine.abort(name)
+        while len(scheduler.requests) < chance.choice([4, 12, 20]):
+            family = chance.choice(families)[: chance.choice([0, 40, 100, 200])]
+            prompt = family + [chance.randrange(3, 500) for _ in range(chance.choice([1, 17, 64, 200]))]
+            engine.add(
+                make(f"r{len(engine.tokens)}", prompt, chance.choice([1, 5, 40, 90]), **slo_of(chance))
+            )
+        engine.step()
+    engine.run_until_idle()
+    scheduler.shutdown()
+    return engine, aborted
+
+
+def slo_of(chance: random.Random) -> dict[str, Any]:
+    """Some tight, some loose, some best effort."""
+    return chance.choice(
+        [
+            {"slo_ttft_ms": 150, "slo_tpot_ms": 25},
+            {"slo_ttft_ms": 1_000, "slo_tpot_ms": 60, "slo_class": "chat"},
+            {"slo_tpot_ms": 40},
+            {"slo_ttft_slowdown": 5},
+            {},
+        ]
+    )
+
+
+def test_the_clock_is_virtual() -> None:
+    before_us = CLOCK.now_us
+    assert CLOCK() == before_us
