@@ -11,6 +11,7 @@ import { threadWaits } from "../profile/waits.ts"
 import { progressLine } from "./model.ts"
 import { drafter, wholeNumber } from "./numbers.ts"
 import { checkWritable, writeResult } from "./output.ts"
+import { captureSizes, profileRunningVllm, type VllmProfileFlags } from "./profile-vllm.ts"
 import { defaultThreads } from "./threads.ts"
 
 interface ProfileOptions {
@@ -41,7 +42,10 @@ Examples:
   slos-serve profile --model tiny-bench --out profile.json --svg fit.svg
 
   # with drafts of a small model, as serve --speculate would use them
-  slos-serve profile --model model.gguf --speculate draft=draft.gguf`
+  slos-serve profile --model model.gguf --speculate draft=draft.gguf
+
+  # a running vLLM, over its API; it should have nothing else to do meanwhile
+  slos-serve profile --vllm http://localhost:8000 --max-concurrency 128`
 
 export function register(program: Command): void {
   program
@@ -68,8 +72,26 @@ export function register(program: Command): void {
     .option("--json", "print the profile as JSON")
     .option("--out <file>", "write the profile as JSON")
     .option("--svg <file>", "write the chart as SVG")
+    .option("--vllm <url>", "instead: a running vLLM, measured over its API")
+    .option("--vllm-model <name>", "with --vllm: which of its models (default: the first)")
+    .option("--api-key <key>", "with --vllm: its key (default: OPENAI_API_KEY)")
+    .option("--max-concurrency <n>", "with --vllm: most requests at a time", wholeNumber(1, 1024), 64)
+    .option(
+      "--max-prompt <tokens>",
+      "with --vllm: longest prompt; it must fit one step",
+      wholeNumber(8, 1 << 17),
+      1024,
+    )
+    .option(
+      "--capture-sizes <sizes>",
+      "with --vllm: default, none or its CUDA graph sizes, such as 1,2,4,8",
+      captureSizes,
+    )
+    .option("--cpu", "with --vllm: it runs on a processor")
     .addHelpText("after", EXAMPLES)
-    .action(profile)
+    .action((options: ProfileOptions & Partial<VllmProfileFlags>) =>
+      options.vllm === undefined ? profile(options) : profileRunningVllm(options as VllmProfileFlags),
+    )
 }
 
 async function profile(options: ProfileOptions): Promise<void> {
