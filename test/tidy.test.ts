@@ -22,7 +22,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   serve: ["core", "router", "engine", "telemetry", "replica", "text", "config", "scale"],
   wire: ["core", "replica", "engine", "text", "config"],
   http: ["core", "serve", "wire", "replica", "engine", "telemetry", "text", "config", "scale"],
-  "planner-process": ["core", "config", "engine", "replica", "wire", "serve", "telemetry"],
+  "planner-process": ["core", "config", "engine", "replica", "wire", "serve", "telemetry", "fit", "profile"],
   load: ["core", "config"],
   study: ["core", "router", "sim", "load", "config", "fit"],
   instances: ["core"],

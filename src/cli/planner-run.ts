@@ -7,11 +7,12 @@ import pc from "picocolors"
 import { checkTenants } from "../config/tenants.ts"
 import type { PolicyOptions } from "../core/options.ts"
 import { buildServer } from "../http/server.ts"
-import { guessedCost } from "../planner-process/cost-guess.ts"
+import { cacheFolder } from "../models/cache.ts"
 import { listenAt, type PlannerSocket } from "../planner-process/listen.ts"
 import { PlannerProcess } from "../planner-process/planner-process.ts"
 import { PlannerTenants } from "../planner-process/planner-tenants.ts"
 import { RecordingFile } from "../planner-process/recording.ts"
+import { StepTimes } from "../planner-process/step-times.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
 import { listen } from "./http-listen.ts"
 import { checkWritable } from "./output.ts"
@@ -43,7 +44,11 @@ export async function runPlanner(
   const recording = recordingOf(options.record, version, reporter)
   const planner = new PlannerProcess({
     ...{ classes, tenants, policy: options.policy, policyOptions, version, recording },
-    costOf: guessedCost,
+    stepTimesOf: (engine) =>
+      new StepTimes(engine, {
+        cacheDir: cacheFolder(),
+        log: (message, level) => reporter.log[level](message),
+      }),
     maxLagUs: options.maxLag * 1000,
     log: (message, level) => reporter.log[level](message),
   })

@@ -77,9 +77,10 @@ export class EngineConnection {
       return
     }
     const { options, front, figures } = this.#engines
-    const { classes, tenants, policy, policyOptions, costOf, recording, log, maxLagUs, version } = options
+    const { classes, tenants, policy, policyOptions, stepTimesOf, recording, log, maxLagUs, version } =
+      options
     const session: EngineSession = new EngineSession({
-      ...{ engine, classes, tenants, policy, policyOptions, cost: costOf(engine) },
+      ...{ engine, classes, tenants, policy, policyOptions, stepTimes: stepTimesOf(engine) },
       recorder: recording?.recorder() ?? null,
       sink: {
         observed: (effects, steps) => front.observed(session, effects, steps),

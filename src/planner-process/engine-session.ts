@@ -16,8 +16,9 @@ import { EngineEvents, type Flown, type StepOf } from "./engine-events.ts"
 import { planOf } from "./plan-frame.ts"
 import type { PlannerTenants } from "./planner-tenants.ts"
 import { PredictedCore } from "./predicted-core.ts"
-import { type Recorder, recorded } from "./recording.ts"
+import { batchIn, type Recorder, recorded } from "./recording.ts"
 import type { SloMistake } from "./slo-arguments.ts"
+import type { StepItems, StepTimes } from "./step-times.ts"
 
 export interface SessionOptions {
   engine: EngineMessage
@@ -26,7 +27,8 @@ export interface SessionOptions {
   policy: PolicyName
   /** Only what was set. */
   policyOptions: Partial<PolicyOptions>
-  cost: CostModel
+  /** What its steps take; learnt from here on. */
+  stepTimes: StepTimes
   recorder: Recorder | null
   sink: SessionSink
 }
@@ -64,6 +66,10 @@ export class EngineSession {
   readonly #events: EngineEvents
   readonly #live = new Map<RequestId, Live>()
   readonly #decided = new Map<number, Decided>()
+  /** What runs in batches that have not landed. */
+  readonly #items = new Map<number, StepItems>()
+  /** What steps are believed to take from the next message on, where that has changed. */
+  #learnt: CostModel | null = null
   /** Of those that have begun: KV that is in place. */
   #inPlace: { id: RequestId; computed: number }[] = []
   #steps: ObservedStep[] = []
@@ -96,6 +102,8 @@ export class EngineSession {
     this.#clock.heard(step.nowUs, readUs)
     this.lagUs = this.#clock.lagUs(step.nowUs, readUs)
     this.#nowUs = Math.max(this.#nowUs, step.nowUs)
+    if (this.#learnt !== null) this.#post({ type: "costModel", cost: this.#learnt }, this.#nowUs)
+    this.#learnt = null
     this.#events.take(step)
     if (this.#inPlace.length > 0) this.#putInPlace()
     if (step.kvFreeTokens !== undefined) this.#compareKv(step.kvFreeTokens)
@@ -108,9 +116,11 @@ export class EngineSession {
     const plan = planOf(seq, effects)
     this.#events.planned(plan.batch)
     if (plan.batch !== 0) this.#remember(plan, performance.now() * 1000 - beganUs)
+    const batch = batchIn(effects)
+    if (batch !== null) this.#items.set(batch.number, batch.items)
     const steps = this.#steps
     this.#steps = []
-    if (effects.length > 0 || steps.length > 0) setImmediate(() => this.#tell(effects, steps))
+    if (effects.length > 0 || steps.length > 0) setImmediate(() => this.#afterwards(effects, steps))
     return plan
   }
 
@@ -136,12 +146,24 @@ export class EngineSession {
   /** The engine is gone: what it had is not live here any more. */
   close(): void {
     this.#options.recorder?.ended()
+    this.#options.stepTimes.learn()
+    this.#options.stepTimes.keep()
     for (const { tenant } of this.#live.values()) this.#options.tenants.left({ number: tenant })
     this.#live.clear()
   }
 
+  /** What no engine waits for. */
+  #afterwards(effects: readonly Effect[], steps: readonly ObservedStep[]): void {
+    this.#tell(effects, steps)
+    this.#learnt = this.#options.stepTimes.learn() ?? this.#learnt
+  }
+
   #post(event: Event, atUs: number): void {
     const at = Math.round(atUs)
+    if (event.type === "ran") {
+      if (event.items.length > 0) this.#items.set(event.batch, event.items)
+      else this.#items.delete(event.batch)
+    }
     this.#core.handle(event, at)
   }
 
@@ -182,6 +204,10 @@ export class EngineSession {
   }
 
   #landed({ batch, of }: Flown, { durationUs, ids, produced, drafted }: Landed): void {
+    const items = this.#items.get(batch)
+    this.#items.delete(batch)
+    const reallyDrafted = drafted && new Map(Array.from(ids, (id, i) => [id, drafted[i]!]))
+    if (items !== undefined) this.#options.stepTimes.landed(items, reallyDrafted ?? null, durationUs)
     const decided = this.#decided.get(batch)
     this.#decided.delete(batch)
     if (decided === undefined) return
@@ -238,11 +264,18 @@ export class EngineSession {
 /** vLLM shares and keeps KV by itself, in one pool. */
 const MOST_CACHED = 1_000_000
 
-function configOf({ engine, classes, tenants, policy, policyOptions, cost }: SessionOptions): ReplicaConfig {
+function configOf({
+  engine,
+  classes,
+  tenants,
+  policy,
+  policyOptions,
+  stepTimes,
+}: SessionOptions): ReplicaConfig {
   const { limits } = engine
   return {
     limits: { ...limits, unifiedKv: true, cachedSequences: MOST_CACHED },
-    ...{ cost, policy, apps: classes.all.length, tenantWeights: tenants.all.weights },
+    ...{ cost: stepTimes.cost, policy, apps: classes.all.length, tenantWeights: tenants.all.weights },
     options: {
       ...policyOptions,
     },

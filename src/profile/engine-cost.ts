@@ -62,10 +62,10 @@ export function guessFor({ device }: Pick<EngineIdentity, "device">): Coefficien
   return /cpu/i.test(device) ? CPU_GUESS : GPU_GUESS
 }
 
-/** What a `StepFit` of this engine begins with. */
-export function startOf(engine: EngineIdentity, cacheDir = cacheFolder()): StepFitOptions {
+/** What a `StepFit` of this engine begins with. `cacheDir` null: nothing is known. */
+export function startOf(engine: EngineIdentity, cacheDir: string | null = cacheFolder()): StepFitOptions {
   const graphs = graphsOf(engine)
-  const known = knownCost(engine, cacheDir)
+  const known = cacheDir === null ? null : knownCost(engine, cacheDir)
   return { guess: guessFor(engine), ...(graphs && { graphs }), ...(known && { known }) }
 }
 

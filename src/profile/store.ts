@@ -9,9 +9,12 @@ export function nameOf(identity: readonly unknown[]): string {
   return createHash("sha256").update(JSON.stringify(identity)).digest("hex").slice(0, 16)
 }
 
+/** Two at a time may save what has one name: engines alike. */
+let saved = 0
+
 export async function saveJson(path: string, value: unknown): Promise<void> {
   await mkdir(dirname(path), { recursive: true })
-  const temporary = `${path}.${process.pid}.part`
+  const temporary = `${path}.${process.pid}-${++saved}.part`
   await writeFile(temporary, JSON.stringify(value))
   await rename(temporary, path)
 }
