@@ -63,12 +63,19 @@ export function resolveSlo(classes: SloClasses, source: SloSource): ResolvedSlo 
   return { class: from, slo, tier, priority: source.serviceTier === "priority", thinking }
 }
 
+/** llm-d's name: said for this server, so that an unknown class is a mistake. */
+export const OBJECTIVE_HEADER = "x-llm-d-inference-objective"
+/** The Gateway API's name: said for whatever stands there. Its objectives are priorities elsewhere, so one that names no
+ * class here is served as if there were none. */
+const GATEWAY_OBJECTIVE_HEADER = "x-gateway-inference-objective"
+
 function namedClass(classes: SloClasses, source: SloSource): SloClass | null {
   const found =
     text(source.slo?.class, "slo.class") ??
     text(source.args?.slo_class, argParam("slo_class")) ??
-    header(source, "x-llm-d-inference-objective")
-  if (found === undefined) return null
+    header(source, OBJECTIVE_HEADER)
+  if (found === undefined)
+    return classes.byName.get(header(source, GATEWAY_OBJECTIVE_HEADER)?.value ?? "") ?? null
   const { value: name, param } = found
   const named = classes.byName.get(name)
   if (named !== undefined) return named

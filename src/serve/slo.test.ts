@@ -29,6 +29,16 @@ describe("which SLO a request gets", () => {
     expect(resolve({ headers: { "x-slo-ttft-ms": "1", "x-llm-d-slo-ttft-ms": "2" } }).slo.ttftUs).toBe(2000)
   })
 
+  it("takes the Gateway API's objective where it names a class, and is not put out where it does not", () => {
+    const gateway = (name: string) => ({ "x-gateway-inference-objective": name })
+    expect(resolve({ headers: gateway("summarize") }).class.name).toBe("summarize")
+    expect(resolve({ headers: gateway("sheddable"), modelClass: named("code") }).class.name).toBe("code")
+    expect(resolve({ headers: gateway("") }).class.name).toBe("chat")
+    const both = { ...gateway("summarize"), "x-llm-d-inference-objective": "code" }
+    expect(resolve({ headers: both }).class.name).toBe("code")
+    expect(resolve({ headers: both, slo: { class: "tools" } }).class.name).toBe("tools")
+  })
+
   it("best effort has no objectives; own numbers make it a request with an SLO", () => {
     expect(resolve({ slo: { class: "best_effort" } })).toMatchObject({
       tier: "bestEffort",

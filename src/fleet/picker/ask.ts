@@ -3,7 +3,13 @@ import type { SloClass, SloClasses } from "../../config/slo-classes.ts"
 import { TENANT_NAME } from "../../config/tenants.ts"
 import { userError } from "../../errors.ts"
 import { readSloArgs, SLO_ARGS_FIELD, type SloArgs } from "../../serve/slo-args.ts"
-import { type ResolvedSlo, resolveSlo, type ServiceTier, type SloBody } from "../../serve/slo-resolve.ts"
+import {
+  OBJECTIVE_HEADER,
+  type ResolvedSlo,
+  resolveSlo,
+  type ServiceTier,
+  type SloBody,
+} from "../../serve/slo-resolve.ts"
 import { type Fields, readFields } from "./body.ts"
 
 /** Lower-case names; of a header that comes twice the first. */
@@ -33,7 +39,6 @@ export interface Ask {
 
 export const DEFAULT_FLOW = "default-flow"
 
-const OBJECTIVE_HEADERS = ["x-llm-d-inference-objective", "x-gateway-inference-objective"]
 const FAIRNESS_HEADERS = ["x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id"]
 /** API paths whose requests are answered token by token, whatever stands before them. */
 const GENERATES = /\/v1\/(chat\/completions|completions|responses|messages)$/
@@ -86,14 +91,11 @@ function argsOf(fields: Fields | null): SloArgs | null {
   return typeof given === "object" && given !== null ? readSloArgs(given as Fields) : null
 }
 
-/** With llm-d's name of the objective header; one that names no class is left out: other gateways' objectives are
- * priorities, and a request with an unknown one is served. */
+/** Without an objective of llm-d's that names no class: other gateways' objectives are priorities, and a request with an
+ * unknown one is served. */
 function objectiveHeaders(headers: Headers, classes: SloClasses): Headers {
-  const name = first(headers, OBJECTIVE_HEADERS)
-  if (name === undefined || (classes.byName.has(name) && headers[OBJECTIVE_HEADERS[0]!] === name))
-    return headers
-  const { [OBJECTIVE_HEADERS[0]!]: _given, ...rest } = headers
-  return classes.byName.has(name) ? { ...rest, [OBJECTIVE_HEADERS[0]!]: name } : rest
+  const { [OBJECTIVE_HEADER]: name, ...rest } = headers
+  return name === undefined || classes.byName.has(name) ? headers : rest
 }
 
 /** The tenant that the gateway names; a name that would not be one of ours is the default's. */
