@@ -4,6 +4,7 @@ import { expect, test, vi } from "vitest"
 import { hostSuite, jobOf, Kept, SUITE_MAX_QUEUE } from "../serve/host.suite.ts"
 import { inProcessHost } from "../serve/host-testing.ts"
 import { until } from "../serve/until-testing.ts"
+import { noDeltas } from "./deltas.ts"
 import { encodeFrame } from "./frames.ts"
 import { WireHost } from "./host.ts"
 import { hello, WIRE_VERSION } from "./messages.ts"
@@ -68,6 +69,10 @@ const nonsense: [string, (far: Duplex) => void][] = [
   ["a frame longer than any may be", (far) => far.write(Buffer.from([255, 255, 255, 255]))],
   ["a message of no known type", (far) => far.write(encodeFrame({ type: "gossip" }))],
   ["a message with a wrong field", (far) => far.write(encodeFrame({ type: "offered", id: "x", takes: 1 }))],
+  [
+    "columns that do not fit together",
+    (far) => far.write(encodeFrame({ ...noDeltas(), ids: [1], choices: [0], lengths: [1] })),
+  ],
   ["a frame that is no message", (far) => far.write(encodeFrame([1, 2]))],
 ]
 test.each(nonsense)("%s: its replica is lost as broken, and its jobs can go elsewhere", async (_, talk) => {
@@ -89,7 +94,7 @@ test.each(strangers)("%s is refused with the reason", async (_, first) => {
   far.resume()
   far.write(encodeFrame(first))
   await until(() => expect(host.state).toBe("down"))
-  expect(host.detail).toMatch(/version 2|speaks http|no hello/)
+  expect(host.detail).toMatch(/version 3|speaks http|no hello/)
 })
 
 test("a gateway of another version is refused as well", async () => {

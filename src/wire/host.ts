@@ -15,7 +15,8 @@ import {
 import { WatchedHost } from "../replica/watched-host.ts"
 import type { AnswerDelta } from "../text/answer.ts"
 import { Channel } from "./channel.ts"
-import { endFromWire, readToGateway, type ToGateway, type ToReplica } from "./messages.ts"
+import { eachDelta } from "./deltas.ts"
+import { endFromWire, observedFromWire, readToGateway, type ToGateway, type ToReplica } from "./messages.ts"
 
 export interface WireHostOptions {
   name: string
@@ -130,8 +131,10 @@ export class WireHost extends WatchedHost implements ReplicaHost {
   }
 
   #handle(message: ToGateway): void {
-    if (message.type === "tokens") this.#tokens(message)
-    else if (message.type === "observed") this.observed(message)
+    if (message.type === "deltas") eachDelta(message, this.#tokens)
+    else if (message.type === "observed") this.observed(observedFromWire(message))
+    else if (message.type === "tokens")
+      this.#tokens(message.id, message.choice, message.tokens, message.delta as AnswerDelta | null)
     else if (message.type === "digest") {
       const { type: _, ...digest } = message
       this.#digest = { digest, heardMs: performance.now() }
@@ -151,12 +154,12 @@ export class WireHost extends WatchedHost implements ReplicaHost {
     if (submitted?.live.has(choice)) submitted.sink.started?.(choice, start)
   }
 
-  #tokens({ id, choice, tokens, delta }: Extract<ToGateway, { type: "tokens" }>): void {
+  readonly #tokens = (id: JobId, choice: number, tokens: number[], delta: AnswerDelta | null): void => {
     const submitted = this.#submitted.get(id)
     // Late words of a job that was withdrawn or has ended.
     if (!submitted?.live.has(choice)) return
-    if (tokens.length === 0 && delta !== null) submitted.rest.set(choice, delta as AnswerDelta)
-    else submitted.sink.tokens(choice, tokens, delta as AnswerDelta | null)
+    if (tokens.length === 0 && delta !== null) submitted.rest.set(choice, delta)
+    else submitted.sink.tokens(choice, tokens, delta)
   }
 
   #end({ id, choice, end }: Extract<ToGateway, { type: "end" }>): void {

@@ -4,8 +4,10 @@ import { z } from "zod"
 import { GRAPH_MODES } from "../core/graphs.ts"
 import { UserError } from "../errors.ts"
 import type { Job, JobEnd } from "../replica/host.ts"
+import type { Observed, ObservedEffect } from "../replica/observed.ts"
+import { areColumns } from "./deltas.ts"
 
-export const WIRE_VERSION = 1
+export const WIRE_VERSION = 2
 export const WIRE_PROTOCOL = "slos-serve"
 
 const whole = z.number().int()
@@ -227,8 +229,23 @@ const model = z.object({
   random: z.boolean(),
 })
 
+const columns = z.array(count)
+const deltas = z
+  .object({
+    type: z.literal("deltas"),
+    ...{ ids: columns, choices: columns, lengths: columns, tokens: columns },
+    ...{ texts: z.array(text.nullable()), promptTokens: columns, completionTokens: columns },
+  })
+  .refine(areColumns, "its columns do not fit together")
+
+/** Of tokens there are as many as of all else together: they come in columns. */
+const tokenEffects = z
+  .object({ ids: columns, counts: columns, lateUs: z.array(us) })
+  .refine(
+    ({ ids, counts, lateUs }) => counts.length === ids.length && lateUs.length === ids.length,
+    "its columns do not fit together",
+  )
 const effect = z.discriminatedUnion("type", [
-  z.object({ type: z.literal("token"), id: count, count, lateUs: us }),
   z.object({
     type: z.literal("finished"),
     id: count,
@@ -282,11 +299,17 @@ const toGateway = z.discriminatedUnion("type", [
     tokens: z.array(count),
     delta: delta.nullable(),
   }),
+  deltas,
   z.object({ type: z.literal("turnedDown"), id: count, choice: count }),
   z.object({ type: z.literal("end"), id: count, choice: count, end }),
   z.object({ type: z.literal("withdrawn"), id: count, gone: z.boolean() }),
   z.object({ type: z.literal("digest"), snapshot, ageUs: us, engine }),
-  z.object({ type: z.literal("observed"), effects: z.array(effect), steps: z.array(step) }),
+  z.object({
+    type: z.literal("observed"),
+    tokens: tokenEffects,
+    effects: z.array(effect),
+    steps: z.array(step),
+  }),
 ])
 
 export type ToReplica = z.infer<typeof toReplica>
@@ -319,6 +342,32 @@ export function refusalOf({ protocol, version }: { protocol: string; version: nu
 
 export function hello(): { type: "hello"; protocol: string; version: number } {
   return { type: "hello", protocol: WIRE_PROTOCOL, version: WIRE_VERSION }
+}
+
+export function observedToWire({ effects, steps }: Observed): ToGateway {
+  const tokens = { ids: [] as number[], counts: [] as number[], lateUs: [] as number[] }
+  const others: Exclude<ObservedEffect, { type: "token" }>[] = []
+  for (const effect of effects) {
+    if (effect.type !== "token") others.push(effect)
+    else {
+      tokens.ids.push(effect.id)
+      tokens.counts.push(effect.count)
+      tokens.lateUs.push(effect.lateUs)
+    }
+  }
+  return { type: "observed", tokens, effects: others, steps } as ToGateway
+}
+
+/** A moment's tokens come before all else of it: nothing that is told of a request goes by their order, but its end. */
+export function observedFromWire({
+  tokens,
+  effects,
+  steps,
+}: Extract<ToGateway, { type: "observed" }>): Observed {
+  const all = tokens.ids.map((id, i): ObservedEffect => {
+    return { type: "token", id, count: tokens.counts[i]!, lateUs: tokens.lateUs[i]! }
+  })
+  return { effects: all.concat(effects), steps }
 }
 
 /** As the port has it. */

@@ -98,7 +98,7 @@ const planner = {
 }
 
 export const TO_REPLICA: Record<string, ToReplica> = {
-  hello: { type: "hello", protocol: "slos-serve", version: 1 },
+  hello: { type: "hello", protocol: "slos-serve", version: 2 },
   offer: { type: "offer", job, deadlineMs: 20 },
   submit: { type: "submit", job },
   resume: {
@@ -111,7 +111,7 @@ export const TO_REPLICA: Record<string, ToReplica> = {
 }
 
 export const TO_GATEWAY: Record<string, ToGateway> = {
-  hello: { type: "hello", protocol: "slos-serve", version: 1 },
+  hello: { type: "hello", protocol: "slos-serve", version: 2 },
   info: {
     type: "info",
     info: { model, limits, longestTokenBytes: 4, vocabulary: [Uint8Array.of(97), new Uint8Array()], planner },
@@ -121,6 +121,10 @@ export const TO_GATEWAY: Record<string, ToGateway> = {
   started: { type: "started", id: 7, choice: 0, start },
   tokens: { type: "tokens", id: 7, choice: 0, tokens: [72, 49_151], delta },
   heldBack: { type: "tokens", id: 7, choice: 0, tokens: [72], delta: null },
+  deltas: {
+    ...{ type: "deltas", ids: [7, 8, 9], choices: [0, 1, 0], lengths: [2, 1, 0], tokens: [72, 101, 49_151] },
+    ...{ texts: ["He", null, "."], promptTokens: [12, 0, 3], completionTokens: [2, 0, 9] },
+  },
   turnedDown: { type: "turnedDown", id: 7, choice: 0 },
   finished: { type: "end", id: 7, choice: 0, end: { kind: "finished", reason: "stop", usage, outcome } },
   failed: {
@@ -139,8 +143,8 @@ export const TO_GATEWAY: Record<string, ToGateway> = {
   },
   observed: {
     type: "observed",
+    tokens: { ids: [3, 4], counts: [2, 1], lateUs: [-4000, Infinity] },
     effects: [
-      { type: "token", id: 3, count: 2, lateUs: -4000 },
       { type: "finished", id: 3, reason: "stop", outcome },
       { type: "demoted", id: 4, reason: "wontFit" },
     ],

@@ -2,8 +2,17 @@
 import type { Duplex } from "node:stream"
 import type { SloClasses } from "../config/slo-classes.ts"
 import type { Job, JobId, ReplicaHost } from "../replica/host.ts"
+import type { AnswerDelta } from "../text/answer.ts"
 import { Channel } from "./channel.ts"
-import { endToWire, jobOf, readToReplica, type ToGateway, type ToReplica } from "./messages.ts"
+import { addDelta, type Deltas, isPlain, noDeltas } from "./deltas.ts"
+import {
+  endToWire,
+  jobOf,
+  observedToWire,
+  readToReplica,
+  type ToGateway,
+  type ToReplica,
+} from "./messages.ts"
 
 export interface WireServerOptions {
   /** Jobs name their class; its app is this replica's own. Left out: both ends have the same classes. */
@@ -28,6 +37,8 @@ export class WireServer {
   readonly #live = new Set<JobId>()
   readonly #base = ++gateways * IDS_PER_GATEWAY
   readonly #stops: (() => void)[] = []
+  /** Of this moment; null: none yet. */
+  #deltas: Deltas | null = null
 
   constructor(stream: Duplex, host: ReplicaHost, options: WireServerOptions = {}) {
     this.#host = host
@@ -39,9 +50,7 @@ export class WireServer {
     })
     this.#stops.push(
       host.onState(() => this.#sayState()),
-      host.onObserved(({ effects, steps }) =>
-        this.#channel.send({ type: "observed", effects: [...effects], steps: [...steps] } as ToGateway),
-      ),
+      host.onObserved((observed) => this.#say(observedToWire(observed))),
     )
     const timer = setInterval(() => this.#sayDigest(), options.digestMs ?? DIGEST_MS)
     this.#stops.push(() => clearInterval(timer))
@@ -68,7 +77,7 @@ export class WireServer {
 
   async #offer(job: Job, deadlineMs: number): Promise<void> {
     const offer = await this.#host.offer(job, deadlineMs)
-    this.#channel.send({ type: "offered", id: job.id - this.#base, ...offer })
+    this.#say({ type: "offered", id: job.id - this.#base, ...offer })
   }
 
   #submit(job: Job): void {
@@ -76,13 +85,12 @@ export class WireServer {
     let left = job.choices.length
     this.#live.add(job.id)
     this.#host.submit(job, {
-      started: (choice, start) => this.#channel.send({ type: "started", id, choice, start }),
-      tokens: (choice, tokens, delta) =>
-        this.#channel.send({ type: "tokens", id, choice, tokens: [...tokens], delta } as ToGateway),
-      turnedDown: (choice) => this.#channel.send({ type: "turnedDown", id, choice }),
+      started: (choice, start) => this.#say({ type: "started", id, choice, start }),
+      tokens: (choice, tokens, delta) => this.#sayTokens(id, choice, tokens, delta),
+      turnedDown: (choice) => this.#say({ type: "turnedDown", id, choice }),
       end: (choice, end) => {
         if (--left === 0) this.#live.delete(job.id)
-        this.#channel.send({ type: "end", id, choice, end: endToWire(end) })
+        this.#say({ type: "end", id, choice, end: endToWire(end) })
       },
     })
   }
@@ -90,7 +98,7 @@ export class WireServer {
   async #withdraw(id: JobId): Promise<void> {
     const gone = await this.#host.withdraw(this.#base + id)
     if (gone) this.#live.delete(this.#base + id)
-    this.#channel.send({ type: "withdrawn", id, gone })
+    this.#say({ type: "withdrawn", id, gone })
   }
 
   #job(sent: Extract<ToReplica, { type: "submit" | "offer" }>["job"]): Job {
@@ -105,13 +113,37 @@ export class WireServer {
 
   #sayState(): void {
     const { state, detail, info } = this.#host
-    if (info !== null && state === "ready") this.#channel.send({ type: "info", info } as ToGateway)
-    this.#channel.send({ type: "state", state, detail })
+    if (info !== null && state === "ready") this.#say({ type: "info", info } as ToGateway)
+    this.#say({ type: "state", state, detail })
   }
 
   #sayDigest(): void {
     const digest = this.#host.digest()
-    if (digest !== null) this.#channel.send({ type: "digest", ...digest } as ToGateway)
+    if (digest !== null) this.#say({ type: "digest", ...digest } as ToGateway)
+  }
+
+  /** Tokens of one moment go together: no other message overtakes them. */
+  #sayTokens(id: JobId, choice: number, tokens: readonly number[], delta: AnswerDelta | null): void {
+    if (!isPlain(delta)) {
+      this.#say({ type: "tokens", id, choice, tokens: [...tokens], delta } as ToGateway)
+      return
+    }
+    if (this.#deltas === null) {
+      this.#deltas = noDeltas()
+      queueMicrotask(() => this.#sayDeltas())
+    }
+    addDelta(this.#deltas, id, choice, tokens, delta)
+  }
+
+  #sayDeltas(): void {
+    const deltas = this.#deltas
+    this.#deltas = null
+    if (deltas !== null) this.#channel.send(deltas)
+  }
+
+  #say(message: ToGateway): void {
+    this.#sayDeltas()
+    this.#channel.send(message)
   }
 
   #ended(detail: string): void {

@@ -5,13 +5,25 @@ import { crc32 } from "node:zlib"
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
 import { UserError } from "../errors.ts"
+import type { AnswerDelta } from "../text/answer.ts"
+import { addDelta, type Deltas, eachDelta, isPlain, noDeltas } from "./deltas.ts"
 import { encodeFrame, FrameError, FrameReader, MOST_FRAME_BYTES } from "./frames.ts"
-import { endFromWire, endToWire, MessageError, readToGateway, readToReplica } from "./messages.ts"
+import {
+  endFromWire,
+  endToWire,
+  MessageError,
+  observedFromWire,
+  observedToWire,
+  readToGateway,
+  readToReplica,
+  type ToGateway,
+  WIRE_VERSION,
+} from "./messages.ts"
 import { TO_GATEWAY, TO_REPLICA } from "./samples.suite.ts"
 
 /** Hexadecimal, a file for each way and version. A new message is added by running with GOLDEN=write; what is there must
  * not change without a new version. */
-const file = (way: string) => resolve(import.meta.dirname, `golden/${way}-1.json`)
+const file = (way: string) => resolve(import.meta.dirname, `golden/${way}-${WIRE_VERSION}.json`)
 const golden = (way: string): Record<string, string> =>
   existsSync(file(way)) ? JSON.parse(readFileSync(file(way), "utf8")) : {}
 
@@ -120,4 +132,68 @@ test("errors for clients stay what they are", () => {
   if (end.kind !== "failed") throw new Error("not failed")
   expect(end.error).toBeInstanceOf(UserError)
   expect({ ...end.error, message: end.error.message }).toEqual({ ...error, message: error.message })
+})
+
+const steps = fc.array(
+  fc.record({
+    ...{ id: fc.nat(), choice: fc.nat(9), tokens: fc.array(fc.nat(50_000), { maxLength: 3 }) },
+    delta: fc.option(fc.record({ content: fc.string(), promptTokens: fc.nat(), completionTokens: fc.nat() })),
+  }),
+)
+
+test("tokens in columns are the steps that they were", () => {
+  fc.assert(
+    fc.property(steps, (all) => {
+      const told = all.map(({ delta, ...step }) => ({ ...step, delta: delta && { ...PLAIN, ...delta } }))
+      const deltas = noDeltas()
+      for (const { id, choice, tokens, delta } of told) addDelta(deltas, id, choice, tokens, delta)
+      const [frame] = new FrameReader().push(encodeFrame(deltas))
+      const read: typeof told = []
+      eachDelta(readToGateway(frame) as Deltas, (id, choice, tokens, delta) =>
+        read.push({ id, choice, tokens, delta }),
+      )
+      expect(read).toEqual(told)
+    }),
+  )
+})
+
+const PLAIN: AnswerDelta = {
+  ...{ content: "a", reasoning: "", toolCalls: [], logprobs: [], promptTokens: 1, completionTokens: 1 },
+}
+test("what has no column goes by itself", () => {
+  expect([null, PLAIN].map(isPlain)).toEqual([true, true])
+  const logprob = { bytes: Uint8Array.of(1), logprob: -1, top: [] }
+  const others = [{ reasoning: "hm" }, { toolCalls: [{ name: "f", arguments: "" }] }, { logprobs: [logprob] }]
+  expect(others.map((other) => isPlain({ ...PLAIN, ...other }))).toEqual([false, false, false])
+})
+
+const { deltas: sample, observed } = TO_GATEWAY as Record<string, ToGateway & object>
+const wrongColumns: [string, object][] = [
+  ["an id less", { ids: [7, 8] }],
+  ["a text more", { texts: ["He", null, ".", ""] }],
+  ["a token less than is counted", { tokens: [72, 101] }],
+  ["a token more", { tokens: [72, 101, 49_151, 1] }],
+  ["a length below nothing", { lengths: [3, 1, -1] }],
+  ["a token that is no number", { tokens: [72, "101", 49_151] }],
+  ["no choices", { choices: undefined }],
+]
+test.each(wrongColumns)("columns with %s are refused", (_, wrong) => {
+  expect(readToGateway(sample)).toEqual(sample)
+  expect(() => readToGateway({ ...sample, ...wrong })).toThrow(MessageError)
+})
+
+test("what is observed is told in order, tokens first; columns that do not fit are refused", () => {
+  const effects = [
+    { type: "admitted" as const, id: 1 },
+    { type: "token" as const, id: 1, count: 2, lateUs: -5 },
+    { type: "token" as const, id: 2, count: 1, lateUs: Infinity },
+    { type: "preempted" as const, id: 2 },
+  ]
+  const [first, ...tokens] = effects.slice(0, 3)
+  const [frame] = new FrameReader().push(encodeFrame(observedToWire({ effects, steps: [] })))
+  const read = readToGateway(frame) as Extract<ToGateway, { type: "observed" }>
+  expect(observedFromWire(read)).toEqual({ effects: [...tokens, first, effects[3]], steps: [] })
+  expect(() => readToGateway({ ...observed, tokens: { ids: [1], counts: [1, 2], lateUs: [0] } })).toThrow(
+    MessageError,
+  )
 })
