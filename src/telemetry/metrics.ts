@@ -5,6 +5,7 @@ import { Counter, collectDefaultMetrics, Histogram, Registry } from "prom-client
 import type { Outcome, RequestId, Snapshot } from "../core/protocol.ts"
 import type { ObservedEffect, ObservedStep } from "../replica/observed.ts"
 import { type ReplicaSource, registerGauges, type TenantSource, type WatchSource } from "./gauges.ts"
+import { TallyCounter, TallyHistogram } from "./tally.ts"
 
 export interface MetricsOptions {
   modelName: string
@@ -30,7 +31,6 @@ const LOOP_RESOLUTION_MS = 10
 export class Metrics {
   readonly registry = new Registry()
   readonly #classes: readonly string[]
-  readonly #model: string
   /** Time of the last token of each request that is producing. */
   readonly #lastToken = new Map<RequestId, number>()
   readonly #loop: ReturnType<typeof monitorEventLoopDelay>
@@ -38,16 +38,14 @@ export class Metrics {
 
   constructor(options: MetricsOptions) {
     this.#classes = options.classes
-    this.#model = options.modelName
     this.registry.setDefaultLabels({})
     collectDefaultMetrics({ register: this.registry })
     this.#loop = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS })
     this.#loop.enable()
-    this.#m = createMetrics(this.registry)
+    this.#m = createMetrics(this.registry, options.modelName)
     const loop = { loop: this.#loop, loopResolutionMs: LOOP_RESOLUTION_MS }
     registerGauges(this.registry, { ...options, ...loop })
     // There from the beginning, so that its rate is 0 and not unknown.
-    this.#m.vllmPreemptions.inc({ model_name: this.#model }, 0)
     for (const name of options.classes) this.#m.attained.inc({ class: name, attained: "true" }, 0)
   }
 
@@ -62,7 +60,7 @@ export class Metrics {
     else if (effect.type === "promoted") m.promotions.inc()
     else if (effect.type === "preempted") {
       m.preemptions.inc()
-      m.vllmPreemptions.inc({ model_name: this.#model })
+      m.vllmPreemptions.inc()
     } else if (effect.type === "rejected") m.rejections.inc({ reason: effect.reason })
   }
 
@@ -82,10 +80,9 @@ export class Metrics {
 
   /** One request's step: tokens drafted and verified, and how many of them were accepted. */
   #speculation(drafted: number, accepted: number): void {
-    const label = { model_name: this.#model }
-    this.#m.drafts.inc(label)
-    this.#m.draftTokens.inc(label, drafted)
-    this.#m.acceptedTokens.inc(label, accepted)
+    this.#m.drafts.inc()
+    this.#m.draftTokens.inc(drafted)
+    this.#m.acceptedTokens.inc(accepted)
   }
 
   close(): void {
@@ -95,28 +92,26 @@ export class Metrics {
 
   /** vLLM's inter-token latency: one observation per token. */
   #token(id: RequestId, count: number, nowUs: number): void {
-    this.#m.generated.inc({ model_name: this.#model }, count)
+    this.#m.generated.inc(count)
     const last = this.#lastToken.get(id)
     this.#lastToken.set(id, nowUs)
     if (last === undefined) return
-    const each = (nowUs - last) / count / 1e6
-    for (let i = 0; i < count; i++) this.#m.itl.observe({ model_name: this.#model }, each)
+    this.#m.itl.observe((nowUs - last) / count / 1e6, count)
   }
 
   #finished(reason: string, outcome: Outcome): void {
     const m = this.#m
-    const label = { model_name: this.#model }
     const name = this.#classes[outcome.app] ?? String(outcome.app)
-    m.success.inc({ ...label, finished_reason: reason === "cancelled" ? "abort" : reason })
-    m.prompt.inc(label, outcome.promptTokens)
+    m.success(reason === "cancelled" ? "abort" : reason)
+    m.prompt.inc(outcome.promptTokens)
     m.cached.inc(outcome.cachedTokens)
-    m.promptLength.observe(label, outcome.promptTokens)
-    m.outputLength.observe(label, outcome.outputTokens)
-    if (outcome.startedUs >= 0) m.queue.observe(label, (outcome.startedUs - outcome.arrivalUs) / 1e6)
-    if (outcome.firstTokenUs >= 0) m.ttft.observe(label, (outcome.firstTokenUs - outcome.arrivalUs) / 1e6)
+    m.promptLength.observe(outcome.promptTokens)
+    m.outputLength.observe(outcome.outputTokens)
+    if (outcome.startedUs >= 0) m.queue.observe((outcome.startedUs - outcome.arrivalUs) / 1e6)
+    if (outcome.firstTokenUs >= 0) m.ttft.observe((outcome.firstTokenUs - outcome.arrivalUs) / 1e6)
     if (reason !== "stop" && reason !== "length") return
     if (outcome.outputTokens > 1) m.maxGap.observe({ class: name }, outcome.maxGapUs / 1e6)
-    m.e2e.observe(label, (outcome.finishedUs - outcome.arrivalUs) / 1e6)
+    m.e2e.observe((outcome.finishedUs - outcome.arrivalUs) / 1e6)
     if (outcome.tier === "bestEffort") {
       m.bestEffort.inc({ class: name })
       return
@@ -127,27 +122,32 @@ export class Metrics {
   }
 }
 
-function createMetrics(registry: Registry) {
+function createMetrics(registry: Registry, model: string) {
   const registers = [registry]
+  const labels = { model_name: model }
   const counter = (name: string, help: string, labelNames: string[] = []) =>
     new Counter({ name, help, labelNames, registers })
-  const histogram = (name: string, help: string, buckets: number[], labelNames: string[] = []) =>
-    new Histogram({ name, help, buckets, labelNames, registers })
-  const vllm = ["model_name"]
+  const histogram = (name: string, help: string, buckets: readonly number[]) =>
+    new TallyHistogram({ name, help, registry }, buckets)
+  // Of the model: one label, which is always the same.
+  const vllm = (name: string, help: string) => new TallyCounter({ name, help, labels, registry })
+  const vllmHistogram = (name: string, help: string, buckets: readonly number[]) =>
+    new TallyHistogram({ name, help, labels, registry }, buckets)
+  const success = counter("vllm:request_success_total", "Ended requests.", ["model_name", "finished_reason"])
   return {
-    generated: counter("vllm:generation_tokens_total", "Generated tokens.", vllm),
-    prompt: counter("vllm:prompt_tokens_total", "Prefill tokens of ended requests.", vllm),
-    success: counter("vllm:request_success_total", "Ended requests.", ["model_name", "finished_reason"]),
-    vllmPreemptions: counter("vllm:num_preemptions_total", "Preemptions.", vllm),
-    drafts: counter("vllm:spec_decode_num_drafts_total", "Verified drafts.", vllm),
-    draftTokens: counter("vllm:spec_decode_num_draft_tokens_total", "Drafted tokens.", vllm),
-    acceptedTokens: counter("vllm:spec_decode_num_accepted_tokens_total", "Accepted draft tokens.", vllm),
-    ttft: histogram("vllm:time_to_first_token_seconds", "Time to first token, from arrival.", TTFT_S, vllm),
-    itl: histogram("vllm:inter_token_latency_seconds", "Time between output tokens.", ITL_S, vllm),
-    e2e: histogram("vllm:e2e_request_latency_seconds", "End-to-end request latency.", E2E_S, vllm),
-    queue: histogram("vllm:request_queue_time_seconds", "Time before the first batch.", TTFT_S, vllm),
-    promptLength: histogram("vllm:request_prompt_tokens", "Prompt tokens per request.", TOKENS, vllm),
-    outputLength: histogram("vllm:request_generation_tokens", "Output tokens per request.", TOKENS, vllm),
+    generated: vllm("vllm:generation_tokens_total", "Generated tokens."),
+    prompt: vllm("vllm:prompt_tokens_total", "Prefill tokens of ended requests."),
+    success: (reason: string) => success.inc({ ...labels, finished_reason: reason }),
+    vllmPreemptions: vllm("vllm:num_preemptions_total", "Preemptions."),
+    drafts: vllm("vllm:spec_decode_num_drafts_total", "Verified drafts."),
+    draftTokens: vllm("vllm:spec_decode_num_draft_tokens_total", "Drafted tokens."),
+    acceptedTokens: vllm("vllm:spec_decode_num_accepted_tokens_total", "Accepted draft tokens."),
+    ttft: vllmHistogram("vllm:time_to_first_token_seconds", "Time to first token, from arrival.", TTFT_S),
+    itl: vllmHistogram("vllm:inter_token_latency_seconds", "Time between output tokens.", ITL_S),
+    e2e: vllmHistogram("vllm:e2e_request_latency_seconds", "End-to-end request latency.", E2E_S),
+    queue: vllmHistogram("vllm:request_queue_time_seconds", "Time before the first batch.", TTFT_S),
+    promptLength: vllmHistogram("vllm:request_prompt_tokens", "Prompt tokens per request.", TOKENS),
+    outputLength: vllmHistogram("vllm:request_generation_tokens", "Output tokens per request.", TOKENS),
     attained: counter("slos_serve_requests_total", "Ended SLO-tier requests, by attainment of all stages.", [
       "class",
       "attained",
@@ -158,12 +158,11 @@ function createMetrics(registry: Registry) {
       "attained",
     ]),
     bestEffort: counter("slos_serve_best_effort_requests_total", "Ended best-effort requests.", ["class"]),
-    maxGap: histogram(
-      "slos_serve_max_gap_seconds",
-      "Longest time between two tokens of an ended request.",
-      TTFT_S,
-      ["class"],
-    ),
+    maxGap: new Histogram({
+      name: "slos_serve_max_gap_seconds",
+      help: "Longest time between two tokens of an ended request.",
+      ...{ buckets: TTFT_S, labelNames: ["class"], registers },
+    }),
     cached: counter("slos_serve_cached_prompt_tokens_total", "Prompt tokens whose KV was shared."),
     admissions: counter("slos_serve_admissions_total", "SLOs promised."),
     demotions: counter("slos_serve_demotions_total", "Moves to the best-effort tier.", ["reason"]),
