@@ -1,6 +1,6 @@
 /** From the chunks of a streamed answer to steps: how many tokens, which ones where the engine says so, and their text. */
 import type { AnswerDelta, TextLogprob } from "../../text/answer.ts"
-import { type Chunk, type ChunkChoice, chunkSchema } from "./chunk.ts"
+import { type Chunk, type ChunkChoice, chunkSchema, plainChunk } from "./chunk.ts"
 
 /** A token of which only the text is known. No model has it: a replica that goes on from text alone can be asked only where
  * text is enough. */
@@ -137,6 +137,8 @@ function parse(data: string): Chunk {
   } catch {
     throw new Malformed(`a chunk is not JSON: ${excerpt(data)}`)
   }
+  const plain = plainChunk(json)
+  if (plain !== null) return plain
   const chunk = chunkSchema.safeParse(json)
   if (chunk.success) return chunk.data
   const { path, message } = chunk.error.issues[0]!
