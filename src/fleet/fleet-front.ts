@@ -49,6 +49,7 @@ export interface FleetFrontOptions {
 const IDS_PER_REPLICA = 2 ** 40
 
 export class FleetFront implements Front {
+  readonly engineHere = false
   readonly queue: QueueView
   readonly figures: FiguresByTenant
   readonly replica = null
@@ -261,18 +262,21 @@ class FleetWatch implements EngineHealth {
     this.#hosts = hosts
   }
 
-  get #worst(): EngineHealth | null {
-    const up = this.#hosts.filter(({ state }) => state === "ready").map((host) => host.digest()?.engine)
-    const down = up.flatMap((engine) => (engine !== undefined && engine.state !== "ok" ? engine : []))
-    return up.length > 0 && down.length === up.length ? down[0]! : null
+  /** Every request asks: the first that computes is enough of an answer. */
+  get #computes(): boolean {
+    return this.#hosts.some(({ state, computes }) => state === "ready" && computes)
+  }
+  /** The first of those that are up, where none computes. */
+  get #down(): EngineHealth | null {
+    const up = this.#hosts.filter(({ state }) => state === "ready")
+    return up.map((host) => host.digest()?.engine).find((engine) => engine !== undefined) ?? null
   }
   get state(): EngineHealth["state"] {
-    if (this.#worst !== null) return this.#worst.state
-    return this.#hosts.some(({ state }) => state === "ready") ? "ok" : "failing"
+    return this.#computes ? "ok" : (this.#down?.state ?? "failing")
   }
   get detail(): string {
-    if (this.#worst !== null) return this.#worst.detail
-    if (this.#hosts.some(({ state }) => state === "ready")) return ""
+    if (this.#computes) return ""
+    if (this.#down !== null) return this.#down.detail
     return `no replica is up (${this.#hosts.map(({ name, detail }) => `${name}: ${detail}`).join("; ")})`
   }
   get trips(): number {

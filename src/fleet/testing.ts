@@ -103,6 +103,9 @@ export class SaidHost implements ReplicaHost {
   withdraw(id: JobId): Promise<boolean> {
     return new Promise((answer) => this.withdrawals.push({ id, answer }))
   }
+  get computes(): boolean {
+    return (this.#digest?.engine.state ?? "ok") === "ok"
+  }
   digest(): Digest | null {
     return this.#digest && { ...this.#digest, ageUs: this.ageAt(this.#takenAtUs) }
   }

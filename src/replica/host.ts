@@ -134,6 +134,8 @@ export interface ReplicaHost {
   readonly detail: string
   /** null until it was ready once. */
   readonly info: HostInfo | null
+  /** Whether its engine computes, as far as it has said: asked for every request, which `digest` would be dear for. */
+  readonly computes: boolean
   /** Times it came back; left out: it does not come back. */
   readonly restarts?: number
   /** Called on each change of `state`. The answer ends that. */

@@ -1,5 +1,5 @@
 /** What replicas seen from afar have alike: a state with its reason, what they serve, and those that are told of changes. */
-import type { HostInfo, HostState } from "./host.ts"
+import type { Digest, HostInfo, HostState } from "./host.ts"
 import type { Observed } from "./observed.ts"
 
 export abstract class WatchedHost {
@@ -24,6 +24,12 @@ export abstract class WatchedHost {
   }
   get info(): HostInfo | null {
     return this.#info
+  }
+
+  abstract digest(): Digest | null
+
+  get computes(): boolean {
+    return (this.digest()?.engine.state ?? "ok") === "ok"
   }
 
   onState(listener: (state: HostState) => void): () => void {

@@ -80,6 +80,10 @@ export class InProcessHost implements ReplicaHost {
     return this.#state === "ready" ? "" : "it is shutting down"
   }
 
+  get computes(): boolean {
+    return this.#driver.watch.state === "ok"
+  }
+
   onState(listener: (state: HostState) => void): () => void {
     this.#stateListeners.add(listener)
     return () => this.#stateListeners.delete(listener)

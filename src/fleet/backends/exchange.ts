@@ -1,7 +1,7 @@
 /** One request to an engine and its streamed answer. Ends exactly once, whatever the network or the engine does. */
-import type { Readable } from "node:stream"
-import { createParser } from "eventsource-parser"
-import { type Dispatcher, request } from "undici"
+import { StringDecoder } from "node:string_decoder"
+import { createParser, type EventSourceParser } from "eventsource-parser"
+import type { Dispatcher } from "undici"
 import { type UserError, UserError as Wrong } from "../../errors.ts"
 import { AnswerReader, Malformed, type ReadStep, type ReadUsage } from "./answer-reader.ts"
 import type { Ask } from "./ask.ts"
@@ -18,6 +18,8 @@ export type ExchangeEnd =
 
 export interface ExchangeOptions {
   origin: string
+  /** Before the paths of its API; empty, or with no slash at its end. */
+  basePath: string
   ask: Ask
   headers: Readonly<Record<string, string>>
   dispatcher: Dispatcher
@@ -46,90 +48,158 @@ const LINE_FEED = 10
 
 /** Begins at once; the answer gives it up without another word. */
 export function exchange(options: ExchangeOptions, sink: ExchangeSink): () => void {
-  const abort = new AbortController()
-  let over = false
-  const ended = (end: ExchangeEnd) => {
-    over = true
-    if (!abort.signal.aborted) sink.end(end)
-  }
-  void converse(options, sink, abort.signal).then(ended, (error: unknown) => ended(lost(error)))
-  return () => {
-    // An abort makes an exception with a stack trace: not for every answer that came to its end.
-    if (!over) abort.abort()
-  }
+  const conversation = new Conversation(options, sink)
+  conversation.begin()
+  return () => conversation.giveUp()
 }
 
-async function converse(
-  options: ExchangeOptions,
-  sink: ExchangeSink,
-  signal: AbortSignal,
-): Promise<ExchangeEnd> {
-  const { origin, ask, headers, dispatcher, timeouts, promptTokens } = options
-  const response = await request(origin + ask.path, {
-    ...{ method: "POST", dispatcher, signal, body: JSON.stringify(ask.body) },
-    headers: { "content-type": "application/json", accept: "text/event-stream", ...headers },
-    ...{ headersTimeout: timeouts.firstByteMs, bodyTimeout: timeouts.silenceMs },
-  })
-  const { statusCode, body } = response
-  if (statusCode !== 200) return refusal(statusCode, response.headers, await limited(body))
-  const type = String(response.headers["content-type"] ?? "")
-  if (!type.startsWith("text/event-stream"))
-    throw new Malformed(`it answered ${type || "nothing"} instead of a stream: ${await limited(body)}`)
-  const reader = new AnswerReader(promptTokens)
-  await readEvents(body, (data) => {
-    const step = reader.push(data)
-    if (step !== null && !signal.aborted) sink.step(step)
-  })
-  if (reader.finish === null)
-    return { kind: "lost", reason: "died", detail: "its stream ended before its answer" }
-  return { kind: "finished", reason: reasonOf(reader), usage: reader.usage }
-}
+/** The HTTP client tells it what comes, piece by piece: streams and promises of every answer would cost more than what is
+ * done with it. */
+class Conversation implements Dispatcher.DispatchHandler {
+  readonly #options: ExchangeOptions
+  readonly #sink: ExchangeSink
+  readonly #reader: AnswerReader
+  readonly #decoder = new StringDecoder("utf8")
+  readonly #parser: EventSourceParser
+  #controller: Dispatcher.DispatchController | null = null
+  #over = false
+  #givenUp = false
+  /** Bytes of a line that has no end yet. */
+  #unfinished = 0
+  /** What is no stream: gathered, to be told. */
+  #other: Other | null = null
 
-/** Each event's data, up to [DONE] or the stream's end. Rejects for what goes wrong on the way, and for what `onData`
- * throws. */
-function readEvents(body: Readable, onData: (data: string) => void): Promise<void> {
-  return new Promise((resolve, reject) => {
-    let done = false
-    const parser = createParser({
-      onEvent({ data }) {
-        if (data === "[DONE]") done = true
-        else if (!done) onData(data)
+  constructor(options: ExchangeOptions, sink: ExchangeSink) {
+    this.#options = options
+    this.#sink = sink
+    this.#reader = new AnswerReader(options.promptTokens)
+    this.#parser = createParser({ onEvent: ({ data }) => this.#event(data) })
+  }
+
+  begin(): void {
+    const { origin, basePath, ask, headers, dispatcher, timeouts } = this.#options
+    dispatcher.dispatch(
+      {
+        ...{ origin, path: basePath + ask.path, method: "POST", body: JSON.stringify(ask.body) },
+        headers: { "content-type": "application/json", accept: "text/event-stream", ...headers },
+        ...{ headersTimeout: timeouts.firstByteMs, bodyTimeout: timeouts.silenceMs },
       },
+      this,
+    )
+  }
+
+  giveUp(): void {
+    this.#givenUp = true
+    if (this.#over) return
+    this.#over = true
+    this.#hangUp()
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller
+    // It was given up before there was a connection.
+    if (this.#over) this.#hangUp()
+  }
+
+  onResponseStart(_: Dispatcher.DispatchController, status: number, headers: Headers): void {
+    if (status < 200) return
+    const type = String(headers["content-type"] ?? "")
+    if (status !== 200 || !type.startsWith("text/event-stream"))
+      this.#other = { status, headers, type, parts: [], bytes: 0 }
+  }
+
+  onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
+    // What comes after the end is let go by, so that the connection can be used again.
+    if (this.#over) return
+    if (this.#other !== null) {
+      this.#gather(this.#other, chunk)
+      return
+    }
+    try {
+      this.#parser.feed(this.#decoder.write(chunk))
+      this.#unfinished = chunk.includes(LINE_FEED) ? 0 : this.#unfinished + chunk.length
+      if (this.#unfinished > MOST_EVENT_BYTES) throw new Malformed("a chunk has no end")
+    } catch (error) {
+      this.#fail(lost(error))
+    }
+  }
+
+  onResponseEnd(): void {
+    if (this.#other === null) this.#finish()
+    else this.#told(this.#other)
+  }
+
+  onResponseError(_: unknown, error: Error): void {
+    this.#end(lost(error))
+  }
+
+  /** The data of an event. */
+  #event(data: string): void {
+    if (this.#over) return
+    if (data === "[DONE]") {
+      this.#finish()
+      return
+    }
+    const step = this.#reader.push(data)
+    if (step !== null) this.#sink.step(step)
+  }
+
+  #finish(): void {
+    const reader = this.#reader
+    if (reader.finish === null)
+      this.#end({ kind: "lost", reason: "died", detail: "its stream ended before its answer" })
+    else this.#end({ kind: "finished", reason: reasonOf(reader), usage: reader.usage })
+  }
+
+  #gather(other: Other, chunk: Buffer): void {
+    other.parts.push(chunk)
+    other.bytes += chunk.length
+    if (other.bytes <= MOST_ERROR_BYTES) return
+    this.#told(other)
+    this.#hangUp()
+  }
+
+  #told({ status, headers, type, parts }: Other): void {
+    const text = Buffer.concat(parts).toString("utf8")
+    if (status !== 200) this.#end(refusal(status, headers, text))
+    else this.#end(lost(new Malformed(`it answered ${type || "nothing"} instead of a stream: ${text}`)))
+  }
+
+  #fail(end: ExchangeEnd): void {
+    this.#end(end)
+    this.#hangUp()
+  }
+
+  /** Told once the HTTP client has done with what came: its connection can then be used for what is held, and an error of a
+   * request that never left is not told before the request is begun. */
+  #end(end: ExchangeEnd): void {
+    if (this.#over) return
+    this.#over = true
+    queueMicrotask(() => {
+      if (!this.#givenUp) this.#sink.end(end)
     })
-    const decoder = new TextDecoder()
-    let unfinished = 0
-    body.on("data", (chunk: Buffer) => {
-      // What comes after the end is let go by, so that the connection can be used again.
-      if (done) return
-      try {
-        parser.feed(decoder.decode(chunk, { stream: true }))
-        unfinished = chunk.includes(LINE_FEED) ? 0 : unfinished + chunk.length
-        if (unfinished > MOST_EVENT_BYTES) throw new Malformed("a chunk has no end")
-        if (done) resolve()
-      } catch (error) {
-        reject(error)
-        body.destroy()
-      }
-    })
-    body.on("end", resolve)
-    body.on("error", reject)
-    body.on("close", () => reject(new Error("it closed the connection")))
-  })
+  }
+
+  #hangUp(): void {
+    this.#controller?.abort(GIVEN_UP)
+  }
 }
+
+/** A response that is no stream of events. */
+interface Other {
+  status: number
+  headers: Headers
+  type: string
+  parts: Buffer[]
+  bytes: number
+}
+
+/** Made once: an error of its own for each has a stack trace. */
+const GIVEN_UP = new Error("it was given up")
 
 function reasonOf({ finish, calledTools }: AnswerReader): "stop" | "length" | "tool_calls" {
   if (finish === "length") return "length"
   return finish === "tool_calls" || calledTools ? "tool_calls" : "stop"
-}
-
-async function limited(body: AsyncIterable<Buffer>): Promise<string> {
-  const parts: Buffer[] = []
-  let bytes = 0
-  for await (const part of body) {
-    parts.push(part)
-    if ((bytes += part.length) > MOST_ERROR_BYTES) break
-  }
-  return Buffer.concat(parts).toString("utf8")
 }
 
 type Headers = Record<string, string | string[] | undefined>

@@ -76,6 +76,8 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   readonly #sizes = new PromptSizes()
   readonly #cache = new CacheHopes()
   readonly #jobs = new Map<JobId, Taken>()
+  /** Where it is, and what each request to it says. */
+  readonly #at: { origin: string; basePath: string; headers: Readonly<Record<string, string>> }
   #effects: ObservedEffect[] = []
   #ids = 0
   #onDrained: (() => void)[] = []
@@ -85,6 +87,8 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     const { apps } = options
     this.#options = options
     this.#kind = options.kind ?? BACKEND_KINDS.openai
+    const { origin, pathname } = new URL(options.url)
+    this.#at = { origin, basePath: pathname.replace(/\/$/, ""), headers: headersOf(options) }
     const { prior } = this.#kind
     this.twin = new Twin({ rules: this.#rules, apps, ...(prior !== undefined && { prior }) })
     this.#holding = new Holding(this.twin, nowUs, {
@@ -104,6 +108,11 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     const { fit, rules } = this.twin
     if (info === null || !fit.confident) return info
     return { ...info, planner: forecastView(info.limits, rules, fit.model, this.#planner !== null) }
+  }
+
+  /** Whether it does is seen by its health. */
+  override get computes(): boolean {
+    return true
   }
 
   async offer(job: Job, deadlineMs: number): Promise<Offer> {
@@ -257,10 +266,9 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     })
     judge.sent(now)
     this.twin.sent(course.id, spec, now)
-    const { url: origin, dispatcher, timeouts } = options
-    const headers = headersOf(options)
+    const { dispatcher, timeouts } = options
     course.abort = exchange(
-      { origin, ask, headers, dispatcher, timeouts, promptTokens: spec.promptTokens },
+      { ...this.#at, ask, dispatcher, timeouts, promptTokens: spec.promptTokens },
       { step: (step) => this.#step(course, step), end: (end) => this.#ended(course, end) },
     )
   }
