@@ -1,5 +1,5 @@
 /** Takes a body off the wire: within its limits (`limits.ts`), and within what all bodies together may hold. */
-import { finished, type Readable } from "node:stream"
+import type { Readable } from "node:stream"
 import { UserError, userError } from "../errors.ts"
 import { BodyScanner } from "./body-scanner.ts"
 import type { PromptSizes } from "./limits.ts"
@@ -22,6 +22,8 @@ export interface BodyOptions {
 }
 
 const FIRST_BYTES = 16 * 1024
+const SMALL_BYTES = 4 * 1024
+const NO_BYTES = new Uint8Array()
 
 /** Gives a body's bytes to `use`. Throws a 4xx for one that is too large: where a part of it is, when all of it has
  * come, because a sender that is answered before may miss the answer. */
@@ -47,11 +49,15 @@ function received(stream: Readable, body: Body, bodyLimit: number): Promise<void
       // What comes after the limit is not waited for.
       if (body.length > bodyLimit) reject(body.refused)
     })
-    finished(stream, { writable: false }, (error) => {
-      if (error) reject(new UserError("The connection ended before the body did.", { cause: error }))
-      else if (body.refused !== null) reject(body.refused)
-      else resolve()
+    const cut = (cause: unknown) =>
+      reject(new UserError("The connection ended before the body did.", { cause }))
+    stream.on("end", () => (body.refused === null ? resolve() : reject(body.refused)))
+    stream.on("error", cut)
+    stream.on("close", () => {
+      if (!stream.readableEnded) cut(stream.errored)
     })
+    // Nothing more is told of one that was cut before.
+    if (stream.destroyed) cut(stream.errored)
   })
 }
 
@@ -62,7 +68,7 @@ class Body {
   readonly #options: BodyOptions
   readonly #scanner: BodyScanner
   /** One block: a list of chunks would hold a hundred bytes for each of one byte. */
-  #block = new Uint8Array(0)
+  #block: Uint8Array = NO_BYTES
 
   constructor(options: BodyOptions) {
     this.#options = options
@@ -90,7 +96,7 @@ class Body {
 
   drop(): void {
     this.#options.memory.give(this.#block.length)
-    this.#block = new Uint8Array(0)
+    this.#block = NO_BYTES
   }
 
   #refuse(error: Error): void {
@@ -105,10 +111,12 @@ class Body {
   /** For `length` bytes, of which `kept` are there. */
   #makeRoom(kept: number): void {
     if (this.length <= this.#block.length) return
-    const { bodyLimit, memory } = this.#options
-    const room = Math.min(bodyLimit, Math.max(FIRST_BYTES, 2 * this.length))
+    const { bodyLimit, memory, contentLength } = this.#options
+    // Most bodies are small, and of the length that their head says.
+    const first = contentLength <= SMALL_BYTES ? contentLength : FIRST_BYTES
+    const room = Math.min(bodyLimit, this.length <= first ? first : Math.max(FIRST_BYTES, 2 * this.length))
     if (!memory.take(room - this.#block.length)) throw userError("too_many_large_bodies")
-    const larger = new Uint8Array(room)
+    const larger = Buffer.allocUnsafe(room)
     larger.set(this.#block.subarray(0, kept))
     this.#block = larger
   }

@@ -60,7 +60,7 @@ export class BodyScanner {
   /** Inside a string: a name, a value, or none. */
   #string: "name" | "value" | null = null
   #escaped = false
-  readonly #name = new Uint8Array(MOST_NAME_BYTES)
+  #name: Uint8Array = NO_BYTES
   #nameBytes = 0
 
   constructor(sizes: PromptSizes | null) {
@@ -144,13 +144,15 @@ export class BodyScanner {
     const length = to - from
     if (this.#nameBytes + length > MOST_NAME_BYTES)
       throw wrong(this.#path(-1), `a field's name in it is longer than ${MOST_NAME_BYTES} bytes: shorten it`)
-    this.#name.set(bytes.subarray(from, to), this.#nameBytes)
+    // Nearly always all of it is in these bytes; a name that is not goes on with the next ones.
+    if (this.#nameBytes === 0) this.#name = bytes.subarray(from, to)
+    else this.#name = Buffer.concat([this.#name, bytes.subarray(from, to)])
     this.#nameBytes += length
   }
 
   #endName(): void {
     const frame = this.#frames.at(-1)!
-    frame.name = nameOf(this.#name.subarray(0, this.#nameBytes))
+    frame.name = nameOf(this.#nameBytes === 0 ? NO_BYTES : this.#name)
     frame.named = false
     this.#next = frame.node.fields.get(frame.name) ?? UNLISTED
     this.#addText(this.#nameBytes, 0)
@@ -246,8 +248,11 @@ export class BodyScanner {
   }
 }
 
+const NO_BYTES = new Uint8Array()
+const decoder = new TextDecoder()
+
 function nameOf(bytes: Uint8Array): string {
-  const raw = new TextDecoder().decode(bytes)
+  const raw = decoder.decode(bytes)
   if (!raw.includes("\\")) return raw
   try {
     return String(JSON.parse(`"${raw}"`))

@@ -42,10 +42,12 @@ function inTurn<T>(parse: () => T): Promise<T> {
   return turn
 }
 
+const decoder = new TextDecoder("utf-8", { fatal: true })
+
 function parseJson(body: Uint8Array): unknown {
   let text: string
   try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(body)
+    text = decoder.decode(body)
   } catch (error) {
     throw userError("invalid_utf8", {}, { cause: error })
   }

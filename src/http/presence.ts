@@ -23,8 +23,8 @@ export function watchClient(raw: ServerResponse, abort: AbortController, ask: ()
   const closed = () => {
     for (const timer of timers) clearInterval(timer)
     socket?.off("end", ended)
-    // "close" also comes after a complete response; cancelling what has ended does nothing.
-    abort.abort(GONE)
+    // "close" also comes after a complete response: what has ended need not be cancelled.
+    if (!raw.writableFinished) abort.abort(GONE)
   }
   raw.once("close", closed)
   // While the request was read and checked, its client may have gone: nothing would tell of it any more.

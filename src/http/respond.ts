@@ -48,6 +48,7 @@ async function stream(exchange: Exchange, abort: AbortController): Promise<Fasti
     begin: () => reply.hijack(),
     headers: { "x-request-id": request.id },
     choices: choices(exchange),
+    engineHere: exchange.service.front.engineHere,
     failed: () => abort.abort(UNWANTED),
   })
   watchClient(reply.raw, abort, () => sse.ask())

@@ -78,16 +78,18 @@ export function buildServer(options: ServerOptions): FastifyInstance {
   Object.assign(app.server, { httpAllowHalfOpen: true })
   app.decorateRequest("arrivalMs", 0)
   app.decorateRequest("tenant", DEFAULT_TENANT)
-  app.addHook("onRequest", async (request, reply) => {
+  app.addHook("onRequest", (request, reply, done) => {
     request.arrivalMs = performance.now()
     reply.header("x-request-id", request.id)
     if (host.phase === "draining") reply.header("connection", "close")
+    done()
   })
-  app.addHook("onResponse", async (request, reply) => {
+  app.addHook("onResponse", (request, reply, done) => {
     const ms = Math.round(performance.now() - request.arrivalMs)
     const { method, url, tenant } = request
     const whose = tenant === DEFAULT_TENANT ? {} : { tenant }
     request.log.debug({ method, url, status: reply.statusCode, ms, ...whose }, "answered")
+    done()
   })
   registerJsonParser(
     app,

@@ -19,6 +19,8 @@ export interface SseOptions {
   bufferLimit?: number
   /** A reader that takes nothing for this long is dropped. */
   stallMs?: number
+  /** An engine computes in this process, and must not wait for sockets. Default: it does. */
+  engineHere?: boolean
   /** Silence before the first token after which the stream begins with a comment, so that proxies wait on. */
   heartbeatMs?: number
 }
@@ -29,12 +31,17 @@ const HEARTBEAT_MS = 15_000
 /** Streams are written in slices this long, so that other events get their turn in between. */
 const SLICE_MS = 2
 
-/** Streams with something to write. Deltas come while the driver has a finished step in hand; the next step starts in
- * the event loop's next round, and only then is written, so that sockets never keep the engine waiting. */
+/** Streams with something to write. */
 const unwritten = new Set<SseStream>()
 
-function flushLater(stream: SseStream): void {
-  if (unwritten.size === 0) setImmediate(() => setImmediate(flushSome))
+/** Where an engine computes in this process, deltas come while its driver has a finished step in hand; the next step starts
+ * in the event loop's next round, and only then is written, so that sockets never keep the engine waiting. Elsewhere they
+ * are written as soon as all that came with them has been read. */
+function flushLater(stream: SseStream, engineHere: boolean): void {
+  if (unwritten.size === 0) {
+    if (engineHere) setImmediate(() => setImmediate(flushSome))
+    else queueMicrotask(() => process.nextTick(flushSome))
+  }
   unwritten.add(stream)
 }
 
@@ -65,10 +72,13 @@ export class SseStream {
   readonly #raw: ServerResponse
   readonly #format: Format
   readonly #options: SseOptions
+  readonly #engineHere: boolean
   readonly #heartbeat: NodeJS.Timeout
   readonly #choices: Choice[]
   #settle!: (error: UserError | null) => void
   #open = false
+  /** Its body is sent in chunks, which are put together here. */
+  #chunked = false
   #ended = false
   #failure: UserError | null = null
   #stall: NodeJS.Timeout | null = null
@@ -77,6 +87,7 @@ export class SseStream {
     this.#raw = raw
     this.#format = format
     this.#options = options
+    this.#engineHere = options.engineHere ?? true
     this.#choices = Array.from({ length: options.choices ?? 1 }, () => ({
       ...{ opened: false, waiting: null, end: null, closed: false },
     }))
@@ -103,9 +114,9 @@ export class SseStream {
     this.#begin()
     this.#ended = over
     if (this.#raw.destroyed) return
-    if (over) this.#raw.end(text)
+    if (over) this.#raw.end(this.#chunked ? `${chunkOf(text)}${LAST_CHUNK}` : text)
     else {
-      this.#raw.write(text)
+      this.#write(text)
       if (this.#raw.writableLength > (this.#options.bufferLimit ?? BUFFER_LIMIT)) this.#wait()
     }
   }
@@ -125,7 +136,7 @@ export class SseStream {
   #delta(choice: Choice, delta: AnswerDelta): void {
     if (choice.waiting === null) choice.waiting = delta
     else append(choice.waiting, delta)
-    flushLater(this)
+    flushLater(this, this.#engineHere)
   }
 
   #end(choice: Choice, end: AnswerEnd): void {
@@ -141,7 +152,7 @@ export class SseStream {
       }
       this.#failure ??= error
     }
-    flushLater(this)
+    flushLater(this, this.#engineHere)
   }
 
   /** The events that a choice has for its reader. */
@@ -178,6 +189,9 @@ export class SseStream {
       "cache-control": "no-cache",
       "x-accel-buffering": "no",
     })
+    // Node would hand each chunk to the socket in four pieces, which costs more than all else that is done for a token.
+    this.#chunked = this.#raw.chunkedEncoding
+    this.#raw.chunkedEncoding = false
     this.#settle(null)
   }
 
@@ -198,7 +212,11 @@ export class SseStream {
   }
 
   #comment(): void {
-    if (this.#stall === null && !this.#raw.destroyed) this.#raw.write(": waiting\n\n")
+    if (this.#stall === null && !this.#raw.destroyed) this.#write(": waiting\n\n")
+  }
+
+  #write(text: string): void {
+    this.#raw.write(this.#chunked ? chunkOf(text) : text)
   }
 
   #gone(): void {
@@ -209,6 +227,12 @@ export class SseStream {
 }
 
 const DONE = "data: [DONE]\n\n"
+const LAST_CHUNK = "0\r\n\r\n"
+
+/** As HTTP/1.1 sends a part of a body whose length is not known. */
+function chunkOf(text: string): string {
+  return `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n`
+}
 
 function event(data: string): string {
   return `data: ${data}\n\n`

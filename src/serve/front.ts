@@ -31,6 +31,8 @@ export interface ReplicaRow {
 }
 
 export interface Front {
+  /** An engine computes in this very process. */
+  readonly engineHere: boolean
   readonly model: ModelInfo
   readonly contextTokens: number
   /** No token stands for more bytes of text. */

@@ -13,6 +13,7 @@ import { InProcessHost } from "./in-process.ts"
 import { type GenerationRequest, Intake, type IntakeOptions } from "./intake.ts"
 
 export class LocalFront implements Front {
+  readonly engineHere = true
   readonly engine: Engine
   readonly driver: ReplicaDriver
   readonly intake: Intake
