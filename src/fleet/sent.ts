@@ -8,6 +8,26 @@ export interface TwinSpec extends RequestSpec {
   cachedTokens?: number
 }
 
+/** Requests that are yet to be sent, in the order in which they will be. */
+export interface Held {
+  before: readonly TwinSpec[]
+  after: readonly TwinSpec[]
+}
+
+export const NOTHING_HELD: Held = { before: [], after: [] }
+
+/** A prompt, or a context, of which nothing is known. */
+export const USUAL_TOKENS = 512
+
+/** A prompt that is only known to be there. */
+export function unseenPrompt(id: RequestId, readyUs: number): Prompt {
+  return {
+    ...{ id, readyUs, deadlineUs: Infinity, tpotUs: Infinity },
+    ...{ tokens: USUAL_TOKENS, computed: 0, started: false, outputTokens: USUAL_TOKENS },
+    ...{ startsUs: Infinity, firstTokenUs: Infinity },
+  }
+}
+
 /** A slowdown is never less than this (core/moved.ts). */
 const LEAST_SLOWDOWN_US = 100_000
 

@@ -9,7 +9,7 @@ import type { RequestId, Snapshot } from "../core/protocol.ts"
 import { CostFit, type PRIOR } from "./cost-fit.ts"
 import type { EngineRules } from "./engine-rules.ts"
 import { EngineRun, type Prompt, type Stream } from "./engine-run.ts"
-import { Sent, type TwinSpec } from "./sent.ts"
+import { type Held, NOTHING_HELD, Sent, type TwinSpec, USUAL_TOKENS, unseenPrompt } from "./sent.ts"
 import { Stretches, type Work } from "./stretches.ts"
 
 export interface TwinOptions {
@@ -29,7 +29,7 @@ export interface EngineLoad {
   kvUsedTokens?: number
 }
 
-export type { TwinSpec } from "./sent.ts"
+export type { Held, TwinSpec } from "./sent.ts"
 
 export interface TwinOffer {
   /** The first token would be in time, the pace kept, and no promise to another request broken. */
@@ -46,10 +46,10 @@ const MOST_STEPS = 600
 const STEPS_AFTER = 32
 /** In flight at most while the cost model is a guess. */
 const CAUTIOUS_REQUESTS = 4
-/** A prompt, or a context, of which nothing is known. */
-const USUAL_TOKENS = 512
 /** A token that comes sooner after the last step's end belongs to the same step. */
 const SAME_STEP = 0.5
+/** The answer to an offer holds so long, µs, if nothing was seen meanwhile: what is offered is mostly sent next. */
+const HOLDS_US = 1000
 /** Not a request's id. */
 const OFFERED = -1
 
@@ -60,19 +60,10 @@ interface RunWith {
   held?: readonly Prompt[]
 }
 
-/** Requests that are yet to be sent, in the order in which they will be. */
-export interface Held {
-  before: readonly TwinSpec[]
-  after: readonly TwinSpec[]
-}
-
-const NOTHING_HELD: Held = { before: [], after: [] }
 /** Ids of what is held, in a forecast. */
 const HELD = 2 ** 40
 
-interface Forecast {
-  startsUs: number
-  firstTokenUs: number
+interface Forecast extends Pick<TwinOffer, "startsUs" | "firstTokenUs"> {
   /** How far it looked. */
   endUs: number
   /** Promises to others that do not hold. */
@@ -98,6 +89,8 @@ export class Twin {
   #lastTokenUs = 0
   #others = { running: 0, waiting: 0, contextTokens: USUAL_TOKENS, seenUs: 0 }
   #kvUsedTokens: number | null = null
+  /** What was asked last, and answered; null once anything was seen. `predictedUs`: the first token, uncalibrated, absolute. */
+  #asked: { spec: TwinSpec; atUs: number; predictedUs: number; offer: TwinOffer } | null = null
 
   constructor({ rules, apps = 1, prior }: TwinOptions) {
     this.#rules = rules
@@ -130,7 +123,9 @@ export class Twin {
     this.#lone = alone ? id : null
     this.#boundaryUs = this.#stepBeganUs(nowUs)
     const sent = this.#sentOf(spec, nowUs)
-    sent.predictedUs = this.#forecast(sent, nowUs).firstTokenUs - nowUs
+    const predictedUs = this.#answerTo(spec, nowUs)?.predictedUs ?? this.#forecast(sent, nowUs).firstTokenUs
+    sent.predictedUs = predictedUs - nowUs
+    this.#asked = null
     this.#waiting.set(id, sent)
   }
 
@@ -142,6 +137,7 @@ export class Twin {
 
   /** `count` tokens of its output came. */
   tokens(id: RequestId, count: number, nowUs: number): void {
+    this.#asked = null
     const waiting = this.#waiting.get(id)
     if (waiting !== undefined) this.#firstToken(id, waiting, nowUs)
     const sent = this.#streams.get(id)
@@ -157,6 +153,7 @@ export class Twin {
 
   /** No more of it comes. `stopped`: it ended by itself, which says how long outputs are. */
   ended(id: RequestId, nowUs: number, stopped = true): void {
+    this.#asked = null
     const sent = this.#streams.get(id)
     this.#advance(nowUs)
     if (sent !== undefined && stopped) this.#lengths.ended(sent.spec.app, sent.output)
@@ -168,6 +165,7 @@ export class Twin {
 
   /** What the engine says of itself: more than was sent from here is others'. */
   metrics({ running, waiting, kvUsedTokens }: EngineLoad, nowUs: number): void {
+    this.#asked = null
     this.#advance(nowUs)
     const all = Math.max(0, running + waiting - this.inFlight)
     const started = this.#streams.size + this.#count((sent) => sent.started)
@@ -185,6 +183,9 @@ export class Twin {
   /** Would this request have its first token in time and keep its pace, and would all that were promised keep theirs?
    * `held`: what will be sent before it, and after. */
   offer(spec: TwinSpec, nowUs: number, held: Held = NOTHING_HELD): TwinOffer {
+    const alone = held.before.length + held.after.length === 0
+    const before = alone ? this.#answerTo(spec, nowUs) : null
+    if (before !== null) return before.offer
     this.#advance(nowUs)
     const sent = this.#sentOf(spec, nowUs)
     const found = this.#forecast(sent, nowUs, held)
@@ -194,12 +195,19 @@ export class Twin {
     const keepsOthers = found.broken.length === 0 || this.#breaksAnyway(found, nowUs, held)
     const keepsOwn = surelyUs <= sent.deadlineUs && !found.ownPaceLate
     const known = this.fit.confident || this.inFlight < CAUTIOUS_REQUESTS
-    return {
+    const offer = {
       takes: spec.tier === "bestEffort" || (keepsOwn && keepsOthers && known),
       firstTokenUs,
       startsUs: nowUs + (found.startsUs - nowUs) * ratio,
       keepsOthers,
     }
+    this.#asked = alone ? { spec, atUs: nowUs, predictedUs: found.firstTokenUs, offer } : null
+    return offer
+  }
+
+  #answerTo(spec: TwinSpec, nowUs: number): { predictedUs: number; offer: TwinOffer } | null {
+    const asked = this.#asked
+    return asked?.spec === spec && nowUs - asked.atUs < HOLDS_US ? asked : null
   }
 
   snapshot(nowUs: number): Snapshot {
@@ -313,7 +321,7 @@ export class Twin {
   #run(atUs: number, { leastRest = 0, others = false, offered, held = [] }: RunWith): EngineRun {
     const prompts: Prompt[] = [...held]
     if (others)
-      for (let i = 0; i < this.#others.waiting; i++) prompts.push(othersPrompt(i, this.#others.seenUs))
+      for (let i = 0; i < this.#others.waiting; i++) prompts.push(unseenPrompt(OFFERED - 1 - i, this.#others.seenUs))
     for (const [id, sent] of this.#waiting) prompts.push(this.#promptOf(id, sent))
     if (offered !== undefined) prompts.push(offered)
     const streams: Stream[] = []
@@ -387,13 +395,5 @@ export class Twin {
     let count = 0
     for (const sent of this.#waiting.values()) if (holds(sent)) count++
     return count
-  }
-}
-
-function othersPrompt(index: number, readyUs: number): Prompt {
-  return {
-    ...{ id: OFFERED - 1 - index, readyUs, deadlineUs: Infinity, tpotUs: Infinity },
-    ...{ tokens: USUAL_TOKENS, computed: 0, started: false, outputTokens: USUAL_TOKENS },
-    ...{ startsUs: Infinity, firstTokenUs: Infinity },
   }
 }

@@ -24,18 +24,10 @@ export interface AskOptions {
 }
 
 /** Ours alone, or said anew: engines may refuse what they do not know. */
-const NOT_HANDED_ON = [
-  "slo",
-  SLO_ARGS_FIELD,
-  "parse_special",
-  "stream",
-  "stream_options",
-  "n",
-  "best_of",
-  "model",
-  "prompt",
-  "echo",
-]
+const NOT_HANDED_ON = new Set([
+  ...["slo", SLO_ARGS_FIELD, "parse_special", "stream", "stream_options"],
+  ...["n", "best_of", "model", "prompt", "echo"],
+])
 /** Requests without a promise come after all that have one: a day. */
 const LAST_MS = 86_400_000
 
@@ -101,8 +93,8 @@ function goOn(
 
 function handedOn(body: Readonly<Record<string, unknown>>): Record<string, unknown> {
   const own: Record<string, unknown> = {}
-  for (const [field, value] of Object.entries(body))
-    if (!NOT_HANDED_ON.includes(field) && value !== null) own[field] = value
+  for (const field of Object.keys(body))
+    if (!NOT_HANDED_ON.has(field) && body[field] !== null) own[field] = body[field]
   return own
 }
 

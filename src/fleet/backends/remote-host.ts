@@ -78,6 +78,8 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   readonly #jobs = new Map<JobId, Taken>()
   /** Where it is, and what each request to it says. */
   readonly #at: { origin: string; basePath: string; headers: Readonly<Record<string, string>> }
+  /** As the job is known that was offered last: it is mostly submitted next, and its twin knows the answer still. */
+  #offered: { job: JobId; spec: TwinSpec } | null = null
   #effects: ObservedEffect[] = []
   #ids = 0
   #onDrained: (() => void)[] = []
@@ -124,6 +126,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
       const { takes } = await planner.offer(job, spec.promptTokens - (spec.cachedTokens ?? 0), deadlineMs)
       return { takes, promptTokens: spec.promptTokens }
     }
+    this.#offered = { job: job.id, spec }
     const { deadlineUs } = this.#judge(spec, now, () => {})
     const { takes } = this.twin.offer(spec, now, this.#holding.around(deadlineUs))
     return { takes, promptTokens: spec.promptTokens }
@@ -234,7 +237,8 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
 
   #courseOf(job: Job, choice: JobChoice, sink: JobSink): Course {
     const now = nowUs()
-    const asked = this.#specOf(job, now)
+    const asked = this.#offered?.job === job.id ? this.#offered.spec : this.#specOf(job, now)
+    this.#offered = null
     const start = choice.begun?.start
     // It is judged by the deadline that it began with.
     const spec =
