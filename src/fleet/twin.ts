@@ -50,8 +50,8 @@ const CAUTIOUS_REQUESTS = 4
 const SAME_STEP = 0.5
 /** The answer to an offer holds so long, µs, if nothing was seen meanwhile: what is offered is mostly sent next. */
 const HOLDS_US = 1000
-/** Not a request's id. */
-const OFFERED = -1
+/** Not a request's id; and ids of what is held, in a forecast, from here on. */
+const [OFFERED, HELD] = [-1, 2 ** 40]
 
 interface RunWith {
   leastRest?: number
@@ -59,9 +59,6 @@ interface RunWith {
   offered?: Prompt
   held?: readonly Prompt[]
 }
-
-/** Ids of what is held, in a forecast. */
-const HELD = 2 ** 40
 
 interface Forecast extends Pick<TwinOffer, "startsUs" | "firstTokenUs"> {
   /** How far it looked. */
@@ -321,7 +318,8 @@ export class Twin {
   #run(atUs: number, { leastRest = 0, others = false, offered, held = [] }: RunWith): EngineRun {
     const prompts: Prompt[] = [...held]
     if (others)
-      for (let i = 0; i < this.#others.waiting; i++) prompts.push(unseenPrompt(OFFERED - 1 - i, this.#others.seenUs))
+      for (let i = 0; i < this.#others.waiting; i++)
+        prompts.push(unseenPrompt(OFFERED - 1 - i, this.#others.seenUs))
     for (const [id, sent] of this.#waiting) prompts.push(this.#promptOf(id, sent))
     if (offered !== undefined) prompts.push(offered)
     const streams: Stream[] = []

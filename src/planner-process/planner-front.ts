@@ -19,6 +19,7 @@ const IDS_PER_ENGINE = 2 ** 40
 const NO_ENGINE: ModelInfo = modelOf("no engine yet", 1)
 
 export class PlannerFront implements Front {
+  readonly engineHere = false
   readonly longestTokenBytes = 1
   readonly replica: ReplicaHost
   readonly #tenants: PlannerTenants
