@@ -1,6 +1,5 @@
 /** An engine on another machine that owns its batching, behind the port that all replicas have: OpenAI's API to it, and a
  * twin that answers offers in its place. */
-import type { Dispatcher } from "undici"
 import type { RequestSpec } from "../../core/protocol.ts"
 import {
   DECLINED,
@@ -22,7 +21,7 @@ import type { ReadStep, ReadUsage } from "./answer-reader.ts"
 import { askOf, cannotGoOn, priorityOf } from "./ask.ts"
 import { CacheHopes } from "./cache-hopes.ts"
 import type { Course } from "./course.ts"
-import { type ExchangeEnd, exchange, type Timeouts } from "./exchange.ts"
+import { type ExchangeEnd, exchange } from "./exchange.ts"
 import { forecastView } from "./forecast.ts"
 import { Holding } from "./holding.ts"
 import { infoOf, MOST_TOKENS } from "./info.ts"
@@ -31,34 +30,11 @@ import type { BackendKind, Learnt } from "./kind.ts"
 import { BACKEND_KINDS } from "./kinds.ts"
 import { headersOf, Prober, type Served } from "./prober.ts"
 import { PromptSizes } from "./prompt-sizes.ts"
+import type { RemoteHostOptions } from "./remote-options.ts"
 import type { RemotePlanner } from "./remote-planner.ts"
 import { sloArgsOf } from "./slo-args.ts"
 
-export interface RemoteHostOptions {
-  name: string
-  /** Scheme, host and port; a path where the API is below one. No slash at its end. */
-  url: string
-  /** null: what it says that it is. */
-  kind: BackendKind | null
-  /** It may have so many times as much as a backend of weight 1. Default 1. */
-  weight?: number
-  /** What clients call a model, and what the engine does. Default: whatever is asked for is the engine's first model. */
-  models?: ReadonlyMap<string, string>
-  /** Sent as `authorization: Bearer`. */
-  apiKey?: string | null
-  /** Sent as `host`, where the URL has an address in the place of a name. */
-  hostHeader?: string | null
-  /** Number of apps (SLO classes). */
-  apps: number
-  /** The engine takes priorities (vLLM: --scheduling-policy priority). */
-  priority?: boolean
-  /** Plans the engine's steps. While it is there it answers offers and holds what waits; else the twin does. */
-  planner?: RemotePlanner | null
-  dispatcher: Dispatcher
-  timeouts: Timeouts
-  /** Between two looks at its health and /metrics, ms. */
-  probeMs: number
-}
+export type { RemoteHostOptions } from "./remote-options.ts"
 
 /** Without a Retry-After, ms. */
 const USUAL_PAUSE_MS = 1000
