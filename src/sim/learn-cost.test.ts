@@ -1,0 +1,78 @@
+/** Replicas that are not told what steps take: they learn it, lose nothing, and decide the same each time. */
+import { expect, test } from "vitest"
+import type { CostModel } from "../core/cost.ts"
+import type { Effect } from "../core/protocol.ts"
+import type { ReplicaConfig } from "../core/replica.ts"
+import { LIMITS, specOf } from "../core/testing.ts"
+import type { CapturedGraphs } from "../fit/guess.ts"
+import { Random } from "../random.ts"
+import { type FleetOptions, simulateFleet } from "./fleet.ts"
+
+const GRAPHS: CapturedGraphs = {
+  sizes: [1, 2, 4, 8, 16, 32, 64],
+  ...{ decodes: "full", mixed: "piecewise", decodeTokens: 1 },
+}
+const TRUTH: CostModel = {
+  ...{ pieces: [{ step: 8000, tokens: 60 }], residualSigma: 0.03, fastPassTokens: 16, unifiedKv: true },
+  graphs: { ...GRAPHS, piecewiseUs: 1500, eagerUs: 4000 },
+}
+const CONFIG: ReplicaConfig = {
+  limits: { ...LIMITS, kvTokens: 8192, maxSequences: 64, minChunkTokens: 1 },
+  ...{ cost: TRUTH, policy: "slos-serve", apps: 1 },
+}
+
+function requests(seed: number, count: number): FleetOptions["requests"] {
+  const random = new Random("learn-cost", seed)
+  let atUs = 0
+  return Array.from({ length: count }, (_, id) => {
+    atUs += Math.round(random.exponential(60_000))
+    const maxOutputTokens = random.integer(1, 60)
+    const spec = specOf(id, { promptTokens: random.integer(5, 700), maxOutputTokens })
+    return { atUs, outputTokens: random.integer(1, maxOutputTokens + 1), thinkingTokens: 0, spec }
+  })
+}
+
+function play(seed: number, changes: Partial<FleetOptions> = {}) {
+  const effects: { effect: Effect; nowUs: number }[] = []
+  simulateFleet({
+    ...{ replicas: [CONFIG, CONFIG], requests: requests(seed, 150), seed, noiseSigma: 0.05, check: true },
+    onEffect: (effect, nowUs) => effects.push({ effect, nowUs }),
+    ...changes,
+  })
+  const ended = effects.flatMap(({ effect }) => (effect.type === "finished" ? [effect.outcome] : []))
+  return { effects, ended, kept: ended.filter(({ attained }) => attained).length }
+}
+/** Predicted over actual, of steps that began after `fromUs`. */
+function predictions({ effects }: ReturnType<typeof play>, fromUs: number): number[] {
+  const runs = effects.filter(({ effect }) => effect.type === "run")
+  return runs.flatMap(({ effect, nowUs }) =>
+    effect.type === "run" && nowUs >= fromUs ? [effect.batch.predictedUs] : [],
+  )
+}
+
+const learning = { learnCost: { graphs: GRAPHS } }
+
+test("every request ends, on replicas whose invariants hold", () => {
+  for (const seed of [1, 2, 3]) {
+    expect(play(seed, learning).ended).toHaveLength(150)
+    expect(play(seed, { learnCost: {} }).ended).toHaveLength(150)
+    expect(
+      play(seed, { ...learning, faults: [{ kind: "lostReplica", replica: 0, atUs: 3_000_000 }] }).ended,
+    ).toHaveLength(150)
+  }
+})
+
+test("the same seed gives the same decisions", () => {
+  expect(play(4, learning).effects).toEqual(play(4, learning).effects)
+})
+
+test("steps are predicted badly at first, and well soon", () => {
+  const told = play(5)
+  const learnt = play(5, learning)
+  expect(predictions(learnt, 0)[0]!).toBeGreaterThan(2 * predictions(told, 0)[0]!)
+  const mean = (list: number[]) => list.reduce((a, b) => a + b, 0) / list.length
+  const late = mean(predictions(learnt, 2_000_000)) / mean(predictions(told, 2_000_000))
+  expect(late).toBeGreaterThan(0.8)
+  expect(late).toBeLessThan(1.25)
+  expect(learnt.kept).toBeGreaterThan(0.9 * told.kept)
+})
