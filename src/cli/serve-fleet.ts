@@ -41,5 +41,6 @@ export async function openFleet(options: ServeOptions, tenants: Tenants, reporte
     hosts: workers,
     log: (message, level) => reporter.log[level](message),
   })
-  return new FleetFront({ fleet, hosts: workers, info: workers[0]!.info!, maxQueue, tenants })
+  const { info } = workers[0]!
+  return new FleetFront({ fleet, hosts: workers, info: info!, maxQueue, tenants, refusesDown: true })
 }

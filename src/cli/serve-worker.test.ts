@@ -61,6 +61,7 @@ test("one that is killed is started again; its jobs are lost once it is down", S
   process.kill(pid!, "SIGKILL")
   expect((await sink.over())[0]).toMatchObject({ kind: "lost", reason: "died" })
   expect(stateThen).toBe("down")
+  expect(host.comesBack).toBe(true)
   await host.ready()
   expect(host.pid).not.toBe(pid)
   expect(host.restarts).toBe(1)

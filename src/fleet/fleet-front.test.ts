@@ -61,3 +61,22 @@ test("what one promises is served; what asks for no SLO, or for several answers,
   expect(front.queue.taken).toBe(WAITING + 1)
   await expect(ask({ ttft_ms: 1000 })).rejects.toMatchObject({ status: 429, code: "queue_full" })
 })
+
+test("where no replica is up a request waits only for one that is to be back soon", async () => {
+  const hosts = [new SaidHost("a"), new SaidHost("b")]
+  const fleet = new Fleet({ hosts, clock: new StillClock() })
+  const front = new FleetFront({ fleet, hosts, info: INFO, maxQueue: WAITING, refusesDown: true })
+  const ask = () => {
+    const request = { ...jobOf().generation, arrivalMs: 0, signal: new AbortController().signal }
+    return front.start([request], [{ delta: () => {}, end: () => {} }])
+  }
+  hosts[0]!.become("down", "its process died of SIGKILL")
+  await ask()
+  hosts[1]!.become("down")
+  await expect(ask()).rejects.toMatchObject({ status: 503, message: expect.stringMatching(/SIGKILL/) })
+  hosts[0]!.comesBack = true
+  await ask()
+  expect(front.queue.taken).toBe(2)
+  hosts[0]!.comesBack = false
+  await expect(ask()).rejects.toMatchObject({ status: 503 })
+})

@@ -41,7 +41,7 @@ export interface FleetFrontOptions {
   tenants?: Tenants
   /** Jobs carry the bodies that clients sent: for replicas that are other servers of the same API. Default: they do not. */
   bodies?: boolean
-  /** What comes while no replica is up is refused at once. Default: it waits for one for a while. */
+  /** What comes while no replica is up, or comes back soon, is refused at once. Default: it waits for one for a while. */
   refusesDown?: boolean
 }
 
@@ -169,9 +169,15 @@ export class FleetFront implements Front {
 
   #reserve(count: number, tenant: number, claim: Claim): { onPromise: boolean } | RejectReason {
     if (this.#draining) return "shuttingDown"
-    if (this.#refusesDown && this.watch.state !== "ok") return "engineDown"
+    if (this.#isDown) return "engineDown"
     if (this.#places.take(count, tenant)) return { onPromise: false }
     return claim === "promise" && this.#places.takeBeyond(count, tenant) ? { onPromise: true } : "queueFull"
+  }
+
+  /** No replica is up, or to be expected. */
+  get #isDown(): boolean {
+    if (this.#hosts.some(({ comesBack = false }) => comesBack)) return false
+    return this.#refusesDown && this.watch.state !== "ok"
   }
 
   #submit(

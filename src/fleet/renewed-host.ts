@@ -13,6 +13,7 @@ import {
 import { WatchedHost } from "../replica/watched-host.ts"
 import { Restarts } from "../router/health.ts"
 import { WireHost } from "../wire/host.ts"
+import { Comeback } from "./comeback.ts"
 
 export interface RenewedOptions {
   name: string
@@ -26,6 +27,7 @@ export interface RenewedOptions {
 export abstract class RenewedHost extends WatchedHost implements ReplicaHost {
   readonly #options: RenewedOptions
   readonly #restarts: Restarts
+  readonly #comeback = new Comeback(performance.now())
   #wire: WireHost | null = null
   #lives = 0
   #pause: NodeJS.Timeout | null = null
@@ -90,6 +92,10 @@ export abstract class RenewedHost extends WatchedHost implements ReplicaHost {
   protected get wire(): WireHost | null {
     return this.#wire
   }
+  /** It is up, or will be about as soon as its start takes. */
+  protected get expected(): boolean {
+    return this.#comeback.isSoon(performance.now())
+  }
   protected get closing(): boolean {
     return this.#closing !== null
   }
@@ -123,9 +129,11 @@ export abstract class RenewedHost extends WatchedHost implements ReplicaHost {
     if (this.closing) this.become("closed", "it was closed")
     else this.become("down", detail)
     wire?.giveUp(detail)
+    this.#comeback.down(Infinity)
     if (this.closing || last) return
     const nowUs = performance.now() * 1000
     const pauseMs = (this.#restarts.died(nowUs, Math.random()) - nowUs) / 1000
+    this.#comeback.down(nowUs / 1000 + pauseMs)
     this.log(`${detail}; next try ${pauseMs < 1 ? "now" : `in ${(pauseMs / 1000).toFixed(1)} s`}`, "error")
     this.#pause = setTimeout(() => this.begin(), pauseMs)
   }
@@ -137,6 +145,7 @@ export abstract class RenewedHost extends WatchedHost implements ReplicaHost {
   #ready(wire: WireHost): void {
     this.serves(wire.info)
     this.#lives++
+    this.#comeback.ready(performance.now())
     this.#restarts.up(performance.now() * 1000)
     this.become("ready", "")
   }

@@ -52,6 +52,7 @@ export class SaidHost implements ReplicaHost {
   state: HostState = "ready"
   detail = ""
   readonly info = null
+  comesBack = false
   /** Refuses whatever is submitted, inside the call. */
   refuses: string | null = null
   readonly asked: { job: Job; deadlineMs: number; answer: (takes: boolean) => void }[] = []

@@ -45,6 +45,11 @@ export class WorkerProcess extends RenewedHost {
     return this.#child?.pid
   }
 
+  /** Requests wait for it: its start takes seconds, and its parent sees to it. */
+  get comesBack(): boolean {
+    return this.expected
+  }
+
   /** Resolves once it is ready; rejects when its operator must put something right first. */
   ready(): Promise<void> {
     return new Promise((resolve, reject) => {

@@ -136,6 +136,8 @@ export interface ReplicaHost {
   readonly info: HostInfo | null
   /** Whether its engine computes, as far as it has said: asked for every request, which `digest` would be dear for. */
   readonly computes: boolean
+  /** Requests may wait for it where no replica is up: it is to be back soon. Left out: they may not. */
+  readonly comesBack?: boolean
   /** Times it came back; left out: it does not come back. */
   readonly restarts?: number
   /** Called on each change of `state`. The answer ends that. */
