@@ -9,6 +9,10 @@ type CommandFile = { register(program: Command): void }
 
 const COMMANDS: Record<string, { summary: string; load: () => Promise<CommandFile> }> = {
   serve: { summary: "serve a model over the OpenAI API", load: () => import("./serve.ts") },
+  vllm: {
+    summary: "run vLLM with the planner inside it, and a gateway before it",
+    load: () => import("./vllm.ts"),
+  },
   "endpoint-picker": {
     summary: "pick endpoints by SLO for an Envoy or a Kubernetes gateway that is there already",
     load: () => import("./endpoint-picker.ts"),

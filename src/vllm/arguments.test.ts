@@ -64,7 +64,7 @@ describe("what is refused, with a reason", () => {
     ["m --headless", /ranks on other machines/],
     ["m -dpa 10.0.0.1", /--data-parallel-address .*ranks on other machines/],
     ["m --data-parallel-backend ray", /ranks on other machines/],
-    ["m --nnodes 2", /ranks on other machines/],
+    ["m -n 2", /--nnodes .*ranks on other machines/],
     ["m --additional-config.slos_serve.name a", /give it whole, as one JSON object/],
     ["m --additional-config nope", /--additional-config must be a JSON object, not "nope"/],
     ["m --additional-config [1]", /must be a JSON object/],

@@ -30,6 +30,7 @@ const SHORT: Readonly<Record<string, string>> = {
   ...{ dpn: "data-parallel-rank", dpr: "data-parallel-start-rank", dpl: "data-parallel-size-local" },
   ...{ dpa: "data-parallel-address", dpp: "data-parallel-rpc-port", dpb: "data-parallel-backend" },
   ...{ dph: "data-parallel-hybrid-lb", dpe: "data-parallel-external-lb" },
+  ...{ dpm: "data-parallel-multi-port-external-lb", n: "nnodes", r: "node-rank" },
 }
 
 const OURS = "slos-serve vllm sets it"

@@ -23,7 +23,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 # Names of the SLO classes that there are, with commas between; where it is not set, the planner says what it does not know.
 CLASSES_VARIABLE = "SLOS_SERVE_CLASSES"
 LARGEST_BODY_BYTES = 16 * 1024 * 1024

@@ -1,0 +1,70 @@
+/** Runs a gateway before a vLLM of its own: first its port, then the planner, then vLLM. */
+import { readFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { parse, stringify } from "yaml"
+import { type BackendConfig, checkBackends } from "../config/backends.ts"
+import { UserError } from "../errors.ts"
+import { Service } from "../serve/service.ts"
+import type { Tenants } from "../serve/tenants.ts"
+import { readVllmArguments, type VllmArguments } from "../vllm/arguments.ts"
+import { findVllm, launchOf } from "../vllm/launch.ts"
+import { policyOptions } from "./policy-options.ts"
+import type { Reporter } from "./reporter.ts"
+import { openBackends } from "./serve-gateway.ts"
+import { configOf, tenantsOf } from "./serve-parts.ts"
+import { serveFront } from "./serve-run.ts"
+import type { VllmOptions } from "./vllm.ts"
+import { freePort, VllmProcesses } from "./vllm-processes.ts"
+
+export async function serveVllm(
+  options: VllmOptions,
+  args: readonly string[],
+  reporter: Reporter,
+): Promise<void> {
+  if (args.length === 0)
+    throw new UserError(
+      "say what vLLM is to serve, after --: slos-serve vllm -- Qwen/Qwen3-8B --max-model-len 16384",
+    )
+  const asked = readVllmArguments(args)
+  const executable = findVllm(options.vllm)
+  const { classes, tenants: named, backends } = configOf(options)
+  const tenants = tenantsOf(options, named)
+  policyOptions(options.set)
+  const { policy } = options
+  await serveFront(options, tenants, reporter, async (host, onClose) => {
+    const processes = new VllmProcesses(options, reporter, (detail) => {
+      host.detail = detail
+    })
+    onClose(() => processes.close())
+    const planner = await processes.startPlanner(plannerConfig(options, tenants, processes.folder))
+    const port = await freePort()
+    const names = classes.all.map(({ name }) => name)
+    const launch = launchOf(executable, asked, { port, socket: planner.socket, classes: names })
+    await processes.startVllm(launch, port)
+    const all = [...backends, backendOf(port, planner.url, asked)]
+    checkBackends(all)
+    const gateway = { backends: all, file: undefined }
+    const apps = classes.all.length
+    const front = await openBackends(gateway, options, { host, tenants, apps }, reporter)
+    return new Service({ front, classes, policy, tenants })
+  })
+}
+
+function backendOf(port: number, planner: string, { apiKey }: VllmArguments): BackendConfig {
+  const key = apiKey ?? process.env.VLLM_API_KEY ?? null
+  return {
+    ...{ kind: "vllm", url: `http://127.0.0.1:${port}`, weight: 1, priority: false, planner },
+    ...{ models: new Map<string, string>(), apiKey: key === "" ? null : key },
+  }
+}
+
+/** The planner needs no keys and no backends: of tenants their weights, those of the command line included. */
+function plannerConfig({ config }: VllmOptions, tenants: Tenants, folder: string): string | null {
+  if (config === undefined && tenants.configured.length < 2) return null
+  const given = config === undefined ? {} : (parse(readFileSync(config, "utf8")) as Record<string, unknown>)
+  const { backends: _backends, tenants: _tenants, ...rest } = given
+  const weights = tenants.configured.map((name) => [name, { weight: tenants.weightOf(name) }])
+  const path = join(folder, "planner.yaml")
+  writeFileSync(path, stringify({ ...rest, tenants: Object.fromEntries(weights) }))
+  return path
+}
