@@ -113,7 +113,7 @@ export abstract class RenewedHost extends WatchedHost implements ReplicaHost {
     wire.onState((state) => {
       if (this.#wire !== wire) return
       if (state === "ready") this.#ready(wire)
-      else if (state === "draining") this.become("draining", wire.detail)
+      else if (state === "draining" || state === "starting") this.become(state, wire.detail)
       else if ((state === "down" || state === "closed") && !this.closing) {
         // Before its jobs are told: where they go on must not be here.
         this.become("down", wire.detail)

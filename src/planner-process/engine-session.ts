@@ -199,8 +199,8 @@ export class EngineSession {
       ...{ id, tokens: 0, stopped: false, answeringFrom: -1, computed },
     }))
     this.#inPlace = []
-    this.#post({ type: "ran", batch, items }, this.#nowUs)
-    this.#post({ type: "stepDone", batch, durationUs: 0, results }, this.#nowUs)
+    this.#core.handle({ type: "ran", batch, items }, this.#nowUs)
+    this.#core.handle({ type: "stepDone", batch, durationUs: 0, results }, this.#nowUs)
   }
 
   #landed({ batch, of }: Flown, { durationUs, ids, produced, drafted }: Landed): void {
