@@ -86,7 +86,7 @@ function graphedUs(pieces: readonly CostPiece[], graphs: CudaGraphs, shape: Step
 /** The shape of a step as it ran, where a drafter had less of an idea than the batch asked for; else null. */
 export function ranShape(
   layout: Pick<CostModel, "fastPassTokens" | "unifiedKv">,
-  batch: Batch,
+  batch: Pick<Batch, "items">,
   results: readonly StepResult[],
 ): StepShape | null {
   if (results.every((result) => result.drafted === undefined)) return null

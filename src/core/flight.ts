@@ -1,51 +1,108 @@
-/** The batch that the engine is computing: whose its items are, how long it should take, and which requests left
- * meanwhile. */
+/** The batches in flight, in the order in which the engine computes them: whose their items are, how long each should take,
+ * and which requests left meanwhile. */
 import { assert } from "./assert.ts"
 import type { StepShape } from "./cost.ts"
+import type { KvAccount } from "./kv/account.ts"
 import type { StepKind } from "./learn/calibration.ts"
 import type { BatchBuilder } from "./planner/batch-builder.ts"
-import type { Batch, RequestId } from "./protocol.ts"
+import type { Batch, BatchItem, RequestId } from "./protocol.ts"
 import type { LiveRequest } from "./request.ts"
 
 const NO_SHAPE: StepShape = {
   ...{ tokens: 0, sequences: 0, passes: 0, fastPairs: 0, slowPairs: 0, outputs: 0, specSteps: 0 },
 }
 
-export class Flight {
-  #batch: Batch | null = null
-  /** Whose the items are, in their order; those of the last batch once it has landed. */
-  requests: readonly LiveRequest[] = []
+/** One batch in flight. */
+export interface Airborne {
+  number: number
+  /** Live requests whose KV it drops. */
+  evict: readonly RequestId[]
+  items: readonly BatchItem[]
+  /** Whose the items are, in their order; undefined: one that is not known here, of a batch of the engine's own. */
+  requests: readonly (LiveRequest | undefined)[]
+  /** How often each had been preempted at take-off: if that is another number by now, what its item computes is lost. */
+  preemptions: number[]
+  kind: StepKind
   /** What its time depends on. */
-  shape: StepShape = NO_SHAPE
-  kind: StepKind = "decode"
-  /** When it should land, absolute µs. */
-  endsUs = 0
-  /** Requests that ended in the air: the engine may be computing them, so their KV is free when it lands. */
+  shape: StepShape
+  /** Predicted, µs; and when it should land, absolute µs. */
+  predictedUs: number
+  endsUs: number
+  /** A batch before it failed, and this one with it. */
+  failed: boolean
+}
+
+export class Flight {
+  readonly batches: Airborne[] = []
+  /** Requests that ended in the air: the engine may be computing them, so their KV is free when that has landed. */
   #left: RequestId[] = []
 
-  /** The engine is computing. */
+  /** The engine has something to compute. */
   get up(): boolean {
-    return this.#batch !== null
+    return this.batches.length > 0
+  }
+
+  /** When the next batch could begin, absolute µs: when the last one in flight should land, but not before `nowUs`. */
+  clearUs(nowUs: number): number {
+    const last = this.batches[this.batches.length - 1]
+    return last === undefined ? nowUs : Math.max(nowUs, last.endsUs)
   }
 
   takeOff(batch: Batch, built: BatchBuilder, nowUs: number): void {
-    this.#batch = batch
-    this.requests = built.requests
-    this.shape = built.shape()
-    this.kind = built.kind
-    this.endsUs = nowUs + batch.predictedUs
+    const { number, evict, items, predictedUs } = batch
+    const { requests, kind } = built
+    const endsUs = this.clearUs(nowUs) + predictedUs
+    for (const request of requests) request.inAir++
+    const preemptions = requests.map((request) => request.preemptions)
+    const made = { number, evict, items, requests, preemptions, kind, shape: built.shape() }
+    this.batches.push({ ...made, predictedUs, endsUs, failed: false })
   }
 
-  /** The engine is done with batch `number`. */
-  land(number: number): Batch {
-    const batch = this.#batch
-    assert(batch !== null && batch.number === number, `batch ${number} is not the one in flight`)
-    this.#batch = null
-    return batch
+  /** A batch of the engine's own joins, without items so far. */
+  joins(number: number, nowUs: number): Airborne {
+    const endsUs = this.clearUs(nowUs)
+    const empty = { number, evict: [], items: [], requests: [], preemptions: [], shape: NO_SHAPE }
+    const own: Airborne = { ...empty, kind: "decode", predictedUs: 0, endsUs, failed: false }
+    this.batches.push(own)
+    return own
+  }
+
+  batch(number: number): Airborne {
+    const found = this.batches.find((batch) => batch.number === number)
+    assert(found !== undefined, `batch ${number} is not in flight`)
+    return found
+  }
+
+  /** The engine is done with batch `number`: those behind it begin now. */
+  land(number: number, nowUs: number): Airborne {
+    const landed = this.batch(number)
+    this.#remove(landed)
+    let fromUs = nowUs
+    for (const batch of this.batches) fromUs = batch.endsUs = fromUs + batch.predictedUs
+    return landed
+  }
+
+  /** It never runs. */
+  cancel(batch: Airborne): void {
+    this.#remove(batch)
+    this.retime(batch, 0)
+  }
+
+  /** It takes another time than predicted at first, and so those behind it land at another. */
+  retime(batch: Airborne, predictedUs: number): void {
+    const moreUs = predictedUs - batch.predictedUs
+    batch.predictedUs = predictedUs
+    for (const later of this.batches) if (later.endsUs >= batch.endsUs) later.endsUs += moreUs
   }
 
   carries(id: RequestId): boolean {
-    return this.#batch?.items.some((item) => item.id === id) ?? false
+    return this.batches.some(({ items }) => items.some((item) => item.id === id))
+  }
+
+  /** What they compute of this request is lost to the core, unless the engine says otherwise. */
+  writeOff(id: RequestId): void {
+    for (const { items, preemptions } of this.batches)
+      for (let i = 0; i < items.length; i++) if (items[i]!.id === id) preemptions[i] = -1
   }
 
   left(id: RequestId): void {
@@ -53,12 +110,33 @@ export class Flight {
   }
   cameBack(id: RequestId): void {
     this.#left = this.#left.filter((other) => other !== id)
+    this.writeOff(id)
   }
-  /** The requests that left since it was asked last. */
+  /** The requests that left and that no batch in flight carries any more. */
   takeLeft(): readonly RequestId[] {
     if (this.#left.length === 0) return this.#left
     const left = this.#left
-    this.#left = []
-    return left
+    this.#left = left.filter((id) => this.carries(id))
+    return this.#left.length === 0 ? left : left.filter((id) => !this.#left.includes(id))
+  }
+
+  /** Throws where a request does not know of its batches, or where what the engine computes has lost its KV. */
+  check(line: readonly LiveRequest[], kv: KvAccount): void {
+    const inAir = new Map<LiveRequest | undefined, number>()
+    for (const { number, items, requests, preemptions } of this.batches) {
+      assert(items.length === requests.length, `batch ${number} carries what it does not know`)
+      requests.forEach((request, i) => {
+        inAir.set(request, (inAir.get(request) ?? 0) + 1)
+        if (request === undefined || request.preemptions !== preemptions[i]) return
+        assert(kv.holds(request.id), `batch ${number} computes request ${request.id}, whose KV is given up`)
+      })
+    }
+    for (const request of line)
+      assert(request.inAir === (inAir.get(request) ?? 0), `request ${request.id} counts its batches wrongly`)
+  }
+
+  #remove(batch: Airborne): void {
+    this.batches.splice(this.batches.indexOf(batch), 1)
+    for (const request of batch.requests) if (request !== undefined) request.inAir--
   }
 }

@@ -31,6 +31,11 @@ export class Recovery {
     this.#suspects = [request, ...this.#suspects]
   }
 
+  /** Some requests have to run alone, before all others. */
+  get oneByOne(): boolean {
+    return this.#suspects.length > 0
+  }
+
   /** The request that has to run alone next, if any. */
   nextSuspect(): LiveRequest | undefined {
     for (;;) {

@@ -1,6 +1,18 @@
 /** One live request: what it still owes, when its next token is due, and how each of its stages went. */
 import { assert } from "./assert.ts"
-import type { Outcome, Progress, RequestId, RequestSpec, StageName, StageOutcome, Tier } from "./protocol.ts"
+import type {
+  BatchItem,
+  Outcome,
+  Progress,
+  RequestId,
+  RequestSpec,
+  StageName,
+  StageOutcome,
+  Tier,
+} from "./protocol.ts"
+
+/** What `foresee` changes. */
+type Real = Pick<LiveRequest, "computed" | "output" | "dueUs" | "paceDueUs" | "firstTokenUs" | "lastTokenUs">
 
 export class LiveRequest {
   readonly id: RequestId
@@ -53,8 +65,17 @@ export class LiveRequest {
   listed = 0
   /** Failed alone in a batch this many times. */
   failures = 0
-  /** Ended, or given to another replica. */
+  /** Ended, or given to another replica; while a decision is made also: not to be planned in it (foresight.ts). */
   gone = false
+  /** It may not run yet: its grammar is being compiled. */
+  waits: boolean
+  /** Batches in flight that carry it. */
+  inAir = 0
+  /** Its state is the one after those (`foresee`); tokens that it has then produced even if all drafts are refused. */
+  foreseen = false
+  surelyOutput = 0
+  #foreseenComputed = 0
+  #real: Real | null = null
   /** Number of the last batch that it was put in. */
   batch = 0
   startedUs = -1
@@ -80,6 +101,7 @@ export class LiveRequest {
     this.paceDueUs = this.deadlineUs
     this.tier = spec.tier
     this.thinking = spec.thinking
+    this.waits = spec.waitsForGrammar ?? false
     this.#stage = { stage: "prefill", attained: true, worstLateUs: -Infinity, tokens: spec.promptTokens }
   }
 
@@ -123,20 +145,41 @@ export class LiveRequest {
       if (i === answeringFrom && this.thinking) this.#startAnswer(stageDone)
       late = nowUs - this.dueUs
       this.#judge(late)
-      if (++this.output === 1) {
-        this.firstTokenUs = nowUs
-        // An early first token does not start the TPOT clock: the time saved is slack (docs/design.md, Objectives). Without
-        // a TTFT there is nothing to save, and slack without end would keep every TPOT.
-        this.paceDueUs = this.#hasTtft ? Math.max(this.deadlineUs, nowUs) : nowUs
+      if (this.output > 0) this.longestGapUs = Math.max(this.longestGapUs, nowUs - this.lastTokenUs)
+      this.#produced(nowUs)
+      if (this.output === 1) {
         this.#endStage(stageDone)
         this.#startStage(this.thinking ? "thinking" : "answer")
-      } else this.longestGapUs = Math.max(this.longestGapUs, nowUs - this.lastTokenUs)
+      }
       this.#stage.tokens++
-      this.lastTokenUs = nowUs
-      this.paceDueUs += this.#paceUs
-      this.#setDue()
     }
     return late
+  }
+
+  /** Plan as if this item of it had landed at `atUs`, all its drafts accepted: nothing is judged. Its pace counts the sure
+   * token alone. Until `recall`. */
+  foresee({ position, tokens, sample, draft }: BatchItem, atUs: number): void {
+    if (!this.foreseen) this.#remember()
+    const { maxOutputTokens } = this.spec
+    if (sample) this.surelyOutput++
+    if (sample && this.output < maxOutputTokens) {
+      this.#produced(atUs)
+      this.output = Math.min(maxOutputTokens, this.output + draft)
+    }
+    this.computed = Math.min(this.known - 1, Math.min(this.computed, position) + tokens + draft)
+    this.#foreseenComputed = this.computed
+  }
+
+  /** As it is again, but for KV that was taken from it meanwhile. */
+  recall(): void {
+    const real = this.#real!
+    if (this.computed === this.#foreseenComputed) this.computed = real.computed
+    this.output = real.output
+    this.dueUs = real.dueUs
+    this.paceDueUs = real.paceDueUs
+    this.firstTokenUs = real.firstTokenUs
+    this.lastTokenUs = real.lastTokenUs
+    this.foreseen = false
   }
 
   /** What another replica needs to go on with it. */
@@ -194,6 +237,26 @@ export class LiveRequest {
   get #hasTtft(): boolean {
     const { ttftUs, ttftSlowdown } = this.spec.slo
     return ttftSlowdown > 0 || ttftUs < Infinity
+  }
+
+  #remember(): void {
+    const { computed, output, dueUs, paceDueUs, firstTokenUs, lastTokenUs } = this
+    this.#real = { computed, output, dueUs, paceDueUs, firstTokenUs, lastTokenUs }
+    this.surelyOutput = output
+    this.foreseen = true
+  }
+
+  /** A token came out at `nowUs`: when the next one is due. */
+  #produced(nowUs: number): void {
+    if (++this.output === 1) {
+      this.firstTokenUs = nowUs
+      // An early first token does not start the TPOT clock: the time saved is slack (docs/design.md, Objectives). Without
+      // a TTFT there is nothing to save, and slack without end would keep every TPOT.
+      this.paceDueUs = this.#hasTtft ? Math.max(this.deadlineUs, nowUs) : nowUs
+    }
+    this.lastTokenUs = nowUs
+    this.paceDueUs += this.#paceUs
+    this.#setDue()
   }
 
   get #paceUs(): number {

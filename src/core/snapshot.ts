@@ -2,8 +2,9 @@
 import { assert } from "./assert.ts"
 import type { CostModel } from "./cost.ts"
 import type { KvAccount } from "./kv/account.ts"
+import type { Line } from "./line.ts"
 import { prefillUs, tokensWithin } from "./planner/prefill-time.ts"
-import type { EngineLimits, RequestId, Snapshot } from "./protocol.ts"
+import type { EngineLimits, Snapshot } from "./protocol.ts"
 import type { LiveRequest } from "./request.ts"
 
 type Counts = Omit<Snapshot, "nowUs" | "batchInFlight" | "calibration" | "speculation">
@@ -41,14 +42,10 @@ export function countLine(line: readonly LiveRequest[], kv: KvAccount, longest: 
 }
 
 /** Throws where a request of the line is lost, or an invariant of one is broken. */
-export function checkLine(
-  line: readonly LiveRequest[],
-  requests: ReadonlyMap<RequestId, LiveRequest>,
-  kv: KvAccount,
-): void {
-  assert(requests.size === line.length, "a request is not in line")
-  for (const request of line) {
-    assert(requests.get(request.id) === request, `request ${request.id} is lost`)
+export function checkLine(line: Line, kv: KvAccount): void {
+  assert(line.size === line.requests.length, "a request is not in line")
+  for (const request of line.requests) {
+    assert(line.get(request.id) === request, `request ${request.id} is lost`)
     checkRequest(request, kv)
   }
 }

@@ -191,8 +191,8 @@ class Run {
       spec.maxOutputTokens = Math.max(spec.maxOutputTokens, output + MORE_TOKENS)
     const items = batch.items.slice()
     if (items.length === 0) return false
-    batch.context.kv.takeDropped()
-    batch.context.kv.takeReleased()
+    batch.context.kv.orders.takeDropped()
+    batch.context.kv.orders.takeReleased()
     const load = { tokens: 0, steps: 1, requests: items.length, pastTokens: 0 }
     for (const { tokens, draft: drafted, position } of items) {
       load.tokens += tokens + drafted

@@ -12,18 +12,23 @@ export type Fault =
   | { kind: "lostReplica"; replica: number; atUs: number }
   /** The router sees replicas as they were at least `ageUs` ago (losses too). */
   | { kind: "staleSnapshots"; ageUs: number }
+  /** The engine owns its KV (ReplicaConfig.engineOwnsKv), and deviates from its plans on so large a share of all occasions
+   * (own-ways.ts). */
+  | { kind: "ownWays"; replica: number; share: number }
 
 /** The faults of one run, asked for as it goes. */
 export class Faults {
   readonly losses: readonly Extract<Fault, { kind: "lostReplica" }>[]
   /** 0 when the router sees the present. */
   readonly staleUs: number
+  #ownWays: readonly Extract<Fault, { kind: "ownWays" }>[]
   #failures: Extract<Fault, { kind: "failedStep" }>[]
   #slow: readonly Extract<Fault, { kind: "slowSteps" }>[]
 
   constructor(faults: readonly Fault[]) {
     this.losses = faults.filter((fault) => fault.kind === "lostReplica")
     this.#failures = faults.filter((fault) => fault.kind === "failedStep").sort((a, b) => a.atUs - b.atUs)
+    this.#ownWays = faults.filter((fault) => fault.kind === "ownWays")
     this.#slow = faults.filter((fault) => fault.kind === "slowSteps")
     this.staleUs = Math.max(0, ...faults.map((fault) => (fault.kind === "staleSnapshots" ? fault.ageUs : 0)))
   }
@@ -34,6 +39,14 @@ export class Faults {
     assert(
       members.some((replica) => !lost.has(replica)),
       "every replica of a kind would be lost",
+    )
+  }
+
+  /** How often it deviates from its plans. */
+  ownWays(replica: number): number {
+    return Math.max(
+      0,
+      ...this.#ownWays.filter((fault) => fault.replica === replica).map(({ share }) => share),
     )
   }
 

@@ -197,10 +197,15 @@ class Fleet {
 
   #stepOver({ machine, step }: Extract<Happening, { type: "step" }>): void {
     if (machine.lost) return
-    this.#world.happened(step)
-    this.#tell(machine, step.event)
-    const cost = machine.learn(step)
-    if (cost !== null) this.#tell(machine, { type: "costModel", cost })
+    for (const event of machine.over(step)) this.#tell(machine, event)
+    this.#begin(machine)
+  }
+
+  /** The engine goes on with what it was given. */
+  #begin(machine: Machine): void {
+    const { step, events } = machine.begin(this.#nowUs)
+    for (const event of events) this.#tell(machine, event)
+    if (step !== null) this.#push(step.atUs, { type: "step", machine, step })
   }
 
   #wake({ machine, atUs }: Extract<Happening, { type: "wake" }>): void {
@@ -280,22 +285,27 @@ class Fleet {
     this.#route(play, progress)
   }
 
+  /** As many batches as it may have in flight, one a decision. */
   #decide(machine: Machine): void {
-    machine.touched = false
-    if (++this.#decisions > (this.#options.maxPolls ?? Infinity))
-      throw new Error(`no end after ${this.#options.maxPolls} decisions`)
-    for (const effect of machine.replica.poll(this.#nowUs)) {
-      this.#options.onEffect?.(effect, this.#nowUs, machine.index)
-      this.#carryOut(effect, machine)
-    }
-    if (this.#options.check) machine.replica.check()
+    do {
+      machine.touched = false
+      if (++this.#decisions > (this.#options.maxPolls ?? Infinity))
+        throw new Error(`no end after ${this.#options.maxPolls} decisions`)
+      const effects = machine.replica.poll(this.#nowUs)
+      for (const effect of effects) {
+        this.#options.onEffect?.(effect, this.#nowUs, machine.index)
+        this.#carryOut(effect, machine)
+      }
+      this.#begin(machine)
+      if (this.#options.check) machine.replica.check()
+      if (machine.depth > 1 && effects.at(-1)?.type === "run") machine.touched = true
+    } while (machine.touched)
   }
 
   #carryOut(effect: Effect, machine: Machine): void {
     if (effect.type === "token") return
     if (effect.type === "run") {
-      const step = machine.run(effect.batch, this.#nowUs)
-      this.#push(step.atUs, { type: "step", machine, step })
+      machine.run(effect.batch)
     } else if (effect.type === "wake") {
       machine.wakeAtUs = effect.atUs
       this.#push(effect.atUs, { type: "wake", machine, atUs: effect.atUs })

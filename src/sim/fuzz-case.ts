@@ -96,6 +96,22 @@ export function ofSomeTenants(fleet: FleetOptions, seed: number): FleetOptions {
   )
 }
 
+/** The same fleet with up to `depth` batches in flight at each replica: one in half of all seeds, else two to four. Of these,
+ * engines of every other seed own their KV and deviate from their plans, where nothing is moved between replicas. */
+export function ofSomeDepth(fleet: FleetOptions, seed: number, depth?: number): FleetOptions {
+  const random = new Random("sim fuzz depth", seed)
+  const most = depth ?? (random.uniform() < 0.5 ? 1 : random.integer(2, 5))
+  const engineOwnsKv = fleet.disaggregated === undefined && most > 1 && random.uniform() < 0.5
+  if (most === 1) return fleet
+  const share = pick(random, [0.02, 0.1, 0.3])
+  const own = fleet.replicas.map((_, replica): Fault => ({ kind: "ownWays", replica, share }))
+  return {
+    ...fleet,
+    replicas: fleet.replicas.map((config) => ({ ...config, depth: most, engineOwnsKv })),
+    faults: [...(fleet.faults ?? []), ...(engineOwnsKv ? own : [])],
+  }
+}
+
 function pick<T>(random: Random, of: readonly T[]): T {
   return of[random.integer(0, of.length)]!
 }

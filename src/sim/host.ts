@@ -125,12 +125,13 @@ export class SimHost {
   // What it does.
 
   stepOver(step: Step, nowUs: number): void {
-    this.#outside.world.happened(step)
-    for (const { id, answeringFrom } of step.results) {
-      const own = this.#byCore.get(id)
-      if (own !== undefined) own.answeringFrom = answeringFrom
+    for (const event of this.machine!.over(step)) {
+      for (const { id, answeringFrom } of event.type === "stepDone" ? event.results : []) {
+        const own = this.#byCore.get(id)
+        if (own !== undefined) own.answeringFrom = answeringFrom
+      }
+      this.#tell(event, nowUs)
     }
-    this.#tell(step.event, nowUs)
   }
 
   woke(nowUs: number): void {
@@ -148,7 +149,8 @@ export class SimHost {
     for (const effect of machine.replica.poll(nowUs)) {
       this.#observe(effect, nowUs)
       if (effect.type === "run") {
-        step = machine.run(effect.batch, nowUs)
+        machine.run(effect.batch)
+        step = machine.begin(nowUs).step
         for (const { id, sample } of effect.batch.items) deadly = this.#runs(id, sample) || deadly
       } else if (effect.type === "wake") machine.wakeAtUs = effect.atUs
       else this.#say(effect)

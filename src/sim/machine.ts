@@ -1,13 +1,23 @@
 /** One simulated GPU: a replica of the production core, and an engine whose steps take modelled time. */
 import { type CostModel, ranShape, shapeOf, stepUs } from "../core/cost.ts"
-import type { Batch, Event, RequestSpec, Snapshot } from "../core/protocol.ts"
+import type {
+  Batch,
+  BatchItem,
+  Event,
+  RanItem,
+  RequestSpec,
+  Snapshot,
+  StepFailure,
+  StepResult,
+} from "../core/protocol.ts"
 import { Replica, type ReplicaConfig } from "../core/replica.ts"
 import { LAYOUT } from "../fit/guess.ts"
 import { StepFit, type StepFitOptions } from "../fit/step-fit.ts"
 import type { Target } from "../router/target.ts"
 import { normalChance } from "./chance.ts"
 import type { Faults } from "./faults.ts"
-import type { World, Yield } from "./world.ts"
+import { OwnWays } from "./own-ways.ts"
+import type { Play, World } from "./world.ts"
 
 /** How real step times differ from what the planner believes. */
 export interface Reality {
@@ -21,7 +31,7 @@ export interface Reality {
   /** Instead of seeded noise: a factor for each step begun, in order. */
   noise?: () => number
   /** Further failures: why this batch of this replica fails, or null. */
-  fails?: (batch: number, replica: number) => "kvFull" | "engineError" | null
+  fails?: (batch: number, replica: number) => StepFailure | null
 }
 
 /** Keeps noise apart from other luck of the same seed. */
@@ -33,9 +43,13 @@ export class Machine implements Target {
   #reality: Reality
   #truth: CostModel
   #fit: StepFit | null
-  #batch: Batch | null = null
   #faults: Faults
   #world: World
+  /** Those that wait for the step that runs now. */
+  #waiting: Batch[] = []
+  #step: Step | null = null
+  /** Where the engine owns its KV. */
+  #ways: OwnWays | null
   /** What the router knows, when snapshots are stale: the one it sees, and the next. */
   #seen: Seen
   #next: Seen
@@ -43,6 +57,8 @@ export class Machine implements Target {
   #present: Snapshot
   #revision = 0
   lost = false
+  /** Most batches in flight. */
+  readonly depth: number
   /** Of a prefill replica under offers: asks the decode side for a promise. */
   decodes: ((request: RequestSpec, nowUs: number) => boolean) | null = null
   /** Something happened since it last decided. */
@@ -59,42 +75,100 @@ export class Machine implements Target {
 
   constructor(index: number, config: ReplicaConfig, reality: Reality, faults: Faults, world: World) {
     this.index = index
+    this.depth = config.depth ?? 1
     this.#truth = reality.truth ?? config.cost
     this.#fit = reality.learnCost === undefined ? null : new StepFit(reality.learnCost)
     this.replica = new Replica(this.#fit === null ? config : { ...config, cost: this.#fit.model })
     this.#reality = reality
     this.#faults = faults
     this.#world = world
+    const share = faults.ownWays(index)
+    this.#ways = config.engineOwnsKv ? new OwnWays(config.limits, world, index, reality.seed, share) : null
     this.#present = this.replica.snapshot(0)
     this.#seen = this.#next = { lost: false, snapshot: this.#present }
   }
 
-  /** Begin a step: when it ends, and with what event. */
-  run(batch: Batch, nowUs: number): Step {
+  /** A batch to be computed, after those that were given before. */
+  run(batch: Batch): void {
+    this.#waiting.push(batch)
+  }
+
+  /** The step that begins now, if one does, and what the replica is to be told of it at once. */
+  begin(nowUs: number): { step: Step | null; events: readonly Event[] } {
+    if (this.#step !== null || this.lost) return { step: null, events: [] }
+    if (this.#ways !== null) return this.#beginOwn(this.#ways, nowUs)
+    const batch = this.#waiting.shift()
+    return { step: batch === undefined ? null : this.#takeOff(batch.number, batch.items, nowUs), events: [] }
+  }
+
+  /** A step is over: what the replica is told, in this order. */
+  over(step: Step): readonly Event[] {
+    this.#step = null
+    const { number: batch, durationUs, items, plays: aboard, reason } = step
+    if (reason !== null) return [{ type: "stepFailed", batch, reason }, ...this.#failWaiting(reason)]
+    const { results, plays } = this.#world.play(items, aboard)
+    this.#world.happened({ results, plays })
+    this.#ways?.landed(items, results)
+    const cost = this.#learn(step, results)
+    return [
+      { type: "stepDone", batch, durationUs, results },
+      ...(cost === null ? [] : [{ type: "costModel" as const, cost }]),
+    ]
+  }
+
+  /** What it believes of steps from now on, where one has changed that. */
+  #learn({ items, durationUs }: Step, results: readonly StepResult[]): CostModel | null {
+    if (this.#fit === null) return null
+    const shape = ranShape(LAYOUT, { items }, results) ?? shapeOf(items, LAYOUT)
+    return this.#fit.observeShape(shape, durationUs)
+  }
+
+  /** What was to follow a failed step counted on it. */
+  #failWaiting(reason: StepFailure): Event[] {
+    const waiting = this.#waiting.splice(0)
+    for (const { evict } of waiting) this.#ways?.evicted(evict)
+    return waiting.map(({ number: batch }) => ({ type: "stepFailed", batch, reason }))
+  }
+
+  /** By its own ways: the plan, more or less, or a batch of its own. */
+  #beginOwn(ways: OwnWays, nowUs: number): { step: Step | null; events: readonly Event[] } {
+    const batch = this.#waiting.shift()
+    const strays = ways.strays
+    const events: Event[] = []
+    if (batch !== undefined && !strays) {
+      const ran = ways.schedule(batch)
+      events.push({ type: "ran", batch: batch.number, ...ran })
+      if (ran.items.length > 0)
+        return { step: this.#takeOff(batch.number, this.#sampled(ran.items), nowUs), events }
+    } else if (batch !== undefined) events.push({ type: "ran", batch: batch.number, items: [] })
+    const own = strays ? ways.scheduleOwn() : { items: [], preempted: [] }
+    if (own.items.length === 0) return { step: null, events }
+    const number = ways.nextNumber()
+    events.push({ type: "ran", batch: number, ...own })
+    return { step: this.#takeOff(number, this.#sampled(own.items), nowUs), events }
+  }
+
+  /** Those that reach the last known token yield one. */
+  #sampled(items: readonly RanItem[]): BatchItem[] {
+    return items.map((item) => {
+      const { request, output } = this.#world.plays.get(item.id)!
+      return { ...item, sample: item.position + item.tokens === request.spec.promptTokens + output }
+    })
+  }
+
+  #takeOff(number: number, items: readonly BatchItem[], nowUs: number): Step {
     const { noise, fails } = this.#reality
     const factor = noise === undefined ? this.#noise() : noise()
-    const shape = shapeOf(batch.items, this.#truth)
-    this.#batch = batch
+    const shape = shapeOf(items, this.#truth)
     const us = stepUs(this.#truth, shape) * factor * this.#faults.slowdown(this.index, nowUs)
     const durationUs = Math.max(1, Math.round(us))
     this.steps++
     this.busyUs += durationUs
     this.batchTokens += shape.tokens
-    const atUs = nowUs + durationUs
-    const reason = fails?.(batch.number, this.index) ?? this.#faults.failure(this.index, nowUs)
-    if (reason !== null) {
-      return { atUs, event: { type: "stepFailed", batch: batch.number, reason }, results: [], plays: [] }
-    }
-    const { results, plays } = this.#world.play(batch.items)
-    return { atUs, event: { type: "stepDone", batch: batch.number, durationUs, results }, results, plays }
-  }
-
-  /** The step that it began last is over: what it believes of steps from now on, where that has changed. */
-  learn({ event }: Step): CostModel | null {
-    if (this.#fit === null || event.type !== "stepDone") return null
-    const batch = this.#batch!
-    const shape = ranShape(LAYOUT, batch, event.results) ?? shapeOf(batch.items, LAYOUT)
-    return this.#fit.observeShape(shape, event.durationUs)
+    const reason = fails?.(number, this.index) ?? this.#faults.failure(this.index, nowUs)
+    const plays = this.#world.aboard(items)
+    this.#step = { number, items, plays, durationUs, atUs: nowUs + durationUs, reason }
+    return this.#step
   }
 
   // As the router sees it.
@@ -146,10 +220,14 @@ export class Machine implements Target {
   }
 }
 
-/** A step begun: when it ends, what the replica is told then, and what it yields. */
-export interface Step extends Yield {
+/** A step begun: what it computes, when it ends, and why it fails, if it does. */
+export interface Step {
+  number: number
+  items: readonly BatchItem[]
+  plays: readonly (Play | undefined)[]
+  durationUs: number
   atUs: number
-  event: Event
+  reason: StepFailure | null
 }
 
 interface Seen {

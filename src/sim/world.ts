@@ -55,16 +55,21 @@ export class World {
     return play
   }
 
-  /** What a step with these items yields, if it succeeds. */
-  play(items: readonly BatchItem[]): Yield {
+  /** Whose the items are, in their order. */
+  aboard(items: readonly BatchItem[]): (Play | undefined)[] {
+    return items.map(({ id }) => this.plays.get(id))
+  }
+
+  /** What a step with these items yields, of requests of which some may have ended meanwhile. */
+  play(items: readonly BatchItem[], aboard: readonly (Play | undefined)[]): Yield {
     const results: StepResult[] = []
     const plays: Play[] = []
-    for (const item of items) {
-      if (!item.sample) continue
-      const play = this.plays.get(item.id)!
+    items.forEach((item, i) => {
+      const play = aboard[i]
+      if (!item.sample || play === undefined) return
       results.push(this.#sampled(item, play))
       plays.push(play)
-    }
+    })
     return { results, plays }
   }
 

@@ -31,12 +31,12 @@ describe("KvAccount", () => {
       kv.computed(id, 32)
       kv.end(id)
     }
-    expect(kv.takeReleased()).toEqual([])
+    expect(kv.orders.takeReleased()).toEqual([])
     expect(kv.cachedTokens).toBe(96)
     kv.attach(4, [], -1, null)
     expect(kv.grow(4, 40)).toBe(true)
-    expect(kv.takeReleased()).toEqual([1])
-    expect(kv.takeTrimmed()).toEqual([{ id: 2, tokens: 16 }])
+    expect(kv.orders.takeReleased()).toEqual([1])
+    expect(kv.orders.takeTrimmed()).toEqual([{ id: 2, tokens: 16 }])
     expect(kv.match(hashes(3, 2), 100)).toEqual({ from: 3, tokens: 32 })
     expect(kv.match(hashes(1, 2), 100)).toBeNull()
     kv.check()
@@ -54,9 +54,9 @@ describe("KvAccount", () => {
     // Whose prefix is used again is useful after all.
     kv.attach(4, hashes(2, 2), 4, kv.match(hashes(2, 2), 40))
     expect(kv.grow(4, 64)).toBe(true)
-    expect(kv.takeReleased()).toEqual([3])
+    expect(kv.orders.takeReleased()).toEqual([3])
     expect(kv.grow(4, 96)).toBe(true)
-    expect(kv.takeReleased()).toEqual([1])
+    expect(kv.orders.takeReleased()).toEqual([1])
     kv.check()
   })
 
@@ -85,7 +85,7 @@ describe("KvAccount", () => {
     kv.attach(4, [], -1, null)
     for (let blocks = 1; blocks <= 7; blocks++) {
       expect(kv.grow(4, blocks * 16)).toBe(true)
-      trims.push([kv.takeTrimmed(), kv.takeReleased()])
+      trims.push([kv.orders.takeTrimmed(), kv.orders.takeReleased()])
       kv.check()
     }
     expect(trims).toEqual([
@@ -155,8 +155,8 @@ describe("KvAccount", () => {
           if (spent) kv.wontReturn(id)
           kv.end(id)
           held.set(id, tokens)
-          for (const released of kv.takeReleased()) gone.add(released)
-          for (const trimmed of kv.takeTrimmed()) {
+          for (const released of kv.orders.takeReleased()) gone.add(released)
+          for (const trimmed of kv.orders.takeTrimmed()) {
             expect(gone.has(trimmed.id)).toBe(false)
             expect(trimmed.tokens).toBeGreaterThan(0)
             expect(trimmed.tokens).toBeLessThan(held.get(trimmed.id)!)
@@ -189,7 +189,7 @@ describe("KvAccount", () => {
     kv.computed(1, 64)
     kv.end(1)
     expect(kv.attach(2, hashes(1, 6), 7, kv.match(hashes(1, 6), 96))).toBe(64)
-    expect(kv.takeReleased()).toEqual([1])
+    expect(kv.orders.takeReleased()).toEqual([1])
     expect(kv.usedTokens).toBe(64)
     kv.check()
   })

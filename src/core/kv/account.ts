@@ -1,9 +1,10 @@
 /** KV accounting: which requests hold how many blocks, which prefixes can be shared, and which blocks of ended requests
  * are kept as a cache until room is needed. Mirrors what the engine holds; the engine refuses a mismatch. */
 import { assert } from "../assert.ts"
-import type { EngineLimits, KvTrim, RequestId } from "../protocol.ts"
+import type { EngineLimits, RequestId } from "../protocol.ts"
 import { type BlockOwner, Blocks } from "./blocks.ts"
 import { ComputedBlocks } from "./computed-blocks.ts"
+import { KvOrders } from "./orders.ts"
 
 interface Sequence extends BlockOwner {
   id: RequestId
@@ -30,12 +31,8 @@ const MOST_COPIES_TRIED = 4
 
 export class KvAccount {
   readonly limits: EngineLimits
-  /** Ended requests, or those that must be forgotten, since the last batch. */
-  #released: RequestId[] = []
-  /** Ended requests that gave up blocks since the last batch, and how many tokens each still holds. */
-  #trimmed = new Map<RequestId, number>()
-  /** Live requests that lost their KV since the last batch. */
-  #dropped = new Set<RequestId>()
+  /** Since the last batch. */
+  readonly orders = new KvOrders()
   #live = new Map<RequestId, Sequence>()
   /** Ended requests whose KV is kept, least recently ended first (a Map keeps insertion order). */
   #cached = new Map<RequestId, Sequence>()
@@ -141,7 +138,7 @@ export class KvAccount {
     }
     this.#makeRoomForSequence(source, session)
     this.#live.set(id, sequence)
-    this.#dropped.delete(id)
+    this.orders.dontDrop(id)
     // Without a unified pool nothing is shared in place: the prefix is copied into blocks of its own (or the
     // engine hands the old sequence over when it is released in this same batch).
     if (source && !this.limits.unifiedKv) this.grow(id, match!.tokens)
@@ -184,10 +181,28 @@ export class KvAccount {
   computed(id: RequestId, tokens: number): void {
     const sequence = this.#live.get(id)
     if (sequence === undefined) return
-    sequence.tokens = tokens
-    const full = Math.min(sequence.prefix.length, Math.floor(tokens / this.limits.blockTokens))
+    const { blocks, prefix } = sequence
+    // Where the engine owns its KV it may have more than was accounted for.
+    sequence.tokens = Math.min(tokens, blocks.length * this.limits.blockTokens)
+    const full = Math.min(prefix.length, Math.floor(sequence.tokens / this.limits.blockTokens))
     if (sequence.indexed < full) this.epoch++
     this.#computed.grow(sequence, full)
+  }
+
+  /** Only the first `tokens` tokens of `id` are in place after all: no others share what is beyond. */
+  uncomputed(id: RequestId, tokens: number): void {
+    const sequence = this.#live.get(id)
+    if (sequence === undefined) return
+    const full = Math.floor(tokens / this.limits.blockTokens)
+    if (sequence.indexed > full) this.epoch++
+    this.#computed.shrink(sequence, full)
+    sequence.tokens = Math.min(sequence.tokens, tokens)
+  }
+
+  /** A live request has lost its KV already: the engine need not be told. */
+  lose(id: RequestId): void {
+    this.drop(id)
+    this.orders.dontDrop(id)
   }
 
   /** A live request loses its KV (preemption): nothing of it stays. */
@@ -196,21 +211,21 @@ export class KvAccount {
     if (sequence === undefined) return
     this.#leaveLive(sequence)
     this.#forget(sequence)
-    this.#dropped.add(id)
+    this.orders.drop(id)
   }
 
   /** A request ended: keep its KV as cache if any of it can be shared, else forget it. */
   end(id: RequestId): void {
     const sequence = this.#live.get(id)
     if (sequence !== undefined) this.#leaveLive(sequence)
-    this.#dropped.delete(id)
+    this.orders.dontDrop(id)
     if (sequence !== undefined && sequence.indexed > 0) {
       this.#cached.set(id, sequence)
       if (sequence.spent) this.#spent.add(sequence)
       return
     }
     if (sequence !== undefined) this.#forget(sequence)
-    this.#released.push(id)
+    this.orders.release(id)
   }
 
   /** Its session is not likely to come back: once it has ended, what it alone has of its KV is the first to go. */
@@ -225,41 +240,15 @@ export class KvAccount {
     const old = live ?? this.#cached.get(id)
     if (live !== undefined) this.#leaveLive(live)
     this.#cached.delete(id)
-    this.#trimmed.delete(id)
+    this.orders.dontTrim(id)
     if (old !== undefined) this.#spent.delete(old)
     if (old !== undefined) this.#forget(old)
-    const released = this.#released.indexOf(id)
-    if (released >= 0) this.#released.splice(released, 1)
-    if (old !== undefined || released >= 0) this.#dropped.add(id)
+    if (this.orders.dontRelease(id) || old !== undefined) this.orders.drop(id)
   }
 
   /** Give up the whole cache: after the engine found less room than accounted for. */
   dropCache(): void {
     for (const sequence of [...this.#cached.values()]) this.#uncache(sequence)
-  }
-
-  /** Live ids whose KV the engine must drop with the next batch. */
-  takeDropped(): RequestId[] {
-    if (this.#dropped.size === 0) return []
-    const dropped = [...this.#dropped]
-    this.#dropped.clear()
-    return dropped
-  }
-
-  /** Ids whose KV and tokens the engine must forget with the next batch. */
-  takeReleased(): RequestId[] {
-    if (this.#released.length === 0) return []
-    const released = this.#released
-    this.#released = []
-    return released
-  }
-
-  /** Ended requests of which the engine must keep only the first tokens from the next batch on. */
-  takeTrimmed(): KvTrim[] {
-    if (this.#trimmed.size === 0) return []
-    const trimmed = Array.from(this.#trimmed, ([id, tokens]) => ({ id, tokens }))
-    this.#trimmed.clear()
-    return trimmed
   }
 
   /** Invariants; throws on the first one broken. */
@@ -354,7 +343,7 @@ export class KvAccount {
     this.#blocks.popRetired(sequence)
     if (!sequence.spent) this.#evictedBlocks++
     sequence.tokens = Math.min(sequence.tokens, last * this.limits.blockTokens)
-    this.#trimmed.set(sequence.id, sequence.tokens)
+    this.orders.trim(sequence.id, sequence.tokens)
     return true
   }
 
@@ -366,11 +355,11 @@ export class KvAccount {
   #uncache(sequence: Sequence): void {
     this.#spent.delete(sequence)
     this.#cached.delete(sequence.id)
-    this.#trimmed.delete(sequence.id)
+    this.orders.dontTrim(sequence.id)
     const { free } = this.#blocks
     this.#forget(sequence)
     if (!sequence.spent) this.#evictedBlocks += this.#blocks.free - free
-    this.#released.push(sequence.id)
+    this.orders.release(sequence.id)
   }
   #forget(sequence: Sequence): void {
     this.epoch++

@@ -26,7 +26,7 @@ export class ZeroLoad {
   #alone: (Fastest | null)[] = Array.from({ length: SIZES }, () => null)
 
   /** An item of a prompt was computed in a step of `us`. */
-  computed(request: LiveRequest, item: BatchItem, { items }: Batch, us: number): void {
+  computed(request: LiveRequest, item: BatchItem, { items }: Pick<Batch, "items">, us: number): void {
     request.prefillUs += us
     request.prefillAlone &&= items.length === 1
     if (!item.sample || request.preemptions > 0) return

@@ -166,6 +166,8 @@ export class BatchBuilder {
 
   #sequenceFor(request: LiveRequest, spare?: readonly LiveRequest[]): boolean {
     if (this.context.kv.holds(request.id)) return true
+    // It has lost its KV while tokens of it are in the air: where to start is known when they have landed.
+    if (request.inAir > 0) return false
     while (!this.context.kv.canAttach()) {
       // None of it held KV a moment ago, and what took KV since is in the batch: no use looking again.
       if (spare !== undefined && spare === this.#exhausted) return false

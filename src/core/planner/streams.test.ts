@@ -96,9 +96,10 @@ test("the heap has the earliest on top, of more than it had room for, and when t
       heap.push(0, 5)
       heap.clear()
       const rows = new Map<number, number>()
+      let next = 0
       const push = (timeUs: number) => {
-        rows.set(rows.size + 1000 * timeUs, timeUs)
-        heap.push([...rows.keys()].at(-1)!, timeUs)
+        rows.set(next, timeUs)
+        heap.push(next++, timeUs)
       }
       for (let i = 0; i < before; i++) push((37 * i) % 1000)
       for (const { kind, timeUs } of steps) {

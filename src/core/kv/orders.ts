@@ -1,0 +1,58 @@
+/** What the engine is to drop, forget and trim with the next batch. */
+import type { KvTrim, RequestId } from "../protocol.ts"
+
+export class KvOrders {
+  /** Ended requests, or those that must be forgotten. */
+  #released: RequestId[] = []
+  /** Ended requests that gave up blocks, and how many tokens each still holds. */
+  #trimmed = new Map<RequestId, number>()
+  /** Live requests that lost their KV. */
+  #dropped = new Set<RequestId>()
+
+  drop(id: RequestId): void {
+    this.#dropped.add(id)
+  }
+  /** It starts afresh, or has nothing that the engine knows of. */
+  dontDrop(id: RequestId): void {
+    this.#dropped.delete(id)
+  }
+  release(id: RequestId): void {
+    this.#released.push(id)
+  }
+  trim(id: RequestId, tokens: number): void {
+    this.#trimmed.set(id, tokens)
+  }
+  dontTrim(id: RequestId): void {
+    this.#trimmed.delete(id)
+  }
+  /** It is live again: answers whether it was to be forgotten. */
+  dontRelease(id: RequestId): boolean {
+    const at = this.#released.indexOf(id)
+    if (at >= 0) this.#released.splice(at, 1)
+    return at >= 0
+  }
+
+  /** Live ids whose KV the engine must drop with the next batch. */
+  takeDropped(): RequestId[] {
+    if (this.#dropped.size === 0) return []
+    const dropped = [...this.#dropped]
+    this.#dropped.clear()
+    return dropped
+  }
+
+  /** Ids whose KV and tokens the engine must forget with the next batch. */
+  takeReleased(): RequestId[] {
+    if (this.#released.length === 0) return []
+    const released = this.#released
+    this.#released = []
+    return released
+  }
+
+  /** Ended requests of which the engine must keep only the first tokens from the next batch on. */
+  takeTrimmed(): KvTrim[] {
+    if (this.#trimmed.size === 0) return []
+    const trimmed = Array.from(this.#trimmed, ([id, tokens]) => ({ id, tokens }))
+    this.#trimmed.clear()
+    return trimmed
+  }
+}

@@ -1,0 +1,178 @@
+/** An engine that owns its KV says what it did: the core believes it. It may have run other items than planned, found less or
+ * more of a prefix cached, taken KV from requests by itself, or run batches of its own. The account of KV follows as far as it
+ * has room: where the engine has more in place than is accounted for, the core believes less until the engine says so again. */
+import { assert } from "./assert.ts"
+import { shapeOf } from "./cost.ts"
+import type { Airborne, Flight } from "./flight.ts"
+import type { KvAccount } from "./kv/account.ts"
+import { stepKind } from "./learn/calibration.ts"
+import type { Line } from "./line.ts"
+import type { PlanningContext } from "./planner/context.ts"
+import type { BatchItem, Event, Ran, RanItem, RequestId, StepResult } from "./protocol.ts"
+import type { LiveRequest } from "./request.ts"
+
+/** The items of a batch as they come together. */
+interface Boarding {
+  items: BatchItem[]
+  requests: (LiveRequest | undefined)[]
+  preemptions: number[]
+}
+
+export class OwnedKv {
+  readonly #kv: KvAccount
+  readonly #flight: Flight
+  readonly #line: Line
+  readonly #context: PlanningContext
+
+  constructor(flight: Flight, line: Line, context: PlanningContext) {
+    this.#kv = context.kv
+    this.#flight = flight
+    this.#line = line
+    this.#context = context
+  }
+
+  /** Tokens that a step yielded. */
+  tokens({ output, spec }: LiveRequest, result: StepResult | undefined): number {
+    return Math.min(result?.tokens ?? 0, spec.maxOutputTokens - output)
+  }
+
+  /** A step with `tokens` new tokens of a request has landed, of which `said` tokens are now in place by the engine's count. */
+  computed(request: LiveRequest, tokens: number, said = request.computed): void {
+    const most = request.known + tokens - 1
+    this.#place(request, Math.min(said, most), request.inAir === 0)
+  }
+
+  ran({ batch: number, items, preempted = [] }: Ran, nowUs: number): void {
+    const flight = this.#flight
+    for (const id of preempted) {
+      const request = this.#line.get(id)
+      if (request !== undefined) this.#line.loseKv(request, true)
+    }
+    if (items.length === 0) this.#neverRan(flight.batch(number))
+    else this.#replace(number < 1 ? flight.joins(number, nowUs) : flight.batch(number), items, nowUs)
+  }
+
+  lost({ ids, cached = false }: Extract<Event, { type: "kvLost" }>): void {
+    for (const id of ids) {
+      const request = this.#line.get(id)
+      if (request !== undefined) this.#line.loseKv(request, true)
+    }
+    if (cached) this.#kv.dropCache()
+  }
+
+  /** What it was to evict is still to go. */
+  #neverRan(batch: Airborne): void {
+    this.#flight.cancel(batch)
+    for (let at = 0; at < batch.items.length; at++) this.#leave(batch, at)
+    for (const id of batch.evict)
+      if (this.#line.get(id) !== undefined && !this.#kv.holds(id)) this.#kv.orders.drop(id)
+    this.#line.releaseLeft()
+  }
+
+  #replace(batch: Airborne, items: readonly RanItem[], nowUs: number): void {
+    const plan = new Map(batch.items.map(({ id }, at) => [id, at]))
+    const ids = new Set(items.map(({ id }) => id))
+    for (const [id, at] of plan) {
+      if (ids.has(id)) continue
+      const request = batch.requests[at]
+      if (request !== undefined) request.inAir--
+      this.#leave(batch, at)
+    }
+    const coming = this.#comingBefore(batch)
+    const boarding: Boarding = { items: [], requests: [], preemptions: [] }
+    for (const item of items) this.#board(boarding, batch, plan.get(item.id), item, coming, nowUs)
+    Object.assign(batch, boarding)
+    this.#time(batch)
+  }
+
+  /** A planned item did not run. */
+  #leave({ items, requests, preemptions }: Airborne, at: number): void {
+    const request = requests[at]
+    const { id, position, copy } = items[at]!
+    if (request === undefined || request.gone || request.preemptions !== preemptions[at]) return
+    if (position > 0 && copy === undefined) this.#kv.uncomputed(id, request.computed)
+    else this.#didNotStart(request)
+  }
+
+  #didNotStart(request: LiveRequest): void {
+    this.#kv.lose(request.id)
+    this.#flight.writeOff(request.id)
+    request.computed = 0
+    if (request.output > 0 || request.preemptions > 0) return
+    request.startedUs = -1
+    request.cachedTokens = 0
+  }
+
+  /** Tokens that each request is to yield in the batches before this one. */
+  #comingBefore(batch: Airborne): Map<RequestId, number> {
+    const coming = new Map<RequestId, number>()
+    for (const earlier of this.#flight.batches) {
+      if (earlier === batch) return coming
+      for (const { id, sample, draft } of earlier.items)
+        coming.set(id, (coming.get(id) ?? 0) + (sample ? 1 + draft : 0))
+    }
+    assert(false, "a batch that is not in flight")
+  }
+
+  /** An item ran: as planned at `at`, if it was planned at all, or otherwise. */
+  #board(
+    { items, requests, preemptions }: Boarding,
+    batch: Airborne,
+    at: number | undefined,
+    ran: RanItem,
+    coming: ReadonlyMap<RequestId, number>,
+    nowUs: number,
+  ): void {
+    const { id, position, tokens, draft } = ran
+    const request = at === undefined ? this.#line.get(id) : batch.requests[at]
+    const planned = at === undefined ? undefined : batch.items[at]!
+    const known = request === undefined ? Infinity : request.known + (coming.get(id) ?? 0)
+    const sample = position + tokens >= known
+    items.push(planned && isSame(planned, ran) ? planned : { id, position, tokens, sample, draft })
+    requests.push(request)
+    if (request !== undefined && at === undefined) request.inAir++
+    const asPlanned = items[items.length - 1] === planned && request?.preemptions === batch.preemptions[at!]
+    if (request !== undefined && !request.gone && !asPlanned) this.#adopt(request, ran, coming.has(id), nowUs)
+    // What could not be accounted for is lost to the core when it lands.
+    preemptions.push(request !== undefined && this.#kv.holds(id) ? request.preemptions : -1)
+  }
+
+  /** It runs from where the engine says; `inAir`: after items of it in flight, whose landing will tell. */
+  #adopt(request: LiveRequest, { position, tokens, draft }: RanItem, inAir: boolean, nowUs: number): void {
+    this.#line.ready(request.id)
+    const { id, prefix, spec } = request
+    if (!this.#kv.holds(id) && this.#kv.canAttach()) this.#kv.attach(id, prefix, spec.session, null)
+    if (!inAir) this.#place(request, Math.min(position, request.known - 1), request.inAir === 1)
+    if (this.#kv.holds(id)) this.#kv.grow(id, position + tokens + draft)
+    if (request.startedUs >= 0) return
+    request.startedUs = nowUs
+    request.cachedTokens = position
+  }
+
+  /** So many tokens of it are in place. `alone`: no other batch in flight counts on its blocks. */
+  #place(request: LiveRequest, tokens: number, alone: boolean): void {
+    const { id, prefix, spec, computed } = request
+    const kv = this.#kv
+    if (tokens < computed) kv.uncomputed(id, tokens)
+    // What it has beyond is not what others share: it takes blocks of its own for that.
+    if (tokens < computed && alone) kv.shrink(id, tokens)
+    if (tokens > 0 && !kv.holds(id) && kv.canAttach()) kv.attach(id, prefix, spec.session, null)
+    if (!kv.holds(id)) this.#flight.writeOff(id)
+    request.computed = kv.holds(id) ? tokens : 0
+    if (request.computed > 0) kv.grow(id, tokens)
+  }
+
+  /** It takes as long as what ran. */
+  #time(batch: Airborne): void {
+    const { cost } = this.#context
+    const shape = shapeOf(batch.items, cost)
+    const withPrefill = batch.items.some(({ tokens }) => tokens > 1)
+    batch.kind = stepKind(withPrefill, shape.specSteps > 0)
+    batch.shape = shape
+    this.#flight.retime(batch, Math.round(this.#context.stepUs(shape, withPrefill)))
+  }
+}
+
+function isSame(planned: BatchItem, ran: RanItem): boolean {
+  return planned.position === ran.position && planned.tokens === ran.tokens && planned.draft === ran.draft
+}
