@@ -108,7 +108,9 @@ def chat(**more: Any) -> dict[str, Any]:
     return {"model": "m", "messages": [{"role": "user", "content": "hi"}], **more}
 
 
-@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/responses", "/v1/messages", "/below/v1/completions"])
+@pytest.mark.parametrize(
+    "path", [CHAT, "/v1/completions", "/v1/responses", "/v1/messages", "/below/v1/completions"]
+)
 def test_headers_become_arguments(path: str) -> None:
     headers = {
         "x-llm-d-slo-ttft-ms": "700",
