@@ -228,6 +228,8 @@ def measure(options: argparse.Namespace) -> None:
     engine = Engine(options.model, options.load_format)
     speed = speed_of(rows, engine)
     slos = {name: tuple(round(ms) for ms in slo) for name, slo in speed.slos.items()}
+    # A window has some 200 requests at the highest rates.
+    seconds = options.seconds or max(60.0, round(200 / speed.capacity))
     print(f"{options.name}: objectives (ms) {slos}, about {speed.capacity:.2f} requests/s", flush=True)
     systems = [
         *(System(name, budget) for name in ("fcfs", "priority") for budget in options.budgets),
@@ -255,7 +257,7 @@ def measure(options: argparse.Namespace) -> None:
                         if time.monotonic() > end_s:
                             print("out of time; run it again to go on", flush=True)
                             return
-                        run_one(engine, rows, speed, schedulers[system.name], system, seed, relative, options.seconds)
+                        run_one(engine, rows, speed, schedulers[system.name], system, seed, relative, seconds)
         finally:
             for planner in planners.values():
                 planner.stop()
@@ -289,7 +291,7 @@ def main() -> int:
     parser.add_argument("--rates", type=numbers(float), default=[0.4, 0.55, 0.7, 0.85, 1.0])
     parser.add_argument("--seeds", type=numbers(int), default=[1, 2, 3])
     parser.add_argument("--budgets", type=numbers(int), default=[64, 256, 2048])
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=0.0, help="of a window; default: 60, longer where the model is slow")
     parser.add_argument("--time-budget-min", type=float, default=1e6)
     parser.add_argument("--free-plans", action="store_true", help="what steps wait for plans does not pass on the clock")
     options = parser.parse_args()

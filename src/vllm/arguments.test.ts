@@ -61,6 +61,8 @@ describe("what is refused, with a reason", () => {
     ["m --kv-transfer-config.kv_connector Nixl", /a KV connector/],
     ["m --scheduling-policy priority", /--scheduling-policy .*the planner orders requests/],
     ["m --runner pooling", /generate text/],
+    ["m --no-enable-chunked-prefill", /cuts prompts into chunks/],
+    ["m --long-prefill-token-threshold 100", /how long chunks are/],
     ["m --headless", /ranks on other machines/],
     ["m -dpa 10.0.0.1", /--data-parallel-address .*ranks on other machines/],
     ["m --data-parallel-backend ray", /ranks on other machines/],

@@ -56,6 +56,7 @@ const REFUSED: Readonly<Record<string, string>> = {
   "kv-transfer-config": "a KV connector moves KV that the planner would not know of",
   "ec-transfer-config": "a connector moves what the planner would not know of",
   "enable-elastic-ep": "ranks that come and go are not known to the planner",
+  "no-enable-chunked-prefill": "the planner cuts prompts into chunks",
   "tokens-only": "the gateway speaks the OpenAI API to vLLM",
 }
 
@@ -65,6 +66,7 @@ const ONLY: Readonly<Record<string, { values: readonly string[]; why: string }>>
     values: ["fcfs"],
     why: "the planner orders requests; leave it out, or give fcfs",
   },
+  "long-prefill-token-threshold": { values: ["0"], why: "the planner decides how long chunks are" },
   "data-parallel-backend": { values: ["mp"], why: ELSEWHERE },
   nnodes: { values: ["1"], why: ELSEWHERE },
   runner: { values: ["auto", "generate"], why: "the planner plans models that generate text" },

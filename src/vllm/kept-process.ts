@@ -67,8 +67,9 @@ export class KeptProcess {
     this.#closing = true
     if (this.#pause !== null) clearTimeout(this.#pause)
     if (this.#child === null) return
-    this.#signal("SIGTERM")
-    const late = setTimeout(() => this.#signal("SIGKILL"), CLOSE_MS)
+    // Itself alone: it ends in order what it has started.
+    this.#child.kill("SIGTERM")
+    const late = setTimeout(() => this.#killAll(), CLOSE_MS)
     await this.#exited
     clearTimeout(late)
   }
@@ -95,7 +96,7 @@ export class KeptProcess {
       })
       child.on("exit", (code, signal) => {
         // What it started holds its memory and its ports.
-        this.#signal("SIGKILL")
+        this.#killAll()
         if (pid !== undefined) guard.forget(pid)
         this.#child = null
         const detail = signal === null ? `ended with exit code ${code}` : `died of ${signal}`
@@ -133,11 +134,11 @@ export class KeptProcess {
     })
   }
 
-  #signal(signal: NodeJS.Signals): void {
+  #killAll(): void {
     const pid = this.#child?.pid
     if (pid === undefined) return
     try {
-      process.kill(-pid, signal)
+      process.kill(-pid, "SIGKILL")
     } catch {
       // All of it is gone.
     }
