@@ -140,11 +140,10 @@ def calibrate(engine: Engine) -> Speed:
 def alone(engine: Engine, prompts: list[int], decode: bool = False) -> float:
     """ms of a step that computes these prompts, or of a decode step after it (the median of eight)."""
     llm = engine.llm
-    names = []
     for number, size in enumerate(prompts):
         params = SamplingParams(temperature=0.0, max_tokens=10, ignore_eos=True, detokenize=False)
         tokens = [100 + (number * 7919 + place * 104729) % 40_000 for place in range(size)]
-        names.append(llm.add_request(f"c{time.monotonic_ns()}", {"prompt_token_ids": tokens}, params))
+        llm.add_request(f"c{time.monotonic_ns()}", {"prompt_token_ids": tokens}, params)
     times = []
     while llm.has_unfinished_requests():
         before = CLOCK()

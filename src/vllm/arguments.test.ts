@@ -16,7 +16,7 @@ const read = (line: string) => readVllmArguments(line.split(" ").filter((word) =
 describe("what is read", () => {
   test("the model, with or without a flag; the rest as it is, in order", () => {
     expect(read("my/model --dtype float32 -tp 2 --lora-modules a=b c=d --enforce-eager")).toEqual({
-      ...{ model: "my/model", additional: {}, dataParallel: 1, apiKey: null },
+      ...{ model: "my/model", additional: {}, apiKey: null },
       args: "--dtype float32 -tp 2 --lora-modules a=b c=d --enforce-eager".split(" "),
     })
     expect(read("--model my/model").model).toBeNull()
@@ -35,13 +35,6 @@ describe("what is read", () => {
     expect(three.additional).toEqual({ a: { z: 3, x: 1 } })
     expect(three.args).toEqual(["--config", config])
   })
-
-  test.each([
-    ["m", 1],
-    ["m --data-parallel-size 4", 4],
-    ["m -dp 2 --data_parallel_size=3", 3],
-    [`m --config ${file("dp.yaml", "data_parallel_size: 2")}`, 2],
-  ])("%s has %i engines", (line, engines) => expect(read(line).dataParallel).toBe(engines))
 
   test("the key that vLLM wants", () => {
     expect(read("m --api-key abc").apiKey).toBe("abc")
@@ -71,7 +64,6 @@ describe("what is refused, with a reason", () => {
     ["m --additional-config nope", /--additional-config must be a JSON object, not "nope"/],
     ["m --additional-config [1]", /must be a JSON object/],
     ["m --additional-config", /must be a JSON object, not ""/],
-    ["m --data-parallel-size many", /--data-parallel-size must be a whole number from 1, not many/],
     [`m --config ${file("port.yaml", "port: 80")}`, /port in the file after --config cannot be given here/],
     [`m --config ${file("list.yaml", "- a")}`, /list\.yaml: it is no map/],
     [`m --config ${join(folder, "none.yaml")}`, /none\.yaml: ENOENT/],

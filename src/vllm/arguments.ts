@@ -10,8 +10,6 @@ export interface VllmArguments {
   model: string | null
   /** Of --additional-config, wherever it stands. */
   additional: Readonly<Record<string, unknown>>
-  /** Engine cores, each with a scheduler of its own. */
-  dataParallel: number
   /** Of --api-key; null: none, or VLLM_API_KEY. */
   apiKey: string | null
 }
@@ -89,7 +87,6 @@ export function readVllmArguments(args: readonly string[]): VllmArguments {
     args: args.filter((_, at) => !cut.has(at) && !(model !== null && at === 0)),
     model,
     additional: [isRecord(fromFile) ? fromFile : {}, ...own].reduce(merged, {}),
-    dataParallel: count(last(given, "data-parallel-size")?.value ?? file.get("data-parallel-size") ?? 1),
     apiKey: textOf(last(given, "api-key")?.value ?? file.get("api-key")),
   }
 }
@@ -137,12 +134,6 @@ function jsonOf(text: string | null): Record<string, unknown> {
   throw new UserError(
     `vLLM's argument --additional-config must be a JSON object, not ${JSON.stringify(text ?? "")}`,
   )
-}
-
-function count(value: unknown): number {
-  const number = Number(value)
-  if (Number.isInteger(number) && number >= 1 && number <= 1024) return number
-  throw new UserError(`vLLM's argument --data-parallel-size must be a whole number from 1, not ${value}`)
 }
 
 function textOf(value: unknown): string | null {
