@@ -43,6 +43,7 @@ function lives(pid: number): boolean {
   }
 }
 const WITH_CHILD = "sleep 1000 & echo pid $!; echo ready;"
+const WITH_CHILD_STAYS = `${WITH_CHILD} wait`
 
 describe("start and end", () => {
   test("ready when it says so; with it ends what it started", async () => {
@@ -80,6 +81,21 @@ describe("start and end", () => {
     expect(lives(first)).toBe(false)
     expect(kept.restarted).toBe(1)
     expect(kept.pid).toBeDefined()
+  })
+
+  test("one that lives but stands still is ended and started again", async () => {
+    let well = true
+    const { kept, lines, told } = keep(WITH_CHILD_STAYS, { isReady: async () => well, stillMs: 200 })
+    await kept.start()
+    await expect.poll(() => lines).toContain("ready")
+    const first = pidIn(lines)
+    well = false
+    await expect.poll(() => told.length, { timeout: 10_000 }).toBe(2)
+    expect(told).toEqual(["it has not answered for 0.2 s", "it died of SIGKILL; it is started again now"])
+    well = true
+    await expect.poll(() => told.at(-1), { timeout: 10_000 }).toBe("it is back")
+    expect(lives(first)).toBe(false)
+    expect(kept.restarted).toBe(1)
   })
 
   test("keys are not in its log", async () => {

@@ -18,9 +18,13 @@ export interface KeptOptions {
   /** Of its deaths and returns. */
   tell: (message: string, level: "info" | "error") => void
   restarts?: RestartOptions
+  /** One that lives, but was not ready for so long, is ended, and so started again. Default: a minute. */
+  stillMs?: number
 }
 
 const CHECK_MS = 200
+const WATCH_MS = 1000
+const STILL_MS = 60_000
 /** Told to end, it gets so long. */
 const CLOSE_MS = 4000
 const LAST_WORDS_MS = 500
@@ -60,6 +64,7 @@ export class KeptProcess {
     const end = await Promise.race([exited, this.#becomesReady()])
     if (end !== null) throw new UserError(`${this.#options.name} ${end} before it was ready`)
     void exited.then((detail) => this.#over(detail))
+    void this.#watch()
   }
 
   /** It and all that it started; resolves when they are gone. */
@@ -111,8 +116,27 @@ export class KeptProcess {
   /** null once it is. */
   async #becomesReady(): Promise<null> {
     const child = this.#child
-    while (this.#child === child && !(await this.#options.isReady().catch(() => false))) await sleep(CHECK_MS)
+    while (this.#child === child && !(await this.#isReady())) await sleep(CHECK_MS)
     return this.#child === child ? null : new Promise<never>(() => {})
+  }
+
+  /** Until it ends; ends it when it stands still. */
+  async #watch(): Promise<void> {
+    const child = this.#child
+    const { name, tell, stillMs = STILL_MS } = this.#options
+    let wellMs = performance.now()
+    while (this.#child === child && !this.#closing) {
+      await sleep(Math.min(WATCH_MS, stillMs), null, { ref: false })
+      if (await this.#isReady()) wellMs = performance.now()
+      if (performance.now() - wellMs < stillMs) continue
+      tell(`${name} has not answered for ${stillMs / 1000} s`, "error")
+      if (this.#child === child) this.#killAll()
+      return
+    }
+  }
+
+  #isReady(): Promise<boolean> {
+    return this.#options.isReady().catch(() => false)
   }
 
   #over(detail: string): void {
@@ -131,6 +155,7 @@ export class KeptProcess {
     void this.#becomesReady().then(() => {
       this.#restarts.up(performance.now() * 1000)
       this.#options.tell(`${this.#options.name} is back`, "info")
+      void this.#watch()
     })
   }
 
