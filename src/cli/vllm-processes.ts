@@ -11,7 +11,7 @@ import { OrphanGuard } from "../vllm/guard.ts"
 import { KeptProcess } from "../vllm/kept-process.ts"
 import type { Launch } from "../vllm/launch.ts"
 import type { Reporter } from "./reporter.ts"
-import type { VllmOptions } from "./vllm.ts"
+import type { VllmOptions } from "./vllm-options.ts"
 
 const MAIN = fileURLToPath(new URL("./main.ts", import.meta.url))
 const HEALTH_TIMEOUT_MS = 2000

@@ -13,7 +13,7 @@ import type { Reporter } from "./reporter.ts"
 import { openBackends } from "./serve-gateway.ts"
 import { configOf, tenantsOf } from "./serve-parts.ts"
 import { serveFront } from "./serve-run.ts"
-import type { VllmOptions } from "./vllm.ts"
+import type { VllmOptions } from "./vllm-options.ts"
 import { freePort, VllmProcesses } from "./vllm-processes.ts"
 
 export async function serveVllm(

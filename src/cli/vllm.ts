@@ -4,18 +4,8 @@ import { POLICY_NAMES } from "../core/policy/index.ts"
 import { type ApiOptions, addApiOptions } from "./api-options.ts"
 import { port, wholeNumber } from "./numbers.ts"
 import { createReporter } from "./reporter.ts"
+import type { VllmOptions } from "./vllm-options.ts"
 import { collect } from "./workload-options.ts"
-
-export interface VllmOptions extends ApiOptions {
-  policy: string
-  /** Of the policy, as name=value. */
-  set: string[]
-  vllm?: string
-  vllmLog?: string
-  verbose?: boolean
-  backendTimeout: number
-  metricsPort?: number
-}
 
 const EXAMPLES = `
 What vLLM is to serve, and how, stands after --, as after \`vllm serve\`. This command adds the scheduler, the middleware and
