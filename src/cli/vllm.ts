@@ -1,7 +1,7 @@
 /** `slos-serve vllm`: vLLM with our scheduler in it, the planner that commands it, and a gateway before it. */
 import { type Command, Option } from "commander"
 import { POLICY_NAMES } from "../core/policy/index.ts"
-import { type ApiOptions, addApiOptions } from "./api-options.ts"
+import { addApiOptions } from "./api-options.ts"
 import { port, wholeNumber } from "./numbers.ts"
 import { createReporter } from "./reporter.ts"
 import type { VllmOptions } from "./vllm-options.ts"
