@@ -27,6 +27,7 @@ export interface SharedOptions extends ZeroLoadOptions {
   burstiness: number
   noise: number
   bias: number
+  depth: number
   acceptance: number
   trace: string[]
   scale: number
@@ -74,6 +75,12 @@ export function sharedOptions(command: Command): Command {
     )
     .option("--noise <sigma>", "spread of step times", numberIn(0, 2), RUN_DEFAULTS.noiseSigma)
     .option("--bias <factor>", "steps take so many times what the planner believes", numberIn(0.1, 10), 1)
+    .option(
+      "--depth <n>",
+      "most batches in flight: with more than one, the next is planned before the last has landed",
+      wholeNumber(1, 16),
+      1,
+    )
     .option(
       "--acceptance <p>",
       "chance that a drafted token is accepted",
@@ -247,6 +254,7 @@ export function specOf(
     burstiness: options.burstiness,
     noiseSigma: options.noise,
     bias: options.bias,
+    ...(options.depth > 1 && { depth: options.depth }),
     acceptance: options.acceptance,
     traces,
     scale: options.scale,

@@ -1,4 +1,4 @@
-/** The batch in the air. */
+/** Batches in the air. */
 import { expect, test } from "vitest"
 import { Flight } from "./flight.ts"
 import { BatchBuilder } from "./planner/batch-builder.ts"
@@ -49,4 +49,59 @@ test("tells once which requests left, when nothing in flight carries them: but f
   flight.land(3, 1_020_000)
   expect(flight.takeLeft()).toEqual([1])
   expect(flight.takeLeft()).toEqual([])
+})
+
+/** Three batches in the air, of 17, 10 and 20 ms: request 1 in all of them, 4 in the first. */
+function three(): Flight {
+  const flight = airborne()
+  const request = flight.batches[0]!.requests[0]!
+  for (const [number, predictedUs] of [
+    [4, 10_000],
+    [5, 20_000],
+  ] as const) {
+    const built = new BatchBuilder(contextOf())
+    const item = { id: 1, position: 50, tokens: 1, sample: true, draft: 0 }
+    built.items.push(item)
+    built.requests.push(request)
+    flight.takeOff({ number, items: [item], evict: [], release: [], predictedUs }, built, 1_001_000)
+  }
+  return flight
+}
+const endsOf = (flight: Flight) => flight.batches.map(({ number, endsUs }) => [number, endsUs / 1000])
+
+test("each begins when the one before it should be over, or is", () => {
+  const flight = three()
+  expect(endsOf(flight)).toEqual([
+    [3, 1017],
+    [4, 1027],
+    [5, 1047],
+  ])
+  expect([flight.clearUs(0), flight.clearUs(1_050_000)]).toEqual([1_047_000, 1_050_000])
+  flight.land(3, 1_020_000)
+  expect(endsOf(flight)).toEqual([
+    [4, 1030],
+    [5, 1050],
+  ])
+  flight.retime(flight.batch(4), 40_000)
+  expect(endsOf(flight)).toEqual([
+    [4, 1060],
+    [5, 1080],
+  ])
+  flight.cancel(flight.batch(4))
+  expect(endsOf(flight)).toEqual([[5, 1040]])
+})
+
+test("counts in how many a request is", () => {
+  const flight = three()
+  const [one, four] = flight.batches[0]!.requests
+  expect([one!.inAir, four!.inAir]).toEqual([3, 1])
+  flight.land(3, 0)
+  flight.cancel(flight.batch(5))
+  expect([one!.inAir, four!.inAir]).toEqual([1, 0])
+})
+
+test("what is written off is lost in every batch that carries it", () => {
+  const flight = three()
+  flight.writeOff(1)
+  expect(flight.batches.map(({ preemptions }) => preemptions)).toEqual([[-1, 0], [-1], [-1]])
 })

@@ -90,9 +90,10 @@ export class Flight {
 
   /** It takes another time than predicted at first, and so those behind it land at another. */
   retime(batch: Airborne, predictedUs: number): void {
+    const { endsUs } = batch
     const moreUs = predictedUs - batch.predictedUs
     batch.predictedUs = predictedUs
-    for (const later of this.batches) if (later.endsUs >= batch.endsUs) later.endsUs += moreUs
+    for (const later of this.batches) if (later.endsUs >= endsUs) later.endsUs += moreUs
   }
 
   carries(id: RequestId): boolean {

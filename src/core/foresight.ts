@@ -51,7 +51,8 @@ export class Foresight {
     if (request.inAir === 0) return true
     // What it lost is computed anew when its tokens in the air are known.
     if (!this.#kv.holds(request.id)) return false
-    return request.surelyOutput < (this.#prefillOnly ? 1 : request.spec.maxOutputTokens)
+    const { foreseen, surelyOutput, output, spec } = request
+    return (foreseen ? surelyOutput : output) < (this.#prefillOnly ? 1 : spec.maxOutputTokens)
   }
 
   /** What policies remember of earlier decisions must not bring it back. */

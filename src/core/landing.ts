@@ -48,6 +48,7 @@ export class Landing {
     if (owned === null)
       assert(flight.batches[0]?.number === number, `batch ${number} is not the one in flight`)
     const landed = flight.land(number, nowUs)
+    if (owned === null) assert(!landed.failed, `batch ${number} was computed, though one before it failed`)
     recovery.stepDone()
     const shape = ranShape(context.cost, landed, results) ?? landed.shape
     const took = { kind: landed.kind, shape, tookUs: durationUs, endedUs: nowUs }

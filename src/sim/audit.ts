@@ -1,9 +1,17 @@
 /** An independent bookkeeper for simulated fleets: sees every effect, and refuses the first that cannot be right. */
 import { assert } from "../core/assert.ts"
-import type { Batch, Effect, EngineLimits, RequestId } from "../core/protocol.ts"
+import type { Batch, Effect, EngineLimits, Event, RequestId } from "../core/protocol.ts"
 import type { FleetOptions, FleetResult } from "./fleet.ts"
 import type { FuzzCase } from "./fuzz-case.ts"
+import { KvAudit } from "./kv-audit.ts"
 import type { SimRequest } from "./world.ts"
+
+/** One engine that goes by the plan, whose requests share nothing. */
+function countsKv({ replicas, requests }: FleetOptions): boolean {
+  const { engineOwnsKv, limits } = replicas[0]!
+  const alone = replicas.length === 1 && !engineOwnsKv && limits.unifiedKv
+  return alone && requests.every(({ spec }) => spec.session < 0 && spec.prefix.length === 0)
+}
 
 interface Account {
   request: SimRequest
@@ -22,6 +30,7 @@ export class Audit {
   /** Batches are planned on tokens that are yet to come; and what the engine has may be more than the core knows of. */
   #ahead: boolean
   #owned: boolean
+  #kv: KvAudit | null
   #nowUs = 0
   /** Requests with a late token after their SLO was promised. */
   readonly broken = new Set<RequestId>()
@@ -33,6 +42,7 @@ export class Audit {
     this.#mayFail = (fleet.faults ?? []).some(({ kind }) => kind === "failedStep")
     this.#ahead = (fleet.replicas[0]!.depth ?? 1) > 1
     this.#owned = fleet.replicas[0]!.engineOwnsKv ?? false
+    this.#kv = countsKv(fleet) ? new KvAudit(this.#limits) : null
     for (const request of fleet.requests) this.#expect(request)
   }
 
@@ -43,6 +53,10 @@ export class Audit {
       onEffect: (effect, nowUs, replica) => {
         this.#see(effect, nowUs, replica)
         fleet.onEffect?.(effect, nowUs, replica)
+      },
+      onEvent: (event, nowUs, replica) => {
+        this.#hear(event)
+        fleet.onEvent?.(event, nowUs, replica)
       },
       follow: (id, nowUs) => {
         const next = fleet.follow?.(id, nowUs) ?? null
@@ -57,6 +71,11 @@ export class Audit {
   finish(result: FleetResult): void {
     for (const [id, { ended }] of this.#accounts) assert(ended, `request ${id} never ended`)
     assert(result.endUs >= this.#nowUs, "the end came before the last effect")
+  }
+
+  #hear(event: Event): void {
+    if (event.type === "stepDone") this.#kv?.lands(event.batch, event.results)
+    else if (event.type === "stepFailed") this.#kv?.lands(event.batch, null)
   }
 
   #expect(request: SimRequest): void {
@@ -103,6 +122,7 @@ export class Audit {
 
   #finished(account: Account, { id, reason, outcome }: Extract<Effect, { type: "finished" }>): void {
     account.ended = true
+    this.#kv?.ended(id)
     const { outputTokens, spec, cancelAtUs } = account.request
     assert(outcome.outputTokens === account.tokens, `tokens of request ${id} were not all seen`)
     const whole = reason === "stop" || reason === "length"
@@ -120,6 +140,7 @@ export class Audit {
     const expected = (this.#batches.get(replica) ?? 0) + 1
     assert(batch.number === expected, `batch ${batch.number} of replica ${replica} comes out of turn`)
     this.#batches.set(replica, expected)
+    this.#kv?.runs(batch)
     const { kvTokens, blockTokens, maxBatchTokens, maxSequences, unifiedKv } = this.#limits
     let tokens = 0
     let blocks = 0

@@ -47,6 +47,7 @@ export interface FleetOptions {
   disaggregated?: Disaggregation
   faults?: readonly Fault[]
   onEffect?: (effect: Effect, nowUs: number, replica: number) => void
+  onEvent?: (event: Event, nowUs: number, replica: number) => void
   /** Run every replica's invariants after each of its decisions. */
   check?: boolean
   /** Give up (throw) after so many decisions: a policy that runs in circles must not run for ever. */
@@ -197,14 +198,14 @@ class Fleet {
 
   #stepOver({ machine, step }: Extract<Happening, { type: "step" }>): void {
     if (machine.lost) return
-    for (const event of machine.over(step)) this.#tell(machine, event)
-    this.#begin(machine)
+    this.#begin(machine, machine.over(step))
   }
 
-  /** The engine goes on with what it was given. */
-  #begin(machine: Machine): void {
+  /** The engine goes on with what it was given. `landed`: what it has to say of its last step. */
+  #begin(machine: Machine, landed: readonly Event[] = []): void {
     const { step, events } = machine.begin(this.#nowUs)
-    for (const event of events) this.#tell(machine, event)
+    const told = machine.hasty ? [...events, ...landed] : [...landed, ...events]
+    for (const event of told) this.#tell(machine, event)
     if (step !== null) this.#push(step.atUs, { type: "step", machine, step })
   }
 
@@ -215,6 +216,7 @@ class Fleet {
   }
 
   #tell(machine: Machine, event: Event): void {
+    this.#options.onEvent?.(event, this.#nowUs, machine.index)
     machine.replica.handle(event, this.#nowUs)
     machine.touched = true
   }

@@ -103,6 +103,8 @@ export function ofSomeDepth(fleet: FleetOptions, seed: number, depth?: number): 
   const most = depth ?? (random.uniform() < 0.5 ? 1 : random.integer(2, 5))
   const engineOwnsKv = fleet.disaggregated === undefined && most > 1 && random.uniform() < 0.5
   if (most === 1) return fleet
+  if (!engineOwnsKv && random.uniform() < 0.5)
+    return { ...alone(fleet), replicas: [{ ...fleet.replicas[0]!, depth: most }] }
   const share = pick(random, [0.02, 0.1, 0.3])
   const own = fleet.replicas.map((_, replica): Fault => ({ kind: "ownWays", replica, share }))
   return {
@@ -110,6 +112,16 @@ export function ofSomeDepth(fleet: FleetOptions, seed: number, depth?: number): 
     replicas: fleet.replicas.map((config) => ({ ...config, depth: most, engineOwnsKv })),
     faults: [...(fleet.faults ?? []), ...(engineOwnsKv ? own : [])],
   }
+}
+
+/** The requests share nothing, and one replica serves them: its KV can be counted apart from the core (kv-audit.ts). */
+function alone({ disaggregated: _, follow: __, ...fleet }: FleetOptions): FleetOptions {
+  const requests = fleet.requests.map(({ blocks: ___, ...request }) => ({
+    ...request,
+    spec: { ...request.spec, session: -1, prefix: [] },
+  }))
+  const faults = (fleet.faults ?? []).filter(({ kind }) => kind !== "lostReplica")
+  return { ...fleet, requests, faults }
 }
 
 function pick<T>(random: Random, of: readonly T[]): T {

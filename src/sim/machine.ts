@@ -101,6 +101,11 @@ export class Machine implements Target {
     return { step: batch === undefined ? null : this.#takeOff(batch.number, batch.items, nowUs), events: [] }
   }
 
+  /** It says what it does now before it says what came out of the last step, as vLLM does that schedules ahead. */
+  get hasty(): boolean {
+    return this.#ways?.hasty ?? false
+  }
+
   /** A step is over: what the replica is told, in this order. */
   over(step: Step): readonly Event[] {
     this.#step = null

@@ -35,6 +35,11 @@ export class OwnWays {
     return this.#deviates(0.3)
   }
 
+  /** It tells what it has scheduled before what it has computed, every other time. */
+  get hasty(): boolean {
+    return this.#random.uniform() < 0.5
+  }
+
   /** A number for a batch of its own. */
   nextNumber(): number {
     return -++this.#own

@@ -250,8 +250,12 @@ class Run {
 
 function replicaConfigs(spec: RunSpec): ReplicaConfig[] {
   const config = replicaConfig(spec)
-  const { paces = [1] } = spec
-  const byPace = paces.map((pace) => ({ ...config, cost: slowed(config.cost, pace) }))
+  const { paces = [1], depth = 1 } = spec
+  const byPace = paces.map((pace) => ({
+    ...config,
+    ...(depth > 1 && { depth }),
+    cost: slowed(config.cost, pace),
+  }))
   return Array.from({ length: spec.replicas }, (_, i) => byPace[i % paces.length]!)
 }
 

@@ -41,7 +41,7 @@ export function describeRun(spec: RunSpec, report: RunReport): string {
     `${spec.scenario} at ${spec.ratePerSec}/s for ${spec.durationS.toFixed(0)} s ` +
       `(${spec.plan === undefined ? `${spec.arrivals} arrivals` : `plan ${spec.plan}`}, seed ${spec.seed}) on ` +
       `${spec.replicas} × ${spec.hardware.source}`,
-    `policy ${spec.policy}, ${spec.speculate ? `speculation at acceptance ${spec.acceptance}` : "no speculation"}, noise ${percent(spec.noiseSigma, 0)}${spec.learnCost ? ", step times learnt from a guess on" : ""}`,
+    `policy ${spec.policy}, ${spec.speculate ? `speculation at acceptance ${spec.acceptance}` : "no speculation"}, noise ${percent(spec.noiseSigma, 0)}${spec.learnCost ? ", step times learnt from a guess on" : ""}${spec.depth === undefined ? "" : `, ${spec.depth} batches in flight`}`,
     ...Object.entries(report.sources).map(([app, source]) => `${app}: ${source}`),
     shares.toString(),
     sizes.toString(),

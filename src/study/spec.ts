@@ -39,6 +39,8 @@ export interface RunSpec {
   truth?: CostModel
   /** The planner is not told what steps take: it begins with a guess of a GPU, and learns. */
   learnCost?: boolean
+  /** Most batches in flight at a replica (ReplicaConfig.depth). Default 1. */
+  depth?: number
   speculate: boolean
   /** Probability that a drafted token is accepted. */
   acceptance: number

@@ -52,6 +52,13 @@ const task = (change: Partial<CapacityTask> = {}): CapacityTask => ({
 })
 
 describe("a run", () => {
+  test("of replicas with several batches in flight serves as many requests, by plans made ahead", () => {
+    const [one, two] = [1, 2].map((depth) => runScenario(spec({ depth, ratePerSec: 1 })))
+    expect(two!.attainment.total).toBe(one!.attainment.total)
+    expect(two!.steps).not.toBe(one!.steps)
+    expect(two!.attainment.attained).toBeGreaterThan(0.7 * one!.attainment.attained)
+  })
+
   test.each(POLICY_NAMES)("counts every request after the lead-in once under %s", (policy) => {
     const report = runScenario(spec({ policy, scenario: "tools", durationS: 30, ratePerSec: 1, leadIn: 0.2 }))
     const { attainment, byClass, bySizeDecile, attainmentEvery10, planned } = report

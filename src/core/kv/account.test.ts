@@ -42,6 +42,43 @@ describe("KvAccount", () => {
     kv.check()
   })
 
+  test("what is not computed after all is shared no more, but its room is kept", () => {
+    const kv = new KvAccount({ ...LIMITS, kvTokens: 256 })
+    kv.attach(1, hashes(1, 8), -1, null)
+    kv.grow(1, 128)
+    kv.computed(1, 128)
+    const { epoch } = kv
+    kv.uncomputed(1, 40)
+    expect(kv.match(hashes(1, 8), 200)).toEqual({ from: 1, tokens: 32 })
+    expect(kv.epoch).toBeGreaterThan(epoch)
+    expect(kv.heldTokens(1)).toBe(128)
+    kv.computed(1, 80)
+    expect(kv.match(hashes(1, 8), 200)).toEqual({ from: 1, tokens: 80 })
+    kv.check()
+  })
+
+  test("the engine is not told to drop what it has lost by itself", () => {
+    const kv = new KvAccount(LIMITS)
+    for (const id of [1, 2]) {
+      kv.attach(id, [], -1, null)
+      kv.grow(id, 20)
+    }
+    kv.lose(1)
+    kv.drop(2)
+    expect([1, 2].map((id) => kv.holds(id))).toEqual([false, false])
+    expect(kv.orders.takeDropped()).toEqual([2])
+    kv.check()
+  })
+
+  test("more than there are blocks for cannot be in place", () => {
+    const kv = new KvAccount({ ...LIMITS, kvTokens: 64 })
+    kv.attach(1, hashes(1, 4), -1, null)
+    kv.grow(1, 32)
+    kv.computed(1, 60)
+    expect(kv.match(hashes(1, 4), 64)).toEqual({ from: 1, tokens: 32 })
+    kv.check()
+  })
+
   test("drops first what no session will come back for", () => {
     const kv = new KvAccount({ ...LIMITS, kvTokens: 96 })
     for (const id of [1, 2, 3]) {
