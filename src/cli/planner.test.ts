@@ -15,10 +15,13 @@ afterEach(() => {
   for (const child of children.splice(0)) child.kill("SIGKILL")
 })
 
+/** What is learnt of an engine is kept for the next one like it, elsewhere. */
+const env = { ...process.env, SLOS_SERVE_CACHE: folder }
+
 let paths = 0
 async function start(...args: string[]) {
   const path = join(folder, `${++paths}.sock`)
-  const child = spawn(process.execPath, [MAIN, "planner", "--socket", path, ...args])
+  const child = spawn(process.execPath, [MAIN, "planner", "--socket", path, ...args], { env })
   children.push(child)
   let text = ""
   child.stdout!.on("data", (piece: Buffer) => (text += piece))
