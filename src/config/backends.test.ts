@@ -45,10 +45,15 @@ describe("on a command line", () => {
     ["http://u:p@a", "a URL with a password in it"],
     ["http://a/?x=1", "has a query"],
     ["http://a,planner=b", 'planner: "b" is no URL'],
+    ["http://a,planner=:70000", 'planner: ":70000" is no URL'],
     ["sglang=http://a,planner=http://b", "only a vLLM has a planner, not sglang"],
   ])("%s is refused: %s", (text, message) => {
     expect(() => inline(text)).toThrow(message)
   })
+})
+
+test("a planner at a port of the backend's own address", () => {
+  expect(inline("vllm=http://a,planner=:9091").planner).toBe(":9091")
 })
 
 test("as a section of a file", () => {

@@ -20,7 +20,7 @@ export interface BackendConfig {
   apiKey: string | null
   /** It takes priorities (vLLM with --scheduling-policy priority). */
   priority: boolean
-  /** Where its planner (`slos-serve planner --metrics-port`) answers; null: it has none. */
+  /** Where its planner (`slos-serve planner --metrics-port`) answers, or `:port` of its own address; null: it has none. */
   planner: string | null
 }
 
@@ -104,9 +104,14 @@ function backendOf(entry: Entry, where: string, environment: Environment): Backe
   return {
     ...{ kind, weight, priority, models: new Map(Object.entries(models)) },
     url: normalUrl(url, where),
-    planner: planner === undefined ? null : normalUrl(planner, `${where} planner`),
+    planner: planner === undefined ? null : plannerAt(planner, `${where} planner`),
     apiKey: key ?? fromEnvironment,
   }
+}
+
+function plannerAt(text: string, where: string): string {
+  const port = /^:(\d{1,5})$/.exec(text)?.[1]
+  return port !== undefined && Number(port) >= 1 && Number(port) <= 65_535 ? text : normalUrl(text, where)
 }
 
 function normalUrl(text: string, where: string): string {

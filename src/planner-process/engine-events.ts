@@ -17,6 +17,8 @@ export interface EngineEventsSink {
   /** To the core, at `atUs` on the engine's clock. */
   post(event: Event, atUs: number): void
   arrived(arrived: Arrived, nowUs: number): void
+  /** All that arrived with one message is told; its step is not. */
+  allArrived(): void
   /** The engine has scheduled a step. */
   scheduled(of: StepOf): void
   /** The engine has not run this batch, and will not. */
@@ -51,6 +53,7 @@ export class EngineEvents {
     const late = this.#cancelBefore(step)
     for (const landed of step.landed) this.#landed(landed)
     for (const arrived of step.arrived) this.#sink.arrived(arrived, nowUs)
+    if (step.arrived.length > 0) this.#sink.allArrived()
     for (const id of step.ready ?? NONE) this.#sink.post({ type: "grammarReady", id }, nowUs)
     for (const id of cancelled) if (late.has(id)) this.#sink.post({ type: "cancelled", id }, nowUs)
     this.#ran(step, lost)
@@ -67,7 +70,9 @@ export class EngineEvents {
     if (cancelled === undefined) return NO_IDS
     const seen = new Set<RequestId>()
     for (const { ids } of landed) for (const id of ids) seen.add(id)
-    for (const id of cancelled) if (!seen.has(id)) this.#sink.post({ type: "cancelled", id }, nowUs)
+    // What landed since is not to be later for it.
+    const atUs = landed[0]?.atUs ?? nowUs
+    for (const id of cancelled) if (!seen.has(id)) this.#sink.post({ type: "cancelled", id }, atUs)
     return seen
   }
 
@@ -75,12 +80,23 @@ export class EngineEvents {
     const flown = this.#flying.get(landed.step)
     if (flown === undefined) throw new MessageError(`landed: step ${landed.step} is not in flight`)
     this.#flying.delete(landed.step)
+    this.#giveUpBefore(landed)
     const { durationUs, atUs } = landed
     const results = resultsOf(landed)
     this.#sink.post({ type: "stepDone", batch: flown.batch, durationUs, results }, atUs)
     this.#sink.landed(flown, landed)
     const dropped = droppedIn(landed)
     if (dropped.length > 0) this.#sink.post({ type: "kvLost", ids: dropped }, atUs)
+  }
+
+  /** Steps land in their order: an older one that is missing never will, or the core would wait for it for ever. */
+  #giveUpBefore({ step, atUs }: Landed): void {
+    for (const [seq, { batch }] of this.#flying) {
+      if (seq > step) return
+      this.#flying.delete(seq)
+      this.#sink.unused(batch)
+      this.#changed(batch, null, [], atUs)
+    }
   }
 
   #ran({ seq, ran, nowUs }: StepMessage, lost: Iterable<RequestId>): void {

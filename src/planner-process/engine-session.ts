@@ -15,8 +15,7 @@ import { EngineClock } from "./engine-clock.ts"
 import { EngineEvents, type Flown, type StepOf } from "./engine-events.ts"
 import { planOf } from "./plan-frame.ts"
 import type { PlannerTenants } from "./planner-tenants.ts"
-import { PredictedCore } from "./predicted-core.ts"
-import { batchIn, type Recorder, recorded } from "./recording.ts"
+import { batchIn, type Core, type Recorder, recorded } from "./recording.ts"
 import type { SloMistake } from "./slo-arguments.ts"
 import type { StepItems, StepTimes } from "./step-times.ts"
 
@@ -59,7 +58,7 @@ interface Decided {
 export class EngineSession {
   readonly engine: EngineMessage
   readonly replica: Replica
-  readonly #core: PredictedCore
+  readonly #core: Core
   readonly #options: SessionOptions
   readonly #clock = new EngineClock()
   readonly #arrivals: ArrivalReader
@@ -74,6 +73,8 @@ export class EngineSession {
   #inPlace: { id: RequestId; computed: number }[] = []
   #steps: ObservedStep[] = []
   #nowUs = 0
+  /** Of the last event. */
+  #toldUs = 0
   /** KV that the engine says it has free, and what the core believed then; null: it does not say. */
   kvFree: { told: number; believed: number } | null = null
   /** Of the last message: how long it waited to be read, µs. */
@@ -85,12 +86,13 @@ export class EngineSession {
     this.#options = options
     const config = configOf(options)
     this.replica = new Replica(config)
-    this.#core = new PredictedCore(recorded(this.replica, options.recorder))
+    this.#core = recorded(this.replica, options.recorder)
     options.recorder?.began(engine, config)
     this.#arrivals = new ArrivalReader({ engine, classes, tenants })
     this.#events = new EngineEvents({
       post: (event, atUs) => this.#post(event, atUs),
       arrived: (arrived, nowUs) => this.#arrived(arrived, nowUs),
+      allArrived: () => this.#putInPlace(),
       scheduled: (of) => options.sink.scheduled(of),
       unused: (batch) => this.#decided.delete(batch),
       landed: (flown, landed) => this.#landed(flown, landed),
@@ -102,18 +104,20 @@ export class EngineSession {
     this.#clock.heard(step.nowUs, readUs)
     this.lagUs = this.#clock.lagUs(step.nowUs, readUs)
     this.#nowUs = Math.max(this.#nowUs, step.nowUs)
-    if (this.#learnt !== null) this.#post({ type: "costModel", cost: this.#learnt }, this.#nowUs)
+    // Before what landed since, which may have been a while ago.
+    if (this.#learnt !== null) this.#tellCore({ type: "costModel", cost: this.#learnt }, this.#toldUs)
     this.#learnt = null
     this.#events.take(step)
-    if (this.#inPlace.length > 0) this.#putInPlace()
     if (step.kvFreeTokens !== undefined) this.#compareKv(step.kvFreeTokens)
   }
 
   /** The plan of the engine's next step, made with all that was taken; it answers the message `seq`. */
   plan(seq: number): PlanMessage {
     const beganUs = performance.now() * 1000
-    const effects = this.#core.poll(this.#nowUs)
+    const effects = this.#core.poll(Math.max(this.#toldUs, this.#nowUs))
     const plan = planOf(seq, effects)
+    // An engine that idles with requests asks again, whatever they wait for.
+    if (plan.batch === 0 && this.#live.size > 0) plan.wakeUs ??= this.#nowUs + IDLE_US
     this.#events.planned(plan.batch)
     if (plan.batch !== 0) this.#remember(plan, performance.now() * 1000 - beganUs)
     const batch = batchIn(effects)
@@ -159,12 +163,17 @@ export class EngineSession {
   }
 
   #post(event: Event, atUs: number): void {
-    const at = Math.round(atUs)
     if (event.type === "ran") {
       if (event.items.length > 0) this.#items.set(event.batch, event.items)
       else this.#items.delete(event.batch)
     }
-    this.#core.handle(event, at)
+    this.#tellCore(event, atUs)
+  }
+
+  /** What is told late happened at the latest time so far: time does not run backwards. */
+  #tellCore(event: Event, atUs: number): void {
+    this.#toldUs = Math.max(this.#toldUs, Math.round(atUs))
+    this.#core.handle(event, this.#toldUs)
   }
 
   #arrived(arrived: Arrived, nowUs: number): void {
@@ -191,6 +200,7 @@ export class EngineSession {
 
   /** What the engine had computed before it was connected, as a step of its own that took no time. */
   #putInPlace(): void {
+    if (this.#inPlace.length === 0) return
     const batch = this.#events.ownBatch()
     const items = this.#inPlace.map(({ id, computed }) => ({
       ...{ id, position: computed - 1, tokens: 1, draft: 0 },
@@ -199,8 +209,8 @@ export class EngineSession {
       ...{ id, tokens: 0, stopped: false, answeringFrom: -1, computed },
     }))
     this.#inPlace = []
-    this.#core.handle({ type: "ran", batch, items }, this.#nowUs)
-    this.#core.handle({ type: "stepDone", batch, durationUs: 0, results }, this.#nowUs)
+    this.#tellCore({ type: "ran", batch, items }, this.#nowUs)
+    this.#tellCore({ type: "stepDone", batch, durationUs: 0, results }, this.#nowUs)
   }
 
   #landed({ batch, of }: Flown, { durationUs, ids, produced, drafted }: Landed): void {
@@ -261,6 +271,8 @@ export class EngineSession {
   }
 }
 
+/** An engine that has requests and no plan asks after so long at the latest. */
+const IDLE_US = 100_000
 /** vLLM shares and keeps KV by itself, in one pool. */
 const MOST_CACHED = 1_000_000
 
@@ -272,14 +284,16 @@ function configOf({
   policyOptions,
   stepTimes,
 }: SessionOptions): ReplicaConfig {
-  const { limits } = engine
+  const { limits, maxDrafts, depth } = engine
   return {
     limits: { ...limits, unifiedKv: true, cachedSequences: MOST_CACHED },
     ...{ cost: stepTimes.cost, policy, apps: classes.all.length, tenantWeights: tenants.all.weights },
     options: {
+      ...(maxDrafts > 0 && { speculation: "on", maxSpeculation: maxDrafts + 1 }),
       ...policyOptions,
     },
     // What the engine has taken is not to be refused.
     maxQueue: Number.POSITIVE_INFINITY,
+    ...{ depth, engineOwnsKv: true },
   }
 }

@@ -1,6 +1,7 @@
 /** The path of a planner: one has it, of this user; what is in the way is said. */
 import {
   chmodSync,
+  chownSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -50,17 +51,30 @@ test("only its own user may connect, and the file goes with it", async () => {
   await (await open(path))()
 })
 
-test("what a dead planner left is taken over", async () => {
-  const path = fresh()
-  // As after kill -9: the file stays, and its inode has no listener.
+/** As after kill -9: the file stays, and nothing listens. */
+async function dies(path: string): Promise<void> {
   const left = createServer().listen(path)
   await new Promise((listening) => left.once("listening", listening))
   const kept = `${path}.kept`
   renameSync(path, kept)
   await new Promise((closed) => left.close(closed))
   renameSync(kept, path)
+}
+
+test("what a dead planner left is taken over", async () => {
+  const path = fresh()
+  await dies(path)
   expect(lstatSync(path).isSocket()).toBe(true)
   await open(path)
+})
+
+// Only root can give a file away.
+test.runIf(process.getuid?.() === 0)("what another user's planner left is not", async () => {
+  const path = fresh()
+  await dies(path)
+  chownSync(path, 65_534, 65_534)
+  await expect(listenAt(path, greets)).rejects.toThrow("the socket there is of another user (65534)")
+  expect(existsSync(path)).toBe(true)
 })
 
 test("two that start at one moment: one of them has it", async () => {

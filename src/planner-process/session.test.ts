@@ -31,12 +31,26 @@ test("an engine runs what it is told, to the token", async () => {
   mixed(engine)
   await engine.run()
   expect(engine.misfits).toEqual([])
+  expect(engine.squeezed).toBe(0)
   expect(engine.ended).toHaveLength(30)
   expect(engine.steps.engine).toBe(0)
   expect(engine.steps.plan).toBeGreaterThan(30)
   await engine.step()
   await until(() => expect(planner.front.snapshot()).toMatchObject({ running: 0, waiting: 0 }))
   expect(planner.options.tenants.queue.taken).toBe(0)
+})
+
+test.each([2, 3, 4])("with %i batches in flight, as asynchronous engines have", async (depth) => {
+  const { path } = await openPlanner()
+  const engine = await openEngine(path, { depth })
+  mixed(engine)
+  await engine.run()
+  expect(engine.misfits).toEqual([])
+  expect(engine.squeezed).toBe(0)
+  expect(engine.ended).toHaveLength(30)
+  expect(engine.steps.engine).toBe(0)
+  for (const { output, maxOutputTokens, stopsAfter } of engine.ended)
+    expect(output).toBe(Math.min(maxOutputTokens, stopsAfter))
 })
 
 test("aborted requests leave: the others go on, to the token", async () => {
@@ -123,6 +137,25 @@ test("what began before the planner came is judged from its own arrival", async 
     const metrics = await (await fetch(`${url}/metrics`)).text()
     expect(metrics).toMatch(/slos_serve_requests_total\{class="code",attained="true"\} 1/)
     expect(metrics).toMatch(/slos_serve_requests_total\{class="code",attained="false"\} 1/)
+  })
+})
+
+test("what landed long before it was told is judged by when it landed", async () => {
+  const { path, planner } = await openPlanner()
+  const url = await openPages(planner)
+  const engine = await openEngine(path)
+  const slo = { slo_class: "code", slo_ttft_ms: 1000, slo_tpot_ms: 100 }
+  engine.add({ slo })
+  await engine.run()
+  // The engine stood idle, and told nothing meanwhile.
+  engine.nowUs += 60_000_000
+  engine.add({ slo, maxOutputTokens: 1 })
+  await engine.run()
+  engine.nowUs += 60_000_000
+  await engine.step()
+  await until(async () => {
+    const metrics = await (await fetch(`${url}/metrics`)).text()
+    expect(metrics).toMatch(/slos_serve_requests_total\{class="code",attained="true"\} 2/)
   })
 })
 

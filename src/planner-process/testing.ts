@@ -36,6 +36,25 @@ export const ENGINE: EngineMessage = {
   ...{ vllmVersion: "0.32.0", pluginVersion: "0.1.0" },
 }
 
+/** How an engine goes its own ways, as vLLM does under pressure: chances, each step or item. */
+export interface OwnWays {
+  /** 0 to 1, the same each time. */
+  random: () => number
+  /** The plan comes too late, and the engine schedules by itself. */
+  ignores: number
+  /** A planned item is left out, or is shorter. */
+  leavesOut: number
+  shortens: number
+  /** The engine takes a request's KV by itself. */
+  drops: number
+  /** A drafted token is accepted. */
+  accepts: number
+}
+
+const OBEDIENT: OwnWays = {
+  ...{ random: () => 0.5, ignores: 0, leavesOut: 0, shortens: 0, drops: 0, accepts: 0.7 },
+}
+
 export interface PlayedRequest {
   id: number
   promptTokens: number
@@ -71,9 +90,11 @@ export class PlayedEngine {
   readonly said: Exclude<ToPlugin, PlanMessage>[] = []
   /** Steps by plan, and by the engine's own choice. */
   readonly steps = { plan: 0, changed: 0, engine: 0 }
-  nowUs: number
+  nowUs = 1_000_000
   /** Plans that were not as the engine's own account has it. */
   readonly misfits: string[] = []
+  /** Planned items for which the engine had no KV. */
+  squeezed = 0
   #socket: Socket | null = null
   #plan: PlanMessage | null = null
   #waiting: (() => void) | null = null
@@ -81,12 +102,14 @@ export class PlayedEngine {
   #landed: Landed[] = []
   #arrived: PlayedRequest[] = []
   #cancelled: number[] = []
+  #lost: number[] = []
+  readonly #ways: OwnWays
   #seq = 0
   #nextId = 1
 
-  constructor(engine: Partial<EngineMessage> = {}, nowUs = 1_000_000) {
+  constructor(engine: Partial<EngineMessage> = {}, ways: Partial<OwnWays> = {}) {
     this.engine = { ...ENGINE, ...engine }
-    this.nowUs = nowUs
+    this.#ways = { ...OBEDIENT, ...ways }
   }
 
   get connected(): boolean {
@@ -103,6 +126,7 @@ export class PlayedEngine {
     this.#plan = null
     this.#landed = []
     this.#cancelled = []
+    this.#lost = []
     this.#arrived = [...this.requests.values()]
     return new Promise((done) => {
       socket.on("connect", () => {
@@ -170,8 +194,9 @@ export class PlayedEngine {
   }
 
   #schedule(): { ran: Ran | null; flying: Omit<Flying, "seq"> } {
-    const plan = this.connected ? this.#plan : null
+    const plan = this.connected && !this.#chance("ignores") ? this.#plan : null
     this.#plan = null
+    if (this.#chance("drops")) this.#dropAny()
     const planned = plan !== null && plan.batch !== 0
     const flying = {
       atUs: this.nowUs,
@@ -182,50 +207,100 @@ export class PlayedEngine {
       if (sample) request.scheduledOutput += 1 + draft
     }
     if (!planned && flying.items.length === 0) return { ran: null, flying }
-    const exact = planned && flying.items.length === plan.ids.length
+    const exact = planned && isPlan(plan, flying.items)
     this.steps[planned ? (exact ? "plan" : "changed") : "engine"]++
     const head = { batch: planned ? plan.batch : 0, atUs: this.nowUs }
     return { ran: exact ? { ...head, exact } : { ...head, exact: false, ...columnsOf(flying.items) }, flying }
   }
 
-  #obey({ ids, positions, tokens, drafts, evict = columnOf([]) }: PlanMessage): Flying["items"] {
+  #obey(plan: PlanMessage): Flying["items"] {
+    const { ids, tokens, drafts, evict = columnOf([]) } = plan
     for (const id of evict) {
       const request = this.requests.get(id)
       if (request !== undefined) request.computed = 0
     }
     const items: Flying["items"] = []
+    let free = this.engine.limits.kvTokens - this.#kvUsed
     for (let i = 0; i < ids.length; i++) {
       const request = this.requests.get(ids[i]!)
-      if (request === undefined) continue
-      const [position, count, draft] = [positions[i]!, tokens[i]!, drafts?.[i] ?? 0]
+      // It has ended, or its KV went, since the plan was made.
+      if (request === undefined || this.#lost.includes(request.id)) continue
+      if (this.#chance("leavesOut")) continue
+      const held = this.#blocksOf(request.computed)
+      const position = this.#startOf(request, plan.positions[i]!)
       const known = request.promptTokens + request.scheduledOutput
-      if (position === 0) request.computed = 0
-      if (position !== request.computed || position + count > known)
-        this.misfits.push(
-          `request ${request.id}: position ${position} and ${count} tokens, where ${request.computed} of ${known} are computed`,
-        )
-      items.push({ request, position, tokens: count, sample: position + count === known, draft })
+      const count = Math.min(tokens[i]!, known - position)
+      const cut = count > 1 && this.#chance("shortens") ? Math.ceil(count / 2) : count
+      const draft = cut === tokens[i] ? (drafts?.[i] ?? 0) : 0
+      const needed = this.#blocksOf(position + cut + draft) - held
+      if (needed > free) {
+        this.squeezed++
+        continue
+      }
+      free -= needed
+      items.push({ request, position, tokens: cut, sample: position + cut === known, draft })
     }
     return items
   }
 
-  /** vLLM's own order: those that run, then those that wait, as they came. */
+  /** From where a planned request is computed. */
+  #startOf(request: PlayedRequest, planned: number): number {
+    if (planned === 0) request.computed = 0
+    const { id, computed } = request
+    // Drafts may have been refused since the plan was made: then it is less.
+    const refused = computed < planned && this.engine.maxDrafts > 0
+    if (computed !== planned && !refused)
+      this.misfits.push(`request ${id}: position ${planned}, where ${computed} tokens are computed`)
+    return computed
+  }
+
+  #chance(way: Exclude<keyof OwnWays, "random">): boolean {
+    return this.#ways[way] > 0 && this.#ways.random() < this.#ways[way]
+  }
+
+  #dropAny(): void {
+    const running = [...this.requests.values()].filter(({ computed }) => computed > 0)
+    this.#dropOne(running[Math.floor(this.#ways.random() * running.length)])
+  }
+
+  #dropOne(victim: PlayedRequest | undefined): void {
+    if (victim === undefined) return
+    victim.computed = 0
+    this.#lost.push(victim.id)
+  }
+
+  /** In whole blocks. */
+  get #kvUsed(): number {
+    let used = 0
+    for (const { computed } of this.requests.values()) used += this.#blocksOf(computed)
+    return used
+  }
+
+  #blocksOf(tokens: number): number {
+    const { blockTokens } = this.engine.limits
+    return Math.ceil(tokens / blockTokens) * blockTokens
+  }
+
+  /** vLLM's own order: those that run, then those that wait, as they came. Where none has room, the last one gives its KV up. */
   #firstCome(): Flying["items"] {
+    const { maxBatchTokens, maxSequences, kvTokens } = this.engine.limits
     const items: Flying["items"] = []
-    let room = this.engine.limits.maxBatchTokens
+    let room = maxBatchTokens
+    let free = kvTokens - this.#kvUsed
     const all = [...this.requests.values()]
-    for (const request of [
-      ...all.filter(({ computed }) => computed > 0),
-      ...all.filter(({ computed }) => computed === 0),
-    ]) {
-      const known = request.promptTokens + request.scheduledOutput
-      const tokens = Math.min(room, known - request.computed)
-      const full = request.scheduledOutput >= request.maxOutputTokens
-      if (tokens < 1 || full || items.length >= this.engine.limits.maxSequences) continue
-      const position = request.computed
+    const running = all.filter(({ computed }) => computed > 0)
+    for (const request of [...running, ...all.filter(({ computed }) => computed === 0)]) {
+      const { computed: position, promptTokens, scheduledOutput, maxOutputTokens } = request
+      const known = promptTokens + scheduledOutput
+      const held = this.#blocksOf(position)
+      const tokens = Math.min(room, known - position, held - position + free)
+      const starts = position === 0 && running.length + items.length >= maxSequences
+      if (tokens < 1 || starts || scheduledOutput >= maxOutputTokens) continue
       items.push({ request, position, tokens, sample: position + tokens === known, draft: 0 })
       room -= tokens
+      free -= this.#blocksOf(position + tokens) - held
     }
+    if (items.length === 0 && this.#flying.length === 0) this.#dropOne(running.at(-1))
     return items
   }
 
@@ -246,15 +321,22 @@ export class PlayedEngine {
   }
 
   /** How many tokens come out. */
-  #yield({ request, sample }: Flying["items"][number]): number {
+  #yield({ request, sample, draft }: Flying["items"][number]): number {
     if (!sample) return 0
-    request.output++
-    request.tokensUs.push(this.nowUs)
-    if (request.output >= Math.min(request.stopsAfter, request.maxOutputTokens)) {
+    let accepted = 0
+    while (accepted < draft && this.#chance("accepts")) accepted++
+    const end = Math.min(request.stopsAfter, request.maxOutputTokens)
+    const tokens = Math.min(1 + accepted, end - request.output)
+    const refused = 1 + draft - tokens
+    if (request.computed > 0) request.computed -= refused
+    request.scheduledOutput -= refused
+    request.output += tokens
+    for (let i = 0; i < tokens; i++) request.tokensUs.push(this.nowUs)
+    if (request.output >= end) {
       this.requests.delete(request.id)
       this.ended.push(request)
     }
-    return 1
+    return tokens
   }
 
   async #tell(ran: Ran | null): Promise<void> {
@@ -264,6 +346,7 @@ export class PlayedEngine {
         .splice(0)
         .flatMap((request) => (this.requests.has(request.id) ? this.#arrivedOf(request) : [])),
       ...(this.#cancelled.length > 0 && { cancelled: columnOf(this.#cancelled.splice(0)) }),
+      ...(this.#lost.length > 0 && { lost: columnOf(this.#lost.splice(0)) }),
     }
     this.#write(step)
     while (this.connected && this.#plan?.seq !== this.#seq)
@@ -299,6 +382,13 @@ export class PlayedEngine {
     this.#waiting = null
     waiting?.()
   }
+}
+
+/** To the token, but for drafts that were refused since. */
+function isPlan({ ids, positions, tokens, drafts }: PlanMessage, items: Flying["items"]): boolean {
+  const same = ({ request, position, tokens: count, draft }: Flying["items"][number], i: number) =>
+    request.id === ids[i] && position <= positions[i]! && count === tokens[i] && draft === (drafts?.[i] ?? 0)
+  return ids.length === items.length && items.every(same)
 }
 
 function columnsOf(items: Flying["items"]) {

@@ -166,14 +166,16 @@ export class BackendSet {
     const kind = config.kind === null ? null : BACKEND_KINDS[config.kind]
     return new RemoteHost({
       ...{ name, url, kind, weight, models, apiKey, apps, priority, dispatcher, probeMs },
-      ...{ timeouts: this.#timeouts, hostHeader: host, planner: this.#plannerOf(config, name) },
+      ...{ timeouts: this.#timeouts, hostHeader: host, planner: this.#plannerOf(endpoint, name) },
     })
   }
 
-  #plannerOf({ planner, apiKey }: BackendConfig, name: string): RemotePlanner | null {
+  #plannerOf({ config, url: own }: Endpoint, name: string): RemotePlanner | null {
+    const { planner, apiKey } = config
     if (planner === null) return null
+    const url = planner.startsWith(":") ? `http://${new URL(own).hostname}${planner}` : planner
     const log = (message: string) => this.#say(`planner of ${name}`, message)
-    return new RemotePlanner({ name: `${name}'s planner`, url: planner, apiKey, log })
+    return new RemotePlanner({ name: `${name}'s planner`, url, apiKey, log })
   }
 
   get #timeouts(): Timeouts {
