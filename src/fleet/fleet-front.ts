@@ -195,8 +195,8 @@ export class FleetFront implements Front {
     }
     const gone = () => this.#fleet.cancel(id)
     let left = sinks.length
-    const ended = () => {
-      this.#places.giveBack(1, tenant.number)
+    const ended = (used: boolean) => {
+      this.#places.giveBack(1, tenant.number, used)
       if (--left === 0) signal.removeEventListener("abort", gone)
     }
     const full = () => this.#refused("queueFull", tenant, sinks.length)
@@ -220,15 +220,15 @@ export class FleetFront implements Front {
 class ExchangeSink implements JobSink {
   readonly #sinks: readonly AnswerSink[]
   readonly #figures: ReturnType<FiguresByTenant["of"]>
-  readonly #tell: { ended: () => void; full: () => UserError }
+  readonly #tell: { ended: (used: boolean) => void; full: () => UserError }
   /** The rest of a text, which is shown with its end: a replica that goes on would say it again. */
   readonly #rests: (AnswerDelta | null)[]
 
-  /** `ended`: one of its answers has. `full`: no replica has a place for it. */
+  /** `ended`: one of its answers has, which had a place in some queue (`used`). `full`: no replica has a place for it. */
   constructor(
     sinks: readonly AnswerSink[],
     figures: ReturnType<FiguresByTenant["of"]>,
-    tell: { ended: () => void; full: () => UserError },
+    tell: { ended: (used: boolean) => void; full: () => UserError },
   ) {
     this.#sinks = sinks
     this.#figures = figures
@@ -245,7 +245,7 @@ class ExchangeSink implements JobSink {
 
   end(choice: number, end: JobEnd): void {
     const sink = this.#sinks[choice]!
-    this.#tell.ended()
+    this.#tell.ended(end.kind !== "lost" || end.detail !== QUEUE_FULL)
     if (end.kind === "finished") {
       this.#figures.ended(end.reason === "tool_calls" ? "stop" : end.reason, end.outcome)
       const rest = this.#rests[choice]

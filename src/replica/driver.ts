@@ -130,7 +130,7 @@ export class ReplicaDriver {
 
   /** What was reserved and not submitted. */
   giveBack(reserved: Reservation): void {
-    this.#places.giveBack(reserved.left, reserved.tenant)
+    this.#places.giveBack(reserved.left, reserved.tenant, false)
     reserved.left = 0
   }
 

@@ -53,3 +53,13 @@ test("beyond a full queue there is a quarter more, for what is promised", () => 
   expect([places.take(1, 0), places.takeBeyond(1, 0)]).toEqual([false, true])
   expect(new Places(3).takeBeyond(4, 0)).toBe(false)
 })
+
+test("places that were only asked for say nothing of how soon there is room", () => {
+  const [one, other] = [busy(2), busy(2)]
+  for (let i = 0; i < 40; i++) {
+    if (one.takeBeyond(1, 0)) one.giveBack(1, 0, false)
+    if (other.takeBeyond(1, 0)) other.giveBack(1, 0)
+  }
+  expect(one.turnoverMs).toBeGreaterThan(19_000)
+  expect(other.turnoverMs).toBeLessThan(10_000)
+})

@@ -80,11 +80,12 @@ export class Places {
     return this.hasRoomBeyond(count) && this.take(count, tenant, true)
   }
 
-  giveBack(count: number, tenant: number): void {
+  /** `used`: by requests that were in the queue; others say nothing of how soon it has room. */
+  giveBack(count: number, tenant: number, used = true): void {
     const nowUs = performance.now() * 1000
     for (let i = 0; i < count; i++) {
       this.#tenants.left({ tenant })
-      this.#rate.left(nowUs)
+      if (used) this.#rate.left(nowUs)
     }
     this.#taken -= count
     if (this.#taken === 0) for (const resolve of this.#whenEmpty.splice(0)) resolve()
