@@ -21,6 +21,7 @@ interface Options {
   drainS: number
   maxQueue: number
   replicas: number
+  return: boolean
   seed: number
   port: number
   out: string
@@ -49,6 +50,7 @@ async function main(): Promise<void> {
     .option("--drain-s <n>", "within which all is to be as before", Number, 30)
     .option("--max-queue <n>", "as for serve", wholeNumber(1, 100_000), 256)
     .option("--replicas <n>", "as for serve", wholeNumber(2, 16), 2)
+    .option("--no-return", "what is refused does not come back: the burst ends when it ends")
     .option("--seed <n>", "of arrivals and prompts", wholeNumber(0, 2 ** 31), 1)
     .option("--port <n>", "of the server", port, 18540)
     .option("--out <folder>", "for results", "bench/results/fleet")
@@ -75,11 +77,11 @@ async function measure(options: Options, url: string, pid: number) {
   const asked: Promise<Asked>[] = []
   const random = new Random(options.seed)
   const calm = watchLive(url)
-  await send(asked, "before", options.rate, options.calmS, url, random)
+  await send(asked, "before", options.rate, options.calmS, url, random, options.return)
   const calmLive = calm.most()
   const before = memory.now()
-  await send(asked, "burst", options.rate * options.times, options.burstS, url, random)
-  const restMs = send(asked, "after", options.rate, options.calmS, url, random)
+  await send(asked, "burst", options.rate * options.times, options.burstS, url, random, options.return)
+  const restMs = send(asked, "after", options.rate, options.calmS, url, random, options.return)
   const normalMs = await untilNormal(url, options, calmLive)
   await restMs
   const all = await Promise.all(asked)
@@ -108,21 +110,22 @@ async function send(
   seconds: number,
   url: string,
   random: Random,
+  returns: boolean,
 ): Promise<void> {
   const startMs = performance.now()
   for (let atMs = 0; ; ) {
     atMs += random.exponential(1000 / rate)
     if (atMs >= seconds * 1000) break
     await sleep(Math.max(0, startMs + atMs - performance.now()))
-    asked.push(ask(phase, url, random.below(ASKED.length)))
+    asked.push(ask(phase, url, random.below(ASKED.length), returns))
   }
   await sleep(Math.max(0, startMs + seconds * 1000 - performance.now()))
 }
 
-async function ask(phase: Phase, url: string, which: number): Promise<Asked> {
+async function ask(phase: Phase, url: string, which: number, returns: boolean): Promise<Asked> {
   const request = ASKED[which]!
   const first = await follow(url, request, { slo: SLO })
-  if (first.retryMs === null) return { phase, first, again: null }
+  if (first.retryMs === null || !returns) return { phase, first, again: null }
   await sleep(first.retryMs)
   return { phase, first, again: await follow(url, request, { slo: SLO }) }
 }
