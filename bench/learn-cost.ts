@@ -10,6 +10,9 @@ import { HARDWARE, type Hardware } from "../src/sim/presets.ts"
 import { runScenario } from "../src/study/run.ts"
 import { RUN_DEFAULTS, type RunSpec } from "../src/study/spec.ts"
 
+/** What the planner is told of step times: all, nothing, or all but that the engine has CUDA graphs. */
+type Knows = "told" | "learns" | "blind"
+
 interface Case {
   hardware: string
   scenario: string
@@ -22,7 +25,7 @@ interface Row {
   scenario: string
   rate: number
   seed: number
-  knows: string
+  knows: Knows
   kept: number
   of: number
   /** Of the first fortieth of the requests: while the guess still counts. */
@@ -33,7 +36,8 @@ interface Row {
 const CASES: readonly Case[] = [
   { hardware: "opt-6.7b-a100", scenario: "chatbot", rates: [4, 7, 10] },
   { hardware: "opt-6.7b-a100", scenario: "mixed", rates: [2, 3] },
-  { hardware: "opt-6.7b-a100", scenario: "chatbot", rates: [7], graphs: true },
+  { hardware: "opt-6.7b-a100", scenario: "chatbot", rates: [4, 7], graphs: true },
+  { hardware: "r1-distill-qwen-7b-a100", scenario: "reasoning", rates: [3], graphs: true },
   { hardware: "r1-distill-qwen-7b-a100", scenario: "reasoning", rates: [1, 2, 3] },
   { hardware: "qwen2.5-32b-4xa100", scenario: "chatbot", rates: [4, 7, 10] },
 ]
@@ -48,33 +52,31 @@ const GRAPHS: CudaGraphs = {
   ...{ decodes: "full", mixed: "piecewise", decodeTokens: 1, piecewiseUs: 3000, eagerUs: 6000 },
 }
 
-const { seeds, requests, noise, out } = new Command("bench/learn-cost.ts")
+const { seeds, requests, noise, onlyGraphs, out } = new Command("bench/learn-cost.ts")
   .description("attainment with step times learnt from a guess on, against known ones")
   .option("--seeds <list>", "seeds", listOf(["1", "2", "3", "4", "5"]), ["1", "2", "3"])
   .option("--requests <n>", "requests of a run", wholeNumber(10, 1e5), 600)
   .option("--noise <percent>", "spread of step times", wholeNumber(0, 100), 5)
+  .option("--only-graphs", "only engines with CUDA graphs")
   .option("--out <file>", "write rows as JSON")
   .parse()
-  .opts<{ seeds: string[]; requests: number; noise: number; out?: string }>()
+  .opts<{ seeds: string[]; requests: number; noise: number; onlyGraphs?: boolean; out?: string }>()
 
-function specOf(
-  { hardware, scenario, graphs }: Case,
-  rate: number,
-  seed: number,
-  learnCost: boolean,
-): RunSpec {
+function specOf({ hardware, scenario, graphs }: Case, rate: number, seed: number, knows: Knows): RunSpec {
   const preset = HARDWARE[hardware]!
-  const used: Hardware = graphs ? { ...preset, cost: { ...preset.cost, graphs: GRAPHS } } : preset
+  const truth = graphs ? { ...preset.cost, graphs: GRAPHS } : preset.cost
+  const used: Hardware = knows === "blind" ? preset : { ...preset, cost: truth }
   return {
     ...RUN_DEFAULTS,
     ...{ scenario, policy: "slos-serve", hardware: used, ratePerSec: rate, durationS: requests / rate, seed },
-    ...{ leadIn: 0, noiseSigma: noise / 100, learnCost, classes: classesOf({ tpotScale: 1 }) },
+    ...{ leadIn: 0, noiseSigma: noise / 100, learnCost: knows === "learns", truth },
+    classes: classesOf({ tpotScale: 1 }),
     maxSequenceTokens: preset.contextTokens - 1,
   }
 }
 
-function play(one: Case, rate: number, seed: number, learnCost: boolean): Row {
-  const spec = specOf(one, rate, seed, learnCost)
+function play(one: Case, rate: number, seed: number, knows: Knows): Row {
+  const spec = specOf(one, rate, seed, knows)
   const first: { kept: number; of: number } = { kept: 0, of: 0 }
   const { attainment } = runScenario(spec, {
     onEffect: (effect) => {
@@ -85,21 +87,22 @@ function play(one: Case, rate: number, seed: number, learnCost: boolean): Row {
   })
   return {
     ...{ hardware: one.hardware + (one.graphs ? " with graphs" : ""), scenario: one.scenario, rate, seed },
-    ...{ knows: learnCost ? "learns" : "told", kept: attainment.attained, of: attainment.total },
+    ...{ knows, kept: attainment.attained, of: attainment.total },
     ...{ keptFirst: first.kept, ofFirst: first.of },
   }
 }
 
 const rows: Row[] = []
 const table = new Table({
-  head: ["", "rate/s", "told", "learns", "first, told", "first, learns"],
+  head: ["", "rate/s", "told", "learns", "first, told", "first, learns", "not told of graphs"],
   style: { head: [], border: [] },
 })
-for (const one of CASES)
+for (const one of CASES.filter(({ graphs }) => graphs === true || !onlyGraphs))
   for (const rate of one.rates) {
-    const runs = seeds.flatMap((seed) => [false, true].map((learns) => play(one, rate, Number(seed), learns)))
+    const ways: Knows[] = one.graphs ? ["told", "learns", "blind"] : ["told", "learns"]
+    const runs = seeds.flatMap((seed) => ways.map((knows) => play(one, rate, Number(seed), knows)))
     rows.push(...runs)
-    const share = (knows: string, kept: "kept" | "keptFirst", of: "of" | "ofFirst") => {
+    const share = (knows: Knows, kept: "kept" | "keptFirst", of: "of" | "ofFirst") => {
       const those = runs.filter((run) => run.knows === knows)
       const sum = (key: typeof kept | typeof of) => those.reduce((total, run) => total + run[key], 0)
       return `${((100 * sum(kept)) / Math.max(1, sum(of))).toFixed(1)}%`
@@ -112,6 +115,7 @@ for (const one of CASES)
         share("learns", "kept", "of"),
       ],
       ...[share("told", "keptFirst", "ofFirst"), share("learns", "keptFirst", "ofFirst")],
+      one.graphs ? share("blind", "kept", "of") : "",
     ])
   }
 if (out !== undefined) writeFileSync(out, `[\n${rows.map((row) => JSON.stringify(row)).join(",\n")}\n]\n`)

@@ -23,6 +23,8 @@ export class BatchBuilder {
   #exhausted: readonly LiveRequest[] | null = null
   /** See `#leastMoreUs`; -1: to be computed. */
   #leastMore = -1
+  /** The time of the batch as it stands, margin included, µs; -1: to be computed. */
+  #asItIs = -1
   /** Items of one token, and of more. */
   #singles = 0
   #chunks = 0
@@ -43,7 +45,7 @@ export class BatchBuilder {
     this.#number++
     this.#shape.reset()
     this.#singles = this.#chunks = 0
-    this.#leastMore = -1
+    this.#leastMore = this.#asItIs = -1
   }
 
   has(request: LiveRequest): boolean {
@@ -150,9 +152,10 @@ export class BatchBuilder {
 
   /** `limitUs`, or what the batch takes as it stands where it outlasts that: what pads it to the size of a CUDA graph is free. */
   orAsItIsUs(limitUs: number): number {
-    return this.context.cost.graphs === undefined || this.items.length === 0
-      ? limitUs
-      : Math.max(limitUs, this.safeUs())
+    if (this.context.cost.graphs === undefined || this.items.length === 0) return limitUs
+    // With a thousand waiting it is asked for each.
+    if (this.#asItIs < 0) this.#asItIs = this.safeUs()
+    return Math.max(limitUs, this.#asItIs)
   }
 
   #chunk(request: LiveRequest, start: number, most: number, spare?: readonly LiveRequest[]): number {
@@ -240,7 +243,7 @@ export class BatchBuilder {
     if (this.has(request)) assert(false, `request ${request.id} is already in the batch`)
     this.items.push(item)
     this.requests.push(request)
-    this.#leastMore = -1
+    this.#leastMore = this.#asItIs = -1
     request.batch = this.#number
     this.#shape.add(item.position, item.tokens, item.sample, item.draft)
     if (item.tokens === 1) this.#singles++
