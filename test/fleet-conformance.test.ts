@@ -78,10 +78,10 @@ async function served(options: GatewayOptions, script: readonly Told[]) {
   for (const { event, nowUs } of script) {
     clock.runTo(nowUs, event.type === "woke")
     if (event.type === "arrived") {
-      const { id, patienceUs } = event
+      const { id, patienceUs, onPromise } = event
       specs.set(id, { spec: event.request as RequestSpec, patienceUs })
       sinks.set(id, new Kept())
-      fleet.submit({ ...jobOf(), id }, sinks.get(id)!)
+      fleet.submit({ ...jobOf(), id }, sinks.get(id)!, onPromise)
     } else tell(event, { fleet, hosts, sinkOf, nowUs })
     await settled()
   }
