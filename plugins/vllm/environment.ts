@@ -11,6 +11,16 @@ const HERE = import.meta.dirname
 const PYTHONS = ["3.12", "3.13", "3.11"] as const
 const REQUIREMENTS = join(HERE, "environments")
 
+/** What vLLM needs to know to run small and alone, on this machine's processors. */
+export const VLLM_SETTINGS = {
+  HF_HUB_OFFLINE: "1",
+  OMP_NUM_THREADS: "1",
+  VLLM_CPU_KVCACHE_SPACE: "1",
+  VLLM_CPU_OMP_THREADS_BIND: "nobind",
+  VLLM_NO_USAGE_STATS: "1",
+  VLLM_TARGET_DEVICE: "cpu",
+}
+
 /** What stands in the way is not the project's: the tests are skipped, with this as the reason. */
 export class CannotMake extends Error {
   override readonly name = "CannotMake"
@@ -35,8 +45,8 @@ export function environmentOf(version: string, log: (line: string) => void): Env
 /** Another text of the requirements is another environment. */
 function fingerprint(version: string): string {
   const hash = createHash("sha256")
-  for (const name of [`vllm-${version}.txt`, "overrides.txt", "tools.txt"])
-    hash.update(readFileSync(join(REQUIREMENTS, name)))
+  for (const name of [`vllm-${version}.txt`, `vllm-${version}.over.txt`, "overrides.txt", "tools.txt"])
+    if (existsSync(join(REQUIREMENTS, name))) hash.update(readFileSync(join(REQUIREMENTS, name)))
   return hash.digest("hex").slice(0, 8)
 }
 
@@ -47,24 +57,14 @@ function make(version: string, folder: string, log: (line: string) => void): voi
   log(`making an environment with vLLM ${version} in ${folder}: about 6 GB, some minutes, once`)
   try {
     run(uv, ["venv", "--quiet", "--relocatable", "--python", aPython(), unfinished], "no Python could be had")
-    const wanted = ["--requirements", join(REQUIREMENTS, `vllm-${version}.txt`)]
-    const tools = ["--requirements", join(REQUIREMENTS, "tools.txt")]
+    const named = (name: string) => ["--requirements", join(REQUIREMENTS, name)]
     const overrides = ["--overrides", join(REQUIREMENTS, "overrides.txt")]
-    run(
-      uv,
-      [
-        "pip",
-        "install",
-        "--quiet",
-        "--compile-bytecode",
-        "--python",
-        join(unfinished, "bin", "python"),
-        ...overrides,
-        ...wanted,
-        ...tools,
-      ],
-      "the package index cannot be reached",
-    )
+    const install = ["pip", "install", "--quiet", "--python", join(unfinished, "bin", "python")]
+    const cannot = "the package index cannot be reached"
+    run(uv, [...install, ...overrides, ...named(`vllm-${version}.txt`), ...named("tools.txt")], cannot)
+    // A newer vLLM's Python over an older one's kernels, where no newer one is built for processors.
+    const over = `vllm-${version}.over.txt`
+    if (existsSync(join(REQUIREMENTS, over))) run(uv, [...install, "--no-deps", ...named(over)], cannot)
     renameSync(unfinished, folder)
   } catch (error) {
     rmSync(unfinished, { recursive: true, force: true })

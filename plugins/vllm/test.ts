@@ -3,30 +3,45 @@
 import { spawnSync } from "node:child_process"
 import { readdirSync } from "node:fs"
 import { join } from "node:path"
-import { CannotMake, type Environment, environmentOf } from "./environment.ts"
+import { CannotMake, type Environment, environmentOf, VLLM_SETTINGS } from "./environment.ts"
 
 const HERE = import.meta.dirname
 const say = (line: string) => console.log(`test:vllm: ${line}`)
 
-/** What vLLM needs to know to run small and alone, on this machine's processors. */
-const VLLM_SETTINGS = {
-  HF_HUB_OFFLINE: "1",
-  OMP_NUM_THREADS: "1",
-  VLLM_CPU_KVCACHE_SPACE: "1",
-  VLLM_CPU_OMP_THREADS_BIND: "nobind",
-  VLLM_NO_USAGE_STATS: "1",
+/** The versions that there are requirements for. */
+function versions(): string[] {
+  const names = readdirSync(join(HERE, "environments"))
+  return names.flatMap((name) => /^vllm-(\d+\.\d+)\.txt$/.exec(name)?.slice(1) ?? [])
 }
 
-function check({ version, python }: Environment, more: readonly string[]): boolean {
-  say(`with vLLM ${version}`)
-  const commands = [
-    ["ruff", "check", "."],
-    ["ruff", "format", "--check", "."],
-    ["mypy", "--strict", "slos_serve_vllm"],
-    ["pytest", "--quiet", ...more],
-  ]
-  return commands.every((command) => {
-    const { status } = spawnSync(python, ["-m", ...command], {
+/** Null where it cannot be made, for no fault of ours. */
+function madeOrNull(version: string): Environment | null {
+  try {
+    return environmentOf(version, say)
+  } catch (error) {
+    if (!(error instanceof CannotMake)) throw error
+    say(`vLLM ${version} is skipped: ${error.message}`)
+    return null
+  }
+}
+
+/** What depends on vLLM's version; all else is looked at once, with the first one. */
+const OF_VERSION = ["scheduler", "engine", "fallback", "grammar", "support"].map(
+  (name) => `tests/test_${name}.py`,
+)
+
+function checks({ folder }: Environment, isFirst: boolean): string[][] {
+  const asked = process.argv.slice(2)
+  const pytest = ["pytest", "--quiet", "--durations=5", ...asked]
+  if (!isFirst) return [asked.length > 0 ? pytest : [...pytest, ...OF_VERSION]]
+  const mypy = ["mypy", "--strict", "--cache-dir", join(folder, "mypy"), "slos_serve_vllm"]
+  return [["ruff", "check", "."], ["ruff", "format", "--check", "."], mypy, pytest]
+}
+
+function passes(environment: Environment, isFirst: boolean): boolean {
+  say(`with vLLM ${environment.version}`)
+  return checks(environment, isFirst).every((command) => {
+    const { status } = spawnSync(environment.python, ["-m", ...command], {
       cwd: HERE,
       stdio: ["ignore", "inherit", "inherit"],
       env: { ...VLLM_SETTINGS, ...process.env, SLOS_SERVE_NODE: process.execPath },
@@ -35,13 +50,5 @@ function check({ version, python }: Environment, more: readonly string[]): boole
   })
 }
 
-const versions = readdirSync(join(HERE, "environments")).flatMap(
-  (name) => /^vllm-(.+)\.txt$/.exec(name)?.slice(1) ?? [],
-)
-try {
-  const environments = versions.map((version) => environmentOf(version, say))
-  process.exitCode = environments.every((environment) => check(environment, process.argv.slice(2))) ? 0 : 1
-} catch (error) {
-  if (!(error instanceof CannotMake)) throw error
-  say(`skipped, as there is no vLLM to test with: ${error.message}`)
-}
+const made = versions().flatMap((version) => madeOrNull(version) ?? [])
+process.exitCode = made.every((environment, at) => passes(environment, at === 0)) ? 0 : 1

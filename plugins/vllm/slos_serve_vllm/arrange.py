@@ -21,20 +21,25 @@ WAITING_QUEUES = ("waiting", "skipped_waiting", "kv_holding_waiting")
 class Arrangement:
     """What vLLM may schedule in one step, by the names of requests."""
 
-    __slots__ = ("afresh", "caps", "names", "padded", "positions", "waiting")
+    __slots__ = ("afresh", "caps", "drafts", "names", "padded", "positions", "requests", "short", "waiting")
 
     def __init__(self, plan: Plan, live: LiveRequests, guess_tokens: int) -> None:
         self.names: list[str | None] = []
         """Of the plan's requests, in its order; None for one that has ended meanwhile."""
         self.caps: dict[str, int] = {}
         """Most tokens of each, drafts included. What is not here gets none."""
+        self.requests: dict[str, Request] = {}
         self.positions: dict[str, int] = {}
+        self.drafts: dict[str, int] = {}
+        """Of those that are to verify any."""
         self.waiting: list[Request] = []
         """Those that are not running yet."""
         self.afresh: list[Request] = []
         """Those that run, and are to start again without the KV that they have."""
         self.padded: set[str] = set()
         """Those that vLLM gave drafts that no plan asked for."""
+        self.short: set[str] = set()
+        """Those that begin, and of which less is cached than the plan counts on."""
         by_number = live.by_number
         for number, position, tokens, drafts in zip(
             plan.ids, plan.positions, plan.tokens, plan.drafts, strict=True
@@ -47,12 +52,30 @@ class Arrangement:
             name = request.request_id
             self.names.append(name)
             self.caps[name] = tokens + drafts
+            self.requests[name] = request
             self.positions[name] = position
+            if drafts > 0:
+                self.drafts[name] = drafts
             if request.status != RequestStatus.RUNNING:
                 self.waiting.append(request)
             # A little more may be drafts that were accepted where the planner did not count on it.
             elif request.num_computed_tokens > position + (guess_tokens if position > 0 else 0):
                 self.afresh.append(request)
+
+    def is_ending(self, name: str) -> bool:
+        """Steps in the air reach its last token for sure: vLLM schedules no other, which it knows since after the plan was made."""
+        request = self.requests[name]
+        in_air = request.num_output_placeholders
+        most = request.num_prompt_tokens + request.max_tokens
+        return in_air > 0 and request.num_computed_tokens + 2 - in_air >= most
+
+    def state_of(self, name: str) -> str:
+        """Why vLLM may not have taken it, for the log."""
+        request = self.requests[name]
+        stale = (
+            f", {request.num_stale_output_tokens} tokens are stale" if request.num_stale_output_tokens else ""
+        )
+        return f"{request.status.name.lower()}, {request.num_computed_tokens} tokens are computed{stale}"
 
 
 def evict(scheduler: "PlannedScheduler", plan: Plan, arrangement: Arrangement, live: LiveRequests) -> None:

@@ -57,6 +57,7 @@ class Client:
         self._pause_s = _FIRST_PAUSE_S
         self._next_try_s = 0.0
         self._why = ""
+        self._is_starting = False
 
     # -- Coming and going
 
@@ -72,13 +73,21 @@ class Client:
             self._take_what_is_there(0.0)
             self._greet()
 
+    def try_now(self) -> None:
+        """The next try to connect is due."""
+        self._next_try_s = 0.0
+
     def wait_until_ready(self, timeout_s: float) -> bool:
-        """For the start of an engine, where there is time."""
+        """For the start of an engine, where there is time. That one which was just started does not listen yet is no news."""
         end_s = self._clock() + timeout_s
+        self._is_starting = self._starter is not None
         while not self.ready and self._clock() < end_s:
             self.tick()
             if not self.ready:
                 time.sleep(0.01)
+        if self._is_starting and not self.ready:
+            self._tell_of(self._why)
+        self._is_starting = False
         return self.ready
 
     def lose(self, why: str) -> None:
@@ -92,13 +101,14 @@ class Client:
         self._next_try_s = self._clock() + self._pause_s
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
         # The same reason again and again would fill the log.
-        if why != self._why:
-            _log.warning(
-                "slos-serve: no planner at %s: %s. vLLM schedules by itself until there is one.",
-                self._path,
-                why,
-            )
+        if why != self._why and not self._is_starting:
+            self._tell_of(why)
         self._why = why
+
+    def _tell_of(self, why: str) -> None:
+        _log.warning(
+            "slos-serve: no planner at %s: %s. vLLM schedules by itself until there is one.", self._path, why
+        )
 
     def close(self) -> None:
         """The engine ends."""

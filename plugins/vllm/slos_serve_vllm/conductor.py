@@ -33,8 +33,12 @@ class Counters:
     own_steps: int = 0
     """Steps that vLLM scheduled by itself."""
     late_plans: int = 0
+    short_prefixes: int = 0
+    """Requests that began with less of their prompt cached than the plan counted on."""
     mismatches: int = 0
     """Steps of a plan in which vLLM did something else."""
+    starved_steps: int = 0
+    """Steps of vLLM's own because nothing was planned for long."""
     connections: int = 0
 
 
@@ -50,7 +54,9 @@ class Conductor:
         hang_s: float,
         guess_tokens: int,
         clock_us: Callable[[], int],
+        free_tokens: Callable[[], int],
     ) -> None:
+        """`free_tokens`: KV that the engine has free, what it keeps as cache included."""
         self.live = live
         self.counters = Counters()
         self._client = client
@@ -58,6 +64,7 @@ class Conductor:
         self._hang_s = hang_s
         self._guess_tokens = guess_tokens
         self._clock_us = clock_us
+        self._free_tokens = free_tokens
         self._connection = 0
         self._seq = 0
         self._asked = 0
@@ -69,6 +76,8 @@ class Conductor:
         """The last plan was to run nothing before this time."""
         self._in_air: deque[Step] = deque()
         self._landed_us = 0
+        self._ran_s = time.monotonic()
+        """When a step was last in the air."""
         self._forget()
 
     def _forget(self) -> None:
@@ -92,6 +101,11 @@ class Conductor:
         known = self.live.by_name(request.request_id)
         if known is not None and self._is_told():
             self._lost.append(known.number)
+
+    def wait_for_planner(self, timeout_s: float) -> bool:
+        """Looks for a planner at once, and for so long. For the start, where there is time."""
+        self._client.try_now()
+        return self._client.wait_until_ready(timeout_s)
 
     def notice(self, names: Iterable[str], count: int) -> None:
         """Compares with the requests that vLLM has (`count` of them): others have ended. Finds grammars that are ready."""
@@ -129,6 +143,10 @@ class Conductor:
             return None
         if self._connection != self._client.opened:
             self._tell_everything()
+        if self._is_starved():
+            self._ran_s = time.monotonic()
+            self.counters.starved_steps += 1
+            return None
         if self._is_to_idle():
             return Plan(0, 0, [], [], [], [])
         if self._asked == 0:
@@ -141,6 +159,13 @@ class Conductor:
         if plan is not None and plan.batch == 0:
             self._idle_until_us = float("inf") if plan.wake_us is None else plan.wake_us
         return plan
+
+    def _is_starved(self) -> bool:
+        """Requests could run, and for long none has: whatever the planner means by it, no request waits for ever."""
+        now_s = time.monotonic()
+        if self._in_air or len(self.live) == self.live.waiting_for_grammar:
+            self._ran_s = now_s
+        return now_s - self._ran_s > self._hang_s
 
     def scheduled(self, output: SchedulerOutput, plan: Plan | None, arrangement: Arrangement | None) -> None:
         """vLLM has scheduled a step. Tells the planner of it, which makes the plan of the next one meanwhile."""
@@ -155,6 +180,7 @@ class Conductor:
         if plan.batch == 0 and not runs:
             return
         self.counters.planned_steps += runs
+        self.counters.short_prefixes += len(arrangement.short)
         comparison = compare(plan, arrangement, step, self._guess_tokens)
         if comparison.faults:
             self._count_mismatch(comparison.faults)
@@ -208,6 +234,7 @@ class Conductor:
             "ran": ran,
             "landed": self._landed,
             "arrived": self._arrived,
+            "kvFreeTokens": self._free_tokens(),
         }
         for name, numbers in (("ready", self._ready), ("cancelled", self._cancelled), ("lost", self._lost)):
             if numbers:
@@ -278,7 +305,8 @@ class Conductor:
     def _count_mismatch(self, faults: list[str]) -> None:
         self.counters.mismatches += 1
         if self.counters.mismatches <= _SHOWN_FAULTS:
-            _log.warning("slos-serve: a step is not as planned: %s", "; ".join(faults[:_SHOWN_FAULTS]))
+            faults = [*faults[:_SHOWN_FAULTS], f"{self._free_tokens()} tokens of KV are free"]
+            _log.warning("slos-serve: a step is not as planned: %s", "; ".join(faults))
 
     def summary(self) -> str:
         """All counters, for the log."""

@@ -28,7 +28,7 @@ def engine_message(
         "limits": {
             "kvTokens": kv_tokens(scheduler),
             "blockTokens": scheduler.block_size,
-            "maxSequences": scheduler.max_num_running_reqs,
+            "maxSequences": scheduler.max_num_active_reqs,
             "maxBatchTokens": scheduler.max_num_scheduled_tokens,
             "contextTokens": scheduler.max_model_len,
             "minChunkTokens": min(_LEAST_CHUNK_TOKENS, scheduler.max_num_scheduled_tokens),

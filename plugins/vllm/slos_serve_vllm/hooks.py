@@ -32,7 +32,8 @@ ATTRIBUTES = (
     "prev_step_scheduled_req_ids",
     "scheduler_reserve_full_isl",
     "hash_block_size",
-    "max_num_running_reqs",
+    "num_prefill_lookahead",
+    "max_num_active_reqs",
     "max_num_scheduled_tokens",
 )
 
@@ -50,8 +51,9 @@ def check_hooks(scheduler: "PlannedScheduler", version: str) -> None:
     for name in ATTRIBUTES:
         if not hasattr(scheduler, name):
             raise _missing(f"Scheduler.{name}", version)
-    if not hasattr(scheduler.kv_cache_manager, "truncate_computed_blocks"):
-        raise _missing("KVCacheManager.truncate_computed_blocks", version)
+    for name in ("truncate_computed_blocks", "watermark_blocks"):
+        if not hasattr(scheduler.kv_cache_manager, name):
+            raise _missing(f"KVCacheManager.{name}", version)
     if not version.startswith(tuple(f"{tested}." for tested in TESTED_VERSIONS)):
         _log.warning(
             "slos-serve: not tested with vLLM %s, only with %s. All that it needs is there; each step is checked.",

@@ -43,6 +43,6 @@ def read_plan(message: Message) -> Plan:
     )
     if not len(ids) == len(plan.positions) == len(plan.tokens) == len(plan.drafts):
         raise FrameError("a plan with columns of different lengths")
-    if any(count < 1 for count in plan.tokens):
+    if plan.tokens and min(plan.tokens) < 1:
         raise FrameError("a plan that computes no token of a request")
     return plan

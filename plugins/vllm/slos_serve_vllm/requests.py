@@ -1,13 +1,14 @@
 """The live requests of one engine: their numbers, and what the planner is told of them."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vllm.v1.request import Request
 
 from .frames import column
+from .thinking import Thoughts
 
 _HASH_BITS = 53
 """As many as a float64, and so a JavaScript number, holds exactly."""
@@ -22,13 +23,29 @@ class Live:
     arrived_us: int
     waits_for_grammar: bool
     thinks: bool
-    """It has a pace for thinking, and its thoughts have not ended."""
+    """Its thoughts have not ended."""
+    answers_next: bool = False
+    """They ended with the last token: the next one is the answer's first."""
+    thought_tokens: int = 0
     first_us: int = 0
     last_us: int = 0
     first_tokens: int = 0
     """How many tokens came out at `first_us`."""
     told_blocks: int = 0
     """So many of its blocks' hashes the planner knows."""
+
+    def answering_from(self, tokens: Sequence[int], thoughts: Thoughts) -> int:
+        """Index of the answer's first token among those that came out, or -1: it came earlier, or is still to come."""
+        if self.answers_next:
+            self.answers_next = False
+            return 0
+        if not self.thinks:
+            return -1
+        count = thoughts.tokens_until_end(self.request, tokens)
+        self.thought_tokens += len(tokens) if count is None else count
+        self.thinks = count is None
+        self.answers_next = count == len(tokens)
+        return -1 if count is None or self.answers_next else count
 
     def saw_tokens(self, count: int, now_us: int) -> None:
         """Tokens came out."""
@@ -41,14 +58,14 @@ class LiveRequests:
     """Numbers for requests, none given twice, and the requests by number and by vLLM's name."""
 
     def __init__(
-        self, clock_us: Callable[[], int], longest: int, hashes_per_block: int, tells_thinking: bool
+        self, clock_us: Callable[[], int], longest: int, hashes_per_block: int, thoughts: Thoughts
     ) -> None:
         """`longest`: tokens of a request at most. `hashes_per_block`: 0 where prefixes are not shared."""
         self.shares_prefixes = hashes_per_block > 0
         self._clock_us = clock_us
         self._longest = longest
         self._hashes_per_block = hashes_per_block
-        self._tells_thinking = tells_thinking
+        self.thoughts = thoughts
         self.waiting_for_grammar = 0
         """So many of them wait for their grammars."""
         self._next = 1
@@ -66,13 +83,16 @@ class LiveRequests:
 
     def add(self, request: Request) -> Live:
         """A request that vLLM has just taken."""
+        thinks = self.thoughts.begin(request)
         waited_us = max(0, int((time.time() - request.arrival_time) * 1e6))
         live = Live(
             number=self._next,
             request=request,
             arrived_us=self._clock_us() - waited_us,
             waits_for_grammar=waits_for_grammar(request),
-            thinks=self._tells_thinking and "slo_thinking_tpot_ms" in arguments_of(request),
+            thinks=thinks,
+            # Its prompt has ended its thoughts.
+            answers_next=self.thoughts.are_told and not thinks,
         )
         self._next += 1
         self.waiting_for_grammar += live.waits_for_grammar
@@ -113,6 +133,11 @@ class LiveRequests:
             message["prefix"] = column(self.new_hashes(live))
         return message
 
+    def has_new_hashes(self, live: Live) -> bool:
+        """Its output has filled a KV block."""
+        parts = self._hashes_per_block
+        return parts > 0 and len(live.request.block_hashes) >= (live.told_blocks + 1) * parts
+
     def new_hashes(self, live: Live) -> list[int]:
         """Of its full KV blocks, those that the planner does not know yet."""
         hashes = live.request.block_hashes
@@ -140,6 +165,8 @@ class LiveRequests:
             "tokens": column(count for _, count in times),
             "even": True,
         }
+        if live.thought_tokens > 0 and not live.thinks:
+            message["begun"]["thoughtTokens"] = live.thought_tokens
         return message
 
 

@@ -1,7 +1,8 @@
 """vLLM's schedulers, which do what the planner says, step by step, and what vLLM would do by itself when it says nothing."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import vllm
@@ -21,6 +22,9 @@ from .hooks import check_hooks
 from .requests import LiveRequests
 from .spawn import Starter, command_of, private_folder
 from .support import check_support
+from .thinking import Thoughts
+
+_OTHER_RANKS_WAIT_S = 10.0
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -56,25 +60,34 @@ class PlannedScheduler(Base):
         config = read_config(self.vllm_config.additional_config)
         check_hooks(self, vllm_version())
         check_support(self)
-        # Room for the whole prompt is the planner's business.
-        self._reserves_whole_prompt = self.scheduler_reserve_full_isl
+        # Asked for each request of each step: what does nothing is not called.
+        self._looks_ahead = self.num_prefill_lookahead > 0
         self._guess_tokens = self.num_spec_tokens * depth_of(self)
         hashes_per_block = (
             self.block_size // self.hash_block_size if self.cache_config.enable_prefix_caching else 0
         )
-        live = LiveRequests(self.clock_us, self.max_model_len, hashes_per_block, False)
+        thoughts = Thoughts(self.structured_output_manager)
+        live = LiveRequests(self.clock_us, self.max_model_len, hashes_per_block, thoughts)
         socket = socket_of(config, self.vllm_config.instance_id)
         if config.socket is None:
             private_folder(socket.parent)
         command = command_of(config) if config.start else None
-        self._starter = Starter(command, socket, config.arguments) if command is not None else None
-        engine = engine_message(self, config, vllm_version(), False)
+        # The ranks of one vLLM share a planner, which the first of them starts.
+        first_s = 0.0 if self.parallel_config.data_parallel_index == 0 else _OTHER_RANKS_WAIT_S
+        self._starter = Starter(command, socket, config.arguments, first_s) if command is not None else None
+        engine = engine_message(self, config, vllm_version(), thoughts.are_told)
         self._client = Client(socket, engine, config.hang_seconds, self._starter)
         deadline_s = None if config.deadline_ms is None else config.deadline_ms / 1e3
         self.conductor = Conductor(
-            self._client, live, deadline_s, config.hang_seconds, self._guess_tokens, self.clock_us
+            self._client,
+            live,
+            deadline_s,
+            config.hang_seconds,
+            self._guess_tokens,
+            self.clock_us,
+            self._free_tokens,
         )
-        self._client.wait_until_ready(config.start_seconds)
+        self.conductor.wait_for_planner(config.start_seconds)
 
     # -- What vLLM calls
 
@@ -100,13 +113,11 @@ class PlannedScheduler(Base):
         arrangement = Arrangement(plan, self.conductor.live, self._guess_tokens)
         evict(self, plan, arrangement, self.conductor.live)
         self._arrangement = arrangement
-        self.scheduler_reserve_full_isl = False
         try:
-            with arranged(self, arrangement):
+            with arranged(self, arrangement), self._planner_admits():
                 output = super().schedule(throttle_prefills)
         finally:
             self._arrangement = None
-            self.scheduler_reserve_full_isl = self._reserves_whole_prompt
         self.conductor.scheduled(output, plan, arrangement)
         return output
 
@@ -130,7 +141,9 @@ class PlannedScheduler(Base):
         self, request: Request, num_computed_tokens: int, num_new_tokens: int
     ) -> int:
         """vLLM asks this of every request that it is about to schedule: no more than the plan gives it."""
-        allowed = super()._reserve_prefill_lookahead(request, num_computed_tokens, num_new_tokens)
+        allowed = num_new_tokens
+        if self._looks_ahead:
+            allowed = super()._reserve_prefill_lookahead(request, num_computed_tokens, num_new_tokens)
         if self._arrangement is None:
             return allowed
         cap = self._arrangement.caps.get(request.request_id)
@@ -150,6 +163,8 @@ class PlannedScheduler(Base):
         position = self._arrangement.positions.get(request.request_id)
         blocks, found, *rest = hit
         if position is None or found <= position:
+            if position is not None and found < position:
+                self._arrangement.short.add(request.request_id)
             return hit
         kept = position // self.block_size * self.block_size
         return (self.kv_cache_manager.truncate_computed_blocks(blocks, kept), kept, *rest)
@@ -177,6 +192,22 @@ class PlannedScheduler(Base):
     def is_vllms_own(self, request: Request) -> bool:
         """It waits for something of vLLM's own, or no plan knows of it: vLLM does with it what it always does."""
         return self._is_blocked_waiting_status(request.status) or request.request_id in self._unplanned
+
+    @contextmanager
+    def _planner_admits(self) -> Iterator[None]:
+        """Which requests may begin, and how much room is kept free for others, is the planner's business: without this vLLM
+        would hold back what was planned until its whole prompt fits."""
+        kv, whole_prompt = self.kv_cache_manager, self.scheduler_reserve_full_isl
+        kept_free = kv.watermark_blocks
+        self.scheduler_reserve_full_isl, kv.watermark_blocks = False, 0
+        try:
+            yield
+        finally:
+            self.scheduler_reserve_full_isl, kv.watermark_blocks = whole_prompt, kept_free
+
+    def _free_tokens(self) -> int:
+        """KV that is free, or only kept as cache."""
+        return int(self.kv_cache_manager.block_pool.get_num_free_blocks() * self.block_size)
 
     def _restore_order(self) -> None:
         """vLLM's own order of running requests: first come, first kept."""

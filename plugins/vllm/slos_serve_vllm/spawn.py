@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable
 from ctypes import CDLL
 from pathlib import Path
 
@@ -46,17 +45,18 @@ def private_folder(folder: Path) -> None:
 class Starter:
     """Keeps one planner process. A planner that ends is started again, after a pause that doubles."""
 
-    def __init__(self, command: list[str], socket: Path, arguments: list[str]) -> None:
+    def __init__(self, command: list[str], socket: Path, arguments: list[str], first_s: float = 0.0) -> None:
+        """`first_s`: how long to wait for another rank's planner before one is started here."""
         self._command = [*command, "planner", "--socket", str(socket), *_GOES_AWAY, *arguments]
         self._process: subprocess.Popen[bytes] | None = None
         self._pause_s = _PAUSE_S
-        self._not_before_s = 0.0
+        self._not_before_s = time.monotonic() + first_s
         self._ended = False
         atexit.register(self.stop)
 
-    def start_if_due(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def start_if_due(self) -> None:
         """Starts one, unless the last still runs or was started a moment ago."""
-        now_s = clock()
+        now_s = time.monotonic()
         if (
             self._ended
             or now_s < self._not_before_s

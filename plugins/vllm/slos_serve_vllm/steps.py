@@ -21,12 +21,15 @@ class Step:
 
     output: SchedulerOutput
     scheduled_us: int
+    placed: dict[str, int]
+    """By name: tokens whose KV was in place before."""
+    drafted: dict[str, int]
+    """By name: drafts to verify, where there are any."""
     names: list[str]
-    positions: list[int]
-    tokens: list[int]
-    drafts: list[int]
+    """Its requests, in one order with `lives`."""
     lives: list[Live]
-    """Its requests, in one order for all these lists."""
+    preemptions: list[int]
+    """How often each had been preempted."""
     seq: int = 0
     """Of the message that told of it; 0: the planner does not know of it."""
 
@@ -34,10 +37,12 @@ class Step:
         """Only requests that are still live, for a planner that does not know the others."""
         kept = [place for place, known in enumerate(self.lives) if not known.request.is_finished()]
         self.names = [self.names[place] for place in kept]
-        self.positions = [self.positions[place] for place in kept]
-        self.tokens = [self.tokens[place] for place in kept]
-        self.drafts = [self.drafts[place] for place in kept]
         self.lives = [self.lives[place] for place in kept]
+        self.preemptions = [self.preemptions[place] for place in kept]
+
+    def computed(self, name: str) -> int:
+        """Known tokens that it computes of a request, drafts not counted."""
+        return self.output.num_scheduled_tokens[name] - self.drafted.get(name, 0)
 
 
 def step_of(output: SchedulerOutput, live: LiveRequests, scheduled_us: int) -> Step:
@@ -45,20 +50,12 @@ def step_of(output: SchedulerOutput, live: LiveRequests, scheduled_us: int) -> S
     placed = {new.req_id: new.num_computed_tokens for new in output.scheduled_new_reqs}
     cached = output.scheduled_cached_reqs
     placed.update(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
-    drafted = output.scheduled_spec_decode_tokens
-    step = Step(output, scheduled_us, [], [], [], [], [])
+    drafted = {name: len(drafts) for name, drafts in output.scheduled_spec_decode_tokens.items()}
     by_name = live.by_name
-    for name, total in output.num_scheduled_tokens.items():
-        known = by_name(name)
-        if known is None:
-            continue
-        drafts = len(drafted[name]) if name in drafted else 0
-        step.names.append(name)
-        step.positions.append(placed[name])
-        step.tokens.append(total - drafts)
-        step.drafts.append(drafts)
-        step.lives.append(known)
-    return step
+    known = [(name, found) for name in output.num_scheduled_tokens if (found := by_name(name)) is not None]
+    names, lives = [name for name, _ in known], [one for _, one in known]
+    preemptions = [one.request.num_preemptions for one in lives]
+    return Step(output, scheduled_us, placed, drafted, names, lives, preemptions)
 
 
 @dataclass(slots=True)
@@ -68,44 +65,38 @@ class Comparison:
     exact: bool
     """To the token and the draft: nothing more need be told."""
     faults: list[str]
-    """Where vLLM did not do what it was told to, in words. Drafts that were not there and places that were guessed are none."""
+    """Where vLLM did not do what it was told to, in words. None are: drafts that were not there, places that were guessed, and
+    prefixes of which less is cached than the plan counts on (what computes one may be aborted in the air)."""
 
 
 def compare(plan: Plan, arrangement: Arrangement, step: Step, guess_tokens: int) -> Comparison:
     """Checks each request of the plan."""
-    names = arrangement.names
+    scheduled = step.output.num_scheduled_tokens
     if (
-        names == step.names
-        and plan.tokens == step.tokens
-        and plan.positions == step.positions
-        and plan.drafts == step.drafts
+        arrangement.caps == scheduled
+        and arrangement.positions == step.placed
+        and arrangement.drafts == step.drafted
+        and len(arrangement.caps) == len(plan.ids)
     ):
         return Comparison(True, [])
-    at = {name: place for place, name in enumerate(step.names)}
-    exact = len(step.names) == len(names)
     faults: list[str] = []
-    for place, name in enumerate(names):
+    for place, name in enumerate(arrangement.names):
         if name is None:
-            exact = False
             continue
-        found = at.pop(name, None)
         planned = (plan.positions[place], plan.tokens[place], plan.drafts[place])
-        if found is None:
-            exact = False
-            faults.append(f"{name}: {_words(*planned)} was planned, and it did not run")
+        if name not in scheduled:
+            if arrangement.is_ending(name):
+                continue
+            state = arrangement.state_of(name)
+            faults.append(f"{name}: {_words(*planned)} was planned, and it did not run ({state})")
             continue
-        real = (step.positions[found], step.tokens[found], step.drafts[found])
-        if real == planned:
-            continue
-        exact = False
-        is_guess = abs(real[0] - planned[0]) <= guess_tokens and guess_tokens > 0
+        real = (step.placed[name], step.computed(name), step.drafted.get(name, 0))
+        is_elsewhere = abs(real[0] - planned[0]) > guess_tokens and name not in arrangement.short
         has_more_drafts = real[2] > planned[2] and name not in arrangement.padded
-        if real[1] != planned[1] or has_more_drafts or (real[0] != planned[0] and not is_guess):
+        if real[1] != planned[1] or has_more_drafts or is_elsewhere:
             faults.append(f"{name}: {_words(*planned)} was planned, {_words(*real)} ran")
-    if at:
-        exact = False
-        faults += [f"{name} was not planned, and ran" for name in at]
-    return Comparison(exact, faults)
+    faults += [f"{name} was not planned, and ran" for name in step.names if name not in arrangement.caps]
+    return Comparison(False, faults)
 
 
 def _words(position: int, tokens: int, drafts: int) -> str:
@@ -116,11 +107,11 @@ def ran_message(step: Step, batch: int, exact: bool) -> dict[str, Any]:
     """`ran` of a step message."""
     message: dict[str, Any] = {"batch": batch, "atUs": step.scheduled_us, "exact": exact}
     if not exact:
-        message["ids"] = column(live.number for live in step.lives)
-        message["positions"] = column(step.positions)
-        message["tokens"] = column(step.tokens)
-        if any(step.drafts):
-            message["drafts"] = column(step.drafts)
+        message["ids"] = column(known.number for known in step.lives)
+        message["positions"] = column(step.placed[name] for name in step.names)
+        message["tokens"] = column(step.computed(name) for name in step.names)
+        if step.drafted:
+            message["drafts"] = column(step.drafted.get(name, 0) for name in step.names)
     return message
 
 
@@ -129,48 +120,52 @@ def landed_message(
 ) -> dict[str, Any]:
     """`landed` of a step message. Requests that have ended with this step leave `live`."""
     yielded = {one.request_id: one for group in outputs.values() for one in group.outputs}
-    ids: list[int] = []
-    produced: list[int] = []
-    computed: list[int] = []
-    flags: list[int] = []
+    rows: list[tuple[int, int, int, int]] = []
     filled: list[tuple[int, int]] = []
-    is_plain = True
-    for place, known in enumerate(step.lives):
-        request = known.request
-        output = yielded.get(step.names[place])
-        count = len(output.new_token_ids) if output is not None else 0
-        ended = output is not None and output.finish_reason is not None
-        if request.is_finished() and (count == 0 or not ended):
-            # Aborted, or given up for an error: it is told among those.
-            continue
-        flag = STOPPED if ended else 0
-        in_place = step.positions[place] + step.tokens[place] + max(0, count - 1)
-        if not ended and landed_tokens(request) < in_place:
-            # Preempted while it was in the air: what it computed is gone, what came out of it is not.
-            in_place = landed_tokens(request)
-            flag |= PREEMPTED
-            is_plain = False
-        if count > 0:
+    answering: dict[int, int] = {}
+    has_flags = is_elsewhere = False
+    for name, known, preemptions in zip(step.names, step.lives, step.preemptions, strict=True):
+        request, output = known.request, yielded.get(name)
+        if output is None:
+            if request.is_finished():
+                # Aborted, or given up for an error: it is told among those.
+                continue
+            count, flag = 0, 0
+        else:
+            count = len(output.new_token_ids)
+            flag = 0 if output.finish_reason is None else STOPPED
+            if count == 0 and flag == STOPPED:
+                continue
+        in_place = step.placed[name] + step.computed(name) + (count - 1 if count > 1 else 0)
+        if flag == 0 and request.num_computed_tokens - request.num_in_flight_tokens != in_place:
+            # Drafts of the step before were refused, so that it began further back than vLLM thought when it scheduled it; or
+            # it was preempted in the air: what it computed is gone, what came out of it is not.
+            in_place, is_elsewhere = landed_tokens(request), True
+            flag = PREEMPTED if request.num_preemptions != preemptions else 0
+        if output is not None and count > 0:
             known.saw_tokens(count, now_us)
-            if live.shares_prefixes:
+            if live.has_new_hashes(known):
                 filled += [(known.number, number) for number in live.new_hashes(known)]
-        if ended:
-            live.remove(known)
-        ids.append(known.number)
-        produced.append(count)
-        computed.append(in_place)
-        flags.append(flag)
+            if live.thoughts.are_told:
+                answering[len(rows)] = known.answering_from(output.new_token_ids, live.thoughts)
+        if flag != 0:
+            has_flags = True
+            if flag == STOPPED:
+                live.remove(known)
+        rows.append((known.number, count, in_place, flag))
     message: dict[str, Any] = {
         "step": step.seq,
         "atUs": now_us,
         "durationUs": max(0, now_us - began_us),
-        "ids": column(ids),
-        "produced": column(produced),
+        "ids": column(row[0] for row in rows),
+        "produced": column(row[1] for row in rows),
     }
-    if any(flags):
-        message["flags"] = column(flags)
-    if not is_plain:
-        message["computed"] = column(computed)
+    if is_elsewhere:
+        message["computed"] = column(row[2] for row in rows)
+    if has_flags:
+        message["flags"] = column(row[3] for row in rows)
+    if any(index >= 0 for index in answering.values()):
+        message["answeringFrom"] = column(answering.get(place, -1) for place in range(len(rows)))
     if filled:
         message["filledIds"] = column(number for number, _ in filled)
         message["filledHashes"] = column(number for _, number in filled)

@@ -57,7 +57,7 @@ def engine_config(folder: Path, is_async: bool, drafts: int, in_air: int, **more
         block_size=BLOCK_TOKENS,
         max_model_len=1024,
         max_num_seqs=more.pop("max_num_seqs", 16),
-        max_num_batched_tokens=512,
+        max_num_batched_tokens=more.pop("batch_tokens", 512),
         enable_prefix_caching=more.pop("prefixes", True),
         speculative_config={"method": "ngram", "num_speculative_tokens": drafts, "prompt_lookup_max": 3}
         if drafts
@@ -73,8 +73,10 @@ def engine_config(folder: Path, is_async: bool, drafts: int, in_air: int, **more
     return config
 
 
-def make_scheduler(config: VllmConfig, blocks: int, settings: dict[str, Any]) -> PlannedScheduler:
-    """The scheduler alone, with so many KV blocks."""
+def make_scheduler(
+    config: VllmConfig, blocks: int, settings: dict[str, Any], kind: Any = None
+) -> PlannedScheduler:
+    """The scheduler alone, with so many KV blocks; of virtual time, if not of another `kind`."""
     config.additional_config = {"slos_serve": settings}
     config.cache_config.num_gpu_blocks = blocks
     layer = FullAttentionSpec(
@@ -83,8 +85,8 @@ def make_scheduler(config: VllmConfig, blocks: int, settings: dict[str, Any]) ->
     kv = KVCacheConfig(
         num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], layer)]
     )
-    kind = VirtualAsyncScheduler if config.scheduler_config.async_scheduling else VirtualScheduler
-    return kind(
+    virtual = VirtualAsyncScheduler if config.scheduler_config.async_scheduling else VirtualScheduler
+    return (kind or virtual)(
         vllm_config=config,
         kv_cache_config=kv,
         structured_output_manager=StructuredOutputManager(config),
