@@ -63,7 +63,7 @@ class Arrangement:
                 self.afresh.append(request)
 
     def is_ending(self, name: str) -> bool:
-        """Steps in the air reach its last token for sure: vLLM schedules no other, which it knows since after the plan was made."""
+        """Steps in the air reach its last token for sure, as vLLM has seen since the plan was made: it schedules no other."""
         request = self.requests[name]
         in_air = request.num_output_placeholders
         most = request.num_prompt_tokens + request.max_tokens

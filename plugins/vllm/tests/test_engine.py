@@ -67,21 +67,21 @@ def scheduler_of(engine: LLMEngine) -> PlannedScheduler:
     return scheduler
 
 
-def give(engine: LLMEngine, count: int = 20) -> None:
-    """Prompts with shared beginnings, short and long answers, some with several choices."""
+def give(engine: LLMEngine, choices: int = 2) -> None:
+    """Prompts with shared beginnings, short and long answers, one with several choices."""
     chance = random.Random(3)
     shared = [chance.randrange(3, 500) for _ in range(100)]
-    for number in range(count):
+    for number in range(20):
         begin = shared[: chance.choice([0, 40, 100])]
         prompt = begin + [chance.randrange(3, 500) for _ in range(chance.choice([5, 60, 150]))]
-        has_choices = number == 7
+        has_choices = number == 7 and choices > 1
         parameters = SamplingParams(
             temperature=1.0 if has_choices else 0.0,
             top_k=1 if has_choices else 0,
             max_tokens=chance.choice([5, 20, 40]),
             ignore_eos=True,
             detokenize=False,
-            n=2 if has_choices else 1,
+            n=choices if has_choices else 1,
             extra_args=chance.choice([{"slo_ttft_ms": 500, "slo_tpot_ms": 50}, {"slo_tpot_ms": 100}, {}]),
         )
         engine.add_request(f"r{number}", {"prompt_token_ids": prompt}, parameters)
@@ -169,7 +169,9 @@ def test_the_same_tokens_with_drafts(model: str, own_answers: Answers, settings:
     # The last engine of this process: vLLM cannot start another one once its drafter's libraries are loaded.
     drafts = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 3}
     engine = engine_of(model, settings, speculative_config=drafts)
-    give(engine)
-    assert run(engine) == own_answers
+    # The processors' kernels cannot verify drafts of what is not greedy.
+    give(engine, choices=1)
+    one_each = {name: tokens for name, tokens in own_answers.items() if name != "r7/1"}
+    assert run(engine) == one_each
     counters = scheduler_of(engine).conductor.counters
     assert (counters.own_steps, counters.mismatches) == (0, 0)

@@ -34,14 +34,30 @@ class Case:
 CASES = [
     Case("plain"),
     Case("aborts and stops", abort=0.2, stop=0.03),
-    Case("few blocks", blocks=70, abort=0.05, stop=0.01, mismatches=STEPS // 40),
+    Case("few blocks", blocks=70, abort=0.05, stop=0.01, mismatches=STEPS // 12),
     Case("few blocks, no prefixes", blocks=70, prefixes=False, abort=0.05),
     Case("drafts", drafts=4, stop=0.01),
-    Case("drafts, few blocks", drafts=4, blocks=80, abort=0.05, mismatches=STEPS // 40),
+    Case("drafts, few blocks", drafts=4, blocks=80, abort=0.05, mismatches=STEPS // 12),
     Case("async", is_async=True, in_air=2, abort=0.1, stop=0.02),
-    Case("async, few blocks", is_async=True, in_air=2, blocks=70, abort=0.05, stop=0.01, mismatches=STEPS // 100),
+    Case(
+        "async, few blocks",
+        is_async=True,
+        in_air=2,
+        blocks=70,
+        abort=0.05,
+        stop=0.01,
+        mismatches=STEPS // 12,
+    ),
     Case("async, drafts", is_async=True, in_air=2, drafts=4, stop=0.01),
-    Case("async, three in the air", is_async=True, in_air=3, blocks=70, abort=0.05, stop=0.01, mismatches=STEPS // 25),
+    Case(
+        "async, three in the air",
+        is_async=True,
+        in_air=3,
+        blocks=70,
+        abort=0.05,
+        stop=0.01,
+        mismatches=STEPS // 12,
+    ),
 ]
 
 
