@@ -93,7 +93,7 @@ describe("bad input is one line and exit code 2", () => {
       /cannot write .*ENOTDIR.*choose/,
     ],
     [["capacity", "--scenarios", "coder", "--out", folder], /cannot write .*EISDIR.*choose another file/],
-    [["help", "simlate"], /unknown command 'simlate'; known: serve, endpoint-picker, planner, profile/],
+    [["help", "simlate"], /unknown command 'simlate'; known: serve, vllm, endpoint-picker, planner, profile/],
   ])("%j", async (args, message) => {
     const { code, stderr, stdout } = await cli(...args)
     expect(stderr).toMatch(message)
