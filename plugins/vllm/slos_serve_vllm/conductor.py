@@ -76,8 +76,8 @@ class Conductor:
         """The last plan was to run nothing before this time."""
         self._in_air: deque[Step] = deque()
         self._landed_us = 0
-        self._ran_s = time.monotonic()
-        """When a step was last in the air."""
+        self._idle_since_s: float | None = None
+        """Since when plans have run nothing, though there were requests."""
         self._forget()
 
     def _forget(self) -> None:
@@ -144,7 +144,7 @@ class Conductor:
         if self._connection != self._client.opened:
             self._tell_everything()
         if self._is_starved():
-            self._ran_s = time.monotonic()
+            self._idle_since_s = None
             self.counters.starved_steps += 1
             return None
         if self._is_to_idle():
@@ -161,11 +161,8 @@ class Conductor:
         return plan
 
     def _is_starved(self) -> bool:
-        """Requests could run, and for long none has: whatever the planner means by it, no request waits for ever."""
-        now_s = time.monotonic()
-        if self._in_air or len(self.live) == self.live.waiting_for_grammar:
-            self._ran_s = now_s
-        return now_s - self._ran_s > self._hang_s
+        """Requests could run, and for long no plan has run any: whatever the planner means by it, no request waits for ever."""
+        return self._idle_since_s is not None and time.monotonic() - self._idle_since_s > self._hang_s
 
     def scheduled(self, output: SchedulerOutput, plan: Plan | None, arrangement: Arrangement | None) -> None:
         """vLLM has scheduled a step. Tells the planner of it, which makes the plan of the next one meanwhile."""
@@ -173,6 +170,10 @@ class Conductor:
         runs = bool(output.num_scheduled_tokens)
         if runs:
             self._in_air.append(step)
+        if runs or self._in_air or len(self.live) == self.live.waiting_for_grammar:
+            self._idle_since_s = None
+        elif self._idle_since_s is None:
+            self._idle_since_s = time.monotonic()
         if plan is None or arrangement is None:
             self.counters.own_steps += runs
             self._tell(ran_message(step, 0, False) if runs else None, step)

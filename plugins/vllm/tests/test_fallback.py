@@ -146,6 +146,20 @@ def test_a_planner_that_plans_nothing_for_ever_is_overruled(
     assert counters.starved_steps == counters.own_steps == TOKENS
 
 
+def test_an_engine_that_had_nothing_to_do_for_long_goes_by_its_plan(
+    folder: Path, planner: PlannerProcess
+) -> None:
+    settings = {**settings_for(planner), "hang_seconds": 0.2}
+    engine = engine_with(folder, settings, count=1)
+    finish(engine)
+    time.sleep(0.3)
+    engine.add(RequestMaker(engine.scheduler.vllm_config)("late", [9] * 60, TOKENS))
+    finish(engine)
+    counters = engine.scheduler.conductor.counters
+    assert (counters.own_steps, counters.starved_steps) == (0, 0)
+    engine.scheduler.shutdown()
+
+
 def test_without_any_planner_it_is_vllms_own_order(folder: Path) -> None:
     settings = {"socket": str(folder / "none.sock"), "start": False, "start_seconds": 0.1}
     engine = engine_with(folder, settings, count=30)
