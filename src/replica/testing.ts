@@ -57,11 +57,12 @@ export function liveBytes(): number {
   return spaces.reduce((sum, space) => sum + space.space_used_size, process.memoryUsage().arrayBuffers)
 }
 
-/** Bytes still taken by each of the requests between the measurements, five of them `requests` apart: the first is
- * warming up, and of two at either end the lesser counts, since recompiling shows for a moment. */
+/** Bytes still taken by each of the requests between the measurements, an odd number of them `requests` apart: the first is
+ * warming up, and of those before and after the middle the least counts, since recompiling shows for a while. */
 export function keptBytes(measured: readonly number[], requests: number): number {
-  const [_warming, a, b, c, d] = measured as [number, number, number, number, number]
-  return (Math.min(c, d) - Math.min(a, b)) / (2 * requests)
+  const [_warming, ...warm] = measured
+  const half = warm.length / 2
+  return (Math.min(...warm.slice(half)) - Math.min(...warm.slice(0, half))) / (half * requests)
 }
 
 /** An engine whose steps can be held back, or made to fail. */

@@ -112,13 +112,13 @@ it("keeps nothing of ended requests", { timeout: 120_000, retry: 1 }, async () =
   const random = new Random("soak")
   const ends = new Map<string, number>()
   const bytes: number[] = []
-  for (let block = 0; block < 5; block++) {
+  for (let block = 0; block < 7; block++) {
     await serveAll(server, clock, random, BLOCK, ends)
     const { driver } = server.front as LocalFront
     driver.replica.check()
     bytes.push(liveBytes())
   }
-  expect(ends.get("finished")).toBeGreaterThan(4 * BLOCK)
+  expect(ends.get("finished")).toBeGreaterThan(6 * BLOCK)
   expect(ends.get("cancelled")).toBeGreaterThan(BLOCK / 10)
   expect(keptBytes(bytes, BLOCK), `live bytes after each block: ${bytes}`).toBeLessThan(MOST_KEPT_BYTES)
   await server.close()
