@@ -82,7 +82,7 @@ async function served(options: GatewayOptions, script: readonly Told[]) {
       specs.set(id, { spec: event.request as RequestSpec, patienceUs })
       sinks.set(id, new Kept())
       fleet.submit({ ...jobOf(), id }, sinks.get(id)!, onPromise)
-    } else tell(event, { fleet, hosts, sinkOf, nowUs })
+    } else tell(event, { fleet, hosts, sinkOf, nowUs, clock })
     await settled()
   }
   return { log, sinks, live: fleet.live }
@@ -93,9 +93,10 @@ interface Scene {
   hosts: readonly ScriptedHost[]
   sinkOf: (job: JobId) => JobSink | undefined
   nowUs: number
+  clock: StillClock
 }
 
-function tell(event: DispatchEvent, { fleet, hosts, sinkOf, nowUs }: Scene): void {
+function tell(event: DispatchEvent, { fleet, hosts, sinkOf, nowUs, clock }: Scene): void {
   if (event.type === "cancelled") fleet.cancel(event.id)
   else if (event.type === "offered") {
     hosts[event.replica]!.asked.find(({ job }) => job.id === event.job)?.answer(event.takes)
@@ -112,7 +113,10 @@ function tell(event: DispatchEvent, { fleet, hosts, sinkOf, nowUs }: Scene): voi
     sinkOf(event.job)?.end(0, { kind: "lost", ...(reason === "full" ? full : { reason, detail: "" }) })
   } else if (event.type === "replicaUp") hosts[event.replica]!.become("ready")
   else if (event.type === "replicaDown") hosts[event.replica]!.become("down")
-  else if (event.type === "replicaDraining") hosts[event.replica]!.become("draining")
+  else if (event.type === "expected") {
+    hosts[event.replica]!.backIn = () => (event.byUs === null ? null : event.byUs - clock.nowUs())
+    fleet.look()
+  } else if (event.type === "replicaDraining") hosts[event.replica]!.become("draining")
   else if (event.type === "digest") {
     hosts[event.replica]!.say(event.takenAtUs, { snapshot: event.snapshot })
     fleet.look()

@@ -34,9 +34,9 @@ export function addApiOptions(command: Command): Command {
     .option("--no-require-key", "requests without a key are the default tenant's instead of refused")
     .option(
       "--trust-fairness-id",
-      "the header x-llm-d-inference-fairness-id names the tenant, whatever the key (default where no tenant has one)",
+      "the header x-llm-d-inference-fairness-id, or x-gateway-inference-fairness-id, names the tenant, whatever the key (default where no tenant has one)",
     )
-    .option("--no-trust-fairness-id", "that header is ignored (default where tenants have keys)")
+    .option("--no-trust-fairness-id", "those headers are ignored (default where tenants have keys)")
     .option(
       "--max-queue <n>",
       "most live requests, every answer of n counted; more get 429, but a tenant below its share of them gets in, and up to a quarter more whose SLOs can be promised",

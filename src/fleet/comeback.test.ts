@@ -41,6 +41,23 @@ describe("a replica", () => {
     expect([3000, 3001].map((nowMs) => comeback.isSoon(nowMs))).toEqual([true, false])
   })
 
+  it("says until when it is to be back, and that it is not where that has passed", () => {
+    const comeback = known()
+    expect(comeback.withinMs(29_000)).toBeNull()
+    comeback.down(30_000)
+    // Its next start waits for a second.
+    expect([29_000, 30_000, 36_000, 36_001].map((nowMs) => comeback.withinMs(nowMs))).toEqual([
+      ...[7000, 6000, 0, Infinity],
+    ])
+  })
+
+  it("says nothing of its first start, which may fetch a model, unless there is none", () => {
+    const comeback = new Comeback(0)
+    expect(comeback.withinMs(1e9)).toBeNull()
+    comeback.down(Infinity)
+    expect(comeback.withinMs(1e9)).toBe(Infinity)
+  })
+
   it("that is not started any more is not expected", () => {
     const comeback = known()
     comeback.down(Infinity)

@@ -29,7 +29,19 @@ export class Comeback {
   /** It is up, or is to be expected within the time that a start is given. */
   isSoon(nowMs: number): boolean {
     if (this.#begunMs === null) return true
-    const givenMs = Math.max(LEAST_MS, SLACK * this.#startMs)
-    return Math.abs(nowMs - this.#begunMs) <= givenMs
+    return Math.abs(nowMs - this.#begunMs) <= this.#givenMs
+  }
+
+  /** How long until it is up, at the latest; Infinity: it is not to be expected. null: it is up, or how long its start takes is
+   * not known yet. */
+  withinMs(nowMs: number): number | null {
+    if (this.#begunMs === null) return null
+    if (this.#startMs === Infinity) return this.#begunMs === Infinity ? Infinity : null
+    const leftMs = this.#begunMs + this.#givenMs - nowMs
+    return leftMs < 0 ? Infinity : leftMs
+  }
+
+  get #givenMs(): number {
+    return Math.max(LEAST_MS, SLACK * this.#startMs)
   }
 }

@@ -116,6 +116,31 @@ describe("over replicas that are told what to say", () => {
     expect(first.submitted).toHaveLength(1)
   })
 
+  test("what waits is told so when the replicas say that none is back in its time", async () => {
+    const { fleet, first, second, clock } = fleetOf(2)
+    let backUs = Infinity
+    first.backIn = () => backUs - clock.nowUs()
+    second.backIn = () => Infinity
+    const sink = new Kept()
+    fleet.submit(jobOf(), sink)
+    first.submitted[0]!.sink.tokens(0, [11], delta("a"))
+    backUs = 20_000_000
+    second.become("down", "it burns")
+    first.become("down", "it burns as well")
+    clock.advance(1_000_000)
+    expect(sink.ends).toEqual([])
+    backUs = 40_000_000
+    clock.advance(100_000)
+    expect(await sink.over()).toMatchObject([{ kind: "lost", detail: /r0: it burns as well/ }])
+    // Its next life, and the one after it, are unlike: it is told anew.
+    first.become("ready")
+    const next = new Kept()
+    fleet.submit(jobOf(), next)
+    first.become("down", "again")
+    clock.advance(100_000)
+    expect(await next.over()).toMatchObject([{ kind: "lost", detail: /again/ }])
+  })
+
   test("of several answers those that are over stay over; the others go on", () => {
     const { fleet, first, second } = fleetOf(2)
     const sink = new Kept(3)

@@ -1,22 +1,14 @@
 /** A fleet in real time: tells its dispatcher what replicas and clients do, and carries out what that decides. A client sees one
  * stream, wherever its answer is computed: what a replica says of a job that its request has left is dropped. */
 import type { RequestId } from "../core/protocol.ts"
-import { userError } from "../errors.ts"
 import { type Clock, realClock } from "../replica/clock.ts"
-import {
-  type HostState,
-  type Job,
-  type JobEnd,
-  type JobLost,
-  type JobSink,
-  QUEUE_FULL,
-  type ReplicaHost,
-} from "../replica/host.ts"
+import type { HostState, Job, JobEnd, JobSink, ReplicaHost } from "../replica/host.ts"
 import type { DispatchEffect, DispatchEvent, FailReason, JobId, LossReason } from "../router/dispatch.ts"
 import { Dispatcher, type DispatcherOptions } from "../router/dispatcher.ts"
 import type { RouterOptions } from "../router/router.ts"
 import type { Routed } from "../router/target.ts"
 import type { AnswerDelta } from "../text/answer.ts"
+import { endFor, lossOf } from "./ends.ts"
 import { patienceOf } from "./patience.ts"
 import { routedOf } from "./routed.ts"
 import { Told } from "./told.ts"
@@ -68,6 +60,8 @@ export class Fleet {
   readonly #requests = new Map<RequestId, Request>()
   readonly #withdrawing = new Set<JobId>()
   readonly #takenAtUs: number[] = []
+  /** When each is to be back, as the dispatcher was told last. */
+  readonly #expectedUs: (number | null)[] = []
   readonly #listening: (() => void)[] = []
   #effects: DispatchEffect[] = []
   #carrying = false
@@ -151,6 +145,7 @@ export class Fleet {
   look(): void {
     this.#isAwake(this.#clock.nowUs())
     for (const [replica, host] of this.#hosts.entries()) {
+      if (host.state !== "ready") this.#expect(replica, host.backInUs ?? null)
       const digest = host.state === "closed" ? null : host.digest()
       if (digest === null) continue
       const takenAtUs = this.#clock.nowUs() - digest.ageUs
@@ -159,6 +154,16 @@ export class Fleet {
       const computes = digest.engine.state === "ok"
       this.#tell({ type: "digest", replica, snapshot: digest.snapshot, takenAtUs, computes })
     }
+  }
+
+  /** Requests wait for it no longer than that. */
+  #expect(replica: number, inUs: number | null): void {
+    const byUs = inUs === null ? null : this.#clock.nowUs() + inUs
+    const before = this.#expectedUs[replica] ?? null
+    const isSame = byUs === before || (byUs !== null && Math.abs(byUs - (before ?? Infinity)) < NEWS_US)
+    if (isSame) return
+    this.#expectedUs[replica] = byUs
+    this.#tell({ type: "expected", replica, byUs })
   }
 
   #lookLater(): void {
@@ -270,6 +275,7 @@ export class Fleet {
 
   #stateOf(replica: number, state: HostState): void {
     this.#takenAtUs[replica] = -Infinity
+    if (state === "ready") this.#expectedUs[replica] = null
     if (state === "ready") this.#tell({ type: "replicaUp", replica })
     else if (state === "draining") this.#tell({ type: "replicaDraining", replica })
     else this.#tell({ type: "replicaDown", replica, cause: state === "closed" ? "closed" : "died" })
@@ -345,21 +351,7 @@ export class Fleet {
 
   #fail(id: RequestId, reason: FailReason): void {
     const request = this.#requests.get(id)
-    if (request !== undefined) this.#endAll(id, request, this.#endFor(reason))
-  }
-
-  #endFor(reason: FailReason): JobEnd {
-    if (reason === "poison") {
-      const detail = "each replica that had it died of it, so it is not handed on"
-      return { kind: "failed", error: userError("engine_failed", { detail }) }
-    }
-    if (reason === "full") return { kind: "lost", reason: "refused", detail: QUEUE_FULL }
-    const states = this.#hosts.map(({ name, state, detail }) => `${name}: ${detail === "" ? state : detail}`)
-    const detail = {
-      unserved: "each that had it lost it",
-      noReplica: `none is up (${states.join("; ")})`,
-    }[reason]
-    return { kind: "lost", reason: "refused", detail }
+    if (request !== undefined) this.#endAll(id, request, endFor(reason, this.#hosts))
   }
 
   #endAll(id: RequestId, request: Request, end: JobEnd): void {
@@ -386,10 +378,4 @@ export class Fleet {
       this.cancel(job.id)
     }
   }
-}
-
-/** A replica that ends a job as cancelled, unasked, is about to stop. */
-function lossOf(end: { kind: "cancelled" } | JobLost): LossReason {
-  if (end.kind === "cancelled") return "refused"
-  return end.reason === "refused" && end.detail === QUEUE_FULL ? "full" : end.reason
 }

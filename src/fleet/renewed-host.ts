@@ -96,6 +96,11 @@ export abstract class RenewedHost extends WatchedHost implements ReplicaHost {
   protected get expected(): boolean {
     return this.#comeback.isSoon(performance.now())
   }
+  /** Until it is up, at the latest; see ReplicaHost.backInUs. */
+  protected get backWithinUs(): number | null {
+    const ms = this.#comeback.withinMs(performance.now())
+    return ms === null ? null : ms * 1000
+  }
   protected get closing(): boolean {
     return this.#closing !== null
   }
@@ -126,10 +131,10 @@ export abstract class RenewedHost extends WatchedHost implements ReplicaHost {
   protected over(detail: string, last = false): void {
     const wire = this.#wire
     this.#wire = null
+    this.#comeback.down(Infinity)
     if (this.closing) this.become("closed", "it was closed")
     else this.become("down", detail)
     wire?.giveUp(detail)
-    this.#comeback.down(Infinity)
     if (this.closing || last) return
     const nowUs = performance.now() * 1000
     const pauseMs = (this.#restarts.died(nowUs, Math.random()) - nowUs) / 1000

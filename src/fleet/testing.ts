@@ -53,6 +53,8 @@ export class SaidHost implements ReplicaHost {
   detail = ""
   readonly info = null
   comesBack = false
+  /** Until it is back. */
+  backIn: () => number | null = () => null
   /** Refuses whatever is submitted, inside the call. */
   refuses: string | null = null
   readonly asked: { job: Job; deadlineMs: number; answer: (takes: boolean) => void }[] = []
@@ -66,6 +68,10 @@ export class SaidHost implements ReplicaHost {
 
   constructor(name: string) {
     this.name = name
+  }
+
+  get backInUs(): number | null {
+    return this.backIn()
   }
 
   become(state: HostState, detail = ""): void {

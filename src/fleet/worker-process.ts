@@ -50,6 +50,10 @@ export class WorkerProcess extends RenewedHost {
     return this.expected
   }
 
+  get backInUs(): number | null {
+    return this.backWithinUs
+  }
+
   /** Resolves once it is ready; rejects when its operator must put something right first. */
   ready(): Promise<void> {
     return new Promise((resolve, reject) => {

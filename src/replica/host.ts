@@ -138,6 +138,9 @@ export interface ReplicaHost {
   readonly computes: boolean
   /** Requests may wait for it where no replica is up: it is to be back soon. Left out: they may not. */
   readonly comesBack?: boolean
+  /** It is down: how long until it takes requests again, at the latest, µs; Infinity: it is not to be expected. null, or left
+   * out: that is not known. */
+  readonly backInUs?: number | null
   /** Times it came back; left out: it does not come back. */
   readonly restarts?: number
   /** Called on each change of `state`. The answer ends that. */

@@ -41,6 +41,9 @@ export type DispatchEvent =
   /** It is there, empty, and takes requests; also one that was not known before. */
   | { type: "replicaUp"; replica: number }
   | { type: "replicaDown"; replica: number; cause: DownCause }
+  /** It is down, and takes requests again by then at the latest, as far as can be told; Infinity: it is not to be expected.
+   * null: that is not known (any more). */
+  | { type: "expected"; replica: number; byUs: number | null }
   /** It finishes what it has, and takes nothing new. */
   | { type: "replicaDraining"; replica: number }
   /** How busy it was then, on the driver's clock, and whether its engine computes. */
@@ -51,7 +54,7 @@ export type DispatchEvent =
   | { type: "probed"; replica: number; ok: boolean }
   | { type: "woke" }
 
-/** `noReplica`: none was there while it could wait. `full`: every replica's queue is, or it was
+/** `noReplica`: none was there, or to be expected, while it could wait. `full`: every replica's queue is, or it was
  * to be served on promise only and none promised. `poison`: replicas die of it.
  * `unserved`: it was tried so often, and each time lost. */
 export type FailReason = "noReplica" | "full" | "poison" | "unserved"

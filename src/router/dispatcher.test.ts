@@ -264,6 +264,46 @@ describe("losses", () => {
     expect(desk.up(0)).toMatchObject([{ type: "submit", id: 2 }])
   })
 
+  test("what waits is told so as soon as none is to be expected back in its time", () => {
+    const desk = new Desk(2)
+    desk.down(1)
+    desk.settle(1)
+    desk.down(0)
+    desk.arrive(2, 500 * MS)
+    const expected = (replica: number, byUs: number | null) => desk.tell({ type: "expected", replica, byUs })
+    expect(expected(0, Infinity)).toEqual([])
+    // Just in time for the second; and the first, which was accepted, has half a minute.
+    expect(expected(1, 500 * MS)).toEqual([])
+    expect(expected(1, 500 * MS + 1)).toEqual([{ type: "fail", id: 2, reason: "noReplica" }])
+    expect(expected(1, resumePatienceUs + 1)).toEqual([{ type: "fail", id: 1, reason: "noReplica" }])
+    // Another comes while it is so: it need not wait at all.
+    expect(desk.arrive(3, 500 * MS)).toEqual([{ type: "fail", id: 3, reason: "noReplica" }])
+    expect(expected(1, null)).toEqual([])
+    expect(desk.arrive(4, 500 * MS)).toEqual([])
+    expect(desk.up(0)).toMatchObject([{ type: "submit", id: 4 }])
+    // Its next life is another matter.
+    expect(desk.down(0)).toEqual([])
+  })
+
+  test("a replica that should be back, and is not, is not waited for", () => {
+    const desk = new Desk(1)
+    desk.down(0)
+    desk.tell({ type: "expected", replica: 0, byUs: 100 * MS })
+    expect(desk.arrive(1, 10_000 * MS)).toEqual([])
+    expect(desk.at(100 * MS)).toEqual([])
+    expect(desk.at(100 * MS + 10 * MS + avoidUs)).toEqual([{ type: "fail", id: 1, reason: "noReplica" }])
+  })
+
+  test("one that is up is waited for, whatever was expected of others", () => {
+    const desk = new Desk(2)
+    desk.down(0)
+    const { job } = desk.settle(1)
+    desk.tell({ type: "expected", replica: 0, byUs: Infinity })
+    expect(desk.tell({ type: "expected", replica: 1, byUs: Infinity })).toEqual([])
+    expect(desk.tell({ type: "lost", job, reason: "refused" })).toEqual([])
+    expect(desk.at(avoidUs)).toMatchObject([{ type: "submit", id: 1, replica: 1 }])
+  })
+
   test("one that was accepted waits anew when its replica dies", () => {
     const desk = new Desk(1)
     desk.arrive(1, 100 * MS)

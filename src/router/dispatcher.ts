@@ -236,6 +236,7 @@ export class Dispatcher {
     else if (event.type === "heard") member.health.heard(nowUs)
     else if (event.type === "replicaUp") this.#up(member)
     else if (event.type === "replicaDown") this.#down(member, event.cause)
+    else if (event.type === "expected") this.#expected(member, event.byUs)
     else if (event.type === "replicaDraining") {
       if (member.state === "up") member.state = "draining"
     } else if (event.type === "probed") {
@@ -264,6 +265,13 @@ export class Dispatcher {
       const held = this.#floor.jobs.get(job)
       if (held !== undefined) this.#placing.unanswered(held.entry)
     }
+  }
+
+  /** What waits for it in vain is told so. */
+  #expected(member: Member, byUs: number | null): void {
+    if (member.state !== "down") return
+    member.expectedUs = byUs
+    this.#placing.giveUpHopeless()
   }
 
   #told({ snapshot, takenAtUs, computes }: Of<"digest">, member: Member): void {

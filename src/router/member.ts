@@ -19,6 +19,8 @@ export class Member implements ReplicaView {
   readonly index: number
   state: "up" | "draining" | "down" = "down"
   health: Health
+  /** While it is down: when it takes requests again, at the latest; Infinity: not at all. null: that is not known. */
+  expectedUs: number | null = null
   /** What it has, and what it was asked. */
   readonly entries = new Set<Entry>()
   readonly asked = new Set<JobId>()
@@ -47,6 +49,12 @@ export class Member implements ReplicaView {
   /** It may be given requests. */
   get usable(): boolean {
     return this.state === "up" && this.computes && !this.health.ejected
+  }
+
+  /** It has, or may have by then, what a request can wait for. */
+  mayServeBy(untilUs: number, nowUs: number): boolean {
+    if (this.state !== "down" || this.expectedUs === null) return true
+    return this.expectedUs >= nowUs && this.expectedUs <= untilUs
   }
 
   // As the router sees it.
@@ -83,6 +91,7 @@ export class Member implements ReplicaView {
     this.health = new Health(health, nowUs)
     this.tellsStarts = false
     this.computes = true
+    this.expectedUs = null
     this.#told = this.#snapshot = { ...UNKNOWN, nowUs }
     this.lastDeathUs = -Infinity
   }

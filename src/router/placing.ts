@@ -61,6 +61,12 @@ export class Placing {
     for (const entry of inOrder([...waiting])) if (waiting.has(entry)) this.place(entry)
   }
 
+  /** What waits for no replica that may come in its time is told so. */
+  giveUpHopeless(): void {
+    const hopeless = [...this.#floor.waiting].filter((entry) => !this.#hopes(entry))
+    for (const entry of inOrder(hopeless)) this.fail(entry, "noReplica")
+  }
+
   submit(entry: Entry, member: Member, job: JobId): void {
     const floor = this.#floor
     entry.onPromise = false
@@ -185,8 +191,14 @@ export class Placing {
     const { members, nowUs, waiting } = this.#floor
     const refused = entry.full && entry.losses === 0 && !entry.begun && members.some(({ usable }) => usable)
     if (refused || entry.onPromise || waiting.size >= this.#options.mostWaiting) this.fail(entry, "full")
-    else if (nowUs >= entry.giveUpUs) this.fail(entry, "noReplica")
+    else if (nowUs >= entry.giveUpUs || !this.#hopes(entry)) this.fail(entry, "noReplica")
     else this.#floor.wait(entry, Math.min(entry.giveUpUs, nowUs + this.#options.times.avoidUs))
+  }
+
+  /** Some replica is there, or may be in its time. */
+  #hopes({ giveUpUs }: Entry): boolean {
+    const { members, nowUs } = this.#floor
+    return members.length === 0 || members.some((member) => member.mayServeBy(giveUpUs, nowUs))
   }
 
   #search(entry: Entry, order: readonly number[]): void {

@@ -76,6 +76,16 @@ describe("the header", () => {
     expect([named(undefined), named(""), named("  "), named("default")]).toEqual(Array(4).fill("default"))
   })
 
+  it("is llm-d's, else the Gateway API's; an empty one says nothing", () => {
+    const gateway = "x-gateway-inference-fairness-id"
+    expect(tenants.identify({ [gateway]: "g" })).toBe("g")
+    expect(tenants.identify({ [gateway]: "g", [FAIRNESS]: "a" })).toBe("a")
+    expect(tenants.identify({ [gateway]: "g", [FAIRNESS]: " " })).toBe("g")
+    expect(codeOf(() => tenants.identify({ [gateway]: "a b" }))).toBe("invalid_value")
+    const keyed = new Tenants({ tenants: KEYED })
+    expect(keyed.identify({ authorization: "Bearer key-a", [gateway]: "b" })).toBe("a")
+  })
+
   it.each(["a b", "a, b", "x".repeat(129), "é", "a\tb", "\u007f", OTHERS])("%j is refused", (name) => {
     expect(codeOf(() => named(name))).toBe("invalid_value")
   })

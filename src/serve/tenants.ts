@@ -10,7 +10,8 @@ export const MOST_NAMED = 100
 /** Its name, which is never that of a tenant: header and config know no blanks. */
 export const OTHERS = "(all others)"
 
-const FAIRNESS_HEADER = "x-llm-d-inference-fairness-id"
+/** What gateways name a tenant by: llm-d's header, else the Gateway API's. An empty one says nothing. */
+export const FAIRNESS_HEADERS = ["x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id"] as const
 
 export interface TenantOptions {
   tenants?: readonly TenantConfig[]
@@ -65,7 +66,7 @@ export class Tenants {
   /** The name of the tenant that a request is of. Throws UserError for a wrong key or name. */
   identify(headers: Readonly<Record<string, string | string[] | undefined>>): string {
     const owner = this.#owner(headers.authorization)
-    return (this.trustsHeader ? nameIn(headers[FAIRNESS_HEADER]) : null) ?? owner ?? DEFAULT_TENANT
+    return (this.trustsHeader ? nameIn(headers) : null) ?? owner ?? DEFAULT_TENANT
   }
 
   /** The tenant of that name. One that was not heard of before gets a number of its own, if need be that of one without
@@ -134,13 +135,13 @@ function digestOf(key: string): string {
   return createHash("sha256").update(key).digest("base64")
 }
 
-function nameIn(header: string | string[] | undefined): string | null {
-  const name = String(header ?? "").trim()
-  if (name === "") return null
-  if (TENANT_NAME.test(name)) return name
-  const why = "it must be one name of 1 to 128 visible ASCII characters"
-  throw new UserError(`Invalid '${FAIRNESS_HEADER}': ${why}.`, {
-    code: "invalid_value",
-    param: FAIRNESS_HEADER,
-  })
+function nameIn(headers: Readonly<Record<string, string | string[] | undefined>>): string | null {
+  for (const param of FAIRNESS_HEADERS) {
+    const name = String(headers[param] ?? "").trim()
+    if (name === "") continue
+    if (TENANT_NAME.test(name)) return name
+    const why = "it must be one name of 1 to 128 visible ASCII characters"
+    throw new UserError(`Invalid '${param}': ${why}.`, { code: "invalid_value", param })
+  }
+  return null
 }

@@ -46,6 +46,7 @@ export function gatewayCase(seed: number): GatewayCase {
       onPromise: ({ spec }) => spec.tier === "slo" && (spec.id + seed) % 4 === 0,
       ...{ check: true, checkCores: seed % 10 === 0 },
       mostUs: 600_000_000,
+      ...pick(random, [{}, { foresees: "rightly" }, { foresees: "wrongly" }] as const),
     },
   }
 }

@@ -6,6 +6,7 @@ import { assert } from "../core/assert.ts"
 import type { Client, ClientEnd } from "./clients.ts"
 import { simulateGateway } from "./gateway.ts"
 import { type GatewayCase, gatewayCase } from "./gateway-case.ts"
+import type { GatewayOptions } from "./gateway-options.ts"
 
 export interface GatewayRun {
   /** Null when every invariant held, else the first one broken and how to see it again. */
@@ -36,10 +37,14 @@ export function fuzzGateway(seed: number): GatewayRun {
   }
   const played = gatewayCase(seed)
   try {
-    const { clients, faults, deaths, resumed } = simulateGateway(played.options)
+    const upsUs: number[] = []
+    const onDecision: GatewayOptions["onDecision"] = (event, _effects, nowUs) => {
+      if (event?.type === "replicaUp") upsUs.push(nowUs)
+    }
+    const { clients, faults, deaths, resumed } = simulateGateway({ ...played.options, onDecision })
     Object.assign(run, { faults, deaths, resumed })
     for (const client of clients.all.values()) {
-      audit(client, played)
+      audit(client, played, upsUs)
       run.requests++
       run.tokens += client.tokens
       run.ends[client.end!] = (run.ends[client.end!] ?? 0) + 1
@@ -55,6 +60,7 @@ export function fuzzGateway(seed: number): GatewayRun {
 function audit(
   { request, end, endUs, submissions }: Client,
   { options, poisoned, onlyPoison }: GatewayCase,
+  upsUs: readonly number[],
 ): void {
   const { id } = request.spec
   const of = (kind: string) => (options.faults ?? []).some((fault) => fault.kind === kind)
@@ -62,10 +68,12 @@ function audit(
   assert(end !== "gatewayLost" || of("gatewayLoss"), `request ${id} lost a gateway that lived`)
   const refused = end === "full" && options.onPromise!(request) && submissions === 0
   assert(refused || (end !== "failed" && end !== "full"), `request ${id} ended as ${end}`)
-  const patienceUs = options.patienceUs!(request)
+  const untilUs = request.atUs + options.patienceUs!(request)
+  const isEarly = end === "noReplica" && endUs < untilUs
+  assert(!isEarly || options.foresees !== undefined, `request ${id} was failed before its time`)
   assert(
-    end !== "noReplica" || endUs - request.atUs >= patienceUs,
-    `request ${id} was failed before its time`,
+    !isEarly || options.foresees === "wrongly" || !upsUs.some((atUs) => atUs > endUs && atUs <= untilUs),
+    `request ${id} was failed, and a replica came in its time`,
   )
   assert(end !== "poison" || submissions >= 2, `request ${id} was failed as poison after one try`)
   assert(

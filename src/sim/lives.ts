@@ -14,6 +14,8 @@ export interface LivesOptions {
   /** From its start until a replica takes requests, µs; and the chance that a start fails. */
   startUs?: number
   startFails?: number
+  /** The gateway is told when a replica that died is to be back: as it will be, or wrongly. Default: it is not told. */
+  foresees?: "rightly" | "wrongly"
   restarts?: RestartOptions
 }
 
@@ -88,10 +90,18 @@ export class Lives {
   #restart(host: SimHost): void {
     const { startUs = 0, startFails = 0 } = this.#options
     const atUs = this.#restarts[host.index]!.died(this.#stage.now(), this.#links.draw()) + startUs
+    this.#foresee(host, atUs)
     this.#stage.at(atUs, () => {
       if (this.#links.draw() < startFails) this.#restart(host)
       else this.#start(host)
     })
+  }
+
+  #foresee({ index: replica }: SimHost, atUs: number): void {
+    const { foresees, startUs = 0 } = this.#options
+    if (foresees === undefined) return
+    const wronglyUs = this.deaths % 2 === 0 ? Infinity : atUs - Math.ceil(startUs / 2)
+    this.#stage.tell({ type: "expected", replica, byUs: foresees === "rightly" ? atUs : wronglyUs })
   }
 
   #relinkAt(host: SimHost, atUs: number): void {

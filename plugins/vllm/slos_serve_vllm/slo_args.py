@@ -97,11 +97,12 @@ _TTFTS = ("slo_ttft_ms", "slo_ttft_slowdown")
 _OBJECTIVES = (*_TTFTS, "slo_tpot_ms", "slo_thinking_tpot_ms", "slo_max_gap_ms")
 _IN_HEADERS = ("slo_ttft_ms", "slo_tpot_ms", "slo_thinking_tpot_ms", "slo_max_gap_ms")
 _CLASS_HEADER = "x-llm-d-inference-objective"
-_TENANT_HEADER = "x-llm-d-inference-fairness-id"
+# llm-d's, else the Gateway API's.
+_TENANT_HEADERS = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
 _PREFIXES = ("x-llm-d-", "x-")
 
 HEADERS: frozenset[str] = frozenset(
-    {_CLASS_HEADER, _TENANT_HEADER}
+    {_CLASS_HEADER, *_TENANT_HEADERS}
     | {prefix + name.replace("_", "-") for prefix in _PREFIXES for name in _IN_HEADERS}
 )
 
@@ -175,7 +176,8 @@ def _headers(headers: Mapping[str, str]) -> dict[str, Given]:
         header = next((h for p in _PREFIXES if (h := p + name.replace("_", "-")) in headers), None)
         if header is not None:
             found[name] = Given(ARGUMENTS[name].check(_number(headers[header], header), header), header)
-    for name, header in (("slo_class", _CLASS_HEADER), ("slo_tenant", _TENANT_HEADER)):
+    tenant = next((header for header in _TENANT_HEADERS if headers.get(header)), _TENANT_HEADERS[0])
+    for name, header in (("slo_class", _CLASS_HEADER), ("slo_tenant", tenant)):
         if header in headers:
             found[name] = Given(ARGUMENTS[name].check(headers[header], header), header)
     return found

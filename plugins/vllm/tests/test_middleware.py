@@ -171,6 +171,13 @@ def test_flex_is_best_effort_where_nothing_else_is_said() -> None:
     assert (tenant["slo_tier"], tenant["slo_tenant"]) == ("best_effort", "a")
 
 
+def test_the_gateway_api_names_a_tenant_where_llm_d_does_not() -> None:
+    gateway = {"x-gateway-inference-fairness-id": "g"}
+    assert Exchange(chat(), gateway).args["slo_tenant"] == "g"
+    assert Exchange(chat(), {**gateway, "x-llm-d-inference-fairness-id": "a"}).args["slo_tenant"] == "a"
+    assert Exchange(chat(), {**gateway, "x-llm-d-inference-fairness-id": ""}).args["slo_tenant"] == "g"
+
+
 BAD = [
     ({}, {"x-slo-ttft-ms": "soon"}, "x-slo-ttft-ms", '"soon" is not a number of milliseconds'),
     ({}, {"x-slo-ttft-ms": ""}, "x-slo-ttft-ms", "is not a number"),

@@ -10,6 +10,7 @@ import {
   type ServiceTier,
   type SloBody,
 } from "../../serve/slo-resolve.ts"
+import { FAIRNESS_HEADERS } from "../../serve/tenants.ts"
 import { type Fields, readFields } from "./body.ts"
 
 /** Lower-case names; of a header that comes twice the first. */
@@ -39,7 +40,6 @@ export interface Ask {
 
 export const DEFAULT_FLOW = "default-flow"
 
-const FAIRNESS_HEADERS = ["x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id"]
 /** API paths whose requests are answered token by token, whatever stands before them. */
 const GENERATES = /\/v1\/(chat\/completions|completions|responses|messages)$/
 /** Of English text and JSON; what sees usage learns better. */
