@@ -59,7 +59,15 @@ function make(version: string, folder: string, log: (line: string) => void): voi
     run(uv, ["venv", "--quiet", "--relocatable", "--python", aPython(), unfinished], "no Python could be had")
     const named = (name: string) => ["--requirements", join(REQUIREMENTS, name)]
     const overrides = ["--overrides", join(REQUIREMENTS, "overrides.txt")]
-    const install = ["pip", "install", "--quiet", "--python", join(unfinished, "bin", "python")]
+    // Compiled now: where Python may not write beside its sources, each of a dozen starts would compile torch and vLLM anew, half a minute each.
+    const install = [
+      "pip",
+      "install",
+      "--quiet",
+      "--compile-bytecode",
+      "--python",
+      join(unfinished, "bin", "python"),
+    ]
     const cannot = "the package index cannot be reached"
     run(uv, [...install, ...overrides, ...named(`vllm-${version}.txt`), ...named("tools.txt")], cannot)
     // A newer vLLM's Python over an older one's kernels, where no newer one is built for processors.

@@ -1,4 +1,5 @@
-/** Runs the plug-in's tests with each vLLM that it is pinned to: node plugins/vllm/test.ts [pytest's arguments].
+/** Runs the plug-in's tests with each vLLM that it is pinned to, and the gateway's before a real vLLM:
+ * node plugins/vllm/test.ts [pytest's arguments; the gateway's are then left out].
  * Without a package index, or a Python, it says so and is done: nothing of ours is wrong then. */
 import { spawnSync } from "node:child_process"
 import { readdirSync } from "node:fs"
@@ -6,6 +7,7 @@ import { join } from "node:path"
 import { CannotMake, type Environment, environmentOf, VLLM_SETTINGS } from "./environment.ts"
 
 const HERE = import.meta.dirname
+const ROOT = join(HERE, "../..")
 const say = (line: string) => console.log(`test:vllm: ${line}`)
 
 /** The versions that there are requirements for. */
@@ -30,8 +32,9 @@ const OF_VERSION = ["scheduler", "engine", "fallback", "grammar", "support"].map
   (name) => `tests/test_${name}.py`,
 )
 
+const asked = process.argv.slice(2)
+
 function checks({ folder }: Environment, isFirst: boolean): string[][] {
-  const asked = process.argv.slice(2)
   const pytest = ["pytest", "--quiet", "--durations=5", ...asked]
   if (!isFirst) return [asked.length > 0 ? pytest : [...pytest, ...OF_VERSION]]
   const mypy = ["mypy", "--strict", "--cache-dir", join(folder, "mypy"), "slos_serve_vllm"]
@@ -50,5 +53,18 @@ function passes(environment: Environment, isFirst: boolean): boolean {
   })
 }
 
+function gatewayPasses({ python }: Environment): boolean {
+  if (asked.length > 0) return true
+  say("our gateway before it")
+  const vitest = join(ROOT, "node_modules", "vitest", "vitest.mjs")
+  const { status } = spawnSync(process.execPath, [vitest, "run", "src/fleet/backends/vllm.test.ts"], {
+    ...{ cwd: ROOT, stdio: "inherit", env: { ...process.env, VLLM_PYTHON: python } },
+  })
+  return status === 0
+}
+
 const made = versions().flatMap((version) => madeOrNull(version) ?? [])
-process.exitCode = made.every((environment, at) => passes(environment, at === 0)) ? 0 : 1
+process.exitCode =
+  made.every((environment, at) => passes(environment, at === 0)) && made.slice(0, 1).every(gatewayPasses)
+    ? 0
+    : 1

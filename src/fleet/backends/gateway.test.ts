@@ -1,15 +1,8 @@
 /** A whole gateway over HTTP, before engines of others. */
-import type { AddressInfo } from "node:net"
-import OpenAI from "openai"
+import type OpenAI from "openai"
 import { afterEach, describe, expect, test } from "vitest"
-import { parseInlineBackend } from "../../config/backends.ts"
-import { defaultSloClasses } from "../../config/slo-classes.ts"
-import { buildServer } from "../../http/server.ts"
-import { Service, ServiceHost } from "../../serve/service.ts"
-import { Tenants } from "../../serve/tenants.ts"
 import { until } from "../../serve/until-testing.ts"
-import { Fleet } from "../fleet.ts"
-import { openGateway } from "./gateway.ts"
+import { openTestGateway } from "./gateway-testing.ts"
 import { FakeBackend, type FakeOptions } from "./testing.ts"
 
 const opened: { close(): Promise<unknown> }[] = []
@@ -24,37 +17,9 @@ async function fake(options: FakeOptions = {}): Promise<FakeBackend> {
 }
 
 async function gateway(backends: readonly FakeBackend[], more = "") {
-  const classes = defaultSloClasses()
-  const tenants = new Tenants()
-  const fleet = new Fleet({ texts: true })
-  const said: string[] = []
-  const waits: string[] = []
-  const opening = openGateway({
-    ...{ fleet, tenants, maxQueue: 100, apps: classes.all.length, probeMs: 20, servedName: "ours" },
-    backends: backends.map(({ url }) => parseInlineBackend(url + more, "--backend")),
-    log: (message) => said.push(message),
-    waiting: (detail) => waits.push(detail),
-  })
-  const { front, close } = await opening
-  const host = new ServiceHost(tenants)
-  const app = buildServer({ host })
-  host.ready(new Service({ front, classes, policy: "gateway", tenants }))
-  await app.listen({ port: 0 })
-  const { port } = app.server.address() as AddressInfo
-  opened.push({
-    async close() {
-      await app.close()
-      await close()
-    },
-  })
-  const url = `http://127.0.0.1:${port}`
-  return {
-    url,
-    said,
-    waits,
-    front,
-    openai: new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 }),
-  }
+  const made = await openTestGateway(backends.map(({ url }) => url + more))
+  opened.push(made)
+  return made
 }
 
 const hi = [{ role: "user" as const, content: "hi" }]
