@@ -33,7 +33,7 @@ export function realEngineSuite(engine: RealEngine): { first: () => Running } {
   async function start(): Promise<Running> {
     const port = await freePort()
     const { program, args, env } = engine.command(port)
-    const child = spawn(program, args, { stdio: "ignore", env: { ...process.env, ...env } })
+    const child = spawn(program, args, { stdio: "ignore", detached: true, env: { ...process.env, ...env } })
     const url = `http://127.0.0.1:${port}`
     const host = new RemoteHost({
       ...{ name: `port ${port}`, url, kind: null, apps: 20, dispatcher, probeMs: 50 },
@@ -60,7 +60,7 @@ export function realEngineSuite(engine: RealEngine): { first: () => Running } {
   afterAll(async () => {
     for (const { child, host } of servers) {
       await host.close()
-      child.kill("SIGKILL")
+      kill(child)
     }
     await dispatcher.close()
     await engine.cleanUp()
@@ -114,8 +114,9 @@ export function realEngineSuite(engine: RealEngine): { first: () => Running } {
     const sink = new Kept()
     host.submit(jobOf({ ...count, maxTokens: 200 }, 1, slo), sink)
     await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(20), { timeout: 20_000 })
-    child.kill("SIGKILL")
-    await once(child, "exit")
+    const exit = once(child, "exit")
+    kill(child)
+    await exit
     expect((await sink.over())[0]).toMatchObject({ kind: "lost", reason: "died" })
     const content = sink.text[0]!
     expect(whole.startsWith(content)).toBe(true)
@@ -130,6 +131,15 @@ export function realEngineSuite(engine: RealEngine): { first: () => Running } {
   })
 
   return { first: () => servers[0]! }
+}
+
+/** With all that it has started: vLLM's engine is a process of its own, and its workers are. */
+function kill(child: ChildProcess): void {
+  try {
+    process.kill(-child.pid!, "SIGKILL")
+  } catch {
+    // It has ended before.
+  }
 }
 
 /** Requests that it computes, as its own metrics have it. */
