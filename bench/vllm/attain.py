@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import CLOCK, LARGEST_BUDGET, WAITS_S, Engine, Planner, count_waits
+from engine import CLOCK, DEVICES, WAITS_S, Engine, Planner, count_waits
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
-from workload import KINDS, Arrival, Speed, arrivals
+from workload import MIXES, Arrival, Kind, Mix, Speed, arrivals
 
-TRAIN_SECONDS = 40.0
 POLICIES = {"slos-serve": "slos-serve", "edf-drop": "edf-drop"}
 
 
@@ -30,7 +29,7 @@ class System:
     """What is compared: a scheduler, and where it has one a budget of tokens a step."""
 
     name: str
-    budget: int = LARGEST_BUDGET
+    budget: int
 
     @property
     def label(self) -> str:
@@ -130,26 +129,28 @@ class Window:
                 del self._live[output.request_id]
 
 
-def calibrate(engine: Engine) -> Speed:
+def calibrate(engine: Engine, mix: Mix, budget: int) -> Speed:
     """With the engine to itself, vLLM's own scheduler; the shortest of a few tries each."""
-    engine.use(engine.fcfs(), LARGEST_BUDGET)
-    prompts = {kind.prompt: min(alone(engine, [kind.prompt]) for _ in range(4)) for kind in KINDS}
-    return Speed(prompts, min(alone(engine, [16] * 8, decode=True) for _ in range(3)))
+    engine.use(engine.fcfs(), budget)
+    prompts = {kind.prompt: min(alone(engine, [kind.prompt]) for _ in range(4)) for kind in mix.kinds}
+    return Speed(mix, prompts, min(alone(engine, [16] * mix.decodes, decode=True) for _ in range(3)))
 
 
 def alone(engine: Engine, prompts: list[int], decode: bool = False) -> float:
-    """ms of a step that computes these prompts, or of a decode step after it (the median of eight)."""
+    """ms until these prompts are computed, or of a decode step after that (the median of eight)."""
     llm = engine.llm
     for number, size in enumerate(prompts):
-        params = SamplingParams(temperature=0.0, max_tokens=10, ignore_eos=True, detokenize=False)
+        params = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, detokenize=False)
         tokens = [100 + (number * 7919 + place * 104729) % 40_000 for place in range(size)]
         llm.add_request(f"c{time.monotonic_ns()}", {"prompt_token_ids": tokens}, params)
-    times = []
+    began_s = CLOCK()
+    ends = []
     while llm.has_unfinished_requests():
-        before = CLOCK()
-        llm.step()
-        times.append((CLOCK() - before) * 1e3)
-    return statistics.median(times[1:9]) if decode else times[0]
+        # Where steps are scheduled before the last one has landed, the first call brings nothing.
+        if llm.step():
+            ends.append((CLOCK() - began_s) * 1e3)
+    steps = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    return statistics.median(steps[1:9]) if decode else ends[0]
 
 
 def classes_file(path: Path, speed: Speed) -> Path:
@@ -158,7 +159,7 @@ def classes_file(path: Path, speed: Speed) -> Path:
     return path
 
 
-def row_of(watched: list[Watched], window: Window, took_s: float, scheduler: Any) -> dict[str, Any]:
+def row_of(kinds: tuple[Kind, ...], watched: list[Watched], window: Window, took_s: float, scheduler: Any) -> dict[str, Any]:
     firsts = sorted(one.first_s - one.at_s for one in watched if one.first_s is not None)
     kept = [one for one in watched if one.ended and one.in_time]
     row: dict[str, Any] = {
@@ -169,7 +170,7 @@ def row_of(watched: list[Watched], window: Window, took_s: float, scheduler: Any
                 "requests": sum(one.kind is kind for one in watched),
                 "kept": sum(one.kind is kind for one in kept),
             }
-            for kind in KINDS
+            for kind in kinds
         },
         "ttft_p50_s": quantile(firsts, 0.5),
         "ttft_p99_s": quantile(firsts, 0.99),
@@ -212,27 +213,29 @@ class Rows:
         return whole
 
 
-def speed_of(rows: Rows, engine: Engine) -> Speed:
+def speed_of(rows: Rows, engine: Engine, mix: Mix, budget: int) -> Speed:
     """As it was first measured: later runs have the same objectives and rates."""
     found = rows.find(kind="speed")
     if found is None:
-        speed = calibrate(engine)
-        found = rows.add(kind="speed", prompt_ms=speed.prompt_ms, decode8_ms=speed.decode8_ms)
-    return Speed({int(size): ms for size, ms in found["prompt_ms"].items()}, found["decode8_ms"])
+        speed = calibrate(engine, mix, budget)
+        found = rows.add(kind="speed", prompt_ms=speed.prompt_ms, decodes=mix.decodes, decode_ms=speed.decode_ms)
+    return Speed(mix, {int(size): ms for size, ms in found["prompt_ms"].items()}, found["decode_ms"])
 
 
 def measure(options: argparse.Namespace) -> None:
     rows = Rows(options.out, options.name)
     end_s = time.monotonic() + options.time_budget_min * 60
-    engine = Engine(options.model, options.load_format)
-    speed = speed_of(rows, engine)
+    largest = DEVICES[options.device].largest_budget
+    engine = Engine(options.model, options.load_format, options.device, options.asynchronous)
+    speed = speed_of(rows, engine, MIXES[options.device], largest)
+    kinds = speed.mix.kinds
     slos = {name: tuple(round(ms) for ms in slo) for name, slo in speed.slos.items()}
     # A window has some 200 requests at the highest rates.
     seconds = options.seconds or max(60.0, round(200 / speed.capacity))
     print(f"{options.name}: objectives (ms) {slos}, about {speed.capacity:.2f} requests/s", flush=True)
     systems = [
         *(System(name, budget) for name in ("fcfs", "priority") for budget in options.budgets),
-        *(System(name) for name in POLICIES),
+        *(System(name, largest) for name in POLICIES),
     ]
     with tempfile.TemporaryDirectory(prefix="slos-serve-") as folder:
         planners = {name: Planner(Path(folder), policy, classes_file(Path(folder) / "classes.yaml", speed))
@@ -245,8 +248,8 @@ def measure(options: argparse.Namespace) -> None:
             }
             for name in POLICIES:
                 # As a server that has been up for a while: step times and lengths of answers are known.
-                engine.use(schedulers[name], LARGEST_BUDGET)
-                Window(engine, speed.slos).run(arrivals(0.5 * speed.capacity, TRAIN_SECONDS, -1))
+                engine.use(schedulers[name], largest)
+                Window(engine, speed.slos).run(arrivals(kinds, 0.5 * speed.capacity, options.train_seconds, -1))
             for seed in options.seeds:
                 for relative in options.rates:
                     order = systems[seed % len(systems):] + systems[: seed % len(systems)]
@@ -270,8 +273,8 @@ def run_one(
     window = Window(engine, speed.slos)
     began_s = CLOCK()
     rate = relative * speed.capacity
-    watched = window.run(arrivals(rate, seconds, seed))
-    row = row_of(watched, window, CLOCK() - began_s, scheduler)
+    watched = window.run(arrivals(speed.mix.kinds, rate, seconds, seed))
+    row = row_of(speed.mix.kinds, watched, window, CLOCK() - began_s, scheduler)
     rows.add(kind="window", seed=seed, relative=relative, rate=round(rate, 3), system=system.label, seconds=seconds, **row)
     share = row["kept"] / max(1, row["requests"])
     print(f"x{relative} ({rate:.2f}/s) seed {seed} {system.label:14} {share:6.1%} of {row['requests']}", flush=True)
@@ -289,13 +292,19 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rates", type=numbers(float), default=[0.4, 0.55, 0.7, 0.85, 1.0])
     parser.add_argument("--seeds", type=numbers(int), default=[1, 2, 3])
-    parser.add_argument("--budgets", type=numbers(int), default=[64, 256, 2048])
+    parser.add_argument("--budgets", type=numbers(int), help="default: 64,256,2048 on a processor, 2048,8192 on a GPU")
+    parser.add_argument("--device", choices=list(DEVICES), default="cpu")
+    parser.add_argument("--asynchronous", action="store_true", help="vLLM schedules a step before the last one has landed")
+    parser.add_argument("--train-seconds", type=float, default=40.0, help="of the window that planners see first")
     parser.add_argument("--seconds", type=float, default=0.0, help="of a window; default: 60, longer where the model is slow")
     parser.add_argument("--time-budget-min", type=float, default=1e6)
     parser.add_argument("--free-plans", action="store_true", help="what steps wait for plans does not pass on the clock")
     options = parser.parse_args()
+    options.budgets = options.budgets or ([64, 256, 2048] if options.device == "cpu" else [2048, 8192])
+    if options.device == "gpu":
+        CLOCK.follow_the_wall()
     if not options.free_plans:
-        count_waits()
+        count_waits(on_the_clock=options.device == "cpu")
     measure(options)
     return 0
 

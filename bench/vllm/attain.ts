@@ -14,6 +14,8 @@ import { attainmentChart, type ChartPoint } from "../real/chart.ts"
 const HERE = import.meta.dirname
 const LONG = "summarize"
 const ORDER = ["fcfs", "priority", "edf-drop", "slos-serve"]
+/** Of make-model.py. */
+const WITHOUT_WEIGHTS = new Set(["tiny", "llama8b"])
 const percent = (value: number) => `${(100 * value).toFixed(1)}%`
 
 interface Count {
@@ -44,7 +46,9 @@ interface SpeedRow {
   kind: "speed"
   model: string
   prompt_ms: Record<string, number>
-  decode8_ms: number
+  /** So many decodes take `decode_ms` together. */
+  decodes: number
+  decode_ms: number
 }
 
 const { values: options } = parseArgs({
@@ -57,6 +61,9 @@ const { values: options } = parseArgs({
     rates: { type: "string" },
     seeds: { type: "string" },
     budgets: { type: "string" },
+    device: { type: "string" },
+    "train-seconds": { type: "string" },
+    asynchronous: { type: "boolean", default: false },
     "free-plans": { type: "boolean" },
     show: { type: "boolean", default: false },
   },
@@ -71,16 +78,17 @@ await show()
 /** `shares`: models that the time that is left is for. */
 function measure(model: string, shares: number): void {
   const leftMin = Number(options["time-budget-min"]) - performance.now() / 60_000
-  const passed = (["seconds", "rates", "seeds", "budgets"] as const).flatMap((name) =>
-    options[name] === undefined ? [] : [`--${name}`, options[name]],
+  const passed = (["seconds", "rates", "seeds", "budgets", "device", "train-seconds"] as const).flatMap(
+    (name) => (options[name] === undefined ? [] : [`--${name}`, options[name]]),
   )
   const { status } = spawnSync(
     pythonProgram(),
     [
       ...[join(HERE, "attain.py"), "--name", model, "--model", modelFolder(model), "--out", raw],
-      ...["--load-format", model === "tiny" ? "dummy" : "auto"],
+      ...["--load-format", WITHOUT_WEIGHTS.has(model) ? "dummy" : "auto"],
       ...["--time-budget-min", String(leftMin / shares), ...passed],
       ...(options["free-plans"] ? ["--free-plans"] : []),
+      ...(options.asynchronous ? ["--asynchronous"] : []),
     ],
     { stdio: "inherit", env: { ...process.env, SLOS_SERVE_NODE: process.execPath } },
   )
@@ -101,9 +109,10 @@ function modelFolder(model: string): string {
   if (existsSync(join(model, "config.json"))) return model
   const folder = join(cacheFolder(), "vllm-models", model)
   if (existsSync(join(folder, "tokenizer.json"))) return folder
-  const made = spawnSync(uvProgram(), ["run", join(HERE, "make-model.py"), model, folder], {
-    stdio: "inherit",
-  })
+  const make = [join(HERE, "make-model.py"), model, folder]
+  const made = WITHOUT_WEIGHTS.has(model)
+    ? spawnSync(pythonProgram(), make, { stdio: "inherit" })
+    : spawnSync(uvProgram(), ["run", ...make], { stdio: "inherit" })
   if (made.status === 0) return folder
   console.error(
     `error: the model ${model} could not be made (uv run bench/vllm/make-model.py ${model} ${folder})`,
@@ -121,7 +130,7 @@ async function show(): Promise<void> {
   const lines = existsSync(raw) ? readFileSync(raw, "utf8").trim().split("\n") : []
   const rows = lines.filter((line) => line !== "").map((line) => JSON.parse(line) as WindowRow | SpeedRow)
   const parts: string[] = [
-    "# Attainment of a real vLLM on the CPU\n",
+    "# Attainment of a real vLLM\n",
     "Made by `node bench/vllm/attain.ts`; docs/vllm.md says how.\n",
   ]
   for (const model of [...new Set(rows.map((row) => row.model))]) {
@@ -191,7 +200,7 @@ function section(model: string, speed: SpeedRow | undefined, windows: readonly W
   const prompts = Object.entries(speed?.prompt_ms ?? {}).map(([size, ms]) => `${size}: ${ms.toFixed(0)}`)
   return [
     `## ${model}\n`,
-    `Alone, ms: prompts ${prompts.join(", ")}; a decode step of eight ${speed?.decode8_ms.toFixed(1)}. "long": the requests with 512 tokens of prompt.\n`,
+    `Alone, ms: prompts ${prompts.join(", ")}; a decode step of ${speed?.decodes} requests ${speed?.decode_ms.toFixed(1)}. "long": the requests with the longest prompts.\n`,
     `| requests/s | windows, requests | FCFS (best budget) | priority = deadline (best budget) | edf-drop | slos-serve |`,
     "| --- | --- | --- | --- | --- | --- |",
     ...rows,

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +27,45 @@ import torch  # noqa: E402
 torch.set_num_threads(1)
 
 from vllm.engine.arg_utils import EngineArgs  # noqa: E402
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler  # noqa: E402
 from vllm.v1.core.sched.scheduler import Scheduler  # noqa: E402
 from vllm.v1.engine.llm_engine import LLMEngine  # noqa: E402
 
 from slos_serve_vllm.conductor import Conductor  # noqa: E402
-from slos_serve_vllm.scheduler import PlannedScheduler, SloScheduler  # noqa: E402
+from slos_serve_vllm.scheduler import PlannedScheduler, SloAsyncScheduler, SloScheduler  # noqa: E402
 
-MAX_SEQUENCES = 32
-LARGEST_BUDGET = 2048
+
+@dataclass(frozen=True)
+class Device:
+    """What an engine on it is started with."""
+
+    dtype: str
+    max_sequences: int
+    max_model_len: int
+    largest_budget: int
+    block_tokens: int | None
+    """None: vLLM's choice."""
+
+
+DEVICES = {
+    "cpu": Device("float32", 32, 1024, 2048, 32),
+    "gpu": Device("bfloat16", 256, 8192, 8192, None),
+}
 
 
 class Clock:
-    """This process's CPU time, so that other programs of the machine spoil nothing; idle time is jumped over. What steps
-    wait for their plans is no CPU time of this process and is added."""
+    """Idle time is jumped over. On a processor it is this process's CPU time, so that other programs of the machine spoil
+    nothing; what steps wait for their plans is no CPU time of this process and is added. On a GPU it is the wall's."""
 
     def __init__(self) -> None:
         self._added_s = 0.0
+        self._own_s = time.process_time
+
+    def follow_the_wall(self) -> None:
+        self._own_s = time.perf_counter
 
     def __call__(self) -> float:
-        return time.process_time() + self._added_s
+        return self._own_s() + self._added_s
 
     def jump_to(self, at_s: float) -> None:
         self.add(max(0.0, at_s - self()))
@@ -59,8 +80,8 @@ WAITS_S: list[float] = []
 """What steps waited for their plans, since this was emptied."""
 
 
-def count_waits() -> None:
-    """What a step waits for its plan passes on the clock as well."""
+def count_waits(on_the_clock: bool) -> None:
+    """Keeps what steps wait for their plans; `on_the_clock`: it passes there as well, which does not pass by itself."""
     take = Conductor._take
 
     def counted(self: Conductor) -> Any:
@@ -69,7 +90,8 @@ def count_waits() -> None:
         # What of it this process itself computed is on the clock already.
         waited = max(0.0, time.monotonic() - before - (time.process_time() - spent))
         WAITS_S.append(waited)
-        CLOCK.add(waited)
+        if on_the_clock:
+            CLOCK.add(waited)
         return plan
 
     Conductor._take = counted  # type: ignore[method-assign]
@@ -78,32 +100,49 @@ def count_waits() -> None:
 _KEYWORDS: dict[str, Any] = {}
 
 
-class _Seen:
+class _Seen(Scheduler):
     """vLLM's own scheduler, and what it was made with."""
 
-    def __new__(cls, *args: Any, **keywords: Any) -> Any:
-        assert not args
+    def __init__(self, **keywords: Any) -> None:
         _KEYWORDS.update(keywords)
-        return Scheduler(**keywords)
+        super().__init__(**keywords)
+
+
+class _SeenAsync(AsyncScheduler):
+    """vLLM schedules asynchronously only with a scheduler of this kind."""
+
+    def __init__(self, **keywords: Any) -> None:
+        _KEYWORDS.update(keywords)
+        super().__init__(**keywords)
+
+
+def kinds_of(config: Any) -> tuple[type, type]:
+    """vLLM's own scheduler and the plug-in's, by how vLLM schedules."""
+    is_async = config.scheduler_config.async_scheduling
+    return (AsyncScheduler, SloAsyncScheduler) if is_async else (Scheduler, SloScheduler)
 
 
 class Engine:
     """One model; schedulers are made for it and take turns."""
 
-    def __init__(self, model: str, load_format: str) -> None:
+    def __init__(self, model: str, load_format: str, device: str, is_async: bool) -> None:
+        of = DEVICES[device]
+        # On a GPU plans come in time or vLLM schedules by itself, as it does in service.
+        self._patience = {"deadline_ms": 60_000, "hang_seconds": 120} if device == "cpu" else {}
         arguments = EngineArgs(
             model=model,
             load_format=load_format,
-            dtype="float32",
-            enforce_eager=True,
-            max_model_len=1024,
-            max_num_seqs=MAX_SEQUENCES,
-            max_num_batched_tokens=LARGEST_BUDGET,
+            dtype=of.dtype,
+            enforce_eager=device == "cpu",
+            max_model_len=of.max_model_len,
+            max_num_seqs=of.max_sequences,
+            max_num_batched_tokens=of.largest_budget,
             enable_prefix_caching=False,
-            block_size=32,
+            async_scheduling=is_async,
+            **({} if of.block_tokens is None else {"block_size": of.block_tokens}),
             scheduler_reserve_full_isl=False,
             disable_log_stats=True,
-            scheduler_cls=_Seen,  # type: ignore[arg-type]
+            scheduler_cls=_SeenAsync if is_async else _Seen,
         )
         self.llm = LLMEngine.from_engine_args(arguments)
         self._core = self.llm.engine_core.engine_core
@@ -119,16 +158,18 @@ class Engine:
 
     def by_priority(self) -> Any:
         """vLLM's own scheduler in its priority mode."""
-        scheduler = Scheduler(**self._keywords(policy="priority"))
+        keywords = self._keywords(policy="priority")
+        scheduler = kinds_of(keywords["vllm_config"])[0](**keywords)
         self._all.append(scheduler)
         return scheduler
 
     def planned(self, socket: Path, name: str) -> Any:
-        """The plug-in's, led by the planner at the socket. It never goes on without its plan: how long plans take is counted."""
-        settings = {"socket": str(socket), "start": False, "name": name, "deadline_ms": 60_000, "hang_seconds": 120}
+        """The plug-in's, led by the planner at the socket. On a processor it never goes on without its plan: how long plans take
+        is counted."""
+        settings = {"socket": str(socket), "start": False, "name": name, **self._patience}
         keywords = self._keywords(policy="fcfs")
         keywords["vllm_config"].additional_config = {"slos_serve": settings}
-        scheduler = SloScheduler(**keywords)
+        scheduler = kinds_of(keywords["vllm_config"])[1](**keywords)
         assert scheduler._client.ready, f"no planner at {socket}"
         self._all.append(scheduler)
         return scheduler

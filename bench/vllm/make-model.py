@@ -6,6 +6,7 @@
 
     uv run bench/vllm/make-model.py smollm2 FOLDER     # SmolLM2-135M-Instruct, out of its GGUF (float32, 540 MB)
     uv run bench/vllm/make-model.py tiny FOLDER        # no weights: serve it with --load-format dummy
+    uv run bench/vllm/make-model.py llama8b FOLDER     # the same, with the shape of Llama 3.1 8B: for GPUs
 
 The GGUF is what `slos-serve model fetch smollm2-135m` puts in the cache folder; --gguf names another file. Any Python that has gguf,
 numpy and safetensors does in place of `uv run`; tiny needs none of them.
@@ -28,6 +29,32 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
+SHAPES: dict[str, dict[str, Any]] = {
+    # A vocabulary as large as SmolLM2's: a step on a CPU takes milliseconds.
+    "tiny": {
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "rope_theta": 10000.0,
+        "max_position_embeddings": 2048,
+        "vocab_size": 49152,
+    },
+    "llama8b": {
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "rope_theta": 500000.0,
+        "max_position_embeddings": 16384,
+        "vocab_size": 128256,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+    },
+}
+
 # llama.cpp's names of tensors, and those of Hugging Face.
 TENSORS = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -49,13 +76,13 @@ BLOCK_TENSORS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=["smollm2", "tiny"])
+    parser.add_argument("model", choices=["smollm2", *SHAPES])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--gguf", type=Path, default=None, help="default: the one in slos-serve's cache folder")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    if options.model == "tiny":
-        make_tiny(options.folder)
+    if options.model in SHAPES:
+        make_without_weights(options.folder, **SHAPES[options.model])
         return 0
     path = options.gguf or cache_folder() / "models" / GGUF
     if not path.exists():
@@ -152,22 +179,11 @@ def unpermuted(weight: Any, heads: int) -> Any:
 # --- without weights
 
 
-def make_tiny(folder: Path) -> None:
-    """Six layers, and a vocabulary as large as SmolLM2's: a step on a CPU takes milliseconds. Its tokenizer knows bytes; what its
-    random weights say is made-up words."""
+def make_without_weights(folder: Path, **shape: Any) -> None:
+    """Its tokenizer knows bytes; what its random weights say is made-up words."""
     config = llama_config(
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=64,
-        rms_norm_eps=1e-5,
-        rope_theta=10000.0,
-        max_position_embeddings=2048,
-        vocab_size=49152,
-        bos_token_id=1,
-        eos_token_id=2,
+        **{"rms_norm_eps": 1e-5, "bos_token_id": 1, "eos_token_id": 2},
+        **{"hidden_size": shape["num_attention_heads"] * shape["head_dim"], **shape},
     )
     write_json(folder / "config.json", config)
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
