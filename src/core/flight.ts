@@ -22,6 +22,8 @@ export interface Airborne {
   requests: readonly (LiveRequest | undefined)[]
   /** How often each had been preempted at take-off: if that is another number by now, what its item computes is lost. */
   preemptions: number[]
+  /** When it was given to the engine, which may have had others to do first. */
+  tookOffUs: number
   kind: StepKind
   /** What its time depends on. */
   shape: StepShape
@@ -55,14 +57,15 @@ export class Flight {
     for (const request of requests) request.inAir++
     const preemptions = requests.map((request) => request.preemptions)
     const made = { number, evict, items, requests, preemptions, kind, shape: built.shape() }
-    this.batches.push({ ...made, predictedUs, endsUs, failed: false })
+    this.batches.push({ ...made, tookOffUs: nowUs, predictedUs, endsUs, failed: false })
   }
 
   /** A batch of the engine's own joins, without items so far. */
   joins(number: number, nowUs: number): Airborne {
     const endsUs = this.clearUs(nowUs)
     const empty = { number, evict: [], items: [], requests: [], preemptions: [], shape: NO_SHAPE }
-    const own: Airborne = { ...empty, kind: "decode", predictedUs: 0, endsUs, failed: false }
+    const times = { tookOffUs: nowUs, predictedUs: 0, endsUs }
+    const own: Airborne = { ...empty, ...times, kind: "decode", failed: false }
     this.batches.push(own)
     return own
   }

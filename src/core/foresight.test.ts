@@ -91,6 +91,7 @@ describe("the line foreseen", () => {
       },
       ...{
         items: [{ ...item(0, 100, sample), id: request.id }],
+        tookOffUs: 490,
         predictedUs: 10,
         endsUs: 500,
         failed: false,

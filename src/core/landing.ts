@@ -1,6 +1,7 @@
 /** What a step's end means: tokens come out and are judged, KV is in place, or the step has failed. The only place where the
  * state that is judged moves. */
 import { assert } from "./assert.ts"
+import type { Bookkeeper } from "./bookkeeper.ts"
 import { ranShape } from "./cost.ts"
 import type { Airborne, Flight } from "./flight.ts"
 import type { KvAccount } from "./kv/account.ts"
@@ -27,6 +28,7 @@ export interface LandingParts {
   line: Line
   recovery: Recovery
   round: Round
+  books: Bookkeeper
   /** Hand requests off with their first token. */
   prefillOnly: boolean
   /** Their first token makes their SLO a promise. */
@@ -44,12 +46,13 @@ export class Landing {
   }
 
   stepDone({ batch: number, durationUs, results }: StepDone, nowUs: number): void {
-    const { context, learnt, flight, line, recovery, owned } = this.#parts
+    const { context, learnt, flight, line, recovery, owned, books } = this.#parts
     if (owned === null)
       assert(flight.batches[0]?.number === number, `batch ${number} is not the one in flight`)
     const landed = flight.land(number, nowUs)
     if (owned === null) assert(!landed.failed, `batch ${number} was computed, though one before it failed`)
     recovery.stepDone()
+    books.landed(landed, durationUs)
     const shape = ranShape(context.cost, landed, results) ?? landed.shape
     const took = { kind: landed.kind, shape, tookUs: durationUs, endedUs: nowUs }
     learnt.stepTook(took, results, context.cost)
@@ -77,8 +80,9 @@ export class Landing {
     kept: boolean,
     nowUs: number,
   ): void {
-    const { learnt, owned, prefillOnly } = this.#parts
+    const { books, learnt, owned, prefillOnly } = this.#parts
     const tokens = owned === null ? sureTokens(item, result) : owned.tokens(request, result)
+    books.computed(request, item, tokens, result?.drafted, kept)
     if (result?.prefix !== undefined) request.prefix.push(...result.prefix)
     if (kept) this.#compute(request, item, result, tokens)
     request.failures = 0
@@ -108,8 +112,10 @@ export class Landing {
     const lateUs = request.emit(tokens, answeringFrom, nowUs, this.#stageDone)
     learnt.outputLengths.grew(request.spec.app, before, request.output)
     tell({ type: "token", id: request.id, count: tokens, lateUs })
-    if (before === 0 && request.tier === "slo" && promisesAtFirstToken)
+    if (before === 0 && request.tier === "slo" && promisesAtFirstToken) {
+      request.account?.promised()
       tell({ type: "admitted", id: request.id })
+    }
     if (stopped) line.end(request, "stop", nowUs)
     else if (request.output >= request.spec.maxOutputTokens) line.end(request, "length", nowUs)
   }
@@ -127,8 +133,9 @@ export class Landing {
 
   /** The batches behind it have failed with it: they count on what it did not compute. */
   stepFailed({ batch: number, reason }: StepFailed, nowUs: number): void {
-    const { kv, flight, line, recovery } = this.#parts
+    const { books, kv, flight, line, recovery } = this.#parts
     const failed = flight.land(number, nowUs)
+    books.failed(failed)
     for (const batch of flight.batches) batch.failed = true
     // What failed with another before it is undone already, and at no fault of its own.
     if (!failed.failed) {

@@ -48,6 +48,7 @@ export class Line {
   ready(id: RequestId): void {
     const request = this.#byId.get(id)
     if (request?.waits) this.#waiting--
+    request?.account?.ready()
     if (request !== undefined) request.waits = false
   }
 
@@ -66,6 +67,7 @@ export class Line {
     const { learnt, kv, keepsSessions, tell } = this.#parts
     const { id, spec } = request
     this.remove(request)
+    request.account?.waited(nowUs)
     const attainable = reason === "stop" || reason === "length"
     const outcome = request.outcome(nowUs, attainable && spec.tier === "slo")
     const comesBack = learnt.ended(request, reason, outcome)
@@ -94,6 +96,7 @@ export class Line {
     if (!kv.holds(id)) return
     if (itself) kv.lose(id)
     else kv.drop(id)
+    request.account?.loses(request.computed)
     request.computed = 0
     request.preemptions++
     tell({ type: "preempted", id })

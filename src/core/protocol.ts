@@ -164,6 +164,75 @@ export interface StageOutcome {
   tokens: number
 }
 
+/** What the time of a request went into. `before`: until its replica had it and it could run (its prompt was read, its grammar
+ * compiled, a gateway held it, another replica had it). `queue`: until its first batch. `prefill`, `decode`: what its steps
+ * would have taken with it alone. `others`: the rest of them, and steps without it. `recompute`: from losing its KV until all of
+ * that was in place again. `refusedDrafts`: own drafts that were not accepted. `slow`: steps took longer than predicted
+ * (negative: shorter). `failed`: steps that failed, and the pauses after them. `server`: between the engine's steps. `engine`:
+ * an engine of another kind had it, which does not say what it did. */
+export type TimePart =
+  | "before"
+  | "queue"
+  | "prefill"
+  | "decode"
+  | "others"
+  | "recompute"
+  | "refusedDrafts"
+  | "slow"
+  | "failed"
+  | "server"
+  | "engine"
+
+/** By which bound a request was turned down: what was promised would have been late (`time`) or out of KV (`memory`), it
+ * could not be on time even with the engine to itself (`alone`), or a plan of a whole set left it out (`plan`). */
+export type DemoteBound = "time" | "memory" | "alone" | "plan"
+
+/** Why a token was late: the request was turned down, its promise gave way to others, or what took most of the time before it.
+ * `own`: what it took itself. */
+export type MissCause = "turnedDown" | "revoked" | "own" | Exclude<TimePart, "prefill" | "decode">
+
+/** The first token of a request that was late. */
+export interface Miss {
+  /** 1: its first token. */
+  token: number
+  stage: StageName
+  /** Which objective asked for it that soon. */
+  objective: "ttft" | "tpot" | "maxGap"
+  lateUs: number
+  /** What the time before it went into, by TIME_PARTS, µs: since its arrival (`ttft`), its first token (`tpot`), or the token
+   * before it (`maxGap`). */
+  parts: readonly number[]
+  cause: MissCause
+  /** By which bound it was turned down, where that is the cause. */
+  bound: DemoteBound | null
+}
+
+/** What was decided on a request. */
+export interface Decision {
+  /** After its arrival, µs. */
+  afterUs: number
+  what: "promised" | "turnedDown" | "cameBack" | "preempted"
+  /** Of `turnedDown`. */
+  reason?: DemoteReason
+  bound?: DemoteBound
+}
+
+/** Where the time of a request went. All times are µs. */
+export interface Account {
+  /** By TIME_PARTS: they add up to its latency. */
+  parts: readonly number[]
+  /** The same up to its first token; null where that did not come here. */
+  toFirst: readonly number[] | null
+  /** In order; of very many the first and the last. */
+  decisions: readonly Decision[]
+  /** null: no token was late here. */
+  miss: Miss | null
+  /** When its thoughts ended, after its arrival; null: it had none, or they did not end here. */
+  answeringUs: number | null
+  /** Objectives that would have been kept by what it got; 0: what it asked for was. */
+  needs: { ttftUs: number; tpotUs: number; maxGapUs: number }
+}
+
 /** How a request went: the single source for responses, metrics, reports and simulation results. */
 export interface Outcome {
   app: number
@@ -190,6 +259,8 @@ export interface Outcome {
   /** The paper's laxer check: first token, every 10th and the last. */
   attainedEvery10: boolean
   stages: StageOutcome[]
+  /** Where its time went; left out where that is not known. */
+  account?: Account
 }
 
 /** How far a request has come, for another replica to go on with it: it keeps its arrival, its deadlines and the

@@ -3,6 +3,7 @@
  * very same file runs in production and in simulation; a driver drains its inbox, orders simultaneous events by `eventRank`,
  * polls once. */
 import { assert } from "./assert.ts"
+import { Bookkeeper } from "./bookkeeper.ts"
 import { DEFAULT_MAX_QUEUE, priorOf, type ReplicaConfig, withDefaults } from "./config.ts"
 import type { CostModel } from "./cost.ts"
 import { Flight } from "./flight.ts"
@@ -66,6 +67,7 @@ export class Replica {
   #owned: OwnedKv | null
   #round = new Round()
   #recovery = new Recovery()
+  readonly #books: Bookkeeper
   /** KV taken for requests that are yet to come with it. */
   #reserved = new Set<RequestId>()
 
@@ -87,13 +89,14 @@ export class Replica {
     this.#batch = new BatchBuilder(context)
     const prefillOnly = config.prefillOnly ?? false
     this.#foresight = new Foresight(this.#kv, prefillOnly)
+    this.#books = new Bookkeeper(cost)
     const common = { kv: this.#kv, learnt: this.#learnt, flight: this.#flight, tell: this.#tell }
     this.#line = new Line({ ...common, keepsSessions: this.policy.keepsSessions ?? false })
     this.#owned = config.engineOwnsKv ? new OwnedKv(this.#flight, this.#line, context) : null
     this.#landing = new Landing({
       ...common,
       ...{ context, line: this.#line, recovery: this.#recovery, round: this.#round },
-      ...{ owned: this.#owned, prefillOnly },
+      ...{ owned: this.#owned, prefillOnly, books: this.#books },
       promisesAtFirstToken: this.options.admission === "revocable",
     })
   }
@@ -115,6 +118,7 @@ export class Replica {
 
   handle(event: Event, nowUs: number): void {
     this.revision++
+    this.#books.clock.nowUs = nowUs
     if (event.type === "arrived") this.#arrive(event.request, nowUs, event.progress)
     else if (event.type === "stepDone") this.#landing.stepDone(event, nowUs)
     else if (event.type === "stepFailed") this.#landing.stepFailed(event, nowUs)
@@ -127,6 +131,7 @@ export class Replica {
 
   #believe(cost: CostModel): void {
     this.#batch.believe(cost)
+    this.#books.believe(cost)
     this.#learnt.believe(cost)
     // Those that follow from the engine's speed do so again.
     Object.assign(this.options, withDefaults({ ...this.#config, cost }))
@@ -141,6 +146,7 @@ export class Replica {
 
   /** Effects since the last poll, in order; when the engine can take one more batch the last ones are the next decision's. */
   poll(nowUs: number): Effect[] {
+    this.#books.clock.nowUs = nowUs
     if (this.#takesOneMore && this.#line.size > 0) {
       const { pausedUntilUs } = this.#recovery
       if (nowUs < pausedUntilUs) this.#effects.push({ type: "wake", atUs: pausedUntilUs })
@@ -249,6 +255,7 @@ export class Replica {
     }
     const request = this.#live(spec, nowUs, progress)
     this.#arrivals++
+    this.#books.opened(request)
     request.sessionMissed = this.#learnt.sessionMissed(spec)
     if (this.#reserved.delete(spec.id)) {
       request.computed = request.known - 1
@@ -326,6 +333,7 @@ export class Replica {
       predictedUs: Math.round(built.timeUs()),
     }
     this.#flight.takeOff(batch, built, nowUs)
+    this.#books.takesOff()
     // The batch after this one may share what it computes.
     if (this.#depth > 1)
       for (const { id, position, tokens } of batch.items) this.#kv.computed(id, position + tokens)

@@ -10,6 +10,7 @@ import type {
   StageOutcome,
   Tier,
 } from "./protocol.ts"
+import type { TimeAccount } from "./time-account.ts"
 
 /** What `foresee` changes. */
 type Real = Pick<LiveRequest, "computed" | "output" | "dueUs" | "paceDueUs" | "firstTokenUs" | "lastTokenUs">
@@ -82,6 +83,8 @@ export class LiveRequest {
   firstTokenUs = -1
   lastTokenUs = -1
   longestGapUs = 0
+  /** Where its time goes; null of one that is only asked about. Plans that are made ahead leave it as it is. */
+  account: TimeAccount | null = null
 
   #stages: StageOutcome[] = []
   #stage: StageOutcome
@@ -147,6 +150,7 @@ export class LiveRequest {
       this.#judge(late)
       if (this.output > 0) this.longestGapUs = Math.max(this.longestGapUs, nowUs - this.lastTokenUs)
       this.#produced(nowUs)
+      this.account?.produced(this.output === 1)
       if (this.output === 1) {
         this.#endStage(stageDone)
         this.#startStage(this.thinking ? "thinking" : "answer")
@@ -226,6 +230,9 @@ export class LiveRequest {
       attained: attainable && !this.violated,
       attainedEvery10: attainable && !this.#lateEvery10 && !this.#lastLate,
       stages,
+      ...(this.account !== null && {
+        account: this.account.closed(this.firstTokenUs - this.arrivalUs, this.longestGapUs),
+      }),
     }
   }
 
@@ -276,6 +283,14 @@ export class LiveRequest {
     stage.attained = false
     this.violated = true
     if ((this.output + 1) % 10 === 0 || this.output === 0) this.#lateEvery10 = true
+    if (this.account !== null) this.#tellLate(late)
+  }
+
+  #tellLate(lateUs: number): void {
+    const { stage, tokens: stageTokens } = this.#stage
+    const paceLateUs = lateUs + this.dueUs - this.paceDueUs
+    const late = { token: this.output + 1, stage, lateUs, paceLateUs, stageTokens, tpotUs: this.#paceUs }
+    this.account!.late(late)
   }
 
   #startAnswer(stageDone: (stage: StageOutcome, id: RequestId) => void): void {
@@ -284,6 +299,7 @@ export class LiveRequest {
     // The due time was set while the phase was unknown; the first answer token is judged by the answer's TPOT.
     this.paceDueUs += this.spec.slo.tpotUs - this.spec.slo.thinkingTpotUs
     this.#setDue()
+    this.account?.answers()
     this.#endStage(stageDone)
     this.#startStage("answer")
   }

@@ -4,6 +4,7 @@ import type { Batch, Effect, EngineLimits, Event, RequestId } from "../core/prot
 import type { FleetOptions, FleetResult } from "./fleet.ts"
 import type { FuzzCase } from "./fuzz-case.ts"
 import { KvAudit } from "./kv-audit.ts"
+import { auditAccount } from "./time-audit.ts"
 import type { SimRequest } from "./world.ts"
 
 /** One engine that goes by the plan, whose requests share nothing. */
@@ -13,7 +14,7 @@ function countsKv({ replicas, requests }: FleetOptions): boolean {
   return alone && requests.every(({ spec }) => spec.session < 0 && spec.prefix.length === 0)
 }
 
-interface Account {
+interface Seen {
   request: SimRequest
   tokens: number
   lastTokenUs: number
@@ -23,7 +24,7 @@ interface Account {
 }
 
 export class Audit {
-  #accounts = new Map<RequestId, Account>()
+  #accounts = new Map<RequestId, Seen>()
   #batches = new Map<number, number>()
   #limits: EngineLimits
   #mayFail: boolean
@@ -103,12 +104,12 @@ export class Audit {
     else if (effect.type === "finished") this.#finished(account, effect)
   }
 
-  #promise(account: Account): void {
+  #promise(account: Seen): void {
     if (!account.promised) this.promises++
     account.promised = true
   }
 
-  #token(account: Account, count: number, lateUs: number): void {
+  #token(account: Seen, count: number, lateUs: number): void {
     account.tokens += count
     account.longestGapUs = Math.max(account.longestGapUs, this.#nowUs - account.lastTokenUs)
     account.lastTokenUs = this.#nowUs
@@ -120,7 +121,7 @@ export class Audit {
     if (lateUs > 0 && account.promised) this.broken.add(spec.id)
   }
 
-  #finished(account: Account, { id, reason, outcome }: Extract<Effect, { type: "finished" }>): void {
+  #finished(account: Seen, { id, reason, outcome }: Extract<Effect, { type: "finished" }>): void {
     account.ended = true
     this.#kv?.ended(id)
     const { outputTokens, spec, cancelAtUs } = account.request
@@ -132,6 +133,7 @@ export class Audit {
     assert(outcome.maxGapUs === account.longestGapUs, `request ${id} paused longer than it says`)
     assert(outcome.arrivalUs === account.request.atUs, `request ${id} forgot when it arrived`)
     assert(outcome.promptTokens === spec.promptTokens, `request ${id} changed its prompt`)
+    auditAccount(outcome, `request ${id}`)
     const judged = outcome.stages.slice(1).reduce((n, { tokens }) => n + tokens, 0)
     assert(judged === account.tokens, `${judged} of ${account.tokens} tokens of request ${id} were judged`)
   }

@@ -1,6 +1,6 @@
 /** The simplest simulation: a fleet of one replica, for tests and for tuning policies. */
 
-import type { Effect, RequestId, StepFailure } from "../core/protocol.ts"
+import type { Effect, Event, RequestId, StepFailure } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
 import { simulateFleet } from "./fleet.ts"
 import type { SimRequest } from "./world.ts"
@@ -19,6 +19,7 @@ export interface SimOptions {
   /** Run the replica's invariants after every poll. */
   check?: boolean
   onEffect?: (effect: Effect, nowUs: number) => void
+  onEvent?: (event: Event, nowUs: number) => void
   /** What an ended request brings about: the next round of its session, at some later time. */
   follow?: (id: RequestId, nowUs: number) => SimRequest | null
   /** Give up (throw) after so many decisions: a policy that runs in circles must not run for ever. */

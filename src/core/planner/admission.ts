@@ -3,6 +3,7 @@
  * if there is one, else the one with the most prefill left for its worth. Firm promises on an exact timer: the paper's
  * dynamic program. */
 import { countsExactly, type PolicyOptions } from "../options.ts"
+import type { DemoteBound } from "../protocol.ts"
 import type { LiveRequest } from "../request.ts"
 import type { BatchBuilder } from "./batch-builder.ts"
 import { OVERDUE_SHARE } from "./best-effort.ts"
@@ -14,6 +15,7 @@ import { windowOf } from "./fair-window.ts"
 import { Demand } from "./feasible.ts"
 import { MemoryCeiling, MemoryForecast } from "./memory.ts"
 import { type PrefixGroup, PrefixGroups } from "./prefix-groups.ts"
+import type { Running } from "./running.ts"
 import { decodeTimeUs } from "./speculation/draft-lengths.ts"
 import type { Speculator } from "./speculation/speculator.ts"
 import { canKeepPace, type Stream } from "./streams.ts"
@@ -31,16 +33,6 @@ const RELIEF_NEEDED = 0.6
 
 /** What is due later can wait for KV that running requests give back until then. */
 const MEMORY_HORIZON_US = 60_000_000
-
-/** What runs, and how it speculates. */
-export interface Running {
-  decodes: readonly LiveRequest[]
-  /** Best-effort requests that are served like these, at their pace from now on. */
-  overdue: readonly LiveRequest[]
-  speculator: Speculator
-  /** Of the time that batches could last, the share that SLO work has filled of late. */
-  slackNeeded: number
-}
 
 /** Requests that one decision may newly promise. */
 const MOST_TO_DECIDE = 32
@@ -107,6 +99,12 @@ export class Admission {
   /** After `select`: tenants of which some was turned down, though another was served clearly less. */
   get tenantsAhead(): ReadonlySet<number> {
     return this.#victims.tenantsAhead()
+  }
+
+  /** After `select`: by which bound the prefill at that place was not kept. */
+  boundOf(place: number): DemoteBound {
+    if (countsExactly(this.#options)) return "plan"
+    return this.#candidates[place]?.lacksKv ? "memory" : "time"
   }
 
   /** The demand of what runs. */
@@ -290,6 +288,7 @@ export class Admission {
       if (this.#revoke(demand, fits, context)) return
       const victim = this.#dropLargest(demand)
       if (victim === null) return
+      victim.lacksKv = true
       if (victim.request.computed > 0 || victim.request.dueUs < this.#memoryUntilUs)
         this.#foreseeCandidate(victim, context, -1)
     }

@@ -278,6 +278,7 @@ export class BatchBuilder {
       const victim = spare[i]!
       if (victim === request || this.has(victim) || !this.context.kv.holds(victim.id)) continue
       this.context.kv.drop(victim.id)
+      victim.account?.loses(victim.computed)
       victim.computed = 0
       victim.preemptions++
       this.#victims.push(victim)

@@ -13,6 +13,8 @@ export interface Candidate {
   ownTokens: number
   stream: number
   kept: boolean
+  /** It is not, for lack of KV; else for lack of time. */
+  lacksKv?: boolean
   /** What its tenant will have been served with it, kept to its end. */
   tokens: number
 }

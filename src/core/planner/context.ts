@@ -7,7 +7,7 @@ import { Acceptance } from "../learn/acceptance.ts"
 import { type Calibration, type StepKind, stepKind } from "../learn/calibration.ts"
 import type { OutputLengths } from "../learn/output-lengths.ts"
 import { Tenants } from "../learn/tenants.ts"
-import type { DemoteReason, Effect, EngineLimits } from "../protocol.ts"
+import type { DemoteBound, DemoteReason, Effect, EngineLimits } from "../protocol.ts"
 import type { LiveRequest } from "../request.ts"
 import { RunningShape } from "./shape.ts"
 
@@ -108,19 +108,22 @@ export class PlanningContext {
     return this.need.startOf(request)
   }
 
-  demote(request: LiveRequest, reason: DemoteReason): void {
+  demote(request: LiveRequest, reason: DemoteReason, bound: DemoteBound = "time"): void {
     if (request.tier === "bestEffort") return
     request.tier = "bestEffort"
     request.admitted = false
+    request.account?.demoted(reason, bound)
     this.actions.demoted(request, reason)
   }
   promote(request: LiveRequest): void {
     request.tier = "slo"
+    request.account?.promoted()
     this.actions.promoted(request)
   }
   admit(request: LiveRequest): void {
     if (request.admitted) return
     request.admitted = true
+    request.account?.promised()
     this.actions.admitted(request)
   }
 }

@@ -43,6 +43,6 @@ export function demoteDoomed(
 ): void {
   for (const request of requests) {
     if (request.tier === "slo" && isDoomed(request, context, nowUs))
-      context.demote(request, request.violated ? "violated" : "wontFit")
+      context.demote(request, request.violated ? "violated" : "wontFit", "alone")
   }
 }

@@ -97,7 +97,7 @@ function admitArrivals(
   prefills.forEach((request, i) => {
     if (request.admitted) return
     if (accepted.has(i)) batch.context.admit(request)
-    else batch.context.demote(request, "wontFit")
+    else batch.context.demote(request, "wontFit", "plan")
   })
 }
 

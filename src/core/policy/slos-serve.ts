@@ -52,7 +52,7 @@ export function slosServe(options: PolicyOptions): Policy {
       if (candidates.length > 0 || work.bestEffort.length > 0) {
         sortByDue(candidates)
         const kept = admission.select(work, candidates, context, nowUs)
-        const { changed, decodesToo } = settle(candidates, kept, admission.revoked, context, options)
+        const { changed, decodesToo } = settle(candidates, kept, admission, context, options)
         if (changed) {
           resortWork(requests, work, decodesToo)
           fairOrder.sortWork(work, context)
@@ -153,17 +153,19 @@ function canReturn(request: LiveRequest, context: PlanningContext, nowUs: number
 function settle(
   candidates: readonly LiveRequest[],
   kept: ReadonlySet<LiveRequest>,
-  revoked: ReadonlySet<LiveRequest>,
+  admission: Admission,
   context: PlanningContext,
   options: PolicyOptions,
 ): { changed: boolean; decodesToo: boolean } {
+  const { revoked } = admission
   let changed = revoked.size > 0
   let decodesToo = revoked.size > 0
   for (const request of revoked) context.demote(request, "revoked")
-  for (const request of candidates) {
+  for (let i = 0; i < candidates.length; i++) {
+    const request = candidates[i]!
     if (!kept.has(request)) {
       changed ||= request.tier === "slo"
-      context.demote(request, request.admitted ? "revoked" : "wontFit")
+      context.demote(request, request.admitted ? "revoked" : "wontFit", admission.boundOf(i))
       continue
     }
     if (request.tier === "bestEffort") {
