@@ -137,6 +137,12 @@ export const ERRORS = {
     message: "Unknown request URL: {method} {url}.",
     remedy: "This server has: {available}.",
   },
+  request_not_found: {
+    status: 404,
+    message: "There is no request `{id}` among the last {kept} answers, or it is another tenant's.",
+    remedy:
+      "GET /v1/slo/requests has those that are known; the header x-request-id of a response has its id.",
+  },
   method_not_allowed: {
     status: 405,
     message: "Not allowed to {method} on {url}.",

@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 /** The command line. A command's file is loaded only when it is used, so that --help is quick. */
-import { readFileSync } from "node:fs"
 import { Command } from "commander"
 import { UserError } from "../errors.ts"
 import { fail } from "./errors.ts"
+import { packageVersion } from "./version.ts"
 
 type CommandFile = { register(program: Command): void }
 
@@ -39,6 +39,10 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<CommandFil
     summary: "find what rate a fleet holds within its SLOs",
     load: () => import("./capacity.ts"),
   },
+  explain: {
+    summary: "say why a request was slow, and which ones missed an objective",
+    load: () => import("./explain.ts"),
+  },
   advise: {
     summary: "say how many replicas keep the SLOs of a server's last minutes, or of expected load",
     load: () => import("./advise.ts"),
@@ -48,7 +52,7 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<CommandFil
 async function main(args: string[]): Promise<void> {
   const program = new Command("slos-serve")
     .description("Multi-SLO LLM serving: every iteration decides how many tokens of which request run.")
-    .version(version())
+    .version(packageVersion())
     .showHelpAfterError("(add --help for the options)")
     .exitOverride()
   const chosen = args[0] === "help" ? args[1] : args.find((arg) => !arg.startsWith("-"))
@@ -67,11 +71,6 @@ async function main(args: string[]): Promise<void> {
 function inherit(command: Command): void {
   command.exitOverride().showHelpAfterError("(add --help for the options)")
   for (const sub of command.commands) inherit(sub)
-}
-
-function version(): string {
-  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8")
-  return (JSON.parse(text) as { version: string }).version
 }
 
 // The reader of the output may have seen enough: `| head -1` is no fault.

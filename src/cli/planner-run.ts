@@ -1,5 +1,4 @@
 /** Runs a planner until it is told to stop. */
-import { readFileSync } from "node:fs"
 import type { AddressInfo } from "node:net"
 import { setFlagsFromString } from "node:v8"
 import type { FastifyInstance } from "fastify"
@@ -19,6 +18,7 @@ import { checkWritable } from "./output.ts"
 import type { PlannerCommand } from "./planner-options.ts"
 import type { Reporter } from "./reporter.ts"
 import { configOf, HEAP_GROWTH } from "./serve-parts.ts"
+import { packageVersion } from "./version.ts"
 
 type Options = PlannerCommand & { socket: string }
 
@@ -39,7 +39,7 @@ export async function runPlanner(
   const { classes, tenants: named } = configOf(options)
   checkTenants(named)
   checkWritable(options.record)
-  const version = versionOf()
+  const version = packageVersion()
   const tenants = new PlannerTenants({ tenants: named })
   const recording = recordingOf(options.record, version, reporter)
   const planner = new PlannerProcess({
@@ -74,7 +74,8 @@ async function openPort(
   host.detail = "no engine has been connected yet"
   const app = buildServer({ host, logger: reporter.log })
   planner.whenFirst(() => {
-    const service = new Service({ front: planner.front, classes, policy, tenants: tenants.all })
+    const log = reporter.log.info.bind(reporter.log)
+    const service = new Service({ front: planner.front, classes, policy, tenants: tenants.all, log })
     planner.figures.register(service.metrics.registry, () => planner.sessions)
     host.ready(service)
   })
@@ -144,9 +145,4 @@ function onEnds(running: Running, idleSec: number): void {
 async function close({ planner, socket, app, recording }: Running): Promise<void> {
   await planner.goodbye("the planner is being shut down")
   await Promise.all([socket.close(), app?.close(), recording?.close()])
-}
-
-function versionOf(): string {
-  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8")
-  return (JSON.parse(text) as { version: string }).version
 }

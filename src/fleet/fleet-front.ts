@@ -2,6 +2,7 @@
 import type { RejectReason, Snapshot } from "../core/protocol.ts"
 import type { ModelInfo } from "../engine/port.ts"
 import { type UserError, userError } from "../errors.ts"
+import { backlogMs } from "../replica/backlog.ts"
 import {
   type EngineHealth,
   type HostInfo,
@@ -154,7 +155,14 @@ export class FleetFront implements Front {
   #refused(reason: RejectReason, tenant: Tenant, choices: number): UserError {
     this.#tell({ effects: [{ type: "rejected", id: 0, reason }], steps: [] })
     this.figures.of(tenant.name).refused += reason === "queueFull" ? choices : 0
-    return queueRefusal(reason, { queue: this.#places, tenant, choices, detail: this.watch.detail })
+    const { detail } = this.watch
+    return queueRefusal(reason, { queue: this.#places, tenant, choices, backlogMs: this.#backlogMs, detail })
+  }
+
+  /** Of the replica that is done first. */
+  get #backlogMs(): number {
+    const all = this.#hosts.flatMap((host) => host.digest()?.snapshot ?? []).map(backlogMs)
+    return all.length === 0 ? 0 : Math.min(...all)
   }
 
   async drain(): Promise<void> {

@@ -4,10 +4,14 @@ import { UserError, userError } from "../errors.ts"
 
 export interface ErrorBody {
   error: { message: string; type: string; param: string | null; code: string | null }
+  /** Of what is refused for lack of room: when there should be some. */
+  metrics?: { expected_wait_ms: number }
 }
 
 export function errorBody(error: UserError): ErrorBody {
-  return { error: { message: error.message, type: error.type, param: error.param, code: error.code } }
+  const { message, type, param, code, retryMs } = error
+  const told = { error: { message, type, param, code } }
+  return retryMs === null ? told : { ...told, metrics: { expected_wait_ms: Math.round(retryMs) } }
 }
 
 /** How soon it is worth to come back, ms: at once, or when an engine may have been tried again. */

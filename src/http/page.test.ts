@@ -63,6 +63,14 @@ describe.skipIf(browserPath === undefined)("the page", () => {
       await page.setViewportSize({ width, height: 800 })
       expect(await page.evaluate("document.documentElement.scrollWidth")).toBeLessThanOrEqual(width)
     }
+    const answer = await server.app.inject({
+      ...{ method: "POST", url: "/v1/completions" },
+      payload: { prompt: "hi", max_tokens: 4, slo: { ttft_ms: 1, tpot_ms: 0.01 } },
+    })
+    const missed = page.locator("#missed tr").filter({ hasText: String(answer.headers["x-request-id"]) })
+    await expect.poll(() => missed.textContent(), { timeout: 10_000 }).toMatch(/late by its TTFT/)
+    await page.setViewportSize({ width: 380, height: 800 })
+    expect(await page.evaluate("document.documentElement.scrollWidth")).toBeLessThanOrEqual(380)
     expect(await page.isVisible("#tenantcard")).toBe(false)
     expect(await page.isVisible("#key")).toBe(false)
     expect(problems).toEqual([])

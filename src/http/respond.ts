@@ -2,6 +2,7 @@
 import type { FastifyReply, FastifyRequest } from "fastify"
 import { userError } from "../errors.ts"
 import type { Generation } from "../replica/generation.ts"
+import type { Exchanged } from "../serve/explainer.ts"
 import type { Service } from "../serve/service.ts"
 import type { AnswerDelta, AnswerEnd, AnswerSink } from "../text/answer.ts"
 import type { Finished, Format } from "./format.ts"
@@ -77,7 +78,25 @@ function start(
   const { arrivalMs } = request
   const body = request.body as Readonly<Record<string, unknown>>
   const requests = generations.map((generation) => ({ ...generation, arrivalMs, signal, body }))
-  return service.recorder.start(requests, sinks, (watched) => service.front.start(requests, watched))
+  const exchanged = exchangedBy(service, request, body)
+  return service.recorder.start(requests, sinks, (recorded) =>
+    service.explainer.start(exchanged, requests, recorded, (watched) =>
+      service.front.start(requests, watched),
+    ),
+  )
+}
+
+/** What its log line and spans say of it. */
+function exchangedBy(
+  { front }: Service,
+  { id, log, headers }: FastifyRequest,
+  { model, messages }: Readonly<Record<string, unknown>>,
+): Exchanged {
+  return {
+    ...{ id, log: log.info.bind(log), headers },
+    operation: messages === undefined ? "text_completion" : "chat",
+    model: typeof model === "string" ? model : front.model.name,
+  }
 }
 
 class CollectingSink implements AnswerSink {

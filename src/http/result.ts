@@ -1,5 +1,6 @@
 /** What a response says of itself: usage, and how its SLO went (`metrics`; docs/design.md, API conventions). */
 import type { Outcome } from "../core/protocol.ts"
+import { reasonJson } from "../explain/json.ts"
 import type { ResolvedSlo } from "../serve/slo-resolve.ts"
 import type { Usage } from "../text/answer.ts"
 
@@ -35,6 +36,7 @@ export function metricsJson(outcome: Outcome, slo: ResolvedSlo, usage: Usage): o
       tier: tierJson(outcome.tier),
       served_tier: tierJson(outcome.servedTier),
       attained: outcome.tier === "slo" ? outcome.attained : null,
+      reason: reasonJson(outcome),
       ttft_ms: hasTtft(slo) ? ms(outcome.ttftUs) : null,
       tpot_ms: ms(slo.slo.tpotUs),
       thinking_tpot_ms: slo.thinking ? ms(slo.slo.thinkingTpotUs) : null,

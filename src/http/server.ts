@@ -13,6 +13,7 @@ import { completionsRoute } from "./routes/completions.ts"
 import { healthRoutes } from "./routes/health.ts"
 import { modelRoutes } from "./routes/models.ts"
 import { pageRoutes } from "./routes/page.ts"
+import { requestRoutes } from "./routes/requests.ts"
 import { isWireUpgrade, wireUpgrade } from "./wire.ts"
 
 declare module "fastify" {
@@ -112,6 +113,8 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     chatRoute(api, ready)
     completionsRoute(api, ready)
     modelRoutes(api, ready)
+    // Where tenants have keys each sees its own: what others ask, and how much, is theirs.
+    requestRoutes(api, ready, (request) => (host.tenants.hasKeys ? request.tenant : null))
   })
   healthRoutes(app, host)
   pageRoutes(app, host)

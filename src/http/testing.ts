@@ -5,6 +5,7 @@ import type { PolicyOptions } from "../core/options.ts"
 import type { EngineLimits } from "../core/protocol.ts"
 import { type FakeOptions, fakeEngine } from "../engine/fake/engine.ts"
 import type { Engine } from "../engine/port.ts"
+import type { JournalOptions } from "../explain/journal.ts"
 import type { Clock } from "../replica/clock.ts"
 import { ReplicaDriver } from "../replica/driver.ts"
 import type { WatchOptions } from "../replica/engine-watch.ts"
@@ -28,6 +29,7 @@ export interface TestServerOptions extends Omit<ServerOptions, "host"> {
   tenancy?: TenantOptions
   clock?: Clock
   watch?: Partial<WatchOptions>
+  journal?: JournalOptions
   /** Listen on a free port. */
   listen?: boolean
 }
@@ -50,6 +52,7 @@ export async function testServer(options: TestServerOptions = {}) {
     maxQueue,
     policyOptions = {},
     watch = {},
+    journal = {},
     listen,
     parseSpecial = "asked",
     tenancy = {},
@@ -82,7 +85,7 @@ export async function testServer(options: TestServerOptions = {}) {
     },
   })
   const front = new LocalFront(engine, driver, { parseSpecial, tenants })
-  const service = new Service({ front, classes, policy: "slos-serve", tenants })
+  const service = new Service({ front, classes, policy: "slos-serve", tenants, journal })
   const host = new ServiceHost(tenants)
   host.ready(service)
   const app = buildServer({ ...server, host })

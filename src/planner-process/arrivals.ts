@@ -13,6 +13,7 @@ const LONGEST_WAY_US = 3_600_000_000
 export interface ReadArrival {
   spec: RequestSpec
   tenant: string
+  className: string
   /** Of one that has begun. */
   seen: Seen | null
   mistakes: readonly SloMistake[]
@@ -62,7 +63,13 @@ export class ArrivalReader {
       slo: thinks && !this.#tellsThinking ? withOnePace(resolved.slo) : resolved.slo,
       ...{ tier, worth: of.worth, thinking: thinks && this.#tellsThinking },
     }
-    return { spec, tenant, seen: begun === undefined ? null : seenOf(begun, nowUs, spec), mistakes }
+    return {
+      spec,
+      tenant,
+      className: of.name,
+      seen: begun === undefined ? null : seenOf(begun, nowUs, spec),
+      mistakes,
+    }
   }
 }
 

@@ -19,7 +19,7 @@ import type { StepFigures } from "./step-figures.ts"
 /** All engines of a planner, as one connection needs them. */
 export interface Engines {
   readonly options: PlannerOptions
-  readonly front: Pick<PlannerFront, "observed">
+  readonly front: Pick<PlannerFront, "observed" | "answered">
   readonly figures: StepFigures
   /** An engine of that name is connected. */
   has(name: string): boolean
@@ -84,6 +84,7 @@ export class EngineConnection {
       recorder: recording?.recorder() ?? null,
       sink: {
         observed: (effects, steps) => front.observed(session, effects, steps),
+        answered: (record) => front.answered(record),
         scheduled: (of) => figures.scheduled(engine.name, of),
         mistaken: (mistake) => {
           const first = figures.mistaken(engine.name, mistake)

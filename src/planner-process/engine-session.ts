@@ -7,6 +7,8 @@ import type { PolicyName } from "../core/policy/index.ts"
 import type { Effect, Event, RequestId, RequestSpec, Snapshot } from "../core/protocol.ts"
 import { Replica, type ReplicaConfig } from "../core/replica.ts"
 import { progressOf } from "../core/seen.ts"
+import { plainId } from "../explain/journal.ts"
+import type { AnswerRecord } from "../explain/record.ts"
 import { fromArrival, isObserved, type ObservedEffect, type ObservedStep } from "../replica/observed.ts"
 import { MessageError } from "../wire/messages.ts"
 import type { Arrived, EngineMessage, Landed, PlanMessage, StepMessage } from "../wire/planner/messages.ts"
@@ -37,6 +39,8 @@ export interface SessionSink {
   /** All of one message, once its plan is out. */
   observed(effects: readonly ObservedEffect[], steps: readonly ObservedStep[]): void
   scheduled(of: StepOf): void
+  /** A request has ended. */
+  answered(record: AnswerRecord): void
   mistaken(mistake: SloMistake): void
   log(message: string, level: "warn" | "error"): void
 }
@@ -45,6 +49,8 @@ export interface SessionSink {
 interface Live {
   tenant: number
   tenantName: string
+  /** What is told of it when it has ended. */
+  told: Pick<AnswerRecord, "id" | "className" | "tier" | "slo" | "thinking" | "arrivedMs">
 }
 
 /** Of a batch, for metrics when it has landed. */
@@ -190,7 +196,9 @@ export class EngineSession {
     }
     for (const mistake of read.mistakes) sink.mistaken(mistake)
     const { spec, seen } = read
-    this.#live.set(id, { tenant: spec.tenant ?? 0, tenantName: read.tenant })
+    const arrivedMs = Date.now() - (nowUs - (spec.arrivalUs ?? nowUs)) / 1000
+    const told = { id: nameOf(arrived), className: read.className, ...asked(spec), arrivedMs }
+    this.#live.set(id, { tenant: spec.tenant ?? 0, tenantName: read.tenant, told })
     tenants.came({ number: spec.tenant ?? 0 })
     const progress = seen === null ? null : progressOf(spec, seen, this.replica.zeroLoadPrefillUs)
     this.#post({ type: "arrived", request: spec, ...(progress !== null && { progress }) }, nowUs)
@@ -262,13 +270,38 @@ export class EngineSession {
     this.#live.delete(effect.id)
     const { tenants, sink } = this.#options
     tenants.left({ number: live.tenant })
-    if (effect.type === "finished") tenants.figures.of(live.tenantName).ended(effect.reason, effect.outcome)
-    else
+    if (effect.type === "finished") {
+      tenants.figures.of(live.tenantName).ended(effect.reason, effect.outcome)
+      sink.answered(recordOf(live, effect))
+    } else
       sink.log(
         `engine ${this.engine.name}: the core refuses request ${effect.id} (${effect.reason})`,
         "error",
       )
   }
+}
+
+function asked({ tier, slo, thinking }: RequestSpec): Pick<AnswerRecord, "tier" | "slo" | "thinking"> {
+  return { tier, slo, thinking }
+}
+
+function recordOf(
+  { told, tenantName }: Live,
+  { reason, outcome }: Extract<Effect, { type: "finished" }>,
+): AnswerRecord {
+  const failed = reason === "failed"
+  return {
+    ...told,
+    ...{ choice: 0, choices: 1, tenant: tenantName, endedMs: Date.now(), end: reason, ratePerSec: 0 },
+    error: failed ? { code: "engine_failed", message: "its steps failed" } : null,
+    outcome: reason === "stop" || reason === "length" ? fromArrival(outcome) : null,
+    expectedWaitMs: null,
+  }
+}
+
+/** As its client knows it: vLLM puts eight digits behind that. */
+function nameOf({ name, id }: Arrived): string {
+  return name === undefined ? String(id) : plainId(name.replace(/-[0-9a-f]{8}$/, ""))
 }
 
 /** An engine that has requests and no plan asks after so long at the latest. */

@@ -2,6 +2,7 @@
 import type { Snapshot } from "../core/protocol.ts"
 import type { ModelInfo } from "../engine/port.ts"
 import { UserError } from "../errors.ts"
+import type { AnswerRecord } from "../explain/record.ts"
 import type { EngineHealth, ReplicaHost } from "../replica/host.ts"
 import type { Observed, ObservedEffect, ObservedStep } from "../replica/observed.ts"
 import { type PlannerView, plannerOf } from "../replica/planner-view.ts"
@@ -26,6 +27,7 @@ export class PlannerFront implements Front {
   readonly #sessions: () => readonly EngineSession[]
   readonly #numbers = new Map<EngineSession, number>()
   readonly #listeners: ((observed: Observed) => void)[] = []
+  readonly #answerListeners: ((record: AnswerRecord) => void)[] = []
   /** Connections of each name so far. */
   readonly #connected = new Map<string, number>()
   #joined = 0
@@ -57,6 +59,10 @@ export class PlannerFront implements Front {
     const base = (this.#numbers.get(session) ?? this.#joined) * IDS_PER_ENGINE
     const own = effects.map((effect) => ({ ...effect, id: effect.id + base }))
     for (const listener of this.#listeners) listener({ effects: own, steps })
+  }
+
+  answered(record: AnswerRecord): void {
+    for (const listener of this.#answerListeners) listener(record)
   }
 
   get model(): ModelInfo {
@@ -104,6 +110,10 @@ export class PlannerFront implements Front {
 
   onObserved(listener: (observed: Observed) => void): void {
     this.#listeners.push(listener)
+  }
+
+  onAnswered(listener: (record: AnswerRecord) => void): void {
+    this.#answerListeners.push(listener)
   }
 
   async start(): Promise<void> {

@@ -60,6 +60,8 @@ export interface PlayedRequest {
   promptTokens: number
   maxOutputTokens: number
   slo: Record<string, unknown>
+  /** As vLLM calls it. */
+  name?: string
   /** When it came, on the engine's clock. */
   atUs: number
   /** Tokens after which it stops by itself. */
@@ -359,6 +361,7 @@ export class PlayedEngine {
     promptTokens,
     maxOutputTokens,
     slo,
+    name,
     computed,
     output,
     tokensUs,
@@ -369,6 +372,7 @@ export class PlayedEngine {
     const tokens = columnOf(tokensUs.map(() => 1))
     return {
       ...{ ...arrived, waitsForGrammar: false },
+      ...(name !== undefined && { name }),
       ...(began && { begun: { output, computed, agoUs, tokens, even: false } }),
     }
   }

@@ -1,6 +1,6 @@
 /** What a request that finds no place is told. */
 import { afterEach, beforeEach, expect, test, vi } from "vitest"
-import { errorHeaders } from "../http/errors.ts"
+import { errorBody, errorHeaders } from "../http/errors.ts"
 import { queueRefusal } from "../serve/refusal.ts"
 import { Tenants } from "../serve/tenants.ts"
 import { Places } from "./places.ts"
@@ -34,11 +34,19 @@ test("a full queue is worth to come back to when as many have left as are in it"
 test("its refusal says so, and up to half as much again: those refused together do not come back together", () => {
   const queue = busy(10)
   const tenant = new Tenants().of("default", () => true)
-  const refusal = queueRefusal("queueFull", { queue, tenant, choices: 1, detail: "" })
+  const refusal = queueRefusal("queueFull", { queue, tenant, choices: 1, backlogMs: 100, detail: "" })
   const told = Array.from({ length: 50 }, () => Number(errorHeaders(refusal)["retry-after-ms"]))
   expect(Math.min(...told)).toBeGreaterThanOrEqual(Math.round(queue.turnoverMs))
   expect(Math.max(...told)).toBeLessThanOrEqual(Math.round(queue.turnoverMs * 1.5))
   expect(new Set(told).size).toBeGreaterThan(1)
+})
+
+test("its refusal counts what the planner has undertaken, where that is longer", () => {
+  const queue = busy(10)
+  const tenant = new Tenants().of("default", () => true)
+  const refusal = queueRefusal("queueFull", { queue, tenant, choices: 1, backlogMs: 50_000, detail: "" })
+  expect(errorBody(refusal).metrics).toEqual({ expected_wait_ms: 50_000 })
+  expect(Number(errorHeaders(refusal)["retry-after"])).toBeGreaterThanOrEqual(50)
 })
 
 test("beyond a full queue there is a quarter more, for what is promised", () => {

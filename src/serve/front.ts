@@ -1,6 +1,7 @@
 /** What generates answers behind the HTTP API: one replica in this process, or a fleet of them. */
 import type { Snapshot } from "../core/protocol.ts"
 import type { ModelInfo } from "../engine/port.ts"
+import type { AnswerRecord } from "../explain/record.ts"
 import type { EngineHealth, HostState, ReplicaHost } from "../replica/host.ts"
 import type { Observed } from "../replica/observed.ts"
 import type { PlannerView } from "../replica/planner-view.ts"
@@ -54,6 +55,8 @@ export interface Front {
   /** All replicas together. */
   snapshot(): Snapshot
   onObserved(listener: (observed: Observed) => void): void
+  /** Of answers that do not come by `start`; left out: all do. */
+  onAnswered?(listener: (record: AnswerRecord) => void): void
   /** Starts the requests of one exchange, each once for each of its sinks; the first request's sinks come first. What
    * becomes of them goes to the sinks. Throws UserError for what is refused at once. */
   start(requests: readonly GenerationRequest[], sinks: readonly AnswerSink[]): Promise<void>

@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, test } from "vitest"
 import { defaultSloClasses } from "../config/slo-classes.ts"
 import type { SeenStart } from "../core/seen.ts"
+import { TIME_PARTS } from "../core/time-account.ts"
 import { GREEDY } from "../engine/port.ts"
 import type { Generation } from "../replica/generation.ts"
 import type { Begun, Digest, Job, JobEnd, JobSink, ReplicaHost } from "../replica/host.ts"
@@ -141,6 +142,20 @@ export function hostSuite(name: string, make: () => Promise<SuiteHost>): void {
       expect(end.outcome.arrivalUs).toBe(0)
       expect(end.outcome.firstTokenUs).toBeGreaterThanOrEqual(1000)
       expect(end.outcome.firstTokenUs).toBeLessThan(60e6)
+    })
+
+    test("says where the time of an answer went: in parts that add up, since its arrival", async () => {
+      const host = await open()
+      const sink = new Kept()
+      host.submit({ ...jobOf(), ageUs: 250_000 }, sink)
+      const [end] = await sink.over()
+      if (end?.kind !== "finished") throw new Error("not finished")
+      const { account, finishedUs, firstTokenUs } = end.outcome
+      const sum = (parts: readonly number[]) => parts.reduce((all, us) => all + us, 0)
+      expect(sum(account!.parts)).toBe(finishedUs)
+      expect(sum(account!.toFirst!)).toBe(firstTokenUs)
+      // What came before it was here is told apart.
+      expect(account!.parts[TIME_PARTS.indexOf("before")]).toBeGreaterThanOrEqual(250_000)
     })
 
     test("computes every choice of a job, each with its own seed", async () => {

@@ -3,6 +3,7 @@ import type { RejectReason, RequestId } from "../core/protocol.ts"
 import type { SeenStart } from "../core/seen.ts"
 import type { Engine, Sampling } from "../engine/port.ts"
 import { UserError, userError } from "../errors.ts"
+import { Backlog } from "../replica/backlog.ts"
 import type { Claim, ReplicaDriver, Requested, Reservation, Submission } from "../replica/driver.ts"
 import type { Generation, Prompt } from "../replica/generation.ts"
 import { FiguresByTenant } from "../telemetry/tenant-figures.ts"
@@ -74,11 +75,13 @@ export class Intake {
   readonly #defaultMaxTokens: number
   readonly #tenants: Tenants
   readonly #schemas: SchemaShares
+  readonly #backlog: Backlog
   readonly figures: FiguresByTenant
 
   constructor(engine: Engine, driver: ReplicaDriver, options: IntakeOptions = {}) {
     this.engine = engine
     this.driver = driver
+    this.#backlog = new Backlog(() => driver.snapshot())
     this.#defaultMaxTokens = options.defaultMaxTokens ?? DEFAULT_MAX_TOKENS
     this.#parseSpecial = options.parseSpecial ?? "asked"
     this.#tenants = options.tenants ?? new Tenants()
@@ -124,7 +127,8 @@ export class Intake {
   #refused(reason: RejectReason, tenant: Tenant, choices: number): UserError {
     const { queue, watch } = this.driver
     if (reason === "queueFull" && choices <= queue.limit) this.figures.of(tenant.name).refused += choices
-    return queueRefusal(reason, { queue, tenant, choices, detail: watch.detail })
+    const backlogMs = this.#backlog.ms
+    return queueRefusal(reason, { queue, tenant, choices, backlogMs, detail: watch.detail })
   }
 
   /** Reads the prompt. null when the client has gone before. Throws UserError for what cannot be served. */

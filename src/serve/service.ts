@@ -2,12 +2,14 @@
 
 import type { SloClasses } from "../config/slo-classes.ts"
 import { type UserError, userError } from "../errors.ts"
+import { Journal, type JournalOptions } from "../explain/journal.ts"
 import type { Advisor } from "../scale/advisor.ts"
 import { AttainmentWindow } from "../telemetry/attainment.ts"
 import { Metrics } from "../telemetry/metrics.ts"
 import { registerScale } from "../telemetry/scale-gauges.ts"
 import type { TenantFigures } from "../telemetry/tenant-figures.ts"
 import { ArrivalRecorder } from "./arrivals.ts"
+import { Explainer, type LogLine } from "./explainer.ts"
 import type { Front } from "./front.ts"
 import { type Tenant, Tenants } from "./tenants.ts"
 
@@ -17,7 +19,14 @@ export interface ServiceOptions {
   policy: string
   /** Default: one. */
   tenants?: Tenants
+  /** Takes a line for each request that does not come by the API. Default: there are none. */
+  log?: LogLine
+  /** How many answers are remembered. */
+  journal?: JournalOptions
 }
+
+/** Over which arrival rates are told beside what was missed. */
+const RATE_S = 10
 
 /** A tenant, or several of which none has figures of its own, as shown. */
 export interface TenantRow {
@@ -35,16 +44,20 @@ export class Service {
   readonly metrics: Metrics
   readonly attainment: AttainmentWindow
   readonly recorder = new ArrivalRecorder()
+  readonly explainer: Explainer
   #advisor: Advisor | null = null
   readonly startedMs = Date.now()
   readonly #tenants: Tenants
 
-  constructor({ front, classes, policy, tenants = new Tenants() }: ServiceOptions) {
+  constructor(options: ServiceOptions) {
+    const { front, classes, policy, tenants = new Tenants(), log = () => {}, journal } = options
     this.front = front
     this.classes = classes
     this.policy = policy
     this.#tenants = tenants
     this.attainment = new AttainmentWindow(classes.all.length)
+    const requestsPerSec = () => this.attainment.rates(front.nowUs, RATE_S).requestsPerSec
+    this.explainer = new Explainer(requestsPerSec, new Journal(journal))
     this.metrics = new Metrics({
       modelName: front.model.name,
       classes: classes.all.map((c) => c.name),
@@ -54,6 +67,7 @@ export class Service {
       tenants: () => this.tenants,
       replicas: () => front.replicas,
     })
+    front.onAnswered?.((record) => this.explainer.add([record], log))
     front.onObserved(({ effects, steps }) => {
       const { nowUs } = front
       for (const effect of effects) {

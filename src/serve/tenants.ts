@@ -40,6 +40,8 @@ export class Tenants {
   readonly #allWeights: number
   readonly trustsHeader: boolean
   readonly needsKey: boolean
+  /** Some tenant has a key. */
+  readonly hasKeys: boolean
   readonly #ofKey = new Map<string, string>()
   readonly #configured = new Map<string, Tenant>()
   /** Named by the header alone; the one that was named longest ago first. */
@@ -51,6 +53,7 @@ export class Tenants {
     const { tenants = [], trustHeader, requireKey = true, sharePrefixes = false } = options
     const keyed = tenants.some(({ keys }) => keys.length > 0)
     this.trustsHeader = trustHeader ?? !keyed
+    this.hasKeys = keyed
     this.needsKey = keyed && requireKey
     this.#sharedSalt = sharePrefixes ? saltOf(this.#secret, "") : null
     const weights = new Map([DEFAULT_TENANT, OTHERS].map((name) => [name, 1]))

@@ -6,6 +6,7 @@ import { UserError } from "../errors.ts"
 import type { Job, JobEnd } from "../replica/host.ts"
 import type { Observed, ObservedEffect } from "../replica/observed.ts"
 import { areColumns } from "./deltas.ts"
+import { demoteReason, outcome } from "./outcome.ts"
 
 export const WIRE_VERSION = 2
 export const WIRE_PROTOCOL = "slos-serve"
@@ -111,30 +112,6 @@ const delta = z.object({
   completionTokens: count,
 })
 
-const stage = z.object({
-  stage: z.enum(["prefill", "thinking", "answer"]),
-  attained: z.boolean(),
-  worstLateUs: us,
-  tokens: count,
-})
-const outcome = z.object({
-  app: count,
-  arrivalUs: us,
-  startedUs: us,
-  firstTokenUs: us,
-  finishedUs: us,
-  promptTokens: count,
-  cachedTokens: count,
-  outputTokens: count,
-  maxGapUs: us,
-  ttftUs: us,
-  tier,
-  servedTier: tier,
-  preemptions: count,
-  attained: z.boolean(),
-  attainedEvery10: z.boolean(),
-  stages: z.array(stage),
-})
 const usage = z.object({
   promptTokens: count,
   cachedTokens: count,
@@ -253,7 +230,7 @@ const effect = z.discriminatedUnion("type", [
     outcome,
   }),
   z.object({ type: z.literal("admitted"), id: count }),
-  z.object({ type: z.literal("demoted"), id: count, reason: z.enum(["wontFit", "violated", "revoked"]) }),
+  z.object({ type: z.literal("demoted"), id: count, reason: demoteReason }),
   z.object({ type: z.literal("promoted"), id: count }),
   z.object({ type: z.literal("preempted"), id: count }),
   z.object({

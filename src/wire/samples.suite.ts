@@ -79,6 +79,21 @@ const snapshot = {
   },
   speculation: [{ acceptance: 0.5, hitRate: 1, length: 2, draftedTokens: 3, acceptedTokens: 2 }],
 }
+const account = {
+  parts: [1000, 2000, 5000, 3000, 40_000, 0, 0, -500, 0, 700, 0],
+  toFirst: [1000, 2000, 5000, 0, 9000, 0, 0, -700, 0, 200, 0],
+  decisions: [
+    { afterUs: 1000, what: "turnedDown" as const, reason: "wontFit" as const, bound: "memory" as const },
+    { afterUs: 9000, what: "cameBack" as const },
+  ],
+  miss: {
+    ...{ token: 7, stage: "answer" as const, objective: "tpot" as const, lateUs: 300, bound: null },
+    parts: [0, 0, 0, 3000, 31_000, 0, 0, 200, 0, 500, 0],
+    cause: "others" as const,
+  },
+  answeringUs: null,
+  needs: { ttftUs: 0, tpotUs: 30_400, maxGapUs: 0 },
+}
 const model = {
   ...{ name: "tiny", fingerprint: "f", chatTemplate: null, bosText: "", eosText: "</s>", vocabSize: 2 },
   ...{ trainedContextTokens: 2048, parameters: 11_000_000, random: true },
@@ -127,6 +142,10 @@ export const TO_GATEWAY: Record<string, ToGateway> = {
   },
   turnedDown: { type: "turnedDown", id: 7, choice: 0 },
   finished: { type: "end", id: 7, choice: 0, end: { kind: "finished", reason: "stop", usage, outcome } },
+  explained: {
+    ...{ type: "end", id: 7, choice: 0 },
+    end: { kind: "finished", reason: "stop", usage, outcome: { ...outcome, account } },
+  },
   failed: {
     ...{ type: "end", id: 7, choice: 0 },
     end: {

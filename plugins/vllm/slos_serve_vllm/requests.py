@@ -13,6 +13,9 @@ from .thinking import Thoughts
 _HASH_BITS = 53
 """As many as a float64, and so a JavaScript number, holds exactly."""
 
+_MOST_NAME = 300
+"""Characters of a name that the planner takes."""
+
 
 @dataclass(slots=True)
 class Live:
@@ -121,6 +124,7 @@ class LiveRequests:
         request = live.request
         message: dict[str, Any] = {
             "id": live.number,
+            "name": request.request_id[:_MOST_NAME],
             "ageUs": self._clock_us() - live.arrived_us,
             "promptTokens": request.num_prompt_tokens,
             "maxOutputTokens": max(1, min(request.max_tokens, self._longest - request.num_prompt_tokens)),

@@ -71,7 +71,10 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     this.twin = new Twin({ rules: this.#rules, apps, ...(prior !== undefined && { prior }) })
     this.#holding = new Holding(this.twin, nowUs, {
       send: (course) => this.#send(course),
-      turnDown: (course) => course.sink.turnedDown?.(course.choice.index),
+      turnDown: (course) => {
+        course.judge.turnedDown(nowUs())
+        course.sink.turnedDown?.(course.choice.index)
+      },
     })
     this.#prober = new Prober(options, {
       up: (served) => this.#up(served),

@@ -160,6 +160,8 @@ const begun = z
 
 const arrived = z.object({
   id: positive,
+  /** What the engine calls it: by that name it is asked about later. Left out: by its number. */
+  name: text.max(300).optional(),
   /** Since the engine's API had it. */
   ageUs: us.nonnegative(),
   promptTokens: positive,

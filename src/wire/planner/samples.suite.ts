@@ -38,6 +38,15 @@ export const TO_PLANNER: Record<string, ToPlanner> = {
       },
     ],
   },
+  named: {
+    ...{ type: "step", seq: 1, nowUs: 1_000_000, ...nothing },
+    arrived: [
+      {
+        ...{ id: 2, name: "chatcmpl-4f1c-0123abcd", ageUs: 800, promptTokens: 40, maxOutputTokens: 100 },
+        ...{ slo: {}, lora: null, waitsForGrammar: false },
+      },
+    ],
+  },
   exact: {
     ...{ type: "step", seq: 2, nowUs: 1_020_000, ...nothing },
     ran: { batch: 1, atUs: 1_019_950, exact: true },
