@@ -30,6 +30,8 @@ export interface RunReport {
   /** From arrival to first token of the requests that missed, whatever they were served as; of a tool session the
    * longest of its rounds. A request that was rejected never had one. */
   missedTtftMs: Quantiles | null
+  /** Rounds that missed, by the cause of their first late token (docs/api.md, Why was it slow). */
+  causes: Record<string, number>
   /** The longest pause between two tokens of each request that had two. */
   longestPauseMs: Quantiles | null
   /** Of counted requests that kept every SLO, per second of their arrivals. Prompts count what is new in a round. */
@@ -223,6 +225,7 @@ class Run {
       tpotMs: quantiles(tally.tpotMs),
       bestEffortMs: quantiles(tally.bestEffortMs),
       missedTtftMs: quantiles(tally.missedTtftMs),
+      causes: Object.fromEntries([...tally.causes].sort(([, a], [, b]) => b - a)),
       longestPauseMs: quantiles(tally.longestPauseMs),
       goodput: {
         requestsPerSec: perSec(tally.strict.attained),

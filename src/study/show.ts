@@ -49,6 +49,7 @@ export function describeRun(spec: RunSpec, report: RunReport): string {
     goodputText(report),
     `utilization ${report.utilization.map((u) => percent(u, 0)).join(" ")}   steps ${report.steps}   batch tokens ${report.batchTokens}`,
     `demoted ${demoted} (revoked ${revoked})   promoted ${promoted}   preempted ${preempted}   rejected ${rejected}`,
+    ...causesText(report.causes),
     ...timelineText(report.timeline),
   ].join("\n")
 }
@@ -67,6 +68,12 @@ function timesTable(report: RunReport) {
   row("longest pause between tokens", report.longestPauseMs, "requests")
   row("best-effort, arrival to end", report.bestEffortMs, "rounds")
   return times
+}
+
+/** Why rounds missed. */
+function causesText(causes: RunReport["causes"]): string[] {
+  const all = Object.entries(causes).map(([code, count]) => `${code.replaceAll("_", " ")} ${count}`)
+  return all.length === 0 ? [] : [`missed for: ${all.join("   ")}`]
 }
 
 function goodputText({ goodput, missedWorkShare }: RunReport): string {

@@ -1,5 +1,6 @@
 /** Counts what happened in a run: attainment in all its cuts, latencies, and a coarse timeline. */
 import type { Effect, Outcome } from "../core/protocol.ts"
+import { reasonOf } from "../explain/reason.ts"
 import { type Share, tenths } from "../load/statistics.ts"
 import type { Played } from "./workload.ts"
 
@@ -29,6 +30,8 @@ export class Tally {
   readonly bestEffortMs: number[] = []
   /** Of requests that missed: the longest wait for a first token among their rounds. */
   readonly missedTtftMs: number[] = []
+  /** Rounds that missed, by the cause of their first late token. */
+  readonly causes = new Map<string, number>()
   readonly longestPauseMs: number[] = []
   /** Of requests that kept every SLO. */
   goodPromptTokens = 0
@@ -52,6 +55,8 @@ export class Tally {
     if (outcome.outputTokens > 1) {
       this.tpotMs.push((outcome.finishedUs - outcome.firstTokenUs) / 1000 / (outcome.outputTokens - 1))
     }
+    const reason = reasonOf(outcome)
+    if (reason !== null) this.causes.set(reason.code, (this.causes.get(reason.code) ?? 0) + 1)
     if (outcome.servedTier === "bestEffort")
       this.bestEffortMs.push((outcome.finishedUs - outcome.arrivalUs) / 1000)
   }
