@@ -1,7 +1,7 @@
 /** Options of every command that serves the OpenAI API: where, to which tenants, within which limits. */
 import type { Command } from "commander"
 import { parseInlineTenant, type TenantConfig } from "../config/tenants.ts"
-import { byteSize, port, wholeNumber } from "./numbers.ts"
+import { byteSize, httpUrl, port, wholeNumber } from "./numbers.ts"
 
 export interface ApiOptions {
   servedName?: string
@@ -18,6 +18,7 @@ export interface ApiOptions {
   requestTimeout: number
   drainTimeout: number
   logLevel?: string
+  otlpEndpoint?: string
 }
 
 export function addApiOptions(command: Command): Command {
@@ -50,6 +51,11 @@ export function addApiOptions(command: Command): Command {
       "on SIGTERM, wait this long for running requests",
       wholeNumber(0, 86_400),
       30,
+    )
+    .option(
+      "--otlp-endpoint <url>",
+      "send OpenTelemetry traces there by OTLP over HTTP (http://collector:4318); headers: OTEL_EXPORTER_OTLP_HEADERS",
+      httpUrl,
     )
     .option("--log-level <level>", "fatal, error, warn, info, debug, trace or silent")
 }

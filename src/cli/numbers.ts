@@ -48,6 +48,12 @@ export function byteSize(text: string): number {
   throw new InvalidArgumentError("It must be between 1k and 1g, for example 8m.")
 }
 
+/** http://… or https://…, with a host. */
+export function httpUrl(text: string): string {
+  if (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)) return text
+  throw new InvalidArgumentError("It must be a URL, for example http://127.0.0.1:4318.")
+}
+
 /** "lookup", "off", or "draft=<model>" with a model as after --model. */
 export function drafter(text: string): string {
   if (text === "lookup" || text === "off" || /^draft=\S/.test(text)) return text

@@ -19,6 +19,7 @@ import { GATEWAY, gatewayOf, openBackends } from "./serve-gateway.ts"
 import type { ServeOptions } from "./serve-options.ts"
 import { configOf, HEAP_GROWTH, openDriver, tenantsOf } from "./serve-parts.ts"
 import { onSignals } from "./serve-signals.ts"
+import { traceTo } from "./serve-traces.ts"
 
 export async function serve(options: ServeOptions, reporter: Reporter): Promise<void> {
   const { classes, tenants: named, backends } = configOf(options)
@@ -62,6 +63,8 @@ export async function serveFront(
   onSignals(app, host, options.drainTimeout, reporter)
   try {
     const service = await open(host, (close) => closers.push(close))
+    if (options.otlpEndpoint !== undefined)
+      closers.push(await traceTo(options.otlpEndpoint, service, reporter))
     host.ready(service)
     announce(app, options, { service, tenants }, reporter)
   } catch (error) {
