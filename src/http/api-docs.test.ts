@@ -109,7 +109,7 @@ describe("examples", () => {
     expect(answer.statusCode, answer.body).toBe(200)
   })
 
-  it.each(["/v1/models", "/v1/slo/status", "/v1/slo/arrivals", "/metrics", "/health", "/ready", "/"])(
+  it.each(["/v1/models", "/v1/slo/status", "/v1/slo/arrivals", "/v1/slo/requests", "/metrics", "/health", "/ready", "/"])(
     "GET %s",
     async (url) => {
       expect(page).toContain(`\`GET ${url}\``)
