@@ -109,11 +109,17 @@ describe("examples", () => {
     expect(answer.statusCode, answer.body).toBe(200)
   })
 
-  it.each(["/v1/models", "/v1/slo/status", "/v1/slo/arrivals", "/v1/slo/requests", "/metrics", "/health", "/ready", "/"])(
-    "GET %s",
-    async (url) => {
-      expect(page).toContain(`\`GET ${url}\``)
-      expect((await server.app.inject(url)).statusCode).toBe(200)
-    },
-  )
+  it.each([
+    "/v1/models",
+    "/v1/slo/status",
+    "/v1/slo/arrivals",
+    "/v1/slo/requests",
+    "/metrics",
+    "/health",
+    "/ready",
+    "/",
+  ])("GET %s", async (url) => {
+    expect(page).toContain(`\`GET ${url}\``)
+    expect((await server.app.inject(url)).statusCode).toBe(200)
+  })
 })

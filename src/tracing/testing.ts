@@ -97,11 +97,11 @@ function readSpan(span: WireSpan, service: Value | undefined): ReceivedSpan {
 }
 
 function attributesOf(pairs: KeyValues): Record<string, Value> {
-  return Object.fromEntries(pairs.map(({ key, value }) => [key, valueOf(value)]))
+  return Object.fromEntries(pairs.map(({ key, value }) => [key, plainOf(value)]))
 }
 
-function valueOf(any: AnyValue): Value {
+function plainOf(any: AnyValue): Value {
   if (any.value === "intValue") return Number(any.intValue)
-  if (any.value === "arrayValue") return any.arrayValue.values.map((one) => String(valueOf(one)))
+  if (any.value === "arrayValue") return any.arrayValue.values.map((one) => String(plainOf(one)))
   return any[any.value]
 }
