@@ -54,7 +54,8 @@ describe("explain", () => {
     const { code, stdout, stderr } = await cli([asked.missed!, "--url", server.url])
     expect([code, stderr]).toEqual([0, ""])
     expect(stdout).toContain("class chat (slo, served as best_effort), tenant default")
-    expect(stdout).toMatch(/missed: the first token was \d.* ms late by its TTFT: its own work took/)
+    // What took most of it is the machine's to say.
+    expect(stdout).toMatch(/missed: the first token was \d.* ms late by its TTFT: .+ took \d/)
     expect(stdout).toMatch(/would have been kept: a TTFT of \d+\.\d ms/)
     expect(stdout).toMatch(/│ own prefill +│ +\d+\.\d ms │ +\d+\.\d ms │/)
     expect(stdout).toMatch(/after \d+\.\d ms: turned down \(wont_fit, alone\)/)
@@ -69,7 +70,7 @@ describe("explain", () => {
     for (const id of ids) expect(all.stdout).toContain(id)
     expect(all.stdout.indexOf(ids[0]!)).toBeLessThan(all.stdout.indexOf(ids[1]!))
     const { stdout } = await cli(["--missed", "--since", "3600", "--url", server.url])
-    expect(stdout).toContain("own_work")
+    expect(stdout).toContain(ids[0]!)
     expect(stdout).not.toContain(ids[1]!)
   })
 
