@@ -51,7 +51,10 @@ describe("a request", () => {
     await told()
     const { reason } = response.json().metrics.slo
     // What took most of it is the machine's to say.
-    expect(reason).toMatchObject({ code: expect.stringMatching(/own_work|slow_engine|server|before/), bound: null })
+    expect(reason).toMatchObject({
+      code: expect.stringMatching(/own_work|slow_engine|server|before/),
+      bound: null,
+    })
     expect(reason.text).toMatch(/the first token was .* late by its TTFT: .* took/)
     expect(reason.would_have_kept.ttft_ms).toBe(response.json().metrics.time_to_first_token_ms)
     const { body } = await get("/v1/slo/requests?missed")
