@@ -105,7 +105,7 @@ function stream(driver: ReplicaDriver, engine: Engine, tokens: number): Promise<
     const sink = { delta: (delta: object) => void JSON.stringify(delta), end: () => {} }
     const answer = new Answer(engine.tokenizer, sink, {
       ...{ promptTokens: prompt.length, thinking: false, thinkingTokens: null },
-      text: { stops: [], think: null, tools: false },
+      text: { stops: [], think: null, calls: null },
     })
     driver.submit({
       ...{ app: 0, session: -1, prompt, prefix: [], maxOutputTokens: tokens, sampling: GREEDY },

@@ -190,7 +190,7 @@ function drive(driver: ReplicaDriver, engine: Engine, prompt: Int32Array, steps:
       promptTokens: prompt.length,
       thinking: false,
       thinkingTokens: null,
-      text: { stops: [], think: null, tools: false },
+      text: { stops: [], think: null, calls: null },
     })
     driver.submit({
       app: 0,

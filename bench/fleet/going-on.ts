@@ -133,7 +133,7 @@ async function costs({ threads }: Options) {
 
 const ANSWER = {
   ...{ promptTokens: 3, thinking: true, thinkingTokens: null },
-  text: { stops: ["\n\nHuman:", "STOP"], think: { opened: false }, tools: true },
+  text: { stops: ["\n\nHuman:", "STOP"], think: { opened: false }, calls: null },
 }
 const specOf = (outputTokens: number) => ({
   ...{

@@ -78,7 +78,7 @@ async function main(): Promise<void> {
     for (const attempt of [1, 2]) {
       // Another grammar to the engine.
       const named = { $comment: name, ...(schema as object), title: `${attempt}` }
-      const grammar = `${outputGrammar({ text: { kind: "schema", name, schema: named }, calls: [], parallel: false })}# ${attempt}\n`
+      const grammar = `${outputGrammar({ text: { kind: "schema", what: name, schema: named, param: "schema" }, calls: [], parallel: false })}# ${attempt}\n`
       const delay = monitorEventLoopDelay({ resolution: 1 })
       delay.enable()
       times.push(await timeMs(() => engine.constraints.hold(grammar).then((release) => release())))

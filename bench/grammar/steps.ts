@@ -187,7 +187,11 @@ class Answers {
 let lastId = 0
 let batches = 0
 const grammarOf = (wanted: object) =>
-  outputGrammar({ text: { kind: "schema", name: "bench", schema: wanted }, calls: [], parallel: false })
+  outputGrammar({
+    text: { kind: "schema", what: "bench", schema: wanted, param: "schema" },
+    calls: [],
+    parallel: false,
+  })
 const percent = (share: number) => Math.round(1000 * share) / 10
 const ms = (us: number) => Math.round(us / 10) / 100
 

@@ -35,7 +35,7 @@ export class Told {
     if (this.#text === null || delta === null) return
     this.#text.content += delta.content
     this.#text.reasoning += delta.reasoning
-    this.#text.toolCalls += delta.toolCalls.length
+    this.#text.toolCalls += delta.toolCalls.filter(({ name }) => name !== null).length
   }
 
   /** null before its first token. */

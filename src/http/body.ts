@@ -6,6 +6,7 @@ import type { z } from "zod"
 import { UserError, userError } from "../errors.ts"
 import type { ServiceHost } from "../serve/service.ts"
 import { SharedBound } from "../serve/shared-bound.ts"
+import { mayDiffer, parseExactly } from "../text/constraint/exact-json.ts"
 import { readBody } from "./body-reader.ts"
 
 /** Fastify's own JSON parser replaces bad UTF-8 silently; a prompt must not change on its way. */
@@ -52,11 +53,22 @@ function parseJson(body: Uint8Array): unknown {
     throw userError("invalid_utf8", {}, { cause: error })
   }
   try {
-    return JSON.parse(text)
+    const parsed: unknown = JSON.parse(text)
+    if (typeof parsed === "object" && parsed !== null && mayDiffer(text)) sources.set(parsed, text)
+    return parsed
   } catch (error) {
     const detail = text.trim() === "" ? "it is empty" : (error as Error).message
     throw userError("invalid_json", { detail }, { cause: error })
   }
+}
+
+/** Texts of bodies that say more than JavaScript's objects hold. */
+const sources = new WeakMap<object, string>()
+
+/** A body as it was written: with whole numbers of any length, and names in their order. */
+export function exactBody(body: unknown): Readonly<Record<string, unknown>> {
+  const source = sources.get(body as object)
+  return (source === undefined ? body : parseExactly(source)) as Readonly<Record<string, unknown>>
 }
 
 /** The validator itself throws at an object with a `length` that is no number: it takes it for a list. */

@@ -266,7 +266,8 @@ describe("on the real engine, a model of random weights still", () => {
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), "slos-choices-"))
     const modelPath = await tinyModel(TINY_PRESETS["tiny-f32"], folder, "tiny-f32")
-    const sizes = { threads: 1, maxSequences: 8, contextTokens: 1024, maxBatchTokens: 256 }
+    // The generated vocabulary is small: to be told of tools takes 800 tokens.
+    const sizes = { threads: 1, maxSequences: 8, contextTokens: 2048, maxBatchTokens: 256 }
     server = await testServer({
       listen: true,
       engine: await openLlama({ modelPath, ...sizes, library: "cpu" }),

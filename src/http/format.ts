@@ -1,10 +1,13 @@
 /** Responses of the two generation endpoints, whole and in chunks, as OpenAI's. A request has one or more choices:
  * several answers to each of its prompts. Chunks are JSON text, most of which is the same in every one. */
+import { randomInt } from "node:crypto"
 import type { ResolvedSlo } from "../serve/slo-resolve.ts"
 import type { AnswerDelta, AnswerEnd, TextLogprob } from "../text/answer.ts"
+import type { CallDelta } from "../text/tools/parts.ts"
+import type { Delivered } from "./delivery.ts"
 import { metricsJson, serviceTier, usageJson } from "./result.ts"
 
-export type Finished = Extract<AnswerEnd, { kind: "finished" }>
+export type Finished = Extract<AnswerEnd, { kind: "finished" }> & { delivered: Delivered }
 
 export interface FormatOptions {
   /** The response's id, without prefix. */
@@ -105,9 +108,9 @@ abstract class BaseFormat {
     return (this.options.choices ?? 1) === 1
   }
 
-  #metrics({ outcome, usage }: Finished): object {
+  #metrics({ outcome, usage, delivered }: Finished): object {
     const { slo, ignored = [] } = this.options
-    return { ...metricsJson(outcome, slo, usage), ...(ignored.length > 0 && { ignored }) }
+    return { ...metricsJson(outcome, slo, usage, delivered), ...(ignored.length > 0 && { ignored }) }
   }
 
   #ending(ends: readonly Finished[]): object {
@@ -129,9 +132,6 @@ abstract class BaseFormat {
 const CHAT_CHUNK = { prefix: "chatcmpl", object: "chat.completion.chunk" }
 
 export class ChatFormat extends BaseFormat implements Format {
-  /** Calls so far, per choice. */
-  readonly #toolCalls = new Map<number, number>()
-
   constructor(options: FormatOptions) {
     super(options, CHAT_CHUNK)
   }
@@ -143,9 +143,7 @@ export class ChatFormat extends BaseFormat implements Format {
   chunk(delta: AnswerDelta, choice: number): string {
     const usage = this.usageSoFar(delta)
     const plain = delta.reasoning === "" && delta.toolCalls.length === 0 && delta.content !== ""
-    const told = plain
-      ? `{"content":${JSON.stringify(delta.content)}}`
-      : JSON.stringify(this.#content(delta, choice))
+    const told = plain ? `{"content":${JSON.stringify(delta.content)}}` : JSON.stringify(this.#content(delta))
     const logprobs = `"logprobs":${JSON.stringify(this.#logprobs(delta.logprobs))}`
     return this.chunkText(choice, `"delta":${told},${logprobs},${NOT_YET}`, usage)
   }
@@ -159,8 +157,11 @@ export class ChatFormat extends BaseFormat implements Format {
   }
 
   whole(all: readonly AnswerDelta[], ends: readonly Finished[]): object {
-    const choices = all.map((one, choice) => {
-      const calls = one.toolCalls.map((call) => this.#toolCall(call, choice, false))
+    const choices = all.map((one) => {
+      const calls = one.toolCalls.map(({ name, arguments: given }) => ({
+        ...{ id: callId(), type: "function" },
+        function: { name, arguments: given },
+      }))
       const message = {
         role: "assistant",
         content: calls.length > 0 && one.content.trim() === "" ? null : one.content,
@@ -173,21 +174,13 @@ export class ChatFormat extends BaseFormat implements Format {
     return this.wholeObject("chatcmpl", "chat.completion", choices, ends)
   }
 
-  #content(delta: AnswerDelta, choice: number): object {
-    const calls = delta.toolCalls.map((call) => this.#toolCall(call, choice, true))
+  #content(delta: AnswerDelta): object {
+    const calls = delta.toolCalls.map(toolCallChunk)
     return {
       ...(delta.reasoning === "" ? {} : { reasoning_content: delta.reasoning }),
       ...(delta.content === "" ? {} : { content: delta.content }),
       ...(calls.length === 0 ? {} : { tool_calls: calls }),
     }
-  }
-
-  #toolCall(call: { name: string; arguments: string }, choice: number, streamed: boolean): object {
-    const index = this.#toolCalls.get(choice) ?? 0
-    this.#toolCalls.set(choice, index + 1)
-    const of = choice === 0 ? "" : `${choice}_`
-    const id = `call_${this.options.id.replace(/[^A-Za-z0-9]/g, "").slice(-12)}_${of}${index}`
-    return { ...(streamed ? { index } : {}), id, type: "function", function: call }
   }
 
   #logprobs(logprobs: readonly TextLogprob[]): object | null {
@@ -199,6 +192,24 @@ export class ChatFormat extends BaseFormat implements Format {
     }))
     return { content, refusal: null }
   }
+}
+
+/** Id and name come first, and arguments as they are written. */
+function toolCallChunk({ index, name, arguments: given }: CallDelta): object {
+  if (name === null) return { index, function: { arguments: given } }
+  return { index, id: callId(), type: "function", function: { name, arguments: given } }
+}
+
+const CALL_ID_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+const CALL_ID_LENGTH = 24
+
+/** Of no other call: clients keep calls of many answers apart by it. */
+function callId(): string {
+  const letters = Array.from(
+    { length: CALL_ID_LENGTH },
+    () => CALL_ID_LETTERS[randomInt(CALL_ID_LETTERS.length)],
+  )
+  return `call_${letters.join("")}`
 }
 
 const TEXT = { prefix: "cmpl", object: "text_completion" }

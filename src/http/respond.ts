@@ -5,6 +5,7 @@ import type { Generation } from "../replica/generation.ts"
 import type { Exchanged } from "../serve/explainer.ts"
 import type { Service } from "../serve/service.ts"
 import type { AnswerDelta, AnswerEnd, AnswerSink } from "../text/answer.ts"
+import { Delivery } from "./delivery.ts"
 import type { Finished, Format } from "./format.ts"
 import { askBefore, watchClient } from "./presence.ts"
 import { append, SseStream } from "./sse.ts"
@@ -29,7 +30,10 @@ export async function respond(exchange: Exchange): Promise<unknown> {
   const abort = new AbortController()
   if (exchange.stream) return stream(exchange, abort)
   watchClient(reply.raw, abort, () => askBefore(reply.raw))
-  const sinks = Array.from({ length: choices(exchange) }, () => new CollectingSink())
+  const sinks = Array.from(
+    { length: choices(exchange) },
+    () => new CollectingSink(exchange.request.arrivalMs),
+  )
   try {
     await start(exchange, abort, sinks)
     const ends = await Promise.all(sinks.map((sink) => sink.finished()))
@@ -48,6 +52,7 @@ async function stream(exchange: Exchange, abort: AbortController): Promise<Fasti
   const sse = new SseStream(reply.raw, format, {
     begin: () => reply.hijack(),
     headers: { "x-request-id": request.id },
+    arrivalMs: request.arrivalMs,
     choices: choices(exchange),
     engineHere: exchange.service.front.engineHere,
     failed: () => abort.abort(UNWANTED),
@@ -108,16 +113,19 @@ class CollectingSink implements AnswerSink {
     promptTokens: 0,
     completionTokens: 0,
   }
+  readonly #delivery: Delivery
   readonly #ended: Promise<AnswerEnd>
   #resolve!: (end: AnswerEnd) => void
 
-  constructor() {
+  constructor(arrivalMs: number) {
+    this.#delivery = new Delivery(arrivalMs)
     this.#ended = new Promise((resolve) => {
       this.#resolve = resolve
     })
   }
 
   delta(delta: AnswerDelta): void {
+    this.#delivery.note()
     append(this.all, delta)
   }
 
@@ -129,6 +137,6 @@ class CollectingSink implements AnswerSink {
     const end = await this.#ended
     if (end.kind === "failed") throw end.error
     if (end.kind === "cancelled") throw userError("shutting_down")
-    return end
+    return { ...end, delivered: this.#delivery }
   }
 }

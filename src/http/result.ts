@@ -3,6 +3,7 @@ import type { Outcome } from "../core/protocol.ts"
 import { reasonJson } from "../explain/json.ts"
 import type { ResolvedSlo } from "../serve/slo-resolve.ts"
 import type { Usage } from "../text/answer.ts"
+import type { Delivered } from "./delivery.ts"
 
 /** Usage of all choices together. A prompt with `perPrompt` choices counts once, as computed for the first of them. */
 export function usageJson(choices: readonly Usage[], perPrompt: number): object {
@@ -20,12 +21,19 @@ export function usageJson(choices: readonly Usage[], perPrompt: number): object 
 }
 
 /** Times in milliseconds from arrival; null where there is none (no objective, no second token). */
-export function metricsJson(outcome: Outcome, slo: ResolvedSlo, usage: Usage): object {
+export function metricsJson(
+  outcome: Outcome,
+  slo: ResolvedSlo,
+  usage: Usage,
+  { firstMs, longestGapMs }: Delivered,
+): object {
   const { firstTokenUs, finishedUs, outputTokens, arrivalUs, startedUs } = outcome
   return {
     time_to_first_token_ms: ms(firstTokenUs - arrivalUs),
     mean_itl_ms: outputTokens > 1 ? ms((finishedUs - firstTokenUs) / (outputTokens - 1)) : null,
     max_gap_ms: outputTokens > 1 ? ms(outcome.maxGapUs) : null,
+    time_to_first_text_ms: rounded(firstMs),
+    max_text_gap_ms: rounded(longestGapMs),
     queue_time_ms: startedUs < 0 ? null : ms(startedUs - arrivalUs),
     e2e_ms: ms(finishedUs - arrivalUs),
     cached_tokens: outcome.cachedTokens,
@@ -76,6 +84,10 @@ function tierJson(tier: Outcome["tier"]): string {
 /** The core counts a missing objective as an hour. */
 function hasTtft({ slo }: ResolvedSlo): boolean {
   return slo.ttftSlowdown > 0 || Number.isFinite(slo.ttftUs)
+}
+
+function rounded(time: number | null): number | null {
+  return time === null ? null : Math.round(time * 1000) / 1000
 }
 
 function ms(us: number): number | null {

@@ -2,7 +2,7 @@
 import { randomInt } from "node:crypto"
 import type { Sampling } from "../engine/port.ts"
 import { UserError } from "../errors.ts"
-import type { OutputFormat } from "../text/constraint/grammar.ts"
+import type { Generation } from "../replica/generation.ts"
 import type { CommonBody } from "./schemas.ts"
 
 export interface SamplingExtras {
@@ -34,17 +34,22 @@ export function samplingOf(body: CommonBody, { logprobs, grammar, vocabSize }: S
   }
 }
 
-export function stopsOf(stop: CommonBody["stop"]): string[] {
-  if (stop === null || stop === undefined) return []
-  return (typeof stop === "string" ? [stop] : stop).filter((text) => text !== "")
+/** Where an answer ends, and what of its prompt counts. */
+export function promptAndStops(
+  body: CommonBody,
+): Pick<Generation, "stops" | "stopTokens" | "lastPromptTokens"> {
+  const { stop, stop_token_ids: tokens, truncate_prompt_tokens: last } = body
+  return {
+    stops: stopsOf(stop),
+    ...(tokens && tokens.length > 0 && { stopTokens: tokens }),
+    // -1 is vLLM's word for what the context leaves.
+    ...(last && { lastPromptTokens: last < 0 ? "fitting" : last }),
+  }
 }
 
-/** What `response_format` asks of the text. */
-export function textFormat(format: CommonBody["response_format"]): OutputFormat["text"] {
-  if (format?.type === "json_object") return { kind: "object" }
-  if (format?.type !== "json_schema") return null
-  const { name, schema } = format.json_schema
-  return { kind: "schema", name, schema: schema ?? { type: "object" } }
+function stopsOf(stop: CommonBody["stop"]): string[] {
+  if (stop === null || stop === undefined) return []
+  return (typeof stop === "string" ? [stop] : stop).filter((text) => text !== "")
 }
 
 /** Fields that are accepted for compatibility and change nothing: no policy here orders requests by a number. */

@@ -9,6 +9,10 @@ const probability = z.number().gt(0).max(1)
 const penalty = z.number().min(-2).max(2)
 const count = z.int().min(1).max(1_000_000)
 
+/** Entries of `guided_choice`, and of `stop_token_ids`. */
+const MOST_GUIDED = 5000
+const MOST_STOP_TOKENS = 1000
+
 /** Any object: what is in it is looked at elsewhere. */
 const anyObject = z.custom<Record<string, unknown>>(
   (value) => typeof value === "object" && value !== null && !Array.isArray(value),
@@ -33,25 +37,55 @@ const only = <T extends string | number | boolean>(value: T, why: string) =>
 /** Fields whose newer form this server has. */
 const superseded = (instead: string) => z.null({ error: `is not supported: use ${instead}` }).optional()
 
+const anySchema = z.custom<Record<string, unknown>>(
+  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
+  "must be a JSON schema (an object)",
+)
+const schemaOrText = z.union([text, anySchema], { error: "must be a JSON schema, as an object or as text" })
+
 const NAME = "must be 1 to 64 letters, digits, _ or -"
 
 const responseFormat = z.discriminatedUnion(
   "type",
   [
     z.object({ type: z.literal("text") }),
-    z.object({ type: z.literal("json_object") }),
+    z.object({ type: z.literal("json_object"), schema: anySchema.nullish() }),
     z.object({
       type: z.literal("json_schema"),
       json_schema: z.object({
         name: z.string({ error: NAME }).regex(/^[\w-]{1,64}$/, NAME),
         description: text.nullish(),
-        schema: z.record(z.string(), z.unknown(), { error: "must be a JSON schema (an object)" }),
+        schema: anySchema,
         strict: z.boolean().nullish(),
       }),
     }),
   ],
   { error: 'must be {"type": "text"}, {"type": "json_object"} or {"type": "json_schema", "json_schema": …}' },
 )
+
+const tokenIds = z.array(z.int().min(0)).max(MOST_STOP_TOKENS)
+
+/** Fields of other servers that would change the answer, and the one value that changes nothing. */
+const refused = {
+  bad_words: z
+    .array(z.never({ error: "is not supported: ban single tokens with logit_bias, at -100" }))
+    .nullish(),
+  allowed_token_ids: z.null({ error: "is not supported: hold the text to a regex or a grammar" }).optional(),
+  include_stop_str_in_output: only(false, "stop strings are no part of the answer"),
+  skip_special_tokens: only(true, "control tokens are no text"),
+  use_beam_search: only(false, "answers are sampled; n gives several"),
+  prompt_logprobs: z
+    .null({ error: "is not supported: log-probabilities are those of the answer" })
+    .optional(),
+  add_special_tokens: only(true, "the model's beginning is always set before a prompt"),
+  guided_whitespace_pattern: z
+    .null({ error: "is not supported: JSON has the white space that this server lets it have" })
+    .optional(),
+  mirostat: only(0, "temperature, top_p, top_k and min_p choose tokens"),
+  typical_p: only(1, "temperature, top_p, top_k and min_p choose tokens"),
+  xtc_probability: only(0, "temperature, top_p, top_k and min_p choose tokens"),
+  dry_multiplier: only(0, "use repeat_penalty, presence_penalty or frequency_penalty"),
+}
 
 const common = {
   model: text.nullish(),
@@ -76,6 +110,7 @@ const common = {
       error: `must be a string or an array of at most ${MOST_STOPS} strings`,
     })
     .nullish(),
+  stop_token_ids: tokenIds.nullish(),
   parse_special: z.boolean().nullish(),
   ignore_eos: z.boolean().nullish(),
   min_tokens: z.int().min(0).max(1_000_000).nullish(),
@@ -88,6 +123,22 @@ const common = {
   /** vLLM's extra arguments: what ours are is read elsewhere (serve/slo-args.ts), others are engines'. */
   vllm_xargs: anyObject.nullish(),
   response_format: responseFormat.nullish(),
+  structured_outputs: anyObject.nullish(),
+  guided_json: schemaOrText.nullish(),
+  guided_regex: text.nullish(),
+  guided_choice: z.array(text).max(MOST_GUIDED).nullish(),
+  guided_grammar: text.nullish(),
+  json_schema: schemaOrText.nullish(),
+  grammar: text.nullish(),
+  ebnf: text.nullish(),
+  regex: text.nullish(),
+  truncate_prompt_tokens: z
+    .int()
+    .min(-1)
+    .max(1_000_000)
+    .refine((count) => count !== 0, "must be -1 or at least 1")
+    .nullish(),
+  ...refused,
 }
 
 const contentPart = z.object({
@@ -143,6 +194,10 @@ export const chatSchema = z.object({
   reasoning: z.boolean({ error: "must be true or false" }).nullish(),
   reasoning_effort: text.nullish(),
   chat_template_kwargs: anyObject.nullish(),
+  continue_final_message: z.boolean().nullish(),
+  add_generation_prompt: z.boolean().nullish(),
+  chat_template: z.null({ error: "is not supported: the model's own template is applied" }).optional(),
+  documents: z.null({ error: "is not supported: put documents into messages" }).optional(),
 })
 export type ChatBody = z.output<typeof chatSchema>
 

@@ -3,6 +3,8 @@
 import type { ServerResponse } from "node:http"
 import { type UserError, userError } from "../errors.ts"
 import type { AnswerDelta, AnswerEnd, AnswerSink } from "../text/answer.ts"
+import { addCall } from "../text/text-stream.ts"
+import { Delivery } from "./delivery.ts"
 import { errorBody } from "./errors.ts"
 import type { Finished, Format } from "./format.ts"
 import { askBefore } from "./presence.ts"
@@ -11,6 +13,8 @@ export interface SseOptions {
   /** Called once, before the first byte is written. */
   begin: () => void
   headers: Readonly<Record<string, string>>
+  /** Of the request, on performance.now()'s clock. Default: now. */
+  arrivalMs?: number
   /** Default 1. */
   choices?: number
   /** A choice came to nothing: the others are not wanted any more. */
@@ -57,6 +61,7 @@ function flushSome(): void {
 }
 
 interface Choice {
+  readonly delivery: Delivery
   opened: boolean
   /** Deltas merged until they are written. */
   waiting: AnswerDelta | null
@@ -90,6 +95,7 @@ export class SseStream {
     this.#engineHere = options.engineHere ?? true
     this.#choices = Array.from({ length: options.choices ?? 1 }, () => ({
       ...{ opened: false, waiting: null, end: null, closed: false },
+      delivery: new Delivery(options.arrivalMs ?? performance.now()),
     }))
     this.sinks = this.#choices.map((choice) => ({
       delta: (delta) => this.#delta(choice, delta),
@@ -134,6 +140,7 @@ export class SseStream {
   }
 
   #delta(choice: Choice, delta: AnswerDelta): void {
+    choice.delivery.note()
     if (choice.waiting === null) choice.waiting = delta
     else append(choice.waiting, delta)
     flushLater(this, this.#engineHere)
@@ -141,7 +148,7 @@ export class SseStream {
 
   #end(choice: Choice, end: AnswerEnd): void {
     if (this.#ended) return
-    if (end.kind === "finished") choice.end = end
+    if (end.kind === "finished") choice.end = { ...end, delivered: choice.delivery }
     else {
       const error = end.kind === "failed" ? end.error : userError("shutting_down")
       this.#options.failed?.()
@@ -242,7 +249,7 @@ function event(data: string): string {
 export function append(to: AnswerDelta, delta: AnswerDelta): void {
   to.content += delta.content
   to.reasoning += delta.reasoning
-  to.toolCalls.push(...delta.toolCalls)
+  for (const call of delta.toolCalls) addCall(to.toolCalls, call)
   to.logprobs.push(...delta.logprobs)
   to.promptTokens = delta.promptTokens
   to.completionTokens = delta.completionTokens

@@ -31,8 +31,14 @@ export interface Generation {
   /** Whether its texts may spell control tokens: the request's word, or null for the server's. */
   parseSpecial: boolean | null
   stops: readonly string[]
+  /** Tokens that end the answer and are no part of its text; left out: none. */
+  stopTokens?: readonly number[]
   /** The answer ends with its first tool call. */
   singleCall: boolean
+  /** An answer that is nothing but JSON is no call: JSON was asked for. Left out: it may be one. */
+  jsonIsText?: boolean
+  /** Of a longer prompt only the last so many tokens count, or those that fit; left out: all do. */
+  lastPromptTokens?: number | "fitting"
   slo: ResolvedSlo
   /** Client's name of its tool session, or null. Another tenant's session of that name is another. */
   session: string | null

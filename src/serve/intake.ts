@@ -9,6 +9,9 @@ import type { Generation, Prompt } from "../replica/generation.ts"
 import { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import { Answer, type AnswerSink } from "../text/answer.ts"
 import { afterThinking } from "../text/constraint/grammar.ts"
+import type { TextOptions } from "../text/text-stream.ts"
+import { formatOf } from "../text/tools/formats.ts"
+import { toolOf } from "../text/tools/parts.ts"
 import { type BegunAnswer, goOn, isOver } from "./begun.ts"
 import { countdown } from "./countdown.ts"
 import { PrefixHasher, prefixHashes, sessionNumber } from "./prefix.ts"
@@ -135,7 +138,8 @@ export class Intake {
   async plan(request: GenerationRequest, tenant: Tenant): Promise<Plan | null> {
     const read = await this.#read(request, tenant)
     if (read === null) return null
-    const { tokens: prompt, opensThinking } = read
+    const { opensThinking } = read
+    const prompt = this.#lastOf(read.tokens, request)
     const maxOutputTokens = this.#outputLimit(prompt.length, request.maxTokens)
     const wanted = request.reasoning ?? (request.slo.thinking || opensThinking)
     const thinks = request.thinkingTokens === null ? wanted : request.thinkingTokens > 0
@@ -282,12 +286,20 @@ export class Intake {
       thinkingTokens: request.thinkingTokens,
       text: {
         stops: request.stops,
+        ...(request.stopTokens && { stopTokens: new Set(request.stopTokens) }),
         minTokens: plan.sampling.minTokens,
         think: chat === null ? null : { opened: plan.opensThinking },
-        tools: chat !== null && chat.tools !== null,
+        calls: chat === null ? null : this.#calls(chat.tools, request.jsonIsText ?? false),
         singleCall: request.singleCall,
       },
     })
+  }
+
+  /** How calls are read; also where there are no tools, of a model whose thoughts are written in the same marks. */
+  #calls(tools: readonly unknown[] | null, jsonIsText: boolean): TextOptions["calls"] {
+    const format = formatOf(this.engine.model.chatTemplate)
+    if (tools === null && !format.thinks) return null
+    return { format, tools: (tools ?? []).map(toolOf), bare: !jsonIsText }
   }
 
   #tellStart(id: RequestId, tell: Choice["onStart"]): void {
@@ -358,6 +370,12 @@ export class Intake {
     const think = reasoning ?? (slo.thinking ? true : null)
     if (prompt.kind !== "chat" || think === null) return prompt
     return { ...prompt, variables: { enable_thinking: think, ...prompt.variables } }
+  }
+
+  #lastOf(tokens: Int32Array, { lastPromptTokens: last, maxTokens }: GenerationRequest): Int32Array {
+    if (last === undefined) return tokens
+    const most = last === "fitting" ? Math.max(1, this.engine.limits.contextTokens - (maxTokens ?? 1)) : last
+    return tokens.length <= most ? tokens : tokens.slice(-most)
   }
 
   #outputLimit(promptTokens: number, wanted: number | null): number {

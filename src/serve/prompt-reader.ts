@@ -91,8 +91,8 @@ export class PromptReader {
     renderer: Renderer | null,
   ): Promise<PromptText> {
     if (prompt.kind === "text") return { text: prompt.text, special: parseSpecial, opensThinking: false }
-    const { messages, tools, variables } = prompt
-    return (renderer ?? this.#template).render({ messages, tools, variables }, parseSpecial)
+    const { kind: _, ...chat } = prompt
+    return (renderer ?? this.#template).render(chat, parseSpecial)
   }
 
   async #encode({ text, special }: PromptText, { tooLong }: ReadOptions): Promise<Int32Array> {

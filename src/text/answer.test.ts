@@ -5,8 +5,12 @@ import type { Outcome } from "../core/protocol.ts"
 import { ControlTokens } from "../engine/control-tokens.ts"
 import type { StepRow, Tokenizer } from "../engine/port.ts"
 import { Answer, type AnswerDelta, type AnswerEnd, type AnswerOptions, type Seen } from "./answer.ts"
+import { addCall } from "./text-stream.ts"
+import { HERMES } from "./tools/hermes.ts"
+import type { CallDelta } from "./tools/parts.ts"
 
 const END = 0
+const HERMES_CALLS = { format: HERMES, tools: [{ name: "f", parameters: {} }], bare: true }
 
 /** Token 0 ends; the others are these pieces of bytes. */
 function tokenizerOf(pieces: readonly Uint8Array[]): Tokenizer {
@@ -35,7 +39,10 @@ class Client {
     return {
       content: all((delta) => [delta.content]).join(""),
       reasoning: all((delta) => [delta.reasoning]).join(""),
-      toolCalls: all((delta) => delta.toolCalls),
+      toolCalls: this.deltas.reduce<CallDelta[]>((calls, { toolCalls }) => {
+        for (const call of toolCalls) addCall(calls, call)
+        return calls
+      }, []),
       logprobs: all((delta) => delta.logprobs.map(({ logprob }) => logprob)),
       ended: this.ended,
     }
@@ -61,7 +68,7 @@ const options: fc.Arbitrary<AnswerOptions> = fc.record({
     stops: fc.array(fc.constantFrom("STOP", "aab", "ab", "b\n", "🙂", "</"), { maxLength: 3 }),
     minTokens: fc.constantFrom(0, 0, 4),
     think: fc.constantFrom(null, { opened: true }, { opened: false }),
-    tools: fc.boolean(),
+    calls: fc.constantFrom(null, HERMES_CALLS),
     singleCall: fc.boolean(),
   }),
 })
@@ -170,7 +177,7 @@ describe("a replay", () => {
   const tokenizer = tokenizerOf(["Hel", "lo <", "tool_", "call>", "{}", "x"].map((one) => Buffer.from(one)))
   const chat: AnswerOptions = {
     ...{ promptTokens: 3, thinking: false, thinkingTokens: null },
-    text: { stops: ["xx"], think: { opened: false }, tools: true },
+    text: { stops: ["xx"], think: { opened: false }, calls: HERMES_CALLS },
   }
 
   test("tells the client nothing, and counts its tokens", () => {
@@ -180,8 +187,8 @@ describe("a replay", () => {
     expect(client.deltas).toEqual([])
     answer.onTokens(rowOf([3]))
     answer.onTokens({ ...rowOf([6]), logprobs: [] })
-    // The tool call that might have been was none.
-    expect(client.deltas.at(-1)).toMatchObject({ content: "", completionTokens: 3 })
+    // The tool call that might have been was none; the stop string may still be one.
+    expect(client.deltas.at(-1)).toMatchObject({ content: "<tool_", completionTokens: 4 })
     answer.onEnd({ reason: "length", outcome })
     expect(client.text).toMatchObject({ content: "<tool_x", ended: { usage: { completionTokens: 4 } } })
   })

@@ -99,7 +99,7 @@ export class Answer {
   onEnd(end: { reason: FinishReason | RejectReason; outcome: Outcome | null; message?: string }): void {
     const { reason, outcome } = end
     if ((reason === "stop" || reason === "length") && outcome !== null) {
-      const rest = this.#text.flush()
+      const rest = this.#text.flush(reason === "length")
       if (rest.content !== "" || rest.reasoning !== "" || rest.toolCalls.length > 0)
         this.#sink.delta({ ...rest, logprobs: [], ...this.#counts })
       const called = this.#text.toolCalls > 0 && reason === "stop"

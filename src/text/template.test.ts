@@ -42,13 +42,16 @@ test.each([
   ["far deeper are no fault of the server", 15_000, "text"],
 ])("arguments %s", (_, levels, kind) => {
   const template = made(
-    "{% if messages[0].tool_calls[0].function.arguments is string %}text{% else %}object{% endif %}",
+    "{% for m in messages %}{% if m.tool_calls %}{% for c in m.tool_calls %}{{ c.function.name }}" +
+      "{% if c.function.arguments is string %}text{% else %}object{% endif %}" +
+      "{% if m.tool_calls | length > 0 and c.function.name != 'f' %}{{ c.function.arguments | tojson }}{% endif %}" +
+      "{% endfor %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
   )
   // What spells a control token has all of it looked through.
   const deep = `${'{"a":'.repeat(levels)}"<|im_end|>"${"}".repeat(levels)}`
   const call = { id: "1", type: "function", function: { name: "f", arguments: deep } } as const
   const given = [{ role: "assistant", content: null, tool_calls: [call] }] as unknown as ChatMessage[]
-  expect(template.render({ messages: given, tools: null, variables: {} }, false).text).toBe(kind)
+  expect(template.render({ messages: given, tools: null, variables: {} }, false).text).toBe(`f${kind}`)
 })
 
 /** Templates as models have them, in all that they do with a text. */

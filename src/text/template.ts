@@ -4,24 +4,11 @@ import { CHATML_TEMPLATE } from "../engine/chatml.ts"
 import type { ControlTokens, Special } from "../engine/control-tokens.ts"
 import type { ModelInfo } from "../engine/port.ts"
 import { UserError, userError } from "../errors.ts"
+import type { ChatMessage, ChatPrompt } from "./chat.ts"
 import { concernsAny, type Disguise, Disguises, disguiseAll } from "./disguise.ts"
+import { ToolPrompt } from "./tools/prompt.ts"
 
-/** A chat message in OpenAI's shape; content parts are flattened before. */
-export interface ChatMessage {
-  role: string
-  content: string | null
-  name?: string
-  reasoning_content?: string
-  tool_calls?: { id?: string; type?: string; function: { name: string; arguments: unknown } }[]
-  tool_call_id?: string
-}
-
-export interface ChatPrompt {
-  messages: readonly ChatMessage[]
-  tools: readonly unknown[] | null
-  /** Template variables of the request (`chat_template_kwargs`). */
-  variables: Readonly<Record<string, unknown>>
-}
+export type { ChatMessage, ChatPrompt }
 
 /** A prompt, ready to be encoded. */
 export interface PromptText {
@@ -39,6 +26,7 @@ export class ChatTemplate {
   readonly #disguises: Disguises
   readonly #controls: ControlTokens
   readonly #model: TemplateSource
+  readonly #tools: ToolPrompt
 
   /** Throws when the model's template cannot be read. */
   constructor(model: TemplateSource, controls: ControlTokens) {
@@ -54,6 +42,7 @@ export class ChatTemplate {
     }
     this.#model = model
     this.#controls = controls
+    this.#tools = new ToolPrompt(model.chatTemplate, (prompt) => this.#filled({ ...prompt, variables: {} }))
   }
 
   /** The prompt, ready for the assistant's turn. Control tokens are the template's own; with `parseSpecial` also those
@@ -86,14 +75,8 @@ export class ChatTemplate {
   #run(given: ChatPrompt, disguise: Disguise): string | null
   #run(given: ChatPrompt, disguise?: Disguise): string | null {
     try {
-      return this.#template.render({
-        ...given.variables,
-        messages: given.messages,
-        ...(given.tools === null ? {} : { tools: given.tools }),
-        add_generation_prompt: true,
-        bos_token: this.#model.bosText,
-        eos_token: this.#model.eosText,
-      })
+      // After the disguise: the marks of calls that are written here are not the user's.
+      return this.#filled(this.#tools.adapt(given))
     } catch (error) {
       // What the template refuses is what it was given, not what it is shown to see what is whose.
       if (disguise !== undefined) return null
@@ -105,6 +88,29 @@ export class ChatTemplate {
       )
     }
   }
+
+  #filled({ messages, tools, variables, goesOn = false }: ChatPrompt): string {
+    const text = this.#template.render({
+      ...variables,
+      messages: goesOn ? withEnd(messages) : messages,
+      ...(tools === null ? {} : { tools }),
+      add_generation_prompt: !goesOn,
+      bos_token: this.#model.bosText,
+      eos_token: this.#model.eosText,
+    })
+    if (!goesOn) return text
+    const end = text.lastIndexOf(HERE)
+    if (end < 0) throw new Error("it does not show the last message, which the answer would go on with.")
+    return text.slice(0, end)
+  }
+}
+
+/** Stands behind the last message where the answer goes on with it: what the template writes after it is cut off. */
+const HERE = "\uE000"
+
+function withEnd(messages: readonly ChatMessage[]): ChatMessage[] {
+  const last = messages.at(-1)!
+  return [...messages.slice(0, -1), { ...last, content: `${last.content ?? ""}${HERE}` }]
 }
 
 /** What templates expect where it differs from OpenAI's wire format. */

@@ -3,7 +3,14 @@ import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { ControlTokens } from "../engine/control-tokens.ts"
 import type { Tokenizer } from "../engine/port.ts"
-import { type TextDelta, type TextOptions, TextStream } from "./text-stream.ts"
+import { addCall, type TextDelta, type TextOptions, TextStream } from "./text-stream.ts"
+import { HERMES } from "./tools/hermes.ts"
+
+const HERMES_CALLS: TextOptions["calls"] = {
+  format: HERMES,
+  tools: [{ name: "look", parameters: {} }],
+  bare: true,
+}
 
 /** A tokenizer whose token i is the i-th piece of bytes. */
 function pieces(parts: Uint8Array[]): Tokenizer {
@@ -38,12 +45,12 @@ function run(parts: Uint8Array[], options: TextOptions): TextDelta & { stopped: 
 function add(all: TextDelta, step: TextDelta): void {
   all.content += step.content
   all.reasoning += step.reasoning
-  all.toolCalls.push(...step.toolCalls)
+  for (const call of step.toolCalls) addCall(all.toolCalls, call)
 }
 
 const bytes = (text: string) => new TextEncoder().encode(text)
 const whole = (text: string, options: TextOptions) => run([bytes(text)], options)
-const plain: TextOptions = { stops: [], think: null, tools: false }
+const plain: TextOptions = { stops: [], think: null, calls: null }
 
 /** Texts in which markers, stops, and near misses are frequent. */
 const text = fc
@@ -75,7 +82,7 @@ const text = fc
 const options: fc.Arbitrary<TextOptions> = fc.record({
   stops: fc.array(fc.constantFrom("STOP", "aab", "ab", "b\n", "🙂", "</"), { maxLength: 3 }),
   think: fc.constantFrom(null, { opened: true }, { opened: false }),
-  tools: fc.boolean(),
+  calls: fc.constantFrom(null, HERMES_CALLS),
 })
 
 describe("the text a client sees", () => {
@@ -131,7 +138,7 @@ describe("the text a client sees", () => {
 })
 
 describe("thinking", () => {
-  const think: TextOptions = { stops: [], think: { opened: false }, tools: false }
+  const think: TextOptions = { stops: [], think: { opened: false }, calls: null }
   const tokens = (...parts: string[]) => parts.map(bytes)
 
   it("is split off, with the white space around the markers", () => {
@@ -166,22 +173,22 @@ it("a row that speculated past a stop string is used up to there", () => {
   const stream = new TextStream(pieces(["one", " two", " STOP", " four"].map(bytes)), {
     stops: ["STOP"],
     think: null,
-    tools: false,
+    calls: null,
   })
   expect(stream.push({ tokens: [0, 1], end: false })).toMatchObject({ used: 2, stopped: false })
   expect(stream.push({ tokens: [2, 3], end: false })).toMatchObject({ used: 1, stopped: true })
 })
 
 describe("tool calls", () => {
-  const tools: TextOptions = { stops: [], think: null, tools: true }
+  const tools: TextOptions = { stops: [], think: null, calls: HERMES_CALLS }
 
   it("are taken out of the text", () => {
     const call = '<tool_call>\n{"name": "look", "arguments": {"at": "sky"}}\n</tool_call>'
     expect(whole(`Let me see.${call}\n${call}`, tools)).toMatchObject({
       content: "Let me see.",
       toolCalls: [
-        { name: "look", arguments: '{"at":"sky"}' },
-        { name: "look", arguments: '{"at":"sky"}' },
+        { index: 0, name: "look", arguments: '{"at": "sky"}' },
+        { index: 1, name: "look", arguments: '{"at": "sky"}' },
       ],
     })
   })

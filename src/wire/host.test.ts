@@ -94,7 +94,7 @@ test.each(strangers)("%s is refused with the reason", async (_, first) => {
   far.resume()
   far.write(encodeFrame(first))
   await until(() => expect(host.state).toBe("down"))
-  expect(host.detail).toMatch(/version 3|speaks http|no hello/)
+  expect(host.detail).toMatch(/version 4|speaks http|no hello/)
 })
 
 test("a gateway of another version is refused as well", async () => {

@@ -8,7 +8,7 @@ import type { Observed, ObservedEffect } from "../replica/observed.ts"
 import { areColumns } from "./deltas.ts"
 import { demoteReason, outcome } from "./outcome.ts"
 
-export const WIRE_VERSION = 2
+export const WIRE_VERSION = 3
 export const WIRE_PROTOCOL = "slos-serve"
 
 const whole = z.number().int()
@@ -45,6 +45,7 @@ const prompt = z.discriminatedUnion("kind", [
     messages: z.array(message),
     tools: z.array(z.unknown()).nullable(),
     variables: z.record(text, z.unknown()),
+    goesOn: z.boolean().optional(),
   }),
   z.object({ kind: z.literal("text"), text }),
   z.object({ kind: z.literal("tokens"), tokens: z.array(count) }),
@@ -68,7 +69,10 @@ const generation = z.object({
   sampling,
   parseSpecial: z.boolean().nullable(),
   stops: z.array(text),
+  stopTokens: z.array(count).optional(),
   singleCall: z.boolean(),
+  jsonIsText: z.boolean().optional(),
+  lastPromptTokens: z.union([count, z.literal("fitting")]).optional(),
   slo: z.object({ class: sloClass, slo, tier, priority: z.boolean(), thinking: z.boolean() }),
   session: text.nullable(),
   reasoning: z.boolean().nullable(),
@@ -106,7 +110,7 @@ const logprob = z.object({ bytes, logprob: z.number() })
 const delta = z.object({
   content: text,
   reasoning: text,
-  toolCalls: z.array(z.object({ name: text, arguments: text })),
+  toolCalls: z.array(z.object({ index: count, name: text.nullable(), arguments: text })),
   logprobs: z.array(logprob.extend({ top: z.array(logprob) })),
   promptTokens: count,
   completionTokens: count,

@@ -24,7 +24,10 @@ const job = {
     sampling: { ...GREEDY, seed: 4_294_967_295, logitBias: [[5, -100] as [number, number]] },
     parseSpecial: null,
     stops: ["\n\n"],
+    stopTokens: [2],
     singleCall: false,
+    jsonIsText: true,
+    lastPromptTokens: 900,
     slo: {
       class: { ...defaultSloClasses().default, slo, aliases: [] },
       ...{ slo, tier: "slo" as const, priority: false, thinking: false },
@@ -54,7 +57,7 @@ const usage = {
   ...{ drafts: 0, draftedTokens: 0, acceptedTokens: 0 },
 }
 const delta = {
-  ...{ content: "He", reasoning: "", toolCalls: [{ name: "f", arguments: "{}" }] },
+  ...{ content: "He", reasoning: "", toolCalls: [{ index: 0, name: "f", arguments: "{}" }] },
   logprobs: [
     { bytes: Uint8Array.of(72, 101), logprob: -0.5, top: [{ bytes: Uint8Array.of(255), logprob: -3 }] },
   ],
@@ -113,7 +116,7 @@ const planner = {
 }
 
 export const TO_REPLICA: Record<string, ToReplica> = {
-  hello: { type: "hello", protocol: "slos-serve", version: 2 },
+  hello: { type: "hello", protocol: "slos-serve", version: 3 },
   offer: { type: "offer", job, deadlineMs: 20 },
   submit: { type: "submit", job },
   resume: {
@@ -126,7 +129,7 @@ export const TO_REPLICA: Record<string, ToReplica> = {
 }
 
 export const TO_GATEWAY: Record<string, ToGateway> = {
-  hello: { type: "hello", protocol: "slos-serve", version: 2 },
+  hello: { type: "hello", protocol: "slos-serve", version: 3 },
   info: {
     type: "info",
     info: { model, limits, longestTokenBytes: 4, vocabulary: [Uint8Array.of(97), new Uint8Array()], planner },

@@ -163,7 +163,11 @@ const PLAIN: AnswerDelta = {
 test("what has no column goes by itself", () => {
   expect([null, PLAIN].map(isPlain)).toEqual([true, true])
   const logprob = { bytes: Uint8Array.of(1), logprob: -1, top: [] }
-  const others = [{ reasoning: "hm" }, { toolCalls: [{ name: "f", arguments: "" }] }, { logprobs: [logprob] }]
+  const others = [
+    { reasoning: "hm" },
+    { toolCalls: [{ index: 0, name: "f", arguments: "" }] },
+    { logprobs: [logprob] },
+  ]
   expect(others.map((other) => isPlain({ ...PLAIN, ...other }))).toEqual([false, false, false])
 })
 

@@ -1,6 +1,7 @@
 /** llama.cpp's tokenizer. Short texts are encoded at once, long ones on another thread. */
 import { setImmediate } from "node:timers/promises"
 import { type ControlToken, ControlTokens, type Special } from "../control-tokens.ts"
+import { SHOWN_MARKS } from "../marks.ts"
 import type { Tokenizer } from "../port.ts"
 import type { Native, Pointer } from "./native.ts"
 
@@ -45,7 +46,7 @@ export class LlamaTokenizer implements Tokenizer {
     }
     this.controls = new ControlTokens(controls)
     this.longestTokenBytes = longest
-    for (const mark of ["<think>", "</think>"]) this.#showMark(mark)
+    for (const mark of SHOWN_MARKS) this.#showMark(mark)
   }
 
   async encode(text: string, options: { special: Special; addBos: boolean }): Promise<Int32Array> {
@@ -98,12 +99,13 @@ export class LlamaTokenizer implements Tokenizer {
     return more.subarray(0, this.#native.piece(this.#vocab, token, more, more.length, 0, false))
   }
 
-  /** Some models call the marks of thinking control tokens; the code that splits the text must see them. */
+  /** Some models call the marks of thoughts and calls control tokens; the code that splits the text must see them, and
+   * grammars must let them come. */
   #showMark(mark: string): void {
     const bytes = new TextEncoder().encode(mark)
     const room = new Int32Array(bytes.length + 8)
     const count = this.#native.tokenize(this.#vocab, bytes, bytes.length, room, room.length, false, true)
-    if (count === 1) this.#bytes[room[0]!] = bytes
+    if (count === 1 && !this.isEnd(room[0]!)) this.#bytes[room[0]!] = bytes
   }
 }
 

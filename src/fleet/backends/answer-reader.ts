@@ -1,5 +1,6 @@
 /** From the chunks of a streamed answer to steps: how many tokens, which ones where the engine says so, and their text. */
 import type { AnswerDelta, TextLogprob } from "../../text/answer.ts"
+import type { CallDelta } from "../../text/tools/parts.ts"
 import { type Chunk, type ChunkChoice, chunkSchema, plainChunk } from "./chunk.ts"
 
 /** A token of which only the text is known. No model has it: a replica that goes on from text alone can be asked only where
@@ -26,17 +27,14 @@ export interface ReadUsage {
 /** The engine said something that is no answer. The message says what, for people. */
 export class Malformed extends Error {}
 
-type Call = { name: string; arguments: string }
-
 export class AnswerReader {
   /** Why the answer ended; null while it has not. */
   finish: string | null = null
   readonly usage: ReadUsage = {
     ...{ promptTokens: null, cachedTokens: null, completionTokens: 0, reasoningTokens: 0 },
   }
-  /** Calls in the making: the last one may go on. */
-  #calls: Call[] = []
-  #callsShown = 0
+  /** Names of calls, "" until they are known. */
+  readonly #calls: string[] = []
   #thinking = false
   #answering = false
   #promptTokens: number
@@ -66,9 +64,8 @@ export class AnswerReader {
   #step(chunk: Chunk, choice: ChunkChoice): ReadStep | null {
     const content = choice.delta?.content ?? choice.text ?? ""
     const reasoning = choice.delta?.reasoning_content ?? choice.delta?.reasoning ?? ""
-    this.#readCalls(choice)
+    const toolCalls = this.#readCalls(choice)
     if (choice.finish_reason) this.finish = choice.finish_reason
-    const toolCalls = this.#readyCalls()
     const some = content !== "" || reasoning !== "" || (choice.delta?.tool_calls?.length ?? 0) > 0
     const tokens = this.#tokens(chunk, choice, some)
     if (tokens.length === 0 && content === "" && reasoning === "" && toolCalls.length === 0) return null
@@ -111,22 +108,22 @@ export class AnswerReader {
     own.reasoningTokens = usage?.completion_tokens_details?.reasoning_tokens ?? own.reasoningTokens
   }
 
-  #readCalls({ delta }: ChunkChoice): void {
+  /** Pieces of calls as they come: the name first. */
+  #readCalls({ delta }: ChunkChoice): CallDelta[] {
+    const read: CallDelta[] = []
     for (const part of delta?.tool_calls ?? []) {
       const index = part.index ?? this.#calls.length
       if (index > this.#calls.length) throw new Malformed(`tool call ${index} comes before those it follows`)
-      const call = (this.#calls[index] ??= { name: "", arguments: "" })
-      call.name += part.function?.name ?? ""
-      call.arguments += part.function?.arguments ?? ""
+      const known = (this.#calls[index] ??= "")
+      const name = part.function?.name ?? ""
+      const more = part.function?.arguments ?? ""
+      if (known === "") {
+        if (name === "") throw new Malformed(`tool call ${index} has arguments before its name`)
+        this.#calls[index] = name
+        read.push({ index, name, arguments: more })
+      } else if (more !== "") read.push({ index, name: null, arguments: more })
     }
-  }
-
-  /** Calls that are whole: all before the last one, and that too at the end. */
-  #readyCalls(): Call[] {
-    const ready = this.finish === null ? this.#calls.length - 1 : this.#calls.length
-    const calls = this.#calls.slice(this.#callsShown, Math.max(this.#callsShown, ready))
-    this.#callsShown += calls.length
-    return calls
+    return read
   }
 }
 

@@ -5,20 +5,27 @@ import type { Generation } from "../../replica/generation.ts"
 import type { Service } from "../../serve/service.ts"
 import { readClientSloArgs } from "../../serve/slo-args.ts"
 import { resolveSlo } from "../../serve/slo-resolve.ts"
-import { type OutputFormat, outputGrammar, type ToolSpec } from "../../text/constraint/grammar.ts"
+import { type OutputFormat, outputGrammar, type TextFormat } from "../../text/constraint/grammar.ts"
 import type { ChatMessage } from "../../text/template.ts"
-import { validate } from "../body.ts"
+import { formatOf } from "../../text/tools/formats.ts"
+import { type Tool, toolOf } from "../../text/tools/parts.ts"
+import { exactBody, validate } from "../body.ts"
 import { ChatFormat } from "../format.ts"
 import { classOfModel } from "../model-names.ts"
 import { respond } from "../respond.ts"
-import { ignoredFields, samplingOf, stopsOf, textFormat } from "../sampling.ts"
+import { ignoredFields, promptAndStops, samplingOf } from "../sampling.ts"
 import { type ChatBody, chatSchema } from "../schemas.ts"
+import { naming, textFormat } from "../text-format.ts"
+
+type Exact = Readonly<Record<string, unknown>>
 
 export function chatRoute(app: FastifyInstance, ready: () => Service): void {
   app.post("/v1/chat/completions", async (request, reply) => {
     const service = ready()
     const body = validate(chatSchema, request.body)
-    const generation = chatGeneration(service, request, body)
+    const exact = exactBody(request.body)
+    const text = textFormat(body, exact)
+    const generation = chatGeneration(service, request, body, { exact, text })
     const perPrompt = body.n ?? 1
     const format = new ChatFormat({
       id: request.id,
@@ -31,34 +38,51 @@ export function chatRoute(app: FastifyInstance, ready: () => Service): void {
       ignored: ignoredFields(body),
     })
     const stream = body.stream ?? false
-    return respond({ service, request, reply, generations: [generation], perPrompt, format, stream })
+    const asked = isForced(body) ? "tools" : (text?.param ?? null)
+    return naming(asked, () =>
+      respond({ service, request, reply, generations: [generation], perPrompt, format, stream }),
+    )
   })
 }
 
-function chatGeneration(service: Service, request: FastifyRequest, body: ChatBody): Generation {
+function chatGeneration(
+  service: Service,
+  request: FastifyRequest,
+  body: ChatBody,
+  { exact, text }: { exact: Exact; text: TextFormat | null },
+): Generation {
   const modelClass = classOfModel(service, body.model)
   const tools = body.tools && body.tools.length > 0 && body.tool_choice !== "none" ? body.tools : null
   const variables = body.chat_template_kwargs ?? {}
   const wanted = body.reasoning ?? variables.enable_thinking
   const args = readClientSloArgs(body.vllm_xargs)
-  const single = body.parallel_tool_calls === false || typeof body.tool_choice === "object"
+  const single = body.parallel_tool_calls === false || isNamed(body)
   if (body.top_logprobs && !body.logprobs)
     throw new UserError("Invalid 'top_logprobs': it needs 'logprobs' to be true.", {
       code: "invalid_value",
       param: "top_logprobs",
     })
   return {
-    prompt: { kind: "chat", messages: body.messages.map(plainMessage), tools, variables },
+    prompt: {
+      kind: "chat",
+      messages: body.messages.map(plainMessage),
+      ...{ tools, variables },
+      ...(goesOn(body) && { goesOn: true }),
+    },
     tenant: request.tenant,
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? null,
     sampling: samplingOf(body, {
       logprobs: body.logprobs ? (body.top_logprobs ?? 0) + 1 : 0,
-      grammar: outputGrammar(outputFormat(body, single)),
+      grammar: outputGrammar(
+        outputFormat(body, text, exact, single),
+        formatOf(service.front.model.chatTemplate),
+      ),
       vocabSize: service.front.model.vocabSize,
     }),
     parseSpecial: body.parse_special ?? null,
-    stops: stopsOf(body.stop),
+    ...promptAndStops(body),
     singleCall: single,
+    jsonIsText: text !== null && !isForced(body),
     slo: resolveSlo(service.classes, {
       slo: body.slo,
       args,
@@ -72,21 +96,47 @@ function chatGeneration(service: Service, request: FastifyRequest, body: ChatBod
   }
 }
 
+/** Whether the answer goes on with the last message, as vLLM's clients ask for it. */
+function goesOn({
+  continue_final_message: asked,
+  add_generation_prompt: opens,
+  messages,
+}: ChatBody): boolean {
+  const wrong = (param: string, why: string) =>
+    new UserError(`Invalid '${param}': ${why}.`, { code: "invalid_value", param })
+  if (!asked) {
+    if (opens === false)
+      throw wrong("add_generation_prompt", "false is supported with 'continue_final_message': true only")
+    return false
+  }
+  if (opens === true)
+    throw wrong("add_generation_prompt", "an answer that goes on with the last message begins no other one")
+  if (messages.at(-1)!.role !== "assistant")
+    throw wrong("continue_final_message", "the last message is not the assistant's")
+  return true
+}
+
 /** A format of text is no format of calls: the model may still call the tools it was given. */
-function outputFormat(body: ChatBody, single: boolean): OutputFormat {
+function outputFormat(body: ChatBody, asked: TextFormat | null, exact: Exact, single: boolean): OutputFormat {
   const choice = body.tool_choice ?? "auto"
-  const forced = choice === "required" || typeof choice === "object"
-  const text = forced ? null : textFormat(body.response_format)
+  const forced = isForced(body)
+  const text = forced ? null : asked
   const may = forced || (text !== null && choice === "auto")
-  return { text, calls: may ? calledTools(body, choice) : [], parallel: !single }
+  return { text, calls: may ? calledTools(exact, choice) : [], parallel: !single }
+}
+
+function isForced(body: ChatBody): boolean {
+  return body.tool_choice === "required" || isNamed(body)
+}
+
+/** One tool must be called. */
+function isNamed({ tool_choice: choice }: ChatBody): boolean {
+  return typeof choice === "object" && choice !== null
 }
 
 /** The tools that a choice leaves to be called. */
-function calledTools(body: ChatBody, choice: NonNullable<ChatBody["tool_choice"]>): ToolSpec[] {
-  const tools = (body.tools ?? []).map((tool) => ({
-    name: tool.function.name,
-    parameters: tool.function.parameters ?? undefined,
-  }))
+function calledTools(exact: Exact, choice: NonNullable<ChatBody["tool_choice"]>): Tool[] {
+  const tools = ((exact.tools ?? []) as unknown[]).map(toolOf)
   if (choice === "auto") return tools
   const wrong = (why: string) =>
     new UserError(`Invalid 'tool_choice': ${why}.`, { code: "invalid_value", param: "tool_choice" })

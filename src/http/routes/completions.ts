@@ -7,13 +7,14 @@ import type { Service } from "../../serve/service.ts"
 import { readClientSloArgs } from "../../serve/slo-args.ts"
 import { resolveSlo } from "../../serve/slo-resolve.ts"
 import { outputGrammar } from "../../text/constraint/grammar.ts"
-import { validate } from "../body.ts"
+import { exactBody, validate } from "../body.ts"
 import { CompletionFormat } from "../format.ts"
 import { MOST_CHOICES } from "../limits.ts"
 import { classOfModel } from "../model-names.ts"
 import { respond } from "../respond.ts"
-import { ignoredFields, samplingOf, stopsOf, textFormat } from "../sampling.ts"
+import { ignoredFields, promptAndStops, samplingOf } from "../sampling.ts"
 import { type CompletionBody, completionSchema } from "../schemas.ts"
+import { naming, textFormat } from "../text-format.ts"
 
 export function completionsRoute(app: FastifyInstance, ready: () => Service): void {
   app.post("/v1/completions", async (request, reply) => {
@@ -30,7 +31,7 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
       headers: request.headers,
       modelClass: classOfModel(service, body.model),
     })
-    const text = textFormat(body.response_format)
+    const text = textFormat(body, exactBody(request.body))
     const generation = {
       tenant: request.tenant,
       // OpenAI's default for this endpoint.
@@ -41,7 +42,7 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
         vocabSize: front.model.vocabSize,
       }),
       parseSpecial: body.parse_special ?? null,
-      stops: stopsOf(body.stop),
+      ...promptAndStops(body),
       singleCall: false,
       slo,
       session: body.slo?.session ?? args.slo_session ?? null,
@@ -61,7 +62,10 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
       echo: body.echo ? prompts.map((prompt) => promptText(prompt, front)) : null,
     })
     const generations = prompts.map((prompt) => ({ ...generation, prompt }))
-    return respond({ service, request, reply, generations, perPrompt, format, stream: body.stream ?? false })
+    const stream = body.stream ?? false
+    return naming(text?.param ?? null, () =>
+      respond({ service, request, reply, generations, perPrompt, format, stream }),
+    )
   })
 }
 

@@ -11,8 +11,8 @@ object ::= "{" ws (string ws ":" ws value ws ("," ws string ws ":" ws value ws)*
 array ::= "[" ws (value ws ("," ws value ws)*)? "]"
 string ::= "\"" chars
 chars ::= "\"" | [^"\\\x7F\x00-\x1F] chars | "\\" (["\\bfnrt/] | "u" hex hex hex hex) chars
-natural ::= "0" | [1-9] [0-9]{0,15}
-positive ::= [1-9] [0-9]{0,15}
+natural ::= "0" | [1-9] [0-9]{0,18}
+positive ::= [1-9] [0-9]{0,18}
 integer ::= "0" | "-"? positive
 magnitude ::= natural ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?
 number ::= "-"? magnitude
@@ -34,6 +34,9 @@ const DAYS = `([0-9]{1,4} "Y" ([0-9]{1,4} "M")? ([0-9]{1,4} "D")? | [0-9]{1,4} "
 const LABEL = `[a-zA-Z0-9]+ ("-" [a-zA-Z0-9]+)*`
 const OCTET = `("25" [0-5] | "2" [0-4] [0-9] | "1" [0-9] [0-9] | [1-9]? [0-9])`
 
+const SEGMENT = `([A-Za-z0-9._~!$&'()*+,;=:@-] | "%" hex hex)*`
+const URI = `[a-z] [a-z0-9+.-]{0,20} "://" ${LABEL} ("." ${LABEL})* (":" [0-9]{1,5})? ("/" ${SEGMENT})* ("?" ${SEGMENT})? ("#" ${SEGMENT})?`
+
 interface Format {
   /** What is between the quotation marks. */
   body: string
@@ -48,12 +51,18 @@ export const FORMATS: Readonly<Record<string, Format>> = {
   "date-time": { body: `${DATE} "T" ${TIME}` },
   duration: { body: `"P" ([0-9]{1,4} "W" | ${DAYS} (${CLOCK})? | ${CLOCK})` },
   email: {
-    body: `[a-zA-Z0-9_+-]+ ("." [a-zA-Z0-9_+-]+)* "@" ${LABEL} ("." ${LABEL})+`,
+    body: `[a-zA-Z0-9_+-]+ ("." [a-zA-Z0-9_+-]+)* "@" (${LABEL} ".")+ [a-zA-Z]{2,20}`,
     max: 63,
   },
   hostname: { body: `${LABEL} ("." ${LABEL})*`, max: 63 },
   ipv4: { body: `${OCTET} ("." ${OCTET}){3}` },
   ipv6: { body: `hex{1,4} (":" hex{1,4}){7}` },
+  uri: { body: URI },
+  url: { body: URI },
+  "uri-reference": { body: `(${URI} | ("/" ${SEGMENT})+)` },
+  base64: { body: `([A-Za-z0-9+/]{4})* ([A-Za-z0-9+/]{2} "==" | [A-Za-z0-9+/]{3} "=")?` },
+  byte: { body: `([A-Za-z0-9+/]{4})* ([A-Za-z0-9+/]{2} "==" | [A-Za-z0-9+/]{3} "=")?` },
+  base64url: { body: "[A-Za-z0-9_-]+" },
   uuid: { body: `hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12}` },
 }
 

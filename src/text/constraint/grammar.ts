@@ -1,45 +1,76 @@
-/** The grammar that an answer is held to: JSON, a JSON schema, calls of given tools, or a choice of these. */
-import { literal } from "./ebnf.ts"
+/** The grammar that an answer is held to: JSON, a JSON schema, a regular expression, a grammar of the client's, calls of given
+ * tools, or a choice of these. */
+import { userError } from "../../errors.ts"
+import type { ToolFormat } from "../tools/format.ts"
+import { GENERIC } from "../tools/formats.ts"
+import type { Tool } from "../tools/parts.ts"
+import { textCharacters } from "./code-points.ts"
+import { alternatives, literal } from "./ebnf.ts"
 import { SchemaGrammar } from "./json-schema.ts"
+import { patternGraph, UnsupportedPattern } from "./pattern.ts"
+import { graphRule } from "./strings.ts"
 
-export interface ToolSpec {
-  name: string
-  /** JSON schema of the arguments; undefined: any object. */
-  parameters: unknown
-}
+/** What a text must be. `param`: the request's field that says so. */
+export type TextFormat = { param: string } & (
+  | { kind: "object" }
+  /** `what`: for messages. */
+  | { kind: "schema"; what: string; schema: unknown }
+  /** The whole text matches. */
+  | { kind: "regex"; pattern: string }
+  | { kind: "choice"; choices: readonly string[] }
+  /** GBNF or EBNF with a rule `root`. */
+  | { kind: "grammar"; text: string }
+)
 
 export interface OutputFormat {
-  /** What the text must be; null: free text. */
-  text: { kind: "object" } | { kind: "schema"; name: string; schema: unknown } | null
+  /** null: free text. */
+  text: TextFormat | null
   /** Tools one of which must be called (or may be, when there is a format of text); empty: none. */
-  calls: readonly ToolSpec[]
+  calls: readonly Tool[]
   /** More than one call may be made. */
   parallel: boolean
 }
 
-/** EBNF with a rule `root`, or null when anything may be said. Throws UserError for a schema it cannot keep. */
-export function outputGrammar(format: OutputFormat): string | null {
-  const { text, calls } = format
+/** EBNF with a rule `root`, or null when anything may be said. Calls are written as the model's `format` is. Throws
+ * UserError for what it cannot keep. */
+export function outputGrammar(
+  { text, calls, parallel }: OutputFormat,
+  format: ToolFormat = GENERIC,
+): string | null {
   if (text === null && calls.length === 0) return null
   const grammar = new SchemaGrammar()
   const choices: string[] = []
-  if (text?.kind === "object") choices.push("object")
-  if (text?.kind === "schema") {
-    const source = { what: `response_format '${text.name}'`, param: "response_format" }
-    choices.push(grammar.add(text.schema, source))
-  }
-  if (calls.length > 0) {
-    const bodies = calls.map((tool) => callBody(grammar, tool))
-    grammar.rule("call", `"<tool_call>\\n" (${bodies.join(" | ")}) "\\n</tool_call>"`)
-    choices.push(format.parallel ? `call ("\\n" call)*` : "call")
-  }
+  if (text !== null) choices.push(textBody(grammar, text))
+  if (calls.length > 0) choices.push(format.calls(grammar, calls, parallel))
   return grammar.text(choices.join(" | "))
 }
 
-function callBody(grammar: SchemaGrammar, { name, parameters }: ToolSpec): string {
-  const source = { what: `function '${name}'`, param: "tools" }
-  const rule = grammar.add(parameters ?? { type: "object" }, source)
-  return `${literal(`{"name": ${JSON.stringify(name)}, "arguments": `)} ${rule} "}"`
+function textBody(grammar: SchemaGrammar, text: TextFormat): string {
+  if (text.kind === "object") return "object"
+  if (text.kind === "schema") return grammar.add(text.schema, text)
+  if (text.kind === "choice") return alternatives(text.choices.map(literal))
+  if (text.kind === "regex") return regexBody(grammar, text)
+  grammar.append(renamed(text.text))
+  return OWN_ROOT
+}
+
+function regexBody(grammar: SchemaGrammar, { pattern, param }: { pattern: string; param: string }): string {
+  try {
+    return graphRule(patternGraph(`^(?:${pattern})$`), grammar, textCharacters, '""')
+  } catch (error) {
+    if (!(error instanceof UnsupportedPattern)) throw error
+    const message = `Invalid '${param}': the regular expression has ${error.message}, which is not supported here.`
+    throw userError("invalid_json_schema", { message }, { param })
+  }
+}
+
+const OWN_ROOT = "text-root"
+/** Literals, classes and comments, in which names are none; and names. */
+const NAMES = /("(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*)|[A-Za-z_][\w-]*/g
+
+/** A client's grammar with names that none of our rules has. */
+function renamed(text: string): string {
+  return text.replace(NAMES, (found, kept: string | undefined) => kept ?? `text-${found}`)
 }
 
 /** What a model may think: anything to the first `</think>` but the byte that marks begin with (counted.ts). One rule a

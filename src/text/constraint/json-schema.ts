@@ -1,11 +1,18 @@
-/** JSON Schema to XGrammar's EBNF: what OpenAI's structured outputs support. A keyword that a grammar cannot keep is
- * refused, never ignored; only annotations are. (XGrammar has such a translation, too; it ignores `allOf`, `not`, and
+/** JSON Schema to XGrammar's EBNF: what everyday tools write. A keyword that a grammar cannot keep is refused, never ignored;
+ * only annotations are. (XGrammar has such a translation, too; it ignores `allOf`, `not`, and
  * `uniqueItems`, lets 1.9 pass `maximum: 1` and control characters pass `maxLength`, and takes seconds for lengths.) */
 import { type Bounds, boundsHeader, MOST_BOUNDS, markOf } from "../../engine/constraint/counted.ts"
 import { type UserError, userError } from "../../errors.ts"
-import { alternatives, BASE_RULES, FORMATS, group, literal } from "./ebnf.ts"
-import { rangeGrammar } from "./ranges.ts"
+import { alternatives, BASE_RULES, literal } from "./ebnf.ts"
+import { isRawNumber } from "./exact-json.ts"
+import { isAnnotation, KEYWORDS, NOT_KEPT, OF_TYPES, saysNothing, withoutAnnotations } from "./keywords.ts"
+import { merged } from "./merge.ts"
+import { numberBody } from "./numbers.ts"
+import { arrayBody, objectBody } from "./objects.ts"
+import { onlyObjects } from "./only-objects.ts"
+import type { SchemaParts } from "./schema-parts.ts"
 import { isObject, type Schema, SchemaSize } from "./schema-size.ts"
+import { stringBody } from "./strings.ts"
 
 export interface SchemaSource {
   /** For messages: `response_format 'person'`. */
@@ -14,37 +21,24 @@ export interface SchemaSource {
   param: string
 }
 
-/** Keywords that restrict nothing. */
-const ANNOTATIONS = new Set(
-  "title description default examples $schema $id $comment $defs definitions deprecated readOnly writeOnly discriminator".split(
-    " ",
-  ),
-)
-const KEYWORDS: Record<string, readonly string[]> = {
-  object: ["properties", "required", "additionalProperties"],
-  array: ["items", "prefixItems", "minItems", "maxItems"],
-  string: ["minLength", "maxLength", "format"],
-  integer: ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"],
-  number: ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"],
-  boolean: [],
-  null: [],
-}
 /** Of one array. */
 const MOST_ITEMS = 1000
 /** Of one grammar. */
 const MOST_ITEMS_IN_ALL = 10_000
-const MOST_LENGTH = 1_000_000
-const LARGEST_BOUND = 1e15
 /** Values of enums and members of anyOf of one schema. */
 const MOST_CHOICES = 5000
 const MOST_RULES = 5000
 const MOST_DEPTH = 64
+/** Pairs of schemas that hold together: each is made one. */
+const MOST_MERGES = 2000
 
 /** Collects the rules of one or more schemas; each has a rule of its own. */
-export class SchemaGrammar {
+export class SchemaGrammar implements SchemaParts {
   readonly #rules = new Map<string, string>()
   /** Rule of each referenced part of the document at hand. */
   readonly #refs = new Map<string, string>()
+  /** Parts of it that no grammar here keeps, and why. */
+  readonly #failed = new Map<string, unknown>()
   /** Rules that a rule may begin with. */
   readonly #leads = new Map<string, string[]>()
   #source!: SchemaSource
@@ -53,22 +47,45 @@ export class SchemaGrammar {
   #depth = 0
   #choices = 0
   #items = 0
+  #merges = 0
+  #appended = ""
   readonly #size = new SchemaSize()
+  /** Errors about what a schema may say, and no grammar here keeps. */
+  readonly #notKept = new WeakSet<object>()
   /** Of strings. */
   readonly #lengths: Bounds[] = []
 
   /** Name of the rule that matches what the schema allows. Throws UserError for what a grammar cannot keep. */
   add(schema: unknown, source: SchemaSource): string {
+    return this.#add(schema, schema, source)
+  }
+
+  /** `document`: what references lead into. */
+  #add(schema: unknown, document: unknown, source: SchemaSource): string {
     this.#source = source
-    if (!isObject(schema)) throw this.#wrong("#", "it must be an object")
-    const fault = this.#size.fault(schema)
+    if (!isObject(schema) || !isObject(document)) throw this.#wrong("#", "it must be an object")
+    const fault = this.#size.fault(document)
     if (fault !== null) throw this.#wrong("#", fault)
-    this.#document = schema
+    this.#document = document
     this.#refs.clear()
+    this.#failed.clear()
     this.#choices = 0
-    const name = this.#ref("#", "#", null)
+    this.#merges = 0
+    const name = schema === document ? this.#ref("#", "#", null) : this.#root(schema)
     this.#refuseLoops()
     return name
+  }
+
+  #root(schema: Schema): string {
+    const name = `ref-${this.#names++}`
+    this.rule(name, this.#body(schema, "#", name))
+    return name
+  }
+
+  /** The same of what is an object of it. What allows no object, or says nothing, is any object. */
+  addObject(schema: unknown, source: SchemaSource): string {
+    if (!isObject(schema)) return this.add({ type: "object" }, source)
+    return this.#add(onlyObjects(schema, schema), schema, source)
   }
 
   /** A rule of one's own. */
@@ -77,10 +94,15 @@ export class SchemaGrammar {
     this.#rules.set(name, body)
   }
 
+  /** Rules in EBNF that were made elsewhere. */
+  append(rules: string): void {
+    this.#appended += `${rules.trim()}\n`
+  }
+
   /** The whole grammar; `root` is the body of its first rule. */
   text(root: string): string {
     const rules = [`root ::= ${root}`, ...[...this.#rules].map(([name, body]) => `${name} ::= ${body}`)]
-    return `${boundsHeader(this.#lengths)}${rules.join("\n")}\n${BASE_RULES}`
+    return `${boundsHeader(this.#lengths)}${rules.join("\n")}\n${this.#appended}${BASE_RULES}`
   }
 
   /** Body of the rule for one schema. `start`: the rule that begins with it, or null inside an object or array. */
@@ -96,34 +118,80 @@ export class SchemaGrammar {
   }
 
   #combined(schema: Schema, at: string, start: string | null): string {
-    if ("$ref" in schema) {
-      this.#only(schema, at, ["$ref"])
-      return this.#ref(schema.$ref, at, start)
+    this.#refuseUnkept(schema, at)
+    const rest = withoutAnnotations(schema)
+    if (rest.nullable === true) {
+      const { nullable: _, ...others } = rest
+      return alternatives([this.#body(others, at, start), "null"])
     }
-    for (const key of ["anyOf", "oneOf", "allOf"] as const) {
-      if (!(key in schema)) continue
-      this.#only(schema, at, [key])
-      const choices = schema[key]
-      if (!Array.isArray(choices) || choices.length === 0)
-        throw this.#wrong(at, `${key} must be a list of schemas`)
-      if (key === "allOf" && choices.length > 1) throw this.#unsupported(at, "allOf of several schemas")
-      this.#countChoices(choices.length, at)
-      return alternatives(choices.map((choice, i) => this.#body(choice, `${at}/${key}/${i}`, start)))
+    if ("$ref" in rest) {
+      const { $ref: pointer, ...beside } = rest
+      if (Object.keys(beside).length === 0) return this.#ref(pointer, at, start)
+      return this.#body(this.#both(this.#target(pointer, at), beside, at), at, start)
     }
-    if ("const" in schema || "enum" in schema) return this.#values(schema, at)
-    const types = this.#types(schema, at)
+    if ("allOf" in rest) return this.#all(rest, at, start)
+    for (const key of ["anyOf", "oneOf"] as const) if (key in rest) return this.#any(key, rest, at, start)
+    if ("const" in rest || "enum" in rest) return this.#values(rest, at)
+    const types = this.#types(rest, at)
     if (types === null) return "value"
-    const allowed = types.flatMap((type) => KEYWORDS[type]!)
-    this.#only(schema, at, ["type", ...allowed])
-    return alternatives(types.map((type) => this.#typed(type, schema, at)))
+    return alternatives(types.map((type) => this.#typed(type, rest, at)))
+  }
+
+  #all({ allOf: parts, ...rest }: Schema, at: string, start: string | null): string {
+    if (!Array.isArray(parts) || parts.length === 0) throw this.#wrong(at, "allOf must be a list of schemas")
+    const [only] = parts
+    if (parts.length === 1 && Object.keys(rest).length === 0) return this.#body(only, `${at}/allOf/0`, start)
+    const all = parts.reduce<Schema>((both, part) => this.#both(both, part, at), rest)
+    return this.#body(all, at, start)
+  }
+
+  /** One schema for two, references resolved. */
+  #both(a: Schema, b: unknown, at: string): Schema {
+    if (b === true) return a
+    if (!isObject(b)) throw this.#wrong(at, "a schema must be an object")
+    if (++this.#merges > MOST_MERGES) throw this.#wrong(at, "it has too many schemas that hold together")
+    const { $ref: pointer, ...beside } = withoutAnnotations(b)
+    if (pointer !== undefined) return this.#both(this.#both(a, this.#target(pointer, at), at), beside, at)
+    const { allOf: parts, ...others } = beside
+    if (Array.isArray(parts))
+      return parts.reduce<Schema>((both, part) => this.#both(both, part, at), this.#both(a, others, at))
+    this.#refuseUnkept(b, at)
+    const both = merged(a, others, isAnnotation)
+    if (both === null) throw this.#unsupported(at, "allOf of schemas that say different things of the same")
+    return both
+  }
+
+  /** What cannot be kept is left out where something else is possible. */
+  #any(
+    key: "anyOf" | "oneOf",
+    { [key]: choices, ...rest }: Schema,
+    at: string,
+    start: string | null,
+  ): string {
+    if (!Array.isArray(choices) || choices.length === 0)
+      throw this.#wrong(at, `${key} must be a list of schemas`)
+    this.#countChoices(choices.length, at)
+    const alone = Object.keys(rest).length === 0
+    let refused: unknown = null
+    const bodies = choices.flatMap((choice, i) => {
+      const where = `${at}/${key}/${i}`
+      try {
+        return [this.#body(alone ? choice : this.#both(rest, choice, where), where, start)]
+      } catch (error) {
+        if (!this.#notKept.has(error as object)) throw error
+        refused = error
+        return []
+      }
+    })
+    if (bodies.length === 0) throw refused
+    return alternatives(bodies)
   }
 
   #typed(type: string, schema: Schema, at: string): string {
-    if (type === "object") return this.#object(schema, at)
-    if (type === "array") return this.#array(schema, at)
-    if (type === "string") return this.#string(schema, at)
-    if (type === "integer") return this.#integer(schema, at)
-    if (type === "number") return this.#number(schema, at)
+    if (type === "object") return objectBody(schema, at, this)
+    if (type === "array") return arrayBody(schema, at, this)
+    if (type === "string") return stringBody(schema, at, this)
+    if (type === "integer" || type === "number") return numberBody(schema, at, type === "integer", this)
     return type
   }
 
@@ -133,7 +201,6 @@ export class SchemaGrammar {
     if (type === undefined) {
       const implied = Object.keys(KEYWORDS).filter((t) => KEYWORDS[t]!.some((keyword) => keyword in schema))
       if (implied.length > 0) return implied.slice(0, 1)
-      this.#only(schema, at, [])
       return null
     }
     const types = Array.isArray(type) ? type : [type]
@@ -143,7 +210,8 @@ export class SchemaGrammar {
   }
 
   #values(schema: Schema, at: string): string {
-    this.#only(schema, at, ["type", "const", "enum"])
+    const other = Object.keys(schema).find((key) => OF_TYPES.has(key))
+    if (other !== undefined) throw this.#unsupported(at, `"${other}" beside enum or const`)
     const values = "const" in schema ? [schema.const] : schema.enum
     if (!Array.isArray(values) || values.length === 0) throw this.#wrong(at, "enum must be a list of values")
     const types = schema.type === undefined ? null : this.#types(schema, at)
@@ -153,92 +221,12 @@ export class SchemaGrammar {
     return alternatives(fitting.map((value) => literal(JSON.stringify(value))))
   }
 
-  #object(schema: Schema, at: string): string {
-    const properties = schema.properties ?? {}
-    if (!isObject(properties)) throw this.#wrong(at, "properties must be an object")
-    const names = Object.keys(properties)
-    const required = schema.required ?? []
-    if (!Array.isArray(required)) throw this.#wrong(at, "required must be a list of names")
-    const needed = new Set(required)
-    const missing = required.find((name) => typeof name !== "string" || !Object.hasOwn(properties, name))
-    if (missing !== undefined) throw this.#wrong(at, `required names ${JSON.stringify(missing)}, no property`)
-    const members = names.map((name) => {
-      const body = this.#body(properties[name], `${at}/properties/${name}`, null)
-      return {
-        rule: this.#named("kv", `${literal(JSON.stringify(name))} ws ":" ws ${group(body)} ws`),
-        required: needed.has(name),
-      }
-    })
-    return this.#members(members, this.#more(schema, at, names.length === 0))
-  }
-
-  /** The rule of members that are not declared, or null where there may be none. Nothing declared: anything. */
-  #more(schema: Schema, at: string, bare: boolean): string | null {
-    const more = schema.additionalProperties ?? bare
-    if (more === false) return null
-    const body = this.#body(more, `${at}/additionalProperties`, null)
-    return this.#named("kv", `string ws ":" ws ${group(body)} ws`)
-  }
-
-  /** Members in the order of declaration, optional ones or not; `rest` matches what follows a first member. */
-  #members(members: readonly { rule: string; required: boolean }[], more: string | null): string {
-    const first: string[] = []
-    let rest = more === null ? "" : ` ("," ws ${more})*`
-    if (more !== null && members.every((member) => !member.required)) first.push(`${more}${rest}`)
-    for (let i = members.length - 1; i >= 0; i--) {
-      const { rule, required } = members[i]!
-      if (members.slice(0, i).every((member) => !member.required)) first.unshift(`${rule}${rest}`)
-      const next = `("," ws ${rule})${required ? "" : "?"}${rest}`
-      rest = i === 0 ? "" : ` ${this.#named("rest", next)}`
-    }
-    const optional = members.every((member) => !member.required)
-    if (first.length === 0) return `"{" ws "}"`
-    return `"{" ws (${first.join(" | ")})${optional ? "?" : ""} "}"`
-  }
-
-  #array(schema: Schema, at: string): string {
-    const fixed = schema.prefixItems ?? []
-    if (!Array.isArray(fixed)) throw this.#wrong(at, "prefixItems must be a list of schemas")
-    if (fixed.length > 0) return this.#tuple(schema, fixed, at)
-    const min = this.#itemCount(schema, "minItems", at) ?? 0
-    const max = this.#itemCount(schema, "maxItems", at)
-    if (max !== null && max < min) throw this.#wrong(at, "maxItems is less than minItems")
-    if (max === 0) return `"[" ws "]"`
-    const body = this.#body(schema.items ?? true, `${at}/items`, null)
-    const item = this.#named("item", `${group(body)} ws`)
-    const more = `("," ws ${item}){${Math.max(0, min - 1)},${max === null ? "" : max - 1}}`
-    return `"[" ws (${item} ${more})${min === 0 ? "?" : ""} "]"`
-  }
-
-  #tuple(schema: Schema, fixed: readonly unknown[], at: string): string {
-    if ((schema.items ?? false) !== false) throw this.#unsupported(at, "items beside prefixItems")
-    for (const key of ["minItems", "maxItems"])
-      if ((schema[key] ?? fixed.length) !== fixed.length)
-        throw this.#unsupported(at, `${key} other than the number of prefixItems`)
-    const items = fixed.map((item, i) => group(this.#body(item, `${at}/prefixItems/${i}`, null)))
-    return `"[" ws ${items.join(` ws "," ws `)} ws "]"`
-  }
-
-  #string(schema: Schema, at: string): string {
-    const min = this.#count(schema, "minLength", at, MOST_LENGTH)
-    const max = this.#count(schema, "maxLength", at, MOST_LENGTH)
-    if (schema.format !== undefined) {
-      const format = typeof schema.format === "string" ? ownFormat(schema.format) : undefined
-      if (format === undefined || min !== null || max !== null)
-        throw this.#unsupported(
-          at,
-          `format ${JSON.stringify(schema.format)}${format ? " with a length" : ""}`,
-        )
-      const mark = format.max === undefined ? "" : this.#mark({ min: 0, max: format.max }, at)
-      return `"\\"" ${mark} ${group(format.body)} "\\""`
-    }
-    if (max !== null && max < (min ?? 0)) throw this.#wrong(at, "maxLength is less than minLength")
-    if ((min ?? 0) === 0 && max === null) return "string"
-    return `"\\"" ${this.#mark({ min: min ?? 0, max: max ?? Infinity }, at)} chars`
+  inner(schema: unknown, at: string): string {
+    return this.#body(schema, at, null)
   }
 
   /** What stands behind the opening quotation mark of a string of bounded length. */
-  #mark(bounds: Bounds, at: string): string {
+  mark(bounds: Bounds, at: string): string {
     let index = this.#lengths.findIndex(({ min, max }) => min === bounds.min && max === bounds.max)
     if (index < 0) index = this.#lengths.push(bounds) - 1
     if (index >= MOST_BOUNDS)
@@ -246,54 +234,7 @@ export class SchemaGrammar {
     return literal(markOf(index))
   }
 
-  #integer(schema: Schema, at: string): string {
-    return this.#between(schema, at, true) ?? "integer"
-  }
-
-  #number(schema: Schema, at: string): string {
-    return this.#between(schema, at, false) ?? "number"
-  }
-
-  /** The rule of a range, or null where there are no bounds. */
-  #between(schema: Schema, at: string, whole: boolean): string | null {
-    const min = this.#bound(schema, "minimum", "exclusiveMinimum", 1, at)
-    const max = this.#bound(schema, "maximum", "exclusiveMaximum", -1, at)
-    if (min === null && max === null) return null
-    if (max === null && min!.value === 0 && !min!.out) return whole ? "natural" : "magnitude"
-    const range = {
-      ...{ min: min?.value ?? null, minOut: min?.out ?? false },
-      ...{ max: max?.value ?? null, maxOut: max?.out ?? false },
-    }
-    const grammar = rangeGrammar(range, whole)
-    if (grammar === null)
-      throw this.#wrong(at, `no ${whole ? "integer" : "number of six decimals"} is within the bounds`)
-    return `(${grammar})`
-  }
-
-  /** The stricter of a bound that is in the range and one that is not. */
-  #bound(
-    schema: Schema,
-    inclusive: string,
-    exclusive: string,
-    sign: 1 | -1,
-    at: string,
-  ): { value: number; out: boolean } | null {
-    const given = [inclusive, exclusive].flatMap((key) => {
-      const value = schema[key] ?? null
-      if (value === null) return []
-      if (typeof value !== "number" || !Number.isFinite(value))
-        throw this.#wrong(at, "bounds must be numbers")
-      if (Math.abs(value) >= LARGEST_BOUND) throw this.#unsupported(at, `${key} beyond ${LARGEST_BOUND}`)
-      return [{ value, out: key === exclusive }]
-    })
-    return given.reduce<{ value: number; out: boolean } | null>((strictest, bound) => {
-      if (strictest === null) return bound
-      const further = sign * (bound.value - strictest.value)
-      return further > 0 || (further === 0 && bound.out) ? bound : strictest
-    }, null)
-  }
-
-  #count(schema: Schema, key: string, at: string, most: number): number | null {
+  count(schema: Schema, key: string, at: string, most: number): number | null {
     const value = schema[key]
     if (value === undefined || value === null) return null
     if (!Number.isInteger(value) || (value as number) < 0) throw this.#wrong(at, `${key} must be a count`)
@@ -301,8 +242,8 @@ export class SchemaGrammar {
     return value as number
   }
 
-  #itemCount(schema: Schema, key: string, at: string): number | null {
-    const count = this.#count(schema, key, at, MOST_ITEMS)
+  itemCount(schema: Schema, key: string, at: string): number | null {
+    const count = this.count(schema, key, at, MOST_ITEMS)
     this.#items += count ?? 0
     if (this.#items > MOST_ITEMS_IN_ALL)
       throw this.#wrong(at, `its items come to more than ${MOST_ITEMS_IN_ALL}`)
@@ -316,17 +257,31 @@ export class SchemaGrammar {
 
   /** The rule of a part of the document, made once: recursive schemas refer to it by name. */
   #ref(pointer: unknown, at: string, start: string | null): string {
-    if (typeof pointer !== "string" || !/^#($|\/)/.test(pointer))
-      throw this.#unsupported(at, `$ref ${JSON.stringify(pointer)}, not to a part of the schema itself,`)
-    let name = this.#refs.get(pointer)
+    const target = this.#target(pointer, at)
+    const key = pointer as string
+    if (this.#failed.has(key)) throw this.#failed.get(key)
+    let name = this.#refs.get(key)
     if (name === undefined) {
-      const target = this.#at(pointer, at)
-      name = `ref-${this.#names++}`
-      this.#refs.set(pointer, name)
-      this.rule(name, this.#body(target, pointer, name))
+      name = this.name("ref")
+      this.#refs.set(key, name)
+      this.rule(
+        name,
+        this.#tried(key, name, () => this.#body(target, key, name!)),
+      )
     }
     if (start !== null) this.#leads.set(start, [...(this.#leads.get(start) ?? []), name])
     return name
+  }
+
+  /** Parts of what failed may have its name already: it must have a rule, though none that is used leads there. */
+  #tried(pointer: string, name: string, body: () => string): string {
+    try {
+      return body()
+    } catch (error) {
+      this.#failed.set(pointer, error)
+      this.rule(name, literal("\u0001"))
+      throw error
+    }
   }
 
   /** A rule that begins with itself never ends. */
@@ -342,6 +297,14 @@ export class SchemaGrammar {
     for (const rule of this.#leads.keys()) visit(rule)
   }
 
+  #target(pointer: unknown, at: string): Schema {
+    if (typeof pointer !== "string" || !/^#($|\/)/.test(pointer))
+      throw this.#unsupported(at, `$ref ${JSON.stringify(pointer)}, not to a part of the schema itself,`)
+    const target = this.#at(pointer, at)
+    if (!isObject(target)) throw this.#wrong(pointer, "a schema must be an object")
+    return target
+  }
+
   #at(pointer: string, at: string): unknown {
     let found: unknown = this.#document
     for (const part of pointer.split("/").slice(1)) {
@@ -353,19 +316,33 @@ export class SchemaGrammar {
     return found
   }
 
-  #named(stem: string, body: string): string {
-    const name = `${stem}-${this.#names++}`
+  named(stem: string, body: string): string {
+    const name = this.name(stem)
     this.rule(name, body)
     return name
   }
 
-  #only(schema: Schema, at: string, allowed: readonly string[]): void {
-    const other = Object.keys(schema).find((key) => !allowed.includes(key) && !ANNOTATIONS.has(key))
-    if (other !== undefined) throw this.#unsupported(at, `"${other.slice(0, 40)}"`)
+  name(stem: string): string {
+    return `${stem}-${this.#names++}`
+  }
+
+  #refuseUnkept(schema: Schema, at: string): void {
+    const other = Object.keys(schema).find((key) => NOT_KEPT.has(key) && !saysNothing(key, schema[key]))
+    if (other !== undefined) throw this.#unsupported(at, `"${other}"`)
+  }
+
+  unsupported(at: string, what: string): UserError {
+    return this.#unsupported(at, what)
+  }
+
+  wrong(at: string, why: string): UserError {
+    return this.#wrong(at, why)
   }
 
   #unsupported(at: string, what: string): UserError {
-    return this.#wrong(at, `${what} is not supported here`)
+    const error = this.#wrong(at, `${what} is not supported here`)
+    this.#notKept.add(error)
+    return error
   }
 
   #wrong(at: string, why: string): UserError {
@@ -384,11 +361,8 @@ function unescaped(part: string): string | null {
   }
 }
 
-function ownFormat(name: string): (typeof FORMATS)[string] | undefined {
-  return Object.hasOwn(FORMATS, name) ? FORMATS[name] : undefined
-}
-
 function hasType(value: unknown, type: string): boolean {
+  if (isRawNumber(value)) return type === "integer" || type === "number"
   if (type === "null") return value === null
   if (type === "array") return Array.isArray(value)
   if (type === "object") return isObject(value)
