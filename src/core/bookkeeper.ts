@@ -18,6 +18,10 @@ interface Booked {
   scale: number
 }
 
+/** Decodes of about the same length take the same time alone: so many tokens apart, up to so many lengths. */
+const LENGTH_SHIFT = 8
+const LENGTHS = 512
+
 export class Bookkeeper {
   readonly clock: EngineClock = { nowUs: 0, slowUs: 0, failedUs: 0, serverUs: 0 }
   /** Before the step that is being booked. */
@@ -30,6 +34,10 @@ export class Bookkeeper {
     ...{ tokens: 0, sequences: 1, passes: 1, fastPairs: 0, slowPairs: 0, outputs: 0, specSteps: 0 },
   }
   #cost: CostModel
+  /** What a decode of some length would take alone, µs, and in which booking that was asked. */
+  readonly #decodeUs = new Float64Array(LENGTHS)
+  readonly #askedIn = new Uint32Array(LENGTHS)
+  #booking = 0
   /** When the last step ended; and when the last one failed after which nothing ran yet, or -1. */
   #landedUs = 0
   #failedAtUs = -1
@@ -66,6 +74,7 @@ export class Bookkeeper {
   landed({ tookOffUs, items, shape, predictedUs }: Airborne, durationUs: number): void {
     const { nowUs } = this.clock
     const step = this.#step
+    this.#booking++
     Object.assign(this.#before, this.clock)
     step.beganUs = Math.min(nowUs, Math.max(tookOffUs, this.#landedUs))
     step.endedUs = this.#landedUs = nowUs
@@ -100,15 +109,17 @@ export class Bookkeeper {
     const aloneUs = step.items === 1 ? workUs : this.#aloneUs(item, drafted)
     share.ownUs = Math.min(workUs, aloneUs)
     const refused = tokens > 0 ? drafted - (tokens - 1) : 0
-    share.refusedUs =
-      refused > 0
-        ? Math.min(share.ownUs, this.#aloneUs(item, drafted) - this.#aloneUs(item, drafted - refused))
-        : 0
+    share.refusedUs = refused > 0 ? Math.min(share.ownUs, this.#moreUs(item, drafted, refused)) : 0
     const { lostTokens } = account
     share.recomputed =
       lostTokens > item.position ? Math.min(1, (lostTokens - item.position) / item.tokens) : 0
     account.stepped(share, request.output > 0)
     if (kept && lostTokens > 0) account.has(item.position + item.tokens)
+  }
+
+  /** What so many of its drafts add to what it would take alone. */
+  #moreUs(item: BatchItem, drafted: number, of: number): number {
+    return Math.max(0, this.#aloneUs(item, drafted) - this.#aloneUs(item, drafted - of))
   }
 
   /** What of the last `spanUs` of the step was what: all of it, as a rule. */
@@ -123,7 +134,18 @@ export class Bookkeeper {
   }
 
   /** What the step would have taken with this item alone. */
-  #aloneUs({ position, tokens, sample }: BatchItem, draft: number): number {
+  #aloneUs(item: BatchItem, draft: number): number {
+    const length = item.position >> LENGTH_SHIFT
+    if (item.tokens > 1 || draft > 0 || length >= LENGTHS) return this.#modelUs(item, draft)
+    // Most items are decodes: the model is asked once for those of a length.
+    if (this.#askedIn[length] !== this.#booking) {
+      this.#askedIn[length] = this.#booking
+      this.#decodeUs[length] = this.#modelUs(item, 0)
+    }
+    return this.#decodeUs[length]!
+  }
+
+  #modelUs({ position, tokens, sample }: BatchItem, draft: number): number {
     const shape = this.#alone
     const n = tokens + draft
     shape.tokens = n
