@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest"
 import { specOf } from "../core/testing.ts"
 import type { DispatchEffect, DispatchEvent } from "./dispatch.ts"
 import { DISPATCH_TIMES, Dispatcher, type DispatcherOptions } from "./dispatcher.ts"
-import { IDLE } from "./testing.ts"
+import { IDLE, routed } from "./testing.ts"
 
 const MS = 1000
 const { askUs, withdrawUs, avoidUs, resumePatienceUs } = DISPATCH_TIMES
@@ -101,6 +101,45 @@ describe("asking", () => {
       onPromise: true,
     })
     expect(first).toEqual([{ type: "fail", id: 1, reason: "full" }])
+  })
+
+  describe("where none promises", () => {
+    const request = routed("a".repeat(32), 600)
+    const full = { ...IDLE, running: 10, waiting: 9, kvUsedTokens: 1000 }
+    /** Replicas that all have the prefix, and a request with it: who is asked first. */
+    function asked(replicas: number) {
+      const desk = new Desk(replicas, { router: { kind: "prefix-offer" } })
+      const arrive = (id: number) =>
+        desk.tell({ type: "arrived", id, request, choices: 1, patienceUs: 10_000 * MS })
+      let job = 0
+      for (let id = 0; id < replicas; id++) {
+        let [said] = arrive(id)
+        for (let no = 0; no < id; no++) [said] = desk.offer(++job, askedOf(said), false)
+        desk.offer(++job, askedOf(said), true)
+      }
+      return { desk, job, first: askedOf(arrive(replicas)[0]) }
+    }
+    const askedOf = (effect: DispatchEffect | undefined) =>
+      effect?.type === "ask" ? effect.replica : expect.fail(`no ask: ${effect?.type}`)
+    const fills = (desk: Desk, replica: number) =>
+      desk.tell({ type: "digest", replica, snapshot: full, takenAtUs: 0, computes: true })
+
+    test("it goes to the one that the router names by then, as a new job where that was not the first asked", () => {
+      const { desk, job, first } = asked(2)
+      fills(desk, first)
+      desk.offer(job + 1, first, false)
+      expect(desk.offer(job + 2, 1 - first, false)).toEqual([
+        { type: "submit", job: job + 3, id: 2, replica: 1 - first, resumed: false },
+      ])
+    })
+
+    test("it does not go to one that died meanwhile", () => {
+      const { desk, job, first } = asked(2)
+      fills(desk, first)
+      desk.offer(job + 1, first, false)
+      const effects = desk.down(1 - first)
+      expect(effects).toContainEqual({ type: "submit", job: job + 1, id: 2, replica: first, resumed: false })
+    })
   })
 
   test("where none promises the first asked gets it, as the job that it was asked about", () => {

@@ -147,7 +147,7 @@ export class Placing {
 
   /** With those replicas left out that would not have it just now and, if it is a suspect, those that have more suspects
    * than others. */
-  #barring(entry: Entry, ask: () => number[]): number[] {
+  #barring<T>(entry: Entry, ask: () => T): T {
     const { members, nowUs } = this.#floor
     const { avoid, suspect } = entry
     const barred: Member[] = []
@@ -164,9 +164,9 @@ export class Placing {
       const least = Math.min(...open.map(({ suspects }) => suspects))
       for (const member of open) if (member.suspects > least) bar(member)
     }
-    const order = ask()
+    const answer = ask()
     for (const member of barred) member.barred = false
-    return order
+    return answer
   }
 
   /** A request that was there at two deaths gets a replica to itself, or shares it with few of its kind. False when it has
@@ -219,14 +219,15 @@ export class Placing {
     // Turned down where it is, and everywhere else: it stays.
     if (entry.at >= 0) return
     if (entry.onPromise) this.fail(entry, "full")
-    else this.#takeFirst(entry, search.order, search.firstJob)
+    else this.#takeUnpromised(entry, search.order, search.firstJob)
   }
 
-  /** None promises: the first asked gets it, and may still promote it. */
-  #takeFirst(entry: Entry, order: readonly number[], firstJob: JobId): void {
+  /** None promises: one gets it all the same, and may still promote it. */
+  #takeUnpromised(entry: Entry, order: readonly number[], firstJob: JobId): void {
     const { members } = this.#floor
-    const index = order.find((replica) => members[replica]!.alive)
-    if (index === undefined) this.place(entry)
+    const chances = this.#options.chances(entry.id, placeOf(entry.places - 1, 0))
+    const index = this.#barring(entry, () => this.#router.otherwise(entry.request, members, order, chances))
+    if (index < 0) this.place(entry)
     else {
       const asked = index === order[0] && firstJob >= 0
       this.submit(entry, members[index]!, asked ? firstJob : this.#floor.newJob())

@@ -20,6 +20,8 @@ test("a prefix is known where it was sent, as far as requests are the same, and 
   expect(map.holders(asked, 2, 0)).toEqual([1])
   expect(map.holders(routed(text("abx")), 2, 0).sort()).toEqual([1, 2])
   expect(map.holders(routed(text("x")), 2, 0)).toEqual([])
+  expect(map.sharers(asked, 2, 0).sort()).toEqual([1, 2])
+  expect(map.sharers(routed(text("x")), 2, 0)).toEqual([])
 })
 
 test("keys of longer text: so many to a stride as were told", () => {
@@ -122,6 +124,10 @@ test("against a plain list of all that was sent: the same answers, whatever come
         const most = Math.max(...all)
         const having = most === 0 ? [] : [0, 1, 2, 3].filter((at) => all[at] === most)
         expect(map.holders(request, 4, 0.3).sort()).toEqual(having)
+        const [, second = 0] = [...all].sort((a, b) => b - a)
+        const sharing = second === 0 ? [] : [0, 1, 2, 3].filter((at) => all[at]! >= second)
+        expect(map.sharers(request, 4, 0.3).sort()).toEqual(sharing)
+        expect(map.sharedTokens(request)).toBe(second * STRIDE)
       }
     }),
   )

@@ -71,7 +71,22 @@ export class PrefixMap {
 
   /** Of the replicas that were sent the longest prefix that any was: up to `most`, drawn by `chance` in [0, 1). */
   holders({ prefix }: Routed, most: number, chance: number): number[] {
-    const strides = this.#longest(prefix, (key) => this.#living(key) !== undefined)
+    return this.#holding(prefix, 1, most, chance)
+  }
+
+  /** The same of the longest that several were sent: what goes beyond it is one session's. */
+  sharers({ prefix }: Routed, most: number, chance: number): number[] {
+    return this.#holding(prefix, 2, most, chance)
+  }
+
+  /** Leading prompt tokens that several replicas were sent. */
+  sharedTokens({ prefix }: Routed): number {
+    return this.#longest(prefix, (key) => this.#hasLiving(key, 2)) * this.#stride * this.#keyTokens
+  }
+
+  /** Of the replicas that hold the longest prefix that at least so many do. */
+  #holding(prefix: readonly number[], least: number, most: number, chance: number): number[] {
+    const strides = this.#longest(prefix, (key) => this.#hasLiving(key, least))
     const held = strides === 0 ? undefined : this.#keys.get(this.#key(prefix, strides))
     if (held === undefined) return []
     if (!(held instanceof Holders)) return [held.replica]
@@ -114,16 +129,18 @@ export class PrefixMap {
     return Math.max(0, sent.promptTokens - gone)
   }
 
-  /** What holds the key, without what was lost. */
-  #living(key: number): Sent | Holders | undefined {
+  /** At least so many replicas hold the key; the last of them that were lost are forgotten. */
+  #hasLiving(key: number, least: number): boolean {
     const held = this.#keys.get(key)
-    if (held === undefined) return undefined
-    if (!(held instanceof Holders)) return this.#isThere(held) ? held : undefined
+    if (held === undefined) return false
+    if (!(held instanceof Holders)) return least === 1 && this.#isThere(held)
     while (held.size > 0 && !this.#isThere(held.at(held.size - 1))) {
       held.delete(held.at(held.size - 1).replica)
       this.#entries--
     }
-    return held.size > 0 ? held : undefined
+    let left = least
+    for (let i = held.size - 1; i >= 0 && left > 0; i--) if (this.#isThere(held.at(i))) left--
+    return left === 0
   }
 
   /** Most strides of the prefix for which `has` holds: where it does for one, it does for all before it. */

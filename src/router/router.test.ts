@@ -158,12 +158,12 @@ describe("prefix-offer", () => {
     ])
   })
 
-  test("a session's round is asked of its home alone where the others would compute more again than it brings", () => {
+  test("a session's round is asked of its home alone where the others would compute again more than half of what it brings", () => {
     const round = (promptTokens: number) => ({ session: 4, promptTokens, prefix: [] })
     const ask = (first: number, next: number) =>
       order(sent(2, round(first)), fleet({}, {}, {}, {}), round(next))
-    expect(ask(500, 999)).toEqual([2])
-    expect(ask(500, 1000)).toEqual([2, expect.any(Number), expect.any(Number)])
+    expect(ask(500, 1499)).toEqual([2])
+    expect(ask(500, 1500)).toEqual([2, expect.any(Number), expect.any(Number)])
     // Its home has lost the KV, or is lost: it is as any other.
     const targets = fleet({}, {}, { kvEvictedTokens: 5000, prefillUsPerToken: 101 }, {})
     expect(order(sent(2, round(500)), targets, round(600))[0]).not.toBe(2)
@@ -175,6 +175,68 @@ describe("prefix-offer", () => {
     const targets = fleet({}, {}, {}, {})
     expect(sent(3).reofferOrder(long("a"), targets, 0, [0, 0])).toEqual([3, 1, 2])
     expect(sent(3).reofferOrder(long("a"), targets, 3, [0, 0])).toEqual([0, 1, 2])
+  })
+
+  test("a session's round that its home turned down is offered anywhere", () => {
+    const round = { session: 4, promptTokens: 900, prefix: [] }
+    const router = sent(2, { ...round, promptTokens: 880 })
+    router.placed(round, fleet({}, {}, {}, {}), 2, 5)
+    expect(router.reofferOrder(round, fleet({}, {}, {}, {}), 2, [0, 0]).sort()).toEqual([0, 1, 3])
+  })
+
+  test("what several have is not computed again for a request that one of them turned down", () => {
+    const router = sent(1)
+    for (const index of [2, 3]) router.placed(long("a"), fleet({}, {}, {}, {}), index, 0)
+    expect(router.reofferOrder(long("a"), fleet({}, {}, {}, {}), 3, [0, 0]).sort()).toEqual([1, 2])
+  })
+
+  test("of those that have as much, first where KV is free, and where fewer wait for what those that run give back", () => {
+    const asked = (first: FakeState, second: FakeState) => {
+      const router = sent(0, long("a"), 2)
+      router.placed(long("a"), fleet({}, {}), 1, 0)
+      return order(router, fleet(first, second))[0]
+    }
+    expect(asked({ kvUsedTokens: 900 }, { kvUsedTokens: 700 })).toBe(1)
+    expect(asked({ kvUsedTokens: 700 }, { kvUsedTokens: 900 })).toBe(0)
+    // What is only cached is free.
+    expect(asked({ kvUsedTokens: 900, kvCachedTokens: 500 }, { kvUsedTokens: 700 })).toBe(0)
+    expect(asked({ running: 40, waiting: 4 }, { running: 40, waiting: 3 })).toBe(1)
+    expect(asked({ running: 40, waiting: 4 }, { running: 20, waiting: 3 })).toBe(0)
+  })
+
+  test("those that share the prompt are looked at beside a session's home, however many replicas there are", () => {
+    const states = Array.from({ length: 40 }, () => ({}))
+    const router = new Router({ kind: "prefix-offer", hops: 2 })
+    router.placed(long("a"), fleet(...states), 33, 0)
+    const first = routed(`${"a".repeat(32)}${"b".repeat(8)}`, 640, 4)
+    router.placed(first, fleet(...states), 21, 0)
+    const next = routed(`${"a".repeat(32)}${"b".repeat(8)}${"c".repeat(24)}`, 1000, 4)
+    expect(order(router, fleet(...states), next)).toEqual([21, 33])
+  })
+
+  test("where none promises it goes where least stands before it, the prefix counted: not all wait where that is", () => {
+    const given = (holder: FakeState, others: FakeState, request = long("a")) => {
+      const targets = fleet(others, others, others, holder)
+      const router = sent(3)
+      for (const one of targets) one.offer = () => false
+      return router.route({ ...specOf(0), ...request }, targets, 2, [0, 0.5])
+    }
+    const full = { running: 10, kvUsedTokens: 1000 }
+    expect(given(full, full)).toBe(3)
+    expect(given({ ...full, waiting: 3 }, full)).toBe(3)
+    expect(given({ ...full, waiting: 7 }, full)).not.toBe(3)
+    expect(given({ ...full, waiting: 7 }, { ...full, waiting: 7 })).toBe(3)
+    // What it lacks is computed at the pace of those.
+    expect(given({ ...full, waiting: 7 }, { ...full, prefillUsPerToken: 9000 })).toBe(3)
+    // Nothing is known of it anywhere: the first asked.
+    expect(given({ running: 10, kvUsedTokens: 500 }, full, long("b"))).toBe(0)
+  })
+
+  test("where none promises a session's round stays where its KV is, if the others would compute most of it again", () => {
+    const round = { session: 4, promptTokens: 900, prefix: [] }
+    const targets = fleet({}, {}, { running: 10, waiting: 40, kvUsedTokens: 1000 }, {})
+    for (const one of targets) one.offer = () => false
+    expect(sent(2, { ...round, promptTokens: 880 }).route(specOf(1, round), targets, 2, [0, 0])).toBe(2)
   })
 
   test("a replica that starts afresh has no prefix and no home", () => {

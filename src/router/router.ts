@@ -4,7 +4,7 @@ import type { RequestSpec } from "../core/protocol.ts"
 import { inTurn } from "./living.ts"
 import { PrefixMap, type PrefixMapOptions } from "./prefix-map.ts"
 import { Recent } from "./recent.ts"
-import { ROUTERS, type RouterKind, type Routing } from "./routers.ts"
+import { type Choice, ROUTERS, type RouterKind, type Routing } from "./routers.ts"
 import type { Chances, ReplicaView, Routed, Target } from "./target.ts"
 
 export interface RouterOptions extends PrefixMapOptions {
@@ -37,15 +37,29 @@ export class Router {
   }
 
   /** In which order to ask replicas whether they can keep the request's SLOs: at most `hops` indices; none when all are lost.
-   * It goes to the first that promises, else to the first of all, whose planner may still promote it. One alone need not
-   * be asked. */
+   * It goes to the first that promises, else to the one that `otherwise` names, whose planner may still promote it. One alone
+   * need not be asked. */
   order(request: Routed, targets: readonly ReplicaView[], chances: Chances): number[] {
     const home = this.affinity ? this.#prefixes.homeOf(request.session) : -1
     if (home >= 0 && targets[home]?.alive) return [home]
     return this.#ask(ROUTERS[this.kind], request, targets, -1, chances)
   }
 
-  /** The same for a request that was turned down by `from`: the others. Only one that promises gets it. */
+  /** None of those that were `asked` promises: the one that gets the request; -1 when all of them are lost by now. */
+  otherwise(
+    request: Routed,
+    targets: readonly ReplicaView[],
+    asked: readonly number[],
+    chances: Chances,
+  ): number {
+    const first = asked.find((index) => targets[index]!.alive) ?? -1
+    const routing: Routing = ROUTERS[this.kind]
+    if (first < 0 || routing.otherwise === undefined) return first
+    const found = routing.otherwise(this.#choice(request, targets, -1, chances, this.#turn))
+    return found < 0 ? first : found
+  }
+
+  /** As `order`, for a request that was turned down by `from`: the others. Only one that promises gets it. */
   reofferOrder(request: Routed, targets: readonly ReplicaView[], from: number, chances: Chances): number[] {
     const routing = ROUTERS[this.kind]
     return this.#ask(routing.asks ? routing : ROUTERS.offer, request, targets, from, chances)
@@ -68,7 +82,7 @@ export class Router {
   route(request: RequestSpec, targets: readonly Target[], nowUs: number, chances: Chances): number {
     const order = this.order(request, targets, chances)
     const chosen = order.length < 2 ? order[0] : this.#firstToPromise(order, request, targets, nowUs)
-    const index = chosen ?? order[0] ?? -1
+    const index = chosen ?? this.otherwise(request, targets, order, chances)
     if (index >= 0) this.placed(request, targets, index, nowUs)
     return index
   }
@@ -94,9 +108,18 @@ export class Router {
     except: number,
     chances: Chances,
   ): number[] {
-    const turn = this.#takeTurn(targets)
+    return routing.order(this.#choice(request, targets, except, chances, this.#takeTurn(targets)))
+  }
+
+  #choice(
+    request: Routed,
+    targets: readonly ReplicaView[],
+    except: number,
+    chances: Chances,
+    turn: number,
+  ): Choice {
     const parts = { prefixes: this.#prefixes, recent: this.#recent, hops: this.hops }
-    return routing.order({ request, targets, except, chances, turn, ...parts })
+    return { request, targets, except, chances, turn, ...parts }
   }
 
   /** Lost replicas have none: else what follows them would have two. */

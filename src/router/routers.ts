@@ -85,40 +85,82 @@ const PREFIX_WEIGHT = 3
 const QUEUE_WEIGHT = 2
 const KV_WEIGHT = 2
 
-/** Ask those that have the longest prefix first, of them where the first token is likely soonest: where one can promise, waiting
- * there costs nothing, and computing the prefix again would. Then the others, in turn: the least busy first would leave no
- * room anywhere for a long prompt. A session's round leaves its KV only for a replica that would not compute more again than
- * the round brings anew: nothing else will use it there, and the same time would keep another request's SLO. */
+/** Ask those that have the longest prefix first, of them the least filled: where one can promise, waiting there costs
+ * nothing, and computing the prefix again would. Then the others, in turn: the least busy first would leave no room anywhere
+ * for a long prompt. */
 function prefixOffer(choice: Choice): number[] {
-  const { request, targets, prefixes, hops } = choice
-  const known = (index: number) => prefixes.known(request, index, targets[index]!.snapshot())
-  const home = prefixes.homeOf(request.session)
-  const atHome = home >= 0 && targets[home]?.alive ? known(home) : 0
-  const added = request.promptTokens - atHome
-  const us = (one: { index: number; known: number }) =>
-    one.known > 0 ? firstTokenUs(choice, one.index, one.known) : 0
-  return Array.from(candidates(choice, home), (index) => ({ index, known: known(index) }))
-    .filter((one) => atHome - one.known <= added)
-    .sort((a, b) => b.known - a.known || us(a) - us(b))
-    .slice(0, hops)
+  return open(choice)
+    .sort((a, b) => b.known - a.known || (a.known > 0 ? a.filled - b.filled : 0))
+    .slice(0, choice.hops)
     .map(({ index }) => index)
 }
+
+/** None of those asked promises: a fleet that is full, where half of all requests may be such and most are in time all the
+ * same. They get done where least stands before them, what lacks of the prefix counted with it: all at the first asked
+ * would wait there, with room beside it. What has no prefix anywhere goes to the first asked: spread evenly, or no replica
+ * had room left for the next promise. */
+function leastFilled(choice: Choice): number {
+  const cost = ({ known, filled }: Known) => filled + ANEW * (1 - known / choice.request.promptTokens)
+  const found = open(choice)
+  if (!found.some(({ known }) => known > 0)) return -1
+  return found.reduce((least, one) => (cost(one) < cost(least) ? one : least)).index
+}
+/** A whole prompt to be computed is as bad as a replica that is so much fuller. */
+const ANEW = 1.5
+
+interface Known {
+  index: number
+  /** Of the prompt, tokens that it should have. */
+  known: number
+  filled: number
+}
+
+/** Replicas to choose from: those that would not compute much again, for the same time would keep another request's SLO. A
+ * session's round leaves the KV of its home so at once: nothing else will use it there, and its home, which promises nothing,
+ * may still keep the SLO. Once turned down it would miss, and may go where what several have is. */
+function open(choice: Choice): Known[] {
+  const { request, targets, prefixes, except } = choice
+  const known = (index: number) => prefixes.known(request, index, targets[index]!.snapshot())
+  const home = prefixes.homeOf(request.session)
+  const there = home >= 0 && targets[home]?.alive ? known(home) : 0
+  const had = except < 0 ? there : prefixes.sharedTokens(request)
+  const most = AGAIN * (request.promptTokens - had)
+  return Array.from(candidates(choice, home), (index) => ({ index, known: known(index) }))
+    .filter((one) => had - one.known <= most)
+    .map((one) => ({ ...one, filled: filled(choice, one.index, one.known) }))
+}
+/** Of the tokens that a request brings anew, so large a share may be computed again besides. */
+const AGAIN = 0.5
 
 /** So few that it does not matter how many replicas there are. */
 function candidates(choice: Choice, home: number): Set<number> {
   const { request, targets, chances, prefixes, turn, except, hops } = choice
   const found = new Set(inTurn(targets, turn, hops, except))
-  for (const index of [home, ...prefixes.holders(request, 2, chances[0])])
+  const holders = prefixes.holders(request, MOST_LOOKED_AT, chances[0])
+  const sharers = prefixes.sharers(request, MOST_LOOKED_AT, chances[0])
+  for (const index of [home, ...holders, ...sharers])
     if (index >= 0 && index !== except && targets[index]?.alive) found.add(index)
   return found
 }
+/** Of those that have as much of a prefix, so many are looked at. */
+const MOST_LOOKED_AT = 8
 
-/** Until the replica has computed what it owes and what it lacks of this prompt, µs. */
-function firstTokenUs({ request, targets, recent }: Choice, index: number, known: number): number {
+/** How full a replica is: 1 when its KV is; more when requests wait for what those that run give back, by the share of these
+ * that it takes, and for prompts that are to be computed before, by the time of that. */
+function filled({ request, targets, recent }: Choice, index: number, known: number): number {
   const snapshot = targets[index]!.snapshot()
-  const owed = snapshot.prefillBacklogTokens + recent.since(index, snapshot).promptTokens
-  return (owed + request.promptTokens - known) * snapshot.prefillUsPerToken
+  const { waiting, running, kvUsedTokens, kvCachedTokens, kvCapacityTokens } = snapshot
+  const sent = recent.since(index, snapshot)
+  const queued = waiting + sent.requests
+  const owed = snapshot.prefillBacklogTokens + sent.promptTokens + request.promptTokens - known
+  return (
+    (kvUsedTokens - kvCachedTokens) / Math.max(1, kvCapacityTokens) +
+    (QUEUE * queued) / (running + queued + 1) +
+    (SECOND * owed * snapshot.prefillUsPerToken) / 1e6
+  )
 }
+const QUEUE = 4
+const SECOND = 0.2
 
 /** The living replica of the highest score; of equal ones the one whose turn comes first. */
 function best({ targets, turn, except }: Choice, score: (index: number) => number): number[] {
@@ -160,6 +202,8 @@ export interface Routing {
   asks: boolean
   /** It goes by which prefixes live where. */
   byPrefix: boolean
+  /** Where none of those asked promises: the replica that gets it, -1 when none can. Default: the first asked. */
+  otherwise?(choice: Choice): number
 }
 
 export const ROUTERS = {
@@ -169,7 +213,7 @@ export const ROUTERS = {
   "least-loaded": { order: leastLoaded, asks: false, byPrefix: false },
   "cache-aware": { order: cacheAware, asks: false, byPrefix: true },
   "prefix-score": { order: prefixScore, asks: false, byPrefix: true },
-  "prefix-offer": { order: prefixOffer, asks: true, byPrefix: true },
+  "prefix-offer": { order: prefixOffer, otherwise: leastFilled, asks: true, byPrefix: true },
 } as const satisfies Record<string, Routing>
 
 export type RouterKind = keyof typeof ROUTERS
