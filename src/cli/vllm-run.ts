@@ -53,7 +53,7 @@ export async function serveVllm(
 function backendOf(port: number, planner: string, { apiKey }: VllmArguments): BackendConfig {
   const key = apiKey ?? process.env.VLLM_API_KEY ?? null
   return {
-    ...{ kind: "vllm", url: `http://127.0.0.1:${port}`, weight: 1, priority: false, planner },
+    ...{ kind: "vllm", url: `http://127.0.0.1:${port}`, weight: 1, priority: false, planner, prefill: [] },
     ...{ models: new Map<string, string>(), apiKey: key === "" ? null : key },
   }
 }

@@ -15,6 +15,7 @@ describe("on a command line", () => {
         apiKey: null,
         priority: false,
         planner: null,
+        prefill: [],
       },
     })
     const all = inline(
@@ -23,6 +24,7 @@ describe("on a command line", () => {
     expect(all).toEqual({
       ...{ kind: "vllm", url: "https://gpu/llm", weight: 2.5, apiKey: "secret", priority: true },
       planner: "http://gpu:9091",
+      prefill: [],
       models: new Map([
         ["a", "b:c"],
         ["same", "same"],
@@ -46,10 +48,20 @@ describe("on a command line", () => {
     ["http://a/?x=1", "has a query"],
     ["http://a,planner=b", 'planner: "b" is no URL'],
     ["http://a,planner=:70000", 'planner: ":70000" is no URL'],
+    ["vllm=http://a,prefill=b", 'prefill: "b" is no URL'],
+    ["sglang=http://a,prefill=http://b", "only a vLLM has its prompts computed elsewhere"],
+    ["http://a,prefill=http://b", "give vllm=URL"],
     ["sglang=http://a,planner=http://b", "only a vLLM has a planner, not sglang"],
   ])("%s is refused: %s", (text, message) => {
     expect(() => inline(text)).toThrow(message)
   })
+})
+
+test("servers that compute its prompts, as many as there are", () => {
+  expect(inline("vllm=http://a,prefill=http://b:1/,prefill=http://c").prefill).toEqual([
+    "http://b:1",
+    "http://c",
+  ])
 })
 
 test("a planner at a port of the backend's own address", () => {

@@ -22,6 +22,8 @@ export interface BackendConfig {
   priority: boolean
   /** Where its planner (`slos-serve planner --metrics-port`) answers, or `:port` of its own address; null: it has none. */
   planner: string | null
+  /** Servers that compute its prompts (vLLM with a KV connector); none: it does so itself. */
+  prefill: readonly string[]
 }
 
 const WEIGHT = "must be a number from 0.01 to 100"
@@ -37,6 +39,7 @@ const entrySchema = z.strictObject({
   key_env: z.string().min(1, "must name an environment variable").optional(),
   priority: z.boolean({ error: "must be true or false" }).optional(),
   planner: z.string({ error: "must be a URL" }).optional(),
+  prefill: z.array(z.string({ error: "must be a URL" }), { error: "must be a list of URLs" }).optional(),
 })
 type Entry = z.output<typeof entrySchema>
 
@@ -55,7 +58,7 @@ export function buildBackends(
 }
 
 const INLINE =
-  "URL or kind=URL, then ,weight=2 ,model=theirs:its ,key_env=NAME ,priority ,planner=URL as wanted"
+  "URL or kind=URL, then ,weight=2 ,model=theirs:its ,key_env=NAME ,priority ,planner=URL ,prefill=URL as wanted"
 
 /** `URL`, `vllm=URL`, `vllm=URL,weight=2,model=a:b,priority`. `option` is only for messages. */
 export function parseInlineBackend(
@@ -74,6 +77,7 @@ export function parseInlineBackend(
     else if (key === "weight") entry.weight = value.trim() === "" ? Number.NaN : Number(value)
     else if (key === "key_env") entry.key_env = value
     else if (key === "planner") entry.planner = value
+    else if (key === "prefill") entry.prefill = [...((entry.prefill ?? []) as string[]), value]
     else if (key === "model") addModel(models, value, option)
     else throw new UserError(`${option}: "${part.slice(0, 60)}" is not known; give ${INLINE}`)
   }
@@ -96,14 +100,29 @@ function addModel(models: Record<string, string>, value: string, option: string)
 }
 
 function backendOf(entry: Entry, where: string, environment: Environment): BackendConfig {
-  const { kind = null, url, weight = 1, models = {}, key, key_env, priority = false, planner } = entry
+  const {
+    kind = null,
+    url,
+    weight = 1,
+    models = {},
+    key,
+    key_env,
+    priority = false,
+    planner,
+    prefill = [],
+  } = entry
   if (planner !== undefined && kind !== null && kind !== "vllm")
     throw new UserError(`${where}: only a vLLM has a planner, not ${kind}; leave planner out`)
+  if (prefill.length > 0 && kind !== "vllm")
+    throw new UserError(
+      `${where}: only a vLLM has its prompts computed elsewhere; give vllm=URL, or leave prefill out`,
+    )
   const fromEnvironment = key_env === undefined ? null : (environment[key_env] ?? "")
   if (fromEnvironment === "") throw new UserError(`${where}: the environment variable ${key_env} is not set`)
   return {
     ...{ kind, weight, priority, models: new Map(Object.entries(models)) },
     url: normalUrl(url, where),
+    prefill: prefill.map((text) => normalUrl(text, `${where} prefill`)),
     planner: planner === undefined ? null : plannerAt(planner, `${where} planner`),
     apiKey: key ?? fromEnvironment,
   }

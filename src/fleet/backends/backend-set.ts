@@ -159,13 +159,13 @@ export class BackendSet {
   #open(endpoint: Endpoint, dispatcher: Agent): ReplicaHost {
     const { apps, probeMs = PROBE_MS } = this.#options
     const { config, url, host } = endpoint
-    const { weight, models, apiKey, priority } = config
+    const { weight, models, apiKey, priority, prefill } = config
     const name = new URL(url).host
     // It answers offers itself.
     if (config.kind === "slos-serve") return new RemoteReplica({ name, url, apiKey })
     const kind = config.kind === null ? null : BACKEND_KINDS[config.kind]
     return new RemoteHost({
-      ...{ name, url, kind, weight, models, apiKey, apps, priority, dispatcher, probeMs },
+      ...{ name, url, kind, weight, models, apiKey, apps, priority, prefill, dispatcher, probeMs },
       ...{ timeouts: this.#timeouts, hostHeader: host, planner: this.#plannerOf(endpoint, name) },
     })
   }

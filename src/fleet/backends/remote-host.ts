@@ -18,7 +18,7 @@ import { WatchedHost } from "../../replica/watched-host.ts"
 import type { EngineRules } from "../engine-rules.ts"
 import { Twin, type TwinSpec } from "../twin.ts"
 import type { ReadStep, ReadUsage } from "./answer-reader.ts"
-import { askOf, cannotGoOn, priorityOf } from "./ask.ts"
+import { type Ask, askOf, cannotGoOn, priorityOf } from "./ask.ts"
 import { CacheHopes } from "./cache-hopes.ts"
 import type { Course } from "./course.ts"
 import { type ExchangeEnd, exchange } from "./exchange.ts"
@@ -28,6 +28,7 @@ import { infoOf, MOST_TOKENS } from "./info.ts"
 import { Judge } from "./judge.ts"
 import type { BackendKind, Learnt } from "./kind.ts"
 import { BACKEND_KINDS } from "./kinds.ts"
+import { PrefillServers } from "./prefill-servers.ts"
 import { headersOf, Prober, type Served } from "./prober.ts"
 import { PromptSizes } from "./prompt-sizes.ts"
 import type { RemoteHostOptions } from "./remote-options.ts"
@@ -52,6 +53,8 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   readonly #sizes = new PromptSizes()
   readonly #cache = new CacheHopes()
   readonly #jobs = new Map<JobId, Taken>()
+  /** Where its prompts are computed; null: at the engine itself. */
+  readonly #prefill: PrefillServers | null
   /** Where it is, and what each request to it says. */
   readonly #at: { origin: string; basePath: string; headers: Readonly<Record<string, string>> }
   /** As the job is known that was offered last: it is mostly submitted next, and its twin knows the answer still. */
@@ -67,6 +70,8 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     this.#kind = options.kind ?? BACKEND_KINDS.openai
     const { origin, pathname } = new URL(options.url)
     this.#at = { origin, basePath: pathname.replace(/\/$/, ""), headers: headersOf(options) }
+    const { prefill: urls = [], timeouts } = options
+    this.#prefill = urls.length > 0 ? new PrefillServers({ urls, headers: this.#at.headers, timeouts }) : null
     const { prior } = this.#kind
     this.twin = new Twin({ rules: this.#rules, apps, ...(prior !== undefined && { prior }) })
     this.#holding = new Holding(this.twin, nowUs, {
@@ -169,6 +174,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     this.#prober.close()
     this.#holding.shut()
     await this.#options.planner?.close()
+    await this.#prefill?.close()
     for (const { courses } of [...this.#jobs.values()])
       for (const course of courses.slice()) this.#cancelled(course)
     this.become("closed", "it is closed")
@@ -201,10 +207,12 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     const { slo, maxTokens, session } = generation
     const promptTokens = this.#sizes.tokens(generation.prompt)
     const { app } = slo.class
+    const elsewhere = this.#prefill !== null
+    const cachedTokens = elsewhere ? promptTokens - 1 : this.#cache.tokens(app, session, promptTokens)
     const contextTokens = this.info?.limits.contextTokens ?? MOST_TOKENS
     return {
       ...{ id: ++this.#ids, app, session: -1, arrivalUs: now - ageUs, prefix: [] },
-      ...{ promptTokens, cachedTokens: this.#cache.tokens(app, session, promptTokens) },
+      ...{ promptTokens, cachedTokens },
       maxOutputTokens: maxTokens ?? contextTokens,
       ...{ slo: slo.slo, tier: slo.tier, thinking: slo.thinking },
     }
@@ -249,9 +257,17 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     })
     judge.sent(now)
     this.twin.sent(course.id, spec, now)
-    const { dispatcher, timeouts } = options
+    // A stream that goes on elsewhere has its answer so far in the prompt: it is computed where it is decoded.
+    if (this.#prefill === null || begunTokens > 0) this.#begin(course, ask)
+    else course.abort = this.#prefill.compute(ask, (full, named) => this.#begin(course, full, named))
+  }
+
+  #begin(course: Course, ask: Ask, named: Readonly<Record<string, string>> = {}): void {
+    const { dispatcher, timeouts } = this.#options
+    const { promptTokens } = course.spec
+    const at = { ...this.#at, headers: { ...this.#at.headers, ...named } }
     course.abort = exchange(
-      { ...this.#at, ask, dispatcher, timeouts, promptTokens: spec.promptTokens },
+      { ...at, ask, dispatcher, timeouts, promptTokens },
       { step: (step) => this.#step(course, step), end: (end) => this.#ended(course, end) },
     )
   }

@@ -24,6 +24,8 @@ export interface RemoteHostOptions {
   priority?: boolean
   /** Plans the engine's steps. While it is there it answers offers and holds what waits; else the twin does. */
   planner?: RemotePlanner | null
+  /** Servers that compute its prompts. Default: it does so itself. */
+  prefill?: readonly string[]
   dispatcher: Dispatcher
   timeouts: Timeouts
   /** Between two looks at its health and /metrics, ms. */
