@@ -8,7 +8,7 @@ import type { Timeouts } from "./exchange.ts"
 
 export interface PrefillServersOptions {
   /** Scheme, host and port of each; no slash at its end. */
-  urls: readonly string[]
+  prefill?: readonly string[]
   headers: Readonly<Record<string, string>>
   timeouts: Timeouts
 }
@@ -24,15 +24,23 @@ const FOR_ANOTHER = {
   ...{ remote_engine_id: null, remote_block_ids: null, remote_host: null, remote_port: null },
 }
 
+/** Null where none are named. */
+export function prefillServers(options: PrefillServersOptions): PrefillServers | null {
+  const { prefill: urls = [] } = options
+  return urls.length > 0 ? new PrefillServers(options, urls) : null
+}
+
 export class PrefillServers {
   readonly #options: PrefillServersOptions
+  readonly #urls: readonly string[]
   readonly #agent: Agent
   #turn = 0
   /** When those that failed may be asked again, ms. */
   #pausedUntilMs = new Map<string, number>()
 
-  constructor(options: PrefillServersOptions) {
+  constructor(options: PrefillServersOptions, urls: readonly string[]) {
     this.#options = options
+    this.#urls = urls
     this.#agent = new Agent({ connect: { timeout: options.timeouts.connectMs } })
   }
 
@@ -66,7 +74,7 @@ export class PrefillServers {
   }
 
   #inTurn(): string[] {
-    const { urls } = this.#options
+    const urls = this.#urls
     const start = this.#turn++ % urls.length
     const now = performance.now()
     const all = [...urls.slice(start), ...urls.slice(0, start)]

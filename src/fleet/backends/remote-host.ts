@@ -28,7 +28,7 @@ import { infoOf, MOST_TOKENS } from "./info.ts"
 import { Judge } from "./judge.ts"
 import type { BackendKind, Learnt } from "./kind.ts"
 import { BACKEND_KINDS } from "./kinds.ts"
-import { PrefillServers } from "./prefill-servers.ts"
+import { type PrefillServers, prefillServers } from "./prefill-servers.ts"
 import { headersOf, Prober, type Served } from "./prober.ts"
 import { PromptSizes } from "./prompt-sizes.ts"
 import type { RemoteHostOptions } from "./remote-options.ts"
@@ -70,8 +70,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     this.#kind = options.kind ?? BACKEND_KINDS.openai
     const { origin, pathname } = new URL(options.url)
     this.#at = { origin, basePath: pathname.replace(/\/$/, ""), headers: headersOf(options) }
-    const { prefill: urls = [], timeouts } = options
-    this.#prefill = urls.length > 0 ? new PrefillServers({ urls, headers: this.#at.headers, timeouts }) : null
+    this.#prefill = prefillServers({ ...options, headers: this.#at.headers })
     const { prior } = this.#kind
     this.twin = new Twin({ rules: this.#rules, apps, ...(prior !== undefined && { prior }) })
     this.#holding = new Holding(this.twin, nowUs, {
@@ -207,8 +206,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     const { slo, maxTokens, session } = generation
     const promptTokens = this.#sizes.tokens(generation.prompt)
     const { app } = slo.class
-    const elsewhere = this.#prefill !== null
-    const cachedTokens = elsewhere ? promptTokens - 1 : this.#cache.tokens(app, session, promptTokens)
+    const cachedTokens = this.#prefill ? promptTokens - 1 : this.#cache.tokens(app, session, promptTokens)
     const contextTokens = this.info?.limits.contextTokens ?? MOST_TOKENS
     return {
       ...{ id: ++this.#ids, app, session: -1, arrivalUs: now - ageUs, prefix: [] },
@@ -264,10 +262,9 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
 
   #begin(course: Course, ask: Ask, named: Readonly<Record<string, string>> = {}): void {
     const { dispatcher, timeouts } = this.#options
-    const { promptTokens } = course.spec
     const at = { ...this.#at, headers: { ...this.#at.headers, ...named } }
     course.abort = exchange(
-      { ...at, ask, dispatcher, timeouts, promptTokens },
+      { ...at, ask, dispatcher, timeouts, promptTokens: course.spec.promptTokens },
       { step: (step) => this.#step(course, step), end: (end) => this.#ended(course, end) },
     )
   }
