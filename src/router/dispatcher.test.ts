@@ -106,7 +106,7 @@ describe("asking", () => {
   describe("where none promises", () => {
     const request = routed("a".repeat(32), 600)
     const full = { ...IDLE, running: 10, waiting: 9, kvUsedTokens: 1000 }
-    /** Replicas that all have the prefix, and a request with it: who is asked first. */
+    /** Replicas that all have the prefix, and a request with it: which is asked first. */
     function asked(replicas: number) {
       const desk = new Desk(replicas, { router: { kind: "prefix-offer" } })
       const arrive = (id: number) =>

@@ -217,7 +217,9 @@ describe("prefix-offer", () => {
   test("where none promises it goes where least stands before it, the prefix counted: not all wait where that is", () => {
     const given = (holder: FakeState, others: FakeState, request = long("a")) => {
       const targets = fleet(others, others, others, holder)
+      // They have a little of it.
       const router = sent(3)
+      for (let index = 0; index < 3; index++) router.placed(routed("a".repeat(8), 130), targets, index, 0)
       for (const one of targets) one.offer = () => false
       return router.route({ ...specOf(0), ...request }, targets, 2, [0, 0.5])
     }
@@ -227,7 +229,7 @@ describe("prefix-offer", () => {
     expect(given({ ...full, waiting: 7 }, full)).not.toBe(3)
     expect(given({ ...full, waiting: 7 }, { ...full, waiting: 7 })).toBe(3)
     // What it lacks is computed at the pace of those.
-    expect(given({ ...full, waiting: 7 }, { ...full, prefillUsPerToken: 9000 })).toBe(3)
+    expect(given({ ...full, waiting: 7 }, { ...full, prefillUsPerToken: 3000 })).toBe(3)
     // Nothing is known of it anywhere: the first asked.
     expect(given({ running: 10, kvUsedTokens: 500 }, full, long("b"))).toBe(0)
   })

@@ -101,8 +101,8 @@ function prefixOffer(choice: Choice): number[] {
  * had room left for the next promise. */
 function leastFilled(choice: Choice): number {
   const cost = ({ known, filled }: Known) => filled + ANEW * (1 - known / choice.request.promptTokens)
-  const found = open(choice)
-  if (!found.some(({ known }) => known > 0)) return -1
+  const found = open(choice).filter(({ known }) => known > 0)
+  if (found.length === 0) return -1
   return found.reduce((least, one) => (cost(one) < cost(least) ? one : least)).index
 }
 /** A whole prompt to be computed is as bad as a replica that is so much fuller. */
@@ -146,7 +146,7 @@ function candidates(choice: Choice, home: number): Set<number> {
 const MOST_LOOKED_AT = 8
 
 /** How full a replica is: 1 when its KV is; more when requests wait for what those that run give back, by the share of these
- * that it takes, and for prompts that are to be computed before, by the time of that. */
+ * that it takes, and for prompts that are to be computed before, by the second. */
 function filled({ request, targets, recent }: Choice, index: number, known: number): number {
   const snapshot = targets[index]!.snapshot()
   const { waiting, running, kvUsedTokens, kvCachedTokens, kvCapacityTokens } = snapshot
@@ -156,11 +156,10 @@ function filled({ request, targets, recent }: Choice, index: number, known: numb
   return (
     (kvUsedTokens - kvCachedTokens) / Math.max(1, kvCapacityTokens) +
     (QUEUE * queued) / (running + queued + 1) +
-    (SECOND * owed * snapshot.prefillUsPerToken) / 1e6
+    (owed * snapshot.prefillUsPerToken) / 1e6
   )
 }
 const QUEUE = 4
-const SECOND = 0.2
 
 /** The living replica of the highest score; of equal ones the one whose turn comes first. */
 function best({ targets, turn, except }: Choice, score: (index: number) => number): number[] {

@@ -45,7 +45,8 @@ export class PrefillServers {
   }
 
   /** Has the prompt computed, then says `done` with the request that is to be decoded, and the name that both halves are
-   * known by. The answer gives it up without another word. */
+   * known by. The answer gives it up without another word. Not for a stream that goes on elsewhere: its answer so far, which is
+   * part of its prompt, is computed where it is decoded. */
   compute(ask: Ask, done: (ask: Ask, named: Named) => void): () => void {
     const given = new AbortController()
     const named = { "x-request-id": `slos-serve-${randomUUID()}` }

@@ -255,7 +255,6 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     })
     judge.sent(now)
     this.twin.sent(course.id, spec, now)
-    // A stream that goes on elsewhere has its answer so far in the prompt: it is computed where it is decoded.
     if (this.#prefill === null || begunTokens > 0) this.#begin(course, ask)
     else course.abort = this.#prefill.compute(ask, (full, named) => this.#begin(course, full, named))
   }
