@@ -27,6 +27,8 @@ export interface Airborne {
   kind: StepKind
   /** What its time depends on. */
   shape: StepShape
+  /** Room of the KV pool that it took when it was decided: what became free by it counts against it. */
+  tookTokens: number
   /** Predicted, µs; and when it should land, absolute µs. */
   predictedUs: number
   endsUs: number
@@ -50,14 +52,14 @@ export class Flight {
     return last === undefined ? nowUs : Math.max(nowUs, last.endsUs)
   }
 
-  takeOff(batch: Batch, built: BatchBuilder, nowUs: number): void {
+  takeOff(batch: Batch, built: BatchBuilder, nowUs: number, tookTokens = 0): void {
     const { number, evict, items, predictedUs } = batch
     const { requests, kind } = built
     const endsUs = this.clearUs(nowUs) + predictedUs
     for (const request of requests) request.inAir++
     const preemptions = requests.map((request) => request.preemptions)
     const made = { number, evict, items, requests, preemptions, kind, shape: built.shape() }
-    this.batches.push({ ...made, tookOffUs: nowUs, predictedUs, endsUs, failed: false })
+    this.batches.push({ ...made, tookTokens, tookOffUs: nowUs, predictedUs, endsUs, failed: false })
   }
 
   /** A batch of the engine's own joins, without items so far. */
@@ -65,7 +67,7 @@ export class Flight {
     const endsUs = this.clearUs(nowUs)
     const empty = { number, evict: [], items: [], requests: [], preemptions: [], shape: NO_SHAPE }
     const times = { tookOffUs: nowUs, predictedUs: 0, endsUs }
-    const own: Airborne = { ...empty, ...times, kind: "decode", failed: false }
+    const own: Airborne = { ...empty, ...times, kind: "decode", tookTokens: 0, failed: false }
     this.batches.push(own)
     return own
   }

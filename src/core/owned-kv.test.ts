@@ -197,6 +197,62 @@ describe("what an engine does by itself", () => {
   })
 })
 
+describe("what it counts as free", () => {
+  const free = (played: Played, tokens: number, batch?: number) =>
+    played.replica.handle({ type: "kvFree", tokens, ...(batch !== undefined && { batch }) }, played.nowUs)
+
+  test("is all that the next plan takes", () => {
+    const played = owned({ depth: 1, limits: { ...LIMITS, kvTokens: 512, minChunkTokens: 1 } })
+    played.arrives(1, { promptTokens: 100 })
+    played.step()
+    played.arrives(2, { promptTokens: 300 })
+    free(played, 40)
+    expect(played.runs().items).toMatchObject([
+      { id: 1, position: 100, tokens: 1 },
+      { id: 2, position: 0, tokens: 32 },
+    ])
+  })
+
+  test("holds until it goes on: then the core counts by itself again", () => {
+    const played = owned({ limits: { ...LIMITS, kvTokens: 512, minChunkTokens: 1 } })
+    played.arrives(1, { promptTokens: 100 })
+    const first = played.runs()
+    played.arrives(2, { promptTokens: 300 })
+    free(played, 40)
+    tell(played, { batch: first.number, items: first.items })
+    expect(aboard(played.runs())).toEqual([1, 2])
+    expect(played.of("run").at(-1)!.batch.items[1]!.tokens).toBe(300)
+  })
+
+  test("is less by what plans have taken that it had not scheduled when it counted", () => {
+    const played = owned({ depth: 3, limits: { ...LIMITS, kvTokens: 512, minChunkTokens: 1 } })
+    played.arrives(1, { promptTokens: 100 })
+    const first = played.runs()
+    played.arrives(2, { promptTokens: 32, maxOutputTokens: 1 })
+    expect(aboard(played.runs())).toEqual([1, 2])
+    played.arrives(3, { promptTokens: 300 })
+    free(played, 64, first.number)
+    expect(played.runs().items).toMatchObject([{ id: 1 }, { id: 3, position: 0, tokens: 32 }])
+  })
+
+  test("of a batch that is told as it ran, requests that a later plan evicts stay evicted", () => {
+    const played = owned({ depth: 3, limits: { ...LIMITS, kvTokens: 128, minChunkTokens: 1 } })
+    played.arrives(1, { promptTokens: 47, maxOutputTokens: 20 })
+    played.arrives(2, { promptTokens: 70, maxOutputTokens: 20 })
+    const [first, second] = [played.runs(), played.runs()]
+    const third = played.runs()
+    expect(third.evict).toEqual([2])
+    tell(played, { batch: first.number, items: first.items })
+    tell(played, { batch: second.number, items: second.items })
+    played.replica.check()
+    played.done(first)
+    expect(aboard(played.runs())).toEqual([1])
+    played.done(second)
+    played.done(third)
+    expect(played.replica.snapshot(0).running).toBe(1)
+  })
+})
+
 test("an engine that goes by the plan does nothing by itself, and yields what was planned", () => {
   const played = new Played()
   played.arrives(1)

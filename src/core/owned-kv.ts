@@ -1,6 +1,8 @@
 /** An engine that owns its KV says what it did: the core believes it. It may have run other items than planned, found less or
  * more of a prefix cached, taken KV from requests by itself, or run batches of its own. The account of KV follows as far as it
- * has room: where the engine has more in place than is accounted for, the core believes less until the engine says so again. */
+ * has room: where the engine has more in place than is accounted for, the core believes less until the engine says so again.
+ * Where it has less room than is accounted for (a prefix that requests computed on their own is there more than once), it counts
+ * for the core, too. */
 import { assert } from "./assert.ts"
 import { shapeOf } from "./cost.ts"
 import type { Airborne, Flight } from "./flight.ts"
@@ -36,14 +38,23 @@ export class OwnedKv {
     return Math.min(result?.tokens ?? 0, spec.maxOutputTokens - output)
   }
 
+  /** It holds until the engine says that it has gone on. */
+  hasFree({ tokens, batch = Infinity }: Extract<Event, { type: "kvFree" }>): void {
+    let free = tokens
+    for (const { number, tookTokens } of this.#flight.batches) if (number > batch) free -= tookTokens
+    this.#kv.bound(Math.max(0, free))
+  }
+
   /** A step with `tokens` new tokens of a request has landed, of which `said` tokens are now in place by the engine's count. */
   computed(request: LiveRequest, tokens: number, said = request.computed): void {
+    this.#kv.bound(null)
     const most = request.known + tokens - 1
     this.#place(request, Math.min(said, most), request.inAir === 0)
   }
 
   ran({ batch: number, items, preempted = [] }: Ran, nowUs: number): void {
     const flight = this.#flight
+    this.#kv.bound(null)
     for (const id of preempted) {
       const request = this.#line.get(id)
       if (request !== undefined) this.#line.loseKv(request, true)
@@ -53,6 +64,7 @@ export class OwnedKv {
   }
 
   lost({ ids, cached = false }: Extract<Event, { type: "kvLost" }>): void {
+    this.#kv.bound(null)
     for (const id of ids) {
       const request = this.#line.get(id)
       if (request !== undefined) this.#line.loseKv(request, true)
@@ -132,9 +144,18 @@ export class OwnedKv {
     requests.push(request)
     if (request !== undefined && at === undefined) request.inAir++
     const asPlanned = items[items.length - 1] === planned && request?.preemptions === batch.preemptions[at!]
-    if (request !== undefined && !request.gone && !asPlanned) this.#adopt(request, ran, coming.has(id), nowUs)
+    const stays = request !== undefined && !this.#evictedAfter(batch, id)
+    if (stays && !request.gone && !asPlanned) this.#adopt(request, ran, coming.has(id), nowUs)
     // What could not be accounted for is lost to the core when it lands.
-    preemptions.push(request !== undefined && this.#kv.holds(id) ? request.preemptions : -1)
+    preemptions.push(stays && this.#kv.holds(id) ? request.preemptions : -1)
+  }
+
+  /** A later batch in flight drops its KV. */
+  #evictedAfter(batch: Airborne, id: RequestId): boolean {
+    const { batches } = this.#flight
+    for (let at = batches.length - 1; batches[at] !== batch; at--)
+      if (batches[at]!.evict.includes(id)) return true
+    return false
   }
 
   /** It runs from where the engine says; `inAir`: after items of it in flight, whose landing will tell. */

@@ -90,6 +90,10 @@ export type Event =
   /** KV that the engine dropped by itself, outside of a batch: all that these live requests had (unknown ids are no error),
    * and, with `cached`, all that was kept of ended ones. */
   | { type: "kvLost"; ids: readonly RequestId[]; cached?: boolean }
+  /** An engine that owns its KV has room for so many tokens in blocks that no live request holds, by its own count, after all that
+   * was told so far. Decisions take no more than that, until its next step or result. `batch`: the last plan that it had scheduled
+   * then: those behind it in flight take theirs out of it. Left out: it had scheduled all. */
+  | { type: "kvFree"; tokens: number; batch?: number }
   /** The grammar of a request that `waitsForGrammar` is compiled. */
   | { type: "grammarReady"; id: RequestId }
   /** Steps are believed to take this from now on. What was learnt of the last ones holds against it, not against the old model. */

@@ -127,6 +127,7 @@ export class Replica {
     else if (event.type === "grammarReady") this.#line.ready(event.id)
     else if (event.type === "ran") this.#ownersWord.ran(event, nowUs)
     else if (event.type === "kvLost") this.#ownersWord.lost(event)
+    else if (event.type === "kvFree") this.#ownersWord.hasFree(event)
   }
 
   #believe(cost: CostModel): void {
@@ -194,7 +195,8 @@ export class Replica {
     if (withKv) offered.computed = offered.known - 1
     const ask = (line: readonly LiveRequest[]) =>
       policy.offer!(line, offered, this.#batch.context, boundaryUs)
-    return this.#depth > 1 ? this.#foreseen(nowUs, ask) : ask(this.#line.requests)
+    // Requests that a batch cannot carry just now keep their promises, too.
+    return this.#depth > 1 ? this.#foreseen(nowUs, ask, true) : ask(this.#line.requests)
   }
 
   /** How a live request began; null before it has. */
@@ -296,12 +298,13 @@ export class Replica {
     const built = this.#batch
     const atUs = this.#flight.clearUs(nowUs)
     const suspect = this.#recovery.nextSuspect()
+    const { spareTokens } = this.#kv
     built.reset(atUs)
     this.#foreseen(nowUs, (line) => {
       if (suspect !== undefined) this.#alone(suspect, built, line)
       else if (line.length > 0) this.policy.decide(line, built, atUs)
     })
-    if (built.items.length > 0) this.#run(built, nowUs)
+    if (built.items.length > 0) this.#run(built, nowUs, spareTokens - this.#kv.spareTokens)
   }
 
   #alone(suspect: LiveRequest, built: BatchBuilder, line: readonly LiveRequest[]): void {
@@ -310,17 +313,17 @@ export class Replica {
   }
 
   /** `ask` with those that can be planned for, as they will be when what is in flight has landed. */
-  #foreseen<T>(nowUs: number, ask: (line: readonly LiveRequest[]) => T): T {
+  #foreseen<T>(nowUs: number, ask: (line: readonly LiveRequest[]) => T, later = false): T {
     const { requests, allMayRun } = this.#line
-    if (!this.#flight.up && allMayRun) return ask(requests)
+    if (!this.#flight.up && (allMayRun || later)) return ask(requests)
     try {
-      return ask(this.#foresight.begin(this.#flight.batches, requests, nowUs))
+      return ask(this.#foresight.begin(this.#flight.batches, requests, nowUs, later))
     } finally {
       this.#foresight.end()
     }
   }
 
-  #run(built: BatchBuilder, nowUs: number): void {
+  #run(built: BatchBuilder, nowUs: number, tookTokens: number): void {
     for (const request of built.requests) if (request.startedUs < 0) request.startedUs = nowUs
     const { orders } = this.#kv
     const trim = orders.takeTrimmed()
@@ -332,7 +335,7 @@ export class Replica {
       ...(trim.length > 0 && { trim }),
       predictedUs: Math.round(built.timeUs()),
     }
-    this.#flight.takeOff(batch, built, nowUs)
+    this.#flight.takeOff(batch, built, nowUs, tookTokens)
     this.#books.takesOff()
     // The batch after this one may share what it computes.
     if (this.#depth > 1)

@@ -8,6 +8,7 @@ const RANK: Record<Event["type"], number> = {
   stepFailed: 0,
   ran: 0,
   kvLost: 0,
+  kvFree: 1,
   costModel: 1,
   cancelled: 2,
   arrived: 3,

@@ -246,6 +246,7 @@ export class EngineSession {
   #compareKv(told: number): void {
     const { kvCapacityTokens, kvUsedTokens, kvCachedTokens } = this.replica.snapshot(this.#nowUs)
     this.kvFree = { told, believed: kvCapacityTokens - kvUsedTokens + kvCachedTokens }
+    this.#post({ type: "kvFree", tokens: told }, this.#nowUs)
   }
 
   #tell(effects: readonly Effect[], steps: readonly ObservedStep[]): void {

@@ -15,6 +15,8 @@ export type Fault =
   /** The engine owns its KV (ReplicaConfig.engineOwnsKv), and deviates from its plans on so large a share of all occasions
    * (own-ways.ts). */
   | { kind: "ownWays"; replica: number; share: number }
+  /** The engine owns its KV and has it in a pool of blocks of its own, whose free ones it counts (pooled-ways.ts). */
+  | { kind: "ownBlocks"; replica: number }
 
 /** The faults of one run, asked for as it goes. */
 export class Faults {
@@ -22,6 +24,7 @@ export class Faults {
   /** 0 when the router sees the present. */
   readonly staleUs: number
   #ownWays: readonly Extract<Fault, { kind: "ownWays" }>[]
+  #ownBlocks: ReadonlySet<number>
   #failures: Extract<Fault, { kind: "failedStep" }>[]
   #slow: readonly Extract<Fault, { kind: "slowSteps" }>[]
 
@@ -29,6 +32,7 @@ export class Faults {
     this.losses = faults.filter((fault) => fault.kind === "lostReplica")
     this.#failures = faults.filter((fault) => fault.kind === "failedStep").sort((a, b) => a.atUs - b.atUs)
     this.#ownWays = faults.filter((fault) => fault.kind === "ownWays")
+    this.#ownBlocks = new Set(faults.flatMap((fault) => (fault.kind === "ownBlocks" ? [fault.replica] : [])))
     this.#slow = faults.filter((fault) => fault.kind === "slowSteps")
     this.staleUs = Math.max(0, ...faults.map((fault) => (fault.kind === "staleSnapshots" ? fault.ageUs : 0)))
   }
@@ -48,6 +52,10 @@ export class Faults {
       0,
       ...this.#ownWays.filter((fault) => fault.replica === replica).map(({ share }) => share),
     )
+  }
+
+  ownBlocks(replica: number): boolean {
+    return this.#ownBlocks.has(replica)
   }
 
   slowdown(replica: number, nowUs: number): number {

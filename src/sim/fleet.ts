@@ -206,6 +206,7 @@ class Fleet {
     const { step, events } = machine.begin(this.#nowUs)
     const told = machine.hasty ? [...events, ...landed] : [...landed, ...events]
     for (const event of told) this.#tell(machine, event)
+    if (told.length > 0) for (const event of machine.counted) this.#tell(machine, event)
     if (step !== null) this.#push(step.atUs, { type: "step", machine, step })
   }
 

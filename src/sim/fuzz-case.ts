@@ -105,12 +105,48 @@ export function ofSomeDepth(fleet: FleetOptions, seed: number, depth?: number): 
   if (most === 1) return fleet
   if (!engineOwnsKv && random.uniform() < 0.5)
     return { ...alone(fleet), replicas: [{ ...fleet.replicas[0]!, depth: most }] }
+  if (engineOwnsKv && new Random("sim fuzz blocks", seed).uniform() < 0.4) return pooled(fleet, seed, most)
   const share = pick(random, [0.02, 0.1, 0.3])
   const own = fleet.replicas.map((_, replica): Fault => ({ kind: "ownWays", replica, share }))
   return {
     ...fleet,
     replicas: fleet.replicas.map((config) => ({ ...config, depth: most, engineOwnsKv })),
     faults: [...(fleet.faults ?? []), ...(engineOwnsKv ? own : [])],
+  }
+}
+
+/** Engines with a pool of blocks of their own, short of them, whose requests begin alike and come at the same times. */
+function pooled(fleet: FleetOptions, seed: number, depth: number): FleetOptions {
+  const random = new Random("sim fuzz families", seed)
+  const { blockTokens, contextTokens } = fleet.replicas[0]!.limits
+  const kvTokens = contextTokens * pick(random, [1, 1.5, 2.5])
+  const own = fleet.replicas.map((_, replica): Fault => ({ kind: "ownBlocks", replica }))
+  const requests = fleet.requests.map((request) => {
+    const { id, session, promptTokens } = request.spec
+    if (session >= 0) return request
+    const family = random.integer(1, 4)
+    const common = random.integer(0, promptTokens / blockTokens + 1)
+    const count = Math.floor((promptTokens + request.outputTokens) / blockTokens)
+    const blocks = Array.from({ length: count }, (_, i) =>
+      i < common ? -1000 * family - i : (id + 20_000) * 1000 + i,
+    )
+    const prefix = blocks.slice(0, Math.floor(promptTokens / blockTokens))
+    const soonerUs = request.atUs % 250_000
+    return {
+      ...request,
+      ...{ atUs: request.atUs - soonerUs, blocks, spec: { ...request.spec, prefix } },
+      ...(request.cancelAtUs !== undefined && { cancelAtUs: request.cancelAtUs - soonerUs }),
+    }
+  })
+  return {
+    ...fleet,
+    requests,
+    replicas: fleet.replicas.map((config) => ({
+      ...config,
+      ...{ limits: { ...config.limits, kvTokens, unifiedKv: true }, depth, engineOwnsKv: true },
+      cost: { ...config.cost, unifiedKv: true },
+    })),
+    faults: [...(fleet.faults ?? []), ...own],
   }
 }
 

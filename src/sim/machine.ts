@@ -3,6 +3,7 @@ import { type CostModel, ranShape, shapeOf, stepUs } from "../core/cost.ts"
 import type {
   Batch,
   BatchItem,
+  EngineLimits,
   Event,
   RanItem,
   RequestSpec,
@@ -16,7 +17,8 @@ import { StepFit, type StepFitOptions } from "../fit/step-fit.ts"
 import type { Target } from "../router/target.ts"
 import { normalChance } from "./chance.ts"
 import type { Faults } from "./faults.ts"
-import { OwnWays } from "./own-ways.ts"
+import { type EngineWays, OwnWays } from "./own-ways.ts"
+import { PooledWays } from "./pooled-ways.ts"
 import type { Play, World } from "./world.ts"
 
 /** How real step times differ from what the planner believes. */
@@ -49,7 +51,9 @@ export class Machine implements Target {
   #waiting: Batch[] = []
   #step: Step | null = null
   /** Where the engine owns its KV. */
-  #ways: OwnWays | null
+  #ways: EngineWays | null
+  /** The last batch that it has scheduled. */
+  #scheduled = 0
   /** What the router knows, when snapshots are stale: the one it sees, and the next. */
   #seen: Seen
   #next: Seen
@@ -82,8 +86,7 @@ export class Machine implements Target {
     this.#reality = reality
     this.#faults = faults
     this.#world = world
-    const share = faults.ownWays(index)
-    this.#ways = config.engineOwnsKv ? new OwnWays(config.limits, world, index, reality.seed, share) : null
+    this.#ways = config.engineOwnsKv ? waysOf(config.limits, faults, world, index, reality.seed) : null
     this.#present = this.replica.snapshot(0)
     this.#seen = this.#next = { lost: false, snapshot: this.#present }
   }
@@ -106,10 +109,17 @@ export class Machine implements Target {
     return this.#ways?.hasty ?? false
   }
 
+  /** What it says of its KV after all else that it has to say, if anything. */
+  get counted(): Event[] {
+    const tokens = this.#ways?.freeTokens ?? null
+    return tokens === null ? [] : [{ type: "kvFree", tokens, batch: this.#scheduled }]
+  }
+
   /** A step is over: what the replica is told, in this order. */
   over(step: Step): readonly Event[] {
     this.#step = null
     const { number: batch, durationUs, items, plays: aboard, reason } = step
+    if (reason !== null) this.#ways?.failed(items)
     if (reason !== null) return [{ type: "stepFailed", batch, reason }, ...this.#failWaiting(reason)]
     const { results, plays } = this.#world.play(items, aboard)
     this.#world.happened({ results, plays })
@@ -136,8 +146,9 @@ export class Machine implements Target {
   }
 
   /** By its own ways: the plan, more or less, or a batch of its own. */
-  #beginOwn(ways: OwnWays, nowUs: number): { step: Step | null; events: readonly Event[] } {
+  #beginOwn(ways: EngineWays, nowUs: number): { step: Step | null; events: readonly Event[] } {
     const batch = this.#waiting.shift()
+    this.#scheduled = batch?.number ?? this.#scheduled
     const strays = ways.strays
     const events: Event[] = []
     if (batch !== undefined && !strays) {
@@ -238,4 +249,15 @@ export interface Step {
 interface Seen {
   lost: boolean
   snapshot: Snapshot
+}
+
+function waysOf(
+  limits: EngineLimits,
+  faults: Faults,
+  world: World,
+  replica: number,
+  seed: number,
+): EngineWays {
+  if (faults.ownBlocks(replica)) return new PooledWays(limits, world, replica, seed)
+  return new OwnWays(limits, world, replica, seed, faults.ownWays(replica))
 }

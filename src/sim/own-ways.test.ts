@@ -6,17 +6,56 @@ import { type FleetOptions, simulateFleet } from "./fleet.ts"
 import { fuzzCase, ofSomeDepth } from "./fuzz-case.ts"
 import { KvAudit } from "./kv-audit.ts"
 
-/** Fleets of such engines, with three batches in flight. */
-function* deviating(seeds: number): Generator<FleetOptions> {
+/** Fleets of such engines, with so many batches in flight. */
+function* deviating(seeds: number, depth = 3): Generator<FleetOptions> {
   for (let seed = 1; seed <= seeds; seed++) {
-    const fleet = ofSomeDepth(fuzzCase(seed).fleet, seed, 3)
+    const fleet = ofSomeDepth(fuzzCase(seed).fleet, seed, depth)
     if (fleet.replicas[0]!.engineOwnsKv) yield fleet
   }
 }
 
+const hasOwnBlocks = ({ faults = [] }: FleetOptions) => faults.some(({ kind }) => kind === "ownBlocks")
+
+/** An engine with a pool of blocks of its own throws where a plan finds no room in it. */
+test("plans fit what an engine has free by its own count, however it came to be less than is accounted for", () => {
+  let [steps, less, shared] = [0, 0, 0]
+  for (const depth of [2, 3]) {
+    for (const fleet of deviating(100, depth)) {
+      if (!hasOwnBlocks(fleet)) continue
+      const audit = new Audit({ fleet })
+      const watched = audit.watched(fleet)
+      const plans = new Map<string, Batch>()
+      const result = simulateFleet({
+        ...watched,
+        onEffect: (effect, nowUs, replica) => {
+          if (effect.type === "run") plans.set(`${replica} ${effect.batch.number}`, effect.batch)
+          watched.onEffect?.(effect, nowUs, replica)
+        },
+        onEvent: (event, nowUs, replica) => {
+          watched.onEvent?.(event, nowUs, replica)
+          if (event.type !== "ran") return
+          const plan = plans.get(`${replica} ${event.batch}`)!
+          for (const { id, position } of event.items) {
+            const planned = plan.items.find((item) => item.id === id)!
+            if (planned.copy !== undefined && position > 0) shared++
+            if (planned.copy !== undefined && position < planned.position) less++
+          }
+        },
+      })
+      audit.finish(result)
+      steps += result.steps
+    }
+  }
+  // That these say something: prefixes are shared, and less of some is cached than is accounted for.
+  expect(steps).toBeGreaterThan(10_000)
+  expect(shared).toBeGreaterThan(100)
+  expect(less).toBeGreaterThan(5)
+}, 60_000)
+
 test("plans are shortened, skipped, left alone, begun elsewhere; KV is taken; batches come without a plan", () => {
   const seen = new Set<string>()
   for (const fleet of deviating(25)) {
+    if (hasOwnBlocks(fleet)) continue
     const plans = new Map<string, Batch>()
     const audit = new Audit({ fleet })
     const onEvent = (event: Event, _: number, replica: number) => {

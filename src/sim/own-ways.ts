@@ -11,7 +11,28 @@ export interface Scheduled {
   preempted: readonly RequestId[]
 }
 
-export class OwnWays {
+/** How a simulated engine that owns its KV goes about its plans. */
+export interface EngineWays {
+  /** It does not wait for a plan, or leaves one alone. */
+  readonly strays: boolean
+  /** It tells what it has scheduled before what it has computed, every other time. */
+  readonly hasty: boolean
+  /** What it says it has free, in tokens; null: it does not say. */
+  readonly freeTokens: number | null
+  /** A number for a batch of its own. */
+  nextNumber(): number
+  /** The plan, as far as it goes by it. */
+  schedule(batch: Batch): Scheduled
+  scheduleOwn(): Scheduled
+  /** A step was computed; `results` get what is in place where the core may believe otherwise. */
+  landed(items: readonly RanItem[], results: StepResult[]): void
+  /** Nothing of a step was computed. */
+  failed(items: readonly RanItem[]): void
+  evicted(ids: readonly RequestId[]): void
+}
+
+export class OwnWays implements EngineWays {
+  readonly freeTokens = null
   readonly #limits: EngineLimits
   readonly #world: World
   readonly #replica: number
@@ -30,22 +51,18 @@ export class OwnWays {
     this.#share = share
   }
 
-  /** It does not wait for a plan, or leaves one alone, now and then. */
   get strays(): boolean {
     return this.#deviates(0.3)
   }
 
-  /** It tells what it has scheduled before what it has computed, every other time. */
   get hasty(): boolean {
     return this.#random.uniform() < 0.5
   }
 
-  /** A number for a batch of its own. */
   nextNumber(): number {
     return -++this.#own
   }
 
-  /** The plan, as far as it goes by it. */
   schedule({ items, evict }: Batch): Scheduled {
     this.#forgetGone()
     this.evicted(evict)
@@ -74,7 +91,6 @@ export class OwnWays {
     return { items: ran, preempted }
   }
 
-  /** A step was computed; `results` get what is in place where the core may believe otherwise. */
   landed(items: readonly RanItem[], results: StepResult[]): void {
     const byId = new Map(results.map((result) => [result.id, result]))
     for (const { id, position, tokens } of items) {
@@ -92,6 +108,9 @@ export class OwnWays {
       }
     }
   }
+
+  /** What it had is computed over. */
+  failed(): void {}
 
   evicted(ids: readonly RequestId[]): void {
     for (const id of ids) this.#inPlace.delete(id)

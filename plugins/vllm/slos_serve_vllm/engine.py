@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from vllm.platforms import current_platform
 
+from .blocks import kv_tokens
 from .client import Message
 from .config import Config
 
@@ -51,16 +52,6 @@ def engine_message(
         "vllmVersion": vllm_version,
         "pluginVersion": plugin_version(),
     }
-
-
-def kv_tokens(scheduler: "PlannedScheduler") -> int:
-    """Room for KV. One block is vLLM's null block; groups of layers share the blocks; drafts and a drafter's look ahead take
-    room that no plan counts."""
-    blocks = scheduler.kv_cache_config.num_blocks - 1
-    groups = max(1, len(scheduler.kv_cache_config.kv_cache_groups))
-    tokens = blocks // groups * scheduler.block_size
-    ahead = -(-scheduler.num_lookahead_tokens // scheduler.block_size) * scheduler.block_size
-    return max(scheduler.block_size, tokens - ahead * scheduler.max_num_running_reqs)
 
 
 def depth_of(scheduler: "PlannedScheduler") -> int:

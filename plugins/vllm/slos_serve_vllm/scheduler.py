@@ -14,6 +14,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 
 from .arrange import Arrangement, arranged, evict
+from .blocks import free_tokens, in_use
 from .client import Client
 from .conductor import Conductor
 from .config import read_config, socket_of
@@ -85,7 +86,7 @@ class PlannedScheduler(Base):
             config.hang_seconds,
             self._guess_tokens,
             self.clock_us,
-            self._free_tokens,
+            lambda: free_tokens(self),
         )
         self.conductor.wait_for_planner(config.start_seconds)
 
@@ -162,12 +163,14 @@ class PlannedScheduler(Base):
             return hit
         position = self._arrangement.positions.get(request.request_id)
         blocks, found, *rest = hit
-        if position is None or found <= position:
-            if position is not None and found < position:
-                self._arrangement.short.add(request.request_id)
+        if position is None:
             return hit
-        kept = position // self.block_size * self.block_size
-        return (self.kv_cache_manager.truncate_computed_blocks(blocks, kept), kept, *rest)
+        if found < position:
+            self._arrangement.short.add(request.request_id)
+        elif found > position:
+            found = position // self.block_size * self.block_size
+            blocks = self.kv_cache_manager.truncate_computed_blocks(blocks, found)
+        return (in_use(self, blocks), found, *rest)
 
     def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kwargs: Any) -> None:
         if not self._preempts_as_planned:
@@ -204,10 +207,6 @@ class PlannedScheduler(Base):
             yield
         finally:
             self.scheduler_reserve_full_isl, kv.watermark_blocks = whole_prompt, kept_free
-
-    def _free_tokens(self) -> int:
-        """KV that is free, or only kept as cache."""
-        return int(self.kv_cache_manager.block_pool.get_num_free_blocks() * self.block_size)
 
     def _restore_order(self) -> None:
         """vLLM's own order of running requests: first come, first kept."""

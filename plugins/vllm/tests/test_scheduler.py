@@ -25,19 +25,15 @@ class Case:
     stop: float = 0.0
     drafts: int = 0
     prefixes: bool = True
-    mismatches: int = 0
-    """Most steps in which something planned finds no room. Where KV is all but used up vLLM has, at times, a few blocks less than
-    the planner believes: requests that computed the same prefix at the same time hold it twice. It says so, and the planner
-    goes on from there."""
 
 
 CASES = [
     Case("plain"),
     Case("aborts and stops", abort=0.2, stop=0.03),
-    Case("few blocks", blocks=70, abort=0.05, stop=0.01, mismatches=STEPS // 12),
+    Case("few blocks", blocks=70, abort=0.05, stop=0.01),
     Case("few blocks, no prefixes", blocks=70, prefixes=False, abort=0.05),
     Case("drafts", drafts=4, stop=0.01),
-    Case("drafts, few blocks", drafts=4, blocks=80, abort=0.05, mismatches=STEPS // 12),
+    Case("drafts, few blocks", drafts=4, blocks=80, abort=0.05),
     Case("async", is_async=True, in_air=2, abort=0.1, stop=0.02),
     Case(
         "async, few blocks",
@@ -46,7 +42,6 @@ CASES = [
         blocks=70,
         abort=0.05,
         stop=0.01,
-        mismatches=STEPS // 12,
     ),
     Case("async, drafts", is_async=True, in_air=2, drafts=4, stop=0.01),
     Case(
@@ -56,7 +51,6 @@ CASES = [
         blocks=70,
         abort=0.05,
         stop=0.01,
-        mismatches=STEPS // 12,
     ),
 ]
 
@@ -65,7 +59,7 @@ CASES = [
 def test_what_runs_is_what_was_planned(case: Case, folder: Path, settings: dict[str, Any]) -> None:
     engine, aborted = live(case, folder, settings)
     counters = engine.scheduler.conductor.counters
-    assert counters.mismatches <= case.mismatches
+    assert counters.mismatches == 0
     assert (counters.own_steps, counters.late_plans, counters.connections) == (0, 0, 1)
     assert counters.planned_steps > STEPS / 2
     assert engine.ended == set(engine.tokens)

@@ -42,6 +42,8 @@ export class KvAccount {
   #blocks: Blocks
   #nextName = 1
   #evictedBlocks = 0
+  /** Blocks that an engine which owns its KV has less than is accounted for; -1: it has not counted since it went on. */
+  #missing = -1
   /** Changes with what can be shared: an answer found at the same epoch still holds. */
   epoch = 0
 
@@ -69,7 +71,18 @@ export class KvAccount {
   }
   /** Tokens of room in blocks that no live request holds, cached or free: what live ones may newly take. */
   get spareTokens(): number {
-    return (this.#blocks.count - this.#blocks.live) * this.limits.blockTokens
+    return this.#spareBlocks * this.limits.blockTokens
+  }
+  get #spareBlocks(): number {
+    return Math.max(0, this.#blocks.count - this.#blocks.live - Math.max(0, this.#missing))
+  }
+
+  /** An engine that owns its KV has so much room in blocks that no live request holds: no more can be newly taken, whatever is
+   * accounted for. null: it has gone on since. */
+  bound(tokens: number | null): void {
+    const { count, live } = this.#blocks
+    this.#missing =
+      tokens === null ? -1 : Math.max(0, count - live - Math.floor(tokens / this.limits.blockTokens))
   }
   /** Tokens of room in blocks that several live requests share. */
   get sharedTokens(): number {
@@ -155,7 +168,7 @@ export class KvAccount {
     const sequence = this.#live.get(id)
     if (sequence === undefined) assert(false, `request ${id} holds no KV`)
     const need = Math.ceil(tokens / this.limits.blockTokens) - sequence.blocks.length
-    if (need > this.#blocks.count - this.#blocks.live) return false
+    if (need > this.#spareBlocks) return false
     while (this.#blocks.free < need) this.#giveUpBlock()
     for (let i = 0; i < need; i++) this.#blocks.take(sequence)
     if (tokens > sequence.tokens) sequence.tokens = tokens
@@ -209,6 +222,7 @@ export class KvAccount {
   drop(id: RequestId): void {
     const sequence = this.#live.get(id)
     if (sequence === undefined) return
+    if (this.#missing >= 0) this.#missing += this.#doubtfulBlocks(sequence)
     this.#leaveLive(sequence)
     this.#forget(sequence)
     this.orders.drop(id)
@@ -302,6 +316,22 @@ export class KvAccount {
       least = this.#leastUseful()!
     }
     this.#uncache(least)
+  }
+
+  /** Of the blocks that only this live sequence holds, those of prefixes that other live ones have computed on their own: which
+   * of the copies is shared by a third is the engine's choice, so that they may not be free when this one goes. */
+  #doubtfulBlocks({ blocks, prefix, indexed }: Sequence): number {
+    let count = 0
+    for (let at = 0; at < indexed; at++) {
+      const block = blocks[at]!
+      if (!this.#blocks.isOwn(block)) continue
+      for (const copy of this.#computed.copies(prefix[at]!)) {
+        if (copy === block || !this.#blocks.isLive(copy)) continue
+        count++
+        break
+      }
+    }
+    return count
   }
 
   #leaveLive(sequence: Sequence): void {

@@ -38,6 +38,10 @@ export class Blocks {
   isLive(block: number): boolean {
     return this.#liveReferences[block]! > 0
   }
+  /** It has one live holder. */
+  isOwn(block: number): boolean {
+    return this.#liveReferences[block] === 1
+  }
   holders(block: number): number {
     return this.#references[block]!
   }

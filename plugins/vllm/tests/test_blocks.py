@@ -1,0 +1,60 @@
+"""How much room there is, and which copy of a block is shared, on vLLM's real block pool."""
+
+from pathlib import Path
+
+import pytest
+from vllm.v1.request import Request
+
+from slos_serve_vllm.blocks import free_tokens, in_use, kv_tokens
+from slos_serve_vllm.scheduler import PlannedScheduler
+
+from .fake_engine import BLOCK_TOKENS, RequestMaker, engine_config, make_scheduler
+
+ALONE = {"start": False, "start_seconds": 0.01}
+PROMPT = list(range(3, 3 + 4 * BLOCK_TOKENS + 1))
+
+
+@pytest.fixture
+def scheduler(folder: Path) -> PlannedScheduler:
+    return make_scheduler(engine_config(folder, False, 0, 1), 33, ALONE)
+
+
+def hold(scheduler: PlannedScheduler, name: str) -> Request:
+    """A request that has computed the prompt on its own."""
+    request = RequestMaker(scheduler.vllm_config)(name, PROMPT, 8)
+    assert scheduler.kv_cache_manager.allocate_slots(request, len(PROMPT)) is not None
+    return request
+
+
+def test_a_copy_that_a_request_holds_is_shared_where_there_is_one(scheduler: PlannedScheduler) -> None:
+    kv = scheduler.kv_cache_manager
+    first, second = hold(scheduler, "first"), hold(scheduler, "second")
+    third = RequestMaker(scheduler.vllm_config)("third", PROMPT, 8)
+    kv.free(first)
+    found, tokens, _ = kv.get_computed_blocks(third)
+    assert tokens == 4 * BLOCK_TOKENS
+    # vLLM would take room for what is there already.
+    assert [block.ref_cnt for block in found.blocks[0]] == [0] * 4
+    shared = in_use(scheduler, found)
+    assert [block.ref_cnt for block in shared.blocks[0]] == [1] * 4
+    assert [block.block_hash for block in shared.blocks[0]] == [block.block_hash for block in found.blocks[0]]
+    before = free_tokens(scheduler)
+    assert kv.allocate_slots(third, 1, tokens, shared) is not None
+    assert free_tokens(scheduler) == before - BLOCK_TOKENS
+    kv.free(second)
+    kv.free(third)
+    kept, _, _ = kv.get_computed_blocks(third)
+    assert in_use(scheduler, kept).get_block_ids() == kept.get_block_ids()
+
+
+def test_what_is_free_is_counted_as_all_of_it_is(scheduler: PlannedScheduler) -> None:
+    assert free_tokens(scheduler) == kv_tokens(scheduler) == 32 * BLOCK_TOKENS
+    request = hold(scheduler, "one")
+    assert free_tokens(scheduler) == 27 * BLOCK_TOKENS
+    scheduler.kv_cache_manager.free(request)
+    # Each request that may run looks ahead by a block; those that run have theirs.
+    scheduler.num_lookahead_tokens = 1
+    scheduler.max_num_running_reqs = 3
+    assert free_tokens(scheduler) == kv_tokens(scheduler) == 29 * BLOCK_TOKENS
+    scheduler.running.append(request)
+    assert free_tokens(scheduler) == 30 * BLOCK_TOKENS

@@ -1,0 +1,69 @@
+/** KV of an engine that counts its own: what it says it has free bounds what is newly taken. */
+import { describe, expect, test } from "vitest"
+import { LIMITS } from "../testing.ts"
+import { KvAccount } from "./account.ts"
+
+const hashes = (family: number, blocks: number) => Array.from({ length: blocks }, (_, i) => family * 1000 + i)
+
+/** Eight blocks, of which request 1 has four and request 2 two. */
+function account(): KvAccount {
+  const kv = new KvAccount({ ...LIMITS, kvTokens: 128 })
+  for (const [id, tokens] of [
+    [1, 64],
+    [2, 32],
+  ] as const) {
+    kv.attach(id, hashes(id, 8), -1, null)
+    kv.grow(id, tokens)
+    kv.computed(id, tokens)
+  }
+  return kv
+}
+
+describe("what the engine has free", () => {
+  test("bounds what is taken, but gives no more than is accounted for", () => {
+    const kv = account()
+    kv.bound(16)
+    expect(kv.spareTokens).toBe(16)
+    expect(kv.grow(2, 48)).toBe(true)
+    expect([kv.spareTokens, kv.grow(2, 49)]).toEqual([0, false])
+    kv.bound(1000)
+    expect([kv.spareTokens, kv.heldTokens(2)]).toEqual([16, 48])
+    kv.check()
+  })
+
+  test("grows by what others give up, and is forgotten when the engine goes on", () => {
+    const kv = account()
+    kv.bound(15)
+    expect(kv.spareTokens).toBe(0)
+    kv.drop(1)
+    expect(kv.spareTokens).toBe(64)
+    kv.bound(null)
+    expect(kv.spareTokens).toBe(96)
+  })
+
+  test("does not count on blocks of a prefix that another has computed, too: either may be the one that is shared", () => {
+    const kv = account()
+    kv.attach(3, [...hashes(1, 1), ...hashes(3, 1)], -1, null)
+    kv.grow(3, 32)
+    kv.computed(3, 32)
+    kv.bound(0)
+    kv.drop(1)
+    expect(kv.spareTokens).toBe(48)
+    // The other one has no copy any more.
+    kv.drop(3)
+    expect(kv.spareTokens).toBe(80)
+    kv.bound(null)
+    expect(kv.spareTokens).toBe(96)
+  })
+
+  test("counts blocks that stay with those that share them but once", () => {
+    const kv = account()
+    kv.attach(3, hashes(1, 8), -1, kv.match(hashes(1, 8), 65))
+    kv.grow(3, 80)
+    kv.bound(0)
+    kv.drop(1)
+    expect(kv.spareTokens).toBe(0)
+    kv.drop(3)
+    expect(kv.spareTokens).toBe(80)
+  })
+})
