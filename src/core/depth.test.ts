@@ -5,7 +5,7 @@ import type { PolicyFactory } from "./policy/policy.ts"
 import { vllm } from "./policy/vllm.ts"
 import type { Batch } from "./protocol.ts"
 import { aboard, Played } from "./replica-testing.ts"
-import { LIMITS } from "./testing.ts"
+import { LIMITS, specOf } from "./testing.ts"
 
 const deep = (depth = 2, kvTokens = LIMITS.kvTokens) =>
   new Played({ depth, limits: { ...LIMITS, kvTokens, minChunkTokens: 1 } })
@@ -256,6 +256,18 @@ describe("a request that waits for its grammar", () => {
     played.poll()
     const late = played.of("token").find(({ id }) => id === 1)!.lateUs
     expect(late).toBe(played.nowUs - 1_000_000)
+  })
+
+  test.each([1, 2])("counts in offers, with %i batches in flight", (depth) => {
+    const slo = (ttftUs: number) => ({ ...specOf(0).slo, ttftUs })
+    const takes = (waits: boolean) => {
+      const played = new Played({ depth, policy: "slos-serve" })
+      if (waits) played.arrives(1, { promptTokens: 900, waitsForGrammar: true, slo: slo(150_000) })
+      played.arrives(2, { promptTokens: 16 })
+      played.runs()
+      return played.replica.offer(specOf(9, { promptTokens: 700, slo: slo(180_000) }), 0)
+    }
+    expect([takes(false), takes(true)]).toEqual([true, false])
   })
 
   test("ends as any other when it is cancelled, and a grammar that comes too late is no error", () => {

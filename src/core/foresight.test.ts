@@ -88,6 +88,7 @@ describe("the line foreseen", () => {
         preemptions: [request.preemptions],
         kind: "mixed" as const,
         shape,
+        tookTokens: 0,
       },
       ...{
         items: [{ ...item(0, 100, sample), id: request.id }],
@@ -116,6 +117,18 @@ describe("the line foreseen", () => {
     foresight.end()
     expect(all.some(({ gone, foreseen }) => gone || foreseen)).toBe(false)
     expect(goesOn.output).toBe(0)
+  })
+
+  test("for later leaves out only what ends in the air", () => {
+    const [ends, lost, waits] = [
+      liveOf(1, { maxOutputTokens: 1 }),
+      liveOf(3),
+      liveOf(5, { waitsForGrammar: true }),
+    ]
+    const flight = [ends, lost].map((request) => flightOf(request))
+    const foresight = new Foresight(kv, false)
+    expect(foresight.begin(flight, [ends, lost, waits], 0, true)).toEqual([lost, waits])
+    foresight.end()
   })
 
   test("a batch that should have landed lands now", () => {

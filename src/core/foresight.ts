@@ -18,12 +18,18 @@ export class Foresight {
     this.#prefillOnly = prefillOnly
   }
 
-  /** Those of `line` that a batch after those in flight could carry. */
-  begin(flight: readonly Airborne[], line: readonly LiveRequest[], nowUs: number): readonly LiveRequest[] {
+  /** Those of `line` that a batch after those in flight could carry; `later`: or one after that, when grammars are compiled and what
+   * is in the air has landed. */
+  begin(
+    flight: readonly Airborne[],
+    line: readonly LiveRequest[],
+    nowUs: number,
+    later = false,
+  ): readonly LiveRequest[] {
     for (const batch of flight) if (!batch.failed) this.#land(batch, Math.max(nowUs, batch.endsUs))
     this.#line.length = 0
     for (const request of line) {
-      if (this.#canRun(request)) this.#line.push(request)
+      if (this.#goesOn(request) && (later || this.#canRun(request))) this.#line.push(request)
       else this.#leaveOut(request)
     }
     return this.#line
@@ -46,13 +52,14 @@ export class Foresight {
     }
   }
 
-  #canRun(request: LiveRequest): boolean {
-    if (request.waits) return false
-    if (request.inAir === 0) return true
+  #canRun({ id, waits, inAir }: LiveRequest): boolean {
     // What it lost is computed anew when its tokens in the air are known.
-    if (!this.#kv.holds(request.id)) return false
-    const { foreseen, surelyOutput, output, spec } = request
-    return (foreseen ? surelyOutput : output) < (this.#prefillOnly ? 1 : spec.maxOutputTokens)
+    return !waits && (inAir === 0 || this.#kv.holds(id))
+  }
+
+  /** What is in the air does not surely end it. */
+  #goesOn({ inAir, foreseen, surelyOutput, output, spec }: LiveRequest): boolean {
+    return inAir === 0 || (foreseen ? surelyOutput : output) < (this.#prefillOnly ? 1 : spec.maxOutputTokens)
   }
 
   /** What policies remember of earlier decisions must not bring it back. */

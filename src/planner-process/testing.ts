@@ -17,6 +17,15 @@ import {
   type ToPlugin,
   toWire,
 } from "../wire/planner/messages.ts"
+import {
+  type FlyingItem,
+  isPlan,
+  type OwnWays,
+  type PlayedRequest,
+  PlayedScheduler,
+} from "./played-scheduler.ts"
+
+export type { OwnWays, PlayedRequest } from "./played-scheduler.ts"
 
 export const ENGINE: EngineMessage = {
   ...{ type: "engine", name: "played", model: "tiny", device: "none", dtype: "float32" },
@@ -36,48 +45,10 @@ export const ENGINE: EngineMessage = {
   ...{ vllmVersion: "0.32.0", pluginVersion: "0.1.0" },
 }
 
-/** How an engine goes its own ways, as vLLM does under pressure: chances, each step or item. */
-export interface OwnWays {
-  /** 0 to 1, the same each time. */
-  random: () => number
-  /** The plan comes too late, and the engine schedules by itself. */
-  ignores: number
-  /** A planned item is left out, or is shorter. */
-  leavesOut: number
-  shortens: number
-  /** The engine takes a request's KV by itself. */
-  drops: number
-  /** A drafted token is accepted. */
-  accepts: number
-}
-
-const OBEDIENT: OwnWays = {
-  ...{ random: () => 0.5, ignores: 0, leavesOut: 0, shortens: 0, drops: 0, accepts: 0.7 },
-}
-
-export interface PlayedRequest {
-  id: number
-  promptTokens: number
-  maxOutputTokens: number
-  slo: Record<string, unknown>
-  /** As vLLM calls it. */
-  name?: string
-  /** When it came, on the engine's clock. */
-  atUs: number
-  /** Tokens after which it stops by itself. */
-  stopsAfter: number
-  /** KV in place, and tokens out: as scheduled, and as landed. */
-  computed: number
-  output: number
-  /** Times of its tokens. */
-  tokensUs: number[]
-  scheduledOutput: number
-}
-
 interface Flying {
   seq: number
   atUs: number
-  items: { request: PlayedRequest; position: number; tokens: number; sample: boolean; draft: number }[]
+  items: FlyingItem[]
 }
 
 const STEP_US = 5_000
@@ -85,18 +56,11 @@ const TOKEN_US = 50
 
 export class PlayedEngine {
   readonly engine: EngineMessage
-  /** Live, in order of arrival. */
-  readonly requests = new Map<number, PlayedRequest>()
-  readonly ended: PlayedRequest[] = []
   /** What the planner has said, other than plans. */
   readonly said: Exclude<ToPlugin, PlanMessage>[] = []
   /** Steps by plan, and by the engine's own choice. */
   readonly steps = { plan: 0, changed: 0, engine: 0 }
   nowUs = 1_000_000
-  /** Plans that were not as the engine's own account has it. */
-  readonly misfits: string[] = []
-  /** Planned items for which the engine had no KV. */
-  squeezed = 0
   #socket: Socket | null = null
   #plan: PlanMessage | null = null
   #waiting: (() => void) | null = null
@@ -104,14 +68,29 @@ export class PlayedEngine {
   #landed: Landed[] = []
   #arrived: PlayedRequest[] = []
   #cancelled: number[] = []
-  #lost: number[] = []
-  readonly #ways: OwnWays
+  readonly #scheduler: PlayedScheduler
   #seq = 0
   #nextId = 1
 
   constructor(engine: Partial<EngineMessage> = {}, ways: Partial<OwnWays> = {}) {
     this.engine = { ...ENGINE, ...engine }
-    this.#ways = { ...OBEDIENT, ...ways }
+    this.#scheduler = new PlayedScheduler(this.engine, ways)
+  }
+
+  /** Live, in order of arrival. */
+  get requests(): Map<number, PlayedRequest> {
+    return this.#scheduler.requests
+  }
+  get ended(): readonly PlayedRequest[] {
+    return this.#scheduler.ended
+  }
+  /** Plans that were not as the engine's own account has it. */
+  get misfits(): readonly string[] {
+    return this.#scheduler.misfits
+  }
+  /** Planned items for which the engine had no KV. */
+  get squeezed(): number {
+    return this.#scheduler.squeezed
   }
 
   get connected(): boolean {
@@ -128,7 +107,7 @@ export class PlayedEngine {
     this.#plan = null
     this.#landed = []
     this.#cancelled = []
-    this.#lost = []
+    this.#scheduler.lost = []
     this.#arrived = [...this.requests.values()]
     return new Promise((done) => {
       socket.on("connect", () => {
@@ -196,13 +175,13 @@ export class PlayedEngine {
   }
 
   #schedule(): { ran: Ran | null; flying: Omit<Flying, "seq"> } {
-    const plan = this.connected && !this.#chance("ignores") ? this.#plan : null
+    const plan = this.connected && !this.#scheduler.ignoresPlan ? this.#plan : null
     this.#plan = null
-    if (this.#chance("drops")) this.#dropAny()
+    this.#scheduler.dropAny()
     const planned = plan !== null && plan.batch !== 0
     const flying = {
       atUs: this.nowUs,
-      items: planned ? this.#obey(plan) : plan === null ? this.#firstCome() : [],
+      items: planned ? this.#scheduler.obey(plan) : plan === null ? this.#byItself() : [],
     }
     for (const { request, position, tokens, sample, draft } of flying.items) {
       request.computed = position + tokens + draft
@@ -215,95 +194,8 @@ export class PlayedEngine {
     return { ran: exact ? { ...head, exact } : { ...head, exact: false, ...columnsOf(flying.items) }, flying }
   }
 
-  #obey(plan: PlanMessage): Flying["items"] {
-    const { ids, tokens, drafts, evict = columnOf([]) } = plan
-    for (const id of evict) {
-      const request = this.requests.get(id)
-      if (request !== undefined) request.computed = 0
-    }
-    const items: Flying["items"] = []
-    let free = this.engine.limits.kvTokens - this.#kvUsed
-    for (let i = 0; i < ids.length; i++) {
-      const request = this.requests.get(ids[i]!)
-      // It has ended, or its KV went, since the plan was made.
-      if (request === undefined || this.#lost.includes(request.id)) continue
-      if (this.#chance("leavesOut")) continue
-      const held = this.#blocksOf(request.computed)
-      const position = this.#startOf(request, plan.positions[i]!)
-      const known = request.promptTokens + request.scheduledOutput
-      const count = Math.min(tokens[i]!, known - position)
-      const cut = count > 1 && this.#chance("shortens") ? Math.ceil(count / 2) : count
-      const draft = cut === tokens[i] ? (drafts?.[i] ?? 0) : 0
-      const needed = this.#blocksOf(position + cut + draft) - held
-      if (needed > free) {
-        this.squeezed++
-        continue
-      }
-      free -= needed
-      items.push({ request, position, tokens: cut, sample: position + cut === known, draft })
-    }
-    return items
-  }
-
-  /** From where a planned request is computed. */
-  #startOf(request: PlayedRequest, planned: number): number {
-    if (planned === 0) request.computed = 0
-    const { id, computed } = request
-    // Drafts may have been refused since the plan was made: then it is less.
-    const refused = computed < planned && this.engine.maxDrafts > 0
-    if (computed !== planned && !refused)
-      this.misfits.push(`request ${id}: position ${planned}, where ${computed} tokens are computed`)
-    return computed
-  }
-
-  #chance(way: Exclude<keyof OwnWays, "random">): boolean {
-    return this.#ways[way] > 0 && this.#ways.random() < this.#ways[way]
-  }
-
-  #dropAny(): void {
-    const running = [...this.requests.values()].filter(({ computed }) => computed > 0)
-    this.#dropOne(running[Math.floor(this.#ways.random() * running.length)])
-  }
-
-  #dropOne(victim: PlayedRequest | undefined): void {
-    if (victim === undefined) return
-    victim.computed = 0
-    this.#lost.push(victim.id)
-  }
-
-  /** In whole blocks. */
-  get #kvUsed(): number {
-    let used = 0
-    for (const { computed } of this.requests.values()) used += this.#blocksOf(computed)
-    return used
-  }
-
-  #blocksOf(tokens: number): number {
-    const { blockTokens } = this.engine.limits
-    return Math.ceil(tokens / blockTokens) * blockTokens
-  }
-
-  /** vLLM's own order: those that run, then those that wait, as they came. Where none has room, the last one gives its KV up. */
-  #firstCome(): Flying["items"] {
-    const { maxBatchTokens, maxSequences, kvTokens } = this.engine.limits
-    const items: Flying["items"] = []
-    let room = maxBatchTokens
-    let free = kvTokens - this.#kvUsed
-    const all = [...this.requests.values()]
-    const running = all.filter(({ computed }) => computed > 0)
-    for (const request of [...running, ...all.filter(({ computed }) => computed === 0)]) {
-      const { computed: position, promptTokens, scheduledOutput, maxOutputTokens } = request
-      const known = promptTokens + scheduledOutput
-      const held = this.#blocksOf(position)
-      const tokens = Math.min(room, known - position, held - position + free)
-      const starts = position === 0 && running.length + items.length >= maxSequences
-      if (tokens < 1 || starts || scheduledOutput >= maxOutputTokens) continue
-      items.push({ request, position, tokens, sample: position + tokens === known, draft: 0 })
-      room -= tokens
-      free -= this.#blocksOf(position + tokens) - held
-    }
-    if (items.length === 0 && this.#flying.length === 0) this.#dropOne(running.at(-1))
-    return items
+  #byItself(): FlyingItem[] {
+    return this.#scheduler.firstCome(this.#flying.length > 0)
   }
 
   #land(): void {
@@ -316,39 +208,22 @@ export class PlayedEngine {
     const landed: Landed = {
       ...{ step: flown.seq, atUs: this.nowUs, durationUs },
       ids: columnOf(here.map(({ request }) => request.id)),
-      produced: columnOf(here.map((item) => this.#yield(item))),
+      produced: columnOf(here.map((item) => this.#scheduler.yields(item, this.nowUs))),
       flags: columnOf(here.map(({ request }) => (this.requests.has(request.id) ? 0 : LANDED.stopped))),
     }
     this.#landed.push(landed)
   }
 
-  /** How many tokens come out. */
-  #yield({ request, sample, draft }: Flying["items"][number]): number {
-    if (!sample) return 0
-    let accepted = 0
-    while (accepted < draft && this.#chance("accepts")) accepted++
-    const end = Math.min(request.stopsAfter, request.maxOutputTokens)
-    const tokens = Math.min(1 + accepted, end - request.output)
-    const refused = 1 + draft - tokens
-    if (request.computed > 0) request.computed -= refused
-    request.scheduledOutput -= refused
-    request.output += tokens
-    for (let i = 0; i < tokens; i++) request.tokensUs.push(this.nowUs)
-    if (request.output >= end) {
-      this.requests.delete(request.id)
-      this.ended.push(request)
-    }
-    return tokens
-  }
-
   async #tell(ran: Ran | null): Promise<void> {
+    const { lost } = this.#scheduler
     const step: StepMessage = {
       ...{ type: "step", seq: ++this.#seq, nowUs: this.nowUs, ran, landed: this.#landed.splice(0) },
       arrived: this.#arrived
         .splice(0)
         .flatMap((request) => (this.requests.has(request.id) ? this.#arrivedOf(request) : [])),
       ...(this.#cancelled.length > 0 && { cancelled: columnOf(this.#cancelled.splice(0)) }),
-      ...(this.#lost.length > 0 && { lost: columnOf(this.#lost.splice(0)) }),
+      ...(lost.length > 0 && { lost: columnOf(lost.splice(0)) }),
+      kvFreeTokens: this.#scheduler.freeTokens,
     }
     this.#write(step)
     while (this.connected && this.#plan?.seq !== this.#seq)
@@ -388,14 +263,7 @@ export class PlayedEngine {
   }
 }
 
-/** To the token, but for drafts that were refused since. */
-function isPlan({ ids, positions, tokens, drafts }: PlanMessage, items: Flying["items"]): boolean {
-  const same = ({ request, position, tokens: count, draft }: Flying["items"][number], i: number) =>
-    request.id === ids[i] && position <= positions[i]! && count === tokens[i] && draft === (drafts?.[i] ?? 0)
-  return ids.length === items.length && items.every(same)
-}
-
-function columnsOf(items: Flying["items"]) {
+function columnsOf(items: readonly FlyingItem[]) {
   return {
     ids: columnOf(items.map(({ request }) => request.id)),
     positions: columnOf(items.map(({ position }) => position)),
