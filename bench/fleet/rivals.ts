@@ -18,7 +18,7 @@ import { resolveModel } from "../../src/models/resolve.ts"
 import { Server } from "../real/servers.ts"
 import { SYSTEMS as REAL, type Setup } from "../real/systems.ts"
 import { type FrontEnd, gateway, NGINX, vllmRouter } from "./rivals/proxies.ts"
-import { type Row, tablesOf } from "./rivals/rivals-tables.ts"
+import { missedOf, type Row, tablesOf } from "./rivals/rivals-tables.ts"
 
 interface Options {
   model: keyof typeof LOADS
@@ -278,7 +278,7 @@ class Bench {
     const load = Math.round(loadavg()[0]!)
     this.rows.push({
       ...{ system: system.name, seed, ratePerSec, ...requests, byApp, ends, failures },
-      ...{ ttftMs, maxGapMs, problems, loadAverage: load },
+      ...{ ttftMs, maxGapMs, problems, loadAverage: load, missed: missedOf(result.records) },
     })
     this.save()
     const share = (100 * requests.attained) / requests.total

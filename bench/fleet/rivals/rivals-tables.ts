@@ -1,6 +1,7 @@
 /** Tables of the rivals' bench: attainment by rate, in pairs, and capacity. */
 import Table from "cli-table3"
 import { mean, sampleStandardDeviation } from "simple-statistics"
+import type { RoundRecord } from "../../../src/load/replay.ts"
 import type { Score } from "../../../src/load/score.ts"
 import type { Share } from "../../../src/load/statistics.ts"
 import { analyse, type Interval } from "../../real/statistics.ts"
@@ -12,6 +13,32 @@ export interface Row extends Share, Pick<Score, "ends" | "failures" | "ttftMs" |
   ratePerSec: number
   byApp: Record<string, Share>
   loadAverage: number
+  /** Left out in runs of before. */
+  missed?: Missed[]
+}
+
+/** A round that was not in time, and by what. */
+export interface Missed extends Pick<RoundRecord, "class" | "promptTokens" | "outputTokens"> {
+  atMs: number
+  /** To its first token; null: it had none. */
+  ttftMs: number | null
+  /** The first stage that was late, or not over in the end; by how much its latest token was, null where none came. */
+  stage: string
+  lateMs: number | null
+}
+
+/** Rounds that were never sent are those of sessions that had missed before. */
+export function missedOf(records: readonly RoundRecord[]): Missed[] {
+  return records
+    .filter(({ attained, end }) => !attained && end !== "notSent")
+    .map((record) => {
+      const { class: name, promptTokens, outputTokens, scheduledMs, tokenTimesMs, stages } = record
+      const late = stages.find(({ attained }) => !attained)
+      return {
+        ...{ class: name, promptTokens, outputTokens, atMs: scheduledMs, ttftMs: tokenTimesMs[0] ?? null },
+        ...{ stage: late?.stage ?? "end", lateMs: late?.worstLateMs ?? null },
+      }
+    })
 }
 
 /** Runs with a problem that makes them invalid are left out, and counted. */
@@ -20,6 +47,10 @@ export function tablesOf(rows: readonly Row[]): string {
   const left = rows.length - valid.length
   return [
     ...["Requests in time, %, all windows of a rate", attainment(valid)],
+    ...[
+      "Rounds that were late, by the first stage that was (the first token by less than 100 ms)",
+      misses(valid),
+    ],
     ...["Capacity at 90%, requests/s (95%, windows resampled)", capacity(valid)],
     ...["Ahead of …, points, on the same arrivals (standard error)", pairs(valid)],
     ...(left === 0 ? [] : [`${left} of ${rows.length} runs left out: the generator was late`]),
@@ -45,6 +76,23 @@ function attainment(rows: readonly Row[]): string {
   }
   return table.toString()
 }
+
+function misses(rows: readonly Row[]): string {
+  const told = rows.filter(({ missed }) => missed !== undefined)
+  const stages = [...new Set(told.flatMap(({ missed = [] }) => missed.map(({ stage }) => stage)))]
+  const table = tableOf(["", "requests/s", ...stages])
+  for (const [key, own] of Map.groupBy(told, ({ system, ratePerSec }) => `${system}\n${ratePerSec}`)) {
+    const all = own.flatMap(({ missed = [] }) => missed)
+    const cells = stages.map((stage) => {
+      const there = all.filter((one) => one.stage === stage)
+      const close = there.filter(({ lateMs }) => lateMs !== null && lateMs < CLOSE_MS).length
+      return stage === "prefill" ? `${there.length} (${close})` : String(there.length)
+    })
+    table.push([...key.split("\n"), ...cells])
+  }
+  return table.toString()
+}
+const CLOSE_MS = 100
 
 function capacity(rows: readonly Row[]): string {
   const { capacities, ratio } = analyse(rows)
