@@ -25,6 +25,7 @@ export function slosServe(options: PolicyOptions): Policy {
 
   const candidates: LiveRequest[] = []
   const returning = new Returning()
+  const returningFirst = new Returning()
   const fairOrder = new FairOrder()
   // A plan to the token has no share to give away.
   const patienceUs = countsExactly(options) ? Infinity : options.bestEffortPatienceUs
@@ -78,7 +79,14 @@ export function slosServe(options: PolicyOptions): Policy {
       sortByDue(asked.prefills)
       const nearest = windowOf(asked.prefills, MOST_CANDIDATES, context.tenants)
       if (nearest.length < asked.prefills.length && !nearest.includes(offered)) return false
-      const kept = offers.select(asked, nearest, context, atUs)
+      const choice = [...nearest]
+      // What is in the air leaves room that no decision has given out yet: those that were turned down may have it first.
+      if (requests.some(({ foreseen }) => foreseen)) {
+        returningFirst.find(asked.bestEffort, context, atUs)
+        choice.push(...returningFirst.requests)
+        sortByDue(choice)
+      }
+      const kept = offers.select(asked, choice, context, atUs)
       // What is over another tenant's share is in the way of no offer.
       return (
         offers.revoked.size === 0 &&

@@ -36,10 +36,10 @@ async function open() {
 
 const prompt = { kind: "text" as const, text: "word ".repeat(480) }
 const job = () => jobOf({ prompt, maxTokens: 20 }, 1, { ttft_ms: 500 })
-/** As those that fill it (900 tokens): one more of them has no place. */
-const alike = () => {
+/** As large as those that fill it (900 tokens), and due in half their time, however late it is asked about: it has no place. */
+const urgent = () => {
   const large = { kind: "text" as const, text: "word ".repeat(720) }
-  return jobOf({ prompt: large, maxTokens: 10 }, 1, { ttft_ms: 1000, tpot_ms: 500 })
+  return jobOf({ prompt: large, maxTokens: 10 }, 1, { ttft_ms: 500, tpot_ms: 500 })
 }
 
 /** More than it can have in time, by what the planner believes of its steps: some of it is promised. */
@@ -57,10 +57,10 @@ test("offers are the planner's: it knows of what others sent there", async () =>
   expect(await host.offer(job(), 1000)).toMatchObject({ takes: true, promptTokens: 600 })
   const tooSoon = jobOf({ prompt, maxTokens: 20 }, 1, { ttft_ms: 1 })
   expect(await host.offer(tooSoon, 1000)).toMatchObject({ takes: false })
-  expect(await host.offer(alike(), 1000)).toMatchObject({ takes: true, promptTokens: 900 })
+  expect(await host.offer(urgent(), 1000)).toMatchObject({ takes: true, promptTokens: 900 })
   await fill(engine)
   // What is smaller may fit into what those leave of their second, and is kept then (core/offers.test.ts).
-  expect(await host.offer(alike(), 1000)).toMatchObject({ takes: false, promptTokens: 900 })
+  expect(await host.offer(urgent(), 1000)).toMatchObject({ takes: false, promptTokens: 900 })
   await until(() => expect(host.digest().snapshot.waiting).toBeGreaterThan(15))
   expect(host.digest().snapshot.kvCapacityTokens).toBe(4096)
 })
@@ -81,12 +81,12 @@ test("while the planner is away the twin answers, and what is sent is served", a
   const engine = await openEngine(path)
   await ready()
   await fill(engine)
-  expect(await host.offer(alike(), 1000)).toMatchObject({ takes: false })
+  expect(await host.offer(urgent(), 1000)).toMatchObject({ takes: false })
   await until(() => expect(host.digest().snapshot.waiting).toBeGreaterThan(15))
   await closePlanner()
   await until(() => expect(asked.ready).toBe(false), { timeout: 5000 })
   expect(host.digest().snapshot.waiting).toBe(0)
-  expect(await host.offer(alike(), 1000)).toMatchObject({ takes: true })
+  expect(await host.offer(job(), 1000)).toMatchObject({ takes: true })
   const sink = new Kept()
   host.submit(job(), sink)
   expect((await sink.over())[0]).toMatchObject({ kind: "finished" })
