@@ -10,8 +10,10 @@ import { cacheFolder } from "../models/cache.ts"
 import { listenAt, type PlannerSocket } from "../planner-process/listen.ts"
 import { PlannerProcess } from "../planner-process/planner-process.ts"
 import { PlannerTenants } from "../planner-process/planner-tenants.ts"
+import { takePrecedence } from "../planner-process/precedence.ts"
 import { RecordingFile } from "../planner-process/recording.ts"
 import { StepTimes } from "../planner-process/step-times.ts"
+import { warmUp } from "../planner-process/warm-up.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
 import { listen } from "./http-listen.ts"
 import { checkWritable } from "./output.ts"
@@ -19,6 +21,9 @@ import type { PlannerCommand } from "./planner-options.ts"
 import type { Reporter } from "./reporter.ts"
 import { configOf, HEAP_GROWTH } from "./serve-parts.ts"
 import { packageVersion } from "./version.ts"
+
+/** A process that has just been started is waited for; an engine's first steps are not to. */
+const WARM_UP_MS = 300
 
 type Options = PlannerCommand & { socket: string }
 
@@ -53,6 +58,8 @@ export async function runPlanner(
     log: (message, level) => reporter.log[level](message),
   })
   const socket = await listenAt(options.socket, (connection) => planner.connect(connection))
+  takePrecedence()
+  warmUp({ classes, policy: options.policy, policyOptions }, WARM_UP_MS)
   try {
     const app = options.metricsPort === undefined ? null : await openPort(options, planner, reporter)
     announce(options, socket, app, reporter)

@@ -48,7 +48,7 @@ export function register(program: Command): void {
     .option("--host <address>", "address of that port", "127.0.0.1")
     .option(
       "--max-lag <ms>",
-      "what engines wait for a plan that is not there when its step begins",
+      "what engines wait at least for a plan that is not there when its step begins",
       numberIn(0, 10_000),
       5,
     )

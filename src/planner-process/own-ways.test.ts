@@ -21,6 +21,8 @@ const WAYS: [string, number, Partial<OwnWays>, Partial<EngineMessage>][] = [
   ["schedules by itself", 2, { ignores: 0.3 }, {}],
   ["cuts plans short", 2, { leavesOut: 0.1, shortens: 0.3 }, {}],
   ["takes KV by itself", 2, { drops: 0.2 }, {}],
+  ["asks for another plan when something arrives", 2, { renews: 1 }, {}],
+  ["asks for another plan at times, and does all of that", 3, { renews: 0.5, ignores: 0.2, drops: 0.1 }, {}],
   ["drafts", 2, { accepts: 0.6 }, { maxDrafts: 3 }],
   ["drafts, and schedules by itself", 2, { ignores: 0.2, accepts: 0.6 }, { maxDrafts: 3 }],
   ["does all of that, asynchronously", 3, { ignores: 0.2, leavesOut: 0.1, shortens: 0.2, drops: 0.1 }, {}],

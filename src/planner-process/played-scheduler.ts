@@ -16,10 +16,12 @@ export interface OwnWays {
   drops: number
   /** A drafted token is accepted. */
   accepts: number
+  /** What has arrived is told before the step, which another plan is asked for. */
+  renews: number
 }
 
 const OBEDIENT: OwnWays = {
-  ...{ random: () => 0.5, ignores: 0, leavesOut: 0, shortens: 0, drops: 0, accepts: 0.7 },
+  ...{ random: () => 0.5, ignores: 0, leavesOut: 0, shortens: 0, drops: 0, accepts: 0.7, renews: 0 },
 }
 
 export interface PlayedRequest {
@@ -69,6 +71,9 @@ export class PlayedScheduler {
 
   get ignoresPlan(): boolean {
     return this.#chance("ignores")
+  }
+  get renewsPlan(): boolean {
+    return this.#chance("renews")
   }
 
   /** No request holds so many tokens of KV. */

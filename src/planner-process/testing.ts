@@ -34,15 +34,8 @@ export const ENGINE: EngineMessage = {
     minChunkTokens: 16,
   },
   ...{ depth: 2, prefixCaching: false, maxDrafts: 0, tellsThinking: false },
-  ...{
-    tensorParallel: 1,
-    pipelineParallel: 1,
-    dataRank: 0,
-    captureSizes: [],
-    graphMode: "NONE",
-    eager: true,
-  },
-  ...{ vllmVersion: "0.32.0", pluginVersion: "0.1.0" },
+  ...{ tensorParallel: 1, pipelineParallel: 1, dataRank: 0, captureSizes: [], graphMode: "NONE" },
+  ...{ eager: true, vllmVersion: "0.32.0", pluginVersion: "0.1.0" },
 }
 
 interface Flying {
@@ -161,7 +154,8 @@ export class PlayedEngine {
 
   /** Schedules a step (by the plan, or by itself where there is none), tells it, and lets the oldest one land. */
   async step(): Promise<void> {
-    if (this.connected && this.#needsPlan) await this.#tell(null)
+    const renews = this.#arrived.length > 0 && this.#scheduler.renewsPlan
+    if (this.connected && (this.#needsPlan || renews)) await this.#tell(null)
     const { ran, flying } = this.#schedule()
     if (this.connected) await this.#tell(ran)
     if (flying.items.length > 0) this.#flying.push({ ...flying, seq: this.#seq })

@@ -14,12 +14,12 @@ from vllm.v1.request import Request
 from .arrange import Arrangement
 from .client import Client, Message
 from .frames import FrameError, column
-from .plan import Plan, read_plan
+from .late_log import LateLog
+from .patience import Patience
+from .plan import Plan, nothing, read_plan
 from .requests import LiveRequests, waits_for_grammar
 from .steps import Step, compare, landed_message, ran_message, step_of
 
-_PATIENCE = 3
-"""So many plans in a row may be late; then no step waits for one any more, until one is there in time."""
 _SHOWN_FAULTS = 5
 _log = logging.getLogger("vllm.slos_serve")
 
@@ -33,6 +33,10 @@ class Counters:
     own_steps: int = 0
     """Steps that vLLM scheduled by itself."""
     late_plans: int = 0
+    renewed_plans: int = 0
+    """Plans that others took the place of, since requests had arrived that they did not know of."""
+    late_renewals: int = 0
+    """Plans that were run all the same: those that were to take their places were late."""
     short_prefixes: int = 0
     """Requests that began with less of their prompt cached than the plan counted on."""
     mismatches: int = 0
@@ -60,7 +64,7 @@ class Conductor:
         self.live = live
         self.counters = Counters()
         self._client = client
-        self._deadline_s = deadline_s
+        self.patience = Patience(deadline_s)
         self._hang_s = hang_s
         self._guess_tokens = guess_tokens
         self._clock_us = clock_us
@@ -70,12 +74,17 @@ class Conductor:
         self._asked = 0
         """Number of the message that the planner owes a plan for; 0: none."""
         self._owing_since_s = 0.0
-        self._late_in_a_row = 0
         self._is_led = False
+        self._is_late = False
+        """The step that is scheduled now goes without its plan, since that is late."""
+        self._late_log = LateLog()
         self._idle_until_us: float | None = None
         """The last plan was to run nothing before this time."""
         self._in_air: deque[Step] = deque()
-        self._landed_us = 0
+        self._entered_us = 0
+        """When the step that is scheduled now was asked for."""
+        self._busy_from_us: int | None = None
+        """When the last step landed, where more was to do at once; None: the engine has had nothing to do since."""
         self._idle_since_s: float | None = None
         """Since when plans have run nothing, though there were requests."""
         self._forget()
@@ -126,15 +135,13 @@ class Conductor:
 
     def plan_of_step(self) -> Plan | None:
         """The plan of the step that is to be scheduled now, or None: vLLM schedules it by itself."""
+        self._entered_us = self._clock_us()
+        self._is_late = False
         plan = self._plan()
-        if (plan is not None) != self._is_led:
-            self._is_led = plan is not None
-            if self._is_led:
-                _log.info("slos-serve: steps are planned")
-            elif self._client.ready:
-                _log.warning(
-                    "slos-serve: the plan is late: vLLM schedules by itself until one is there in time"
-                )
+        if plan is not None and not self._is_led:
+            _log.info("slos-serve: steps are planned")
+        # Of late plans the log has sums.
+        self._is_led = self._client.ready and (self._is_led or plan is not None)
         return plan
 
     def _plan(self) -> Plan | None:
@@ -143,21 +150,50 @@ class Conductor:
             return None
         if self._connection != self._client.opened:
             self._tell_everything()
+        if len(self.live) == 0:
+            self._tell(None, None)
+            return nothing()
         if self._is_starved():
             self._idle_since_s = None
             self.counters.starved_steps += 1
             return None
         if self._is_to_idle():
-            return Plan(0, 0, [], [], [], [])
-        if self._asked == 0:
-            self._ask(None)
-        plan = self._take()
-        if plan is not None and plan.batch == 0 and self._has_news():
-            # What came since would wait for as long as nothing else happens.
-            self._ask(None)
-            plan = self._take()
-        if plan is not None and plan.batch == 0:
+            return nothing()
+        plan = self._take() if self._asked > 0 else self._answer()
+        if plan is not None and self._is_outdated(plan):
+            plan = self._renewed(plan)
+        if plan is None:
+            self._is_late = self._client.ready
+        elif plan.batch == 0:
             self._idle_until_us = float("inf") if plan.wake_us is None else plan.wake_us
+        return plan
+
+    def _is_outdated(self, plan: Plan) -> bool:
+        """It does not know of what happened while the last step was computed. Where it runs nothing, that would wait for as
+        long as nothing else happens; where it runs, what has arrived would wait for the step after it."""
+        if plan.batch == 0:
+            return self._has_news()
+        return bool(self._arrived or self._ready) and self.patience.is_worth_another(plan.predicted_us / 1e6)
+
+    def _renewed(self, plan: Plan) -> Plan | None:
+        """The plan that takes its place. Where that is late the old one is as good as ever."""
+        renewed = self._answer()
+        if renewed is not None:
+            self.counters.renewed_plans += plan.batch > 0
+            return renewed
+        if plan.batch == 0:
+            return None
+        self.counters.late_renewals += 1
+        plan.is_withdrawn = True
+        return plan
+
+    def _answer(self) -> Plan | None:
+        """Asks, and waits for the answer."""
+        began_s = time.monotonic()
+        self._ask(None)
+        plan = self._take()
+        if self._client.ready:
+            self.patience.answer_took(time.monotonic() - began_s)
         return plan
 
     def _is_starved(self) -> bool:
@@ -166,16 +202,21 @@ class Conductor:
 
     def scheduled(self, output: SchedulerOutput, plan: Plan | None, arrangement: Arrangement | None) -> None:
         """vLLM has scheduled a step. Tells the planner of it, which makes the plan of the next one meanwhile."""
-        step = step_of(output, self.live, self._clock_us())
+        began_us = self._entered_us if self._busy_from_us is None else self._busy_from_us
+        step = step_of(output, self.live, self._clock_us(), began_us)
         runs = bool(output.num_scheduled_tokens)
         if runs:
             self._in_air.append(step)
+            self._late_log.step(self._is_late)
+        elif not self._in_air:
+            self._busy_from_us = None
         if runs or self._in_air or len(self.live) == self.live.waiting_for_grammar:
             self._idle_since_s = None
         elif self._idle_since_s is None:
             self._idle_since_s = time.monotonic()
         if plan is None or arrangement is None:
             self.counters.own_steps += runs
+            self.counters.late_plans += runs and self._is_late
             self._tell(ran_message(step, 0, False) if runs else None, step)
             return
         if plan.batch == 0 and not runs:
@@ -185,7 +226,9 @@ class Conductor:
         comparison = compare(plan, arrangement, step, self._guess_tokens)
         if comparison.faults:
             self._count_mismatch(comparison.faults)
-        self._tell(ran_message(step, plan.batch, comparison.exact and plan.batch > 0), step)
+        # What is withdrawn is no plan any more: the planner hears of a step of the engine's own.
+        batch = 0 if plan.is_withdrawn else plan.batch
+        self._tell(ran_message(step, batch, comparison.exact and batch > 0), step)
 
     def landed(self, output: SchedulerOutput, outputs: dict[int, EngineCoreOutputs]) -> None:
         """The outcome of a step is known."""
@@ -196,10 +239,17 @@ class Conductor:
             return
         step = self._in_air.popleft()
         now_us = self._clock_us()
-        message = landed_message(step, outputs, self.live, now_us, max(step.scheduled_us, self._landed_us))
-        self._landed_us = now_us
+        # What is between two steps is a part of the second: tokens come that much later.
+        took_us = max(0, now_us - max(step.began_us, self._busy_from_us or 0))
+        self._busy_from_us = now_us
+        self.patience.step_took(took_us / 1e6)
+        message = landed_message(step, outputs, self.live, now_us, took_us)
         if step.seq > 0 and self._is_told():
             self._landed.append(message)
+        if len(self.live) == 0 and not self._in_air:
+            self._busy_from_us = None
+            # It may be long until the next step has something to tell.
+            self._tell(None, None)
 
     # -- Messages
 
@@ -220,10 +270,11 @@ class Conductor:
             return False
         return True
 
-    def _tell(self, ran: Message | None, step: Step) -> None:
+    def _tell(self, ran: Message | None, step: Step | None) -> None:
         if self._is_told() and (ran is not None or self._has_news()):
             self._ask(ran)
-            step.seq = self._asked
+            if step is not None:
+                step.seq = self._asked
 
     def _ask(self, ran: Message | None) -> None:
         """Tells all that is new, and with it asks for the plan of the next step."""
@@ -248,9 +299,9 @@ class Conductor:
             self._asked = self._seq
 
     def _take(self) -> Plan | None:
-        """The plan that is owed, if it comes by the deadline."""
-        patience_s = self._deadline() if self._late_in_a_row < _PATIENCE else 0.0
-        end_s = time.monotonic() + patience_s
+        """The plan that is owed, if it comes in time."""
+        least_s = float(self._client.planner.get("maxLagUs", 5000)) / 1e6
+        end_s = time.monotonic() + self.patience.limit_s(least_s)
         while self._client.ready and self._asked > 0:
             message = self._client.receive(max(0.0, end_s - time.monotonic()))
             if message is None:
@@ -263,14 +314,9 @@ class Conductor:
                 return None
             if plan is not None:
                 self._asked = 0
-                self._late_in_a_row = 0
+                self.patience.plan_was_there()
                 return plan
         return None
-
-    def _deadline(self) -> float:
-        if self._deadline_s is not None:
-            return self._deadline_s
-        return float(self._client.planner.get("maxLagUs", 5000)) / 1e6
 
     def _read(self, message: Message) -> Plan | None:
         """The plan that was asked for; None for an older one, which is no answer any more."""
@@ -286,8 +332,7 @@ class Conductor:
     def _be_late(self) -> None:
         if not self._client.ready:
             return
-        self.counters.late_plans += 1
-        self._late_in_a_row += 1
+        self.patience.plan_was_late()
         if time.monotonic() - self._owing_since_s > self._hang_s:
             self._client.lose(f"it has owed an answer for {self._hang_s:g} s")
 
@@ -295,7 +340,8 @@ class Conductor:
         """A new connection knows of nothing: of no request, nor of the steps in the air."""
         self._connection = self._client.opened
         self.counters.connections += 1
-        self._seq = self._asked = self._late_in_a_row = 0
+        self._seq = self._asked = 0
+        self.patience.plan_was_there()
         self._forget()
         self._arrived = [self.live.arrival_anew(known) for known in self.live]
         for step in self._in_air:

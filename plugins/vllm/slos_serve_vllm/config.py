@@ -26,7 +26,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     arguments: list[str] = []
     """More arguments for a planner that is started, as ["--config", "slos.yaml"]."""
     deadline_ms: Positive | None = None
-    """How long a step waits for its plan before vLLM schedules it by itself. Default: what the planner says, a few ms."""
+    """How long a step waits for its plan before vLLM schedules it by itself. Default: by how long steps take, at least what the
+    planner says, a few ms."""
     start_seconds: Positive = 30.0
     """How long vLLM's own start waits for a planner."""
     hang_seconds: Positive = 2.0

@@ -13,6 +13,8 @@ class Plan:
     seq: int
     batch: int
     """0: nothing is to run."""
+    predicted_us: float
+    """How long the step should take."""
     ids: list[int]
     positions: list[int]
     """Tokens whose KV is to be in place before."""
@@ -23,17 +25,26 @@ class Plan:
     evict: list[int] = field(default_factory=list)
     wake_us: int | None = None
     """Of a plan without a batch: nothing is to run before this time, if nothing else happens."""
+    is_withdrawn: bool = False
+    """The planner was asked for another in its place and counts on it no more."""
+
+
+def nothing() -> Plan:
+    """A plan that runs nothing."""
+    return Plan(0, 0, 0.0, [], [], [], [])
 
 
 def read_plan(message: Message) -> Plan:
     """Raises FrameError for what is no plan."""
     seq, batch, wake = message.get("seq"), message.get("batch"), message.get("wakeUs")
-    if not isinstance(seq, int) or not isinstance(batch, int):
+    predicted = message.get("predictedUs")
+    if not isinstance(seq, int) or not isinstance(batch, int) or not isinstance(predicted, (int, float)):
         raise FrameError("a plan without numbers")
     ids = numbers_of(message.get("ids"))
     plan = Plan(
         seq=seq,
         batch=batch,
+        predicted_us=predicted,
         ids=ids,
         positions=numbers_of(message.get("positions")),
         tokens=numbers_of(message.get("tokens")),

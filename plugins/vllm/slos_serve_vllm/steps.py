@@ -21,6 +21,8 @@ class Step:
 
     output: SchedulerOutput
     scheduled_us: int
+    began_us: int
+    """When the engine could begin with it, if no other step was in the air."""
     placed: dict[str, int]
     """By name: tokens whose KV was in place before."""
     drafted: dict[str, int]
@@ -45,7 +47,7 @@ class Step:
         return self.output.num_scheduled_tokens[name] - self.drafted.get(name, 0)
 
 
-def step_of(output: SchedulerOutput, live: LiveRequests, scheduled_us: int) -> Step:
+def step_of(output: SchedulerOutput, live: LiveRequests, scheduled_us: int, began_us: int) -> Step:
     """What vLLM has scheduled. Requests that the planner knows nothing of are left out."""
     placed = {new.req_id: new.num_computed_tokens for new in output.scheduled_new_reqs}
     cached = output.scheduled_cached_reqs
@@ -55,7 +57,7 @@ def step_of(output: SchedulerOutput, live: LiveRequests, scheduled_us: int) -> S
     known = [(name, found) for name in output.num_scheduled_tokens if (found := by_name(name)) is not None]
     names, lives = [name for name, _ in known], [one for _, one in known]
     preemptions = [one.request.num_preemptions for one in lives]
-    return Step(output, scheduled_us, placed, drafted, names, lives, preemptions)
+    return Step(output, scheduled_us, began_us, placed, drafted, names, lives, preemptions)
 
 
 @dataclass(slots=True)
@@ -118,7 +120,7 @@ def ran_message(step: Step, batch: int, exact: bool) -> dict[str, Any]:
 
 
 def landed_message(
-    step: Step, outputs: dict[int, EngineCoreOutputs], live: LiveRequests, now_us: int, began_us: int
+    step: Step, outputs: dict[int, EngineCoreOutputs], live: LiveRequests, now_us: int, took_us: int
 ) -> dict[str, Any]:
     """`landed` of a step message. Requests that have ended with this step leave `live`."""
     yielded = {one.request_id: one for group in outputs.values() for one in group.outputs}
@@ -158,7 +160,7 @@ def landed_message(
     message: dict[str, Any] = {
         "step": step.seq,
         "atUs": now_us,
-        "durationUs": max(0, now_us - began_us),
+        "durationUs": took_us,
         "ids": column(row[0] for row in rows),
         "produced": column(row[1] for row in rows),
     }

@@ -2,12 +2,13 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from slos_serve_vllm.frames import FrameReader, encode_frame
+from slos_serve_vllm.frames import FrameReader, column, encode_frame, numbers_of
 
 HELLO = {"type": "hello", "protocol": "slos-serve-planner", "version": 1}
 READY = {"type": "ready", "policy": "slos-serve", "version": "0.1.0", "maxLagUs": 5000}
@@ -66,5 +67,69 @@ class FakePlanner:
             with connection, suppress(OSError):
                 script(Peer(connection))
 
+    def wait_until(self, is_so: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        """What was sent is heard a little later, by another thread."""
+        end_s = time.monotonic() + timeout_s
+        while not is_so():
+            assert time.monotonic() < end_s, "it never came to that"
+            time.sleep(0.002)
+
     def close(self) -> None:
         self._listener.close()
+
+
+class Obliging:
+    """A script: greets, and plans all that is live, each request's whole prompt and then a token a step. Its plans say that
+    they take `predicted_us`."""
+
+    def __init__(
+        self, predicted_us: float, answers: Callable[["Obliging", Any], bool] = lambda planner, message: True
+    ) -> None:
+        """`answers`: whether it answers a message."""
+        self.heard: list[Any] = []
+        self._predicted_us = predicted_us
+        self._answers = answers
+        self._owed: dict[int, list[int]] = {}
+        """Of each request: tokens computed, tokens known, tokens that it may still yield."""
+        self._planned: dict[int, list[int]] | None = None
+        """What was owed before the last plan."""
+        self._batches = 0
+
+    def __call__(self, peer: Peer) -> None:
+        peer.greet()
+        while (message := peer.hear()) is not None:
+            self._take(message)
+            self.heard.append(message)
+            if self._answers(self, message):
+                peer.say({"type": "plan", "seq": message["seq"], **self._plan()})
+
+    def _take(self, message: Any) -> None:
+        ran = message["ran"]
+        if self._planned is not None and (ran is None or not ran["exact"]):
+            self._owed = self._planned
+        self._planned = None
+        for arrived in message["arrived"]:
+            self._owed[arrived["id"]] = [0, arrived["promptTokens"], arrived["maxOutputTokens"]]
+        if ran is not None and not ran["exact"]:
+            for number, tokens in zip(numbers_of(ran["ids"]), numbers_of(ran["tokens"]), strict=True):
+                self._runs(number, tokens)
+
+    def _runs(self, number: int, tokens: int) -> None:
+        owed = self._owed[number]
+        owed[0] += tokens
+        if owed[0] == owed[1]:
+            owed[1:] = [owed[1] + 1, owed[2] - 1]
+
+    def _plan(self) -> dict[str, Any]:
+        self._planned = {number: list(owed) for number, owed in self._owed.items()}
+        due = {number: list(owed) for number, owed in self._owed.items() if owed[2] > 0}
+        for number, (computed, known, _) in due.items():
+            self._runs(number, known - computed)
+        self._batches += bool(due)
+        return {
+            "batch": self._batches if due else 0,
+            "predictedUs": self._predicted_us,
+            "ids": column(due),
+            "positions": column(computed for computed, _, _ in due.values()),
+            "tokens": column(known - computed for computed, known, _ in due.values()),
+        }

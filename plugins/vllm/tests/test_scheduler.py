@@ -25,6 +25,8 @@ class Case:
     stop: float = 0.0
     drafts: int = 0
     prefixes: bool = True
+    renews: bool = False
+    """Whatever arrives, the plan that does not know of it is asked for anew."""
 
 
 CASES = [
@@ -34,7 +36,10 @@ CASES = [
     Case("few blocks, no prefixes", blocks=70, prefixes=False, abort=0.05),
     Case("drafts", drafts=4, stop=0.01),
     Case("drafts, few blocks", drafts=4, blocks=80, abort=0.05),
+    Case("renewed plans", renews=True, abort=0.2, stop=0.03),
+    Case("renewed plans, drafts, few blocks", renews=True, drafts=4, blocks=80, abort=0.05),
     Case("async", is_async=True, in_air=2, abort=0.1, stop=0.02),
+    Case("async, renewed plans", is_async=True, in_air=2, renews=True, abort=0.1, stop=0.02),
     Case(
         "async, few blocks",
         is_async=True,
@@ -61,6 +66,7 @@ def test_what_runs_is_what_was_planned(case: Case, folder: Path, settings: dict[
     counters = engine.scheduler.conductor.counters
     assert counters.mismatches == 0
     assert (counters.own_steps, counters.late_plans, counters.connections) == (0, 0, 1)
+    assert (counters.renewed_plans > STEPS / 50) == case.renews
     assert counters.planned_steps > STEPS / 2
     assert engine.ended == set(engine.tokens)
     assert all(engine.tokens[name] for name in engine.tokens.keys() - aborted)
@@ -70,6 +76,8 @@ def live(case: Case, folder: Path, settings: dict[str, Any]) -> tuple[FakeEngine
     """So many steps of random requests, and then until all have ended."""
     config = engine_config(folder, case.is_async, case.drafts, case.in_air, prefixes=case.prefixes)
     scheduler = make_scheduler(config, case.blocks, settings)
+    # Not by how long answers take on this machine.
+    scheduler.conductor.patience.is_worth_another = lambda planned_s: case.renews  # type: ignore[method-assign]
     engine = FakeEngine(scheduler, case.in_air, seed=1, stop=case.stop)
     make, chance = RequestMaker(config), random.Random(2)
     families = [[chance.randrange(3, 500) for _ in range(200)] for _ in range(4)]

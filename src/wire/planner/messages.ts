@@ -240,7 +240,7 @@ const toPlugin = z.discriminatedUnion("type", [
     policy: text,
     /** Version of SLOs-Serve. */
     version: text,
-    /** A plan that takes longer than this is not worth waiting for. */
+    /** A step waits so long at least for its plan; where steps are long it may wait longer. */
     maxLagUs: us,
   }),
   /** It does not plan for this engine; the connection ends. One line for the operator. */
