@@ -238,8 +238,8 @@ def measure(options: argparse.Namespace) -> None:
         *(System(name, largest) for name in POLICIES),
     ]
     with tempfile.TemporaryDirectory(prefix="slos-serve-") as folder:
-        planners = {name: Planner(Path(folder), policy, classes_file(Path(folder) / "classes.yaml", speed))
-                    for name, policy in POLICIES.items()}
+        classes = classes_file(Path(folder) / "classes.yaml", speed)
+        planners = {name: Planner(Path(folder), policy, classes, options.record) for name, policy in POLICIES.items()}
         try:
             schedulers = {
                 "fcfs": engine.fcfs(),
@@ -298,6 +298,7 @@ def main() -> int:
     parser.add_argument("--train-seconds", type=float, default=40.0, help="of the window that planners see first")
     parser.add_argument("--seconds", type=float, default=0.0, help="of a window; default: 60, longer where the model is slow")
     parser.add_argument("--time-budget-min", type=float, default=1e6)
+    parser.add_argument("--record", type=Path, help="a folder for recordings of the planners (slos-serve planner replay)")
     parser.add_argument("--free-plans", action="store_true", help="what steps wait for plans does not pass on the clock")
     options = parser.parse_args()
     options.budgets = options.budgets or ([64, 256, 2048] if options.device == "cpu" else [2048, 8192])

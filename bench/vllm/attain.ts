@@ -3,7 +3,8 @@
  *     node bench/vllm/attain.ts                       # goes on where an earlier run was interrupted; --show makes the tables alone
  *
  * It needs the environment that `npm run test:vllm` makes, or --python. Time is the engine process's CPU time and what steps wait
- * for their plans; idle time is jumped over. Results are added to <out>/attain.jsonl, and shown in attain.md and attain-<model>.svg. */
+ * for their plans; idle time is jumped over. Results are added to <out>/attain.jsonl, and shown in attain.md and attain-<model>.svg.
+ * --record FOLDER keeps what the planners were told and decided. */
 import { spawnSync } from "node:child_process"
 import { existsSync, globSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -64,6 +65,7 @@ const { values: options } = parseArgs({
     device: { type: "string" },
     "train-seconds": { type: "string" },
     asynchronous: { type: "boolean", default: false },
+    record: { type: "string" },
     "free-plans": { type: "boolean" },
     show: { type: "boolean", default: false },
   },
@@ -78,7 +80,7 @@ await show()
 /** `shares`: models that the time that is left is for. */
 function measure(model: string, shares: number): void {
   const leftMin = Number(options["time-budget-min"]) - performance.now() / 60_000
-  const passed = (["seconds", "rates", "seeds", "budgets", "device", "train-seconds"] as const).flatMap(
+  const passed = (["seconds", "rates", "seeds", "budgets", "record", "device", "train-seconds"] as const).flatMap(
     (name) => (options[name] === undefined ? [] : [`--${name}`, options[name]]),
   )
   const { status } = spawnSync(

@@ -191,11 +191,15 @@ class Engine:
 class Planner:
     """`slos-serve planner` on a socket of its own."""
 
-    def __init__(self, folder: Path, policy: str, config: Path) -> None:
+    def __init__(self, folder: Path, policy: str, config: Path, record: Path | None = None) -> None:
+        """`record`: a folder for what it is told and decides."""
         self.socket = folder / f"{policy}.sock"
         node = os.environ.get("SLOS_SERVE_NODE", str(REPOSITORY / "node_modules" / ".bin" / "node"))
         main = str(REPOSITORY / "src" / "cli" / "main.ts")
         arguments = ["--socket", str(self.socket), "--policy", policy, "--config", str(config), "--log-level", "warn"]
+        if record is not None:
+            record.mkdir(parents=True, exist_ok=True)
+            arguments += ["--record", str(record / f"{policy}.rec")]
         # What it learns of step times is of this run alone.
         environment = {**os.environ, "SLOS_SERVE_CACHE": str(folder / "cache")}
         self._process = subprocess.Popen([node, main, "planner", *arguments], env=environment)

@@ -1,3 +1,4 @@
+/** Going before other programs, where that is allowed. */
 import { expect, test } from "vitest"
 import { takePrecedence } from "./precedence.ts"
 

@@ -53,24 +53,27 @@ test.each([2, 3, 4])("with %i batches in flight, as asynchronous engines have", 
     expect(output).toBe(Math.min(maxOutputTokens, stopsAfter))
 })
 
-test.each([0, 1])("what arrives while a step is computed is in the next one if the plan is renewed (%i)", async (renews) => {
-  const { path } = await openPlanner()
-  const engine = new PlayedEngine({}, { renews })
-  await engine.connect(path)
-  const first = engine.add({ maxOutputTokens: 40 })
-  for (let i = 0; i < 5; i++) await engine.step()
-  const second = engine.add({ promptTokens: 30, maxOutputTokens: 5 })
-  await engine.step()
-  expect(first.output).toBe(6)
-  expect(second.output).toBe(renews)
-  await engine.run()
-  expect(engine.misfits).toEqual([])
-  expect(engine.ended).toHaveLength(2)
-  // A plan that another took the place of is no step.
-  expect(engine.steps).toEqual({ plan: 40, changed: 0, engine: 0 })
-  await engine.step()
-  engine.disconnect()
-})
+test.each([0, 1])(
+  "what arrives while a step is computed is in the next one if the plan is renewed (%i)",
+  async (renews) => {
+    const { path } = await openPlanner()
+    const engine = new PlayedEngine({}, { renews })
+    await engine.connect(path)
+    const first = engine.add({ maxOutputTokens: 40 })
+    for (let i = 0; i < 5; i++) await engine.step()
+    const second = engine.add({ promptTokens: 30, maxOutputTokens: 5 })
+    await engine.step()
+    expect(first.output).toBe(6)
+    expect(second.output).toBe(renews)
+    await engine.run()
+    expect(engine.misfits).toEqual([])
+    expect(engine.ended).toHaveLength(2)
+    // A plan that another took the place of is no step.
+    expect(engine.steps).toEqual({ plan: 40, changed: 0, engine: 0 })
+    await engine.step()
+    engine.disconnect()
+  },
+)
 
 test("aborted requests leave: the others go on, to the token", async () => {
   const { path, planner } = await openPlanner()

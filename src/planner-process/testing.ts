@@ -224,17 +224,8 @@ export class PlayedEngine {
       await new Promise<void>((woken) => (this.#waiting = woken))
   }
 
-  #arrivedOf({
-    id,
-    atUs,
-    promptTokens,
-    maxOutputTokens,
-    slo,
-    name,
-    computed,
-    output,
-    tokensUs,
-  }: PlayedRequest): Arrived {
+  #arrivedOf(request: PlayedRequest): Arrived {
+    const { id, atUs, promptTokens, maxOutputTokens, slo, name, computed, output, tokensUs } = request
     const arrived = { id, ageUs: this.nowUs - atUs, promptTokens, maxOutputTokens, slo, lora: null }
     const began = computed > 0 || output > 0
     const agoUs = columnOf(tokensUs.map((us) => this.nowUs - us))

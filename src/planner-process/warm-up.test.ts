@@ -1,3 +1,4 @@
+/** What is run through before the first engine: each policy plans all of it, in the time that it may take. */
 import { expect, test } from "vitest"
 import { defaultSloClasses } from "../config/slo-classes.ts"
 import { POLICY_NAMES } from "../core/policy/index.ts"

@@ -21,6 +21,8 @@ from .requests import LiveRequests, waits_for_grammar
 from .steps import Step, compare, landed_message, ran_message, step_of
 
 _SHOWN_FAULTS = 5
+_PAUSE_US = 500_000
+"""So long after a step the next one is no longer what follows it: vLLM was paused, or put to sleep."""
 _log = logging.getLogger("vllm.slos_serve")
 
 
@@ -202,8 +204,7 @@ class Conductor:
 
     def scheduled(self, output: SchedulerOutput, plan: Plan | None, arrangement: Arrangement | None) -> None:
         """vLLM has scheduled a step. Tells the planner of it, which makes the plan of the next one meanwhile."""
-        began_us = self._entered_us if self._busy_from_us is None else self._busy_from_us
-        step = step_of(output, self.live, self._clock_us(), began_us)
+        step = step_of(output, self.live, self._clock_us(), self._began_us())
         runs = bool(output.num_scheduled_tokens)
         if runs:
             self._in_air.append(step)
@@ -230,6 +231,11 @@ class Conductor:
         batch = 0 if plan.is_withdrawn else plan.batch
         self._tell(ran_message(step, batch, comparison.exact and batch > 0), step)
 
+    def _began_us(self) -> int:
+        """What is between two steps is a part of the second: tokens come that much later."""
+        busy_us, entered_us = self._busy_from_us, self._entered_us
+        return entered_us if busy_us is None or entered_us - busy_us > _PAUSE_US else busy_us
+
     def landed(self, output: SchedulerOutput, outputs: dict[int, EngineCoreOutputs]) -> None:
         """The outcome of a step is known."""
         while self._in_air and self._in_air[0].output is not output:
@@ -239,7 +245,6 @@ class Conductor:
             return
         step = self._in_air.popleft()
         now_us = self._clock_us()
-        # What is between two steps is a part of the second: tokens come that much later.
         took_us = max(0, now_us - max(step.began_us, self._busy_from_us or 0))
         self._busy_from_us = now_us
         self.patience.step_took(took_us / 1e6)

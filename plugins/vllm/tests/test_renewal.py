@@ -130,6 +130,14 @@ def test_what_is_between_two_steps_is_a_part_of_the_second(bench: Callable[..., 
     assert durations(here)[:5] == [3_800, 3_020, 3_020, 3_720, 3_020]
 
 
+def test_a_pause_is_no_part_of_a_step(bench: Callable[..., Bench]) -> None:
+    here = bench(SHORT_US)
+    CLOCK.now_us += 600_000
+    here.engine.run_until_idle()
+    here.process.wait_until(lambda: len(durations(here)) == 20)
+    assert max(durations(here)) == 3_800
+
+
 def test_idle_time_is_no_part_of_a_step(bench: Callable[..., Bench]) -> None:
     here = bench(SHORT_US)
     here.engine.run_until_idle()
