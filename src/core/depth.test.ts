@@ -123,6 +123,20 @@ describe("what has not landed has not happened", () => {
     expect(played.replica.surrender()[0]!.progress).toMatchObject({ firstTokenUs: 23_000, output: 2 })
   })
 
+  test("a request whose first token in the air comes too late is not promised anything for it", () => {
+    const played = new Played({ depth: 2, policy: "slos-serve" })
+    const slo = { ttftUs: 10_000, ttftSlowdown: 0, tpotUs: 50_000, thinkingTpotUs: 1, maxGapUs: Infinity }
+    played.arrives(1, { slo })
+    // 15 ms for its prompt.
+    const [first, second] = [played.runs(), played.runs()]
+    expect([first, second].map(aboard)).toEqual([[1], [1]])
+    expect(played.of("demoted")).toMatchObject([{ id: 1, reason: "wontFit" }])
+    played.done(first)
+    played.poll()
+    expect(played.of("promoted")).toEqual([])
+    expect(played.of("admitted")).toEqual([])
+  })
+
   test("a decision ahead leaves requests as they are", () => {
     const played = deep()
     played.arrives(1)

@@ -32,6 +32,21 @@ describe("a request foreseen", () => {
     }
   })
 
+  test("says whether a token in the air should be late, until it is as it was", () => {
+    const request = liveOf(1)
+    const { dueUs } = request
+    request.foresee(item(0, 100, true), dueUs)
+    expect(request.foreseenLate).toBe(false)
+    request.foresee(item(100, 1, true), request.dueUs + 1)
+    request.foresee(item(101, 1, true), 0)
+    expect(request.foreseenLate).toBe(true)
+    request.recall()
+    expect(request.foreseenLate).toBe(false)
+    // A piece of the prompt yields nothing that could be late.
+    request.foresee(item(0, 50, false), dueUs + 1)
+    expect(request.foreseenLate).toBe(false)
+  })
+
   test("is as it was afterwards", () => {
     const request = liveOf(1)
     request.emit(1, -1, 400_000, () => {})

@@ -75,6 +75,8 @@ export class LiveRequest {
   /** Its state is the one after those (`foresee`); tokens that it has then produced even if all drafts are refused. */
   foreseen = false
   surelyOutput = 0
+  /** A token in the air should come too late. It is judged when it has come. */
+  foreseenLate = false
   #foreseenComputed = 0
   #real: Real | null = null
   /** Number of the last batch that it was put in. */
@@ -167,6 +169,7 @@ export class LiveRequest {
     const { maxOutputTokens } = this.spec
     if (sample) this.surelyOutput++
     if (sample && this.output < maxOutputTokens) {
+      if (atUs > this.dueUs) this.foreseenLate = true
       this.#produced(atUs)
       this.output = Math.min(maxOutputTokens, this.output + draft)
     }
@@ -184,6 +187,7 @@ export class LiveRequest {
     this.firstTokenUs = real.firstTokenUs
     this.lastTokenUs = real.lastTokenUs
     this.foreseen = false
+    this.foreseenLate = false
   }
 
   /** What another replica needs to go on with it. */

@@ -151,9 +151,10 @@ class Returning {
   }
 }
 
-/** Best-effort requests come back while no token of theirs was late and their next one can still be on time. */
+/** Best-effort requests come back while no token of theirs was late, or will be when what is in the air has landed, and their
+ * next one can still be on time. */
 function canReturn(request: LiveRequest, context: PlanningContext, nowUs: number): boolean {
-  return request.spec.tier === "slo" && !isDoomed(request, context, nowUs)
+  return request.spec.tier === "slo" && !request.foreseenLate && !isDoomed(request, context, nowUs)
 }
 
 /** Make it so. Answers whether any request changed its tier, and whether one of them came back that had begun to
