@@ -80,9 +80,9 @@ await show()
 /** `shares`: models that the time that is left is for. */
 function measure(model: string, shares: number): void {
   const leftMin = Number(options["time-budget-min"]) - performance.now() / 60_000
-  const passed = (["seconds", "rates", "seeds", "budgets", "record", "device", "train-seconds"] as const).flatMap(
-    (name) => (options[name] === undefined ? [] : [`--${name}`, options[name]]),
-  )
+  const passed = (
+    ["seconds", "rates", "seeds", "budgets", "record", "device", "train-seconds"] as const
+  ).flatMap((name) => (options[name] === undefined ? [] : [`--${name}`, options[name]]))
   const { status } = spawnSync(
     pythonProgram(),
     [
