@@ -45,7 +45,7 @@ export function warmUp({ classes, policy, policyOptions }: WarmUpOptions, forMs:
   const session = new EngineSession({
     ...{ engine: ENGINE, classes, tenants: new PlannerTenants({}), policy, policyOptions, recorder: null },
     stepTimes: new StepTimes(ENGINE, { cacheDir: null, log: () => {} }),
-    sink: { observed: () => {}, scheduled: () => {}, mistaken: () => {}, log: () => {} },
+    sink: { observed: () => {}, scheduled: () => {}, mistaken: () => {}, answered: () => {}, log: () => {} },
   })
   const reader = new FrameReader()
   const names = classes.all.map(({ name }) => name)
