@@ -6,17 +6,17 @@ import { cpus, loadavg, tmpdir } from "node:os"
 import { basename, dirname, join } from "node:path"
 import { Command, Option } from "commander"
 import { numberIn, port, wholeNumber } from "../../src/cli/numbers.ts"
-import { collect, tracesOf } from "../../src/cli/workload-options.ts"
+import { collect, readTraces } from "../../src/cli/workload-options.ts"
 import { UserError } from "../../src/errors.ts"
 import { readClasses, type SloClasses } from "../../src/load/classes.ts"
 import type { Plan } from "../../src/load/plan.ts"
 import { replay } from "../../src/load/replay.ts"
 import { score } from "../../src/load/score.ts"
-import { readTrace, type Trace } from "../../src/load/trace.ts"
-import { type AppName, makePlan } from "../../src/load/workload.ts"
+import { makePlan } from "../../src/load/workload.ts"
 import { resolveModel } from "../../src/models/resolve.ts"
 import { Server } from "../real/servers.ts"
 import { SYSTEMS as REAL, type Setup } from "../real/systems.ts"
+import { rounded } from "../rounded.ts"
 import { type FrontEnd, gateway, NGINX, vllmRouter } from "./rivals/proxies.ts"
 import { missedOf, type Row, tablesOf } from "./rivals/rivals-tables.ts"
 
@@ -245,9 +245,7 @@ class Bench {
   }
 
   private plan(seed: number, ratePerSec: number, durationSec: number): Plan {
-    const traces: Partial<Record<AppName, Trace>> = {}
-    for (const [app, path] of Object.entries(tracesOf(this.options.trace, "all", "gamma")))
-      traces[app as AppName] = readTrace(path)
+    const traces = readTraces(this.options.trace, "all", "gamma")
     return makePlan({
       ...{ ratePerSec, durationMs: durationSec * 1000, seed, arrivals: "gamma", burstiness: BURSTINESS },
       ...{ scenario: "all", scale: this.load.scale, maxSequenceTokens: CONTEXT_TOKENS - 1, traces },
@@ -308,10 +306,6 @@ function kept(path: string, settings: object): Row[] {
   const file = JSON.parse(readFileSync(path, "utf8")) as { settings: object; rows: Row[] }
   if (JSON.stringify(file.settings) === JSON.stringify(settings)) return file.rows
   throw new UserError(`${path} holds runs of other settings; choose another --out, or remove it`)
-}
-
-function rounded(_key: string, value: unknown): unknown {
-  return typeof value === "number" ? Number(value.toPrecision(6)) : value
 }
 
 try {

@@ -1,5 +1,6 @@
 /** Attainment against rate for several servers on one machine: identical plans, adjacent in time, in rotating
  * order, a reference batch before and after each run. Resumable: what is in the results folder is not run again. */
+
 import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { cpus } from "node:os"
 import { join } from "node:path"
@@ -7,16 +8,16 @@ import { gzipSync } from "node:zlib"
 import { Command, Option } from "commander"
 import { numberIn, port, wholeNumber } from "../../src/cli/numbers.ts"
 import { classesOf } from "../../src/cli/study-options.ts"
-import { collect, tracesOf, type ZeroLoadOptions } from "../../src/cli/workload-options.ts"
+import { collect, readTraces, type ZeroLoadOptions } from "../../src/cli/workload-options.ts"
 import { UserError } from "../../src/errors.ts"
 import { ARRIVALS, type ArrivalName } from "../../src/load/arrivals.ts"
 import type { Plan } from "../../src/load/plan.ts"
 import { type ReplayResult, replay } from "../../src/load/replay.ts"
 import { score } from "../../src/load/score.ts"
-import { readTrace, type Trace } from "../../src/load/trace.ts"
-import { type AppName, makePlan } from "../../src/load/workload.ts"
+import { makePlan } from "../../src/load/workload.ts"
 import { measureZeroLoad } from "../../src/load/zero-load.ts"
 import { resolveModel } from "../../src/models/resolve.ts"
+import { rounded } from "../rounded.ts"
 import { rateOf, rungOf, wantedRungs } from "./ladder.ts"
 import { measureReference, type Reference } from "./reference.ts"
 import { type Meta, type RunRow, readRows } from "./rows.ts"
@@ -265,15 +266,12 @@ class Bench {
     const ratePerSec = Math.max(rateOf(rung), 1 / durationSec)
     const load = { ratePerSec, durationMs: durationSec * 1000, seed, arrivals, burstiness }
     if (shared !== undefined) return sharedPlan(shared, load)
-    const traces: Partial<Record<AppName, Trace>> = {}
-    for (const [app, path] of Object.entries(tracesOf(options.trace, options.scenario, options.arrivals)))
-      traces[app as AppName] = readTrace(path)
     return makePlan({
       ...load,
       scenario: options.scenario,
       scale: options.scale,
       maxSequenceTokens: options.contextTokens - 1,
-      traces,
+      traces: readTraces(options.trace, options.scenario, options.arrivals),
     })
   }
 
@@ -359,10 +357,6 @@ function compact(result: ReplayResult): Buffer {
 /** Results are published: file names without this machine's folders. */
 function withoutFolders(argument: string): string {
   return argument.replace(/(^|=)\/(?:[^/]+\/)*([^/]+)$/, "$1$2")
-}
-
-function rounded(_key: string, value: unknown): unknown {
-  return typeof value === "number" ? Number(value.toPrecision(6)) : value
 }
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130))

@@ -1,6 +1,7 @@
 /** What `--speculate` brings to users and what it costs them, through the driver and the default policy: the same
  * answers without, with, with and without drafts, for work that repeats and work that does not; and requests in time
  * at a load. Writes raw rounds and a table to bench/results/speculation. */
+
 import { mkdir, writeFile } from "node:fs/promises"
 import { cpus } from "node:os"
 import { join } from "node:path"
@@ -8,6 +9,7 @@ import { Command } from "commander"
 import { wholeNumber } from "../../src/cli/numbers.ts"
 import type { Slo } from "../../src/core/protocol.ts"
 import { Random } from "../../src/random.ts"
+import { rounded } from "../rounded.ts"
 import { type Load, type Round, report } from "./report.ts"
 import { Served } from "./served.ts"
 import { type Task, tasksFor } from "./tasks.ts"
@@ -227,10 +229,6 @@ function poisson(ratePerSec: number, seconds: number, seed: number): number[] {
 function caseOf(text: string): Case {
   const [model = "", speculate = "", amount, list = ""] = text.split(":")
   return { text, model, speculate, amount: Number(amount), list: list.split("+").map(Number) }
-}
-
-function rounded(_key: string, value: unknown): unknown {
-  return typeof value === "number" ? Number(value.toPrecision(6)) : value
 }
 
 await main()

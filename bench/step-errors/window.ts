@@ -5,14 +5,13 @@ import { join, resolve } from "node:path"
 import { PerformanceObserver } from "node:perf_hooks"
 import { Command } from "commander"
 import { numberIn, wholeNumber } from "../../src/cli/numbers.ts"
-import { collect, tracesOf } from "../../src/cli/workload-options.ts"
+import { collect, readTraces } from "../../src/cli/workload-options.ts"
 import { type CostModel, shapeOf, stepUs } from "../../src/core/cost.ts"
 import type { Slo } from "../../src/core/protocol.ts"
 import { type Engine, GREEDY } from "../../src/engine/port.ts"
 import { readClasses, roundSlo } from "../../src/load/classes.ts"
 import type { Plan, PlannedRequest, PlannedRound } from "../../src/load/plan.ts"
 import { promptOf } from "../../src/load/replay.ts"
-import { readTrace } from "../../src/load/trace.ts"
 import { makePlan } from "../../src/load/workload.ts"
 import { resolveModel } from "../../src/models/resolve.ts"
 import { threadWaits } from "../../src/profile/waits.ts"
@@ -103,11 +102,10 @@ async function serve(options: Options): Promise<Window> {
 }
 
 function planOf({ rate, duration, scale, seed, trace }: Options): Plan {
-  const traces = Object.entries(tracesOf(trace, "all", "gamma"))
   return makePlan({
     ...{ scenario: "all", ratePerSec: rate, durationMs: duration * 1000, seed, scale },
     ...{ arrivals: "gamma", burstiness: 0.25, maxSequenceTokens: CONTEXT_TOKENS },
-    traces: Object.fromEntries(traces.map(([app, path]) => [app, readTrace(path)])),
+    traces: readTraces(trace, "all", "gamma"),
   })
 }
 

@@ -8,13 +8,12 @@ import { classesIn, formatPlan, type Plan, readPlan } from "../load/plan.ts"
 import { type Progress, type ReplayOptions, replay } from "../load/replay.ts"
 import { formatRecords, formatScore, summaryJson } from "../load/report.ts"
 import { type GoodputLimits, score } from "../load/score.ts"
-import { readTrace, type Trace } from "../load/trace.ts"
 import { TRACE_FORMATS } from "../load/trace-formats.ts"
-import { type AppName, makePlan, SCENARIOS } from "../load/workload.ts"
+import { makePlan, SCENARIOS } from "../load/workload.ts"
 import { measureZeroLoad } from "../load/zero-load.ts"
 import { numberIn, wholeNumber } from "./numbers.ts"
 import { checkWritable, writeResult } from "./output.ts"
-import { collect, refuseTraces, tracesOf, type ZeroLoadOptions, zeroLoadOf } from "./workload-options.ts"
+import { collect, readTraces, refuseTraces, type ZeroLoadOptions, zeroLoadOf } from "./workload-options.ts"
 
 interface Options extends ZeroLoadOptions {
   url: string
@@ -190,9 +189,6 @@ function printProgress(progress: Progress): void {
 function planOf(options: Options): Plan {
   const { scenario, rate, seed, scale, arrivals, maxSequenceTokens } = options
   const durationS = options.numPrompts === undefined ? options.duration : options.numPrompts / rate
-  const traces: Partial<Record<AppName, Trace>> = {}
-  for (const [app, path] of Object.entries(tracesOf(options.trace, scenario, arrivals)))
-    traces[app as AppName] = readTrace(path)
   return makePlan({
     scenario,
     ratePerSec: rate,
@@ -202,7 +198,7 @@ function planOf(options: Options): Plan {
     arrivals,
     burstiness: options.burstiness ?? (scenario === "mixed" || scenario === "all" ? 0.5 : 1),
     maxSequenceTokens,
-    traces,
+    traces: readTraces(options.trace, scenario, arrivals),
   })
 }
 

@@ -2,6 +2,7 @@
 import { UserError } from "../errors.ts"
 import { type ArrivalName, followsTrace } from "../load/arrivals.ts"
 import type { ZeroLoad } from "../load/classes.ts"
+import { readTrace, type Trace } from "../load/trace.ts"
 import { APPS, type AppName, appOf, useOfTrace } from "../load/workload.ts"
 
 /** For options that may be repeated. */
@@ -32,6 +33,16 @@ export function tracesOf(
     traces[app] = path
   }
   return traces
+}
+
+/** The traces that `tracesOf` finds, read. */
+export function readTraces(
+  entries: readonly string[],
+  scenario: string,
+  arrivals: ArrivalName,
+): Partial<Record<AppName, Trace>> {
+  const paths = Object.entries(tracesOf(entries, scenario, arrivals))
+  return Object.fromEntries(paths.map(([app, path]) => [app, readTrace(path)]))
 }
 
 function checkUse(entry: string, app: AppName, scenarios: readonly string[], arrivals: ArrivalName): void {

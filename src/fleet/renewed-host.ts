@@ -9,9 +9,10 @@ import {
   type JobSink,
   type Offer,
   type ReplicaHost,
+  refuse,
 } from "../replica/host.ts"
 import { WatchedHost } from "../replica/watched-host.ts"
-import { Restarts } from "../router/health.ts"
+import { inWords, Restarts } from "../router/health.ts"
 import { WireHost } from "../wire/host.ts"
 import { Comeback } from "./comeback.ts"
 
@@ -49,12 +50,8 @@ export abstract class RenewedHost extends WatchedHost implements ReplicaHost {
   }
 
   submit(job: Job, sink: JobSink): void {
-    if (this.#wire !== null) {
-      this.#wire.submit(job, sink)
-      return
-    }
-    for (const { index } of job.choices)
-      sink.end(index, { kind: "lost", reason: "refused", detail: this.detail })
+    if (this.#wire !== null) this.#wire.submit(job, sink)
+    else refuse(job, sink, this.detail)
   }
 
   cancel(id: JobId): void {
@@ -139,7 +136,7 @@ export abstract class RenewedHost extends WatchedHost implements ReplicaHost {
     const nowUs = performance.now() * 1000
     const pauseMs = (this.#restarts.died(nowUs, Math.random()) - nowUs) / 1000
     this.#comeback.down(nowUs / 1000 + pauseMs)
-    this.log(`${detail}; next try ${pauseMs < 1 ? "now" : `in ${(pauseMs / 1000).toFixed(1)} s`}`, "error")
+    this.log(`${detail}; next try ${inWords(pauseMs)}`, "error")
     this.#pause = setTimeout(() => this.begin(), pauseMs)
   }
 

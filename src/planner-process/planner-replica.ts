@@ -9,6 +9,7 @@ import {
   type JobSink,
   type Offer,
   type ReplicaHost,
+  refuse,
 } from "../replica/host.ts"
 import { sumOf } from "../replica/summed-snapshot.ts"
 import { WatchedHost } from "../replica/watched-host.ts"
@@ -48,8 +49,7 @@ export class PlannerReplica extends WatchedHost implements ReplicaHost {
   }
 
   submit(job: Job, sink: JobSink): void {
-    const detail = "a planner computes nothing: the request goes to its engine's own API"
-    for (const { index } of job.choices) sink.end(index, { kind: "lost", reason: "refused", detail })
+    refuse(job, sink, "a planner computes nothing: the request goes to its engine's own API")
   }
 
   cancel(_id: JobId): void {}

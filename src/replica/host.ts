@@ -93,6 +93,11 @@ export interface JobSink {
   end(choice: number, end: JobEnd): void
 }
 
+/** A job that does not begin: all its answers end. */
+export function refuse({ choices }: Job, sink: JobSink, detail: string): void {
+  for (const { index } of choices) sink.end(index, { kind: "lost", reason: "refused", detail })
+}
+
 /** What a replica was when it said so. */
 export interface Digest {
   snapshot: Snapshot

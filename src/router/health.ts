@@ -168,3 +168,8 @@ export class Restarts {
     return nowUs + Math.round(pauseUs * (0.5 + chance / 2))
   }
 }
+
+/** When it is tried again, for people. */
+export function inWords(pauseMs: number): string {
+  return pauseMs < 1 ? "now" : `in ${(pauseMs / 1000).toFixed(1)} s`
+}

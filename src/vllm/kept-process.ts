@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process"
 import { setTimeout as sleep } from "node:timers/promises"
 import { UserError } from "../errors.ts"
-import { type RestartOptions, Restarts } from "../router/health.ts"
+import { inWords, type RestartOptions, Restarts } from "../router/health.ts"
 import type { ChildLog } from "./child-log.ts"
 import type { OrphanGuard } from "./guard.ts"
 import type { Launch } from "./launch.ts"
@@ -143,8 +143,7 @@ export class KeptProcess {
     if (this.#closing) return
     const nowUs = performance.now() * 1000
     const pauseMs = (this.#restarts.died(nowUs, Math.random()) - nowUs) / 1000
-    const when = pauseMs < 1 ? "now" : `in ${(pauseMs / 1000).toFixed(1)} s`
-    this.#options.tell(`${this.#options.name} ${detail}; it is started again ${when}`, "error")
+    this.#options.tell(`${this.#options.name} ${detail}; it is started again ${inWords(pauseMs)}`, "error")
     this.#pause = setTimeout(() => this.#again(), pauseMs)
   }
 

@@ -11,6 +11,7 @@ import {
   type JobSink,
   type Offer,
   type ReplicaHost,
+  refuse,
 } from "../replica/host.ts"
 import { WatchedHost } from "../replica/watched-host.ts"
 import type { AnswerDelta } from "../text/answer.ts"
@@ -74,8 +75,7 @@ export class WireHost extends WatchedHost implements ReplicaHost {
 
   submit(job: Job, sink: JobSink): void {
     if (this.#over || this.#draining) {
-      const lost: JobLost = { kind: "lost", reason: "refused", detail: this.detail }
-      for (const { index } of job.choices) sink.end(index, lost)
+      refuse(job, sink, this.detail)
       return
     }
     const live = new Set(job.choices.map(({ index }) => index))

@@ -12,6 +12,7 @@ import {
   type JobSink,
   type Offer,
   type ReplicaHost,
+  refuse,
 } from "../../replica/host.ts"
 import type { ObservedEffect } from "../../replica/observed.ts"
 import { WatchedHost } from "../../replica/watched-host.ts"
@@ -118,8 +119,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   submit(job: Job, sink: JobSink): void {
     const refusal = this.#refusal(job)
     if (refusal !== null) {
-      for (const { index } of job.choices)
-        sink.end(index, { kind: "lost", reason: "refused", detail: refusal })
+      refuse(job, sink, refusal)
       return
     }
     const courses = job.choices.map((choice) => this.#courseOf(job, choice, sink))
