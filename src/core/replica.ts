@@ -165,6 +165,11 @@ export class Replica {
     return this.#flight.batches.length < most
   }
 
+  /** KV that is free, or only kept as cache, tokens. A snapshot looks at every request for more. */
+  get freeKvTokens(): number {
+    return this.#kv.spareTokens
+  }
+
   snapshot(nowUs: number): Snapshot {
     const counts = countLine(this.#line.requests, this.#kv, this.#longestBatch)
     return {

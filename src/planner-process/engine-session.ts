@@ -244,8 +244,7 @@ export class EngineSession {
   }
 
   #compareKv(told: number): void {
-    const { kvCapacityTokens, kvUsedTokens, kvCachedTokens } = this.replica.snapshot(this.#nowUs)
-    this.kvFree = { told, believed: kvCapacityTokens - kvUsedTokens + kvCachedTokens }
+    this.kvFree = { told, believed: this.replica.freeKvTokens }
     this.#post({ type: "kvFree", tokens: told }, this.#nowUs)
   }
 
