@@ -54,8 +54,11 @@ def step_of(output: SchedulerOutput, live: LiveRequests, scheduled_us: int, bega
     placed.update(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
     drafted = {name: len(drafts) for name, drafts in output.scheduled_spec_decode_tokens.items()}
     by_name = live.by_name
-    known = [(name, found) for name in output.num_scheduled_tokens if (found := by_name(name)) is not None]
-    names, lives = [name for name, _ in known], [one for _, one in known]
+    names = list(output.num_scheduled_tokens)
+    found = [by_name(name) for name in names]
+    lives = [one for one in found if one is not None]
+    if len(lives) < len(names):
+        names = [name for name, one in zip(names, found, strict=True) if one is not None]
     preemptions = [one.request.num_preemptions for one in lives]
     return Step(output, scheduled_us, began_us, placed, drafted, names, lives, preemptions)
 
@@ -124,10 +127,17 @@ def landed_message(
 ) -> dict[str, Any]:
     """`landed` of a step message. Requests that have ended with this step leave `live`."""
     yielded = {one.request_id: one for group in outputs.values() for one in group.outputs}
-    rows: list[tuple[int, int, int, int]] = []
+    # A loop over all requests of each step: what stands here costs a step more than all the rest (bench/vllm/step-overhead.ts).
+    ids: list[int] = []
+    produced: list[int] = []
+    places: list[int] = []
+    flags: list[int] = []
     filled: list[tuple[int, int]] = []
     answering: dict[int, int] = {}
     has_flags = is_elsewhere = False
+    placed, scheduled, drafted = step.placed, step.output.num_scheduled_tokens, step.drafted
+    thoughts = live.thoughts if live.thoughts.are_told else None
+    shares_prefixes = live.shares_prefixes
     for name, known, preemptions in zip(step.names, step.lives, step.preemptions, strict=True):
         request, output = known.request, yielded.get(name)
         if output is None:
@@ -140,7 +150,11 @@ def landed_message(
             flag = 0 if output.finish_reason is None else STOPPED
             if count == 0 and flag == STOPPED:
                 continue
-        in_place = step.placed[name] + step.computed(name) + (count - 1 if count > 1 else 0)
+        in_place = placed[name] + scheduled[name]
+        if drafted:
+            in_place -= drafted.get(name, 0)
+        if count > 1:
+            in_place += count - 1
         if flag == 0 and request.num_computed_tokens - request.num_in_flight_tokens != in_place:
             # Drafts of the step before were refused, so that it began further back than vLLM thought when it scheduled it; or
             # it was preempted in the air: what it computed is gone, what came out of it is not.
@@ -148,28 +162,31 @@ def landed_message(
             flag = PREEMPTED if request.num_preemptions != preemptions else 0
         if output is not None and count > 0:
             known.saw_tokens(count, now_us)
-            if live.has_new_hashes(known):
+            if shares_prefixes and live.has_new_hashes(known):
                 filled += [(known.number, number) for number in live.new_hashes(known)]
-            if live.thoughts.are_told:
-                answering[len(rows)] = known.answering_from(output.new_token_ids, live.thoughts)
+            if thoughts is not None:
+                answering[len(ids)] = known.answering_from(output.new_token_ids, thoughts)
         if flag != 0:
             has_flags = True
             if flag == STOPPED:
                 live.remove(known)
-        rows.append((known.number, count, in_place, flag))
+        ids.append(known.number)
+        produced.append(count)
+        places.append(in_place)
+        flags.append(flag)
     message: dict[str, Any] = {
         "step": step.seq,
         "atUs": now_us,
         "durationUs": took_us,
-        "ids": column(row[0] for row in rows),
-        "produced": column(row[1] for row in rows),
+        "ids": column(ids),
+        "produced": column(produced),
     }
     if is_elsewhere:
-        message["computed"] = column(row[2] for row in rows)
+        message["computed"] = column(places)
     if has_flags:
-        message["flags"] = column(row[3] for row in rows)
+        message["flags"] = column(flags)
     if any(index >= 0 for index in answering.values()):
-        message["answeringFrom"] = column(answering.get(place, -1) for place in range(len(rows)))
+        message["answeringFrom"] = column(answering.get(place, -1) for place in range(len(ids)))
     if filled:
         message["filledIds"] = column(number for number, _ in filled)
         message["filledHashes"] = column(number for _, number in filled)
