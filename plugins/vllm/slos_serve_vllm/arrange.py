@@ -21,7 +21,18 @@ WAITING_QUEUES = ("waiting", "skipped_waiting", "kv_holding_waiting")
 class Arrangement:
     """What vLLM may schedule in one step, by the names of requests."""
 
-    __slots__ = ("afresh", "caps", "drafts", "names", "padded", "positions", "requests", "short", "waiting")
+    __slots__ = (
+        "afresh",
+        "behind",
+        "caps",
+        "drafts",
+        "names",
+        "padded",
+        "positions",
+        "requests",
+        "short",
+        "waiting",
+    )
 
     def __init__(self, plan: Plan, live: LiveRequests, guess_tokens: int) -> None:
         self.names: list[str | None] = []
@@ -36,10 +47,12 @@ class Arrangement:
         """Those that are not running yet."""
         self.afresh: list[Request] = []
         """Those that run, and are to start again without the KV that they have."""
+        self.behind: list[Request] = []
+        """Those that run, and are to go on from further than they are: from the longer prefix of another request."""
         self.padded: set[str] = set()
         """Those that vLLM gave drafts that no plan asked for."""
         self.short: set[str] = set()
-        """Those that begin, and of which less is cached than the plan counts on."""
+        """Those that begin, here or in a step before, and of which less is cached than the plan counts on."""
         by_number = live.by_number
         for number, position, tokens, drafts in zip(
             plan.ids, plan.positions, plan.tokens, plan.drafts, strict=True
@@ -58,9 +71,11 @@ class Arrangement:
                 self.drafts[name] = drafts
             if request.status != RequestStatus.RUNNING:
                 self.waiting.append(request)
-            # A little more may be drafts that were accepted where the planner did not count on it.
+            # A little more or less may be drafts, accepted or refused where the planner did not count on it.
             elif request.num_computed_tokens > position + (guess_tokens if position > 0 else 0):
                 self.afresh.append(request)
+            elif request.num_computed_tokens < position - guess_tokens:
+                self.behind.append(request)
 
     def is_ending(self, name: str) -> bool:
         """Steps in the air reach its last token for sure, as vLLM has seen since the plan was made: it schedules no other."""
@@ -82,6 +97,13 @@ def evict(scheduler: "PlannedScheduler", plan: Plan, arrangement: Arrangement, l
     """Drops the KV that the plan wants dropped. vLLM puts these requests back to its waiting ones."""
     known = [live.by_number(number) for number in plan.evict]
     now_s = time.monotonic()
+    for request in arrangement.behind:
+        name = request.request_id
+        if scheduler.cached_tokens(request) < arrangement.positions[name]:
+            # It goes on with what it has, which is more than it would find.
+            arrangement.short.add(name)
+        else:
+            arrangement.afresh.append(request)
     for request in [one.request for one in known if one is not None] + arrangement.afresh:
         if request.status != RequestStatus.RUNNING:
             continue

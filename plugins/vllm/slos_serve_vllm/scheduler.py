@@ -188,6 +188,10 @@ class PlannedScheduler(Base):
             self._preempts_as_planned = False
         self.prev_step_scheduled_req_ids.discard(request.request_id)
 
+    def cached_tokens(self, request: Request) -> int:
+        """How far vLLM's cache has its beginning, whichever request computed that."""
+        return int(self._get_local_prefix_cache_hit(request)[1])
+
     def has_vllms_own(self) -> bool:
         """There may be requests for which `is_vllms_own`."""
         return self.conductor.live.waiting_for_grammar > 0 or bool(self._unplanned)

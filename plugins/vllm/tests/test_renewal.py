@@ -1,5 +1,6 @@
 """Requests that arrive while a step is computed: the plan of the next step does not know of them, and may be worth another."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,14 @@ class Bench:
 
     def add(self, name: str, most: int) -> None:
         self.engine.add(self.make(name, [5] * 40, most))
+
+    def heard(self) -> int:
+        """How many messages the planner has heard, once it has heard all."""
+        told = self.engine.scheduler.conductor._seq
+        end_s = time.monotonic() + 30
+        while time.monotonic() < end_s and (not self.planner.heard or self.planner.heard[-1]["seq"] < told):
+            time.sleep(0.001)
+        return len(self.planner.heard)
 
     def when_ran(self, name: str) -> int:
         return next(at for at, ran in enumerate(self.engine.ran) if name in ran)
@@ -75,10 +84,11 @@ def test_no_other_news_is_worth_another_plan(bench: Callable[..., Bench]) -> Non
     here = bench(LONG_US)
     here.add("second", 20)
     here.engine.step()
-    heard = len(here.planner.heard)
+    heard = here.heard()
     here.engine.abort("second")
     here.engine.step()
     # Of the abort the planner hears with the step.
+    here.heard()
     assert [message["ran"] is not None for message in here.planner.heard[heard:]] == [True]
     assert here.counters.renewed_plans == 1
 
@@ -90,11 +100,12 @@ def is_no_question(planner: Obliging, message: Any) -> bool:
 
 def test_where_the_other_plan_is_late_the_old_one_runs(bench: Callable[..., Bench]) -> None:
     here = bench(LONG_US, is_no_question, deadline_ms=20)
-    before, heard = len(here.engine.ran), len(here.planner.heard)
+    before, heard = len(here.engine.ran), here.heard()
     here.add("second", 5)
     here.engine.step()
     assert set(here.engine.ran[before]) == {"first"}
     assert (here.counters.late_renewals, here.counters.renewed_plans, here.counters.late_plans) == (1, 0, 0)
+    assert here.heard() == heard + 2
     question, told = here.planner.heard[heard:]
     assert question["ran"] is None
     assert [one["id"] for one in question["arrived"]] == [2]
