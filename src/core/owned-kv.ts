@@ -102,8 +102,13 @@ export class OwnedKv {
     const request = requests[at]
     const { id, position, copy } = items[at]!
     if (request === undefined || request.gone || request.preemptions !== preemptions[at]) return
-    if (position > 0 && copy === undefined) this.#kv.uncomputed(id, request.computed)
-    else this.#didNotStart(request)
+    if (position === 0 || copy !== undefined) {
+      this.#didNotStart(request)
+      return
+    }
+    this.#kv.uncomputed(id, request.computed)
+    // What it was given for the batch it does not have: room would be counted as taken that the engine says is free.
+    this.#kv.shrink(id, Math.max(position, request.computed))
   }
 
   #didNotStart(request: LiveRequest): void {

@@ -37,7 +37,6 @@ CASES = [
     Case("drafts", drafts=4, stop=0.01),
     Case("drafts, few blocks", drafts=4, blocks=80, abort=0.05),
     Case("renewed plans", renews=True, abort=0.2, stop=0.03),
-    Case("renewed plans, drafts, few blocks", renews=True, drafts=4, blocks=80, abort=0.05),
     Case("async", is_async=True, in_air=2, abort=0.1, stop=0.02),
     Case("async, renewed plans", is_async=True, in_air=2, renews=True, abort=0.1, stop=0.02),
     Case(
