@@ -116,6 +116,22 @@ describe("what ran in place of a plan", () => {
     expect(() => played.done(third)).toThrow("not in flight")
   })
 
+  test("the room that a batch was to take for a running request is free when it never ran", () => {
+    const played = owned({ depth: 1 })
+    const used = () => played.replica.snapshot(0).kvUsedTokens
+    played.arrives(1, { promptTokens: 6 * LIMITS.blockTokens })
+    played.step()
+    const before = used()
+    const batch = played.runs()
+    expect(batch.items).toMatchObject([{ id: 1, position: 6 * LIMITS.blockTokens, tokens: 1 }])
+    expect(used()).toBe(before + LIMITS.blockTokens)
+    tell(played, { batch: batch.number, items: [] })
+    expect(used()).toBe(before)
+    // And is taken anew.
+    played.done(played.runs())
+    expect(used()).toBe(before + LIMITS.blockTokens)
+  })
+
   test("a request that was to start in a batch that never ran has not started", () => {
     const played = owned({ depth: 1 })
     played.arrives(1)
