@@ -1,4 +1,4 @@
-/** A real vLLM behind the port, and behind a whole gateway, where there is one: VLLM_PYTHON=/path/to/its/python (`npm run test:vllm` has it). */
+/** A real vLLM behind the port, and behind a whole gateway, where there is one: VLLM_PYTHON=/path/to/its/python (`npm run test:vllm-gateway` has it). */
 import { execFile } from "node:child_process"
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
