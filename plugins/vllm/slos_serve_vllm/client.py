@@ -14,6 +14,7 @@ VERSION = 1
 _PIECE_BYTES = 1 << 18
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_MOST_TOLD = 20
 _CLOSED = "it closed the connection"
 _log = logging.getLogger("vllm.slos_serve")
 
@@ -57,6 +58,7 @@ class Client:
         self._pause_s = _FIRST_PAUSE_S
         self._next_try_s = 0.0
         self._why = ""
+        self._told: set[str] = set()
         self._is_starting = False
 
     # -- Coming and going
@@ -100,12 +102,15 @@ class Client:
         self._inbox.clear()
         self._next_try_s = self._clock() + self._pause_s
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-        # The same reason again and again would fill the log.
-        if why != self._why and not self._is_starting:
+        if not self._is_starting:
             self._tell_of(why)
         self._why = why
 
     def _tell_of(self, why: str) -> None:
+        # The same reasons again and again would fill the log, also where two take turns, and so would a peer with ever new ones.
+        if why in self._told or len(self._told) >= _MOST_TOLD:
+            return
+        self._told.add(why)
         _log.warning(
             "slos-serve: no planner at %s: %s. vLLM schedules by itself until there is one.", self._path, why
         )
@@ -166,6 +171,7 @@ class Client:
         self.planner = message
         self._pause_s = _FIRST_PAUSE_S
         self._why = ""
+        self._told.clear()
         _log.info("slos-serve: the planner at %s is ready (policy %s)", self._path, message.get("policy"))
 
     # -- Messages

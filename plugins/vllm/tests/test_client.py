@@ -97,8 +97,33 @@ def test_says_why_it_is_not_ready(
     assert not bench.client.wait_until_ready(1.5)
     assert [record for record in caplog.records if re.search(told, record.getMessage())]
     # One line for each reason, however often it was tried.
-    assert len(caplog.records) <= 3
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == len(set(lines)) <= 3
     assert bench.planner.connections >= 2
+
+
+def test_says_each_reason_once_though_they_take_turns(
+    meet: type[Bench], caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("vllm").propagate = True
+    other = says({**HELLO, "version": 99})
+    bench = meet(*[says({"type": "plan"}), other] * 3, serves)
+    assert bench.client.wait_until_ready(10)
+    told = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(told) <= 3  # the two, and a connection closed before its words were read
+    bench.client.lose("it closed the connection")
+    bench.client.lose("it closed the connection")
+    assert len(caplog.records) - len(told) == 1, "what was told before it was ready is news again after it"
+
+
+def test_a_planner_with_ever_new_reasons_does_not_fill_the_log(
+    meet: type[Bench], caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("vllm").propagate = True
+    bench = meet(serves)
+    for number in range(100):
+        bench.client.lose(f"reason {number}")
+    assert len(caplog.records) == 20
 
 
 def test_comes_back_after_a_planner_that_was_no_good(meet: type[Bench]) -> None:
