@@ -177,10 +177,13 @@ function header(source: SloSource, name: string): Given<string> | undefined {
     : { value: Array.isArray(value) ? value.join(", ") : value, param: name }
 }
 
+/** Of what JavaScript takes for a number, what others do as well: the middleware inside vLLM reads the same headers. */
+const DECIMAL = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i
+
 function headerNumber(source: SloSource, name: string): Given<number> | undefined {
   const found = header(source, `x-llm-d-${name}`) ?? header(source, `x-${name}`)
   if (found === undefined) return undefined
-  const value = found.value.trim() === "" ? Number.NaN : Number(found.value)
+  const value = DECIMAL.test(found.value.trim()) ? Number(found.value) : Number.NaN
   if (Number.isFinite(value)) return { value, param: found.param }
   throw userError(
     "invalid_slo",

@@ -97,12 +97,14 @@ _TTFTS = ("slo_ttft_ms", "slo_ttft_slowdown")
 _OBJECTIVES = (*_TTFTS, "slo_tpot_ms", "slo_thinking_tpot_ms", "slo_max_gap_ms")
 _IN_HEADERS = ("slo_ttft_ms", "slo_tpot_ms", "slo_thinking_tpot_ms", "slo_max_gap_ms")
 _CLASS_HEADER = "x-llm-d-inference-objective"
+# The Gateway API's: its objectives are priorities elsewhere, so one that names no class here says nothing.
+_GATEWAY_CLASS_HEADER = "x-gateway-inference-objective"
 # llm-d's, else the Gateway API's.
 _TENANT_HEADERS = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
 _PREFIXES = ("x-llm-d-", "x-")
 
 HEADERS: frozenset[str] = frozenset(
-    {_CLASS_HEADER, *_TENANT_HEADERS}
+    {_CLASS_HEADER, _GATEWAY_CLASS_HEADER, *_TENANT_HEADERS}
     | {prefix + name.replace("_", "-") for prefix in _PREFIXES for name in _IN_HEADERS}
 )
 
@@ -136,6 +138,9 @@ def arguments_of(
             name: one for name, one in place.items() if name not in given and not (clash and name in _TTFTS)
         }
     _check_class(given.get("slo_class"), classes)
+    by_gateway = headers.get(_GATEWAY_CLASS_HEADER)
+    if "slo_class" not in given and classes is not None and by_gateway in classes:
+        given["slo_class"] = Given(by_gateway, _GATEWAY_CLASS_HEADER)
     _check_tier(given)
     if body.get("service_tier") == "flex" and not given.keys() & {"slo_class", "slo_tier", *_OBJECTIVES}:
         given["slo_tier"] = Given("best_effort", "service_tier")
@@ -183,11 +188,12 @@ def _headers(headers: Mapping[str, str]) -> dict[str, Given]:
     return found
 
 
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+
 def _number(text: str, header: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    # Python alone reads "1_000" as a number, and JavaScript "0x10".
+    value = float(text) if _DECIMAL.fullmatch(text.strip()) else math.nan
     if not math.isfinite(value):
         raise BadSlo(header, f'"{text[:40]}" is not a number of milliseconds', "invalid_slo")
     return int(value) if value.is_integer() else value
