@@ -121,7 +121,7 @@ describe("an offer", () => {
     twin.metrics({ running: 40, waiting: 30 }, nowUs)
     const behind = twin.offer(short, nowUs + 1000)
     expect(behind.takes).toBe(false)
-    expect(behind.startsUs).toBeGreaterThan(nowUs + 500_000)
+    expect(behind.queuesUs).toBeGreaterThan(500_000)
     expect(twin.snapshot(nowUs + 1000)).toMatchObject({ waiting: 30, running: 40 })
     twin.metrics({ running: 0, waiting: 0 }, nowUs + 2_000_000)
     expect(twin.offer(short, nowUs + 2_000_000).takes).toBe(true)

@@ -34,9 +34,10 @@ export type { Held, TwinSpec } from "./sent.ts"
 export interface TwinOffer {
   /** The first token would be in time, the pace kept, and no promise to another request broken. */
   takes: boolean
-  /** When the first token would come and its prompt would start, absolute µs; Infinity beyond what is looked ahead. */
+  /** When the first token would come, absolute µs; Infinity beyond what is looked ahead. */
   firstTokenUs: number
-  startsUs: number
+  /** How long its prompt would wait in the engine's own queue, the way there not counted, µs; Infinity as above. */
+  queuesUs: number
   /** No promise to another request would be broken. */
   keepsOthers: boolean
 }
@@ -60,7 +61,7 @@ interface RunWith {
   held?: readonly Prompt[]
 }
 
-interface Forecast extends Pick<TwinOffer, "startsUs" | "firstTokenUs"> {
+interface Forecast extends Pick<TwinOffer, "firstTokenUs" | "queuesUs"> {
   /** How far it looked. */
   endUs: number
   /** Promises to others that do not hold. */
@@ -108,6 +109,11 @@ export class Twin {
     return this.#waiting.size + this.#streams.size
   }
 
+  /** As far as is known the engine has nothing to do. */
+  get idle(): boolean {
+    return this.inFlight + this.#others.running + this.#others.waiting === 0
+  }
+
   /** Predicted time of a prompt with the engine to itself, µs: what a TTFT slowdown multiplies. */
   zeroLoadPrefillUs(promptTokens: number): number {
     return this.fit.entryUs + prefillUs(this.fit.model, 0, promptTokens, this.#rules.tokenBudget)
@@ -116,8 +122,7 @@ export class Twin {
   /** The request goes out to the engine. */
   sent(id: RequestId, spec: TwinSpec, nowUs: number): void {
     this.#advance(nowUs)
-    const alone = this.inFlight === 0 && this.#others.running + this.#others.waiting === 0
-    this.#lone = alone ? id : null
+    this.#lone = this.idle ? id : null
     this.#boundaryUs = this.#stepBeganUs(nowUs)
     const sent = this.#sentOf(spec, nowUs)
     const predictedUs = this.#answerTo(spec, nowUs)?.predictedUs ?? this.#forecast(sent, nowUs).firstTokenUs
@@ -195,7 +200,7 @@ export class Twin {
     const offer = {
       takes: spec.tier === "bestEffort" || (keepsOwn && keepsOthers && known),
       firstTokenUs,
-      startsUs: nowUs + (found.startsUs - nowUs) * ratio,
+      queuesUs: found.queuesUs * ratio,
       keepsOthers,
     }
     this.#asked = alone ? { spec, atUs: nowUs, predictedUs: found.firstTokenUs, offer } : null
@@ -222,16 +227,13 @@ export class Twin {
       nowUs,
       waiting: this.#waiting.size - started + this.#others.waiting,
       running: this.#streams.size + started + this.#others.running,
-      bestEffort,
       kvUsedTokens: this.#kvUsedTokens ?? this.#heldTokens(),
-      kvCachedTokens: 0,
-      kvEvictedTokens: 0,
+      ...{ kvCachedTokens: 0, kvEvictedTokens: 0, speculation: [] },
       prefillUsPerToken: (this.zeroLoadPrefillUs(USUAL_TOKENS) - this.fit.entryUs) / USUAL_TOKENS,
       kvCapacityTokens: this.#rules.kvTokens === Infinity ? 0 : this.#rules.kvTokens,
       batchInFlight: this.inFlight > 0,
-      prefillBacklogTokens,
+      ...{ bestEffort, prefillBacklogTokens },
       calibration: [1, ratio, 1],
-      speculation: [],
     }
   }
 
@@ -365,9 +367,9 @@ export class Twin {
       if (offered.firstTokenUs < Infinity) after++
     }
     run.lookAhead()
-    const { startsUs, firstTokenUs } = offered
-    const broken = run.broken(prompts)
-    return { startsUs, firstTokenUs, endUs: run.nowUs, broken, ownPaceLate: run.latePaces.has("watched") }
+    const { startsUs, firstTokenUs, readyUs } = offered
+    const [endUs, broken, ownPaceLate] = [run.nowUs, run.broken(prompts), run.latePaces.has("watched")]
+    return { queuesUs: startsUs - readyUs, firstTokenUs, endUs, broken, ownPaceLate }
   }
 
   /** Were the same promises broken without the offered request? */

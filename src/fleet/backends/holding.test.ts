@@ -125,3 +125,24 @@ test("two gateways see each other's load in /metrics; one goes, the other serves
   other.submit(jobOf(), sink)
   expect((await sink.over())[0]).toMatchObject({ kind: "finished" })
 })
+
+test.each([
+  [503, "again"],
+  [404, "no more"],
+] as const)(
+  "others' load is forgotten when /metrics answer %i: what is held would wait for it; they are asked %s",
+  async (status, then) => {
+    const backend = await slots({ kind: "vllm", slots: 100, words: 8, others: { running: 300, waiting: 5 } })
+    const host = await gateway(backend)
+    await until(() => expect(host.digest().snapshot).toMatchObject({ running: 300, waiting: 5 }))
+    backend.metricsStatus = status
+    await until(() => expect(host.digest().snapshot).toMatchObject({ running: 0, waiting: 0 }))
+    backend.metricsStatus = 200
+    if (then === "again") await until(() => expect(host.digest().snapshot).toMatchObject({ running: 300 }))
+    backend.healthy = false
+    await until(() => expect(host.state).toBe("down"))
+    backend.healthy = true
+    // It may be another one by now.
+    await until(() => expect(host.digest().snapshot).toMatchObject({ running: 300, waiting: 5 }))
+  },
+)

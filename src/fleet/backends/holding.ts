@@ -83,18 +83,23 @@ export class Holding {
   /** The engine said that it takes nothing for so long. */
   pause(us: number): void {
     this.#pausedUntilUs = Math.max(this.#pausedUntilUs, this.#nowUs() + us)
-    this.#wakeIn(us)
+    this.look()
   }
 
   /** Send what is to be sent now. */
   look(): void {
-    while (!this.paused && this.#held.length > 0) {
+    while (!this.#closed && this.#held.length > 0) {
       const course = this.#held[0]!
       const nowUs = this.#nowUs()
+      if (nowUs < this.#pausedUntilUs) {
+        this.#wakeIn(this.#pausedUntilUs - nowUs)
+        return
+      }
       if (!this.#guesses) {
         const offer = this.#twin.offer(course.spec, nowUs)
         if (this.#isTooLate(course, offer)) continue
-        const waitUs = this.#waitUs(course, offer, nowUs)
+        // Whatever is forecast: while the engine does nothing nothing comes from it that would change the forecast.
+        const waitUs = this.#twin.idle ? 0 : this.#waitUs(course, offer, nowUs)
         if (waitUs > 0) {
           this.#wakeIn(waitUs)
           return
@@ -122,16 +127,17 @@ export class Holding {
   }
 
   /** How long the first one has to wait still, µs; 0 when it is to go. */
-  #waitUs({ spec, sinceUs }: Course, { startsUs, keepsOthers }: TwinOffer, nowUs: number): number {
+  #waitUs({ spec, sinceUs }: Course, { queuesUs, keepsOthers }: TwinOffer, nowUs: number): number {
     const patient = nowUs - sinceUs < PATIENCE_US
     if (spec.tier === "bestEffort" && !keepsOthers && patient) return MOST_WAIT_US
-    const waitUs = startsUs - LEAD_US - this.#twin.fit.entryUs - nowUs
+    const waitUs = queuesUs - LEAD_US
     return waitUs <= 0 ? 0 : Math.min(MOST_WAIT_US, Math.max(LEAST_WAIT_US, waitUs))
   }
 
+  /** In the place of an earlier call: `look` finds again what is to be waited for, also where a timer fires before its time. */
   #wakeIn(us: number): void {
     if (this.#timer !== null) clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => this.look(), us / 1000)
+    this.#timer = setTimeout(() => this.look(), Math.ceil(us / 1000))
     this.#timer.unref()
   }
 }

@@ -40,6 +40,8 @@ const MOST_PAUSE_MS = 10_000
 /** Where it does not say. */
 const USUAL_CONTEXT_TOKENS = 8192
 const MOST_BYTES = 8_000_000
+/** Answers that mean: there is no such page, and there will be none. */
+const NEVER_THERE = new Set([404, 405, 501])
 
 export class Prober {
   served: Served | null = null
@@ -52,6 +54,7 @@ export class Prober {
   #heardMs = -Infinity
   #closed = false
   #hasMetrics = true
+  #silentMetrics = 0
   #kind: BackendKind
 
   constructor(options: ProberOptions, sink: ProberSink) {
@@ -112,6 +115,8 @@ export class Prober {
     this.#failures = 0
     if (this.#closed || this.#isUp) return
     this.#isUp = true
+    // It may be another one, started otherwise.
+    this.#hasMetrics = true
     this.#sink.up(this.served!)
   }
 
@@ -147,10 +152,14 @@ export class Prober {
     if (load === null || !this.#hasMetrics || this.#closed) return
     try {
       const learnt = load(new Gauges(await this.#get("/metrics")))
+      this.#silentMetrics = 0
       if (learnt !== null && !this.#closed) this.#sink.learnt(learnt)
     } catch (error) {
       // It serves without them (llama-server: --metrics); others' load is then not seen.
-      if (error instanceof Refused) this.#hasMetrics = false
+      if (error instanceof Refused && NEVER_THERE.has(error.status)) this.#hasMetrics = false
+      // What it said last would stand for ever, and what is held for others' load would wait for ever.
+      const forgets = !this.#hasMetrics || ++this.#silentMetrics === MOST_FAILURES
+      if (forgets && !this.#closed) this.#sink.learnt({ load: { running: 0, waiting: 0 } })
     }
   }
 
@@ -165,12 +174,18 @@ export class Prober {
       text += part
       if (text.length > MOST_BYTES) throw new Error(`${path} has no end`)
     }
-    if (statusCode !== 200) throw new Refused(`${path} answered ${statusCode}`)
+    if (statusCode !== 200) throw new Refused(path, statusCode)
     return text
   }
 }
 
-class Refused extends Error {}
+class Refused extends Error {
+  readonly status: number
+  constructor(path: string, status: number) {
+    super(`${path} answered ${status}`)
+    this.status = status
+  }
+}
 
 /** Of every request to it. */
 export function headersOf({

@@ -35,6 +35,8 @@ export class FakeBackend {
   /** Instead of an answer. Taken as often as it is there. */
   misbehave: ((asked: Asked, response: ServerResponse, word: number) => boolean) | null = null
   healthy = true
+  /** What /metrics answer with. */
+  metricsStatus = 200
   /** Answers under way, and those that were given up by their clients. */
   live = 0
   most = 0
@@ -100,7 +102,8 @@ export class FakeBackend {
     if (!this.healthy) json(response, 503, { error: "not now" })
     else if (path === "/health") json(response, 200, kind === "llama-server" ? { status: "ok" } : {})
     else if (path === "/v1/models") json(response, 200, { object: "list", data: [this.#model(model)] })
-    else if (path === "/metrics" && kind !== "openai") response.end(this.#metrics())
+    else if (path === "/metrics" && kind !== "openai")
+      response.writeHead(this.metricsStatus).end(this.#metrics())
     else if (path === "/props" && kind === "llama-server")
       json(response, 200, { total_slots: this.options.slots })
     else if (path === "/get_server_info" && kind === "sglang")

@@ -27,7 +27,7 @@ export interface TwinsOptions {
 
 /** Twins asked for one request. */
 const HOPS = 3
-/** Without an SLO a request goes where it would start so soon, µs: in an engine's queue it can go nowhere else. */
+/** Without an SLO a request goes where it would queue no longer than this, µs: in an engine's queue it can go nowhere else. */
 const SOON_US = 100_000
 /** An answer's length where its request names none. */
 const USUAL_OUTPUT_TOKENS = 1024
@@ -87,8 +87,8 @@ export class Twins implements Chooser {
       const twin = this.#twin(endpoint)
       // An idle endpoint takes anything: a twin that is wrong for ever would keep it idle for ever.
       if (twin.inFlight === 0) return first(endpoint, free)
-      const { keepsOthers, startsUs } = twin.offer(spec, nowUs)
-      if (keepsOthers && startsUs - nowUs <= SOON_US) return first(endpoint, free)
+      const { keepsOthers, queuesUs } = twin.offer(spec, nowUs)
+      if (keepsOthers && queuesUs <= SOON_US) return first(endpoint, free)
     }
     return []
   }

@@ -1,0 +1,147 @@
+/** What waits in the gateway comes to an end of its waiting, whatever was learnt of the engine. */
+import fc from "fast-check"
+import { afterEach, describe, expect, test, vi } from "vitest"
+import { specOf } from "../../core/testing.ts"
+import { jobOf, Kept } from "../../serve/host.suite.ts"
+import { ENGINE_RULES } from "../engine-rules.ts"
+import { Twin, type TwinSpec } from "../twin.ts"
+import type { Course } from "./course.ts"
+import { Holding } from "./holding.ts"
+import { Judge } from "./judge.ts"
+
+afterEach(() => vi.useRealTimers())
+
+function courseOf(spec: TwinSpec, nowUs: number): Course {
+  const judge = new Judge(
+    spec,
+    nowUs,
+    () => 0,
+    () => {},
+  )
+  const [job, sink] = [jobOf(), new Kept()]
+  return {
+    ...{ id: spec.id, job, choice: job.choices[0]!, sink, judge, spec },
+    ...{ begunTokens: 0, sinceUs: nowUs, abort: null, begun: false },
+  }
+}
+
+const specWith = (id: number, changes: Partial<TwinSpec>, ttftUs: number) =>
+  specOf(id, { maxOutputTokens: 500, ...changes, slo: { ...specOf(id).slo, ttftUs } })
+
+/** How an engine was seen, request by request: one after another, or several at once, in seats that nothing is known of. */
+interface Past {
+  atOnce: number
+  seats: number
+  entryUs: number
+  stepUs: number
+  promptTokens: number
+  outputTokens: number
+}
+const past: fc.Arbitrary<Past> = fc.record({
+  atOnce: fc.constantFrom(1, 4, 12),
+  seats: fc.constantFrom(1, 4, 64),
+  entryUs: fc.integer({ min: 100, max: 400_000 }),
+  stepUs: fc.integer({ min: 1000, max: 200_000 }),
+  promptTokens: fc.integer({ min: 1, max: 2000 }),
+  outputTokens: fc.integer({ min: 1, max: 60 }),
+})
+
+/** Lets the twin see it. When it is over. */
+function see(twin: Twin, { atOnce, seats, entryUs, stepUs, ...one }: Past, fromUs: number): number {
+  const { promptTokens, outputTokens } = one
+  const sights: { atUs: number; show: () => void }[] = []
+  let endUs = fromUs
+  for (let n = 0; n < atOnce; n++) {
+    const id = fromUs + n
+    twin.sent(id, specWith(id, { promptTokens, arrivalUs: fromUs }, 1e9), fromUs)
+    // Those that find no seat wait for all that have one.
+    let atUs = fromUs + entryUs + stepUs + Math.floor(n / seats) * outputTokens * stepUs
+    for (let token = 0; token < outputTokens; token++, atUs += stepUs) {
+      const thenUs = atUs
+      sights.push({ atUs, show: () => twin.tokens(id, 1, thenUs) })
+    }
+    const thenUs = atUs
+    sights.push({ atUs, show: () => twin.ended(id, thenUs, false) })
+    endUs = Math.max(endUs, atUs)
+  }
+  for (const { show } of sights.sort((a, b) => a.atUs - b.atUs)) show()
+  return endUs + 1000
+}
+
+test("an idle engine is given what comes, whatever was learnt of it", () => {
+  const held = fc.record({
+    promptTokens: fc.constantFrom(1, 500, 20_000),
+    ttftUs: fc.constantFrom(1, 100_000, 60_000_000, Infinity),
+    tier: fc.constantFrom("slo" as const, "bestEffort" as const),
+  })
+  fc.assert(
+    fc.property(
+      fc.array(past, { minLength: 1, maxLength: 12 }),
+      held,
+      fc.constantFrom(1000, Infinity),
+      (pasts, { ttftUs, ...changes }, kvTokens) => {
+        const twin = new Twin({ rules: { ...ENGINE_RULES.vllm, kvTokens } })
+        let nowUs = 0
+        for (const one of pasts) nowUs = see(twin, one, nowUs)
+        const sent: Course[] = []
+        const holding = new Holding(twin, () => nowUs, {
+          send: (course) => sent.push(course),
+          turnDown: () => {},
+        })
+        holding.open()
+        const id = nowUs + 1
+        holding.add(courseOf(specWith(id, { ...changes, arrivalUs: nowUs }, ttftUs), nowUs))
+        holding.shut()
+        expect(sent.map((course) => course.id)).toEqual([id])
+      },
+    ),
+    { numRuns: 300 },
+  )
+})
+
+test("an engine whose way in is long, and seldom as long as believed, still queues nothing that comes alone", () => {
+  const twin = new Twin({ rules: ENGINE_RULES.vllm })
+  const common = { seats: 4, entryUs: 150_000, stepUs: 20_000, promptTokens: 20, outputTokens: 20 }
+  let nowUs = 0
+  for (let round = 0; round < 6; round++)
+    for (const atOnce of [1, 12]) nowUs = see(twin, { ...common, atOnce }, nowUs)
+  expect(twin.fit.confident).toBe(true)
+  // Were it scaled as the queue is, the way in alone would be taken for a queue.
+  const ratio = twin.snapshot(nowUs).calibration[1]!
+  expect(twin.fit.entryUs * (ratio - 1)).toBeGreaterThan(30_000)
+  const alone = twin.offer(specWith(nowUs, { promptTokens: 20, arrivalUs: nowUs }, 60_000_000), nowUs)
+  expect(alone.queuesUs).toBe(0)
+})
+
+describe("a pause that the engine asked for", () => {
+  /** An engine that was never seen, and a clock behind the timers' by so much. */
+  function paused(behindUs: number) {
+    vi.useFakeTimers({ now: 0 })
+    const nowUs = () => Math.max(0, Date.now() * 1000 - behindUs)
+    const sent: Course[] = []
+    const sink = { send: (course: Course) => sent.push(course), turnDown: () => {} }
+    const holding = new Holding(new Twin({ rules: ENGINE_RULES.vllm }), nowUs, sink)
+    holding.open()
+    holding.pause(50_000)
+    holding.add(courseOf(specWith(1, {}, 60_000_000), 0))
+    return { holding, sent }
+  }
+
+  test("ends for what is held, also where a timer fires before its time", async () => {
+    const { sent } = paused(900)
+    await vi.advanceTimersByTimeAsync(50)
+    expect(sent).toEqual([])
+    await vi.advanceTimersByTimeAsync(2)
+    expect(sent).toHaveLength(1)
+  })
+
+  test("is not cut short, nor made to last for ever, by a shorter one", async () => {
+    const { holding, sent } = paused(0)
+    await vi.advanceTimersByTimeAsync(20)
+    holding.pause(10_000)
+    await vi.advanceTimersByTimeAsync(29)
+    expect(sent).toEqual([])
+    await vi.advanceTimersByTimeAsync(1)
+    expect(sent).toHaveLength(1)
+  })
+})
