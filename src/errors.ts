@@ -148,6 +148,11 @@ export const ERRORS = {
     message: "Not allowed to {method} on {url}.",
     remedy: "Use {allowed}.",
   },
+  not_supported_here: {
+    status: 501,
+    message: "{what} is not supported by this server: {why}.",
+    remedy: "{instead}",
+  },
   queue_full: {
     status: 429,
     message:

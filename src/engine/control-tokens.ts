@@ -20,11 +20,13 @@ interface Node {
 
 export class ControlTokens {
   readonly all: readonly ControlToken[]
+  readonly #texts = new Map<number, string>()
   readonly #root: Node = { next: new Map(), ends: null }
 
   constructor(tokens: readonly ControlToken[]) {
     this.all = tokens.filter(({ text }) => text !== "")
     for (const control of this.all) {
+      this.#texts.set(control.token, control.text)
       let node = this.#root
       for (let i = 0; i < control.text.length; i++) {
         const unit = control.text.charCodeAt(i)
@@ -34,6 +36,11 @@ export class ControlTokens {
       }
       node.ends ??= control
     }
+  }
+
+  /** How a token is written; undefined: it is no control token. */
+  textOf(token: number): string | undefined {
+    return this.#texts.get(token)
   }
 
   /** The longest one that is spelt here, or null. */

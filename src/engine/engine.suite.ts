@@ -4,7 +4,7 @@ import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/protocol
 import { UserError } from "../errors.ts"
 import { Random } from "../random.ts"
 import { join, promptOf, Script } from "./engine.script.ts"
-import { type Engine, GREEDY, type Sampling } from "./port.ts"
+import { type Engine, GREEDY, type Sampling, type StepRow } from "./port.ts"
 
 export interface SuiteSubject {
   name: string
@@ -206,6 +206,52 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
     const ends: boolean[] = []
     for (let i = 0; i < 4; i++) ends.push((await run.step([run.all(id)]))[0]!.end)
     expect(ends).toEqual([false, false, false, true])
+  })
+
+  describe("log-probabilities of a prompt's tokens", () => {
+    const prompt = promptOf(30, 70)
+
+    test("are those with which they were produced, however it is computed", async () => {
+      const told = run.open(prompt, { logprobs: 3, ignoreEos: true })
+      const expected = []
+      for (let i = 0; i < 6; i++) expected.push(...(await run.step([run.all(told)]))[0]!.logprobs!)
+      const whole = join(prompt, Int32Array.from(run.output(told)))
+      const beside = run.open(promptOf(31, 20))
+      for (const chunk of [1, 33, 76]) {
+        const id = run.open(whole, { promptLogprobs: 3, logprobs: 3, ignoreEos: true })
+        while (run.held(id) + chunk < whole.length)
+          expect((await run.step([run.next(id, chunk), run.all(beside)])).map((row) => row.id)).toEqual([
+            beside,
+          ])
+        const [row] = (await run.step([run.all(id)])) as [StepRow]
+        expect(row.prompt).toHaveLength(whole.length - 1)
+        expect(row.prompt!.map(({ token }) => token)).toEqual([...whole.subarray(1)])
+        for (const [i, { token, logprob, top }] of row.prompt!.slice(prompt.length - 1).entries()) {
+          expect(token).toBe(expected[i]!.token)
+          expect(logprob).toBeCloseTo(expected[i]!.logprob, 3)
+          expect(top.map((one) => one.token)).toEqual(expected[i]!.top.map((one) => one.token))
+        }
+        expect((await run.step([run.all(id)]))[0]!.prompt).toBeUndefined()
+        await run.drop(id)
+      }
+    })
+
+    test("are told once, also where its KV was lost in between", async () => {
+      const [id, other] = [run.open(prompt, { promptLogprobs: 2 }), run.open(prompt)]
+      await run.step([run.next(id, 40), run.all(other)])
+      await run.step([run.all(other)], { evict: [id] })
+      await run.step([run.next(id, 20), run.all(other)])
+      const [row, after] = [(await run.step([run.all(id)]))[0]!, (await run.step([run.all(id)]))[0]!]
+      expect(row.prompt).toHaveLength(prompt.length - 1)
+      expect(row.prompt!.every(({ top }) => top.length === 2)).toBe(true)
+      expect(after.prompt).toBeUndefined()
+      expect(row.tokens).toEqual([run.output(other)[0]])
+    })
+
+    test("are none of what goes on here, nor where they are not asked for", async () => {
+      const id = run.open(prompt, { promptLogprobs: 2, ignoreEos: true }, [30, 31])
+      expect((await run.step([run.all(id)]))[0]!.prompt).toBeUndefined()
+    })
   })
 
   test("log-probabilities are ordered, negative, and lead with the greedy choice", async () => {

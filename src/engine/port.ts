@@ -31,6 +31,8 @@ export interface Sampling {
   grammar: string | null
   /** 0 = none; n = the log-probabilities of the chosen token and of the n likeliest. */
   logprobs: number
+  /** The same of each token of the prompt but the first. They are of what is computed: no KV may be shared. Left out: none. */
+  promptLogprobs?: number
 }
 
 export const GREEDY: Sampling = {
@@ -70,6 +72,8 @@ export interface StepRow {
   end: boolean
   /** Parallel to `tokens` when asked for. */
   logprobs?: TokenLogprob[]
+  /** Of the prompt's tokens from the second on, when asked for: with the first row that there is. */
+  prompt?: TokenLogprob[]
 }
 
 export type StepOutput =

@@ -54,6 +54,7 @@ export class FleetFront implements Front {
   readonly queue: QueueView
   readonly figures: FiguresByTenant
   readonly replica = null
+  readonly tokens = null
   readonly #fleet: JobTaker
   readonly #hosts: ReplicaHost[] = []
   readonly #bodies: boolean

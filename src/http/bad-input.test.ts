@@ -125,12 +125,12 @@ const CASES: Case[] = [
     param: "prompt",
   },
   {
-    name: "log-probabilities of the prompt",
+    name: "log-probabilities of a part of the prompt",
     url: "/v1/completions",
-    body: { prompt: "a", echo: true, logprobs: 1 },
+    body: { prompt: "a", echo: true, logprobs: 1, truncate_prompt_tokens: 1 },
     status: 400,
     code: "invalid_value",
-    param: "echo",
+    param: "truncate_prompt_tokens",
   },
   {
     name: "a text to go before",

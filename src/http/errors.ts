@@ -76,6 +76,6 @@ function notFound(app: FastifyInstance, request: FastifyRequest): UserError {
   return userError("unknown_url", {
     method,
     url,
-    available: "/v1/chat/completions, /v1/completions, /v1/models, /health, /ready, /metrics, /",
+    available: "/v1/chat/completions, /v1/completions, /v1/models, /tokenize, /health, /ready, /metrics, /",
   })
 }

@@ -5,6 +5,7 @@ import type { ResolvedSlo } from "../serve/slo-resolve.ts"
 import type { AnswerDelta, AnswerEnd, TextLogprob } from "../text/answer.ts"
 import type { CallDelta } from "../text/tools/parts.ts"
 import type { Delivered } from "./delivery.ts"
+import { ColumnWriter, joinColumns, type LogprobColumns, promptColumns } from "./logprob-columns.ts"
 import { metricsJson, serviceTier, usageJson } from "./result.ts"
 
 export type Finished = Extract<AnswerEnd, { kind: "finished" }> & { delivered: Delivered }
@@ -99,8 +100,8 @@ abstract class BaseFormat {
     })
   }
 
-  protected token({ bytes }: Omit<TextLogprob, "top">): { token: string; bytes: number[] } {
-    return { token: new TextDecoder().decode(bytes), bytes: [...bytes] }
+  protected token({ bytes, control }: Omit<TextLogprob, "top">): { token: string; bytes: number[] } {
+    return { token: control ?? new TextDecoder().decode(bytes), bytes: [...bytes] }
   }
 
   /** Metrics belong to a choice; of a single one they stand beside it. */
@@ -214,25 +215,32 @@ function callId(): string {
 
 const TEXT = { prefix: "cmpl", object: "text_completion" }
 
-export class CompletionFormat extends BaseFormat implements Format {
-  /** Characters so far, per choice. */
-  readonly #offsets = new Map<number, number>()
-  readonly #echo: readonly string[] | null
+/** The prompts, where they are to be repeated before each answer; `scored`: with the log-probabilities of their tokens. */
+export interface Echo {
+  prompts: readonly string[]
+  scored: boolean
+}
 
-  /** `echo`: the prompts, when they are to be repeated before each answer. */
-  constructor(options: FormatOptions & { echo?: readonly string[] | null }) {
+export class CompletionFormat extends BaseFormat implements Format {
+  /** By choice. */
+  readonly #writers = new Map<number, ColumnWriter>()
+  readonly #echo: Echo | null
+
+  constructor(options: FormatOptions & { echo?: Echo | null }) {
     super(options, TEXT)
     this.#echo = options.echo ?? null
   }
 
+  /** A prompt with log-probabilities comes with the first chunk that has them. */
   opening(choice: number): string | null {
-    if (this.#echo === null) return null
+    if (this.#echo === null || this.#echo.scored) return null
     return this.chunkText(choice, `"text":${JSON.stringify(this.#prompt(choice))},${NO_LOGPROBS},${NOT_YET}`)
   }
 
   chunk(delta: AnswerDelta, choice: number): string {
-    const logprobs = JSON.stringify(this.#logprobs(delta.logprobs, choice))
-    const fields = `"text":${JSON.stringify(delta.content)},"logprobs":${logprobs},${NOT_YET}`
+    const logprobs = JSON.stringify(this.#logprobs(delta, choice))
+    const text = delta.prompt === undefined ? delta.content : this.#prompt(choice) + delta.content
+    const fields = `"text":${JSON.stringify(text)},"logprobs":${logprobs},${NOT_YET}`
     return this.chunkText(choice, fields, this.usageSoFar(delta))
   }
 
@@ -247,31 +255,21 @@ export class CompletionFormat extends BaseFormat implements Format {
   whole(all: readonly AnswerDelta[], ends: readonly Finished[]): object {
     const choices = all.map((one, choice) => ({
       text: this.#prompt(choice) + one.content,
-      logprobs: this.#logprobs(one.logprobs, choice),
+      logprobs: this.#logprobs(one, choice),
     }))
     return this.wholeObject(TEXT.prefix, TEXT.object, choices, ends)
   }
 
   #prompt(choice: number): string {
-    return this.#echo?.[Math.floor(choice / (this.options.perPrompt ?? 1))] ?? ""
+    return this.#echo?.prompts[Math.floor(choice / (this.options.perPrompt ?? 1))] ?? ""
   }
 
-  #logprobs(logprobs: readonly TextLogprob[], choice: number): object | null {
-    if (logprobs.length === 0) return null
-    const tokens = logprobs.map((entry) => this.token(entry).token)
-    let offset = this.#offsets.get(choice) ?? 0
-    const offsets = tokens.map((token) => (offset += token.length) - token.length)
-    this.#offsets.set(choice, offset)
-    const top = logprobs.map((entry) =>
-      // The token itself always, even where it is not among the likeliest.
-      Object.fromEntries([...wanted(entry), entry].map((other) => [this.token(other).token, other.logprob])),
-    )
-    return {
-      tokens,
-      token_logprobs: logprobs.map((entry) => entry.logprob),
-      top_logprobs: top,
-      text_offset: offsets,
-    }
+  #logprobs({ logprobs, prompt }: AnswerDelta, choice: number): LogprobColumns | null {
+    if (logprobs.length === 0 && prompt === undefined) return null
+    const writer = this.#writers.get(choice) ?? new ColumnWriter(this.#prompt(choice))
+    this.#writers.set(choice, writer)
+    const answer = writer.answer(logprobs)
+    return prompt === undefined ? answer : joinColumns(promptColumns(this.#prompt(choice), prompt), answer)
   }
 }
 

@@ -101,6 +101,13 @@ export function bodyLimits(sizes: PromptSizes | null): Limit[] {
       instead: shorten,
     },
     {
+      at: "tokens",
+      entries: contextTokens,
+      isPrompt: true,
+      because: "as many as fit into the context",
+      instead: "send them in pieces",
+    },
+    {
       at: "stop",
       entries: MOST_STOPS,
       because: "the whole answer is searched for each",

@@ -5,6 +5,7 @@ import type { Generation } from "../replica/generation.ts"
 import type { Exchanged } from "../serve/explainer.ts"
 import type { Service } from "../serve/service.ts"
 import type { AnswerDelta, AnswerEnd, AnswerSink } from "../text/answer.ts"
+import { exactBody } from "./body.ts"
 import { Delivery } from "./delivery.ts"
 import type { Finished, Format } from "./format.ts"
 import { askBefore, watchClient } from "./presence.ts"
@@ -81,7 +82,8 @@ function start(
   sinks: readonly AnswerSink[],
 ): Promise<void> {
   const { arrivalMs } = request
-  const body = request.body as Readonly<Record<string, unknown>>
+  const { seed } = exactBody(request.body)
+  const body = { ...(request.body as Readonly<Record<string, unknown>>), ...(seed !== undefined && { seed }) }
   const requests = generations.map((generation) => ({ ...generation, arrivalMs, signal, body }))
   const exchanged = exchangedBy(service, request, body)
   return service.recorder.start(requests, sinks, (recorded) =>

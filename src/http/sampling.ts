@@ -3,16 +3,24 @@ import { randomInt } from "node:crypto"
 import type { Sampling } from "../engine/port.ts"
 import { UserError } from "../errors.ts"
 import type { Generation } from "../replica/generation.ts"
+import { isRawNumber } from "../text/constraint/exact-json.ts"
 import type { CommonBody } from "./schemas.ts"
 
 export interface SamplingExtras {
   /** Tokens wanted per position, the chosen one included; 0 = none. */
   logprobs: number
+  /** The same of the prompt's tokens; left out: none. */
+  promptLogprobs?: number
   grammar: string | null
   vocabSize: number
 }
 
-export function samplingOf(body: CommonBody, { logprobs, grammar, vocabSize }: SamplingExtras): Sampling {
+/** `exact`: the body as it was sent. */
+export function samplingOf(
+  body: CommonBody,
+  exact: Readonly<Record<string, unknown>>,
+  { vocabSize, ...extras }: SamplingExtras,
+): Sampling {
   return {
     temperature: body.temperature ?? 0.8,
     topK: Math.max(0, body.top_k ?? 40),
@@ -22,16 +30,27 @@ export function samplingOf(body: CommonBody, { logprobs, grammar, vocabSize }: S
     frequencyPenalty: body.frequency_penalty ?? 0,
     presencePenalty: body.presence_penalty ?? 0,
     repeatLastTokens: body.repeat_last_n ?? 64,
-    seed:
-      body.seed === null || body.seed === undefined
-        ? randomInt(2 ** 32)
-        : Number(BigInt.asUintN(32, BigInt(body.seed))),
+    seed: seedOf(exact.seed),
     ignoreEos: body.ignore_eos ?? false,
     minTokens: minTokens(body),
     logitBias: logitBias(body.logit_bias, vocabSize),
-    grammar,
-    logprobs,
+    ...extras,
   }
+}
+
+/** Of 64 bits, exact: samplers take 32. Small ones are what they are, each bit of the others counts. */
+function seedOf(seed: unknown): number {
+  if (seed === null || seed === undefined) return randomInt(2 ** 32)
+  const bits = BigInt.asUintN(64, BigInt(isRawNumber(seed) ? JSON.stringify(seed) : (seed as number)))
+  const low = Number(bits & 0xffffffffn)
+  const high = Number(bits >> 32n)
+  // Of negative ones the upper half is only their sign, as a rule.
+  return high === 0 || high === 0xffffffff ? low : (low ^ Math.imul(high, 0x9e3779b1)) >>> 0
+}
+
+/** -1 is llama.cpp's word for what the context leaves. */
+export function longest(maxTokens: number | null): Pick<Generation, "maxTokens" | "toContextEnd"> {
+  return maxTokens === -1 ? { maxTokens: null, toContextEnd: true } : { maxTokens }
 }
 
 /** Where an answer ends, and what of its prompt counts. */
@@ -60,7 +79,7 @@ export function ignoredFields(body: CommonBody): string[] {
 function minTokens(body: CommonBody): number {
   const least = body.min_tokens ?? 0
   const most = body.max_completion_tokens ?? body.max_tokens
-  if (most === null || most === undefined || least <= most) return least
+  if (most === null || most === undefined || most === -1 || least <= most) return least
   throw new UserError(`Invalid 'min_tokens': ${least} is more than the most tokens asked for, ${most}.`, {
     code: "invalid_value",
     param: "min_tokens",

@@ -7,14 +7,25 @@ import { listOf, mapOf, promptSchema } from "./lists.ts"
 const text = z.string()
 const probability = z.number().gt(0).max(1)
 const penalty = z.number().min(-2).max(2)
-const count = z.int().min(1).max(1_000_000)
+/** Most tokens of an answer. */
+const most = z
+  .int()
+  .min(-1)
+  .max(1_000_000)
+  .refine((tokens) => tokens !== 0, "must be at least 1, or -1: until the context ends")
+/** Beyond 2^53 only the body as it was sent has it exactly. */
+const seed = z
+  .number()
+  .min(-(2 ** 63))
+  .max(2 ** 64 - 2 ** 11)
+  .refine(Number.isInteger, "must be a whole number of 64 bits")
 
 /** Entries of `guided_choice`, and of `stop_token_ids`. */
 const MOST_GUIDED = 5000
 const MOST_STOP_TOKENS = 1000
 
 /** Any object: what is in it is looked at elsewhere. */
-const anyObject = z.custom<Record<string, unknown>>(
+export const anyObject = z.custom<Record<string, unknown>>(
   (value) => typeof value === "object" && value !== null && !Array.isArray(value),
   "must be an object",
 )
@@ -93,7 +104,7 @@ const common = {
   stream_options: z
     .object({ include_usage: z.boolean().nullish(), continuous_usage_stats: z.boolean().nullish() })
     .nullish(),
-  max_tokens: count.nullish(),
+  max_tokens: most.nullish(),
   temperature: z.number().min(0).max(2).nullish(),
   top_p: probability.nullish(),
   top_k: z.int().min(-1).max(1_000_000).nullish(),
@@ -103,7 +114,7 @@ const common = {
   repeat_penalty: z.number().gt(0).max(10).nullish(),
   repetition_penalty: z.number().gt(0).max(10).nullish(),
   repeat_last_n: z.int().min(0).max(1_000_000).nullish(),
-  seed: z.int().nullish(),
+  seed: seed.nullish(),
   logit_bias: mapOf(z.string().regex(/^\d+$/, "keys are token ids"), z.number().min(-100).max(100)).nullish(),
   stop: z
     .union([z.string(), z.array(z.string().max(1000)).max(MOST_STOPS)], {
@@ -146,7 +157,7 @@ const contentPart = z.object({
   text,
 })
 
-const message = z.object({
+export const message = z.object({
   role: z.enum(["system", "developer", "user", "assistant", "tool"]),
   content: z
     .union([text, listOf(contentPart)], {
@@ -165,26 +176,35 @@ const message = z.object({
   ).nullish(),
 })
 
+export const toolList = listOf(
+  z.looseObject({
+    type: z.literal("function"),
+    function: z.looseObject({ name: text.min(1), parameters: anyObject.nullish() }),
+  }),
+)
+const namedTool = z.object({ type: z.literal("function"), function: z.object({ name: text.min(1) }) })
+
 export const chatSchema = z.object({
   ...common,
   messages: listOf(message, 1),
-  max_completion_tokens: count.nullish(),
+  max_completion_tokens: most.nullish(),
   logprobs: z.boolean().nullish(),
   top_logprobs: z.int().min(0).max(20).nullish(),
-  tools: listOf(
-    z.looseObject({
-      type: z.literal("function"),
-      function: z.looseObject({ name: text.min(1), parameters: anyObject.nullish() }),
-    }),
-  ).nullish(),
+  tools: toolList.nullish(),
   tool_choice: z
     .union(
       [
         z.enum(["auto", "none", "required"]),
-        z.object({ type: z.literal("function"), function: z.object({ name: text.min(1) }) }),
+        namedTool,
+        z.object({
+          type: z.literal("allowed_tools"),
+          allowed_tools: z.object({ mode: z.enum(["auto", "required"]), tools: listOf(namedTool, 1) }),
+        }),
       ],
       {
-        error: 'must be "auto", "none", "required" or {"type": "function", "function": {"name": …}}',
+        error:
+          'must be "auto", "none", "required", {"type": "function", "function": {"name": …}} or ' +
+          '{"type": "allowed_tools", "allowed_tools": {"mode": "auto" or "required", "tools": […]}}',
       },
     )
     .nullish(),
@@ -204,6 +224,7 @@ export type ChatBody = z.output<typeof chatSchema>
 export const completionSchema = z.object({
   ...common,
   prompt: promptSchema,
+  max_tokens: z.int().min(-1).max(1_000_000).nullish(),
   logprobs: z.int().min(0).max(20).nullish(),
   echo: z.boolean().nullish(),
   suffix: only("", "the model does not fill in the middle"),

@@ -14,6 +14,7 @@ import { healthRoutes } from "./routes/health.ts"
 import { modelRoutes } from "./routes/models.ts"
 import { pageRoutes } from "./routes/page.ts"
 import { requestRoutes } from "./routes/requests.ts"
+import { tokenRoutes } from "./routes/tokens.ts"
 import { isWireUpgrade, wireUpgrade } from "./wire.ts"
 
 declare module "fastify" {
@@ -113,6 +114,7 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     chatRoute(api, ready)
     completionsRoute(api, ready)
     modelRoutes(api, ready)
+    tokenRoutes(api, ready, host)
     // Where tenants have keys each sees its own: what others ask, and how much, is theirs.
     requestRoutes(api, ready, (request) => (host.tenants.hasKeys ? request.tenant : null))
   })

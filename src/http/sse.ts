@@ -251,6 +251,7 @@ export function append(to: AnswerDelta, delta: AnswerDelta): void {
   to.reasoning += delta.reasoning
   for (const call of delta.toolCalls) addCall(to.toolCalls, call)
   to.logprobs.push(...delta.logprobs)
+  if (delta.prompt !== undefined) to.prompt = delta.prompt
   to.promptTokens = delta.promptTokens
   to.completionTokens = delta.completionTokens
 }

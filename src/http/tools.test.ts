@@ -134,3 +134,25 @@ describe.each(Object.entries(TEMPLATES))("a model that writes calls as %s", (nam
       expect(prompt).toContain(word)
   })
 })
+
+it("may be held to some of its tools alone", async () => {
+  const server = await testServer({ listen: true })
+  try {
+    const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "none", maxRetries: 0 })
+    const named = (name: string) => ({ type: "function" as const, function: { name } })
+    const ask = (names: string[], mode: "auto" | "required" = "required") =>
+      client.chat.completions.create({
+        ...{ model: "fake", messages: user("hi"), max_tokens: 200 },
+        tools: ["one", "two", "three"].map(named),
+        tool_choice: { type: "allowed_tools", allowed_tools: { mode, tools: names.map(named) } },
+      })
+    for (const name of ["one", "three"]) {
+      const { choices } = await ask([name])
+      expect((choices[0]!.message.tool_calls as Call[])[0]!.function.name).toBe(name)
+    }
+    expect((await ask(["two"], "auto")).choices[0]!.message.tool_calls).toBeUndefined()
+    await expect(ask(["four"])).rejects.toThrow(/no tool named "four"/)
+  } finally {
+    await server.close()
+  }
+})

@@ -22,6 +22,7 @@ const NO_ENGINE: ModelInfo = modelOf("no engine yet", 1)
 export class PlannerFront implements Front {
   readonly engineHere = false
   readonly longestTokenBytes = 1
+  readonly tokens = null
   readonly replica: ReplicaHost
   readonly #tenants: PlannerTenants
   readonly #sessions: () => readonly EngineSession[]

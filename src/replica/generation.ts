@@ -24,8 +24,10 @@ export interface Generation {
   prompt: Prompt
   /** Name of the tenant that it is of. */
   tenant: string
-  /** null: what the context leaves, up to the server's default. */
+  /** null: what the context leaves, up to the server's default. 0: only the prompt is computed. */
   maxTokens: number | null
+  /** Until the context ends, with `maxTokens` null. Left out: it does not. */
+  toContextEnd?: boolean
   /** With the seed of the first choice; the next one's is one more. */
   sampling: Sampling
   /** Whether its texts may spell control tokens: the request's word, or null for the server's. */

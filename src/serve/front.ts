@@ -8,6 +8,7 @@ import type { PlannerView } from "../replica/planner-view.ts"
 import type { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import type { AnswerSink } from "../text/answer.ts"
 import type { GenerationRequest } from "./intake.ts"
+import type { TokenReader } from "./token-reader.ts"
 
 /** Places for live requests. */
 export interface QueueView {
@@ -40,6 +41,8 @@ export interface Front {
   readonly longestTokenBytes: number
   /** Bytes of a token; null when it is none, or tokens are unknown. */
   tokenBytes(token: number): Uint8Array | null
+  /** Texts as tokens; null: prompts are read elsewhere, by replicas or backends. */
+  readonly tokens: TokenReader | null
   /** On one clock, for windows and rates. */
   readonly nowUs: number
   readonly queue: QueueView

@@ -2,7 +2,7 @@
 import type { RejectReason, RequestId } from "../core/protocol.ts"
 import type { SeenStart } from "../core/seen.ts"
 import type { Engine, Sampling } from "../engine/port.ts"
-import { UserError, userError } from "../errors.ts"
+import type { UserError } from "../errors.ts"
 import { Backlog } from "../replica/backlog.ts"
 import type { Claim, ReplicaDriver, Requested, Reservation, Submission } from "../replica/driver.ts"
 import type { Generation, Prompt } from "../replica/generation.ts"
@@ -14,11 +14,13 @@ import { formatOf } from "../text/tools/formats.ts"
 import { toolOf } from "../text/tools/parts.ts"
 import { type BegunAnswer, goOn, isOver } from "./begun.ts"
 import { countdown } from "./countdown.ts"
+import { lastOf, outputLimit, promptTooLong } from "./lengths.ts"
 import { PrefixHasher, prefixHashes, sessionNumber } from "./prefix.ts"
-import { type ParseSpecial, PromptReader } from "./prompt-reader.ts"
+import { type ParseSpecial, PromptReader, parsesSpecial } from "./prompt-reader.ts"
 import { queueRefusal } from "./refusal.ts"
 import { SchemaShares } from "./schema-shares.ts"
 import { MOST_NAMED, OTHERS, type Tenant, Tenants } from "./tenants.ts"
+import { TokenReader } from "./token-reader.ts"
 
 /** One request as the API layer hands it on. */
 export interface GenerationRequest extends Generation {
@@ -80,6 +82,8 @@ export class Intake {
   readonly #schemas: SchemaShares
   readonly #backlog: Backlog
   readonly figures: FiguresByTenant
+  /** Texts as tokens, for clients that ask for them. */
+  readonly tokens: TokenReader
 
   constructor(engine: Engine, driver: ReplicaDriver, options: IntakeOptions = {}) {
     this.engine = engine
@@ -92,6 +96,7 @@ export class Intake {
     const shares = { shareOf, weightOf: (number: number) => weights[number] ?? 1 }
     this.#schemas = new SchemaShares(engine.constraints, shares)
     this.#reader = new PromptReader(engine, shares)
+    this.tokens = new TokenReader(engine, this.#reader, this.#parseSpecial)
     this.figures = new FiguresByTenant({
       ...{ names: this.#tenants.configured, mostOthers: MOST_NAMED, rest: OTHERS },
     })
@@ -139,8 +144,9 @@ export class Intake {
     const read = await this.#read(request, tenant)
     if (read === null) return null
     const { opensThinking } = read
-    const prompt = this.#lastOf(read.tokens, request)
-    const maxOutputTokens = this.#outputLimit(prompt.length, request.maxTokens)
+    const { contextTokens } = this.engine.limits
+    const prompt = lastOf(read.tokens, request, contextTokens)
+    const maxOutputTokens = outputLimit(prompt.length, request, contextTokens, this.#defaultMaxTokens)
     const wanted = request.reasoning ?? (request.slo.thinking || opensThinking)
     const thinks = request.thinkingTokens === null ? wanted : request.thinkingTokens > 0
     const { slo } = request.slo
@@ -240,7 +246,7 @@ export class Intake {
       onTokens: (row) => {
         if (!started) this.#tellStart(row.id, choice.onStart)
         started = true
-        const prefix = hasher.push(row.tokens)
+        const prefix = sharesPrefix(request) ? hasher.push(row.tokens) : []
         const seen = answer.onTokens(row)
         choice.onTokens?.(row.tokens.slice(0, seen.tokens))
         figures.outputTokens += seen.tokens
@@ -264,7 +270,7 @@ export class Intake {
       tenant: tenant.number,
       session: request.session === null ? -1 : sessionNumber(request.session, tenant.sessionSalt),
       prompt: plan.prompt,
-      prefix: hasher.push(plan.prompt),
+      prefix: sharesPrefix(request) ? hasher.push(plan.prompt) : [],
       maxOutputTokens: plan.maxOutputTokens,
       sampling: { ...plan.sampling, seed: (plan.sampling.seed + index) >>> 0 },
       slo,
@@ -284,6 +290,8 @@ export class Intake {
       promptTokens: plan.prompt.length,
       thinking: plan.thinking,
       thinkingTokens: request.thinkingTokens,
+      firstToken: plan.prompt[0]!,
+      silent: request.maxTokens === 0,
       text: {
         stops: request.stops,
         ...(request.stopTokens && { stopTokens: new Set(request.stopTokens) }),
@@ -338,7 +346,8 @@ export class Intake {
       variables: {},
     } as const
     const { signal } = new AbortController()
-    const tooLong = (least: number) => this.#tooLong(least, 1)
+    const { contextTokens } = this.engine.limits
+    const tooLong = (least: number) => promptTooLong(contextTokens, least, 1)
     const read = await this.#reader.read(prompt, { parseSpecial: false, signal, tooLong })
     prefixHashes(read!.tokens, this.engine.limits.blockTokens)
   }
@@ -349,21 +358,13 @@ export class Intake {
 
   #read(request: GenerationRequest, { number: tenant }: Tenant) {
     const { signal, maxTokens } = request
-    const tooLong = (least: number) => this.#tooLong(least, maxTokens ?? 1, "at least ")
+    const { contextTokens } = this.engine.limits
+    const tooLong = (least: number) => promptTooLong(contextTokens, least, maxTokens ?? 1, "at least ")
     return this.#reader.read(this.#withThinking(request), {
-      parseSpecial: this.#parses(request),
+      parseSpecial: parsesSpecial(request.parseSpecial, this.#parseSpecial),
       ...{ tenant, signal },
       tooLong,
     })
-  }
-
-  #parses({ parseSpecial }: GenerationRequest): boolean {
-    if (parseSpecial && this.#parseSpecial === "never")
-      throw new UserError(
-        "Invalid 'parse_special': this server reads all texts as text (--parse-special never). Leave it out.",
-        { code: "invalid_value", param: "parse_special" },
-      )
-    return parseSpecial ?? this.#parseSpecial === "always"
   }
 
   #withThinking({ prompt, reasoning, slo }: GenerationRequest): Prompt {
@@ -371,28 +372,11 @@ export class Intake {
     if (prompt.kind !== "chat" || think === null) return prompt
     return { ...prompt, variables: { enable_thinking: think, ...prompt.variables } }
   }
+}
 
-  #lastOf(tokens: Int32Array, { lastPromptTokens: last, maxTokens }: GenerationRequest): Int32Array {
-    if (last === undefined) return tokens
-    const most = last === "fitting" ? Math.max(1, this.engine.limits.contextTokens - (maxTokens ?? 1)) : last
-    return tokens.length <= most ? tokens : tokens.slice(-most)
-  }
-
-  #outputLimit(promptTokens: number, wanted: number | null): number {
-    const limit = this.engine.limits.contextTokens
-    const completion = wanted ?? Math.min(this.#defaultMaxTokens, Math.max(1, limit - promptTokens))
-    if (promptTokens + completion <= limit) return completion
-    throw this.#tooLong(promptTokens, completion)
-  }
-
-  #tooLong(prompt: number, completion: number, about = ""): UserError {
-    const limit = this.engine.limits.contextTokens
-    return userError(
-      "context_length_exceeded",
-      { limit, requested: `${about}${prompt + completion}`, prompt: `${about}${prompt}`, completion },
-      { param: "messages" },
-    )
-  }
+/** Of what others have computed there are no log-probabilities. */
+function sharesPrefix({ sampling }: GenerationRequest): boolean {
+  return !sampling.promptLogprobs
 }
 
 const SILENT: AnswerSink = { delta() {}, end() {} }

@@ -11,6 +11,7 @@ import type { AnswerSink } from "../text/answer.ts"
 import type { Front, QueueView, ReplicaRow } from "./front.ts"
 import { InProcessHost } from "./in-process.ts"
 import { type GenerationRequest, Intake, type IntakeOptions } from "./intake.ts"
+import type { TokenReader } from "./token-reader.ts"
 
 export class LocalFront implements Front {
   readonly engineHere = true
@@ -36,6 +37,9 @@ export class LocalFront implements Front {
   }
   get longestTokenBytes(): number {
     return this.engine.tokenizer.longestTokenBytes
+  }
+  get tokens(): TokenReader {
+    return this.intake.tokens
   }
   get nowUs(): number {
     return this.driver.nowUs

@@ -22,6 +22,8 @@ export interface ReadOptions {
   /** Number of the tenant that it is of. */
   tenant?: number
   parseSpecial: boolean
+  /** The model's beginning is set before it. Default: it is. */
+  addBos?: boolean
   /** Aborted when nothing waits for the tokens any more. */
   signal: AbortSignal
   /** The error of a prompt that has at least so many tokens. */
@@ -95,7 +97,10 @@ export class PromptReader {
     return (renderer ?? this.#template).render(chat, parseSpecial)
   }
 
-  async #encode({ text, special }: PromptText, { tooLong }: ReadOptions): Promise<Int32Array> {
+  async #encode(
+    { text, special }: PromptText,
+    { tooLong, addBos: wanted = true }: ReadOptions,
+  ): Promise<Int32Array> {
     const { model, tokenizer, limits } = this.#engine
     // What cannot fit must not take the tokenizer seconds.
     const least = Math.ceil(Buffer.byteLength(text) / tokenizer.longestTokenBytes)
@@ -107,7 +112,7 @@ export class PromptReader {
       if (some.length > 2 * limits.contextTokens) throw tooLong(Math.floor(some.length / 2))
     }
     const begins = special === true || (Array.isArray(special) && special[0] === 0)
-    const addBos = model.bosText !== "" && !(begins && text.startsWith(model.bosText))
+    const addBos = wanted && model.bosText !== "" && !(begins && text.startsWith(model.bosText))
     const tokens = await tokenizer.encode(text, { special, addBos })
     if (tokens.length > 0) return tokens
     throw emptyPrompt()
@@ -123,6 +128,16 @@ export class PromptReader {
       { code: "invalid_value", param: "prompt" },
     )
   }
+}
+
+/** Whether the texts of a request may spell control tokens: its own word, within the server's. Throws a 400. */
+export function parsesSpecial(asked: boolean | null, server: ParseSpecial): boolean {
+  if (asked && server === "never")
+    throw new UserError(
+      "Invalid 'parse_special': this server reads all texts as text (--parse-special never). Leave it out.",
+      { code: "invalid_value", param: "parse_special" },
+    )
+  return asked ?? server === "always"
 }
 
 function emptyPrompt(): UserError {

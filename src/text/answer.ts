@@ -7,6 +7,8 @@ import { type TextDelta, type TextOptions, type TextRow, TextStream } from "./te
 /** A token's log-probability, and what it stands for. */
 export interface TextLogprob {
   bytes: Uint8Array
+  /** Of a control token: how it is written, which is no text. */
+  control?: string
   logprob: number
   top: readonly Omit<TextLogprob, "top">[]
 }
@@ -14,6 +16,8 @@ export interface TextLogprob {
 export interface AnswerDelta extends TextDelta {
   /** Of the tokens of this step, when asked for. */
   logprobs: TextLogprob[]
+  /** Of the prompt's tokens, when asked for: with the first delta. The first of them was given. */
+  prompt?: readonly TextLogprob[]
   promptTokens: number
   /** Tokens of the answer so far, those of this delta included. */
   completionTokens: number
@@ -47,6 +51,10 @@ export interface AnswerOptions {
   /** The driver expects a thinking phase. */
   thinking: boolean
   thinkingTokens: number | null
+  /** First token of the prompt, where log-probabilities of its tokens are asked for. */
+  firstToken?: number
+  /** Only its prompt is to be computed: the token that ends that is none of the answer. */
+  silent?: boolean
   text: TextOptions
 }
 
@@ -85,14 +93,20 @@ export class Answer {
   }
 
   onTokens(row: StepRow): Seen {
+    const prompt = row.prompt === undefined ? {} : { prompt: this.#promptOf(row.prompt) }
+    if (this.#options.silent) {
+      this.#sink.delta({ ...NOTHING, toolCalls: [], logprobs: [], ...prompt, ...this.#counts })
+      return { stopped: false, answeringFrom: -1, tokens: row.tokens.length }
+    }
     const { seen, text } = this.#read(row)
     const speculated = this.#speculated
     if (row.drafted > 0) speculated.drafts++
     speculated.draftedTokens += row.drafted
     speculated.acceptedTokens += row.tokens.length - 1
     const logprobs = row.logprobs?.slice(0, seen.tokens).map(this.#textOf) ?? []
-    if (text.content !== "" || text.reasoning !== "" || text.toolCalls.length > 0 || logprobs.length > 0)
-      this.#sink.delta({ ...text, logprobs, ...this.#counts })
+    const some = text.content !== "" || text.reasoning !== "" || text.toolCalls.length > 0
+    if (some || logprobs.length > 0 || row.prompt !== undefined)
+      this.#sink.delta({ ...text, logprobs, ...prompt, ...this.#counts })
     return seen
   }
 
@@ -117,9 +131,19 @@ export class Answer {
   }
 
   #textOf = ({ token, logprob, top }: TokenLogprob): TextLogprob => {
-    const bytes = (of: number) => this.#tokenizer.bytes(of)
-    const others = top.map((other) => ({ bytes: bytes(other.token), logprob: other.logprob }))
-    return { bytes: bytes(token), logprob, top: others }
+    const others = top.map((other) => ({ ...this.#spelt(other.token), logprob: other.logprob }))
+    return { ...this.#spelt(token), logprob, top: others }
+  }
+
+  #spelt(token: number): Pick<TextLogprob, "bytes" | "control"> {
+    const bytes = this.#tokenizer.bytes(token)
+    const control = bytes.length > 0 ? undefined : this.#tokenizer.controls.textOf(token)
+    return control === undefined ? { bytes } : { bytes, control }
+  }
+
+  #promptOf(scores: readonly TokenLogprob[]): TextLogprob[] {
+    const first = { ...this.#spelt(this.#options.firstToken!), logprob: 0, top: [] }
+    return [first, ...scores.map(this.#textOf)]
   }
 
   get #counts() {
@@ -154,3 +178,5 @@ export class Answer {
     return userError("engine_failed", { detail: limit })
   }
 }
+
+const NOTHING = { content: "", reasoning: "" }

@@ -21,7 +21,8 @@ export interface Deltas {
 /** Nothing but text: what else a delta may have has no columns. */
 export function isPlain(delta: AnswerDelta | null): boolean {
   if (delta === null) return true
-  return delta.reasoning === "" && delta.toolCalls.length === 0 && delta.logprobs.length === 0
+  const { reasoning, toolCalls, logprobs, prompt } = delta
+  return reasoning === "" && toolCalls.length === 0 && logprobs.length === 0 && prompt === undefined
 }
 
 export function noDeltas(): Deltas {

@@ -36,6 +36,7 @@ const sampling = z.object({
   logitBias: z.array(z.tuple([count, z.number()])),
   grammar: text.nullable(),
   logprobs: count,
+  promptLogprobs: count.optional(),
 })
 
 const message = z.looseObject({ role: text, content: text.nullable() })
@@ -66,6 +67,7 @@ const generation = z.object({
   prompt,
   tenant: text,
   maxTokens: count.nullable(),
+  toContextEnd: z.boolean().optional(),
   sampling,
   parseSpecial: z.boolean().nullable(),
   stops: z.array(text),
@@ -106,12 +108,14 @@ const toReplica = z.discriminatedUnion("type", [
   z.object({ type: z.literal("close") }),
 ])
 
-const logprob = z.object({ bytes, logprob: z.number() })
+const logprob = z.object({ bytes, control: text.optional(), logprob: z.number() })
+const logprobs = z.array(logprob.extend({ top: z.array(logprob) }))
 const delta = z.object({
   content: text,
   reasoning: text,
   toolCalls: z.array(z.object({ index: count, name: text.nullable(), arguments: text })),
-  logprobs: z.array(logprob.extend({ top: z.array(logprob) })),
+  logprobs,
+  prompt: logprobs.optional(),
   promptTokens: count,
   completionTokens: count,
 })

@@ -231,6 +231,7 @@ class FakeEngine implements Engine {
   /** As many tokens as the model would accept, and the sure one; under a grammar, that one. */
   #verify(request: OpenRequest, draft: number, mask: Int32Array | null): StepRow {
     const { logprobs } = request.sampling
+    const first = request.known === request.promptTokens
     const drafted = Math.min(draft, this.limits.contextTokens - request.held)
     const accepted = mask ? 0 : this.#accepted(request, drafted)
     const row: StepRow = { id: request.id, tokens: [], end: false, drafted }
@@ -242,6 +243,11 @@ class FakeEngine implements Engine {
       if (logprobs > 0) row.logprobs = [...(row.logprobs ?? []), fakeLogprobs(token, logprobs)]
     }
     request.held += row.tokens.length - 1
+    const { promptLogprobs } = request.sampling
+    if (first && promptLogprobs)
+      row.prompt = [...request.tokens.subarray(1, request.promptTokens)].map((token) =>
+        fakeLogprobs(token, promptLogprobs),
+      )
     return row
   }
 

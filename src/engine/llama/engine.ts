@@ -11,6 +11,7 @@ import { ModelDrafter, openDraftModel } from "./drafter-model.ts"
 import { type Loaded, openModel } from "./model.ts"
 import type { LlamaOptions } from "./options.ts"
 import { LogitRows } from "./rows.ts"
+import { PromptScores } from "./scores.ts"
 import { Slots } from "./slots.ts"
 import { Verifier } from "./verify.ts"
 
@@ -50,6 +51,7 @@ export class LlamaEngine implements Engine {
   readonly #verifier: Verifier
   readonly #drafter: Drafter | null
   readonly #batch: BatchBuffers
+  readonly #scores: PromptScores
   #running: Promise<StepOutput> | null = null
   #closed = false
 
@@ -74,6 +76,7 @@ export class LlamaEngine implements Engine {
     else
       this.#drafter = new ModelDrafter(drafts, this.model.vocabSize, this.#table, this.#slots, this.#verifier)
     this.#batch = new BatchBuffers(loaded.limits.maxBatchTokens)
+    this.#scores = new PromptScores(loaded, this.#table, this.#slots, this.#batch)
   }
 
   open(id: RequestId, prompt: Int32Array, sampling: Sampling, output?: Int32Array): void {
@@ -84,6 +87,7 @@ export class LlamaEngine implements Engine {
     try {
       if (sampling.grammar !== null) this.constraints.open(request, sampling.grammar)
       this.#verifier.open(request)
+      this.#scores.open(request)
     } catch (error) {
       this.#table.delete(id)
       throw error
@@ -129,13 +133,15 @@ export class LlamaEngine implements Engine {
     for (const id of batch.release) {
       this.#verifier.forget(id)
       this.constraints.forget(id)
+      this.#scores.forget(id)
     }
     if (refused) return { ok: false, reason: "engineError", message: refused, durationUs: elapsedUs() }
     const items = batch.items.toSorted((a, b) => this.#slots.slot(a.id) - this.#slots.slot(b.id))
     const drafts = await this.#draft(items)
     // Beside the forward pass, on another thread.
     const asking = this.#masks(items, drafts)
-    const code = items.length > 0 ? await this.#decode(items, drafts) : 0
+    const own = this.#scores.rest(items)
+    const code = (await this.#scores.compute(items)) || (await this.#decode(own, drafts))
     const masks = await asking
     if (code !== 0) {
       this.#undo(items)
@@ -148,13 +154,15 @@ export class LlamaEngine implements Engine {
       return { ok: false, reason: "engineError", message: masks.message, durationUs: elapsedUs() }
     }
     const decoded = performance.now()
-    const rows = await this.#advance(items, drafts, masks)
+    const rows = await this.#verifier.choose(own, drafts, masks)
+    this.#advance(items, drafts, rows)
     this.timing.sampleUs = (performance.now() - decoded) * 1000
     this.timing.totalUs = (performance.now() - from) * 1000
     return { ok: true, rows, durationUs: elapsedUs() }
   }
 
   async #decode(items: readonly BatchItem[], drafts: Drafts): Promise<number> {
+    if (items.length === 0) return 0
     const { native, context, gpu } = this.#loaded
     const struct = this.#batch.fill(this.#partsOf(items, drafts))
     const from = performance.now()
@@ -204,9 +212,12 @@ export class LlamaEngine implements Engine {
     }
   }
 
-  /** Chooses tokens, and forgets the KV of drafts that were not among them. */
-  async #advance(items: readonly BatchItem[], drafts: Drafts, masks: Masks): Promise<StepRow[]> {
-    const rows = await this.#verifier.choose(items, drafts, masks)
+  /** What was computed is held, but for the KV of drafts that were not chosen. */
+  #advance(items: readonly BatchItem[], drafts: Drafts, rows: readonly StepRow[]): void {
+    for (const row of rows) {
+      const prompt = this.#scores.take(row.id)
+      if (prompt !== undefined) row.prompt = prompt
+    }
     const kept = new Map(rows.map((row) => [row.id, row.tokens.length - 1]))
     for (const { id, position, tokens } of items) {
       const request = this.#table.get(id)
@@ -215,6 +226,5 @@ export class LlamaEngine implements Engine {
       request.held = position + tokens + drafted
       if (drafted > accepted) this.#slots.truncate(request, position + tokens + accepted)
     }
-    return rows
   }
 }

@@ -40,6 +40,9 @@ export function biasLogits(
   if (endless && sampling.grammar === null) for (const token of ends) row[token] = -Infinity
 }
 
+/** OpenAI's word for what cannot come: JSON has no infinity. */
+const LEAST_LOGPROB = -9999
+
 /** Log-probability of the chosen token and of the `count` likeliest, best first. */
 export function logprobsOf(row: Float32Array, token: number, count: number): TokenLogprob {
   const highest = row[argmax(row)]!
@@ -54,6 +57,6 @@ export function logprobsOf(row: Float32Array, token: number, count: number): Tok
     top.splice(at, 0, i)
     if (top.length > count) top.pop()
   }
-  const of = (id: number) => ({ token: id, logprob: row[id]! - normalizer })
+  const of = (id: number) => ({ token: id, logprob: Math.max(LEAST_LOGPROB, row[id]! - normalizer) })
   return { ...of(token), top: top.map(of) }
 }

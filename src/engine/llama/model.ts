@@ -31,6 +31,8 @@ const BLOCK_TOKENS = 16
 const CPU_FLASH_CHUNK_TOKENS = 64
 const CPU_PLAIN_CHUNK_TOKENS = 16
 const MOST_SEQUENCES = 256
+/** Rows of logits of one pass of a prompt whose every token is judged: what more would save is less than their memory. */
+export const SCORED_ROWS = 64
 const DEFAULT_MAX_SPECULATION = 8
 const ALL_LAYERS = -1
 const KV_TYPES = {
@@ -103,7 +105,11 @@ async function openContext(
     n_ubatch: maxBatchTokens,
     n_seq_max: maxSequences + cachedSequences,
     // llama.cpp plans for a row of every sequence, those that are only cached included.
-    n_outputs_max: Math.max(maxOutputs, maxSequences + cachedSequences),
+    n_outputs_max: Math.max(
+      maxOutputs,
+      maxSequences + cachedSequences,
+      Math.min(SCORED_ROWS, maxBatchTokens),
+    ),
     n_threads: options.threads,
     n_threads_batch: options.threads,
     kv_unified: unifiedKv,

@@ -3,6 +3,7 @@
 import type { Generation } from "../../replica/generation.ts"
 import type { Job, JobChoice } from "../../replica/host.ts"
 import { SLO_ARGS_FIELD, type SloArgs } from "../../serve/slo-args.ts"
+import { exactNumber, isRawNumber } from "../../text/constraint/exact-json.ts"
 import type { Api, BackendKind } from "./kind.ts"
 import { withSloArgs } from "./slo-args.ts"
 
@@ -51,19 +52,24 @@ export function askOf(job: Job, { index }: JobChoice, options: AskOptions): Ask 
   const { generation } = job
   const api = apiOf(job)
   const own = job.body === undefined ? fieldsOf(generation, api) : handedOn(job.body)
-  const { seed } = generation.sampling
   const body: Record<string, unknown> = {
     ...own,
     ...(api === "chat" ? {} : { prompt: promptOf(generation) }),
     ...kind.fields,
     ...withSloArgs(job.body ?? {}, sloArgs),
-    ...(own.seed !== undefined && { seed: seed + index }),
+    ...(own.seed !== undefined && { seed: seedOf(own.seed, index) }),
     ...(priorityMs !== null && { priority: Math.round(priorityMs) }),
     model,
     stream: true,
   }
   if (begun !== null && begun.tokens > 0) goOn(body, api, kind, begun)
   return { path: api === "chat" ? "/v1/chat/completions" : "/v1/completions", body }
+}
+
+/** Exact, also beyond what a number holds. */
+function seedOf(seed: unknown, index: number): unknown {
+  const exact = BigInt(isRawNumber(seed) ? JSON.stringify(seed) : (seed as number)) + BigInt(index)
+  return exactNumber(String(exact))
 }
 
 /** By absolute deadline, and those without one after all others. */

@@ -35,6 +35,7 @@ import { PromptSizes } from "./prompt-sizes.ts"
 import type { RemoteHostOptions } from "./remote-options.ts"
 import type { RemotePlanner } from "./remote-planner.ts"
 import { sloArgsOf } from "./slo-args.ts"
+import { endUnfit, unfitFor } from "./unfit.ts"
 
 export type { RemoteHostOptions } from "./remote-options.ts"
 
@@ -102,7 +103,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   }
 
   async offer(job: Job, deadlineMs: number): Promise<Offer> {
-    if (this.#refusal(job) !== null) return DECLINED
+    if (this.#refusal(job) !== null || unfitFor(job.generation, this.#kind) !== null) return DECLINED
     const now = nowUs()
     const spec = this.#specOf(job, now)
     const planner = this.#planner
@@ -118,10 +119,8 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
 
   submit(job: Job, sink: JobSink): void {
     const refusal = this.#refusal(job)
-    if (refusal !== null) {
-      refuse(job, sink, refusal)
-      return
-    }
+    if (refusal !== null) refuse(job, sink, refusal)
+    if (refusal !== null || endUnfit(job, this.#kind, sink)) return
     const courses = job.choices.map((choice) => this.#courseOf(job, choice, sink))
     this.#jobs.set(job.id, { job, courses })
     for (const course of courses) {

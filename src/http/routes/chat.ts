@@ -13,7 +13,7 @@ import { exactBody, validate } from "../body.ts"
 import { ChatFormat } from "../format.ts"
 import { classOfModel } from "../model-names.ts"
 import { respond } from "../respond.ts"
-import { ignoredFields, promptAndStops, samplingOf } from "../sampling.ts"
+import { ignoredFields, longest, promptAndStops, samplingOf } from "../sampling.ts"
 import { type ChatBody, chatSchema } from "../schemas.ts"
 import { naming, textFormat } from "../text-format.ts"
 
@@ -70,8 +70,8 @@ function chatGeneration(
       ...(goesOn(body) && { goesOn: true }),
     },
     tenant: request.tenant,
-    maxTokens: body.max_completion_tokens ?? body.max_tokens ?? null,
-    sampling: samplingOf(body, {
+    ...longest(body.max_completion_tokens ?? body.max_tokens ?? null),
+    sampling: samplingOf(body, exact, {
       logprobs: body.logprobs ? (body.top_logprobs ?? 0) + 1 : 0,
       grammar: outputGrammar(
         outputFormat(body, text, exact, single),
@@ -118,38 +118,50 @@ function goesOn({
 
 /** A format of text is no format of calls: the model may still call the tools it was given. */
 function outputFormat(body: ChatBody, asked: TextFormat | null, exact: Exact, single: boolean): OutputFormat {
-  const choice = body.tool_choice ?? "auto"
+  const choice = toolChoice(body)
   const forced = isForced(body)
   const text = forced ? null : asked
-  const may = forced || (text !== null && choice === "auto")
-  return { text, calls: may ? calledTools(exact, choice) : [], parallel: !single }
+  const callable = calledTools(exact, choice)
+  const may = forced || (text !== null && choice.mode === "auto")
+  return { text, calls: may ? callable : [], parallel: !single }
+}
+
+/** How tools are to be called; `names`: only these, null: any. */
+interface ToolChoice {
+  mode: "auto" | "none" | "required"
+  names: readonly string[] | null
+}
+
+function toolChoice({ tool_choice: choice }: ChatBody): ToolChoice {
+  if (choice === null || choice === undefined) return { mode: "auto", names: null }
+  if (typeof choice === "string") return { mode: choice, names: null }
+  if (choice.type === "function") return { mode: "required", names: [choice.function.name] }
+  const { mode, tools } = choice.allowed_tools
+  return { mode, names: tools.map((tool) => tool.function.name) }
 }
 
 function isForced(body: ChatBody): boolean {
-  return body.tool_choice === "required" || isNamed(body)
+  return toolChoice(body).mode === "required"
 }
 
 /** One tool must be called. */
 function isNamed({ tool_choice: choice }: ChatBody): boolean {
-  return typeof choice === "object" && choice !== null
+  return typeof choice === "object" && choice !== null && choice.type === "function"
 }
 
 /** The tools that a choice leaves to be called. */
-function calledTools(exact: Exact, choice: NonNullable<ChatBody["tool_choice"]>): Tool[] {
+function calledTools(exact: Exact, { mode, names }: ToolChoice): Tool[] {
   const tools = ((exact.tools ?? []) as unknown[]).map(toolOf)
-  if (choice === "auto") return tools
   const wrong = (why: string) =>
     new UserError(`Invalid 'tool_choice': ${why}.`, { code: "invalid_value", param: "tool_choice" })
-  if (tools.length === 0) throw wrong("there are no tools to call")
-  if (typeof choice !== "object") return tools
-  const { name } = choice.function
-  const found = tools.filter((tool) => tool.name === name)
-  if (found.length > 0) return found
-  throw wrong(`there is no tool named ${JSON.stringify(name.slice(0, 100))}`)
+  if (tools.length === 0 && (mode === "required" || names !== null)) throw wrong("there are no tools to call")
+  const unknown = names?.find((name) => !tools.some((tool) => tool.name === name))
+  if (unknown !== undefined) throw wrong(`there is no tool named ${JSON.stringify(unknown.slice(0, 100))}`)
+  return names === null ? tools : tools.filter((tool) => names.includes(tool.name))
 }
 
 /** Content parts become one text; nulls disappear. */
-function plainMessage(message: ChatBody["messages"][number]): ChatMessage {
+export function plainMessage(message: ChatBody["messages"][number]): ChatMessage {
   const { role, content, name, reasoning_content, tool_call_id, tool_calls } = message
   const text = Array.isArray(content) ? content.map((part) => part.text).join("") : (content ?? null)
   return {

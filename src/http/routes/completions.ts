@@ -12,7 +12,7 @@ import { CompletionFormat } from "../format.ts"
 import { MOST_CHOICES } from "../limits.ts"
 import { classOfModel } from "../model-names.ts"
 import { respond } from "../respond.ts"
-import { ignoredFields, promptAndStops, samplingOf } from "../sampling.ts"
+import { ignoredFields, longest, promptAndStops, samplingOf } from "../sampling.ts"
 import { type CompletionBody, completionSchema } from "../schemas.ts"
 import { naming, textFormat } from "../text-format.ts"
 
@@ -31,13 +31,17 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
       headers: request.headers,
       modelClass: classOfModel(service, body.model),
     })
-    const text = textFormat(body, exactBody(request.body))
+    const exact = exactBody(request.body)
+    const text = textFormat(body, exact)
+    const wanted = typeof body.logprobs === "number" ? body.logprobs + 1 : 0
+    const scored = body.echo === true && wanted > 0
     const generation = {
       tenant: request.tenant,
       // OpenAI's default for this endpoint.
-      maxTokens: body.max_tokens ?? 16,
-      sampling: samplingOf(body, {
-        logprobs: typeof body.logprobs === "number" ? body.logprobs + 1 : 0,
+      ...longest(body.max_tokens ?? 16),
+      sampling: samplingOf(body, exact, {
+        logprobs: wanted,
+        ...(scored && { promptLogprobs: wanted }),
         grammar: outputGrammar({ text, calls: [], parallel: false }),
         vocabSize: front.model.vocabSize,
       }),
@@ -59,7 +63,7 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
       includeUsage: body.stream_options?.include_usage ?? false,
       continuousUsage: body.stream_options?.continuous_usage_stats ?? false,
       ignored: ignoredFields(body),
-      echo: body.echo ? prompts.map((prompt) => promptText(prompt, front)) : null,
+      echo: body.echo ? { prompts: prompts.map((prompt) => promptText(prompt, front)), scored } : null,
     })
     const generations = prompts.map((prompt) => ({ ...generation, prompt }))
     const stream = body.stream ?? false
@@ -74,8 +78,11 @@ function check(body: CompletionBody, choices: number): void {
     new UserError(`Invalid '${param}': ${why}.`, { code: "invalid_value", param })
   if (choices > MOST_CHOICES)
     throw wrong("prompt", `prompts times n must be at most ${MOST_CHOICES}, not ${choices}`)
-  if (body.echo && typeof body.logprobs === "number")
-    throw wrong("echo", "log-probabilities of the prompt are not computed: leave out echo or logprobs")
+  if (body.echo && typeof body.logprobs === "number" && body.truncate_prompt_tokens)
+    throw wrong(
+      "truncate_prompt_tokens",
+      "log-probabilities are those of the prompt that is repeated: leave one out",
+    )
 }
 
 function promptsOf(prompt: CompletionBody["prompt"]): Prompt[] {

@@ -50,7 +50,7 @@ class Parser {
       this.#at += word.length
       return JSON.parse(word)
     }
-    return exact(this.#take(NUMBER))
+    return exactNumber(this.#take(NUMBER))
   }
 
   #take(pattern: RegExp): string {
@@ -104,7 +104,7 @@ class Parser {
 }
 
 /** A number, or where a float would round it the text that JSON.stringify writes as it is. */
-function exact(text: string): unknown {
+export function exactNumber(text: string): unknown {
   const number = Number(text)
   if (!/^-?\d+$/.test(text) || Number.isSafeInteger(number)) return number
   return json.rawJSON(text)
