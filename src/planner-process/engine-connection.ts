@@ -11,6 +11,7 @@ import {
   type ToPlugin,
   toWire,
 } from "../wire/planner/messages.ts"
+import type { ElbowRoom } from "./elbow-room.ts"
 import { EngineSession } from "./engine-session.ts"
 import type { PlannerFront } from "./planner-front.ts"
 import type { PlannerOptions } from "./planner-options.ts"
@@ -21,6 +22,7 @@ export interface Engines {
   readonly options: PlannerOptions
   readonly front: Pick<PlannerFront, "observed" | "answered">
   readonly figures: StepFigures
+  readonly elbowRoom: ElbowRoom
   /** An engine of that name is connected. */
   has(name: string): boolean
   opened(session: EngineSession): void
@@ -119,6 +121,7 @@ export class EngineConnection {
       return
     }
     const nowMs = performance.now()
+    if (step.core !== undefined) this.#engines.elbowRoom.engineOn(session.engine.name, step.core)
     this.#guarded(() => session.take(step, nowMs * 1000))
     // What it said while this process was busy is read in one go: only the last of it still wants a plan.
     if (this.#asked === 0) queueMicrotask(() => this.#answer(session))

@@ -1,5 +1,6 @@
 /** The planner of one or several engines: takes their connections, gives each a core of its own, and shows them together. */
 import type { Socket } from "node:net"
+import { ElbowRoom } from "./elbow-room.ts"
 import { EngineConnection, type Engines } from "./engine-connection.ts"
 import type { EngineSession } from "./engine-session.ts"
 import { PlannerFront } from "./planner-front.ts"
@@ -10,6 +11,7 @@ export class PlannerProcess implements Engines {
   readonly options: PlannerOptions
   readonly front: PlannerFront
   readonly figures = new StepFigures()
+  readonly elbowRoom = new ElbowRoom()
   readonly #connections = new Set<EngineConnection>()
   #onFirst: (() => void) | null = null
 
@@ -57,6 +59,7 @@ export class PlannerProcess implements Engines {
       return
     }
     this.front.left(session)
+    this.elbowRoom.gone(session.engine.name)
     this.options.log(`engine ${session.engine.name} is gone: ${detail}`, "warn")
   }
 

@@ -13,6 +13,7 @@ from vllm.v1.request import Request
 
 from .arrange import Arrangement
 from .client import Client, Message
+from .cores import current_core
 from .frames import FrameError, column
 from .late_log import LateLog
 from .patience import Patience
@@ -293,6 +294,9 @@ class Conductor:
             "arrived": self._arrived,
             "kvFreeTokens": self._free_tokens(),
         }
+        core = current_core()
+        if core is not None:
+            message["core"] = core
         for name, numbers in (("ready", self._ready), ("cancelled", self._cancelled), ("lost", self._lost)):
             if numbers:
                 message[name] = column(numbers)

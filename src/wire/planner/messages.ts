@@ -198,6 +198,8 @@ const step = z.object({
   lost: counts.optional(),
   /** KV that the engine has free, its cache included, to compare with what the planner believes. Left out: not told. */
   kvFreeTokens: count.optional(),
+  /** The core that the engine's thread was on. Left out: not told. */
+  core: count.optional(),
 })
 
 /** What the plug-in says. */

@@ -53,6 +53,7 @@ export const TO_PLANNER: Record<string, ToPlanner> = {
     ready: columnOf([1]),
     kvFreeTokens: 65_000,
   },
+  onCore: { type: "step", seq: 2, nowUs: 1_020_000, ...nothing, core: 3 },
   other: {
     ...{ type: "step", seq: 3, nowUs: 1_040_000, ...nothing },
     ran: {
