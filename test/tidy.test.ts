@@ -30,6 +30,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   load: ["core", "config"],
   study: ["core", "router", "sim", "load", "config", "fit", "explain"],
   instances: ["core"],
+  "index.ts": ["core", "sim"],
   vllm: ["router"],
   fleet: ["core", "router", "config", "engine", "telemetry", "replica", "wire", "text", "serve", "fit"],
   cli: [
@@ -94,7 +95,7 @@ const CORE_REPLICA = [
   "snapshot.ts",
 ]
 /** Files beside the components that every impure one may use. */
-const COMMON = ["errors.ts", "random.ts"]
+const COMMON = ["beside.ts", "errors.ts", "random.ts"]
 
 /** Requests, policies and processes are things. Such words make a reader look for a person; people may have them. */
 const PEOPLE_WORDS =

@@ -10,7 +10,7 @@ import { runScenario } from "../study/run.ts"
 import type { RunSpec } from "../study/spec.ts"
 import { advicePicture, describeAdvice } from "./advise-show.ts"
 import { numberIn, wholeNumber } from "./numbers.ts"
-import { checkWritable, writeResult } from "./output.ts"
+import { checkCharts, checkWritable, writeResult } from "./output.ts"
 import { policyName, type SharedOptions, scenarioName, sharedOptions, specOf } from "./study-options.ts"
 
 interface Options extends SharedOptions {
@@ -88,6 +88,7 @@ async function run(options: Options): Promise<void> {
     )
   checkWritable(options.out)
   checkWritable(options.svg)
+  await checkCharts(options.svg)
   const { advice, source } =
     options.scenario === undefined ? await ofRecording(options) : ofScenario(options, options.scenario)
   const { target } = options

@@ -13,7 +13,7 @@ import { systemOf } from "../study/systems.ts"
 import { describeStudy } from "../study/tables.ts"
 import type { Size } from "../study/tasks.ts"
 import { numberIn, wholeNumber } from "./numbers.ts"
-import { checkWritable, writeResult } from "./output.ts"
+import { checkCharts, checkWritable, writeResult } from "./output.ts"
 import { createProgress } from "./progress.ts"
 import { type SharedOptions, scenarioName, sharedOptions, specOf } from "./study-options.ts"
 
@@ -123,6 +123,7 @@ async function run(options: Options): Promise<void> {
     checkReplicas(systems, Math.max(...[...bases.values()].map(({ replicas }) => replicas)))
   checkWritable(options.out)
   checkWritable(options.report && join(options.report, "index.html"))
+  await checkCharts(options.report)
   const progress = createProgress(process.stderr)
   const study: StudyOptions = {
     scenarios,

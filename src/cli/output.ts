@@ -2,6 +2,7 @@
 import { closeSync, existsSync, mkdirSync, openSync, rmSync, writeFileSync } from "node:fs"
 import { dirname } from "node:path"
 import { UserError } from "../errors.ts"
+import { loadVega } from "../study/vega.ts"
 
 /** Writes a result file, making its folder. */
 export function writeResult(path: string, text: string): void {
@@ -16,6 +17,11 @@ export function checkWritable(path: string | undefined): void {
     closeSync(openSync(path, "a"))
     if (isNew) rmSync(path)
   })
+}
+
+/** Before long work as well: charts at its end need packages that are optional. */
+export async function checkCharts(path: string | undefined): Promise<void> {
+  if (path !== undefined) await loadVega()
 }
 
 function into(path: string, write: () => void): void {

@@ -14,6 +14,10 @@ const STEP_MS = 5000
 const HUNG_STEP_MS = 500
 /** Answers that were written get this long to reach their clients. */
 const FLUSH_MS = 1000
+/** npm passes on what its terminal has sent to this process as well: two signals within so long are one. */
+const ECHO_MS = 500
+/** npm's shell dies of a signal and keeps it: that its process has another parent then is all that a server sees of it. */
+const ORPHAN_MS = 1000
 
 export function onSignals(
   app: FastifyInstance,
@@ -22,7 +26,11 @@ export function onSignals(
   reporter: Reporter,
 ): void {
   let requested = false
+  let echoesUntilMs = 0
   const stop = async (signal: NodeJS.Signals) => {
+    const nowMs = performance.now()
+    if (nowMs < echoesUntilMs) return
+    if (process.env.npm_lifecycle_event !== undefined) echoesUntilMs = nowMs + ECHO_MS
     if (requested) reporter.warn("stopping at once")
     if (requested || host.service === null) return dieOf(signal)
     requested = true
@@ -40,6 +48,9 @@ export function onSignals(
     process.exit(0)
   }
   for (const signal of STOPPING) process.on(signal, () => void stop(signal))
+  const parent = process.ppid
+  if (process.env.npm_lifecycle_event !== undefined)
+    setInterval(() => process.ppid !== parent && !requested && void stop("SIGTERM"), ORPHAN_MS).unref()
   for (const signal of IGNORED)
     process.on(signal, () =>
       reporter.warn(`${signal} is ignored: nothing is read anew; SIGTERM stops the server`),

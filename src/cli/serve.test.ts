@@ -33,7 +33,7 @@ function run(...args: string[]): Run {
 
 /** `node`: options of Node's own. */
 function runWith(node: readonly string[], ...args: string[]): Run {
-  const env = { ...process.env, NO_COLOR: "1", FORCE_COLOR: undefined }
+  const env = { ...process.env, NO_COLOR: "1", FORCE_COLOR: undefined, npm_lifecycle_event: undefined }
   const child = spawn(process.execPath, [...node, MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"], env })
   running.add(child)
   let out = ""

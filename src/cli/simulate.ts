@@ -8,7 +8,7 @@ import { type RunReport, runScenario } from "../study/run.ts"
 import { describeRun, percent } from "../study/show.ts"
 import type { RunSpec, Split } from "../study/spec.ts"
 import { numberIn, wholeNumber } from "./numbers.ts"
-import { writeResult } from "./output.ts"
+import { checkCharts, writeResult } from "./output.ts"
 import { policyName, type SharedOptions, scenarioName, sharedOptions, specOf } from "./study-options.ts"
 import { refuseTraces } from "./workload-options.ts"
 
@@ -104,6 +104,7 @@ async function run(options: Options): Promise<void> {
     ...(plan !== undefined && { plan: options.plan!, ...planned(plan) }),
   }
   checkSplit(spec)
+  await checkCharts(options.svg)
   const report = runScenario(spec, { timeline: true })
   const json = `${JSON.stringify({ spec, report }, null, 2)}\n`
   if (options.out !== undefined) writeResult(options.out, json)

@@ -1,11 +1,12 @@
 /** Starts worker processes, each with its share of what the server was given, on the device that is its. */
 import { type ChildProcess, spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
+import { moduleBeside } from "../beside.ts"
 import { UserError } from "../errors.ts"
 import type { ServeOptions } from "./serve-options.ts"
 import { defaultThreads } from "./threads.ts"
 
-const WORKER = fileURLToPath(new URL("./serve-worker.ts", import.meta.url))
+const WORKER = fileURLToPath(moduleBeside(import.meta.url, "serve-worker"))
 
 /** Where a worker runs: any cores, some of them, or a GPU. */
 export type Device = { kind: "cpu"; cores: string | null } | { kind: "gpu"; index: string }

@@ -4,6 +4,7 @@ import { type AddressInfo, connect, createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { moduleBeside } from "../beside.ts"
 import { UserError } from "../errors.ts"
 import { cacheFolder } from "../models/cache.ts"
 import { ChildLog, saidBy } from "../vllm/child-log.ts"
@@ -13,7 +14,7 @@ import type { Launch } from "../vllm/launch.ts"
 import type { Reporter } from "./reporter.ts"
 import type { VllmOptions } from "./vllm-options.ts"
 
-const MAIN = fileURLToPath(new URL("./main.ts", import.meta.url))
+const MAIN = fileURLToPath(moduleBeside(import.meta.url, "main"))
 const HEALTH_TIMEOUT_MS = 2000
 /** As pino numbers levels. */
 const WARN = 40

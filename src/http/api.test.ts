@@ -319,8 +319,8 @@ describe("errors as the client's classes", () => {
 describe("for operators", () => {
   it("/metrics has vLLM's names and ours, with what was served", async () => {
     const text = await (await fetch(`${server.url}/metrics`)).text()
-    expect(text).toMatch(/^vllm:time_to_first_token_seconds_count\{model_name="fake"\} [1-9]/m)
-    expect(text).toMatch(/^vllm:num_requests_running\{model_name="fake"\} 0$/m)
+    expect(text).toMatch(/^vllm:time_to_first_token_seconds_count\{model_name="fake",engine="0"\} [1-9]/m)
+    expect(text).toMatch(/^vllm:num_requests_running\{model_name="fake",engine="0"\} 0$/m)
     expect(text).toMatch(
       /^slos_serve_stages_total\{class="reasoning",stage="thinking",attained="\w+"\} [12]$/m,
     )

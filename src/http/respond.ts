@@ -87,8 +87,8 @@ function start(
   const requests = generations.map((generation) => ({ ...generation, arrivalMs, signal, body }))
   const exchanged = exchangedBy(service, request, body)
   return service.recorder.start(requests, sinks, (recorded) =>
-    service.explainer.start(exchanged, requests, recorded, (watched) =>
-      service.front.start(requests, watched),
+    service.explainer.start(exchanged, requests, recorded, (explained) =>
+      service.asked.start(requests, explained, (watched) => service.front.start(requests, watched)),
     ),
   )
 }

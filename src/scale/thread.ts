@@ -1,5 +1,6 @@
 /** Advice on a thread of its own, for no more than a share of one core: it rests after each play for as long as that takes. */
 import { Worker } from "node:worker_threads"
+import { moduleBeside } from "../beside.ts"
 import type { Advice, AdviceOptions } from "./advice.ts"
 import type { RingCopy } from "./arrival-ring.ts"
 import type { FleetSetup } from "./play.ts"
@@ -51,7 +52,7 @@ export class WorkerThread implements AdviceThread {
   }
 
   #start(): Worker {
-    const worker = new Worker(new URL("./thread-worker.ts", import.meta.url), {
+    const worker = new Worker(moduleBeside(import.meta.url, "thread-worker"), {
       resourceLimits: { maxOldGenerationSizeMb: MOST_HEAP_MIB },
     })
     const forget = () => {

@@ -9,6 +9,7 @@ import { Metrics } from "../telemetry/metrics.ts"
 import { registerScale } from "../telemetry/scale-gauges.ts"
 import type { TenantFigures } from "../telemetry/tenant-figures.ts"
 import { ArrivalRecorder } from "./arrivals.ts"
+import { AskedWatch } from "./asked.ts"
 import { Explainer, type LogLine } from "./explainer.ts"
 import type { Front } from "./front.ts"
 import { type Tenant, Tenants } from "./tenants.ts"
@@ -45,6 +46,7 @@ export class Service {
   readonly attainment: AttainmentWindow
   readonly recorder = new ArrivalRecorder()
   readonly explainer: Explainer
+  readonly asked: AskedWatch
   #advisor: Advisor | null = null
   readonly startedMs = Date.now()
   readonly #tenants: Tenants
@@ -66,7 +68,11 @@ export class Service {
       queue: front.queue,
       tenants: () => this.tenants,
       replicas: () => front.replicas,
+      limits: () => front.planner?.limits ?? null,
+      contextTokens: front.contextTokens,
+      oldestMs: () => this.asked.oldestMs,
     })
+    this.asked = new AskedWatch((asked) => this.metrics.request(asked))
     front.onAnswered?.((record) => this.explainer.add([record], log))
     front.onObserved(({ effects, steps }) => {
       const { nowUs } = front

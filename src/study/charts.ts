@@ -1,12 +1,12 @@
 /** Charts of simulated results as SVG, drawn by vega-lite. */
-import * as vega from "vega"
-import { compile, type TopLevelSpec } from "vega-lite"
+import type { TopLevelSpec } from "vega-lite"
 import type { PlannerLatency } from "./planner-latency.ts"
 import type { Study } from "./results.ts"
 import type { RunReport } from "./run.ts"
 import type { RunSpec } from "./spec.ts"
 import { RIVAL_GROUPS, RIVALS } from "./systems.ts"
 import { geomean, ratios, wayName, ways } from "./tables.ts"
+import { loadVega } from "./vega.ts"
 
 /** Colours that read on light and dark ground; the ground itself stays transparent. */
 const INK = "#808794"
@@ -34,14 +34,15 @@ const CONFIG = {
   view: { stroke: INK, strokeOpacity: 0.3 },
 }
 
-/** SVG text of a vega-lite specification, drawn without a browser. */
+/** SVG text of a vega-lite specification, drawn without a browser. Throws UserError where vega is not installed. */
 export async function draw(spec: object): Promise<string> {
+  const { vega, lite } = await loadVega()
   const full = {
     $schema: "https://vega.github.io/schema/vega-lite/v6.json",
     config: CONFIG,
     ...spec,
   } as TopLevelSpec
-  const view = new vega.View(vega.parse(compile(full).spec), { renderer: "none", logLevel: vega.Error })
+  const view = new vega.View(vega.parse(lite.compile(full).spec), { renderer: "none", logLevel: vega.Error })
   return view.toSVG()
 }
 

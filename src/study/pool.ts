@@ -5,6 +5,7 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 
 import { availableParallelism } from "node:os"
 import { join } from "node:path"
 import { Worker } from "node:worker_threads"
+import { moduleBeside } from "../beside.ts"
 import { UserError } from "../errors.ts"
 import { type Result, runTask, type Task, workOf } from "./tasks.ts"
 
@@ -75,7 +76,7 @@ async function lane<T extends Task>(
   finish: (index: number, result: Result<T>) => void,
   onEvent: PoolOptions["onEvent"],
 ): Promise<void> {
-  const worker = new Worker(new URL("./worker.ts", import.meta.url))
+  const worker = new Worker(moduleBeside(import.meta.url, "worker"))
   try {
     for (let index = take(); index !== null; index = take()) {
       const own = index
@@ -140,7 +141,7 @@ function hashOfFile(path: string): string {
 /** Everything that a simulated result depends on. */
 function hashOfCode(): string {
   const hash = createHash("sha256")
-  hash.update(readFileSync(new URL("../random.ts", import.meta.url)))
+  hash.update(readFileSync(moduleBeside(import.meta.url, "../random")))
   for (const part of ["config", "core", "router", "sim", "load", "study"]) {
     const folder = new URL(`../${part}/`, import.meta.url)
     let files: string[] = []
@@ -150,8 +151,7 @@ function hashOfCode(): string {
       continue
     }
     for (const file of files) {
-      if (file.endsWith(".ts") && !file.endsWith(".test.ts"))
-        hash.update(file).update(readFileSync(new URL(file, folder)))
+      if (/(?<!\.test|\.d)\.[jt]s$/.test(file)) hash.update(file).update(readFileSync(new URL(file, folder)))
     }
   }
   return hash.digest("hex")

@@ -29,7 +29,6 @@ export interface ReplicaSource {
 }
 
 export interface GaugeSources {
-  modelName: string
   /** Class names by app index. */
   classes: readonly string[]
   snapshot: () => Snapshot
@@ -39,6 +38,7 @@ export interface GaugeSources {
   tenants?: () => readonly TenantSource[]
   /** Empty where there is but one. */
   replicas?: () => readonly ReplicaSource[]
+  oldestMs?: () => number
   /** Event loop delay, sampled every `loopResolutionMs`. */
   loop: ReturnType<typeof monitorEventLoopDelay>
   loopResolutionMs: number
@@ -46,16 +46,6 @@ export interface GaugeSources {
 
 type Sample = readonly [labels: Record<string, string>, value: number]
 type Row<T> = readonly [name: string, help: string, read: (source: T) => number]
-
-const VLLM: readonly Row<Snapshot>[] = [
-  ["vllm:num_requests_waiting", "Requests waiting to be processed.", (s) => s.waiting],
-  ["vllm:num_requests_running", "Requests in model execution batches.", (s) => s.running],
-  [
-    "vllm:kv_cache_usage_perc",
-    "KV-cache usage. 1 means 100 percent usage.",
-    (s) => s.kvUsedTokens / Math.max(1, s.kvCapacityTokens),
-  ],
-]
 
 const OWN: readonly Row<Snapshot>[] = [
   ["slos_serve_num_requests_best_effort", "Requests now in the best-effort tier.", (s) => s.bestEffort],
@@ -83,7 +73,7 @@ const PER_CLASS: readonly Row<AppSpeculation>[] = [
 ]
 
 export function registerGauges(registry: Registry, sources: GaugeSources): void {
-  const { modelName, classes, snapshot } = sources
+  const { classes, snapshot } = sources
   const gauge = (name: string, help: string, labelNames: string[], read: () => readonly Sample[]) =>
     new Gauge({
       ...{ name, help, labelNames, registers: [registry] },
@@ -91,8 +81,6 @@ export function registerGauges(registry: Registry, sources: GaugeSources): void 
         for (const [labels, value] of read()) this.set(labels, value)
       },
     })
-  for (const [name, help, read] of VLLM)
-    gauge(name, help, ["model_name"], () => [[{ model_name: modelName }, read(snapshot())]])
   for (const [name, help, read] of OWN) gauge(name, help, [], () => [[{}, read(snapshot())]])
   for (const [name, help, read] of PER_CLASS)
     gauge(name, help, ["class"], () =>
@@ -108,10 +96,15 @@ export function registerGauges(registry: Registry, sources: GaugeSources): void 
     gauge("slos_serve_queue_places_taken", help, [], () => [[{}, queue.taken]])
     gauge("slos_serve_queue_places", "Requests that the queue takes.", [], () => [[{}, queue.limit]])
   }
+  const { oldestMs } = sources
+  if (oldestMs !== undefined)
+    gauge("slos_serve_oldest_waiting_seconds", "Longest wait for a first token so far.", [], () => [
+      [{}, oldestMs() / 1000],
+    ])
   if (sources.tenants !== undefined) registerTenants(registry, sources.tenants)
   if (sources.replicas !== undefined) registerReplicas(registry, sources.replicas)
   if (sources.watch !== undefined) registerWatch(registry, sources.watch)
-  gauge("slos_serve_event_loop_delay_seconds", "Event loop delay since the last read.", ["quantile"], () =>
+  gauge("slos_serve_event_loop_delay_seconds", "Event loop delay since the last read.", ["percentile"], () =>
     loopDelay(sources),
   )
 }
@@ -178,7 +171,6 @@ function registerTenants(registry: Registry, tenants: () => readonly TenantSourc
 
 const BY_REPLICA: readonly Row<ReplicaSource>[] = [
   ["slos_serve_replica_up", "1 while a replica takes requests.", ({ state }) => (state === "ready" ? 1 : 0)],
-  ["slos_serve_replica_restarts", "Times a replica was started anew.", ({ restarts }) => restarts],
   [
     "slos_serve_replica_running",
     "Requests in a replica's batches.",
@@ -192,6 +184,14 @@ const BY_REPLICA: readonly Row<ReplicaSource>[] = [
 ]
 
 function registerReplicas(registry: Registry, replicas: () => readonly ReplicaSource[]): void {
+  new Counter({
+    ...{ name: "slos_serve_replica_restarts_total", help: "Times a replica was started anew." },
+    ...{ labelNames: ["replica"], registers: [registry] },
+    collect() {
+      this.reset()
+      for (const { name, restarts } of replicas()) this.inc({ replica: name }, restarts)
+    },
+  })
   for (const [name, help, read] of BY_REPLICA)
     new Gauge({
       ...{ name, help, labelNames: ["replica"], registers: [registry] },
@@ -232,7 +232,7 @@ function registerWatch(registry: Registry, watch: WatchSource): void {
 function loopDelay({ loop, loopResolutionMs }: GaugeSources): Sample[] {
   const samples = [0.5, 0.99].map((quantile): Sample => {
     const delayMs = loop.percentile(100 * quantile) / 1e6 - loopResolutionMs
-    return [{ quantile: String(quantile) }, Math.max(0, delayMs) / 1e3]
+    return [{ percentile: String(100 * quantile) }, Math.max(0, delayMs) / 1e3]
   })
   loop.reset()
   return samples

@@ -1,11 +1,19 @@
-/** Prometheus metrics: vLLM's names where the meaning is the same, so that existing dashboards and gateways
- * work, and slos_serve_* for what only this server has. Fed from the driver's effects and its snapshot. */
+/** Prometheus metrics: vLLM's names where the meaning is the same (`vllm-metrics.ts`), so that existing dashboards and
+ * gateways work, and slos_serve_* for what only this server has. Fed from the driver's effects and its snapshot. */
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { Counter, collectDefaultMetrics, Histogram, Registry } from "prom-client"
-import type { Outcome, RequestId, Snapshot } from "../core/protocol.ts"
+import type {
+  DemoteReason,
+  EngineLimits,
+  Outcome,
+  RejectReason,
+  RequestId,
+  Snapshot,
+} from "../core/protocol.ts"
 import type { ObservedEffect, ObservedStep } from "../replica/observed.ts"
 import { type ReplicaSource, registerGauges, type TenantSource, type WatchSource } from "./gauges.ts"
-import { TallyCounter, TallyHistogram } from "./tally.ts"
+import { TallyHistogram } from "./tally.ts"
+import { type AskedAndGot, VllmMetrics } from "./vllm-metrics.ts"
 
 export interface MetricsOptions {
   modelName: string
@@ -17,16 +25,30 @@ export interface MetricsOptions {
   queue?: { readonly limit: number; readonly taken: number }
   tenants?: () => readonly TenantSource[]
   replicas?: () => readonly ReplicaSource[]
+  limits?: () => EngineLimits | null
+  contextTokens: number
+  /** How long the request has waited that has waited longest for its first token, ms. */
+  oldestMs?: () => number
 }
 
-const TTFT_S = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 7.5, 10, 20, 40, 80, 160]
-const ITL_S = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2.5, 5]
-const E2E_S = [0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480]
+const GAP_S = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 7.5, 10, 20, 40, 80, 160]
+const STEP_S = [
+  0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2.5, 5,
+]
 const TOKENS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000]
 const PLANNER_S = [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2]
 const RATIO = [0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 4]
 
+const DEMOTED: readonly DemoteReason[] = ["wontFit", "violated", "revoked"]
+const REJECTED: readonly RejectReason[] = ["promptTooLong", "queueFull", "shuttingDown", "engineDown"]
+
 const LOOP_RESOLUTION_MS = 10
+/** Gauges of prom-client under names of counters; `nodejs_active_resources` and kin say the same by type. */
+const MISNAMED = [
+  "nodejs_active_handles_total",
+  "nodejs_active_requests_total",
+  "nodejs_active_resources_total",
+]
 
 export class Metrics {
   readonly registry = new Registry()
@@ -35,18 +57,26 @@ export class Metrics {
   readonly #lastToken = new Map<RequestId, number>()
   readonly #loop: ReturnType<typeof monitorEventLoopDelay>
   readonly #m: ReturnType<typeof createMetrics>
+  readonly #vllm: VllmMetrics
 
   constructor(options: MetricsOptions) {
     this.#classes = options.classes
     this.registry.setDefaultLabels({})
     collectDefaultMetrics({ register: this.registry })
+    for (const name of MISNAMED) this.registry.removeSingleMetric(name)
     this.#loop = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS })
     this.#loop.enable()
-    this.#m = createMetrics(this.registry, options.modelName)
+    this.#m = createMetrics(this.registry)
+    this.#vllm = new VllmMetrics({ ...options, registry: this.registry })
     const loop = { loop: this.#loop, loopResolutionMs: LOOP_RESOLUTION_MS }
     registerGauges(this.registry, { ...options, ...loop })
-    // There from the beginning, so that its rate is 0 and not unknown.
-    for (const name of options.classes) this.#m.attained.inc({ class: name, attained: "true" }, 0)
+    // There from the beginning, so that their rates are 0 and not unknown.
+    for (const name of options.classes) {
+      for (const attained of ["true", "false"]) this.#m.attained.inc({ class: name, attained }, 0)
+      this.#m.bestEffort.inc({ class: name }, 0)
+    }
+    for (const reason of DEMOTED) this.#m.demotions.inc({ reason }, 0)
+    for (const reason of REJECTED) this.#m.rejections.inc({ reason }, 0)
   }
 
   observe(effect: ObservedEffect, nowUs: number): void {
@@ -60,12 +90,13 @@ export class Metrics {
     else if (effect.type === "promoted") m.promotions.inc()
     else if (effect.type === "preempted") {
       m.preemptions.inc()
-      m.vllmPreemptions.inc()
+      this.#vllm.preempted()
     } else if (effect.type === "rejected") m.rejections.inc({ reason: effect.reason })
   }
 
   step(step: ObservedStep): void {
     const m = this.#m
+    this.#vllm.step(step)
     m.planner.observe(step.planUs / 1e6)
     m.batchTokens.observe(step.tokens)
     m.batchRequests.observe(step.requests)
@@ -75,14 +106,11 @@ export class Metrics {
     }
     m.stepSeconds.observe(step.durationUs / 1e6)
     if (step.predictedUs > 0) m.stepRatio.observe(step.durationUs / step.predictedUs)
-    for (const { drafted, accepted } of step.drafts) this.#speculation(drafted, accepted)
   }
 
-  /** One request's step: tokens drafted and verified, and how many of them were accepted. */
-  #speculation(drafted: number, accepted: number): void {
-    this.#m.drafts.inc()
-    this.#m.draftTokens.inc(drafted)
-    this.#m.acceptedTokens.inc(accepted)
+  /** Every answer of a request has ended. */
+  request(asked: AskedAndGot): void {
+    this.#vllm.request(asked)
   }
 
   close(): void {
@@ -92,26 +120,18 @@ export class Metrics {
 
   /** vLLM's inter-token latency: one observation per token. */
   #token(id: RequestId, count: number, nowUs: number): void {
-    this.#m.generated.inc(count)
     const last = this.#lastToken.get(id)
     this.#lastToken.set(id, nowUs)
-    if (last === undefined) return
-    this.#m.itl.observe((nowUs - last) / count / 1e6, count)
+    this.#vllm.tokens(count, last === undefined ? undefined : nowUs - last)
   }
 
   #finished(reason: string, outcome: Outcome): void {
     const m = this.#m
     const name = this.#classes[outcome.app] ?? String(outcome.app)
-    m.success(reason === "cancelled" ? "abort" : reason)
-    m.prompt.inc(outcome.promptTokens)
+    this.#vllm.ended(reason, outcome)
     m.cached.inc(outcome.cachedTokens)
-    m.promptLength.observe(outcome.promptTokens)
-    m.outputLength.observe(outcome.outputTokens)
-    if (outcome.startedUs >= 0) m.queue.observe((outcome.startedUs - outcome.arrivalUs) / 1e6)
-    if (outcome.firstTokenUs >= 0) m.ttft.observe((outcome.firstTokenUs - outcome.arrivalUs) / 1e6)
     if (reason !== "stop" && reason !== "length") return
     if (outcome.outputTokens > 1) m.maxGap.observe({ class: name }, outcome.maxGapUs / 1e6)
-    m.e2e.observe((outcome.finishedUs - outcome.arrivalUs) / 1e6)
     if (outcome.tier === "bestEffort") {
       m.bestEffort.inc({ class: name })
       return
@@ -122,32 +142,13 @@ export class Metrics {
   }
 }
 
-function createMetrics(registry: Registry, model: string) {
+function createMetrics(registry: Registry) {
   const registers = [registry]
-  const labels = { model_name: model }
   const counter = (name: string, help: string, labelNames: string[] = []) =>
     new Counter({ name, help, labelNames, registers })
   const histogram = (name: string, help: string, buckets: readonly number[]) =>
     new TallyHistogram({ name, help, registry }, buckets)
-  // Of the model: one label, which is always the same.
-  const vllm = (name: string, help: string) => new TallyCounter({ name, help, labels, registry })
-  const vllmHistogram = (name: string, help: string, buckets: readonly number[]) =>
-    new TallyHistogram({ name, help, labels, registry }, buckets)
-  const success = counter("vllm:request_success_total", "Ended requests.", ["model_name", "finished_reason"])
   return {
-    generated: vllm("vllm:generation_tokens_total", "Generated tokens."),
-    prompt: vllm("vllm:prompt_tokens_total", "Prefill tokens of ended requests."),
-    success: (reason: string) => success.inc({ ...labels, finished_reason: reason }),
-    vllmPreemptions: vllm("vllm:num_preemptions_total", "Preemptions."),
-    drafts: vllm("vllm:spec_decode_num_drafts_total", "Verified drafts."),
-    draftTokens: vllm("vllm:spec_decode_num_draft_tokens_total", "Drafted tokens."),
-    acceptedTokens: vllm("vllm:spec_decode_num_accepted_tokens_total", "Accepted draft tokens."),
-    ttft: vllmHistogram("vllm:time_to_first_token_seconds", "Time to first token, from arrival.", TTFT_S),
-    itl: vllmHistogram("vllm:inter_token_latency_seconds", "Time between output tokens.", ITL_S),
-    e2e: vllmHistogram("vllm:e2e_request_latency_seconds", "End-to-end request latency.", E2E_S),
-    queue: vllmHistogram("vllm:request_queue_time_seconds", "Time before the first batch.", TTFT_S),
-    promptLength: vllmHistogram("vllm:request_prompt_tokens", "Prompt tokens per request.", TOKENS),
-    outputLength: vllmHistogram("vllm:request_generation_tokens", "Output tokens per request.", TOKENS),
     attained: counter("slos_serve_requests_total", "Ended SLO-tier requests, by attainment of all stages.", [
       "class",
       "attained",
@@ -161,7 +162,7 @@ function createMetrics(registry: Registry, model: string) {
     maxGap: new Histogram({
       name: "slos_serve_max_gap_seconds",
       help: "Longest time between two tokens of an ended request.",
-      ...{ buckets: TTFT_S, labelNames: ["class"], registers },
+      ...{ buckets: GAP_S, labelNames: ["class"], registers },
     }),
     cached: counter("slos_serve_cached_prompt_tokens_total", "Prompt tokens whose KV was shared."),
     admissions: counter("slos_serve_admissions_total", "SLOs promised."),
@@ -173,7 +174,7 @@ function createMetrics(registry: Registry, model: string) {
     batchRequests: histogram("slos_serve_batch_requests", "Requests per batch.", TOKENS),
     failedSteps: counter("slos_serve_failed_steps_total", "Engine steps that failed."),
     planner: histogram("slos_serve_planner_seconds", "Time to decide one batch.", PLANNER_S),
-    stepSeconds: histogram("slos_serve_step_seconds", "Engine time per batch.", ITL_S),
+    stepSeconds: histogram("slos_serve_step_seconds", "Engine time per batch.", STEP_S),
     stepRatio: histogram("slos_serve_step_time_ratio", "Actual over predicted step time.", RATIO),
   }
 }

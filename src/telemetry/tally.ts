@@ -6,7 +6,8 @@ export interface TallyOptions {
   name: string
   help: string
   labels?: Readonly<Record<string, string>>
-  registry: Registry
+  /** null: part of another. */
+  registry: Registry | null
 }
 
 export class TallyCounter {
@@ -14,6 +15,19 @@ export class TallyCounter {
 
   constructor({ labels = {}, ...options }: TallyOptions) {
     register(options, "counter", () => [{ labels, value: this.#value }])
+  }
+
+  /** One metric of which each value of this label is counted; all of them are there from the beginning. */
+  static split<K extends string>(
+    { labels = {}, registry, ...options }: TallyOptions,
+    label: string,
+    values: readonly K[],
+  ): Record<K, TallyCounter> {
+    const parts = values.map((value) => [value, new TallyCounter({ ...options, registry: null })] as const)
+    register({ ...options, registry }, "counter", () =>
+      parts.map(([value, part]) => ({ labels: { ...labels, [label]: value }, value: part.#value })),
+    )
+    return Object.fromEntries(parts) as Record<K, TallyCounter>
   }
 
   inc(by = 1): void {
@@ -74,6 +88,7 @@ function register(
   type: "counter" | "histogram",
   values: () => Sample[],
 ): void {
+  if (registry === null) return
   const metric = { name, help, type, aggregator: "sum" }
   registry.registerMetric({
     ...metric,

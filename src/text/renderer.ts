@@ -1,5 +1,6 @@
 /** The chat template on another thread, one prompt at a time, within a time and a memory. */
 import { Worker } from "node:worker_threads"
+import { moduleBeside } from "../beside.ts"
 import type { ControlTokens } from "../engine/control-tokens.ts"
 import { UserError, userError } from "../errors.ts"
 import type { ChatPrompt, PromptText, TemplateSource } from "./template.ts"
@@ -78,7 +79,7 @@ export class Renderer {
   }
 
   #start(): Worker {
-    const worker = new Worker(new URL("./render-worker.ts", import.meta.url), {
+    const worker = new Worker(moduleBeside(import.meta.url, "render-worker"), {
       workerData: this.#data,
       resourceLimits: { maxOldGenerationSizeMb: MOST_HEAP_MIB },
     })

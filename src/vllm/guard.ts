@@ -1,8 +1,9 @@
 /** Watches over process groups that this process starts: they end with it, also when it is killed. */
 import { type ChildProcess, spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
+import { moduleBeside } from "../beside.ts"
 
-const PROGRAM = fileURLToPath(new URL("./orphan-guard.ts", import.meta.url))
+const PROGRAM = fileURLToPath(moduleBeside(import.meta.url, "orphan-guard"))
 
 export class OrphanGuard {
   readonly #groups = new Set<number>()

@@ -1,5 +1,6 @@
 /** The near side of a grammar host: its thread, what it knows, and its end when a call takes too long. */
 import { Worker } from "node:worker_threads"
+import { moduleBeside } from "../../beside.ts"
 import type { RequestId } from "../../core/protocol.ts"
 import type { HostAnswer, HostCall, HostData, HostMessage } from "./messages.ts"
 import type { Vocabulary } from "./vocabulary.ts"
@@ -46,7 +47,7 @@ export class GrammarHost {
 
   private constructor(vocabulary: Vocabulary) {
     const workerData: HostData = { vocabulary, progress: this.#progress }
-    this.#worker = new Worker(new URL("./worker.ts", import.meta.url), {
+    this.#worker = new Worker(moduleBeside(import.meta.url, "worker"), {
       workerData,
       stdout: true,
       stderr: true,

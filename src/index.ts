@@ -1,0 +1,10 @@
+/** What other programs import: the scheduler of one replica, which is pure, and fleets of it on virtual time. */
+export type * from "./core/cost.ts"
+export type * from "./core/options.ts"
+export { POLICY_NAMES, type PolicyName } from "./core/policy/index.ts"
+export type * from "./core/protocol.ts"
+export { eventRank, Replica, type ReplicaConfig } from "./core/replica.ts"
+export { UserError } from "./errors.ts"
+export * from "./sim/fleet.ts"
+export { type SimOptions, simulate } from "./sim/simulate.ts"
+export type { SimRequest } from "./sim/world.ts"
