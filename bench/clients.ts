@@ -120,7 +120,7 @@ async function scrape(server: Server): Promise<Omit<Sample, "atSec">> {
   return {
     rssMiB: value(/^process_resident_memory_bytes (\S+)/m) / 2 ** 20,
     oldMiB: (space("old") + space("large_object")) / 2 ** 20,
-    loopP99Ms: value(/^slos_serve_event_loop_delay_seconds\{quantile="0.99"\} (\S+)/m) * 1000,
+    loopP99Ms: value(/^slos_serve_event_loop_delay_seconds\{percentile="99"\} (\S+)/m) * 1000,
   }
 }
 

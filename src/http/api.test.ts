@@ -326,7 +326,7 @@ describe("for operators", () => {
     )
     expect(text).toMatch(/^slos_serve_max_gap_seconds_count\{class="chat"\} [1-9]/m)
     expect(text).toMatch(/^slos_serve_step_time_ratio_count [1-9]/m)
-    expect(text).toMatch(/^slos_serve_event_loop_delay_seconds\{quantile="0.99"\} \d/m)
+    expect(text).toMatch(/^slos_serve_event_loop_delay_seconds\{percentile="99"\} \d/m)
   })
 
   it("/v1/slo/status counts requests by class", async () => {
