@@ -84,6 +84,16 @@ export const ERRORS = {
     message: "Unsupported content type `{type}`.",
     remedy: "Send the header `content-type: application/json`.",
   },
+  unsupported_content_encoding: {
+    status: 415,
+    message: "Unsupported content encoding `{encoding}`.",
+    remedy: "Known ones are {known}, one at a time.",
+  },
+  invalid_content_encoding: {
+    status: 400,
+    message: "The body of your request is not what its content-encoding says: {detail}.",
+    remedy: "Compress it again, or send it as it is.",
+  },
   body_too_large: {
     status: 413,
     message: "The body of your request is larger than {limit} bytes.",

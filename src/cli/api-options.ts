@@ -1,5 +1,6 @@
 /** Options of every command that serves the OpenAI API: where, to which tenants, within which limits. */
 import type { Command } from "commander"
+import { parseOrigin } from "../config/origins.ts"
 import { parseInlineTenant, type TenantConfig } from "../config/tenants.ts"
 import { byteSize, httpUrl, port, wholeNumber } from "./numbers.ts"
 
@@ -16,6 +17,7 @@ export interface ApiOptions {
   bodyLimit: number
   /** Seconds. */
   requestTimeout: number
+  corsOrigin?: string[]
   drainTimeout: number
   logLevel?: string
   otlpEndpoint?: string
@@ -46,6 +48,11 @@ export function addApiOptions(command: Command): Command {
     )
     .option("--body-limit <bytes>", "largest request body (8m, 512k)", byteSize, 8 * 2 ** 20)
     .option("--request-timeout <s>", "a request must be received within this time", wholeNumber(1, 3600), 30)
+    .option(
+      "--cors-origin <origin>",
+      "web pages of this origin may call the API (https://app.example.com, or * for all); once for each",
+      (text: string, before: string[] = []) => [...before, parseOrigin(text)],
+    )
     .option(
       "--drain-timeout <s>",
       "on SIGTERM, wait this long for running requests",

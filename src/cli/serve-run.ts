@@ -53,6 +53,7 @@ export async function serveFront(
     logger: reporter.log,
     bodyLimit: options.bodyLimit,
     requestTimeoutMs: options.requestTimeout * 1000,
+    corsOrigins: options.corsOrigin ?? [],
   })
   const closers: (() => Promise<void>)[] = []
   app.addHook("onClose", async () => {

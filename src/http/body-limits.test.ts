@@ -60,6 +60,7 @@ const EDGES: [string, (more: 0 | 1) => string, RegExp][] = [
     /'messages\[1\]\.tool_calls': it has more than 256/,
   ],
   ["tools", (more) => `{"tools":[${times(256 + more, "{}")}]}`, /'tools': it has more than 256 entries/],
+  ["tokens", (more) => `{"tokens":[${times(1024 + more, "7")}]}`, /'tokens': it has more than 1024 entries/],
   ["stops", (more) => `{"stop":[${times(16 + more, '"a"')}]}`, /'stop': it has more than 16 entries/],
   [
     "biases",

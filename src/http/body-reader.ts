@@ -1,6 +1,7 @@
 /** Takes a body off the wire: within its limits (`limits.ts`), and within what all bodies together may hold. */
 import type { Readable } from "node:stream"
 import { UserError, userError } from "../errors.ts"
+import { decodingError } from "./body-encoding.ts"
 import { BodyScanner } from "./body-scanner.ts"
 import type { PromptSizes } from "./limits.ts"
 
@@ -19,6 +20,8 @@ export interface BodyOptions {
   contentLength: number
   memory: BodyMemory
   sizes: PromptSizes | null
+  /** Called once no more of it is wanted: it is too large. */
+  stop?: () => void
 }
 
 const FIRST_BYTES = 16 * 1024
@@ -34,23 +37,25 @@ export async function readBody<T>(
 ): Promise<T> {
   const body = new Body(options)
   try {
-    await received(stream, body, options.bodyLimit)
+    await received(stream, body, options)
     return await use(body.bytes())
   } finally {
     body.drop()
   }
 }
 
-function received(stream: Readable, body: Body, bodyLimit: number): Promise<void> {
+function received(stream: Readable, body: Body, { bodyLimit, stop }: BodyOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     if (body.refused !== null) reject(body.refused)
     stream.on("data", (chunk: Buffer) => {
       body.push(chunk)
       // What comes after the limit is not waited for.
-      if (body.length > bodyLimit) reject(body.refused)
+      if (body.length <= bodyLimit) return
+      reject(body.refused)
+      stop?.()
     })
     const cut = (cause: unknown) =>
-      reject(new UserError("The connection ended before the body did.", { cause }))
+      reject(decodingError(cause) ?? new UserError("The connection ended before the body did.", { cause }))
     stream.on("end", () => (body.refused === null ? resolve() : reject(body.refused)))
     stream.on("error", cut)
     stream.on("close", () => {

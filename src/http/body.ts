@@ -7,6 +7,7 @@ import { UserError, userError } from "../errors.ts"
 import type { ServiceHost } from "../serve/service.ts"
 import { SharedBound } from "../serve/shared-bound.ts"
 import { mayDiffer, parseExactly } from "../text/constraint/exact-json.ts"
+import { decoded } from "./body-encoding.ts"
 import { readBody } from "./body-reader.ts"
 
 /** Fastify's own JSON parser replaces bad UTF-8 silently; a prompt must not change on its way. */
@@ -19,14 +20,24 @@ export function registerJsonParser(
   const bound = new SharedBound(bodyMemory, bodyMemory, host.tenants.shareOf)
   app.removeAllContentTypeParsers()
   app.addContentTypeParser("application/json", async (request: FastifyRequest, payload: Readable) => {
-    const contentLength = Number(request.headers["content-length"])
+    const sentBytes = Number(request.headers["content-length"])
+    if (sentBytes > bodyLimit) throw userError("body_too_large", { limit: bodyLimit })
+    const encoded = decoded(payload, request.headers["content-encoding"])
+    const contentLength = encoded === null ? sentBytes : Number.NaN
     const { number } = host.tenant(request.tenant)
     const memory = {
       take: (bytes: number) => bound.take(bytes, number),
       give: (bytes: number) => bound.give(bytes, number),
     }
     const sizes = host.service?.promptSizes ?? null
-    return readBody(payload, { bodyLimit, contentLength, memory, sizes }, (body) =>
+    const options = {
+      bodyLimit,
+      contentLength,
+      memory,
+      sizes,
+      ...(encoded !== null && { stop: encoded.stop }),
+    }
+    return readBody(encoded?.stream ?? payload, options, (body) =>
       body.length <= SMALL_BYTES ? parseJson(body) : inTurn(() => parseJson(body)),
     )
   })

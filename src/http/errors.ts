@@ -1,6 +1,7 @@
 /** Every failure as a response in OpenAI's error shape. */
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
 import { UserError, userError } from "../errors.ts"
+import { KNOWN_ENCODINGS } from "./body-encoding.ts"
 
 export interface ErrorBody {
   error: { message: string; type: string; param: string | null; code: string | null }
@@ -54,6 +55,8 @@ function asUserError(error: unknown, bodyLimit: number, contentType = "none"): U
 }
 
 export function sendError(reply: FastifyReply, error: UserError): FastifyReply {
+  if (error.code === "unsupported_content_encoding")
+    reply.header("accept-encoding", KNOWN_ENCODINGS.join(", "))
   return reply.code(error.status).headers(errorHeaders(error)).send(errorBody(error))
 }
 
@@ -64,13 +67,20 @@ export function registerErrors(app: FastifyInstance, bodyLimit: number): void {
     if (error.status >= 500 && error.code === null) request.log.error({ err: thrown }, "request failed")
     return sendError(reply, error)
   })
-  app.setNotFoundHandler((request, reply) => sendError(reply, notFound(app, request)))
+  app.setNotFoundHandler((request, reply) => {
+    const url = request.url.split("?")[0]!.slice(0, 200)
+    const allowed = allowedOn(app, url)
+    if (allowed.length > 0) reply.header("allow", allowed.join(", "))
+    return sendError(reply, notFound(request, url, allowed))
+  })
 }
 
-function notFound(app: FastifyInstance, request: FastifyRequest): UserError {
-  const { method } = request
-  const url = request.url.split("?")[0]!.slice(0, 200)
-  const allowed = (["GET", "POST"] as const).filter((other) => app.findRoute({ method: other, url }) !== null)
+/** Methods that a URL has. */
+function allowedOn(app: FastifyInstance, url: string): string[] {
+  return (["GET", "HEAD", "POST"] as const).filter((method) => app.findRoute({ method, url }) !== null)
+}
+
+function notFound({ method }: FastifyRequest, url: string, allowed: readonly string[]): UserError {
   if (allowed.length > 0)
     return userError("method_not_allowed", { method, url, allowed: allowed.join(" or ") })
   return userError("unknown_url", {

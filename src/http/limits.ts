@@ -103,7 +103,6 @@ export function bodyLimits(sizes: PromptSizes | null): Limit[] {
     {
       at: "tokens",
       entries: contextTokens,
-      isPrompt: true,
       because: "as many as fit into the context",
       instead: "send them in pieces",
     },

@@ -52,7 +52,7 @@ async function stream(exchange: Exchange, abort: AbortController): Promise<Fasti
   const { request, reply, format } = exchange
   const sse = new SseStream(reply.raw, format, {
     begin: () => reply.hijack(),
-    headers: { "x-request-id": request.id },
+    headers: headersOf(reply),
     arrivalMs: request.arrivalMs,
     choices: choices(exchange),
     engineHere: exchange.service.front.engineHere,
@@ -69,6 +69,11 @@ async function stream(exchange: Exchange, abort: AbortController): Promise<Fasti
   const refused = await sse.begun
   if (refused !== null) throw refused
   return reply
+}
+
+/** What hooks have set: a stream is written past Fastify. */
+function headersOf(reply: FastifyReply): Record<string, string> {
+  return Object.fromEntries(Object.entries(reply.getHeaders()).map(([name, value]) => [name, String(value)]))
 }
 
 function choices({ generations, perPrompt }: Exchange): number {

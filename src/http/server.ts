@@ -6,6 +6,7 @@ import { DEFAULT_TENANT } from "../config/tenants.ts"
 import { type UserError, userError } from "../errors.ts"
 import type { Service, ServiceHost } from "../serve/service.ts"
 import { registerJsonParser } from "./body.ts"
+import { registerCors } from "./cors.ts"
 import { errorBody, registerErrors, sendError } from "./errors.ts"
 import { arrivalRoutes } from "./routes/arrivals.ts"
 import { chatRoute } from "./routes/chat.ts"
@@ -35,6 +36,8 @@ export interface ServerOptions {
   bodyMemory?: number
   /** A request must be received in full within this time. */
   requestTimeoutMs?: number
+  /** Origins whose pages may call it (cors.ts). Default: none. */
+  corsOrigins?: readonly string[]
 }
 
 const BODY_LIMIT = 8 * 1024 * 1024
@@ -93,6 +96,7 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     request.log.debug({ method, url, status: reply.statusCode, ms, ...whose }, "answered")
     done()
   })
+  registerCors(app, options.corsOrigins ?? [])
   registerJsonParser(
     app,
     { bodyLimit, bodyMemory: options.bodyMemory ?? Math.max(BODY_MEMORY, 8 * bodyLimit) },

@@ -1,0 +1,25 @@
+/** Web pages of other origins may call the API where its operator says so (`--cors-origin`). */
+import cors from "@fastify/cors"
+import type { FastifyInstance } from "fastify"
+import { ANY_ORIGIN } from "../config/origins.ts"
+
+/** What a page's scripts may read of a response, besides its body. */
+const EXPOSED = [
+  ...["x-request-id", "retry-after", "retry-after-ms", "x-should-retry"],
+  ...["x-llm-d-request-dropped-reason", "www-authenticate", "allow"],
+]
+/** A browser asks again after so long. */
+const PREFLIGHT_SECONDS = 600
+
+/** `origins`: as browsers write them, or ANY_ORIGIN; none: pages of other origins may not. Keys come in a header that scripts
+ * set themselves, so no credentials of the browser are asked for. */
+export function registerCors(app: FastifyInstance, origins: readonly string[]): void {
+  if (origins.length === 0) return
+  app.register(cors, {
+    origin: origins.includes(ANY_ORIGIN) ? ANY_ORIGIN : [...origins],
+    methods: ["GET", "HEAD", "POST"],
+    exposedHeaders: EXPOSED,
+    maxAge: PREFLIGHT_SECONDS,
+    strictPreflight: false,
+  })
+}
