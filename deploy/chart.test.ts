@@ -7,7 +7,7 @@ import { afterEach, describe, expect, it, vi } from "vitest"
 import { parseAllDocuments } from "yaml"
 import { register as registerPicker } from "../src/cli/endpoint-picker.ts"
 import { register as registerServe } from "../src/cli/serve.ts"
-import { parseSloClasses } from "../src/config/slo-classes.ts"
+import { parseSloClasses } from "../src/config/file.ts"
 import { cases, headOf, helm, lint, RENDERED, render } from "./render.ts"
 
 interface Container {

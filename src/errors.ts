@@ -57,12 +57,44 @@ export const ERRORS = {
   missing_api_key: {
     status: 401,
     message: "This server wants an API key.",
-    remedy: "Send the header `authorization: Bearer <key>`; the operator of the server gives keys out.",
+    remedy:
+      "Send the header `authorization: Bearer <key>` (or `x-api-key`); the operator of the server gives keys out.",
   },
   invalid_api_key: {
     status: 401,
     message: "Incorrect API key provided.",
     remedy: "Check the key in the header `authorization: Bearer <key>`.",
+  },
+  class_not_allowed: {
+    status: 403,
+    message: "Your API key may not use the SLO class `{name}`.",
+    remedy: "It may use: {available}. Name one of them (`slo.class`, the model's name).",
+  },
+  objectives_not_allowed: {
+    status: 403,
+    message: "This request asks for latency objectives of its own, which it may not.",
+    remedy: "Leave `slo`, `vllm_xargs` and the SLO headers out, or name an SLO class.",
+  },
+  objective_too_tight: {
+    status: 403,
+    message: "This request asks for {name} of {asked}; your API key has {least} at the least.",
+    remedy: "Ask for more time.",
+  },
+  host_not_allowed: {
+    status: 403,
+    message: "This server does not answer for the host `{host}`.",
+    remedy: "Use its own address, or start it with --allowed-host {host}.",
+  },
+  rate_limit_exceeded: {
+    status: 429,
+    message: "Rate limit reached for the API key `{name}`: {limit} {what} per minute.",
+    remedy: "Retry in {seconds} s, or after the time in the Retry-After header.",
+  },
+  token_limit_too_small: {
+    status: 429,
+    message:
+      "This request may come to {asked} tokens (the prompt, and `max_tokens` of each answer), and the API key `{name}` has {limit} per minute.",
+    remedy: "Lower max_tokens or shorten the prompt.",
   },
   model_not_found: {
     status: 404,
@@ -210,12 +242,12 @@ export const ERRORS = {
   config_not_readable: {
     status: 400,
     message: "cannot read the config {path} ({detail})",
-    remedy: "check the path; examples/slo-classes.yaml is a documented example",
+    remedy: "check the path; docs/config.md has a complete example",
   },
   config_invalid: {
     status: 400,
     message: "{path}: {detail}",
-    remedy: "examples/slo-classes.yaml explains every field",
+    remedy: "docs/config.md explains every field",
   },
 } as const satisfies Record<string, ErrorEntry>
 

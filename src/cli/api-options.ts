@@ -1,7 +1,8 @@
 /** Options of every command that serves the OpenAI API: where, to which tenants, within which limits. */
-import type { Command } from "commander"
+import { type Command, Option } from "commander"
 import { parseOrigin } from "../config/origins.ts"
 import { parseInlineTenant, type TenantConfig } from "../config/tenants.ts"
+import type { ObjectivesFrom } from "../serve/key-ring.ts"
 import { byteSize, httpUrl, port, wholeNumber } from "./numbers.ts"
 
 export interface ApiOptions {
@@ -11,6 +12,7 @@ export interface ApiOptions {
   config?: string
   tenant?: TenantConfig[]
   requireKey: boolean
+  objectives: ObjectivesFrom
   trustFairnessId?: boolean
   maxQueue: number
   /** Bytes. */
@@ -28,11 +30,23 @@ export function addApiOptions(command: Command): Command {
     .option("--served-name <name>", "the model's name in the API (default: from the model)")
     .option("--host <address>", "address to listen on", "127.0.0.1")
     .option("-p, --port <number>", "port to listen on; 0 picks a free one", port, 8080)
-    .option("-c, --config <file>", "SLO classes and tenants (see examples/slo-classes.yaml)")
+    .option(
+      "-c, --config <file>",
+      "SLO classes, tenants, API keys and all options (docs/config.md); read again at SIGHUP",
+    )
     .option(
       "--tenant <name=key,weight>",
       "an API key and its tenant, with its share where not all fit (default: 1); once for each; also in the config",
       (text: string, before: TenantConfig[] = []) => [...before, parseInlineTenant(text, "--tenant")],
+    )
+    .addOption(
+      new Option(
+        "--objectives <from>",
+        "requests that may ask for objectives of their own (headers, slo, vllm_xargs): all, those with a key, or none; " +
+          "the others name SLO classes",
+      )
+        .choices(["all", "keys", "none"])
+        .default("all"),
     )
     .option("--no-require-key", "requests without a key are the default tenant's instead of refused")
     .option(

@@ -36,10 +36,13 @@ export function addBackendOptions(command: Command): Command {
 
 /** Throws UserError for options that no gateway has. */
 export function checkGatewayOptions(command: Command): void {
-  const said = ENGINE_OPTIONS.find((name) => command.getOptionValueSource(name) === "cli")
-  if (said === undefined) return
+  const isSaid = (name: string) => ["cli", "env", "config"].includes(command.getOptionValueSource(name) ?? "")
+  const said = ENGINE_OPTIONS.find(isSaid)
+  const source = said === undefined ? undefined : command.getOptionValueSource(said)
+  if (said === undefined || source === undefined) return
   const flag = said.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+  const by = source === "cli" ? "" : source === "env" ? " (of the environment)" : " (of the config file)"
   throw new UserError(
-    `--${flag} is of an engine, and with backends there is none here; leave one of the two out`,
+    `--${flag}${by} is of an engine, and with backends there is none here; leave one of the two out`,
   )
 }

@@ -3,6 +3,7 @@
 import { Command } from "commander"
 import { UserError } from "../errors.ts"
 import { fail } from "./errors.ts"
+import { readSources } from "./option-sources.ts"
 import { packageVersion } from "./version.ts"
 
 type CommandFile = { register(program: Command): void }
@@ -39,6 +40,10 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<CommandFil
     summary: "find what rate a fleet holds within its SLOs",
     load: () => import("./capacity.ts"),
   },
+  config: {
+    summary: "check and show a config file, make an API key",
+    load: () => import("./config.ts"),
+  },
   explain: {
     summary: "say why a request was slow, and which ones missed an objective",
     load: () => import("./explain.ts"),
@@ -67,9 +72,10 @@ async function main(args: string[]): Promise<void> {
   await program.parseAsync(args, { from: "user" })
 }
 
-/** Subcommands made by register() get the program's behaviour on errors. */
+/** Subcommands made by register() get the program's behaviour on errors, and options by the environment. */
 function inherit(command: Command): void {
   command.exitOverride().showHelpAfterError("(add --help for the options)")
+  readSources(command)
   for (const sub of command.commands) inherit(sub)
 }
 

@@ -1,10 +1,12 @@
 /** What a server and its worker processes make of the command line alike. */
-import { defaultSloClasses, readConfig, type ServerConfig, type SloClasses } from "../config/slo-classes.ts"
+import { digestOf } from "../config/api-keys.ts"
+import { emptyConfig, readConfig, type ServerConfig } from "../config/file.ts"
+import type { SloClasses } from "../config/slo-classes.ts"
 import { checkTenants } from "../config/tenants.ts"
 import type { PolicyOptions } from "../core/options.ts"
 import { UserError } from "../errors.ts"
 import { ReplicaDriver } from "../replica/driver.ts"
-import { Tenants } from "../serve/tenants.ts"
+import { type TenantOptions, Tenants } from "../serve/tenants.ts"
 import type { Reporter } from "./reporter.ts"
 import type { ReadyEngine } from "./serve-engine.ts"
 import type { ServeOptions } from "./serve-options.ts"
@@ -14,26 +16,37 @@ import type { ServeOptions } from "./serve-options.ts"
 export const HEAP_GROWTH = "--heap-growing-percent=50"
 
 export function configOf({ config }: Pick<ServeOptions, "config">): ServerConfig {
-  return config === undefined
-    ? { classes: defaultSloClasses(), tenants: [], backends: [] }
-    : readConfig(config)
+  return config === undefined ? emptyConfig() : readConfig(config)
 }
 
-/** Those of the config, then those of the command line. */
-export function tenantsOf(
-  options: Pick<ServeOptions, "tenant" | "requireKey" | "trustFairnessId" | "sharePrefixes">,
-  named: ServerConfig["tenants"],
-): Tenants {
-  const { requireKey, trustFairnessId, sharePrefixes } = options
+type Tenancy = Pick<
+  ServeOptions,
+  "tenant" | "requireKey" | "trustFairnessId" | "sharePrefixes" | "objectives"
+>
+
+export function tenantsOf(options: Tenancy, config: ServerConfig): Tenants {
+  return new Tenants(tenancyOf(options, config))
+}
+
+/** Tenants of the config, then those of the command line. Throws UserError where they do not go together. */
+export function tenancyOf(options: Tenancy, { tenants: named, keys }: ServerConfig): TenantOptions {
+  const { requireKey, trustFairnessId, sharePrefixes, objectives } = options
   const tenants = [...named, ...(options.tenant ?? [])]
   checkTenants(tenants)
-  if (!requireKey && tenants.every(({ keys }) => keys.length === 0))
+  const owners = new Map(keys.map(({ digest, name }) => [digest, name]))
+  for (const { name, keys: own } of options.tenant ?? [])
+    for (const key of own) {
+      const other = owners.get(digestOf(key))
+      if (other !== undefined)
+        throw new UserError(`tenant ${name} has the same key as keys.${other} of the config`)
+    }
+  if (!requireKey && keys.length === 0 && tenants.every((tenant) => tenant.keys.length === 0))
     throw new UserError("--no-require-key: no tenant has a key; give keys with --tenant or in the config")
-  return new Tenants({
-    ...{ tenants, requireKey },
+  return {
+    ...{ tenants, keys, requireKey, objectives },
     ...(trustFairnessId !== undefined && { trustHeader: trustFairnessId }),
     ...(sharePrefixes !== undefined && { sharePrefixes }),
-  })
+  }
 }
 
 /** Only what was given: the rest follows from the profile. */

@@ -22,8 +22,9 @@ import { onSignals } from "./serve-signals.ts"
 import { traceTo } from "./serve-traces.ts"
 
 export async function serve(options: ServeOptions, reporter: Reporter): Promise<void> {
-  const { classes, tenants: named, backends } = configOf(options)
-  const tenants = tenantsOf(options, named)
+  const config = configOf(options)
+  const { classes, backends } = config
+  const tenants = tenantsOf(options, config)
   const gateway = gatewayOf(options, backends)
   const policy = gateway === null ? options.policy : GATEWAY
   await serveFront(options, tenants, reporter, async (host) => {
@@ -31,7 +32,8 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
       gateway === null
         ? await openFront(options, { classes, tenants }, reporter)
         : await openBackends(gateway, options, { host, tenants, apps: classes.all.length }, reporter)
-    const service = new Service({ front, classes, policy, tenants })
+    const { defaultMaxTokens } = options
+    const service = new Service({ front, classes, policy, tenants, defaultMaxTokens })
     if (options.scaleEvery > 0 && gateway === null) service.advisedBy(advisorOf(service, options, reporter))
     return service
   })

@@ -51,8 +51,9 @@ function tell(message: FromWorker): void {
 async function work({ name, options }: WorkerSetup): Promise<void> {
   setFlagsFromString(HEAP_GROWTH)
   const reporter = new ParentReporter()
-  const { classes, tenants: named } = configOf(options)
-  const tenants = tenantsOf(options, named)
+  const config = configOf(options)
+  const { classes } = config
+  const tenants = tenantsOf(options, config)
   const { engine, cost } = await prepareEngine(options, reporter)
   const driver = openDriver(options, { engine, cost, classes, tenants }, reporter)
   const { defaultMaxTokens, parseSpecial } = options

@@ -82,7 +82,7 @@ describe("what the user can put right is one line and exit code 2", () => {
     [
       "a bad config",
       [...fake, "--config", file("bad.yaml", "classes:\n  a: {ttft: 5}\n")],
-      /bad\.yaml:2: classes\.a\.ttft/,
+      /bad\.yaml:2:7: classes\.a\.ttft/,
     ],
     [
       "a config that is a list",

@@ -35,9 +35,25 @@ Examples:
   slos-serve serve --engine fake`
 
 export function register(program: Command): void {
-  const command = addApiOptions(addBackendOptions(program.command("serve")))
+  const command = addServeOptions(program.command("serve"))
   command
     .description("serve a model over the OpenAI API")
+    .addHelpText("after", EXAMPLES)
+    .action(async (options: ServeOptions) => {
+      if (options.backend !== undefined || options.backendFile !== undefined) checkGatewayOptions(command)
+      if (options.kvTokens !== undefined && options.kvTokens < options.context)
+        throw new UserError(`--kv-tokens ${options.kvTokens} is less than --context ${options.context}`)
+      if (options.device !== undefined && options.replicas === 1)
+        throw new UserError("--device says where the replicas run; say how many with --replicas")
+      const reporter = await createReporter(options.logLevel, process.stdout.isTTY && process.stderr.isTTY)
+      const { serve } = await import("./serve-run.ts")
+      await serve(options, reporter)
+    })
+}
+
+/** All of them; `config show` has them too. */
+export function addServeOptions(command: Command): Command {
+  return addApiOptions(addBackendOptions(command))
     .option(
       "-m, --model <name>",
       "a known name (smollm2-135m, tiny), hf:owner/repo/file.gguf, or a path",
@@ -153,15 +169,4 @@ export function register(program: Command): void {
       0,
     )
     .option("--most-replicas <n>", "no more are wanted", wholeNumber(1, 1024), 64)
-    .addHelpText("after", EXAMPLES)
-    .action(async (options: ServeOptions) => {
-      if (options.backend !== undefined || options.backendFile !== undefined) checkGatewayOptions(command)
-      if (options.kvTokens !== undefined && options.kvTokens < options.context)
-        throw new UserError(`--kv-tokens ${options.kvTokens} is less than --context ${options.context}`)
-      if (options.device !== undefined && options.replicas === 1)
-        throw new UserError("--device says where the replicas run; say how many with --replicas")
-      const reporter = await createReporter(options.logLevel, process.stdout.isTTY && process.stderr.isTTY)
-      const { serve } = await import("./serve-run.ts")
-      await serve(options, reporter)
-    })
 }

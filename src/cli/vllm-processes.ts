@@ -11,6 +11,7 @@ import { ChildLog, saidBy } from "../vllm/child-log.ts"
 import { OrphanGuard } from "../vllm/guard.ts"
 import { KeptProcess } from "../vllm/kept-process.ts"
 import type { Launch } from "../vllm/launch.ts"
+import { noOptions } from "./option-sources.ts"
 import type { Reporter } from "./reporter.ts"
 import type { VllmOptions } from "./vllm-options.ts"
 
@@ -54,7 +55,7 @@ export class VllmProcesses {
       ...(config === null ? [] : ["--config", config]),
     ]
     this.#reporter.begin("the planner is starting")
-    const launch = { program: process.execPath, args, environment: {} }
+    const launch = { program: process.execPath, args, environment: noOptions(process.env) }
     const isReady = async () => (await answers({ path: socket })) && (await answers({ port }))
     await this.#keep("the planner", launch, this.#logs.planner, isReady)
     const url = `http://127.0.0.1:${port}`

@@ -27,8 +27,9 @@ export async function serveVllm(
     )
   const asked = readVllmArguments(args)
   const executable = findVllm(options.vllm)
-  const { classes, tenants: named, backends } = configOf(options)
-  const tenants = tenantsOf(options, named)
+  const config = configOf(options)
+  const { classes, backends } = config
+  const tenants = tenantsOf(options, config)
   policyOptions(options.set)
   const { policy } = options
   await serveFront(options, tenants, reporter, async (host, onClose) => {
@@ -58,11 +59,14 @@ function backendOf(port: number, planner: string, { apiKey }: VllmArguments): Ba
   }
 }
 
+/** Sections of the config that are the planner's as well. */
+const PLANNED = ["default", "classes"]
+
 /** The planner needs no keys and no backends: of tenants their weights, those of the command line included. */
 function plannerConfig({ config }: VllmOptions, tenants: Tenants, folder: string): string | null {
   if (config === undefined && tenants.configured.length < 2) return null
   const given = config === undefined ? {} : (parse(readFileSync(config, "utf8")) as Record<string, unknown>)
-  const { backends: _backends, tenants: _tenants, ...rest } = given
+  const rest = Object.fromEntries(PLANNED.flatMap((name) => (name in given ? [[name, given[name]]] : [])))
   const weights = tenants.configured.map((name) => [name, { weight: tenants.weightOf(name) }])
   const path = join(folder, "planner.yaml")
   writeFileSync(path, stringify({ ...rest, tenants: Object.fromEntries(weights) }))

@@ -2,6 +2,7 @@
  * section, or in a file of their own. */
 import { z } from "zod"
 import { UserError } from "../errors.ts"
+import { type Environment, readSecret } from "./secrets.ts"
 
 export const BACKEND_KIND_NAMES = ["slos-serve", "vllm", "sglang", "llama-server", "openai"] as const
 export type BackendKindName = (typeof BACKEND_KIND_NAMES)[number]
@@ -43,11 +44,12 @@ const entrySchema = z.strictObject({
 })
 type Entry = z.output<typeof entrySchema>
 
+/** For editors: what `preprocess` hides. */
+export const backendSchema = z.union([z.string(), entrySchema])
+
 export const backendsSchema = z.array(
   z.preprocess((entry) => (typeof entry === "string" ? { url: entry } : entry), entrySchema),
 )
-
-type Environment = Readonly<Record<string, string | undefined>>
 
 /** The section as read. Throws UserError. */
 export function buildBackends(
@@ -124,7 +126,15 @@ function backendOf(entry: Entry, where: string, environment: Environment): Backe
     url: normalUrl(url, where),
     prefill: prefill.map((text) => normalUrl(text, `${where} prefill`)),
     planner: planner === undefined ? null : plannerAt(planner, `${where} planner`),
-    apiKey: key ?? fromEnvironment,
+    apiKey: key === undefined ? fromEnvironment : keyOf(key, where, environment),
+  }
+}
+
+function keyOf(key: string, where: string, environment: Environment): string {
+  try {
+    return readSecret(key, environment)
+  } catch (error) {
+    throw new UserError(`${where}: key: ${(error as Error).message}`)
   }
 }
 

@@ -43,3 +43,5 @@ export const ttft = objective((text) => {
   if (slowdown < bounds.min || slowdown > bounds.max) throw new Error(`"${text}" must be ${bounds.text}`)
   return { ttftUs: Number.POSITIVE_INFINITY, ttftSlowdown: slowdown }
 })
+/** A TTFT that is a time, µs. */
+export const ttftTime = objective((text) => durationUs(text, SLO_BOUNDS.ttftUs))

@@ -2,7 +2,8 @@
 import { readFileSync } from "node:fs"
 import { describe, expect, it } from "vitest"
 import { UserError } from "../errors.ts"
-import { defaultSloClasses, parseInlineClasses, parseSloClasses, type SloClasses } from "./slo-classes.ts"
+import { parseSloClasses } from "./file.ts"
+import { defaultSloClasses, parseInlineClasses, type SloClasses } from "./slo-classes.ts"
 
 const example = readFileSync(new URL("../../examples/slo-classes.yaml", import.meta.url), "utf8")
 
@@ -52,23 +53,23 @@ describe("the config", () => {
   it.each([
     [
       "classes:\n  a:\n    tpot: 5ms\n    worth: 0\n",
-      "f.yaml:4: classes.a.worth must be a number from 0.001",
+      "f.yaml:4:5: classes.a.worth must be a number from 0.001",
     ],
-    ["classes:\n  a:\n    ttft: 5x\n    tpto: 100ms\n", "f.yaml:4: classes.a.tpto is not a field"],
-    ["classes:\n  a:\n    ttft: 800\n", 'f.yaml:3: classes.a.ttft "800" is not a duration'],
-    ["classes:\n  a:\n    tpot: 0ms\n", 'f.yaml:3: classes.a.tpot "0ms" must be between'],
-    ["classes:\n  a:\n    ttft: 2h\n", 'f.yaml:3: classes.a.ttft "2h" is not a duration'],
-    ["classes:\n  a:\n    ttft: 120m\n", 'f.yaml:3: classes.a.ttft "120m" must be between 1 ms and 1 h'],
-    ["classes:\n  a:\n    ttft: -5x\n", 'f.yaml:3: classes.a.ttft "-5x" is not a duration'],
-    ["classes:\n  a:\n    tier: gold\n", "f.yaml:3: classes.a.tier"],
-    ["classes:\n  a: {}\n", "f.yaml:2: classes.a has no objective"],
+    ["classes:\n  a:\n    ttft: 5x\n    tpto: 100ms\n", "f.yaml:4:5: classes.a.tpto is not a field"],
+    ["classes:\n  a:\n    ttft: 800\n", 'f.yaml:3:5: classes.a.ttft "800" is not a duration'],
+    ["classes:\n  a:\n    tpot: 0ms\n", 'f.yaml:3:5: classes.a.tpot "0ms" must be between'],
+    ["classes:\n  a:\n    ttft: 2h\n", 'f.yaml:3:5: classes.a.ttft "2h" is not a duration'],
+    ["classes:\n  a:\n    ttft: 120m\n", 'f.yaml:3:5: classes.a.ttft "120m" must be between 1 ms and 1 h'],
+    ["classes:\n  a:\n    ttft: -5x\n", 'f.yaml:3:5: classes.a.ttft "-5x" is not a duration'],
+    ["classes:\n  a:\n    tier: gold\n", "f.yaml:3:5: classes.a.tier"],
+    ["classes:\n  a: {}\n", "f.yaml:2:3: classes.a has no objective"],
     ["classes:\n  a: {tier: best_effort, tpot: 5ms}\n", "a best_effort class has no objectives"],
     ["classes:\n  a: {tier: best_effort, max_gap: 5ms}\n", "a best_effort class has no objectives"],
     [
       "classes:\n  a:\n    max_gap: 0.5ms\n",
-      'f.yaml:3: classes.a.max_gap "0.5ms" must be between 1 ms and 1 h',
+      'f.yaml:3:5: classes.a.max_gap "0.5ms" must be between 1 ms and 1 h',
     ],
-    ["classes:\n  a:\n    max_gap: 5x\n", 'f.yaml:3: classes.a.max_gap "5x" is not a duration'],
+    ["classes:\n  a:\n    max_gap: 5x\n", 'f.yaml:3:5: classes.a.max_gap "5x" is not a duration'],
     ["classes:\n  a: [1\n", "f.yaml:"],
     ["classes: {}\n", "at least one class"],
     ["default: z\nclasses:\n  a: {tpot: 5ms}\n", 'default names the class "z"'],
@@ -76,7 +77,7 @@ describe("the config", () => {
       "classes:\n  a: {tpot: 5ms, aliases: [q]}\n  b: {tpot: 5ms, aliases: [q]}\n",
       'alias "q" is given to both',
     ],
-    ["classes:\n  1a: {tpot: 5ms}\n", "f.yaml:2: classes.1a a class name is a letter, then"],
+    ["classes:\n  1a: {tpot: 5ms}\n", "f.yaml:2:3: classes.1a a class name is a letter, then"],
     ["", "f.yaml: classes"],
   ])("%j is refused with its place", (text, message) => {
     let caught: unknown
@@ -87,7 +88,7 @@ describe("the config", () => {
     }
     expect(caught).toBeInstanceOf(UserError)
     expect((caught as UserError).message).toContain(message)
-    expect((caught as UserError).message).toMatch(/; examples\/slo-classes.yaml explains every field$/)
+    expect((caught as UserError).message).toMatch(/; docs\/config.md explains every field$/)
   })
 })
 

@@ -1,13 +1,9 @@
-/** SLO classes: name → latency objectives, read from a YAML file (which may have tenants and backends as well) with errors that name the
- * line and field, or from one line of a command. A class is also an app: the core learns output lengths per class. */
-import { readFileSync } from "node:fs"
-import { isMap, isScalar, LineCounter, parseDocument } from "yaml"
+/** SLO classes: name → latency objectives, of a config file's `classes` section or of one line of a command. A class is also an app: the core learns output lengths per class. */
 import { z } from "zod"
 import type { Slo, Tier } from "../core/protocol.ts"
-import { UserError, userError } from "../errors.ts"
-import { type BackendConfig, backendsSchema, buildBackends } from "./backends.ts"
+import { UserError } from "../errors.ts"
+import { complaintsOf, FieldError, fieldName } from "./complaints.ts"
 import { maxGap, tpot, ttft } from "./objectives.ts"
-import { buildTenants, type TenantConfig, tenantsSchema } from "./tenants.ts"
 
 /** One class. `app` is its index, as the core knows it. */
 export interface SloClass {
@@ -54,10 +50,12 @@ const WORTH = "must be a number from 0.001 to 1000"
 const classSchema = z
   .strictObject({
     description: z.string().optional(),
-    ttft: ttft.optional(),
-    tpot: tpot.optional(),
-    thinking_tpot: tpot.optional(),
-    max_gap: maxGap.optional(),
+    ttft: ttft
+      .optional()
+      .describe("time to first token: 800ms, 1.5s, or 5x (times the prompt takes on an idle server)"),
+    tpot: tpot.optional().describe("time per output token"),
+    thinking_tpot: tpot.optional().describe("the same while the model thinks"),
+    max_gap: maxGap.optional().describe("longest time between two tokens"),
     stages: z
       .strictObject({
         prefill: z.strictObject({ ttft }).optional(),
@@ -66,8 +64,13 @@ const classSchema = z
       })
       .optional(),
     tier: z.enum(["slo", "best_effort"]).optional(),
-    aliases: z.array(z.string().min(1)).optional(),
-    worth: z.number().min(0.001, WORTH).max(1000, WORTH).optional(),
+    aliases: z.array(z.string().min(1)).optional().describe("model names that select the class"),
+    worth: z
+      .number()
+      .min(0.001, WORTH)
+      .max(1000, WORTH)
+      .optional()
+      .describe("what keeping one of its SLOs is worth, against 1"),
   })
   .check((context) => {
     const c = context.value
@@ -81,105 +84,21 @@ const classSchema = z
       complain("has no objective: give ttft and tpot, or `tier: best_effort`")
   })
 
-/** What a config file says. */
-export interface ServerConfig {
-  classes: SloClasses
-  tenants: TenantConfig[]
-  backends: BackendConfig[]
-}
-
-const fileSchema = z.strictObject({
-  default: z.string().optional(),
-  tenants: tenantsSchema.optional(),
-  backends: backendsSchema.optional(),
-  classes: z.record(
+export const classesSchema = z
+  .record(
     z.string().regex(/^[A-Za-z][\w-]*$/, "a class name is a letter, then letters, digits, - and _"),
     classSchema,
-  ),
-})
-/** What YAML authors call the schema's types. */
-const SHAPES: Record<string, string> = {
-  record: "a map of names to classes",
-  object: "a map of fields",
-  array: "a list",
-}
-
-/** The file as written, before durations are read. */
-export type SloClassesFile = z.input<typeof fileSchema>
-
-/** Reads a config file. Throws a UserError that names the file, line and field. */
-export function readConfig(path: string): ServerConfig {
-  let text: string
-  try {
-    text = readFileSync(path, "utf8")
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException
-    throw userError("config_not_readable", { path, detail: code ?? message }, { cause: error })
-  }
-  return parseConfig(text, path)
-}
-
-/** The classes of a config file. */
-export function readSloClasses(path: string): SloClasses {
-  return readConfig(path).classes
-}
-
-export function parseSloClasses(text: string, path: string): SloClasses {
-  return parseConfig(text, path).classes
-}
-
-/** `path` is only for messages. */
-export function parseConfig(text: string, path: string): ServerConfig {
-  const lines = new LineCounter()
-  const document = parseDocument(text, { lineCounter: lines })
-  const at = (offset: number | undefined) =>
-    offset === undefined ? path : `${path}:${lines.linePos(offset).line}`
-  const broken = document.errors[0]
-  if (broken !== undefined)
-    throw userError("config_invalid", {
-      path: at(broken.pos[0]),
-      detail: broken.message.split("\n")[0]!.replace(/ at line .*$/, ""),
-    })
-  const parsed = fileSchema.safeParse(withClasses(document.toJS({ maxAliasCount: 100 }) ?? {}))
-  if (parsed.success) {
-    try {
-      const { tenants = {}, backends = [] } = parsed.data
-      return {
-        ...{ classes: buildClasses(parsed.data), tenants: buildTenants(tenants) },
-        backends: buildBackends(backends),
-      }
-    } catch (error) {
-      if (error instanceof UserError) throw userError("config_invalid", { path, detail: error.message })
-      throw error
-    }
-  }
-  const { field, message } = complaintOf(parsed.error)
-  throw userError("config_invalid", {
-    path: at(offsetOf(document.contents, field)),
-    detail: `${field.join(".") || "the file"} ${message}`.trim(),
-  })
-}
-
-/** A file that has tenants or backends alone has the built-in classes. */
-function withClasses(file: object): object {
-  return ("tenants" in file || "backends" in file) && !("classes" in file)
-    ? { ...DEFAULT_SLO_CLASSES, ...file }
-    : file
-}
-
-/** The first thing that is wrong, and where. */
-function complaintOf({ issues }: z.ZodError): { field: string[]; message: string } {
-  const issue = issues[0]!
-  if (issue.code === "unrecognized_keys") {
-    const field = [...issue.path, issue.keys[0]!].map(String)
-    return { field, message: "is not a field this server knows" }
-  }
-  const { message } = issue.code === "invalid_key" ? (issue.issues[0] ?? issue) : issue
-  const readable = message.replace(/^Invalid input: expected (\w+), received (\w+)$/, (_, expected, found) =>
-    found === "undefined" ? "is missing" : `must be ${SHAPES[expected] ?? `a ${expected}`}, not a ${found}`,
   )
-  return { field: issue.path.map(String), message: readable }
+  .describe("SLO classes by name; in their place the built-in ones (examples/slo-classes.yaml)")
+
+/** Classes as written, before durations are read. */
+export interface SloClassesFile {
+  default?: string
+  classes: z.input<typeof classesSchema>
 }
+
+/** The built-in classes, as a file would have them. */
+export const BUILT_IN_CLASSES = DEFAULT_SLO_CLASSES
 
 const INLINE = "name=ttft:500,tpot:100,thinking:50,gap:400;… (ms; ttft:5x = five unloaded prefill times)"
 /** Words of the inline form, as YAML has them. */
@@ -206,37 +125,28 @@ export function parseInlineClasses(text: string, option: string): SloClasses {
         throw refuse(`cannot read "${item.trim()}"`)
       own[field] = /^\d+(\.\d+)?$/.test(value) ? `${value}ms` : value
     }
-    const parsed = fileSchema.safeParse({ classes: { [name]: own } })
+    const parsed = classesSchema.safeParse({ [name]: own })
     if (!parsed.success) {
-      const { field, message } = complaintOf(parsed.error)
-      throw refuse(`${field.slice(1).join(".")} ${message}`)
+      const { field, message } = complaintsOf(parsed.error, classesSchema)[0]!
+      throw refuse(`${fieldName(field)} ${message}`)
     }
     classes[name] = own
   }
   if (Object.keys(classes).length === 0) throw new UserError(`${option} names no class; expected ${INLINE}`)
-  return buildClasses(fileSchema.parse({ classes }))
-}
-
-/** Where in the file the deepest existing key of a path is. */
-function offsetOf(root: unknown, path: string[]): number | undefined {
-  let node = root
-  let offset: number | undefined
-  for (const name of path) {
-    if (!isMap(node)) break
-    const pair = node.items.find((item) => isScalar(item.key) && String(item.key.value) === name)
-    if (pair === undefined) break
-    offset = isScalar(pair.key) ? pair.key.range?.[0] : offset
-    node = pair.value
-  }
-  return offset
+  return buildClasses({ classes: classesSchema.parse(classes) })
 }
 
 /** The built-in classes. */
 export function defaultSloClasses(): SloClasses {
-  return buildClasses(fileSchema.parse(DEFAULT_SLO_CLASSES))
+  const { default: name, classes } = DEFAULT_SLO_CLASSES
+  return buildClasses({ default: name, classes: classesSchema.parse(classes) })
 }
 
-function buildClasses(file: z.output<typeof fileSchema>): SloClasses {
+/** Throws UserError where names do not go together. */
+export function buildClasses(file: {
+  default?: string | undefined
+  classes: z.output<typeof classesSchema>
+}): SloClasses {
   const all = Object.entries(file.classes).map(([name, c], app): SloClass => {
     const answer = c.stages?.answer?.tpot ?? c.tpot ?? Number.POSITIVE_INFINITY
     const thinking = c.stages?.thinking?.tpot ?? c.thinking_tpot
@@ -259,18 +169,22 @@ function buildClasses(file: z.output<typeof fileSchema>): SloClasses {
   })
   const byName = new Map(all.map((c) => [c.name, c]))
   const first = all[0]
-  if (first === undefined) throw new UserError("classes must name at least one class")
+  if (first === undefined) throw new FieldError(["classes"], "must name at least one class")
   const chosen = file.default === undefined ? first : byName.get(file.default)
   if (chosen === undefined)
-    throw new UserError(
-      `default names the class "${file.default}", but the classes are ${[...byName.keys()].join(", ")}`,
+    throw new FieldError(
+      ["default"],
+      `names the class "${file.default}", but the classes are ${[...byName.keys()].join(", ")}`,
     )
   const byAlias = new Map<string, SloClass>()
   for (const c of all)
     for (const alias of c.aliases) {
       const other = byAlias.get(alias)
       if (other !== undefined)
-        throw new UserError(`alias "${alias}" is given to both ${other.name} and ${c.name}`)
+        throw new FieldError(
+          ["classes", c.name, "aliases"],
+          `the alias "${alias}" is given to both ${other.name} and ${c.name}`,
+        )
       byAlias.set(alias, c)
     }
   return { all, byName, byAlias, default: chosen }

@@ -1,7 +1,7 @@
 /** Tenants as they are written: what is read, and what is refused with its place. */
 import { describe, expect, it } from "vitest"
 import { UserError } from "../errors.ts"
-import { parseConfig } from "./slo-classes.ts"
+import { parseConfig } from "./file.ts"
 import { buildTenants, checkTenants, parseInlineTenant } from "./tenants.ts"
 
 function refusal(read: () => unknown): string {
@@ -39,21 +39,24 @@ describe("in a config file", () => {
   })
 
   it.each([
-    ["tenants:\n  a: {weight: 0}\n", "f.yaml:2: tenants.a.weight must be a number from 0.001 to 1000"],
-    ["tenants:\n  a:\n    weight: .inf\n", "f.yaml:3: tenants.a.weight"],
-    ["tenants:\n  a:\n    key: 5\n", "f.yaml:3: tenants.a.key must be a string, not a number"],
-    ["tenants:\n  a:\n    key: sk a\n", "f.yaml:3: tenants.a.key must be 1 to 512 visible ASCII characters"],
-    ["tenants:\n  a:\n    keys: sk\n", "f.yaml:3: tenants.a.keys must be a list, not a string"],
-    ["tenants:\n  a:\n    kye: sk\n", "f.yaml:3: tenants.a.kye is not a field this server knows"],
-    ["tenants:\n  a: sk\n", "f.yaml:2: tenants.a must be a map of fields, not a string"],
-    ["tenants:\n  a b: {}\n", "f.yaml:2: tenants.a b a tenant's name is 1 to 128 visible ASCII characters"],
-    ["tenants: [a]\n", "f.yaml:1: tenants must be a map"],
-    ["tenants:\n", "f.yaml:1: tenants must be a map"],
+    ["tenants:\n  a: {weight: 0}\n", "f.yaml:2:7: tenants.a.weight must be a number from 0.001 to 1000"],
+    ["tenants:\n  a:\n    weight: .inf\n", "f.yaml:3:5: tenants.a.weight"],
+    ["tenants:\n  a:\n    key: 5\n", "f.yaml:3:5: tenants.a.key must be a string, not a number"],
+    [
+      "tenants:\n  a:\n    key: sk a\n",
+      "f.yaml:3:5: tenants.a.key must be 1 to 512 visible ASCII characters",
+    ],
+    ["tenants:\n  a:\n    keys: sk\n", "f.yaml:3:5: tenants.a.keys must be a list, not a string"],
+    ["tenants:\n  a:\n    kye: sk\n", "f.yaml:3:5: tenants.a.kye is not a field this server knows"],
+    ["tenants:\n  a: sk\n", "f.yaml:2:3: tenants.a must be a map of fields, not a string"],
+    ["tenants:\n  a b: {}\n", "f.yaml:2:3: tenants.a b a tenant's name is 1 to 128 visible ASCII characters"],
+    ["tenants: [a]\n", "f.yaml:1:1: tenants must be a map"],
+    ["tenants:\n", "f.yaml:1:1: tenants must be a map"],
     [
       "tenants:\n  a: {key_env: NO_SUCH_VARIABLE_AT_ALL}\n",
       "the environment variable NO_SUCH_VARIABLE_AT_ALL must",
     ],
-    ["tenants:\n  a:\n  a:\n", "f.yaml:2: Map keys must be unique"],
+    ["tenants:\n  a:\n  a:\n", "f.yaml:2:5: Map keys must be unique"],
   ])("%j is refused", (text, message) => {
     expect(refusal(() => parseConfig(text, "f.yaml"))).toContain(message)
   })

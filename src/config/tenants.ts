@@ -1,6 +1,8 @@
 /** Tenants as an operator names them: of a config file's `tenants` section, or one by one on a command line. */
 import { z } from "zod"
 import { UserError } from "../errors.ts"
+import { FieldError } from "./complaints.ts"
+import { type Environment, readSecret } from "./secrets.ts"
 
 /** One tenant. */
 export interface TenantConfig {
@@ -38,19 +40,35 @@ export const tenantsSchema = z.record(z.string().regex(TENANT_NAME, NAME), tenan
 /** The section as read; keys of `key_env` come from `environment`. Throws UserError. */
 export function buildTenants(
   section: z.output<typeof tenantsSchema>,
-  environment: Readonly<Record<string, string | undefined>> = process.env,
+  environment: Environment = process.env,
 ): TenantConfig[] {
   return Object.entries(section).map(([name, given]) => {
     const { weight = 1, key: one, keys = [], key_env } = given ?? {}
-    const all = [...(one === undefined ? [] : [one]), ...keys]
+    const at = (field: string, ...more: number[]) => ["tenants", name, field, ...more]
+    const read = (text: string, field: (string | number)[]) => keyIn(text, field, environment)
+    const all = [
+      ...(one === undefined ? [] : [read(one, at("key"))]),
+      ...keys.map((text, i) => read(text, at("keys", i))),
+    ]
     if (key_env !== undefined) {
       const value = environment[key_env] ?? ""
       if (!key.safeParse(value).success)
-        throw new UserError(`tenants.${name}.key_env: the environment variable ${key_env} ${KEY}`)
+        throw new FieldError(at("key_env"), `the environment variable ${key_env} ${KEY}`)
       all.push(value)
     }
     return { name, weight, keys: all }
   })
+}
+
+function keyIn(text: string, field: (string | number)[], environment: Environment): string {
+  let value: string
+  try {
+    value = readSecret(text, environment)
+  } catch (error) {
+    throw new FieldError(field, (error as Error).message)
+  }
+  if (!key.safeParse(value).success) throw new FieldError(field, `what ${text} says ${KEY}`)
+  return value
 }
 
 const INLINE = "name=key or name=key,weight; without a key (name=,weight) only the header names it"

@@ -25,7 +25,8 @@ export function errorHeaders(error: UserError): Record<string, string> {
   if (error.status !== 429 && error.status !== 503) return {}
   const dropped = { "x-llm-d-request-dropped-reason": error.code ?? "overloaded" }
   // OpenAI's clients retry a 429 unless they are told not to.
-  if (error.code === "queue_too_small") return { ...dropped, "x-should-retry": "false" }
+  if (error.code === "queue_too_small" || error.code === "token_limit_too_small")
+    return { ...dropped, "x-should-retry": "false" }
   const least = error.code === "engine_down" ? RETRY_DOWN_MS : RETRY_MS
   // Jitter, so that clients refused together do not come back together.
   const retryMs =

@@ -9,6 +9,7 @@ import { exactBody } from "./body.ts"
 import { Delivery } from "./delivery.ts"
 import type { Finished, Format } from "./format.ts"
 import { askBefore, watchClient } from "./presence.ts"
+import { withinRates } from "./rates.ts"
 import { append, SseStream } from "./sse.ts"
 
 export interface Exchange {
@@ -52,7 +53,7 @@ async function stream(exchange: Exchange, abort: AbortController): Promise<Fasti
   const { request, reply, format } = exchange
   const sse = new SseStream(reply.raw, format, {
     begin: () => reply.hijack(),
-    headers: headersOf(reply),
+    headers: Object.assign(request.rateHeaders, headersOf(reply)),
     arrivalMs: request.arrivalMs,
     choices: choices(exchange),
     engineHere: exchange.service.front.engineHere,
@@ -82,7 +83,7 @@ function choices({ generations, perPrompt }: Exchange): number {
 
 /** Starts every generation; the choices of the first prompt come first. */
 function start(
-  { service, request, generations }: Exchange,
+  { service, request, reply, generations }: Exchange,
   { signal }: AbortController,
   sinks: readonly AnswerSink[],
 ): Promise<void> {
@@ -91,9 +92,11 @@ function start(
   const body = { ...(request.body as Readonly<Record<string, unknown>>), ...(seed !== undefined && { seed }) }
   const requests = generations.map((generation) => ({ ...generation, arrivalMs, signal, body }))
   const exchanged = exchangedBy(service, request, body)
-  return service.recorder.start(requests, sinks, (recorded) =>
-    service.explainer.start(exchanged, requests, recorded, (explained) =>
-      service.asked.start(requests, explained, (watched) => service.front.start(requests, watched)),
+  return withinRates({ service, request, reply }, requests, sinks, (counted) =>
+    service.recorder.start(requests, counted, (recorded) =>
+      service.explainer.start(exchanged, requests, recorded, (explained) =>
+        service.asked.start(requests, explained, (watched) => service.front.start(requests, watched)),
+      ),
     ),
   )
 }

@@ -4,10 +4,12 @@ import type { Socket } from "node:net"
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from "fastify"
 import { DEFAULT_TENANT } from "../config/tenants.ts"
 import { type UserError, userError } from "../errors.ts"
+import type { ApiKey } from "../serve/key-ring.ts"
 import type { Service, ServiceHost } from "../serve/service.ts"
 import { registerJsonParser } from "./body.ts"
 import { registerCors } from "./cors.ts"
 import { errorBody, registerErrors, sendError } from "./errors.ts"
+import { takeRequest } from "./rates.ts"
 import { arrivalRoutes } from "./routes/arrivals.ts"
 import { chatRoute } from "./routes/chat.ts"
 import { completionsRoute } from "./routes/completions.ts"
@@ -24,6 +26,10 @@ declare module "fastify" {
     arrivalMs: number
     /** Name of the tenant that it is of. */
     tenant: string
+    /** null: it has none. */
+    apiKey: ApiKey | null
+    /** What its key has left, as headers of its response. */
+    rateHeaders: Record<string, string>
   }
 }
 
@@ -83,6 +89,8 @@ export function buildServer(options: ServerOptions): FastifyInstance {
   Object.assign(app.server, { httpAllowHalfOpen: true })
   app.decorateRequest("arrivalMs", 0)
   app.decorateRequest("tenant", DEFAULT_TENANT)
+  app.decorateRequest("apiKey", null)
+  app.decorateRequest("rateHeaders")
   app.addHook("onRequest", (request, reply, done) => {
     request.arrivalMs = performance.now()
     reply.header("x-request-id", request.id)
@@ -112,8 +120,11 @@ export function buildServer(options: ServerOptions): FastifyInstance {
   }
   // On the routes themselves, not by their URL: that can be spelled in several ways.
   app.register(async (api) => {
-    api.addHook("onRequest", async (request) => {
-      request.tenant = host.tenants.identify(request.headers)
+    api.addHook("onRequest", async (request, reply) => {
+      const { tenant, key } = host.tenants.originOf(request.headers)
+      request.tenant = tenant
+      request.apiKey = key
+      takeRequest(host, request, reply)
     })
     chatRoute(api, ready)
     completionsRoute(api, ready)

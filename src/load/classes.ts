@@ -1,9 +1,9 @@
 /** The SLO classes of a plan's rounds in ms, and the deadline arithmetic of one round. */
+import { readSloClasses } from "../config/file.ts"
 import {
   type SloClass as ConfiguredClass,
   defaultSloClasses,
   parseInlineClasses,
-  readSloClasses,
 } from "../config/slo-classes.ts"
 import type { Slo } from "../core/protocol.ts"
 import { UserError } from "../errors.ts"

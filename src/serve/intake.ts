@@ -70,7 +70,7 @@ export function claimOf({ slo }: Pick<Generation, "slo">, choices: number): Clai
 }
 
 /** Answers of a model without a chat end token would fill the context; no client waits for that. */
-const DEFAULT_MAX_TOKENS = 1024
+export const DEFAULT_MAX_TOKENS = 1024
 
 export class Intake {
   readonly engine: Engine

@@ -12,6 +12,7 @@ import { ArrivalRecorder } from "./arrivals.ts"
 import { AskedWatch } from "./asked.ts"
 import { Explainer, type LogLine } from "./explainer.ts"
 import type { Front } from "./front.ts"
+import { DEFAULT_MAX_TOKENS } from "./intake.ts"
 import { type Tenant, Tenants } from "./tenants.ts"
 
 export interface ServiceOptions {
@@ -20,6 +21,8 @@ export interface ServiceOptions {
   policy: string
   /** Default: one. */
   tenants?: Tenants
+  /** Longest answer of a request that does not say. Default: the intake's. */
+  defaultMaxTokens?: number
   /** Takes a line for each request that does not come by the API. Default: there are none. */
   log?: LogLine
   /** How many answers are remembered. */
@@ -49,14 +52,16 @@ export class Service {
   readonly asked: AskedWatch
   #advisor: Advisor | null = null
   readonly startedMs = Date.now()
-  readonly #tenants: Tenants
+  readonly tenancy: Tenants
+  readonly defaultMaxTokens: number
 
   constructor(options: ServiceOptions) {
     const { front, classes, policy, tenants = new Tenants(), log = () => {}, journal } = options
     this.front = front
     this.classes = classes
     this.policy = policy
-    this.#tenants = tenants
+    this.tenancy = tenants
+    this.defaultMaxTokens = options.defaultMaxTokens ?? DEFAULT_MAX_TOKENS
     this.attainment = new AttainmentWindow(classes.all.length)
     const requestsPerSec = () => this.attainment.rates(front.nowUs, RATE_S).requestsPerSec
     this.explainer = new Explainer(requestsPerSec, new Journal(journal))
@@ -97,12 +102,12 @@ export class Service {
   get tenants(): TenantRow[] {
     const { figures } = this.front
     const live = new Map<string, number>()
-    for (const { name, number } of this.#tenants.all) {
+    for (const { name, number } of this.tenancy.all) {
       const shown = figures.shownAs(name)
       live.set(shown, (live.get(shown) ?? 0) + this.front.queue.takenBy(number))
     }
     return [...figures.all].map(([name, own]) => ({
-      ...{ name, weight: this.#tenants.weightOf(name), live: live.get(name) ?? 0, figures: own },
+      ...{ name, weight: this.tenancy.weightOf(name), live: live.get(name) ?? 0, figures: own },
     }))
   }
 

@@ -1,7 +1,8 @@
 /** SLOs among vLLM's extra arguments: what is written is read as the same SLO, what cannot be meant is refused by name. */
 import fc from "fast-check"
 import { describe, expect, test } from "vitest"
-import { defaultSloClasses, parseSloClasses } from "../config/slo-classes.ts"
+import { parseSloClasses } from "../config/file.ts"
+import { defaultSloClasses } from "../config/slo-classes.ts"
 import { othersArgs, readClientSloArgs, readSloArgs, writeOrigin, writeSloArgs } from "./slo-args.ts"
 import { resolveSlo, type SloSource } from "./slo-resolve.ts"
 

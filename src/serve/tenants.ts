@@ -1,8 +1,10 @@
 /** Tenants of one server: which a request is of, by its API key or the gateway's header, and what the core knows of each
  * (docs/design.md, Tenants). */
-import { createHash, randomBytes } from "node:crypto"
+import { randomBytes } from "node:crypto"
+import type { ApiKeyConfig } from "../config/api-keys.ts"
 import { DEFAULT_TENANT, TENANT_NAME, type TenantConfig } from "../config/tenants.ts"
 import { UserError, userError } from "../errors.ts"
+import { type ApiKey, KeyRing, type ObjectivesFrom } from "./key-ring.ts"
 import { type Salt, saltOf } from "./prefix.ts"
 
 /** Tenants that only the header names, at once; and in figures, ever. More are one tenant. */
@@ -15,12 +17,16 @@ export const FAIRNESS_HEADERS = ["x-llm-d-inference-fairness-id", "x-gateway-inf
 
 export interface TenantOptions {
   tenants?: readonly TenantConfig[]
+  /** Beside those of the tenants. */
+  keys?: readonly ApiKeyConfig[]
   /** Whether the header names tenants. Default: where no tenant has a key. */
   trustHeader?: boolean
   /** Whether requests must have a key, where some tenant has one. Default: true. */
   requireKey?: boolean
   /** Prompts share the KV of other tenants' as well. */
   sharePrefixes?: boolean
+  /** Which requests may ask for objectives of their own. Default: all. */
+  objectives?: ObjectivesFrom
 }
 
 /** What a request's tenant is to the core. */
@@ -34,48 +40,115 @@ export interface Tenant {
   prefixSalt: Salt
 }
 
+type Headers = Readonly<Record<string, string | string[] | undefined>>
+
+/** What a request says of where it comes from. */
+export interface Origin {
+  /** A tenant's name. */
+  tenant: string
+  key: ApiKey | null
+}
+
 export class Tenants {
   /** By number: of all that there can be. */
-  readonly weights: readonly number[]
-  readonly #allWeights: number
-  readonly trustsHeader: boolean
-  readonly needsKey: boolean
-  /** Some tenant has a key. */
-  readonly hasKeys: boolean
-  readonly #ofKey = new Map<string, string>()
+  readonly #weights: number[]
+  #allWeights = 0
+  #options: TenantOptions
+  readonly #keys = new KeyRing()
   readonly #configured = new Map<string, Tenant>()
+  /** Configured once, and not any more: their requests may live. */
+  readonly #retired = new Map<string, Tenant>()
   /** Named by the header alone; the one that was named longest ago first. */
   readonly #named = new Map<string, Tenant>()
+  /** Numbers that names of the header may have and none has. */
+  readonly #free: number[]
   readonly #secret = randomBytes(32)
   readonly #sharedSalt: Salt | null
 
   constructor(options: TenantOptions = {}) {
-    const { tenants = [], trustHeader, requireKey = true, sharePrefixes = false } = options
-    const keyed = tenants.some(({ keys }) => keys.length > 0)
-    this.trustsHeader = trustHeader ?? !keyed
-    this.hasKeys = keyed
-    this.needsKey = keyed && requireKey
+    const { tenants = [], sharePrefixes = false } = options
+    this.#options = options
+    this.#keys.renew(options.keys ?? [], tenants)
     this.#sharedSalt = sharePrefixes ? saltOf(this.#secret, "") : null
     const weights = new Map([DEFAULT_TENANT, OTHERS].map((name) => [name, 1]))
-    for (const { name, weight, keys } of tenants) {
-      weights.set(name, weight)
-      for (const key of keys) this.#ofKey.set(digestOf(key), name)
-    }
+    for (const { name, weight } of tenants) weights.set(name, weight)
     for (const name of weights.keys()) this.#configured.set(name, this.#tenant(name, this.#configured.size))
-    this.weights = [...weights.values(), ...Array<number>(this.trustsHeader ? MOST_NAMED : 0).fill(1)]
-    this.#allWeights = this.weights.reduce((sum, weight) => sum + weight, 0)
+    this.#free = Array.from({ length: MOST_NAMED }, (_, i) => this.#configured.size + i)
+    this.#weights = [...weights.values(), ...Array<number>(this.trustsHeader ? MOST_NAMED : 0).fill(1)]
+    this.#sum()
+  }
+
+  get weights(): readonly number[] {
+    return this.#weights
+  }
+
+  /** Some tenant has a key. */
+  get hasKeys(): boolean {
+    return this.#keys.size > 0
+  }
+
+  get needsKey(): boolean {
+    return this.hasKeys && (this.#options.requireKey ?? true)
+  }
+
+  get trustsHeader(): boolean {
+    return this.#options.trustHeader ?? !this.hasKeys
+  }
+
+  get objectives(): ObjectivesFrom {
+    return this.#options.objectives ?? "all"
+  }
+
+  /** Other tenants, keys and rules from now on; each tenant that goes on has its number, each key what was counted of it. `weights` are
+   * others then, and the same list. */
+  renew(options: TenantOptions): void {
+    const { tenants = [], keys = [] } = options
+    this.#options = { ...options, sharePrefixes: this.#options.sharePrefixes ?? false }
+    this.#keys.renew(keys, tenants)
+    const weights = new Map([DEFAULT_TENANT, OTHERS].map((name) => [name, 1]))
+    for (const { name, weight } of tenants) weights.set(name, weight)
+    for (const [name, tenant] of this.#configured) {
+      if (weights.has(name)) continue
+      this.#configured.delete(name)
+      this.#retired.set(name, tenant)
+    }
+    for (const [name, weight] of weights) this.#adopt(name, weight)
+    this.#sum()
+  }
+
+  #adopt(name: string, weight: number): void {
+    const known = this.#configured.get(name) ?? this.#retired.get(name) ?? this.#named.get(name)
+    // Numbers of the header's names stay theirs.
+    const last = this.#configured.size + this.#retired.size + MOST_NAMED
+    const tenant = known ?? this.#tenant(name, Math.max(this.#weights.length, last))
+    this.#retired.delete(name)
+    this.#named.delete(name)
+    this.#configured.set(name, tenant)
+    while (this.#weights.length <= tenant.number) this.#weights.push(1)
+    this.#weights[tenant.number] = weight
+  }
+
+  #sum(): void {
+    this.#allWeights = this.#weights.reduce((sum, weight) => sum + weight, 0)
   }
 
   /** The name of the tenant that a request is of. Throws UserError for a wrong key or name. */
-  identify(headers: Readonly<Record<string, string | string[] | undefined>>): string {
-    const owner = this.#owner(headers.authorization)
-    return (this.trustsHeader ? nameIn(headers) : null) ?? owner ?? DEFAULT_TENANT
+  identify(headers: Headers): string {
+    return this.originOf(headers).tenant
+  }
+
+  /** Throws UserError for a wrong key or name. */
+  originOf(headers: Headers): Origin {
+    const key = this.hasKeys ? this.#keys.find(headers) : null
+    if (key === null && this.needsKey) throw userError("missing_api_key")
+    const named = this.trustsHeader ? nameIn(headers) : null
+    return { tenant: named ?? key?.config.tenant ?? DEFAULT_TENANT, key }
   }
 
   /** The tenant of that name. One that was not heard of before gets a number of its own, if need be that of one without
    * requests, which `isIdle` tells; where all have some it is one of the others. */
   of(name: string, isIdle: (number: number) => boolean): Tenant {
-    const configured = this.#configured.get(name)
+    const configured = this.#configured.get(name) ?? this.#retired.get(name)
     if (configured !== undefined) return configured
     const tenant = this.#named.get(name) ?? this.#tenant(name, this.#freeNumber(isIdle))
     if (tenant.number === this.#others) return tenant
@@ -86,31 +159,22 @@ export class Tenants {
 
   /** All that have a number, by number. */
   get all(): Tenant[] {
-    return [...this.#configured.values(), ...this.#named.values()].sort((a, b) => a.number - b.number)
+    return [...this.#configured.values(), ...this.#retired.values(), ...this.#named.values()].sort(
+      (a, b) => a.number - b.number,
+    )
   }
 
   weightOf(name: string): number {
     const tenant = this.#configured.get(name)
-    return tenant === undefined ? 1 : this.weights[tenant.number]!
+    return tenant === undefined ? 1 : this.#weights[tenant.number]!
   }
 
   /** Of 1, among all that there can be. */
-  shareOf = (number: number): number => (this.weights[number] ?? 0) / this.#allWeights
+  shareOf = (number: number): number => (this.#weights[number] ?? 0) / this.#allWeights
 
   /** Those that always have one. */
   get configured(): string[] {
     return [...this.#configured.keys()].filter((name) => name !== OTHERS)
-  }
-
-  /** null where there is no key. */
-  #owner(header: string | string[] | undefined): string | null {
-    if (this.#ofKey.size === 0) return null
-    const key = /^Bearer\s+(\S+)$/i.exec(String(header ?? "").trim())?.[1]
-    const owner = key === undefined ? undefined : this.#ofKey.get(digestOf(key))
-    if (owner !== undefined) return owner
-    if (key !== undefined) throw userError("invalid_api_key")
-    if (this.needsKey) throw userError("missing_api_key")
-    return null
   }
 
   get #others(): number {
@@ -118,7 +182,8 @@ export class Tenants {
   }
 
   #freeNumber(isIdle: (number: number) => boolean): number {
-    if (this.#named.size < MOST_NAMED) return this.#configured.size + this.#named.size
+    const free = this.#free.shift()
+    if (free !== undefined) return free
     for (const [name, { number }] of this.#named) {
       if (!isIdle(number)) continue
       this.#named.delete(name)
@@ -133,12 +198,7 @@ export class Tenants {
   }
 }
 
-/** Keys are compared by their digests: how long that takes says nothing of them. */
-function digestOf(key: string): string {
-  return createHash("sha256").update(key).digest("base64")
-}
-
-function nameIn(headers: Readonly<Record<string, string | string[] | undefined>>): string | null {
+function nameIn(headers: Headers): string | null {
   for (const param of FAIRNESS_HEADERS) {
     const name = String(headers[param] ?? "").trim()
     if (name === "") continue

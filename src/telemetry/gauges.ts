@@ -147,6 +147,12 @@ const BY_TENANT: readonly (readonly [
     null,
     ({ figures }) => [[{}, figures.refused]],
   ],
+  [
+    "slos_serve_tenant_limited_total",
+    "Requests that were refused for the limits of their tenant's keys.",
+    null,
+    ({ figures }) => [[{}, figures.limited]],
+  ],
 ]
 
 function registerTenants(registry: Registry, tenants: () => readonly TenantSource[]): void {

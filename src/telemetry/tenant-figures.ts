@@ -13,6 +13,8 @@ export class TenantFigures {
   bestEffort = 0
   /** Answers that were refused for a full queue. */
   refused = 0
+  /** Requests that were refused for the limits of their keys. */
+  limited = 0
 
   /** A request ended; `reason` as in the core's effect `finished`. */
   ended(reason: string, outcome: Outcome): void {

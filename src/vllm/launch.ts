@@ -89,8 +89,8 @@ export interface LaunchOptions {
 export interface Launch {
   program: string
   args: string[]
-  /** Beside this process's own. */
-  environment: Record<string, string>
+  /** Beside this process's own; undefined: without that. */
+  environment: Record<string, string | undefined>
 }
 
 /** vLLM reads the last of an argument that comes twice: ours come last. */

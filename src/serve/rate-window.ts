@@ -1,0 +1,69 @@
+/** How many in any minute: a sliding window in slots, so that its memory does not grow with its bound. A slot counts until all of
+ * it is out of the window, so there is never more in one than the bound. */
+
+const SLOTS = 240
+
+export class RateWindow {
+  readonly limit: number
+  readonly windowMs: number
+  readonly #slotMs: number
+  /** Of the slots that any window may touch that ends now: one more than it is long. */
+  readonly #counts = new Float64Array(SLOTS + 1)
+  /** Number of the newest slot. */
+  #newest = Number.NEGATIVE_INFINITY
+  #sum = 0
+
+  constructor(limit: number, windowMs = 60_000) {
+    this.limit = limit
+    this.windowMs = windowMs
+    this.#slotMs = windowMs / SLOTS
+  }
+
+  /** What counts now. */
+  used(nowMs: number): number {
+    this.#advance(nowMs)
+    return this.#sum
+  }
+
+  /** Answers with the slot that counts them, or null: so many more would be too many. */
+  take(count: number, nowMs: number): number | null {
+    this.#advance(nowMs)
+    if (this.#sum + count > this.limit) return null
+    this.add(count, this.#newest)
+    return this.#newest
+  }
+
+  /** So many more (or fewer) were taken in that slot than it counts; one that is out of the window counts no more. */
+  add(count: number, slot: number): void {
+    if (slot <= this.#newest - this.#counts.length) return
+    this.#counts[this.#at(slot)]! += count
+    this.#sum += count
+  }
+
+  /** Until so many more are not too many, if no others come; Infinity: never. */
+  waitMs(count: number, nowMs: number): number {
+    this.#advance(nowMs)
+    if (count > this.limit) return Number.POSITIVE_INFINITY
+    let left = this.#sum
+    let slot = this.#newest - this.#counts.length + 1
+    for (; left + count > this.limit && slot <= this.#newest; slot++) left -= this.#counts[this.#at(slot)]!
+    const freeMs = (slot + this.#counts.length - 1) * this.#slotMs
+    return left === this.#sum ? 0 : Math.max(0, freeMs - nowMs)
+  }
+
+  #advance(nowMs: number): void {
+    const slot = Math.floor(nowMs / this.#slotMs)
+    if (slot <= this.#newest) return
+    const passed = Math.min(this.#counts.length, slot - this.#newest)
+    for (let i = 0; i < passed; i++) {
+      const at = this.#at(slot - i)
+      this.#sum -= this.#counts[at]!
+      this.#counts[at] = 0
+    }
+    this.#newest = slot
+  }
+
+  #at(slot: number): number {
+    return ((slot % this.#counts.length) + this.#counts.length) % this.#counts.length
+  }
+}
