@@ -208,6 +208,56 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
     expect(ends).toEqual([false, false, false, true])
   })
 
+  describe("embeddings", () => {
+    const prompt = promptOf(33, 70)
+    const asked = { embedding: true, ignoreEos: true }
+    const embed = async (chunk: number, tokens = prompt, beside: RequestId[] = []) => {
+      const id = run.open(tokens, asked)
+      const others = () => beside.map((other) => run.all(other))
+      while (run.held(id) + chunk < tokens.length) await run.step([run.next(id, chunk), ...others()])
+      const rows = await run.step([run.all(id), ...others()])
+      const { embedding, tokens: made } = rows.find((row) => row.id === id)!
+      expect(made).toHaveLength(1)
+      await run.drop(id)
+      return embedding!
+    }
+    const cosine = (a: Float32Array, b: Float32Array) => a.reduce((sum, value, i) => sum + value * b[i]!, 0)
+
+    test("are of length one, and the same however a prompt is computed", async () => {
+      const whole = await embed(100)
+      expect(cosine(whole, whole)).toBeCloseTo(1, 4)
+      const other = run.open(promptOf(34, 20), { ignoreEos: true })
+      for (const chunk of [1, 33])
+        expect(cosine(whole, await embed(chunk, prompt, [other]))).toBeCloseTo(1, 4)
+      expect(cosine(whole, await embed(100, promptOf(35, 70)))).toBeLessThan(0.999)
+    })
+
+    test("change nothing of the answers beside them", async () => {
+      const expected = await alone(promptOf(36, 30), 6)
+      const id = run.open(promptOf(36, 30), { ignoreEos: true })
+      const [first, second] = [run.open(prompt, asked), run.open(promptOf(37, 9), asked)]
+      const rows = await run.step([run.next(first, 40), run.all(id), run.all(second)])
+      expect(rows.filter((row) => row.embedding !== undefined).map((row) => row.id)).toEqual([second])
+      await run.step([run.all(id), run.all(first)], { release: [second] })
+      for (let i = 0; i < 4; i++) await run.step([run.all(id)])
+      expect(run.output(id)).toEqual(expected)
+    })
+
+    test("are told once their KV, lost in between, is computed again; and of a prompt whose beginning another has", async () => {
+      const whole = await embed(100)
+      const id = run.open(prompt, asked)
+      await run.step([run.next(id, 40)])
+      const other = run.open(promptOf(38, 5))
+      await run.step([run.all(other)], { evict: [id] })
+      const rows = await run.step([run.all(id)])
+      expect(cosine(rows[0]!.embedding!, whole)).toBeCloseTo(1, 4)
+      if (engine.model.pooling !== "last") return
+      const copy = run.open(prompt, asked)
+      const copied = await run.step([run.copied(copy, id, 64)])
+      expect(cosine(copied[0]!.embedding!, whole)).toBeCloseTo(1, 4)
+    })
+  })
+
   describe("log-probabilities of a prompt's tokens", () => {
     const prompt = promptOf(30, 70)
 

@@ -33,6 +33,8 @@ export interface Sampling {
   logprobs: number
   /** The same of each token of the prompt but the first. They are of what is computed: no KV may be shared. Left out: none. */
   promptLogprobs?: number
+  /** Its prompt's embedding is wanted, and no answer: one token ends it, which means nothing. Left out: an answer is. */
+  embedding?: boolean
 }
 
 export const GREEDY: Sampling = {
@@ -74,6 +76,8 @@ export interface StepRow {
   logprobs?: TokenLogprob[]
   /** Of the prompt's tokens from the second on, when asked for: with the first row that there is. */
   prompt?: TokenLogprob[]
+  /** Of the prompt, when asked for; of length one. */
+  embedding?: Float32Array
 }
 
 export type StepOutput =
@@ -115,7 +119,12 @@ export interface ModelInfo {
   parameters: number
   /** Weights are random: answers are noise. */
   random: boolean
+  /** How a prompt's hidden states become its embedding; null: in a way that is not done here. Left out: it is not known. */
+  pooling?: Pooling | null
 }
+
+/** The state of the last token, or the mean of all. */
+export type Pooling = "last" | "mean"
 
 export interface Engine {
   readonly model: ModelInfo

@@ -67,7 +67,7 @@ it("has every limit of a body's parts", () => {
   for (const { at, entries } of bodyLimits(null)) {
     const row = told.split("\n").find((line) => line.startsWith(at === "" ? "| the body" : `| \`${at}\``))
     expect(row, at).toBeDefined()
-    if (!["prompt", "prompt[]", "tokens"].includes(at))
+    if (!["prompt", "prompt[]", "input", "input[]", "tokens"].includes(at))
       expect(row, at).toMatch(new RegExp(`\\b${entries}\\b`))
   }
   for (const number of [MOST_DEPTH, MOST_NAME_BYTES, MOST_NUMBER_CHARACTERS])

@@ -111,6 +111,8 @@ const PROMPTS: [string, (more: 0 | 1) => string, string][] = [
     (more) => `{"prompt":[[1],[${times(1024 + more, "7")}]]}`,
     "prompt[1]",
   ],
+  ["token ids to embed", (more) => `{"input":[${times(2048 + more, "7")}]}`, "input"],
+  ["one of two texts to embed", (more) => `{"input":["${"a".repeat(PROMPT_BYTES + more)}","b"]}`, "input[0]"],
 ]
 
 describe("limits", () => {

@@ -224,7 +224,7 @@ export class BodyScanner {
   #tooMany({ node, isObject }: Frame): UserError {
     const path = this.#path(-1)
     const { limit, entries } = node
-    if (limit?.isPrompt && limit.at.startsWith("prompt") && this.#sizes !== null)
+    if (limit?.isPrompt && /^(prompt|input)/.test(limit.at) && this.#sizes !== null)
       return promptTooLong(this.#sizes.contextTokens, path)
     const what = `it has more than ${entries} ${isObject ? "fields" : "entries"}`
     return limit === null ? wrong(path, `${what}: send fewer`) : tooLarge(limit, path, what)

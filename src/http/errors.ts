@@ -87,6 +87,7 @@ function notFound({ method }: FastifyRequest, url: string, allowed: readonly str
   return userError("unknown_url", {
     method,
     url,
-    available: "/v1/chat/completions, /v1/completions, /v1/models, /tokenize, /health, /ready, /metrics, /",
+    available:
+      "/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models, /tokenize, /health, /ready, /metrics, /",
   })
 }

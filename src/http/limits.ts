@@ -42,6 +42,8 @@ const MOST_ENTRIES = 10_000
 /** Most choices of one request, over all its prompts. */
 export const MOST_CHOICES = 128
 export const MOST_STOPS = 16
+/** Texts of one request for embeddings. */
+export const MOST_INPUTS = 2048
 const MOST_CONTEXT: PromptSizes = { contextTokens: 1_000_000, longestTokenBytes: 64 }
 
 /** The table. Its order is that of docs/api.md. */
@@ -94,6 +96,22 @@ export function bodyLimits(sizes: PromptSizes | null): Limit[] {
     },
     {
       at: "prompt[]",
+      entries: contextTokens,
+      textBytes: promptBytes,
+      isPrompt: true,
+      because: "token ids, or a text, that fit into the context",
+      instead: shorten,
+    },
+    {
+      at: "input",
+      entries: Math.max(MOST_INPUTS, contextTokens),
+      values: 1_000_000,
+      isPrompt: true,
+      because: "token ids that fit into the context, or a text for each embedding",
+      instead: "send them in several requests",
+    },
+    {
+      at: "input[]",
       entries: contextTokens,
       textBytes: promptBytes,
       isPrompt: true,

@@ -105,11 +105,11 @@ function start(
 function exchangedBy(
   { front }: Service,
   { id, log, headers }: FastifyRequest,
-  { model, messages }: Readonly<Record<string, unknown>>,
+  { model, messages, input }: Readonly<Record<string, unknown>>,
 ): Exchanged {
   return {
     ...{ id, log: log.info.bind(log), headers },
-    operation: messages === undefined ? "text_completion" : "chat",
+    operation: messages !== undefined ? "chat" : input !== undefined ? "embeddings" : "text_completion",
     model: typeof model === "string" ? model : front.model.name,
   }
 }

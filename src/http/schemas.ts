@@ -30,7 +30,7 @@ export const anyObject = z.custom<Record<string, unknown>>(
   "must be an object",
 )
 
-const slo = z.strictObject({
+export const slo = z.strictObject({
   ttft_ms: z.number().nullish(),
   ttft_slowdown: z.number().nullish(),
   tpot_ms: z.number().nullish(),
@@ -98,6 +98,14 @@ const refused = {
   dry_multiplier: only(0, "use repeat_penalty, presence_penalty or frequency_penalty"),
 }
 
+export const serviceTierField = z.enum(["auto", "default", "flex", "priority"]).nullish()
+export const truncation = z
+  .int()
+  .min(-1)
+  .max(1_000_000)
+  .refine((count) => count !== 0, "must be -1 or at least 1")
+  .nullish()
+
 const common = {
   model: text.nullish(),
   stream: z.boolean().nullish(),
@@ -129,7 +137,7 @@ const common = {
   best_of: only(1, "choices are not ranked; n gives several answers"),
   user: text.nullish(),
   priority: z.int().nullish(),
-  service_tier: z.enum(["auto", "default", "flex", "priority"]).nullish(),
+  service_tier: serviceTierField,
   slo: slo.nullish(),
   /** vLLM's extra arguments: what ours are is read elsewhere (serve/slo-args.ts), others are engines'. */
   vllm_xargs: anyObject.nullish(),
@@ -143,12 +151,7 @@ const common = {
   grammar: text.nullish(),
   ebnf: text.nullish(),
   regex: text.nullish(),
-  truncate_prompt_tokens: z
-    .int()
-    .min(-1)
-    .max(1_000_000)
-    .refine((count) => count !== 0, "must be -1 or at least 1")
-    .nullish(),
+  truncate_prompt_tokens: truncation,
   ...refused,
 }
 

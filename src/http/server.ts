@@ -13,6 +13,7 @@ import { takeRequest } from "./rates.ts"
 import { arrivalRoutes } from "./routes/arrivals.ts"
 import { chatRoute } from "./routes/chat.ts"
 import { completionsRoute } from "./routes/completions.ts"
+import { embeddingsRoute } from "./routes/embeddings.ts"
 import { healthRoutes } from "./routes/health.ts"
 import { modelRoutes } from "./routes/models.ts"
 import { pageRoutes } from "./routes/page.ts"
@@ -128,6 +129,7 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     })
     chatRoute(api, ready)
     completionsRoute(api, ready)
+    embeddingsRoute(api, ready)
     modelRoutes(api, ready)
     tokenRoutes(api, ready, host)
     // Where tenants have keys each sees its own: what others ask, and how much, is theirs.

@@ -252,6 +252,7 @@ export function append(to: AnswerDelta, delta: AnswerDelta): void {
   for (const call of delta.toolCalls) addCall(to.toolCalls, call)
   to.logprobs.push(...delta.logprobs)
   if (delta.prompt !== undefined) to.prompt = delta.prompt
+  if (delta.embedding !== undefined) to.embedding = delta.embedding
   to.promptTokens = delta.promptTokens
   to.completionTokens = delta.completionTokens
 }

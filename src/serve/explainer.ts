@@ -16,7 +16,7 @@ export interface Exchanged {
   id: string
   log: LogLine
   /** What spans say of it, and the headers that name its trace. */
-  operation: "chat" | "text_completion"
+  operation: "chat" | "text_completion" | "embeddings"
   model: string
   headers: Readonly<Record<string, string | string[] | undefined>>
 }

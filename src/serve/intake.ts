@@ -246,7 +246,7 @@ export class Intake {
       onTokens: (row) => {
         if (!started) this.#tellStart(row.id, choice.onStart)
         started = true
-        const prefix = sharesPrefix(request) ? hasher.push(row.tokens) : []
+        const prefix = this.#sharesPrefix(request) ? hasher.push(row.tokens) : []
         const seen = answer.onTokens(row)
         choice.onTokens?.(row.tokens.slice(0, seen.tokens))
         figures.outputTokens += seen.tokens
@@ -270,7 +270,7 @@ export class Intake {
       tenant: tenant.number,
       session: request.session === null ? -1 : sessionNumber(request.session, tenant.sessionSalt),
       prompt: plan.prompt,
-      prefix: sharesPrefix(request) ? hasher.push(plan.prompt) : [],
+      prefix: this.#sharesPrefix(request) ? hasher.push(plan.prompt) : [],
       maxOutputTokens: plan.maxOutputTokens,
       sampling: { ...plan.sampling, seed: (plan.sampling.seed + index) >>> 0 },
       slo,
@@ -308,6 +308,11 @@ export class Intake {
     const format = formatOf(this.engine.model.chatTemplate)
     if (tools === null && !format.thinks) return null
     return { format, tools: (tools ?? []).map(toolOf), bare: !jsonIsText }
+  }
+
+  /** Of what others have computed there are no log-probabilities, and it is in no mean. */
+  #sharesPrefix({ sampling }: GenerationRequest): boolean {
+    return !sampling.promptLogprobs && !(sampling.embedding && this.engine.model.pooling === "mean")
   }
 
   #tellStart(id: RequestId, tell: Choice["onStart"]): void {
@@ -372,11 +377,6 @@ export class Intake {
     if (prompt.kind !== "chat" || think === null) return prompt
     return { ...prompt, variables: { enable_thinking: think, ...prompt.variables } }
   }
-}
-
-/** Of what others have computed there are no log-probabilities. */
-function sharesPrefix({ sampling }: GenerationRequest): boolean {
-  return !sampling.promptLogprobs
 }
 
 const SILENT: AnswerSink = { delta() {}, end() {} }

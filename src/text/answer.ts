@@ -18,6 +18,8 @@ export interface AnswerDelta extends TextDelta {
   logprobs: TextLogprob[]
   /** Of the prompt's tokens, when asked for: with the first delta. The first of them was given. */
   prompt?: readonly TextLogprob[]
+  /** Of the prompt, when asked for: floats of 32 bits, little-endian. */
+  embedding?: Uint8Array
   promptTokens: number
   /** Tokens of the answer so far, those of this delta included. */
   completionTokens: number
@@ -95,7 +97,8 @@ export class Answer {
   onTokens(row: StepRow): Seen {
     const prompt = row.prompt === undefined ? {} : { prompt: this.#promptOf(row.prompt) }
     if (this.#options.silent) {
-      this.#sink.delta({ ...NOTHING, toolCalls: [], logprobs: [], ...prompt, ...this.#counts })
+      const embedding = row.embedding === undefined ? {} : { embedding: bytesOf(row.embedding) }
+      this.#sink.delta({ ...NOTHING, toolCalls: [], logprobs: [], ...prompt, ...embedding, ...this.#counts })
       return { stopped: false, answeringFrom: -1, tokens: row.tokens.length }
     }
     const { seen, text } = this.#read(row)
@@ -180,3 +183,7 @@ export class Answer {
 }
 
 const NOTHING = { content: "", reasoning: "" }
+
+function bytesOf(floats: Float32Array): Uint8Array {
+  return new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength)
+}

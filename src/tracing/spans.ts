@@ -19,7 +19,7 @@ export interface SpanPlan {
 
 /** What is known of an exchange besides its answers. */
 export interface Asked {
-  operation: "chat" | "text_completion"
+  operation: "chat" | "text_completion" | "embeddings"
   /** As it was asked for. */
   model: string
 }

@@ -21,8 +21,9 @@ export interface Deltas {
 /** Nothing but text: what else a delta may have has no columns. */
 export function isPlain(delta: AnswerDelta | null): boolean {
   if (delta === null) return true
-  const { reasoning, toolCalls, logprobs, prompt } = delta
-  return reasoning === "" && toolCalls.length === 0 && logprobs.length === 0 && prompt === undefined
+  const { reasoning, toolCalls, logprobs, prompt, embedding } = delta
+  if (prompt !== undefined || embedding !== undefined) return false
+  return reasoning === "" && toolCalls.length === 0 && logprobs.length === 0
 }
 
 export function noDeltas(): Deltas {

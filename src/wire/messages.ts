@@ -37,6 +37,7 @@ const sampling = z.object({
   grammar: text.nullable(),
   logprobs: count,
   promptLogprobs: count.optional(),
+  embedding: z.boolean().optional(),
 })
 
 const message = z.looseObject({ role: text, content: text.nullable() })
@@ -116,6 +117,7 @@ const delta = z.object({
   toolCalls: z.array(z.object({ index: count, name: text.nullable(), arguments: text })),
   logprobs,
   prompt: logprobs.optional(),
+  embedding: bytes.optional(),
   promptTokens: count,
   completionTokens: count,
 })
@@ -212,6 +214,7 @@ const model = z.object({
   vocabSize: count,
   parameters: z.number(),
   random: z.boolean(),
+  pooling: z.enum(["last", "mean"]).nullable().optional(),
 })
 
 const columns = z.array(count)

@@ -86,6 +86,7 @@ class FakeEngine implements Engine {
       vocabSize: FAKE_VOCAB_SIZE,
       parameters: 0,
       random: true,
+      pooling: "last",
     }
   }
 
@@ -243,7 +244,8 @@ class FakeEngine implements Engine {
       if (logprobs > 0) row.logprobs = [...(row.logprobs ?? []), fakeLogprobs(token, logprobs)]
     }
     request.held += row.tokens.length - 1
-    const { promptLogprobs } = request.sampling
+    const { promptLogprobs, embedding } = request.sampling
+    if (embedding) row.embedding = fakeEmbedding(request.tokens.subarray(0, request.promptTokens))
     if (first && promptLogprobs)
       row.prompt = [...request.tokens.subarray(1, request.promptTokens)].map((token) =>
         fakeLogprobs(token, promptLogprobs),
@@ -312,6 +314,16 @@ function fakeLogprobs(token: number, count: number): TokenLogprob {
     logprob: Math.log(0.5) * (i + 1),
   }))
   return { token, logprob: top[0]!.logprob, top }
+}
+
+const EMBEDDING_WIDTH = 32
+
+/** A function of the tokens, of length one. */
+function fakeEmbedding(tokens: Int32Array): Float32Array {
+  const random = new Random(hashInts(tokens))
+  const vector = Float32Array.from({ length: EMBEDDING_WIDTH }, () => random.normal())
+  const length = Math.hypot(...vector)
+  return vector.map((value) => value / length)
 }
 
 function decode(tokens: Int32Array): string {

@@ -8,6 +8,7 @@ import type { Engine, ModelInfo, Sampling, StepOutput, StepRow, Tokenizer } from
 import { RequestTable, refuseEnded } from "../request-table.ts"
 import { BatchBuffers, type BatchPart } from "./batch.ts"
 import { ModelDrafter, openDraftModel } from "./drafter-model.ts"
+import { Embedder } from "./embedder.ts"
 import { type Loaded, openModel } from "./model.ts"
 import type { LlamaOptions } from "./options.ts"
 import { LogitRows } from "./rows.ts"
@@ -52,6 +53,7 @@ export class LlamaEngine implements Engine {
   readonly #drafter: Drafter | null
   readonly #batch: BatchBuffers
   readonly #scores: PromptScores
+  readonly #embedder: Embedder
   #running: Promise<StepOutput> | null = null
   #closed = false
 
@@ -77,6 +79,7 @@ export class LlamaEngine implements Engine {
       this.#drafter = new ModelDrafter(drafts, this.model.vocabSize, this.#table, this.#slots, this.#verifier)
     this.#batch = new BatchBuffers(loaded.limits.maxBatchTokens)
     this.#scores = new PromptScores(loaded, this.#table, this.#slots, this.#batch)
+    this.#embedder = new Embedder(loaded, this.#table, this.#slots, this.#batch)
   }
 
   open(id: RequestId, prompt: Int32Array, sampling: Sampling, output?: Int32Array): void {
@@ -88,6 +91,7 @@ export class LlamaEngine implements Engine {
       if (sampling.grammar !== null) this.constraints.open(request, sampling.grammar)
       this.#verifier.open(request)
       this.#scores.open(request)
+      this.#embedder.open(request)
     } catch (error) {
       this.#table.delete(id)
       throw error
@@ -134,14 +138,18 @@ export class LlamaEngine implements Engine {
       this.#verifier.forget(id)
       this.constraints.forget(id)
       this.#scores.forget(id)
+      this.#embedder.forget(id)
     }
     if (refused) return { ok: false, reason: "engineError", message: refused, durationUs: elapsedUs() }
     const items = batch.items.toSorted((a, b) => this.#slots.slot(a.id) - this.#slots.slot(b.id))
     const drafts = await this.#draft(items)
     // Beside the forward pass, on another thread.
     const asking = this.#masks(items, drafts)
-    const own = this.#scores.rest(items)
-    const code = (await this.#scores.compute(items)) || (await this.#decode(own, drafts))
+    const rest = this.#embedder.rest(this.#scores.rest(items))
+    const code =
+      (await this.#scores.compute(items)) ||
+      (await this.#embedder.compute(items)) ||
+      (await this.#decode(rest, drafts))
     const masks = await asking
     if (code !== 0) {
       this.#undo(items)
@@ -154,7 +162,8 @@ export class LlamaEngine implements Engine {
       return { ok: false, reason: "engineError", message: masks.message, durationUs: elapsedUs() }
     }
     const decoded = performance.now()
-    const rows = await this.#verifier.choose(own, drafts, masks)
+    const rows = await this.#verifier.choose(rest, drafts, masks)
+    rows.push(...this.#embedder.rows(items))
     this.#advance(items, drafts, rows)
     this.timing.sampleUs = (performance.now() - decoded) * 1000
     this.timing.totalUs = (performance.now() - from) * 1000

@@ -5,7 +5,7 @@ import { totalmem } from "node:os"
 import { basename } from "node:path"
 import type { EngineLimits } from "../../core/protocol.ts"
 import { UserError } from "../../errors.ts"
-import type { ModelInfo } from "../port.ts"
+import type { ModelInfo, Pooling } from "../port.ts"
 import { findLibrary, LLAMA_VERSION } from "./files.ts"
 import { loadNative, type Native, type Pointer } from "./native.ts"
 import type { LlamaOptions } from "./options.ts"
@@ -112,6 +112,8 @@ async function openContext(
     ),
     n_threads: options.threads,
     n_threads_batch: options.threads,
+    // Hidden states are pooled here (embedder.ts): a prompt comes in pieces.
+    pooling_type: 0,
     kv_unified: unifiedKv,
     flash_attn_type: flash === undefined ? -1 : flash ? 1 : 0,
     type_k: kvType.id,
@@ -153,9 +155,7 @@ async function modelInfo(
   variant: string,
 ): Promise<ModelInfo> {
   const textOf = (token: number) => (token < 0 ? "" : native.tokenText(vocab, token))
-  const room = new Uint8Array(256)
-  const length = native.metadata(model, "general.description", room, room.length)
-  const description = length > 0 ? new TextDecoder().decode(room.subarray(0, Math.min(length, 255))) : ""
+  const description = metadataOf(native, model, "general.description")
   return {
     name: options.name ?? basename(options.modelPath).replace(/\.gguf$/i, ""),
     fingerprint: (await fingerprintOf(options.modelPath)) + variant,
@@ -166,7 +166,23 @@ async function modelInfo(
     vocabSize: native.vocabSize(vocab),
     parameters: Number(native.parameters(model)),
     random: description.startsWith("random weights"),
+    pooling: poolingOf(native, model),
   }
+}
+
+/** By llama.cpp's numbers. Models that generate say nothing, as a rule: theirs is the last, which has seen all. */
+const POOLINGS: Readonly<Record<string, Pooling>> = { "": "last", "0": "last", "1": "mean", "3": "last" }
+
+function poolingOf(native: Native, model: Pointer): Pooling | null {
+  const architecture = metadataOf(native, model, "general.architecture")
+  return POOLINGS[metadataOf(native, model, `${architecture}.pooling_type`)] ?? null
+}
+
+/** "" where the model does not say. */
+function metadataOf(native: Native, model: Pointer, key: string): string {
+  const room = new Uint8Array(256)
+  const length = native.metadata(model, key, room, room.length)
+  return length > 0 ? new TextDecoder().decode(room.subarray(0, Math.min(length, 255))) : ""
 }
 
 /** Size, head and tail of the file: enough to tell models apart without reading gigabytes. */

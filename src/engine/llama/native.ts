@@ -246,6 +246,9 @@ function bind(lib: ReturnType<typeof koffi.load>) {
     decode: threaded<[Pointer, BatchStruct], number>("llama_decode", "int32", [P, BATCH]),
     synchronize: threaded<[Pointer], void>("llama_synchronize", "void", [P]),
     logits: sync<[Pointer], Pointer>("llama_get_logits", P, [P]),
+    /** From the next decode on every token of a batch yields its hidden state. */
+    setEmbeddings: sync<[Pointer, boolean], void>("llama_set_embeddings", "void", [P, "bool"]),
+    embeddings: sync<[Pointer], Pointer>("llama_get_embeddings", P, [P]),
 
     newChain: sync<[{ no_perf: boolean }], Pointer>("llama_sampler_chain_init", P, [CHAIN_PARAMS]),
     addToChain: sync<[Pointer, Pointer], void>("llama_sampler_chain_add", "void", [P, P]),

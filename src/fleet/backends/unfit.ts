@@ -1,5 +1,5 @@
 /** What an engine behind a gateway cannot do, whatever its kind: its client is told so. */
-import { UserError } from "../../errors.ts"
+import { UserError, userError } from "../../errors.ts"
 import type { Generation } from "../../replica/generation.ts"
 import type { Job, JobSink } from "../../replica/host.ts"
 import type { BackendKind } from "./kind.ts"
@@ -9,6 +9,12 @@ export function unfitFor({ sampling, maxTokens }: Generation, { name }: BackendK
   const wrong = (param: string, why: string) =>
     new UserError(`Invalid '${param}': the engine behind this gateway is a ${name}, ${why}.`, {
       ...{ code: "invalid_value", param },
+    })
+  if (sampling.embedding)
+    return userError("not_supported_here", {
+      what: "/v1/embeddings",
+      why: `the engine behind this gateway is a ${name}, which is asked for answers alone`,
+      instead: "Ask one that serves an embedding model itself.",
     })
   if (sampling.promptLogprobs)
     return wrong("echo", "whose log-probabilities of a prompt are not read here: leave out echo or logprobs")

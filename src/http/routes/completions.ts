@@ -85,7 +85,7 @@ function check(body: CompletionBody, choices: number): void {
     )
 }
 
-function promptsOf(prompt: CompletionBody["prompt"]): Prompt[] {
+export function promptsOf(prompt: CompletionBody["prompt"]): Prompt[] {
   if (typeof prompt === "string") return [{ kind: "text", text: prompt }]
   if (prompt.length === 0 || typeof prompt[0] === "number")
     return [{ kind: "tokens", tokens: prompt as number[] }]
