@@ -105,6 +105,20 @@ export class Flight {
     return this.batches.some(({ items }) => items.some((item) => item.id === id))
   }
 
+  /** Tokens that those in flight, but for one, take room for, of each request that keeps its KV. */
+  reachWithout(but: Airborne): Map<RequestId, number> {
+    const reach = new Map<RequestId, number>()
+    for (const batch of this.batches) {
+      if (batch === but) continue
+      for (let i = 0; i < batch.items.length; i++) {
+        const { id, position, tokens, draft } = batch.items[i]!
+        if (batch.requests[i]?.preemptions !== batch.preemptions[i]) continue
+        reach.set(id, Math.max(reach.get(id) ?? 0, position + tokens + draft))
+      }
+    }
+    return reach
+  }
+
   /** What they compute of this request is lost to the core, unless the engine says otherwise. */
   writeOff(id: RequestId): void {
     for (const { items, preemptions } of this.batches)

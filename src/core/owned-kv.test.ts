@@ -132,6 +132,50 @@ describe("what ran in place of a plan", () => {
     expect(used()).toBe(before + LIMITS.blockTokens)
   })
 
+  /** Its third batch is in the air, planned as if the drafts of the second were accepted: a block further than it comes. */
+  function refused() {
+    const played = owned({ depth: 3 })
+    played.arrives(1, { promptTokens: 27 })
+    const first = played.runs()
+    tell(played, { batch: first.number, items: first.items })
+    const second = played.runs()
+    tell(played, { batch: second.number, items: [item(1, 27, 1, 4)] })
+    const third = played.runs()
+    expect(third.items).toMatchObject([{ position: 32, tokens: 1 }])
+    played.done(first)
+    played.done(second)
+    return { played, third: third.number, used: () => played.replica.snapshot(0).kvUsedTokens }
+  }
+
+  test("an item that begins further back than planned has room up to its own end", () => {
+    const { played, third, used } = refused()
+    tell(played, { batch: third, items: [item(1, 28, 1)] })
+    expect(used()).toBe(2 * LIMITS.blockTokens)
+    played.replica.check()
+  })
+
+  test("a batch that never ran, planned as if drafts were accepted that were not, has taken no room", () => {
+    const { played, third, used } = refused()
+    tell(played, { batch: third, items: [] })
+    expect(used()).toBe(2 * LIMITS.blockTokens)
+    expect(played.runs().items).toMatchObject([{ position: 28, tokens: 1 }])
+  })
+
+  test("a request whose eviction never ran, and that starts afresh in the next batch, is evicted for it", () => {
+    const played = owned({ limits: { ...LIMITS, kvTokens: 128, minChunkTokens: 1 } })
+    played.arrives(1, { promptTokens: 47, maxOutputTokens: 20 })
+    played.arrives(2, { promptTokens: 70, maxOutputTokens: 20 })
+    const [first, second] = [played.runs(), played.runs()]
+    played.done(first)
+    const third = played.runs()
+    expect(third.evict).toEqual([2])
+    tell(played, { batch: third.number, items: [] })
+    played.done(second)
+    played.cancels(1)
+    expect(played.runs()).toMatchObject({ evict: [2], items: [{ id: 2, position: 0 }] })
+    expect(played.runs().evict).toEqual([])
+  })
+
   test("a request that was to start in a batch that never ran has not started", () => {
     const played = owned({ depth: 1 })
     played.arrives(1)

@@ -75,7 +75,8 @@ export class OwnedKv {
   /** What it was to evict is still to go. */
   #neverRan(batch: Airborne): void {
     this.#flight.cancel(batch)
-    for (let at = 0; at < batch.items.length; at++) this.#leave(batch, at)
+    const reach = this.#flight.reachWithout(batch)
+    for (let at = 0; at < batch.items.length; at++) this.#leave(batch, at, reach)
     for (const id of batch.evict)
       if (this.#line.get(id) !== undefined && !this.#kv.holds(id)) this.#kv.orders.drop(id)
     this.#line.releaseLeft()
@@ -84,31 +85,47 @@ export class OwnedKv {
   #replace(batch: Airborne, items: readonly RanItem[], nowUs: number): void {
     const plan = new Map(batch.items.map(({ id }, at) => [id, at]))
     const ids = new Set(items.map(({ id }) => id))
+    const reach = this.#flight.reachWithout(batch)
     for (const [id, at] of plan) {
       if (ids.has(id)) continue
       const request = batch.requests[at]
       if (request !== undefined) request.inAir--
-      this.#leave(batch, at)
+      this.#leave(batch, at, reach)
     }
     const coming = this.#comingBefore(batch)
     const boarding: Boarding = { items: [], requests: [], preemptions: [] }
-    for (const item of items) this.#board(boarding, batch, plan.get(item.id), item, coming, nowUs)
+    for (const item of items) {
+      const at = plan.get(item.id)
+      const request = this.#board(boarding, batch, at, item, coming, nowUs)
+      if (request !== null) this.#settle(request, reach, item.position + item.tokens + item.draft)
+    }
     Object.assign(batch, boarding)
     this.#time(batch)
   }
 
   /** A planned item did not run. */
-  #leave({ items, requests, preemptions }: Airborne, at: number): void {
+  #leave(
+    { items, requests, preemptions }: Airborne,
+    at: number,
+    reach: ReadonlyMap<RequestId, number>,
+  ): void {
     const request = requests[at]
-    const { id, position, copy } = items[at]!
+    const { position, copy } = items[at]!
     if (request === undefined || request.gone || request.preemptions !== preemptions[at]) return
     if (position === 0 || copy !== undefined) {
       this.#didNotStart(request)
       return
     }
-    this.#kv.uncomputed(id, request.computed)
-    // What it was given for the batch it does not have: room would be counted as taken that the engine says is free.
-    this.#kv.shrink(id, Math.max(position, request.computed))
+    this.#settle(request, reach)
+  }
+
+  /** It has what is in place, what other batches in flight take (`reach`), and so many tokens in this one: what it was given beyond
+   * would be counted as taken, and the engine says that it is free. */
+  #settle(request: LiveRequest, reach: ReadonlyMap<RequestId, number>, here = 0): void {
+    const { id, computed } = request
+    // Where a step began further back than planned others may think that they share more.
+    this.#kv.uncomputed(id, computed)
+    this.#kv.shrink(id, Math.max(computed, here, reach.get(id) ?? 0))
   }
 
   #didNotStart(request: LiveRequest): void {
@@ -131,7 +148,7 @@ export class OwnedKv {
     assert(false, "a batch that is not in flight")
   }
 
-  /** An item ran: as planned at `at`, if it was planned at all, or otherwise. */
+  /** An item ran: as planned at `at`, if it was planned at all, or otherwise. Answers with the request that goes on otherwise. */
   #board(
     { items, requests, preemptions }: Boarding,
     batch: Airborne,
@@ -139,7 +156,7 @@ export class OwnedKv {
     ran: RanItem,
     coming: ReadonlyMap<RequestId, number>,
     nowUs: number,
-  ): void {
+  ): LiveRequest | null {
     const { id, position, tokens, draft } = ran
     const request = at === undefined ? this.#line.get(id) : batch.requests[at]
     const planned = at === undefined ? undefined : batch.items[at]!
@@ -150,9 +167,11 @@ export class OwnedKv {
     if (request !== undefined && at === undefined) request.inAir++
     const asPlanned = items[items.length - 1] === planned && request?.preemptions === batch.preemptions[at!]
     const stays = request !== undefined && !this.#evictedAfter(batch, id)
-    if (stays && !request.gone && !asPlanned) this.#adopt(request, ran, coming.has(id), nowUs)
+    const isOther = stays && !request.gone && !asPlanned
+    if (isOther) this.#adopt(request, ran, coming.has(id), nowUs)
     // What could not be accounted for is lost to the core when it lands.
     preemptions.push(stays && this.#kv.holds(id) ? request.preemptions : -1)
+    return isOther ? request : null
   }
 
   /** A later batch in flight drops its KV. */
@@ -166,8 +185,8 @@ export class OwnedKv {
   /** It runs from where the engine says; `inAir`: after items of it in flight, whose landing will tell. */
   #adopt(request: LiveRequest, { position, tokens, draft }: RanItem, inAir: boolean, nowUs: number): void {
     this.#line.ready(request.id)
-    const { id, prefix, spec } = request
-    if (!this.#kv.holds(id) && this.#kv.canAttach()) this.#kv.attach(id, prefix, spec.session, null)
+    const { id } = request
+    this.#attach(request)
     if (!inAir) this.#place(request, Math.min(position, request.known - 1), request.inAir === 1)
     if (this.#kv.holds(id)) this.#kv.grow(id, position + tokens + draft)
     if (request.startedUs >= 0) return
@@ -175,14 +194,21 @@ export class OwnedKv {
     request.cachedTokens = position
   }
 
+  /** The engine has KV of it, and is to keep it. */
+  #attach({ id, prefix, spec }: LiveRequest): void {
+    if (this.#kv.holds(id) || !this.#kv.canAttach()) return
+    this.#kv.attach(id, prefix, spec.session, null)
+    this.#kv.orders.dontDrop(id)
+  }
+
   /** So many tokens of it are in place. `alone`: no other batch in flight counts on its blocks. */
   #place(request: LiveRequest, tokens: number, alone: boolean): void {
-    const { id, prefix, spec, computed } = request
+    const { id, computed } = request
     const kv = this.#kv
     if (tokens < computed) kv.uncomputed(id, tokens)
     // What it has beyond is not what others share: it takes blocks of its own for that.
     if (tokens < computed && alone) kv.shrink(id, tokens)
-    if (tokens > 0 && !kv.holds(id) && kv.canAttach()) kv.attach(id, prefix, spec.session, null)
+    if (tokens > 0) this.#attach(request)
     if (!kv.holds(id)) this.#flight.writeOff(id)
     request.computed = kv.holds(id) ? tokens : 0
     if (request.computed > 0) kv.grow(id, tokens)

@@ -146,7 +146,7 @@ export interface Batch {
   number: number
   items: readonly BatchItem[]
   /** Drop the KV of these live requests before computing (they are recomputed later). A request that starts
-   * afresh in this very batch (position 0, or `copy`) is not listed: the engine clears it first. */
+   * afresh in this very batch (position 0, or `copy`) is not listed, the engine clears it first; but for engines that own their KV. */
   evict: readonly RequestId[]
   /** Forget these ended requests wholly before computing (prefix copies in `items` are done first). */
   release: readonly RequestId[]

@@ -335,7 +335,7 @@ export class Replica {
     const batch: Batch = {
       number: ++this.#batches,
       items: built.items,
-      evict: orders.takeDropped(),
+      evict: orders.takeDropped(this.#owned !== null),
       release: orders.takeReleased(),
       ...(trim.length > 0 && { trim }),
       predictedUs: Math.round(built.timeUs()),

@@ -149,7 +149,7 @@ export class Machine implements Target {
   #beginOwn(ways: EngineWays, nowUs: number): { step: Step | null; events: readonly Event[] } {
     const batch = this.#waiting.shift()
     this.#scheduled = batch?.number ?? this.#scheduled
-    const strays = ways.strays
+    const strays = ways.strays(this.#waiting.length)
     const events: Event[] = []
     if (batch !== undefined && !strays) {
       const ran = ways.schedule(batch)

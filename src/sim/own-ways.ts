@@ -13,8 +13,8 @@ export interface Scheduled {
 
 /** How a simulated engine that owns its KV goes about its plans. */
 export interface EngineWays {
-  /** It does not wait for a plan, or leaves one alone. */
-  readonly strays: boolean
+  /** It does not wait for a plan, or leaves one alone, though so many plans follow it. */
+  strays(following: number): boolean
   /** It tells what it has scheduled before what it has computed, every other time. */
   readonly hasty: boolean
   /** What it says it has free, in tokens; null: it does not say. */
@@ -51,7 +51,7 @@ export class OwnWays implements EngineWays {
     this.#share = share
   }
 
-  get strays(): boolean {
+  strays(): boolean {
     return this.#deviates(0.3)
   }
 

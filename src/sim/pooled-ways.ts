@@ -10,7 +10,6 @@ import type { EngineWays, Scheduled } from "./own-ways.ts"
 import type { Play, World } from "./world.ts"
 
 export class PooledWays implements EngineWays {
-  readonly strays = false
   readonly #limits: EngineLimits
   readonly #world: World
   readonly #replica: number
@@ -25,6 +24,11 @@ export class PooledWays implements EngineWays {
     this.#replica = replica
     this.#random = new Random("pooled ways", seed, replica)
     this.#pool = new BlockPool(Math.floor(limits.kvTokens / limits.blockTokens))
+  }
+
+  /** Some plans have others made in their place, but none that others count on. */
+  strays(following: number): boolean {
+    return following === 0 && this.#random.uniform() < 0.1
   }
 
   get hasty(): boolean {

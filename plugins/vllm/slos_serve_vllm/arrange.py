@@ -84,6 +84,14 @@ class Arrangement:
         most = request.num_prompt_tokens + request.max_tokens
         return in_air > 0 and request.num_computed_tokens + 2 - in_air >= most
 
+    def cut(self, name: str, tokens: int) -> None:
+        """No more of it than so many, if any."""
+        self.caps[name] = max(1, min(self.caps[name], tokens))
+
+    def waits(self, name: str) -> bool:
+        """It does not run."""
+        return bool(self.requests[name].status != RequestStatus.RUNNING)
+
     def state_of(self, name: str) -> str:
         """Why vLLM may not have taken it, for the log."""
         request = self.requests[name]
@@ -95,22 +103,29 @@ class Arrangement:
 
 def evict(scheduler: "PlannedScheduler", plan: Plan, arrangement: Arrangement, live: LiveRequests) -> None:
     """Drops the KV that the plan wants dropped. vLLM puts these requests back to its waiting ones."""
-    known = [live.by_number(number) for number in plan.evict]
-    now_s = time.monotonic()
+    for known in map(live.by_number, plan.evict):
+        if known is not None:
+            _drop(scheduler, known.request, arrangement)
     for request in arrangement.behind:
+        if request.status != RequestStatus.RUNNING:
+            continue
         name = request.request_id
         if scheduler.cached_tokens(request) < arrangement.positions[name]:
             # It goes on with what it has, which is more than it would find.
             arrangement.short.add(name)
         else:
             arrangement.afresh.append(request)
-    for request in [one.request for one in known if one is not None] + arrangement.afresh:
-        if request.status != RequestStatus.RUNNING:
-            continue
-        scheduler.running.remove(request)
-        scheduler.preempt_as_planned(request, now_s)
-        if request.request_id in arrangement.caps:
-            arrangement.waiting.append(request)
+    for request in arrangement.afresh:
+        _drop(scheduler, request, arrangement)
+
+
+def _drop(scheduler: "PlannedScheduler", request: Request, arrangement: Arrangement) -> None:
+    if request.status != RequestStatus.RUNNING:
+        return
+    scheduler.running.remove(request)
+    scheduler.preempt_as_planned(request, time.monotonic())
+    if request.request_id in arrangement.caps:
+        arrangement.waiting.append(request)
 
 
 @contextmanager

@@ -28,6 +28,13 @@ def _planned_tokens(scheduler: "PlannedScheduler", blocks: int, looking_ahead: i
     return int(blocks // groups * scheduler.block_size - ahead * looking_ahead)
 
 
+def room_behind(scheduler: "PlannedScheduler", blocks: Any) -> int:
+    """Tokens that find room in these blocks of a prefix and in all that is free behind them."""
+    held = sum(block.ref_cnt > 0 for group in blocks.blocks for block in group)
+    free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
+    return _planned_tokens(scheduler, held + free, 1)
+
+
 def in_use(scheduler: "PlannedScheduler", blocks: Any) -> Any:
     """The same blocks of a prefix, but those that requests hold, where there are such copies.
 

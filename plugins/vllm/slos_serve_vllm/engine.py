@@ -22,6 +22,7 @@ def engine_message(
     vllm = scheduler.vllm_config
     parallel, compilation = vllm.parallel_config, vllm.compilation_config
     rank = parallel.data_parallel_index
+    batch_tokens = step_tokens(scheduler)
     name = config.name or vllm.model_config.served_model_name or vllm.model_config.model
     return {
         "type": "engine",
@@ -30,9 +31,9 @@ def engine_message(
             "kvTokens": kv_tokens(scheduler),
             "blockTokens": scheduler.block_size,
             "maxSequences": scheduler.max_num_active_reqs,
-            "maxBatchTokens": scheduler.max_num_scheduled_tokens,
+            "maxBatchTokens": batch_tokens,
             "contextTokens": scheduler.max_model_len,
-            "minChunkTokens": min(_LEAST_CHUNK_TOKENS, scheduler.max_num_scheduled_tokens),
+            "minChunkTokens": min(_LEAST_CHUNK_TOKENS, batch_tokens),
         },
         "depth": depth_of(scheduler),
         "prefixCaching": bool(scheduler.cache_config.enable_prefix_caching),
@@ -52,6 +53,12 @@ def engine_message(
         "vllmVersion": vllm_version,
         "pluginVersion": plugin_version(),
     }
+
+
+def step_tokens(scheduler: "PlannedScheduler") -> int:
+    """Most that a plan may compute in a step. A prompt of one token is padded with drafts, and does not begin where they find no
+    place: no plan takes it."""
+    return max(1, int(scheduler.max_num_scheduled_tokens) - int(scheduler.num_spec_tokens))
 
 
 def depth_of(scheduler: "PlannedScheduler") -> int:

@@ -14,7 +14,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 
 from .arrange import Arrangement, arranged, evict
-from .blocks import free_tokens, in_use
+from .blocks import free_tokens, in_use, room_behind
 from .client import Client
 from .conductor import Conductor
 from .config import read_config, socket_of
@@ -170,7 +170,11 @@ class PlannedScheduler(Base):
         elif found > position:
             found = position // self.block_size * self.block_size
             blocks = self.kv_cache_manager.truncate_computed_blocks(blocks, found)
-        return (in_use(self, blocks), found, *rest)
+        blocks = in_use(self, blocks)
+        if found < position:
+            # The room of the plan holds less of it: what is left of it runs, rather than nothing.
+            self._arrangement.cut(request.request_id, room_behind(self, blocks) - found)
+        return (blocks, found, *rest)
 
     def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kwargs: Any) -> None:
         if not self._preempts_as_planned:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from vllm.v1.request import Request
 
-from slos_serve_vllm.blocks import free_tokens, in_use, kv_tokens
+from slos_serve_vllm.blocks import free_tokens, in_use, kv_tokens, room_behind
 from slos_serve_vllm.scheduler import PlannedScheduler
 
 from .fake_engine import BLOCK_TOKENS, RequestMaker, engine_config, make_scheduler
@@ -58,3 +58,19 @@ def test_what_is_free_is_counted_as_all_of_it_is(scheduler: PlannedScheduler) ->
     assert free_tokens(scheduler) == kv_tokens(scheduler) == 29 * BLOCK_TOKENS
     scheduler.running.append(request)
     assert free_tokens(scheduler) == 30 * BLOCK_TOKENS
+
+
+def test_room_behind_a_prefix_is_what_it_has_and_all_that_is_free(scheduler: PlannedScheduler) -> None:
+    kv = scheduler.kv_cache_manager
+    third = RequestMaker(scheduler.vllm_config)("third", PROMPT, 8)
+    first, _ = hold(scheduler, "first"), hold(scheduler, "second")
+    found, _, _ = kv.get_computed_blocks(third)
+    # Blocks that others hold are had besides the 22 that are free; those that are only kept are among these.
+    assert room_behind(scheduler, found) == (22 + 4) * BLOCK_TOKENS
+    kv.free(first)
+    kept, _, _ = kv.get_computed_blocks(third)
+    assert [block.ref_cnt for block in kept.blocks[0]] == [0] * 4
+    assert room_behind(scheduler, kept) == 27 * BLOCK_TOKENS
+    most = room_behind(scheduler, kept) - 4 * BLOCK_TOKENS
+    assert kv.allocate_slots(third, most + 1, 4 * BLOCK_TOKENS, kept) is None
+    assert kv.allocate_slots(third, most, 4 * BLOCK_TOKENS, kept) is not None

@@ -14,15 +14,19 @@ from slos_serve_vllm.frames import column
 from .fake_planner import HELLO, READY, FakePlanner, Peer, Script
 
 ENGINE = {"type": "engine", "name": "test-0"}
+LONG_S = 60.0
+"""For what comes soon, on a machine that is as busy as can be."""
+SHORT_S = 0.3
+"""For what never comes."""
 STEP = {"type": "step", "seq": 1, "nowUs": 0, "ran": None, "landed": [], "arrived": []}
 
 
 class Bench:
     """A client and the planner that it meets."""
 
-    def __init__(self, path: Path, *scripts: Script) -> None:
+    def __init__(self, path: Path, *scripts: Script, hang_s: float = LONG_S) -> None:
         self.planner = FakePlanner(path, *scripts)
-        self.client = Client(path, ENGINE, hang_s=0.3)
+        self.client = Client(path, ENGINE, hang_s)
 
 
 @pytest.fixture
@@ -30,8 +34,8 @@ def meet(tmp_path: Path) -> Iterator[type[Bench]]:
     benches: list[Bench] = []
 
     class Here(Bench):
-        def __init__(self, *scripts: Script) -> None:
-            super().__init__(tmp_path / f"{len(benches)}.sock", *scripts)
+        def __init__(self, *scripts: Script, hang_s: float = LONG_S) -> None:
+            super().__init__(tmp_path / f"{len(benches)}.sock", *scripts, hang_s=hang_s)
             benches.append(self)
 
     yield Here  # type: ignore[misc]
@@ -49,10 +53,10 @@ def serves(peer: Peer) -> None:
 
 def test_asks_and_is_answered(meet: type[Bench]) -> None:
     bench = meet(serves)
-    assert bench.client.wait_until_ready(5)
+    assert bench.client.wait_until_ready(LONG_S)
     assert bench.client.planner["policy"] == "slos-serve"
     assert bench.client.send(STEP)
-    answer = bench.client.receive(5)
+    answer = bench.client.receive(LONG_S)
     assert answer is not None
     assert answer["seq"] == 1
 
@@ -93,11 +97,18 @@ def test_says_why_it_is_not_ready(
 ) -> None:
     caplog.set_level(logging.INFO, "vllm.slos_serve")
     logging.getLogger("vllm").propagate = True
-    bench = meet(script)
-    assert not bench.client.wait_until_ready(1.5)
-    assert [record for record in caplog.records if re.search(told, record.getMessage())]
+    bench = meet(script, hang_s=SHORT_S)
+    end_s = time.monotonic() + LONG_S
+
+    def is_told() -> bool:
+        # Each reason may come with another try, after longer and longer pauses.
+        return any(re.search(told, record.getMessage()) for record in caplog.records)
+
+    while time.monotonic() < end_s and not (is_told() and bench.planner.connections >= 2):
+        assert not bench.client.wait_until_ready(0.1)
+    assert is_told()
     # One line for each reason, however often it was tried.
-    lines = [record.getMessage() for record in caplog.records]
+    lines = [record.getMessage() for record in dict.fromkeys(caplog.records)]
     assert len(lines) == len(set(lines)) <= 3
     assert bench.planner.connections >= 2
 
@@ -108,12 +119,13 @@ def test_says_each_reason_once_though_they_take_turns(
     logging.getLogger("vllm").propagate = True
     other = says({**HELLO, "version": 99})
     bench = meet(*[says({"type": "plan"}), other] * 3, serves)
-    assert bench.client.wait_until_ready(10)
+    assert bench.client.wait_until_ready(LONG_S)
     told = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(told) <= 3  # the two, and a connection closed before its words were read
     bench.client.lose("it closed the connection")
     bench.client.lose("it closed the connection")
-    assert len(caplog.records) - len(told) == 1, "what was told before it was ready is news again after it"
+    again = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(again) - len(told) == 1, "what was told before it was ready is news again after it"
 
 
 def test_a_planner_with_ever_new_reasons_does_not_fill_the_log(
@@ -128,24 +140,24 @@ def test_a_planner_with_ever_new_reasons_does_not_fill_the_log(
 
 def test_comes_back_after_a_planner_that_was_no_good(meet: type[Bench]) -> None:
     bench = meet(says({**HELLO, "version": 99}), lambda peer: None, serves)
-    assert bench.client.wait_until_ready(5)
+    assert bench.client.wait_until_ready(LONG_S)
     assert bench.planner.connections == 3
     assert bench.client.opened == 1
 
 
 def test_a_planner_that_goes_is_noticed_where_it_is_needed(meet: type[Bench]) -> None:
     bench = meet(lambda peer: (peer.greet(), peer.hear())[0], serves)
-    assert bench.client.wait_until_ready(5)
+    assert bench.client.wait_until_ready(LONG_S)
     bench.client.send(STEP)
-    assert bench.client.receive(5) is None
+    assert bench.client.receive(LONG_S) is None
     assert not bench.client.ready
-    assert bench.client.wait_until_ready(5)
+    assert bench.client.wait_until_ready(LONG_S)
     assert bench.client.opened == 2
 
 
 def test_a_planner_that_does_not_answer_costs_the_deadline_and_no_more(meet: type[Bench]) -> None:
     bench = meet(lambda peer: (peer.greet(), [None for _ in iter(peer.hear, None)])[0])
-    assert bench.client.wait_until_ready(5)
+    assert bench.client.wait_until_ready(LONG_S)
     bench.client.send(STEP)
     began_s = time.monotonic()
     assert bench.client.receive(0.02) is None
@@ -154,8 +166,8 @@ def test_a_planner_that_does_not_answer_costs_the_deadline_and_no_more(meet: typ
 
 
 def test_a_planner_that_does_not_read_is_lost(meet: type[Bench]) -> None:
-    bench = meet(lambda peer: (peer.greet(), time.sleep(3))[0])
-    assert bench.client.wait_until_ready(5)
+    bench = meet(lambda peer: (peer.greet(), time.sleep(3))[0], hang_s=SHORT_S)
+    assert bench.client.wait_until_ready(LONG_S)
     for _ in range(1000):
         if not bench.client.send({**STEP, "arrived": "x" * 10_000}):
             break
@@ -163,7 +175,7 @@ def test_a_planner_that_does_not_read_is_lost(meet: type[Bench]) -> None:
 
 
 def test_nothing_listens(tmp_path: Path) -> None:
-    client = Client(tmp_path / "none.sock", ENGINE, hang_s=0.3)
+    client = Client(tmp_path / "none.sock", ENGINE, SHORT_S)
     assert not client.wait_until_ready(0.2)
     assert not client.send(STEP)
     assert client.receive(0.0) is None

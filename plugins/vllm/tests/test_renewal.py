@@ -98,8 +98,24 @@ def is_no_question(planner: Obliging, message: Any) -> bool:
     return message["ran"] is not None or message["seq"] == 1
 
 
+def be_impatient_of_answers(here: Bench) -> None:
+    """Of plans that are asked for in the place of others. Those of steps are waited for on the busiest machine."""
+    conductor = here.engine.scheduler.conductor
+    patient, answer = conductor.patience.limit_s, conductor._answer
+
+    def answer_soon() -> Any:
+        conductor.patience.limit_s = lambda least_s: 0.02  # type: ignore[method-assign]
+        try:
+            return answer()
+        finally:
+            conductor.patience.limit_s = patient  # type: ignore[method-assign]
+
+    conductor._answer = answer_soon  # type: ignore[method-assign]
+
+
 def test_where_the_other_plan_is_late_the_old_one_runs(bench: Callable[..., Bench]) -> None:
-    here = bench(LONG_US, is_no_question, deadline_ms=20)
+    here = bench(LONG_US, is_no_question)
+    be_impatient_of_answers(here)
     before, heard = len(here.engine.ran), here.heard()
     here.add("second", 5)
     here.engine.step()
@@ -165,4 +181,6 @@ def test_the_planner_of_a_busy_engine_is_waited_for(bench: Callable[..., Bench])
     assert isinstance(patience, Patience)
     CLOCK.now_us += 80_000
     here.engine.step()
+    # It waits 5 ms for its plans so far, which a busy machine may take: not the matter here.
+    patience.plan_was_there()
     assert patience.limit_s(0.005) == pytest.approx(0.5 * (0.0031 + 0.2 * 0.08), abs=0.001)

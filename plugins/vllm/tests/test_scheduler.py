@@ -25,6 +25,7 @@ class Case:
     stop: float = 0.0
     drafts: int = 0
     prefixes: bool = True
+    batch_tokens: int = 512
     renews: bool = False
     """Whatever arrives, the plan that does not know of it is asked for anew."""
 
@@ -49,6 +50,7 @@ CASES = [
         stop=0.01,
     ),
     Case("async, drafts", is_async=True, in_air=2, drafts=4, stop=0.01),
+    Case("async, drafts, small steps", is_async=True, in_air=2, drafts=4, batch_tokens=64),
     Case(
         "async, three in the air",
         is_async=True,
@@ -60,20 +62,7 @@ CASES = [
 ]
 
 
-OPEN = {
-    "renewed plans, drafts, few blocks": "some two steps of 12,000 find less room than the plan that was made anew counts on",
-    "async, drafts": "now and then one step of 2,000 has no place for a prompt of one token",
-}
-"""Cases in which a step is not as planned now and then: to be mended. They run, and what they find is shown."""
-
-
-def marked(case: Case) -> Any:
-    reason = OPEN.get(case.name)
-    marks = [pytest.mark.xfail(reason=reason, raises=AssertionError, strict=False)] if reason else []
-    return pytest.param(case, marks=marks)
-
-
-@pytest.mark.parametrize("case", map(marked, CASES), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_what_runs_is_what_was_planned(case: Case, folder: Path, settings: dict[str, Any]) -> None:
     engine, aborted = live(case, folder, settings)
     counters = engine.scheduler.conductor.counters
@@ -87,7 +76,14 @@ def test_what_runs_is_what_was_planned(case: Case, folder: Path, settings: dict[
 
 def live(case: Case, folder: Path, settings: dict[str, Any]) -> tuple[FakeEngine, set[str]]:
     """So many steps of random requests, and then until all have ended."""
-    config = engine_config(folder, case.is_async, case.drafts, case.in_air, prefixes=case.prefixes)
+    config = engine_config(
+        folder,
+        case.is_async,
+        case.drafts,
+        case.in_air,
+        prefixes=case.prefixes,
+        batch_tokens=case.batch_tokens,
+    )
     scheduler = make_scheduler(config, case.blocks, settings)
     # Not by how long answers take on this machine.
     scheduler.conductor.patience.is_worth_another = lambda planned_s: case.renews  # type: ignore[method-assign]

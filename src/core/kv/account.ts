@@ -151,7 +151,7 @@ export class KvAccount {
     }
     this.#makeRoomForSequence(source, session)
     this.#live.set(id, sequence)
-    this.orders.dontDrop(id)
+    this.orders.restart(id)
     // Without a unified pool nothing is shared in place: the prefix is copied into blocks of its own (or the
     // engine hands the old sequence over when it is released in this same batch).
     if (source && !this.limits.unifiedKv) this.grow(id, match!.tokens)
@@ -318,19 +318,16 @@ export class KvAccount {
     this.#uncache(least)
   }
 
-  /** Of the blocks that only this live sequence holds, those of prefixes that other live ones have computed on their own: which
-   * of the copies is shared by a third is the engine's choice, so that they may not be free when this one goes. */
-  #doubtfulBlocks({ blocks, prefix, indexed }: Sequence): number {
-    let count = 0
-    for (let at = 0; at < indexed; at++) {
-      const block = blocks[at]!
-      if (!this.#blocks.isOwn(block)) continue
-      for (const copy of this.#computed.copies(prefix[at]!)) {
-        if (copy === block || !this.#blocks.isLive(copy)) continue
-        count++
-        break
-      }
+  /** Of the blocks that only this live sequence holds, those of a prefix that other live ones have, too: which of the copies is
+   * shared is the engine's choice, so that they may not be free when this one goes. */
+  #doubtfulBlocks({ blocks, prefix }: Sequence): number {
+    let common = 0
+    for (const other of this.#live.values()) {
+      const most = Math.min(blocks.length, prefix.length, other.blocks.length, other.prefix.length)
+      if (other.blocks !== blocks) while (common < most && other.prefix[common] === prefix[common]) common++
     }
+    let count = 0
+    for (let at = 0; at < common; at++) if (this.#blocks.isOwn(blocks[at]!)) count++
     return count
   }
 

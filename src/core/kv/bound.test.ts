@@ -56,6 +56,15 @@ describe("what the engine has free", () => {
     expect(kv.spareTokens).toBe(96)
   })
 
+  test("nor of one that another has begun with, whose source is gone before it has computed anything", () => {
+    const kv = account()
+    kv.attach(3, hashes(1, 8), -1, null)
+    kv.grow(3, 32)
+    kv.bound(0)
+    kv.drop(1)
+    expect(kv.spareTokens).toBe(32)
+  })
+
   test("counts blocks that stay with those that share them but once", () => {
     const kv = account()
     kv.attach(3, hashes(1, 8), -1, kv.match(hashes(1, 8), 65))

@@ -8,13 +8,20 @@ export class KvOrders {
   #trimmed = new Map<RequestId, number>()
   /** Live requests that lost their KV. */
   #dropped = new Set<RequestId>()
+  /** Of those that lost it since the last batch: those that start afresh in the next one. */
+  #restarted = new Set<RequestId>()
 
   drop(id: RequestId): void {
     this.#dropped.add(id)
   }
-  /** It starts afresh, or has nothing that the engine knows of. */
+  /** It starts afresh. */
+  restart(id: RequestId): void {
+    if (this.#dropped.delete(id)) this.#restarted.add(id)
+  }
+  /** It has nothing that the engine knows of, or keeps what it has. */
   dontDrop(id: RequestId): void {
     this.#dropped.delete(id)
+    this.#restarted.delete(id)
   }
   release(id: RequestId): void {
     this.#released.push(id)
@@ -32,11 +39,13 @@ export class KvOrders {
     return at >= 0
   }
 
-  /** Live ids whose KV the engine must drop with the next batch. */
-  takeDropped(): RequestId[] {
-    if (this.#dropped.size === 0) return []
-    const dropped = [...this.#dropped]
+  /** Live ids whose KV the engine must drop with the next batch. `all`: also of those that start afresh in it, which an engine
+   * that owns its KV cannot tell from those that go on from about there. */
+  takeDropped(all = false): RequestId[] {
+    if (this.#dropped.size + this.#restarted.size === 0) return []
+    const dropped = [...this.#dropped, ...(all ? this.#restarted : [])]
     this.#dropped.clear()
+    this.#restarted.clear()
     return dropped
   }
 
