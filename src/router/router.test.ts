@@ -121,9 +121,15 @@ describe("prefix-offer", () => {
     return router
   }
 
-  test("asks where the prefix is, also where much is owed: a promise says that it can wait", () => {
+  test("asks where the prefix is, until more stands before it there than the prefix is worth", () => {
+    const first = (holder: FakeState) => order(sent(3), fleet({}, {}, {}, holder))[0]
     const targets = fleet({}, {}, {}, { prefillBacklogTokens: 5000 })
     expect(order(sent(3), targets)[0]).toBe(3)
+    // 512 of 600 tokens are worth 1.28: that many seconds of prompts, or that times a quarter of its requests waiting.
+    expect(first({ prefillBacklogTokens: 12_000 })).toBe(3)
+    expect(first({ prefillBacklogTokens: 14_000 })).not.toBe(3)
+    expect(first({ running: 10, waiting: 3 })).toBe(3)
+    expect(first({ running: 10, waiting: 6 })).not.toBe(3)
     expect(order(sent(3), targets, long("b"))).not.toContain(3)
     targets[3]!.offer = () => false
     expect(sent(3).route(specOf(0, long("a")), targets, 2, [0, 0.5])).not.toBe(3)
@@ -153,6 +159,17 @@ describe("prefix-offer", () => {
     const orders = [1, 2, 3].map(() => order(router, targets))
     expect(orders).toEqual([
       [0, 1],
+      [1, 2],
+      [2, 0],
+    ])
+  })
+
+  test("a session that begins goes where least stands, for it will stay there", () => {
+    const router = new Router({ kind: "prefix-offer", hops: 2 })
+    const targets = fleet({ prefillBacklogTokens: 5000 }, {}, { prefillBacklogTokens: 100 })
+    const first = { session: 4, promptTokens: 500, prefix: [] }
+    expect([1, 2, 3].map(() => order(router, targets, first))).toEqual([
+      [1, 0],
       [1, 2],
       [2, 0],
     ])

@@ -85,25 +85,30 @@ const PREFIX_WEIGHT = 3
 const QUEUE_WEIGHT = 2
 const KV_WEIGHT = 2
 
-/** Ask those that have the longest prefix first, of them the least filled: where one can promise, waiting there costs
- * nothing, and computing the prefix again would. Then the others, in turn: the least busy first would leave no room anywhere
- * for a long prompt. */
+/** Ask first where it costs least. What has no prefix anywhere and no rounds to come asks in turn: the least busy first would
+ * leave no room anywhere for a long prompt, and would trust slow replicas for being empty. */
 function prefixOffer(choice: Choice): number[] {
-  return open(choice)
-    .sort((a, b) => b.known - a.known || (a.known > 0 ? a.filled - b.filled : 0))
-    .slice(0, choice.hops)
-    .map(({ index }) => index)
+  const found = open(choice)
+  const stays = choice.request.session >= 0
+  if (stays || found.some(({ known }) => known > 0))
+    found.sort((a, b) => costAt(choice, a) - costAt(choice, b))
+  return found.slice(0, choice.hops).map(({ index }) => index)
 }
 
 /** None of those asked promises: a fleet that is full, where half of all requests may be such and most are in time all the
- * same. They get done where least stands before them, what lacks of the prefix counted with it: all at the first asked
- * would wait there, with room beside it. What has no prefix anywhere goes to the first asked: spread evenly, or no replica
- * had room left for the next promise. */
-function leastFilled(choice: Choice): number {
-  const cost = ({ known, filled }: Known) => filled + ANEW * (1 - known / choice.request.promptTokens)
+ * same. They get done where it costs least, of those that have some of the prefix: all at the first asked would wait there,
+ * with room beside it. What has no prefix anywhere goes to the first asked: spread evenly, or no replica had room left for
+ * the next promise. */
+function leastCostly(choice: Choice): number {
   const found = open(choice).filter(({ known }) => known > 0)
   if (found.length === 0) return -1
-  return found.reduce((least, one) => (cost(one) < cost(least) ? one : least)).index
+  return found.reduce((least, one) => (costAt(choice, one) < costAt(choice, least) ? one : least)).index
+}
+
+/** What stands before it there, and what it lacks of the prefix. A promise says that the wait is no matter to this request;
+ * to the next ones it is. */
+function costAt({ request }: Choice, { known, filled }: Known): number {
+  return filled + ANEW * (1 - known / request.promptTokens)
 }
 /** A whole prompt to be computed is as bad as a replica that is so much fuller. */
 const ANEW = 1.5
@@ -212,7 +217,7 @@ export const ROUTERS = {
   "least-loaded": { order: leastLoaded, asks: false, byPrefix: false },
   "cache-aware": { order: cacheAware, asks: false, byPrefix: true },
   "prefix-score": { order: prefixScore, asks: false, byPrefix: true },
-  "prefix-offer": { order: prefixOffer, otherwise: leastFilled, asks: true, byPrefix: true },
+  "prefix-offer": { order: prefixOffer, otherwise: leastCostly, asks: true, byPrefix: true },
 } as const satisfies Record<string, Routing>
 
 export type RouterKind = keyof typeof ROUTERS

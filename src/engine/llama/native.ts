@@ -1,5 +1,5 @@
 /** llama.cpp's C interface through koffi: struct layouts and functions of exactly one release, checked when
- * loaded. Nothing else in the code base knows koffi. */
+ * loaded. Nothing else in the code base knows these. */
 import koffi from "koffi"
 import { UserError } from "../../errors.ts"
 import { type LibraryFiles, LLAMA_VERSION } from "./files.ts"
