@@ -49,6 +49,13 @@ export function beliefsOf(guess: Coefficients): Belief[] {
   }))
 }
 
+/** An engine that is `factor` times as slow; what launches take is not the GPU's but the processor's beside it. */
+export function scaledGuess(guess: Coefficients, factor: number): Coefficients {
+  const { piecewise, eager } = guess
+  const scaled = STEP_FEATURES.map((feature) => [feature, guess[feature] * factor])
+  return { ...(Object.fromEntries(scaled) as Coefficients), piecewise, eager }
+}
+
 /** The model that the guess makes. */
 export function guessedModel(guess: Coefficients, graphs?: CapturedGraphs): CostModel {
   return modelOf([pieceOf(STEP_FEATURES.map((feature) => guess[feature]))], guess, FIRST_SIGMA, graphs)

@@ -15,7 +15,7 @@ const MOST_CELLS = 48
 /** From so many on they say which of them is an outlier. */
 const FEW = 3
 /** Steps of one kind differ by as much, ln: they are alike, not the same. */
-const ALIKE = 0.15
+export const ALIKE = 0.15
 
 interface Cell {
   steps: SeenStep[]
@@ -37,7 +37,8 @@ export class SeenSteps {
     return this.#seen
   }
 
-  add(step: SeenStep): void {
+  /** Answers the steps of its kind where it is the one that makes them enough to stand for themselves, else none. */
+  add(step: SeenStep): readonly SeenStep[] {
     const key = kindOf(step.shape)
     const cell = this.#cells.get(key) ?? { steps: [], next: 0, usedAt: 0 }
     this.#cells.set(key, cell)
@@ -45,6 +46,7 @@ export class SeenSteps {
     cell.next = (cell.next + 1) % this.#kept
     cell.usedAt = ++this.#seen
     if (this.#cells.size > MOST_CELLS) this.#forgetOldest()
+    return cell.steps.length === FEW && cell.next === FEW % this.#kept ? cell.steps : []
   }
 
   all(): SeenStep[] {

@@ -25,6 +25,8 @@ const STRAIGHT: CostModel = {
   pieces: [{ step: 14_000, tokens: 60, sequences: 20, slowPairs: 0.05, fastPairs: 0.005 }],
 }
 const GRAPHED: CostModel = { ...STRAIGHT, graphs: { ...GRAPHS, piecewiseUs: 2500, eagerUs: 6000 } }
+/** Launched kernel by kernel where its weights are no matter any more: two reasons for large batches to take longer. */
+const BENT_GRAPHED: CostModel = { ...BENT, graphs: { ...GRAPHS, piecewiseUs: 2500, eagerUs: 6000 } }
 const CPU: CostModel = {
   ...BENT,
   pieces: [{ step: 20_000, tokens: 5000, sequences: 2000, slowPairs: 3, fastPairs: 1 }],
@@ -88,6 +90,7 @@ describe("a known engine is found again", () => {
     ["on a straight line", STRAIGHT, {}],
     ["that reads its weights first", BENT, {}],
     ["with CUDA graphs", GRAPHED, { graphs: GRAPHS }],
+    ["that reads its weights first, with CUDA graphs", BENT_GRAPHED, { graphs: GRAPHS }],
     ["far from the guess", CPU, { guess: CPU_GUESS }],
     ["far from the guess for another device", CPU, {}],
   ]
@@ -118,7 +121,49 @@ describe("a known engine is found again", () => {
   })
 })
 
+/** The same engine, so many times as slow. */
+function paced(model: CostModel, factor: number): CostModel {
+  const pieces = model.pieces.map((piece) =>
+    Object.fromEntries(Object.entries(piece).map(([name, us]) => [name, us * factor])),
+  )
+  return { ...model, pieces }
+}
+
 describe("at first", () => {
+  test("a few steps say how fast all of the engine is, however far off the guess", () => {
+    const logFactor = fc.double({ min: -Math.log(10), max: Math.log(10), noNaN: true })
+    const shape = fc.tuple(fc.integer({ min: 0, max: 40 }), fc.integer({ min: 0, max: 200 }))
+    fc.assert(
+      fc.property(logFactor, fc.array(shape, { minLength: 3, maxLength: 3 }), (off, shown) => {
+        const truth = paced(guessedModel(CPU_GUESS), Math.exp(off))
+        const fit = new StepFit({ guess: CPU_GUESS })
+        for (const [decodes, chunk] of shown) {
+          const items = step(decodes, 300, decodes + chunk === 0 ? 1 : chunk)
+          fit.observe(items, stepUs(truth, shapeOf(items, truth)))
+        }
+        for (const items of [step(1, 200, 0), step(20, 200, 0), step(0, 0, 64), step(4, 200, 500)]) {
+          const ratio = stepUs(fit.model, shapeOf(items, LAYOUT)) / stepUs(truth, shapeOf(items, truth))
+          expect(Math.abs(Math.log(ratio))).toBeLessThan(Math.log(1.6))
+        }
+      }),
+      { numRuns: runs(100) },
+    )
+  })
+
+  test("one batch far larger than the others bounds what a token costs", () => {
+    const fit = new StepFit({ guess: CPU_GUESS })
+    const truth = { ...CPU, pieces: [{ step: 12_400, tokens: 225, sequences: 380 }] }
+    for (const items of [step(0, 0, 13), step(1, 60, 0), step(1, 61, 0), step(1, 62, 9), step(1, 63, 500)])
+      fit.observe(items, stepUs(truth, shapeOf(items, truth)))
+    fit.observe(step(1, 64, 0), stepUs(truth, shapeOf(step(1, 64, 0), truth)))
+    for (const chunk of [64, 200, 1000]) {
+      const items = step(2, 100, chunk)
+      const ratio = stepUs(fit.model, shapeOf(items, LAYOUT)) / stepUs(truth, shapeOf(items, truth))
+      expect(ratio).toBeGreaterThan(0.8)
+      expect(ratio).toBeLessThan(1.4)
+    }
+  })
+
   test("an engine is thought slow, and steps to scatter widely", () => {
     const fit = new StepFit({ graphs: GRAPHS })
     expect(fit.model).toEqual(guessedModel(GPU_GUESS, GRAPHS))
@@ -163,11 +208,27 @@ describe("at first", () => {
       const items = served(random)
       if (fit.observe(items, stepUs(STRAIGHT, shapeOf(items, STRAIGHT))) !== null) at.push(i)
     }
-    expect(at[0]).toBe(4)
+    expect(at[0]).toBe(1)
     const gaps = at.slice(1).map((n, i) => n - at[i]!)
     expect(gaps.every((gap, i) => i === 0 || gap >= gaps[i - 1]!)).toBe(true)
     expect(at.length).toBeLessThan(30)
     expect(gaps.at(-1)).toBe(512)
+  })
+
+  test("the third step of a kind that the model is wrong about is learnt from at once, as no other is", () => {
+    const fit = new StepFit()
+    const shown = (items: Item[], factor = 1) =>
+      fit.observe(items, factor * stepUs(STRAIGHT, shapeOf(items, STRAIGHT))) !== null
+    for (let i = 0; i < 110; i++) shown(step(1 + (i % 40), 500, 0))
+    const prompt = step(4, 500, 1500)
+    const before = stepUs(fit.model, shapeOf(prompt, LAYOUT))
+    expect(before).toBeGreaterThan(1.5 * stepUs(STRAIGHT, shapeOf(prompt, STRAIGHT)))
+    expect([prompt, prompt, prompt, prompt].map((items) => shown(items))).toEqual([false, false, true, false])
+    expect(stepUs(fit.model, shapeOf(prompt, LAYOUT))).toBeLessThan(0.8 * before)
+    // Of another kind, as predicted.
+    const deep = step(16, 12_000, 0)
+    const right = stepUs(fit.model, shapeOf(deep, LAYOUT)) / stepUs(STRAIGHT, shapeOf(deep, STRAIGHT))
+    expect([1, 2, 3].map(() => shown(deep, right))).toEqual([false, false, false])
   })
 
   test("impossible steps are not taken", () => {
@@ -179,7 +240,8 @@ describe("at first", () => {
   })
 })
 
-/** Seen up to `most` tokens; a batch of more is not thought to take less than half of what was seen goes on to. */
+/** Seen up to `most` tokens; a batch of more is never thought to take much less than what was seen goes on to: planned too large,
+ * it would make every stream of it late. That it may be thought to take more costs little: larger ones are seen by and by. */
 test("no batch beyond all that were seen is thought cheaper than they say", () => {
   const engine = fc.record({
     step: fc.integer({ min: 2000, max: 60_000 }),
@@ -205,11 +267,10 @@ test("no batch beyond all that were seen is thought cheaper than they say", () =
       const [half, whole] = [timeOf(truth, most / 2), timeOf(truth, most)]
       for (const times of [2, 4, 8]) {
         const goneOn = whole + ((times - 1) * (whole - half)) / 0.5
-        expect(timeOf(fit.model, times * most)).toBeGreaterThan(0.4 * goneOn)
+        expect(timeOf(fit.model, times * most)).toBeGreaterThan(0.75 * goneOn)
       }
     }),
-    // Where the bend lies near the end of what was seen, thirty noisy steps tell little of it: less than half is still found out.
-    { numRuns: runs(40), seed: 1 },
+    { numRuns: runs(100) },
   )
 })
 
@@ -231,12 +292,7 @@ describe("what is known of the engine from before", () => {
 
   test("is dropped where steps take far longer, or far less", () => {
     for (const factor of [0.5, 2]) {
-      const other: CostModel = {
-        ...BENT,
-        pieces: BENT.pieces.map((piece) =>
-          Object.fromEntries(Object.entries(piece).map(([name, us]) => [name, us * factor])),
-        ),
-      }
+      const other = paced(BENT, factor)
       const fit = taught(new StepFit({ known: BENT }), other, 200, new Random(8))
       expect(fit.stale).toBe(true)
       expect(errors(fit.model, other, fresh(new Random(9))).mean).toBeLessThan(0.15)
@@ -244,12 +300,7 @@ describe("what is known of the engine from before", () => {
   })
 
   test("is followed where they take a little longer", () => {
-    const other: CostModel = {
-      ...BENT,
-      pieces: BENT.pieces.map((piece) =>
-        Object.fromEntries(Object.entries(piece).map(([name, us]) => [name, us * 1.2])),
-      ),
-    }
+    const other = paced(BENT, 1.2)
     const fit = taught(new StepFit({ known: BENT }), other, 1500, new Random(8))
     expect(fit.stale).toBe(false)
     expect(errors(fit.model, other, fresh(new Random(9))).mean).toBeLessThan(0.08)

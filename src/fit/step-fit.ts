@@ -13,10 +13,11 @@ import {
   guessedModel,
   LAYOUT,
   modelOf,
+  scaledGuess,
 } from "./guess.ts"
 import { sigmaOf } from "./least-squares.ts"
 import { fitPieces } from "./pieces.ts"
-import { recalledSteps, type SeenStep, SeenSteps } from "./seen-steps.ts"
+import { ALIKE, recalledSteps, type SeenStep, SeenSteps } from "./seen-steps.ts"
 
 export interface StepFitOptions {
   /** What is believed of an engine that nothing is known of. Default: one GPU. */
@@ -28,12 +29,14 @@ export interface StepFitOptions {
 }
 
 /** Steps until the first fit, growth of the intervals, and the longest. */
-const FIRST = 4
+const FIRST = 1
 const GROWTH = 1.5
 const LONGEST = 512
 /** Seen so many steps, and of them with prompts, the model is believed. */
 const ENOUGH = 24
 const ENOUGH_PROMPTS = 4
+/** That the guess is of an engine just as fast counts as so many steps. */
+const PACE_STEPS = 0.5
 /** Steps that the first sigma counts as. */
 const SIGMA_STEPS = 8
 const LEAST_SIGMA = 0.02
@@ -88,27 +91,40 @@ export class StepFit {
   /** `shape`: by LAYOUT. */
   observeShape(shape: StepShape, us: number): CostModel | null {
     if (!(us > 0) || !(shape.tokens > 0) || !Number.isFinite(us)) return null
-    this.#steps.add({ shape, us })
+    const kind = this.#steps.add({ shape, us })
     if (shape.tokens > shape.sequences) this.#withPrompts++
-    if (this.#steps.seen < this.#fitAt) return null
-    this.#fitAt = this.#steps.seen + Math.min(LONGEST, Math.ceil((GROWTH - 1) * this.#steps.seen))
+    if (this.#steps.seen >= this.#fitAt)
+      this.#fitAt = this.#steps.seen + Math.min(LONGEST, Math.ceil((GROWTH - 1) * this.#steps.seen))
+    else if (!this.#isSurprising(kind)) return null
     this.#fit()
     return this.#model
+  }
+
+  /** Steps of a kind that the model does not know, and that it is wrong about: it should not go on so until the next fit. */
+  #isSurprising(kind: readonly SeenStep[]): boolean {
+    if (kind.length === 0) return false
+    const offsets = kind.map(({ shape, us }) => Math.log(us / Math.max(1, stepUs(this.#model, shape))))
+    return Math.abs(quantile(offsets, 0.5)) > ALIKE
   }
 
   #fit(): void {
     if (this.#known !== null && this.#isStale(this.#known)) this.#forget()
     const seen = this.#steps.usual((shape) => stepUs(this.#model, shape))
     const recalled = this.#recalled.filter(({ shape }) => !this.#steps.knows(shape))
-    const { pieces, launches } = fitPieces(
-      [...seen, ...recalled],
-      beliefsOf(this.#guess),
-      this.#guess.tokens,
-      this.#graphs,
-    )
+    const steps = [...seen, ...recalled]
+    const guess = this.#paced(steps)
+    const { pieces, launches } = fitPieces(steps, beliefsOf(guess), guess.tokens, this.#graphs)
     const model = modelOf(pieces, launches, 0, this.#graphs)
     const deviations = seen.map(({ shape, us }) => Math.log(us / stepUs(model, shape)))
     this.#model = { ...model, residualSigma: this.#sigma(sigmaOf(deviations)) }
+  }
+
+  /** The guess of an engine as fast as this one: what is far off is most often the whole of it, and one step tells. */
+  #paced(steps: readonly SeenStep[]): Coefficients {
+    const guessed = guessedModel(this.#guess, this.#graphs)
+    const offsets = steps.map(({ shape, us }) => Math.log(us / stepUs(guessed, shape)))
+    const heard = steps.length / (steps.length + PACE_STEPS)
+    return scaledGuess(this.#guess, Math.exp(heard * quantile(offsets, 0.5)))
   }
 
   #forget(): void {

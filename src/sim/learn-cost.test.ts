@@ -1,10 +1,11 @@
 /** Replicas that are not told what steps take: they learn it, lose nothing, and decide the same each time. */
-import { expect, test } from "vitest"
+import { describe, expect, test } from "vitest"
 import type { CostModel } from "../core/cost.ts"
+import type { PolicyName } from "../core/policy/index.ts"
 import type { Effect } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
 import { LIMITS, specOf } from "../core/testing.ts"
-import type { CapturedGraphs } from "../fit/guess.ts"
+import { type CapturedGraphs, GPU_GUESS, scaledGuess } from "../fit/guess.ts"
 import { Random } from "../random.ts"
 import { type FleetOptions, simulateFleet } from "./fleet.ts"
 
@@ -75,4 +76,28 @@ test("steps are predicted badly at first, and well soon", () => {
   expect(late).toBeGreaterThan(0.8)
   expect(late).toBeLessThan(1.25)
   expect(learnt.kept).toBeGreaterThan(0.9 * told.kept)
+})
+
+describe("an engine of which nothing is known", () => {
+  /** Bursts of prompts with some 120 ms to wait, 40 on an engine that has computed nothing before: FCFS keeps them all. */
+  const easy = (seed: number): FleetOptions["requests"] => {
+    const random = new Random("cold", seed)
+    let atUs = 0
+    return Array.from({ length: 40 }, (_, id) => {
+      if (id % 3 === 0) atUs += 300_000 + Math.round(random.exponential(100_000))
+      const slo = { ...specOf(0).slo, ttftUs: 120_000, tpotUs: 60_000 }
+      const spec = specOf(id, { promptTokens: random.integer(20, 400), maxOutputTokens: 20, slo })
+      return { atUs, outputTokens: 20, thinkingTokens: 0, spec }
+    })
+  }
+  const kept = (seed: number, policy: PolicyName, changes: Partial<FleetOptions>) =>
+    play(seed, { replicas: [{ ...CONFIG, policy }], requests: easy(seed), ...changes }).kept
+
+  test.each([10, 3, 1, 1 / 3])("keeps what FCFS keeps, by a guess %f times as slow as usual", (factor) => {
+    for (const seed of [1, 2, 3, 4]) {
+      expect(kept(seed, "vllm", {})).toBe(40)
+      const learnCost = { graphs: GRAPHS, guess: scaledGuess(GPU_GUESS, factor) }
+      expect(kept(seed, "slos-serve", { learnCost })).toBe(40)
+    }
+  })
 })
