@@ -2,8 +2,9 @@
 import { type Command, Option } from "commander"
 import { parseOrigin } from "../config/origins.ts"
 import { parseInlineTenant, type TenantConfig } from "../config/tenants.ts"
+import { PROTECTABLE, type Protected } from "../http/protectable.ts"
 import type { ObjectivesFrom } from "../serve/key-ring.ts"
-import { byteSize, httpUrl, port, wholeNumber } from "./numbers.ts"
+import { byteSize, httpUrl, listOf, port, wholeNumber } from "./numbers.ts"
 
 export interface ApiOptions {
   servedName?: string
@@ -13,6 +14,10 @@ export interface ApiOptions {
   tenant?: TenantConfig[]
   requireKey: boolean
   objectives: ObjectivesFrom
+  tlsCert?: string
+  tlsKey?: string
+  allowedHost?: string[]
+  protect?: Protected[]
   trustFairnessId?: boolean
   maxQueue: number
   /** Bytes. */
@@ -30,6 +35,22 @@ export function addApiOptions(command: Command): Command {
     .option("--served-name <name>", "the model's name in the API (default: from the model)")
     .option("--host <address>", "address to listen on", "127.0.0.1")
     .option("-p, --port <number>", "port to listen on; 0 picks a free one", port, 8080)
+    .option(
+      "--tls-cert <file>",
+      "serve over TLS with this certificate (PEM); read again when it changes, and at SIGHUP",
+    )
+    .option("--tls-key <file>", "its key (PEM)")
+    .option(
+      "--allowed-host <name>",
+      "a name that clients may use for this server (.example.com: all below it; *: any); once for each. On a loopback " +
+        "address others than localhost's are refused",
+      (text: string, before: string[] = []) => [...before, text],
+    )
+    .option(
+      "--protect <what>",
+      "routes outside the API that need a key as well, where there are keys: health, metrics, status, with commas between",
+      listOf(PROTECTABLE),
+    )
     .option(
       "-c, --config <file>",
       "SLO classes, tenants, API keys and all options (docs/config.md); read again at SIGHUP",

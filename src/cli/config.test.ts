@@ -82,7 +82,8 @@ describe("the file", () => {
     for (const fields of Object.values(SETTINGS))
       for (const { option, schema } of Object.values(fields)) {
         const flag = command.options.find((one) => one.attributeName() === option)!
-        if (flag.parseArg === undefined || flag.argChoices !== undefined || option === "corsOrigin") continue
+        if (flag.parseArg === undefined || flag.argChoices !== undefined) continue
+        if (["allowedHost", "corsOrigin", "protect"].includes(option)) continue
         for (const value of values) {
           const parsed = schema.safeParse(value)
           let taken: unknown
@@ -99,6 +100,7 @@ describe("the file", () => {
   it("is documented by an example that can be read", () => {
     expect(faultsOf(file("example.yaml", example))).toEqual([])
     const { keys, tenants, classes, settings } = parseConfig(example, "example")
+    expect(example).toContain("tls:")
     expect(keys.map(({ name }) => name)).toEqual(["alice-laptop", "nightly"])
     expect(tenants).toMatchObject([
       { name: "alice", weight: 3 },
@@ -226,7 +228,7 @@ describe("the command", () => {
     expect([fine.status, fine.stdout]).toEqual([
       ...[
         0,
-        `${join(folder, "fine.yaml")} is right (classes: 3, tenants: 2, keys: 2, backends: 0, options: 20)\n`,
+        `${join(folder, "fine.yaml")} is right (classes: 3, tenants: 2, keys: 2, backends: 0, options: 24)\n`,
       ],
     ])
   })

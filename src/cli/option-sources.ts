@@ -23,6 +23,13 @@ export function variableOf(option: Option): string | null {
   return NOT_OPTIONS.includes(name) || name === "VERSION" ? null : PREFIX + name
 }
 
+/** Options that neither the command line nor the environment says, with their defaults, by what a command's action got. */
+const renewable = new WeakMap<object, ReadonlyMap<string, unknown>>()
+
+/** Those that the config file may change while the command runs; none where there is no file. */
+export const renewableOf = (options: object): ReadonlyMap<string, unknown> =>
+  renewable.get(options) ?? new Map()
+
 /** Before its action, a command gets what its command line does not say. */
 export function readSources(command: Command, environment: Environment = process.env): void {
   command.hook("preAction", (_program, acting) => {
@@ -87,8 +94,12 @@ function readYes(text: string, variable: string): boolean {
 }
 
 function fromFile(command: Command): void {
-  const path = command.opts<{ config?: string }>().config
-  if (path === undefined) return
+  const options = command.opts<Record<string, unknown>>()
+  const path = options.config
+  if (typeof path !== "string") return
+  const open = command.options.filter((option) => mayBeSet(command, option))
+  const defaults = open.map((option) => [option.attributeName(), options[option.attributeName()]] as const)
+  renewable.set(options, new Map(defaults))
   for (const { option, value } of readConfig(path).settings) {
     const known = command.options.find((one) => one.attributeName() === option)
     if (known !== undefined && mayBeSet(command, known))

@@ -1,7 +1,6 @@
 /** What a server and its worker processes make of the command line alike. */
 import { digestOf } from "../config/api-keys.ts"
 import { emptyConfig, readConfig, type ServerConfig } from "../config/file.ts"
-import type { SloClasses } from "../config/slo-classes.ts"
 import { checkTenants } from "../config/tenants.ts"
 import type { PolicyOptions } from "../core/options.ts"
 import { UserError } from "../errors.ts"
@@ -17,6 +16,14 @@ export const HEAP_GROWTH = "--heap-growing-percent=50"
 
 export function configOf({ config }: Pick<ServeOptions, "config">): ServerConfig {
   return config === undefined ? emptyConfig() : readConfig(config)
+}
+
+/** Classes that a config may gain while its server runs: what is learnt of each has its room from the start. */
+const MORE_CLASSES = 16
+
+/** Of the server, for as long as it runs: without a file there are no others. */
+export function mostApps({ config: path }: Pick<ServeOptions, "config">, { classes }: ServerConfig): number {
+  return classes.all.length + (path === undefined ? 0 : MORE_CLASSES)
 }
 
 type Tenancy = Pick<
@@ -64,7 +71,7 @@ function policyOptions(options: ServeOptions): Partial<PolicyOptions> {
 
 export function openDriver(
   options: ServeOptions,
-  { engine, cost, classes, tenants }: ReadyEngine & { classes: SloClasses; tenants: Tenants },
+  { engine, cost, apps, tenants }: ReadyEngine & { apps: number; tenants: Tenants },
   reporter: Reporter,
 ): ReplicaDriver {
   return new ReplicaDriver({
@@ -73,7 +80,7 @@ export function openDriver(
       limits: engine.limits,
       cost,
       policy: options.policy,
-      apps: classes.all.length,
+      apps,
       tenantWeights: tenants.weights,
       maxQueue: options.maxQueue,
       options: policyOptions(options),

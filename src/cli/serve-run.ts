@@ -3,8 +3,9 @@ import type { AddressInfo } from "node:net"
 import { setFlagsFromString } from "node:v8"
 import type { FastifyInstance } from "fastify"
 import pc from "picocolors"
-import type { SloClasses } from "../config/slo-classes.ts"
+import type { ServerConfig } from "../config/file.ts"
 import { buildServer } from "../http/server.ts"
+import { readPair } from "../http/tls.ts"
 import type { Advisor } from "../scale/advisor.ts"
 import type { Front } from "../serve/front.ts"
 import { LocalFront } from "../serve/local-front.ts"
@@ -13,11 +14,12 @@ import { Service, ServiceHost } from "../serve/service.ts"
 import type { Tenants } from "../serve/tenants.ts"
 import type { ApiOptions } from "./api-options.ts"
 import { listen } from "./http-listen.ts"
+import { liveOf, Reloader, tlsFiles } from "./reload.ts"
 import type { Reporter } from "./reporter.ts"
 import { prepareEngine } from "./serve-engine.ts"
 import { GATEWAY, gatewayOf, openBackends } from "./serve-gateway.ts"
 import type { ServeOptions } from "./serve-options.ts"
-import { configOf, HEAP_GROWTH, openDriver, tenantsOf } from "./serve-parts.ts"
+import { configOf, HEAP_GROWTH, mostApps, openDriver, tenantsOf } from "./serve-parts.ts"
 import { onSignals } from "./serve-signals.ts"
 import { traceTo } from "./serve-traces.ts"
 
@@ -27,13 +29,14 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
   const tenants = tenantsOf(options, config)
   const gateway = gatewayOf(options, backends)
   const policy = gateway === null ? options.policy : GATEWAY
-  await serveFront(options, tenants, reporter, async (host) => {
+  const most = mostApps(options, config)
+  await serveFront(options, { tenants, config, mostApps: most }, reporter, async (host) => {
     const front =
       gateway === null
-        ? await openFront(options, { classes, tenants }, reporter)
-        : await openBackends(gateway, options, { host, tenants, apps: classes.all.length }, reporter)
+        ? await openFront(options, { apps: most, tenants }, reporter)
+        : await openBackends(gateway, options, { host, tenants, apps: most }, reporter)
     const { defaultMaxTokens } = options
-    const service = new Service({ front, classes, policy, tenants, defaultMaxTokens })
+    const service = new Service({ front, classes, policy, tenants, defaultMaxTokens, mostApps: most })
     if (options.scaleEvery > 0 && gateway === null) service.advisedBy(advisorOf(service, options, reporter))
     return service
   })
@@ -43,19 +46,19 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
  * out, also when `open` rejects. */
 export async function serveFront(
   options: ApiOptions,
-  tenants: Tenants,
+  { tenants, config, mostApps }: { tenants: Tenants; config: ServerConfig; mostApps: number },
   reporter: Reporter,
   open: (host: ServiceHost, onClose: (close: () => Promise<void>) => void) => Promise<Service>,
 ): Promise<void> {
   setFlagsFromString(HEAP_GROWTH)
   const host = new ServiceHost(tenants)
   host.detail = "the model is being loaded"
+  const files = tlsFiles(options)
+  const live = liveOf(options)
   const app = buildServer({
-    host,
-    logger: reporter.log,
-    bodyLimit: options.bodyLimit,
+    ...{ host, live, logger: reporter.log },
+    ...(files !== null && { tls: readPair(files) }),
     requestTimeoutMs: options.requestTimeout * 1000,
-    corsOrigins: options.corsOrigin ?? [],
   })
   const closers: (() => Promise<void>)[] = []
   app.addHook("onClose", async () => {
@@ -63,7 +66,10 @@ export async function serveFront(
   })
   // Before the model: a taken port must not be found out after minutes of loading.
   await listen(app, options, "--port")
-  onSignals(app, host, options.drainTimeout, reporter)
+  const reloader = new Reloader({ options, config, mostApps, live, host, app, reporter })
+  closers.push(async () => reloader.close())
+  const reload = (signal: string) => reloader.reload(signal)
+  onSignals(app, host, { drainSec: () => options.drainTimeout, reload }, reporter)
   try {
     const service = await open(host, (close) => closers.push(close))
     if (options.otlpEndpoint !== undefined)
@@ -79,12 +85,12 @@ export async function serveFront(
 /** One replica in this process, or several in their own. */
 async function openFront(
   options: ServeOptions,
-  { classes, tenants }: { classes: SloClasses; tenants: Tenants },
+  { apps, tenants }: { apps: number; tenants: Tenants },
   reporter: Reporter,
 ): Promise<Front> {
   if (options.replicas > 1) return (await import("./serve-fleet.ts")).openFleet(options, tenants, reporter)
   const { engine, cost } = await prepareEngine(options, reporter)
-  const driver = openDriver(options, { engine, cost, classes, tenants }, reporter)
+  const driver = openDriver(options, { engine, cost, apps, tenants }, reporter)
   const { defaultMaxTokens, parseSpecial } = options
   const front = new LocalFront(engine, driver, { defaultMaxTokens, parseSpecial, tenants })
   await front.intake.warmUp()
@@ -112,7 +118,7 @@ function announce(
   const { port } = app.server.address() as AddressInfo
   const anywhere = options.host === "0.0.0.0" || options.host === "::"
   const name = anywhere ? "localhost" : options.host.includes(":") ? `[${options.host}]` : options.host
-  const url = `http://${name}:${port}`
+  const url = `http${options.tlsCert === undefined ? "" : "s"}://${name}:${port}`
   const body = '{"messages":[{"role":"user","content":"Say hello."}],"max_tokens":64}'
   const key = tenants.needsKey ? ` -H "authorization: Bearer $KEY"` : ""
   const curl = `curl ${url}/v1/chat/completions -H 'content-type: application/json'${key} -d '${body}'`

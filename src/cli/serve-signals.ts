@@ -5,9 +5,8 @@ import type { ServiceHost } from "../serve/service.ts"
 import type { Reporter } from "./reporter.ts"
 
 const STOPPING = ["SIGTERM", "SIGINT"] as const
-/** A process dies of these unless it listens: the first comes when its terminal goes, or from a daemon's habit of
- * reading its configuration anew. (SIGUSR1 is Node's own, SIGPIPE is ignored by it.) */
-const IGNORED = ["SIGHUP", "SIGUSR2"] as const
+/** A process dies of it unless it listens. (SIGUSR1 is Node's own, SIGPIPE is ignored by it.) */
+const IGNORED = ["SIGUSR2"] as const
 /** A step that runs when everything has ended gets this long, one that is known to hang less: its end would only free
  * what the process's end frees anyway. */
 const STEP_MS = 5000
@@ -22,7 +21,7 @@ const ORPHAN_MS = 1000
 export function onSignals(
   app: FastifyInstance,
   host: ServiceHost,
-  drainSec: number,
+  { drainSec, reload }: { drainSec: () => number; reload: (signal: string) => void },
   reporter: Reporter,
 ): void {
   let requested = false
@@ -34,7 +33,7 @@ export function onSignals(
     if (requested) reporter.warn("stopping at once")
     if (requested || host.service === null) return dieOf(signal)
     requested = true
-    const ended = await drained(signal, host, drainSec, reporter)
+    const ended = await drained(signal, host, drainSec(), reporter)
     app.server.closeIdleConnections()
     setTimeout(() => app.server.closeAllConnections(), FLUSH_MS).unref()
     await app.close()
@@ -51,6 +50,8 @@ export function onSignals(
   const parent = process.ppid
   if (process.env.npm_lifecycle_event !== undefined)
     setInterval(() => process.ppid !== parent && !requested && void stop("SIGTERM"), ORPHAN_MS).unref()
+  // It comes from what reads its configuration anew, and when a terminal goes.
+  process.on("SIGHUP", reload)
   for (const signal of IGNORED)
     process.on(signal, () =>
       reporter.warn(`${signal} is ignored: nothing is read anew; SIGTERM stops the server`),

@@ -4,14 +4,14 @@ import { Socket } from "node:net"
 import { setFlagsFromString } from "node:v8"
 import { pino } from "pino"
 import { UserError } from "../errors.ts"
-import { type FromWorker, WIRE_FD } from "../fleet/worker-messages.ts"
+import { type FromWorker, isToWorker, type ToWorker, WIRE_FD } from "../fleet/worker-messages.ts"
 import { InProcessHost } from "../serve/in-process.ts"
 import { LocalFront } from "../serve/local-front.ts"
 import { WireServer } from "../wire/server.ts"
 import type { Reporter } from "./reporter.ts"
 import { prepareEngine } from "./serve-engine.ts"
 import type { ServeOptions } from "./serve-options.ts"
-import { configOf, HEAP_GROWTH, openDriver, tenantsOf } from "./serve-parts.ts"
+import { configOf, HEAP_GROWTH, mostApps, openDriver, tenancyOf, tenantsOf } from "./serve-parts.ts"
 
 export interface WorkerSetup {
   name: string
@@ -48,23 +48,40 @@ function tell(message: FromWorker): void {
   process.send?.(message, undefined, {}, () => {})
 }
 
+/** Told before its driver was there: it holds then. */
+let renewed: ToWorker | null = null
+let renew = (told: ToWorker): void => {
+  renewed = told
+}
+
 async function work({ name, options }: WorkerSetup): Promise<void> {
   setFlagsFromString(HEAP_GROWTH)
   const reporter = new ParentReporter()
   const config = configOf(options)
-  const { classes } = config
   const tenants = tenantsOf(options, config)
   const { engine, cost } = await prepareEngine(options, reporter)
-  const driver = openDriver(options, { engine, cost, classes, tenants }, reporter)
+  const driver = openDriver(options, { engine, cost, apps: mostApps(options, config), tenants }, reporter)
   const { defaultMaxTokens, parseSpecial } = options
   const front = new LocalFront(engine, driver, { defaultMaxTokens, parseSpecial, tenants })
   await front.intake.warmUp()
+  renew = ({ maxQueue, tenants: told }) => {
+    tenants.renew({
+      ...tenancyOf(options, config),
+      tenants: told.map((one) => ({ ...one, keys: [] })),
+      keys: [],
+    })
+    driver.renew(maxQueue, tenants.weights)
+  }
+  if (renewed !== null) renew(renewed)
   const host = new InProcessHost(front.intake, name)
   const socket = new Socket({ fd: WIRE_FD, readable: true, writable: true })
   new WireServer(socket, host, { owned: true, onEnd: () => process.exit(0) })
   tell({ type: "ready" })
 }
 
+process.on("message", (message) => {
+  if (isToWorker(message)) renew(message)
+})
 process.once("message", (setup) => {
   work(setup as WorkerSetup).catch((error: Error) => {
     const message = error instanceof UserError ? error.message : (error.stack ?? error.message)

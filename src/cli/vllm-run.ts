@@ -32,23 +32,28 @@ export async function serveVllm(
   const tenants = tenantsOf(options, config)
   policyOptions(options.set)
   const { policy } = options
-  await serveFront(options, tenants, reporter, async (host, onClose) => {
-    const processes = new VllmProcesses(options, reporter, (detail) => {
-      host.detail = detail
-    })
-    onClose(() => processes.close())
-    const planner = await processes.startPlanner(plannerConfig(options, tenants, processes.folder))
-    const port = await freePort()
-    const names = classes.all.map(({ name }) => name)
-    const launch = launchOf(executable, asked, { port, socket: planner.socket, classes: names })
-    await processes.startVllm(launch, port)
-    const all = [...backends, backendOf(port, planner.url, asked)]
-    checkBackends(all)
-    const gateway = { backends: all, file: undefined }
-    const apps = classes.all.length
-    const front = await openBackends(gateway, options, { host, tenants, apps }, reporter)
-    return new Service({ front, classes, policy, tenants })
-  })
+  await serveFront(
+    options,
+    { tenants, config, mostApps: classes.all.length },
+    reporter,
+    async (host, onClose) => {
+      const processes = new VllmProcesses(options, reporter, (detail) => {
+        host.detail = detail
+      })
+      onClose(() => processes.close())
+      const planner = await processes.startPlanner(plannerConfig(options, tenants, processes.folder))
+      const port = await freePort()
+      const names = classes.all.map(({ name }) => name)
+      const launch = launchOf(executable, asked, { port, socket: planner.socket, classes: names })
+      await processes.startVllm(launch, port)
+      const all = [...backends, backendOf(port, planner.url, asked)]
+      checkBackends(all)
+      const gateway = { backends: all, file: undefined }
+      const apps = classes.all.length
+      const front = await openBackends(gateway, options, { host, tenants, apps }, reporter)
+      return new Service({ front, classes, policy, tenants })
+    },
+  )
 }
 
 function backendOf(port: number, planner: string, { apiKey }: VllmArguments): BackendConfig {

@@ -138,6 +138,16 @@ export const SETTINGS: Readonly<Record<string, Readonly<Record<string, Field>>>>
       "requests that may ask for objectives of their own: all, those with a key, or none",
     ),
     require_key: field("requireKey", yes, "false: requests without a key are the default tenant's"),
+    allowed_hosts: field(
+      "allowedHost",
+      z.array(text("a host"), { error: "must be a list of hosts" }),
+      "names that clients may use for this server; .example.com: all below it; *: any",
+    ),
+    protect: field(
+      "protect",
+      z.array(choice("health", "metrics", "status"), { error: "must be a list" }),
+      "routes outside the API that need a key as well: health, metrics, status",
+    ),
     trust_fairness_id: field("trustFairnessId", yes, "whether the fairness headers name the tenant"),
   },
   cors: {
@@ -146,6 +156,14 @@ export const SETTINGS: Readonly<Record<string, Readonly<Record<string, Field>>>>
       z.array(origin, { error: "must be a list of origins" }),
       "web pages that may call the API: https://app.example.com, or * for all",
     ),
+  },
+  tls: {
+    cert: field(
+      "tlsCert",
+      text("a file"),
+      "certificate, PEM: served over TLS with it; read again when it changes",
+    ),
+    key: field("tlsKey", text("a file"), "its key, PEM"),
   },
   limits: {
     max_queue: field("maxQueue", whole(1, 1_000_000), "most live requests"),

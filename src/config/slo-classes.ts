@@ -22,6 +22,8 @@ export interface SloClass {
 
 /** The classes of one server and which one is used when a request names none. */
 export interface SloClasses {
+  /** By app, those that are no more included. */
+  names: readonly string[]
   all: readonly SloClass[]
   byName: ReadonlyMap<string, SloClass>
   byAlias: ReadonlyMap<string, SloClass>
@@ -187,5 +189,20 @@ export function buildClasses(file: {
         )
       byAlias.set(alias, c)
     }
-  return { all, byName, byAlias, default: chosen }
+  return { names: all.map(({ name }) => name), all, byName, byAlias, default: chosen }
+}
+
+/** These classes become those: all that has them sees it at once. Each keeps its app, by which its answers' lengths are learnt; new ones
+ * get the next. Answers with the names that would be too many (`mostApps`), and changes nothing then. */
+export function renewClasses(classes: SloClasses, next: SloClasses, mostApps: number): string[] {
+  const names = [...classes.names]
+  for (const { name } of next.all) if (!names.includes(name)) names.push(name)
+  if (names.length > mostApps) return names.slice(mostApps)
+  const own = (c: SloClass): SloClass => ({ ...c, app: names.indexOf(c.name) })
+  const all = next.all.map(own)
+  const byName = new Map(all.map((c) => [c.name, c]))
+  const byAlias = new Map([...next.byAlias].map(([alias, { name }]) => [alias, byName.get(name)!]))
+  const renewed: SloClasses = { names, all, byName, byAlias, default: byName.get(next.default.name)! }
+  Object.assign(classes, renewed)
+  return []
 }

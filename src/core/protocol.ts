@@ -98,6 +98,8 @@ export type Event =
   | { type: "grammarReady"; id: RequestId }
   /** Steps are believed to take this from now on. What was learnt of the last ones holds against it, not against the old model. */
   | { type: "costModel"; cost: CostModel }
+  /** Shares of tenants from now on, as ReplicaConfig.tenantWeights. What each was served stays. */
+  | { type: "tenantWeights"; weights: readonly number[] }
   | { type: "woke" }
 
 /** What an engine that owns its KV scheduled, where that is not the plan. It comes before the batch's `stepDone`. Requests that

@@ -124,6 +124,7 @@ export class Replica {
     else if (event.type === "stepFailed") this.#landing.stepFailed(event, nowUs)
     else if (event.type === "cancelled") this.#cancel(event.id, event.failed ? "failed" : "cancelled", nowUs)
     else if (event.type === "costModel") this.#believe(event.cost)
+    else if (event.type === "tenantWeights") this.#learnt.tenants.reweigh(event.weights)
     else if (event.type === "grammarReady") this.#line.ready(event.id)
     else if (event.type === "ran") this.#ownersWord.ran(event, nowUs)
     else if (event.type === "kvLost") this.#ownersWord.lost(event)

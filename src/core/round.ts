@@ -10,6 +10,7 @@ const RANK: Record<Event["type"], number> = {
   kvLost: 0,
   kvFree: 1,
   costModel: 1,
+  tenantWeights: 1,
   cancelled: 2,
   arrived: 3,
   grammarReady: 4,

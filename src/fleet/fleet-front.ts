@@ -18,7 +18,7 @@ import type { Observed, ObservedEffect } from "../replica/observed.ts"
 import { type Claim, Places } from "../replica/places.ts"
 import type { PlannerView } from "../replica/planner-view.ts"
 import { sumOf } from "../replica/summed-snapshot.ts"
-import type { Front, QueueView, ReplicaRow } from "../serve/front.ts"
+import type { Front, QueueView, ReplicaRow, Shares } from "../serve/front.ts"
 import { claimOf, type GenerationRequest } from "../serve/intake.ts"
 import { queueRefusal } from "../serve/refusal.ts"
 import { MOST_NAMED, OTHERS, type Tenant, Tenants } from "../serve/tenants.ts"
@@ -84,7 +84,7 @@ export class FleetFront implements Front {
     this.#tenants = tenants
     this.#places = new Places(maxQueue, tenants.weights)
     this.queue = this.#places
-    this.figures = new FiguresByTenant({ names: tenants.configured, mostOthers: MOST_NAMED, rest: OTHERS })
+    this.figures = new FiguresByTenant({ names: tenants.labelled, mostOthers: MOST_NAMED, rest: OTHERS })
     for (const host of hosts) this.join(host)
   }
 
@@ -164,6 +164,12 @@ export class FleetFront implements Front {
   get #backlogMs(): number {
     const all = this.#hosts.flatMap((host) => host.digest()?.snapshot ?? []).map(backlogMs)
     return all.length === 0 ? 0 : Math.min(...all)
+  }
+
+  /** Replicas that share a queue out themselves are told. */
+  renew(shares: Shares): void {
+    this.#places.renew(shares.maxQueue, shares.weights)
+    for (const host of this.#hosts) host.renew?.(shares)
   }
 
   async drain(): Promise<void> {

@@ -10,6 +10,17 @@ export type FromWorker =
   /** It cannot start. `user`: for a reason that its operator can put right. */
   | { type: "failed"; message: string; user: boolean }
 
+/** To the worker, after what it is told first. */
+export interface ToWorker {
+  type: "renew"
+  maxQueue: number
+  tenants: readonly { name: string; weight: number }[]
+}
+
+export function isToWorker(message: unknown): message is ToWorker {
+  return isFromWorker(message) && (message as { type: string }).type === "renew"
+}
+
 /** The file descriptor of a worker's end of the wire. */
 export const WIRE_FD = 4
 

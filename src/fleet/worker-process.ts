@@ -6,7 +6,7 @@ import { UserError } from "../errors.ts"
 import { CONNECTION_ENDED } from "../wire/channel.ts"
 import type { WireHost } from "../wire/host.ts"
 import { RenewedHost, type RenewedOptions } from "./renewed-host.ts"
-import { isFromWorker, WIRE_FD } from "./worker-messages.ts"
+import { isFromWorker, type ToWorker, WIRE_FD } from "./worker-messages.ts"
 
 export interface WorkerOptions extends RenewedOptions {
   /** A process with an IPC channel and a pipe at WIRE_FD, which runs the worker. */
@@ -31,6 +31,7 @@ export class WorkerProcess extends RenewedHost {
   /** What it was ended for; null: it ended by itself. */
   #endedFor: string | null = null
   #failure: UserError | null = null
+  #renewed: ToWorker | null = null
 
   constructor(options: WorkerOptions) {
     super(options)
@@ -68,6 +69,12 @@ export class WorkerProcess extends RenewedHost {
     })
   }
 
+  /** One that is started again reads its configuration itself, and is told as well. */
+  renew({ maxQueue, tenants }: Omit<ToWorker, "type">): void {
+    this.#renewed = { type: "renew", maxQueue, tenants }
+    this.#child?.send(this.#renewed, () => {})
+  }
+
   giveUp(detail: string): void {
     this.#endedFor ??= detail
     this.#kill()
@@ -92,6 +99,7 @@ export class WorkerProcess extends RenewedHost {
     })
     child.on("message", (message) => this.#heard(child, message))
     child.send(this.#options.setup, () => {})
+    if (this.#renewed !== null) child.send(this.#renewed, () => {})
   }
 
   protected async finish(wire: WireHost | null): Promise<void> {

@@ -14,14 +14,14 @@ import { readBody } from "./body-reader.ts"
 /** `bodyMemory`: see ServerOptions. */
 export function registerJsonParser(
   app: FastifyInstance,
-  { bodyLimit, bodyMemory }: { bodyLimit: number; bodyMemory: number },
+  { live, bodyMemory }: { live: { readonly bodyLimit: number }; bodyMemory: number },
   host: ServiceHost,
 ): void {
   const bound = new SharedBound(bodyMemory, bodyMemory, host.tenants.shareOf)
   app.removeAllContentTypeParsers()
   app.addContentTypeParser("application/json", async (request: FastifyRequest, payload: Readable) => {
     const sentBytes = Number(request.headers["content-length"])
-    if (sentBytes > bodyLimit) throw userError("body_too_large", { limit: bodyLimit })
+    if (sentBytes > live.bodyLimit) throw userError("body_too_large", { limit: live.bodyLimit })
     const encoded = decoded(payload, request.headers["content-encoding"])
     const contentLength = encoded === null ? sentBytes : Number.NaN
     const { number } = host.tenant(request.tenant)
@@ -31,7 +31,7 @@ export function registerJsonParser(
     }
     const sizes = host.service?.promptSizes ?? null
     const options = {
-      bodyLimit,
+      bodyLimit: live.bodyLimit,
       contentLength,
       memory,
       sizes,

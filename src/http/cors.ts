@@ -11,15 +11,20 @@ const EXPOSED = [
 /** A browser asks again after so long. */
 const PREFLIGHT_SECONDS = 600
 
-/** `origins`: as browsers write them, or ANY_ORIGIN; none: pages of other origins may not. Keys come in a header that scripts
- * set themselves, so no credentials of the browser are asked for. */
-export function registerCors(app: FastifyInstance, origins: readonly string[]): void {
-  if (origins.length === 0) return
+/** `corsOrigins`: as browsers write them, or ANY_ORIGIN; none: pages of other origins may not. Where there are any they may change. Keys come in a header
+ * that scripts set themselves, so no credentials of the browser are asked for. */
+export function registerCors(app: FastifyInstance, live: { readonly corsOrigins: readonly string[] }): void {
+  if (live.corsOrigins.length === 0) return
   app.register(cors, {
-    origin: origins.includes(ANY_ORIGIN) ? ANY_ORIGIN : [...origins],
+    origin: (_origin, decided) => decided(null, allowed(live.corsOrigins)),
     methods: ["GET", "HEAD", "POST"],
     exposedHeaders: EXPOSED,
     maxAge: PREFLIGHT_SECONDS,
     strictPreflight: false,
   })
+}
+
+function allowed(origins: readonly string[]): string | string[] | false {
+  if (origins.includes(ANY_ORIGIN)) return ANY_ORIGIN
+  return origins.length === 0 ? false : [...origins]
 }

@@ -62,9 +62,9 @@ export function sendError(reply: FastifyReply, error: UserError): FastifyReply {
 }
 
 /** Error and not-found handlers; answers to requests that never became HTTP are in server.ts. */
-export function registerErrors(app: FastifyInstance, bodyLimit: number): void {
+export function registerErrors(app: FastifyInstance, live: { readonly bodyLimit: number }): void {
   app.setErrorHandler((thrown, request, reply) => {
-    const error = asUserError(thrown, bodyLimit, request.headers["content-type"])
+    const error = asUserError(thrown, live.bodyLimit, request.headers["content-type"])
     if (error.status >= 500 && error.code === null) request.log.error({ err: thrown }, "request failed")
     return sendError(reply, error)
   })

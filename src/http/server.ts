@@ -9,16 +9,19 @@ import type { Service, ServiceHost } from "../serve/service.ts"
 import { registerJsonParser } from "./body.ts"
 import { registerCors } from "./cors.ts"
 import { errorBody, registerErrors, sendError } from "./errors.ts"
+import { type HostRules, hostFault } from "./hosts.ts"
+import type { Protected } from "./protectable.ts"
 import { takeRequest } from "./rates.ts"
 import { arrivalRoutes } from "./routes/arrivals.ts"
 import { chatRoute } from "./routes/chat.ts"
 import { completionsRoute } from "./routes/completions.ts"
 import { embeddingsRoute } from "./routes/embeddings.ts"
-import { healthRoutes } from "./routes/health.ts"
+import { healthRoutes, metricsRoute } from "./routes/health.ts"
 import { modelRoutes } from "./routes/models.ts"
-import { pageRoutes } from "./routes/page.ts"
+import { pageRoute, statusRoute } from "./routes/page.ts"
 import { requestRoutes } from "./routes/requests.ts"
 import { tokenRoutes } from "./routes/tokens.ts"
+import type { TlsPair } from "./tls.ts"
 import { isWireUpgrade, wireUpgrade } from "./wire.ts"
 
 declare module "fastify" {
@@ -34,17 +37,29 @@ declare module "fastify" {
   }
 }
 
-export interface ServerOptions {
+/** What may be changed while the server runs. */
+export interface LiveOptions {
+  /** Largest request body, bytes. */
+  bodyLimit: number
+  /** Which hosts it answers for; null: any. */
+  hosts: HostRules | null
+  /** Origins whose pages may call it (cors.ts). */
+  corsOrigins: readonly string[]
+  /** Routes outside the API that need a key, where some tenant has one. */
+  protect: readonly Protected[]
+}
+
+export interface ServerOptions extends Partial<LiveOptions> {
   host: ServiceHost
   logger?: FastifyBaseLogger
-  /** Largest request body, bytes. */
-  bodyLimit?: number
+  /** In place of the same options here. */
+  live?: LiveOptions
+  /** Over TLS. */
+  tls?: TlsPair
   /** What bodies on their way may hold, bytes: for the first to come, and as much for tenants below their share. */
   bodyMemory?: number
   /** A request must be received in full within this time. */
   requestTimeoutMs?: number
-  /** Origins whose pages may call it (cors.ts). Default: none. */
-  corsOrigins?: readonly string[]
 }
 
 const BODY_LIMIT = 8 * 1024 * 1024
@@ -58,22 +73,25 @@ const REQUEST_ID = /^[\w.:-]{1,128}$/
 
 export function buildServer(options: ServerOptions): FastifyInstance {
   const { host } = options
-  const bodyLimit = options.bodyLimit ?? BODY_LIMIT
+  const { bodyLimit: most = BODY_LIMIT, hosts = null, protect = [], corsOrigins = [] } = options
+  const live = options.live ?? { bodyLimit: most, hosts, protect, corsOrigins }
+  const { bodyLimit } = live
   const requestTimeout = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS
-  const app: FastifyInstance = Fastify({
+  const http = {
+    headersTimeout: requestTimeout,
+    keepAlive: true,
+    keepAliveInitialDelay: TCP_KEEP_ALIVE_MS,
+    // Checked often enough that the timeout means what it says.
+    connectionsCheckingInterval: Math.max(100, Math.min(5000, requestTimeout / 4)),
+    shouldUpgradeCallback: isWireUpgrade,
+  }
+  const app = Fastify({
     ...(options.logger === undefined ? { logger: false } : { loggerInstance: options.logger }),
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit,
     requestTimeout,
     keepAliveTimeout: KEEP_ALIVE_MS,
-    // Checked often enough that the timeout means what it says.
-    http: {
-      headersTimeout: requestTimeout,
-      keepAlive: true,
-      keepAliveInitialDelay: TCP_KEEP_ALIVE_MS,
-      connectionsCheckingInterval: Math.max(100, Math.min(5000, requestTimeout / 4)),
-      shouldUpgradeCallback: isWireUpgrade,
-    },
+    ...(options.tls === undefined ? { http } : { https: { ...http, ...options.tls } }),
     forceCloseConnections: "idle",
     return503OnClosing: false,
     genReqId: (request) => {
@@ -84,7 +102,7 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     // A URL that cannot be decoded.
     frameworkErrors: (_error, request, reply) =>
       void sendError(reply.header("x-request-id", request.id), userError("invalid_http")),
-  })
+  }) as FastifyInstance
 
   // A client that closes its sending side after its request gets its answer; else its connection would be ended.
   Object.assign(app.server, { httpAllowHalfOpen: true })
@@ -96,7 +114,7 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     request.arrivalMs = performance.now()
     reply.header("x-request-id", request.id)
     if (host.phase === "draining") reply.header("connection", "close")
-    done()
+    done(live.hosts === null ? undefined : hostFault(request.headers.host, live.hosts))
   })
   app.addHook("onResponse", (request, reply, done) => {
     const ms = Math.round(performance.now() - request.arrivalMs)
@@ -105,13 +123,13 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     request.log.debug({ method, url, status: reply.statusCode, ms, ...whose }, "answered")
     done()
   })
-  registerCors(app, options.corsOrigins ?? [])
+  registerCors(app, live)
   registerJsonParser(
     app,
-    { bodyLimit, bodyMemory: options.bodyMemory ?? Math.max(BODY_MEMORY, 8 * bodyLimit) },
+    { live, bodyMemory: options.bodyMemory ?? Math.max(BODY_MEMORY, 8 * bodyLimit) },
     host,
   )
-  registerErrors(app, bodyLimit)
+  registerErrors(app, live)
 
   const ready = (): Service => {
     if (host.phase === "ready" && host.service !== null) return host.service
@@ -135,10 +153,21 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     // Where tenants have keys each sees its own: what others ask, and how much, is theirs.
     requestRoutes(api, ready, (request) => (host.tenants.hasKeys ? request.tenant : null))
   })
-  healthRoutes(app, host)
-  pageRoutes(app, host)
-  wireUpgrade(app, host)
-  arrivalRoutes(app, ready)
+  const outside = (what: Protected, routes: (scope: FastifyInstance) => void) =>
+    app.register(async (scope) => {
+      scope.addHook("onRequest", async ({ headers }) => {
+        if (live.protect.includes(what)) host.tenants.demandKey(headers)
+      })
+      routes(scope)
+    })
+  outside("health", (scope) => healthRoutes(scope, host))
+  outside("metrics", (scope) => metricsRoute(scope, host))
+  outside("status", (scope) => {
+    statusRoute(scope, host)
+    arrivalRoutes(scope, ready)
+  })
+  pageRoute(app)
+  wireUpgrade(app, host, live)
   return app
 }
 

@@ -52,10 +52,10 @@ export function statusJson(host: ServiceHost): object {
     needs_key: host.tenants.needsKey,
     tenants: service.tenants.map(tenantJson),
     replicas: front.replicas.map(replicaJson),
-    classes: service.classes.all.map((c, app) => ({
+    classes: service.classes.all.map((c) => ({
       ...classJson(c),
-      window: windows[app],
-      speculation: speculationJson(snapshot.speculation[app]),
+      window: windows[c.app],
+      speculation: speculationJson(snapshot.speculation[c.app]),
     })),
   }
 }

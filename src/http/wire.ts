@@ -9,18 +9,24 @@ import type { ServiceHost } from "../serve/service.ts"
 import { WireServer } from "../wire/server.ts"
 import { UPGRADE_PATH, UPGRADE_PROTOCOL } from "../wire/upgrade.ts"
 import { errorBody } from "./errors.ts"
+import { checkHost, type HostRules } from "./hosts.ts"
 
 /** Other upgrades are not meant for this server: such requests (Java's client offers h2c with each) are answered as they are. */
 export function isWireUpgrade({ url, headers }: IncomingMessage): boolean {
   return url === UPGRADE_PATH && headers.upgrade === UPGRADE_PROTOCOL
 }
 
-export function wireUpgrade(app: FastifyInstance, host: ServiceHost): void {
+export function wireUpgrade(
+  app: FastifyInstance,
+  host: ServiceHost,
+  live: { readonly hosts: HostRules | null },
+): void {
   const streams = new Set<Duplex>()
   app.server.on("upgrade", (request: IncomingMessage, stream: Duplex, head: Buffer) => {
     stream.on("error", () => stream.destroy())
     let replica: ReplicaHost
     try {
+      if (live.hosts !== null) checkHost(request.headers.host, live.hosts)
       host.tenants.identify(request.headers)
       replica = replicaOf(host)
     } catch (error) {

@@ -1,6 +1,5 @@
 /** The real-time driver of one replica: drains its inbox, lets the core decide once, keeps at most one batch in
  * the engine, and carries out every effect. It decides nothing itself. */
-
 import type {
   Batch,
   Effect,
@@ -91,6 +90,11 @@ export class ReplicaDriver {
 
   get nowUs(): number {
     return this.#clock.nowUs()
+  }
+  /** Another length of the queue and other shares of it, and of what is computed, from now on. */
+  renew(maxQueue: number, weights: readonly number[]): void {
+    this.#places.renew(maxQueue, weights)
+    this.#post({ type: "tenantWeights", weights: [...weights] })
   }
   get accepting(): boolean {
     return this.#accepting

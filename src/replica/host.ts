@@ -143,6 +143,8 @@ export interface ReplicaHost {
   readonly computes: boolean
   /** Requests may wait for it where no replica is up: it is to be back soon. Left out: they may not. */
   readonly comesBack?: boolean
+  /** Another length of its queue, and other tenants, from now on; left out: they are its operator's own. */
+  renew?(shares: { maxQueue: number; tenants: readonly { name: string; weight: number }[] }): void
   /** It is down: how long until it takes requests again, at the latest, µs; Infinity: it is not to be expected. null, or left
    * out: that is not known. */
   readonly backInUs?: number | null

@@ -20,7 +20,7 @@ const BEYOND = 1 / 4
 
 export class Places {
   /** Requests that the queue takes of one tenant alone; with several it is a little more. */
-  readonly limit: number
+  limit: number
   readonly #tenants: Tenants
   readonly #rate = new LeaveRate()
   #taken = 0
@@ -30,6 +30,12 @@ export class Places {
   constructor(limit: number, weights: readonly number[] = []) {
     this.limit = limit
     this.#tenants = new Tenants(weights)
+  }
+
+  /** Another length of the queue, and other weights, from now on. What has a place keeps it. */
+  renew(limit: number, weights: readonly number[]): void {
+    this.limit = limit
+    this.#tenants.reweigh(weights)
   }
 
   get taken(): number {

@@ -18,6 +18,15 @@ export interface QueueView {
   takenBy(tenant: number): number
 }
 
+/** What a server's operator may change while it serves. */
+export interface Shares {
+  maxQueue: number
+  /** By number, as `Tenants.weights`. */
+  weights: readonly number[]
+  /** Tenants that a replica of its own process has to know by name, with their weights. */
+  tenants: readonly { name: string; weight: number }[]
+}
+
 /** One replica of a fleet, as shown. */
 export interface ReplicaRow {
   name: string
@@ -63,6 +72,8 @@ export interface Front {
   /** Starts the requests of one exchange, each once for each of its sinks; the first request's sinks come first. What
    * becomes of them goes to the sinks. Throws UserError for what is refused at once. */
   start(requests: readonly GenerationRequest[], sinks: readonly AnswerSink[]): Promise<void>
+  /** Other shares of tenants, and another length of the queue, from now on; left out: it keeps those that it has. */
+  renew?(shares: Shares): void
   drain(): Promise<void>
   close(): Promise<void>
 }

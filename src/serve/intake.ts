@@ -98,7 +98,7 @@ export class Intake {
     this.#reader = new PromptReader(engine, shares)
     this.tokens = new TokenReader(engine, this.#reader, this.#parseSpecial)
     this.figures = new FiguresByTenant({
-      ...{ names: this.#tenants.configured, mostOthers: MOST_NAMED, rest: OTHERS },
+      ...{ names: this.#tenants.labelled, mostOthers: MOST_NAMED, rest: OTHERS },
     })
   }
 

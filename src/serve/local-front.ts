@@ -8,7 +8,7 @@ import { DriverObserver } from "../replica/observer.ts"
 import { type PlannerView, plannerOf } from "../replica/planner-view.ts"
 import type { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import type { AnswerSink } from "../text/answer.ts"
-import type { Front, QueueView, ReplicaRow } from "./front.ts"
+import type { Front, QueueView, ReplicaRow, Shares } from "./front.ts"
 import { InProcessHost } from "./in-process.ts"
 import { type GenerationRequest, Intake, type IntakeOptions } from "./intake.ts"
 import type { TokenReader } from "./token-reader.ts"
@@ -59,6 +59,10 @@ export class LocalFront implements Front {
   get replica(): ReplicaHost {
     this.#replica ??= new InProcessHost(this.intake)
     return this.#replica
+  }
+
+  renew({ maxQueue, weights }: Shares): void {
+    this.driver.renew(maxQueue, weights)
   }
 
   tokenBytes(token: number): Uint8Array | null {

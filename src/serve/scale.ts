@@ -57,7 +57,7 @@ function setupOf({ front, classes }: Service): FleetSetup | null {
   const acceptance = rates.reduce((sum, app) => sum + app.acceptance, 0) / rates.length
   return {
     ...planner,
-    ...{ router: ROUTER, calibration: (decode + mixed) / 2, apps: classes.all.length },
+    ...{ router: ROUTER, calibration: (decode + mixed) / 2, apps: classes.names.length },
     maxQueue: Math.max(1, front.queue.limit),
     acceptance: rates.length > 0 ? acceptance : ACCEPTANCE,
   }

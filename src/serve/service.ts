@@ -21,6 +21,8 @@ export interface ServiceOptions {
   policy: string
   /** Default: one. */
   tenants?: Tenants
+  /** Most classes, those that come and go while it serves included. Default: those that there are. */
+  mostApps?: number
   /** Longest answer of a request that does not say. Default: the intake's. */
   defaultMaxTokens?: number
   /** Takes a line for each request that does not come by the API. Default: there are none. */
@@ -62,12 +64,12 @@ export class Service {
     this.policy = policy
     this.tenancy = tenants
     this.defaultMaxTokens = options.defaultMaxTokens ?? DEFAULT_MAX_TOKENS
-    this.attainment = new AttainmentWindow(classes.all.length)
+    this.attainment = new AttainmentWindow(options.mostApps ?? classes.all.length)
     const requestsPerSec = () => this.attainment.rates(front.nowUs, RATE_S).requestsPerSec
     this.explainer = new Explainer(requestsPerSec, new Journal(journal))
     this.metrics = new Metrics({
       modelName: front.model.name,
-      classes: classes.all.map((c) => c.name),
+      classes: () => classes.names,
       snapshot: () => front.snapshot(),
       watch: front.watch,
       queue: front.queue,

@@ -9,6 +9,8 @@ import { type Salt, saltOf } from "./prefix.ts"
 
 /** Tenants that only the header names, at once; and in figures, ever. More are one tenant. */
 export const MOST_NAMED = 100
+/** Configured tenants with figures of their own. */
+export const MOST_LABELLED = 200
 /** Its name, which is never that of a tenant: header and config know no blanks. */
 export const OTHERS = "(all others)"
 
@@ -137,6 +139,11 @@ export class Tenants {
     return this.originOf(headers).tenant
   }
 
+  /** Throws UserError for a request without a key, where some tenant has one. */
+  demandKey(headers: Headers): void {
+    if (this.hasKeys && this.#keys.find(headers) === null) throw userError("missing_api_key")
+  }
+
   /** Throws UserError for a wrong key or name. */
   originOf(headers: Headers): Origin {
     const key = this.hasKeys ? this.#keys.find(headers) : null
@@ -171,6 +178,11 @@ export class Tenants {
 
   /** Of 1, among all that there can be. */
   shareOf = (number: number): number => (this.#weights[number] ?? 0) / this.#allWeights
+
+  /** Those that have figures of their own from the start: labels are kept for ever where metrics are stored. */
+  get labelled(): string[] {
+    return this.configured.slice(0, MOST_LABELLED)
+  }
 
   /** Those that always have one. */
   get configured(): string[] {

@@ -30,7 +30,7 @@ export interface ReplicaSource {
 
 export interface GaugeSources {
   /** Class names by app index. */
-  classes: readonly string[]
+  classes: () => readonly string[]
   snapshot: () => Snapshot
   watch?: WatchSource
   /** Most live requests, and those that have a place. */
@@ -84,7 +84,10 @@ export function registerGauges(registry: Registry, sources: GaugeSources): void 
   for (const [name, help, read] of OWN) gauge(name, help, [], () => [[{}, read(snapshot())]])
   for (const [name, help, read] of PER_CLASS)
     gauge(name, help, ["class"], () =>
-      snapshot().speculation.map((of, app) => [{ class: classes[app] ?? String(app) }, read(of)]),
+      snapshot().speculation.flatMap((of, app) => {
+        const name = classes()[app]
+        return name === undefined ? [] : [[{ class: name }, read(of)] as const]
+      }),
     )
   gauge("slos_serve_calibration_ratio", "Learnt actual over predicted step time.", ["batch"], () => {
     const { calibration } = snapshot()

@@ -18,7 +18,7 @@ import { type AskedAndGot, VllmMetrics } from "./vllm-metrics.ts"
 export interface MetricsOptions {
   modelName: string
   /** Class names by app index. */
-  classes: readonly string[]
+  classes: () => readonly string[]
   snapshot: () => Snapshot
   /** Left out: an engine that is never down. */
   watch?: WatchSource
@@ -52,7 +52,7 @@ const MISNAMED = [
 
 export class Metrics {
   readonly registry = new Registry()
-  readonly #classes: readonly string[]
+  readonly #classes: () => readonly string[]
   /** Time of the last token of each request that is producing. */
   readonly #lastToken = new Map<RequestId, number>()
   readonly #loop: ReturnType<typeof monitorEventLoopDelay>
@@ -71,7 +71,7 @@ export class Metrics {
     const loop = { loop: this.#loop, loopResolutionMs: LOOP_RESOLUTION_MS }
     registerGauges(this.registry, { ...options, ...loop })
     // There from the beginning, so that their rates are 0 and not unknown.
-    for (const name of options.classes) {
+    for (const name of options.classes()) {
       for (const attained of ["true", "false"]) this.#m.attained.inc({ class: name, attained }, 0)
       this.#m.bestEffort.inc({ class: name }, 0)
     }
@@ -127,7 +127,7 @@ export class Metrics {
 
   #finished(reason: string, outcome: Outcome): void {
     const m = this.#m
-    const name = this.#classes[outcome.app] ?? String(outcome.app)
+    const name = this.#classes()[outcome.app] ?? String(outcome.app)
     this.#vllm.ended(reason, outcome)
     m.cached.inc(outcome.cachedTokens)
     if (reason !== "stop" && reason !== "length") return

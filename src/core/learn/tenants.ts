@@ -16,8 +16,8 @@ const BOUND_EVENS = 8
 const LEARNING_RATE = 0.01
 
 export class Tenants {
-  readonly #weights: readonly number[]
-  readonly #allWeights: number
+  #weights: readonly number[] = []
+  #allWeights = 0
   #served = new Map<number, number>()
   #highest = 0
   /** Live requests of each tenant that has any. */
@@ -28,9 +28,14 @@ export class Tenants {
 
   /** `weights` by tenant, others 1. `usualTokens`: what a request is served, until it is learnt. */
   constructor(weights: readonly number[] = [], usualTokens = 0) {
-    this.#weights = weights
-    this.#allWeights = weights.reduce((sum, weight) => sum + weight, 0)
+    this.reweigh(weights)
     this.#usualTokens = usualTokens
+  }
+
+  /** Other weights from now on. What each was served stays. */
+  reweigh(weights: readonly number[]): void {
+    this.#weights = [...weights]
+    this.#allWeights = weights.reduce((sum, weight) => sum + weight, 0)
   }
 
   /** Requests of more than one tenant are live. */

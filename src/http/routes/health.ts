@@ -12,7 +12,9 @@ export function healthRoutes(app: FastifyInstance, host: ServiceHost): void {
     if (error === null) return { status: "ready" }
     return reply.code(error.status).headers(errorHeaders(error)).send(errorBody(error))
   })
+}
 
+export function metricsRoute(app: FastifyInstance, host: ServiceHost): void {
   app.get("/metrics", async (_request, reply) => {
     const registry = host.service?.metrics.registry
     if (registry === undefined) throw userError("not_ready", { detail: host.detail })

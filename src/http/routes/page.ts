@@ -6,7 +6,7 @@ import { statusJson } from "../status.ts"
 
 const PAGE = readFileSync(new URL("../page/index.html", import.meta.url))
 
-export function pageRoutes(app: FastifyInstance, host: ServiceHost): void {
+export function pageRoute(app: FastifyInstance): void {
   app.get("/", async (_request, reply) =>
     reply
       .header("content-type", "text/html; charset=utf-8")
@@ -16,6 +16,9 @@ export function pageRoutes(app: FastifyInstance, host: ServiceHost): void {
       )
       .send(PAGE),
   )
+}
+
+export function statusRoute(app: FastifyInstance, host: ServiceHost): void {
   app.get("/v1/slo/status", async (_request, reply) =>
     reply.header("cache-control", "no-store").send(statusJson(host)),
   )
