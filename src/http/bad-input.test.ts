@@ -66,7 +66,7 @@ const CASES: Case[] = [
     code: "invalid_value",
     param: `messages${"[0]".repeat(11)}`,
   },
-  { name: "an unknown URL", url: "/v1/embeddings", body: {}, status: 404, code: "unknown_url" },
+  { name: "an unknown URL", url: "/v1/audio/speech", body: {}, status: 404, code: "unknown_url" },
   {
     name: "a URL that cannot be decoded",
     url: "/v1/models/%zz",
