@@ -19,9 +19,9 @@ export function modelNames(service: Service): NamedModel[] {
   ]
 }
 
-/** The class that a model name selects, or null. No name means the one model there is. */
+/** The class that a model name selects, or null. No name, or an empty one, means the one model there is. */
 export function classOfModel(service: Service, name: string | null | undefined): SloClass | null {
-  if (name === null || name === undefined || name === service.front.model.name) return null
+  if (!name || name === service.front.model.name) return null
   const found = modelNames(service).find((model) => model.id === name)
   if (found !== undefined) return found.class
   const model = name.slice(0, 100)

@@ -136,6 +136,10 @@ describe("lengths and seeds", () => {
     expect(usage.completion_tokens).toBe(0)
   })
 
+  it("takes an empty model name for the model there is", async () => {
+    for (const model of ["", null]) expect((await complete({ model, prompt: "a" })).json().model).toBe("fake")
+  })
+
   it("counts every bit of a seed", async () => {
     const text = async (seed: string) => {
       const payload = `{"prompt": "hi", "max_tokens": 5, "temperature": 1, "ignore_eos": true, "seed": ${seed}}`

@@ -1,9 +1,12 @@
 /** The suite of all hosts over one behind a byte stream, and what only a stream can do: end, stall, and talk nonsense. */
 import { type Duplex, duplexPair } from "node:stream"
 import { expect, test, vi } from "vitest"
+import { GREEDY, type Sampling } from "../engine/port.ts"
+import type { JobEnd, JobSink } from "../replica/host.ts"
 import { hostSuite, jobOf, Kept, SUITE_MAX_QUEUE } from "../serve/host.suite.ts"
 import { inProcessHost } from "../serve/host-testing.ts"
 import { until } from "../serve/until-testing.ts"
+import type { AnswerDelta } from "../text/answer.ts"
 import { noDeltas } from "./deltas.ts"
 import { encodeFrame } from "./frames.ts"
 import { WireHost } from "./host.ts"
@@ -135,5 +138,28 @@ test("two gateways share a replica: neither hears of the other's jobs, and only 
   const still = new Kept()
   gateways[1]!.host.submit(jobOf(), still)
   expect((await still.over())[0]?.kind).toBe("finished")
+  await inner.close()
+})
+
+test("what is wanted of a prompt crosses it: an embedding, log-probabilities of its tokens", async () => {
+  const { host, inner } = await wired()
+  const told = async (sampling: Partial<Sampling>) => {
+    const deltas: AnswerDelta[] = []
+    const end = await new Promise<JobEnd>((resolve) => {
+      const tokens: JobSink["tokens"] = (_choice, _tokens, delta) => void (delta && deltas.push(delta))
+      const prompt = { kind: "tokens" as const, tokens: [72, 105, 33] }
+      const job = jobOf({ prompt, maxTokens: 0, sampling: { ...GREEDY, ...sampling } })
+      host.submit(job, { tokens, end: (_choice, ended) => resolve(ended) })
+    })
+    expect(end).toMatchObject({ kind: "finished", usage: { promptTokens: 3, completionTokens: 0 } })
+    return deltas[0]!
+  }
+  const { embedding } = await told({ embedding: true })
+  const floats = new Float32Array(Uint8Array.from(embedding!).buffer)
+  expect(Math.hypot(...floats)).toBeCloseTo(1, 5)
+  const { prompt, content } = await told({ promptLogprobs: 2 })
+  expect(content).toBe("")
+  expect(prompt!.map(({ bytes }) => Buffer.from(bytes).toString())).toEqual(["H", "i", "!"])
+  expect(prompt!.map(({ top }) => top.length)).toEqual([0, 2, 2])
   await inner.close()
 })

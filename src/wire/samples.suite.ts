@@ -119,6 +119,16 @@ export const TO_REPLICA: Record<string, ToReplica> = {
   hello: { type: "hello", protocol: "slos-serve", version: 3 },
   offer: { type: "offer", job, deadlineMs: 20 },
   submit: { type: "submit", job },
+  submitPromptAlone: {
+    type: "submit",
+    job: {
+      ...job,
+      generation: {
+        ...{ ...job.generation, maxTokens: 0, toContextEnd: false },
+        sampling: { ...job.generation.sampling, promptLogprobs: 2, embedding: true },
+      },
+    },
+  },
   resume: {
     type: "submit",
     job: { ...job, choices: [{ index: 1, begun: { steps: [{ tokens: [1], agoUs: 20_000 }], start } }] },
@@ -138,6 +148,14 @@ export const TO_GATEWAY: Record<string, ToGateway> = {
   offered: { type: "offered", id: 7, takes: true, promptTokens: 12 },
   started: { type: "started", id: 7, choice: 0, start },
   tokens: { type: "tokens", id: 7, choice: 0, tokens: [72, 49_151], delta },
+  ofPrompt: {
+    ...{ type: "tokens", id: 7, choice: 0, tokens: [72] },
+    delta: {
+      ...delta,
+      prompt: [{ bytes: Uint8Array.of(), control: "<s>", logprob: 0, top: [] }],
+      embedding: Uint8Array.of(0, 0, 128, 63),
+    },
+  },
   heldBack: { type: "tokens", id: 7, choice: 0, tokens: [72], delta: null },
   deltas: {
     ...{ type: "deltas", ids: [7, 8, 9], choices: [0, 1, 0], lengths: [2, 1, 0], tokens: [72, 101, 49_151] },

@@ -63,7 +63,17 @@ export function askOf(job: Job, { index }: JobChoice, options: AskOptions): Ask 
     stream: true,
   }
   if (begun !== null && begun.tokens > 0) goOn(body, api, kind, begun)
+  if (kind.name !== "llama-server") toContextEnd(body, api)
   return { path: api === "chat" ? "/v1/chat/completions" : "/v1/completions", body }
+}
+
+/** -1 is llama.cpp's word for what the context leaves. Others: what a chat does by default, and vLLM's completions for null. */
+function toContextEnd(body: Record<string, unknown>, api: Api): void {
+  for (const limit of ["max_tokens", "max_completion_tokens"]) {
+    if (body[limit] !== -1) continue
+    if (api === "chat") delete body[limit]
+    else body[limit] = null
+  }
 }
 
 /** Exact, also beyond what a number holds. */
@@ -91,7 +101,7 @@ function goOn(
   }
   for (const limit of ["max_tokens", "max_completion_tokens"]) {
     const most = body[limit]
-    if (typeof most === "number") body[limit] = Math.max(1, most - tokens)
+    if (typeof most === "number" && most > 0) body[limit] = Math.max(1, most - tokens)
   }
   const least = body.min_tokens
   if (typeof least === "number") body.min_tokens = Math.max(0, least - tokens)

@@ -29,7 +29,7 @@ export function chatRoute(app: FastifyInstance, ready: () => Service): void {
     const perPrompt = body.n ?? 1
     const format = new ChatFormat({
       id: request.id,
-      model: body.model ?? service.front.model.name,
+      model: body.model || service.front.model.name,
       slo: generation.slo,
       choices: perPrompt,
       perPrompt,

@@ -56,7 +56,7 @@ export function completionsRoute(app: FastifyInstance, ready: () => Service): vo
     }
     const format = new CompletionFormat({
       id: request.id,
-      model: body.model ?? front.model.name,
+      model: body.model || front.model.name,
       slo,
       choices: prompts.length * perPrompt,
       perPrompt,
