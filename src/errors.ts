@@ -185,6 +185,18 @@ export const ERRORS = {
     remedy:
       "GET /v1/slo/requests has those that are known; the header x-request-id of a response has its id.",
   },
+  response_not_found: {
+    status: 404,
+    message: "Response with id '{id}' not found.",
+    remedy:
+      "It was not stored (store: false), or it was deleted, or later ones took its place, or it is another tenant's: " +
+      "send the whole conversation as input.",
+  },
+  response_item_not_found: {
+    status: 404,
+    message: "Invalid '{param}': item with id '{id}' not found.",
+    remedy: "Its response was not stored, or is not any more: send the item itself.",
+  },
   method_not_allowed: {
     status: 405,
     message: "Not allowed to {method} on {url}.",

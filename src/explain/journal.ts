@@ -23,7 +23,7 @@ export interface Asked {
 
 /** Of a request, where a response's is given. */
 export function plainId(id: string): string {
-  return id.replace(/^(chatcmpl|cmpl)-/, "")
+  return id.replace(/^(chatcmpl-|cmpl-|resp_|msg_)/, "")
 }
 
 export class Journal {

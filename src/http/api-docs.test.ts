@@ -4,7 +4,9 @@ import { join, resolve } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { ERRORS } from "../errors.ts"
 import { startAdvisor } from "../serve/scale.ts"
+import { messagesSchema } from "./anthropic/schema.ts"
 import { bodyLimits, MOST_DEPTH, MOST_NAME_BYTES, MOST_NUMBER_CHARACTERS } from "./limits.ts"
+import { responsesSchema } from "./responses/schema.ts"
 import { chatSchema, completionSchema } from "./schemas.ts"
 import { testServer } from "./testing.ts"
 
@@ -37,6 +39,16 @@ describe("fields", () => {
     for (const field of listed(section("Request fields"))) expect(fields).toContain(field)
   })
 
+  it.each([
+    ["Responses", responsesSchema],
+    ["Messages", messagesSchema],
+  ])("has every field of %s, and no other", (title, schema) => {
+    const own = section(title)
+    const told = [...quoted(own), ...quoted(section("Request fields"))]
+    for (const field of Object.keys(schema.shape)) expect(told, field).toContain(field)
+    for (const field of listed(own)) expect(Object.keys(schema.shape)).toContain(field)
+  })
+
   it("has every field of `slo`, and no other", () => {
     expect(listed(section("What a request wants"))).toEqual(sloFields)
   })
@@ -67,7 +79,7 @@ it("has every limit of a body's parts", () => {
   for (const { at, entries } of bodyLimits(null)) {
     const row = told.split("\n").find((line) => line.startsWith(at === "" ? "| the body" : `| \`${at}\``))
     expect(row, at).toBeDefined()
-    if (!["prompt", "prompt[]", "input", "input[]", "tokens"].includes(at))
+    if (entries !== undefined && !["prompt", "prompt[]", "input", "input[]", "tokens"].includes(at))
       expect(row, at).toMatch(new RegExp(`\\b${entries}\\b`))
   }
   for (const number of [MOST_DEPTH, MOST_NAME_BYTES, MOST_NUMBER_CHARACTERS])

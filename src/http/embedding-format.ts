@@ -20,8 +20,8 @@ export class EmbeddingFormat implements Format {
   }
 
   // Nothing of it is streamed.
-  opening(): null {
-    return null
+  opening(): string {
+    return ""
   }
   chunk(): string {
     return ""
@@ -29,8 +29,11 @@ export class EmbeddingFormat implements Format {
   closing(): string {
     return ""
   }
-  usage(): null {
-    return null
+  last(): string {
+    return ""
+  }
+  failure(): string {
+    return ""
   }
 
   whole(all: readonly AnswerDelta[], ends: readonly Finished[]): object {

@@ -41,7 +41,7 @@ export function errorHeaders(error: UserError): Record<string, string> {
 }
 
 /** Whatever was thrown, as something the client can read. Unexpected errors say nothing of the inside. */
-function asUserError(error: unknown, bodyLimit: number, contentType = "none"): UserError {
+export function asUserError(error: unknown, bodyLimit: number, contentType = "none"): UserError {
   if (error instanceof UserError) return error
   const { code, statusCode, message } = error as FastifyError
   if (code === "FST_ERR_CTP_BODY_TOO_LARGE") return userError("body_too_large", { limit: bodyLimit })
@@ -78,7 +78,9 @@ export function registerErrors(app: FastifyInstance, live: { readonly bodyLimit:
 
 /** Methods that a URL has. */
 function allowedOn(app: FastifyInstance, url: string): string[] {
-  return (["GET", "HEAD", "POST"] as const).filter((method) => app.findRoute({ method, url }) !== null)
+  return (["GET", "HEAD", "POST", "DELETE"] as const).filter(
+    (method) => app.findRoute({ method, url }) !== null,
+  )
 }
 
 function notFound({ method }: FastifyRequest, url: string, allowed: readonly string[]): UserError {
@@ -88,6 +90,7 @@ function notFound({ method }: FastifyRequest, url: string, allowed: readonly str
     method,
     url,
     available:
-      "/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models, /tokenize, /health, /ready, /metrics, /",
+      "/v1/chat/completions, /v1/completions, /v1/responses, /v1/messages, /v1/embeddings, /v1/models, /tokenize, " +
+      "/health, /ready, /metrics, /",
   })
 }

@@ -1,10 +1,12 @@
 /** Responses of the two generation endpoints, whole and in chunks, as OpenAI's. A request has one or more choices:
  * several answers to each of its prompts. Chunks are JSON text, most of which is the same in every one. */
-import { randomInt } from "node:crypto"
+import type { UserError } from "../errors.ts"
 import type { ResolvedSlo } from "../serve/slo-resolve.ts"
 import type { AnswerDelta, AnswerEnd, TextLogprob } from "../text/answer.ts"
 import type { CallDelta } from "../text/tools/parts.ts"
 import type { Delivered } from "./delivery.ts"
+import { errorBody } from "./errors.ts"
+import { newId } from "./ids.ts"
 import { ColumnWriter, joinColumns, type LogprobColumns, promptColumns } from "./logprob-columns.ts"
 import { metricsJson, serviceTier, usageJson } from "./result.ts"
 
@@ -26,25 +28,38 @@ export interface FormatOptions {
   ignored?: readonly string[]
 }
 
+/** Streams are told as text of events. */
 export interface Format {
-  /** First chunk of a choice, before any text; null when there is none. */
-  opening(choice: number): string | null
+  /** Before any text of a choice; empty when there is nothing. */
+  opening(choice: number): string
   chunk(delta: AnswerDelta, choice: number): string
-  /** Last chunk of a choice. */
+  /** After the last text of a choice. */
   closing(end: Finished, choice: number): string
-  /** Last chunk of all, or null. */
-  usage(ends: readonly Finished[]): string | null
+  /** After all choices. */
+  last(ends: readonly Finished[]): string
+  /** While nothing comes; left out: a comment. */
+  heartbeat?(): string
+  /** What ends a stream that had begun. */
+  failure(error: UserError): string
   whole(all: readonly AnswerDelta[], ends: readonly Finished[]): object
+}
+
+const DONE = "data: [DONE]\n\n"
+
+function event(data: string): string {
+  return `data: ${data}\n\n`
 }
 
 abstract class BaseFormat {
   protected readonly options: FormatOptions
+  readonly #chunk: { prefix: string; object: string }
   readonly #created = Math.floor(Date.now() / 1000)
   readonly #head: string
   readonly #tail: string
 
   constructor(options: FormatOptions, chunk: { prefix: string; object: string }) {
     this.options = options
+    this.#chunk = chunk
     // Everything before the choice, and after it, of a chunk.
     this.#head = `${JSON.stringify(this.envelope(chunk.prefix, chunk.object)).slice(0, -1)},"choices":[{"index":`
     // With include_usage every chunk has the field: null until the last.
@@ -58,8 +73,8 @@ abstract class BaseFormat {
 
   /** A chunk around the fields of its choice. */
   protected chunkText(choice: number, fields: string, usage: string | null = null): string {
-    if (usage === null) return `${this.#head}${choice},${fields}${this.#tail}}`
-    return `${this.#head}${choice},${fields}}],"usage":${usage}}`
+    if (usage === null) return `data: ${this.#head}${choice},${fields}${this.#tail}}\n\n`
+    return event(`${this.#head}${choice},${fields}}],"usage":${usage}}`)
   }
 
   protected closingText(choice: number, fields: string, end: Finished): string {
@@ -67,12 +82,19 @@ abstract class BaseFormat {
     const own = this.#alone ? "" : `,"metrics":${JSON.stringify(this.#metrics(end))}`
     const all = this.#alone ? `,"metrics":${JSON.stringify(this.#metrics(end))}` : ""
     const tier = `,"service_tier":"${serviceTier([end.outcome], slo)}"`
-    return `${this.#head}${choice},${fields}${own}${this.#tail}${tier}${all}}`
+    return event(`${this.#head}${choice},${fields}${own}${this.#tail}${tier}${all}}`)
   }
 
-  protected usageText(prefix: string, object: string, ends: readonly Finished[]): string | null {
-    if (!this.options.includeUsage) return null
-    return JSON.stringify({ ...this.envelope(prefix, object), choices: [], ...this.#ending(ends) })
+  last(ends: readonly Finished[]): string {
+    if (!this.options.includeUsage) return DONE
+    const { prefix, object } = this.#chunk
+    return (
+      event(JSON.stringify({ ...this.envelope(prefix, object), choices: [], ...this.#ending(ends) })) + DONE
+    )
+  }
+
+  failure(error: UserError): string {
+    return event(JSON.stringify(errorBody(error))) + DONE
   }
 
   protected wholeObject(
@@ -153,14 +175,10 @@ export class ChatFormat extends BaseFormat implements Format {
     return this.closingText(choice, `"delta":{},${NO_LOGPROBS},"finish_reason":"${end.reason}"`, end)
   }
 
-  usage(ends: readonly Finished[]): string | null {
-    return this.usageText(CHAT_CHUNK.prefix, CHAT_CHUNK.object, ends)
-  }
-
   whole(all: readonly AnswerDelta[], ends: readonly Finished[]): object {
     const choices = all.map((one) => {
       const calls = one.toolCalls.map(({ name, arguments: given }) => ({
-        ...{ id: callId(), type: "function" },
+        ...{ id: newId("call"), type: "function" },
         function: { name, arguments: given },
       }))
       const message = {
@@ -198,19 +216,7 @@ export class ChatFormat extends BaseFormat implements Format {
 /** Id and name come first, and arguments as they are written. */
 function toolCallChunk({ index, name, arguments: given }: CallDelta): object {
   if (name === null) return { index, function: { arguments: given } }
-  return { index, id: callId(), type: "function", function: { name, arguments: given } }
-}
-
-const CALL_ID_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-const CALL_ID_LENGTH = 24
-
-/** Of no other call: clients keep calls of many answers apart by it. */
-function callId(): string {
-  const letters = Array.from(
-    { length: CALL_ID_LENGTH },
-    () => CALL_ID_LETTERS[randomInt(CALL_ID_LETTERS.length)],
-  )
-  return `call_${letters.join("")}`
+  return { index, id: newId("call"), type: "function", function: { name, arguments: given } }
 }
 
 const TEXT = { prefix: "cmpl", object: "text_completion" }
@@ -232,8 +238,8 @@ export class CompletionFormat extends BaseFormat implements Format {
   }
 
   /** A prompt with log-probabilities comes with the first chunk that has them. */
-  opening(choice: number): string | null {
-    if (this.#echo === null || this.#echo.scored) return null
+  opening(choice: number): string {
+    if (this.#echo === null || this.#echo.scored) return ""
     return this.chunkText(choice, `"text":${JSON.stringify(this.#prompt(choice))},${NO_LOGPROBS},${NOT_YET}`)
   }
 
@@ -246,10 +252,6 @@ export class CompletionFormat extends BaseFormat implements Format {
 
   closing(end: Finished, choice: number): string {
     return this.closingText(choice, `"text":"",${NO_LOGPROBS},"finish_reason":"${end.reason}"`, end)
-  }
-
-  usage(ends: readonly Finished[]): string | null {
-    return this.usageText(TEXT.prefix, TEXT.object, ends)
   }
 
   whole(all: readonly AnswerDelta[], ends: readonly Finished[]): object {

@@ -81,6 +81,33 @@ export function bodyLimits(sizes: PromptSizes | null): Limit[] {
       instead: "send them in several messages",
     },
     {
+      at: "input[].content",
+      entries: 1024,
+      because: "parts are joined to one text",
+      instead: "join the parts",
+    },
+    {
+      at: "instructions",
+      textBytes: promptBytes,
+      isPrompt: true,
+      because: "a text that fits into the context",
+      instead: shorten,
+    },
+    {
+      at: "system",
+      entries: 1024,
+      textBytes: promptBytes,
+      isPrompt: true,
+      because: "a text that fits into the context",
+      instead: shorten,
+    },
+    {
+      at: "stop_sequences",
+      entries: MOST_STOPS,
+      because: "the whole answer is searched for each",
+      instead: "send those that are likely",
+    },
+    {
       at: "tools",
       entries: 256,
       because: "each is read by the model",

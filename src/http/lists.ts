@@ -33,10 +33,24 @@ export function mapOf<T>(name: z.ZodType<string>, value: z.ZodType<T>): z.ZodTyp
   }) as unknown as z.ZodType<Record<string, T>>
 }
 
+/** A text, or a list: a fault of the list names its place in it. */
+export function textOr<T>(list: z.ZodType<T[]>, error: string): z.ZodType<string | T[]> {
+  return z.unknown().transform((value, context) => {
+    if (typeof value === "string") return value
+    if (!Array.isArray(value)) {
+      context.issues.push({ code: "custom", message: error, input: undefined, path: [] } as never)
+      return z.NEVER
+    }
+    const read = list.safeParse(value)
+    if (read.success) return read.data
+    return fail(context, read.error)
+  }) as unknown as z.ZodType<string | T[]>
+}
+
 /** Takes over the first fault of an entry. */
-function fail(context: z.RefinementCtx, error: z.ZodError, key: string | number): never {
+function fail(context: z.RefinementCtx, error: z.ZodError, ...within: (string | number)[]): never {
   const { path, ...issue } = error.issues[0]!
-  context.issues.push({ ...issue, path: [key, ...path], input: undefined } as never)
+  context.issues.push({ ...issue, path: [...within, ...path], input: undefined } as never)
   return z.NEVER
 }
 

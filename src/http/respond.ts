@@ -6,6 +6,7 @@ import type { Exchanged } from "../serve/explainer.ts"
 import type { Service } from "../serve/service.ts"
 import type { AnswerDelta, AnswerEnd, AnswerSink } from "../text/answer.ts"
 import { exactBody } from "./body.ts"
+import type { Exact } from "./chat-generation.ts"
 import { Delivery } from "./delivery.ts"
 import type { Finished, Format } from "./format.ts"
 import { askBefore, watchClient } from "./presence.ts"
@@ -16,6 +17,8 @@ export interface Exchange {
   service: Service
   request: FastifyRequest
   reply: FastifyReply
+  /** Its body in OpenAI's form, for replicas that are other servers; left out: as it was sent. */
+  body?: Exact
   /** One per prompt. */
   generations: readonly Generation[]
   /** Answers to each prompt. */
@@ -83,13 +86,13 @@ function choices({ generations, perPrompt }: Exchange): number {
 
 /** Starts every generation; the choices of the first prompt come first. */
 function start(
-  { service, request, reply, generations }: Exchange,
+  { service, request, reply, generations, body: given = request.body as Exact }: Exchange,
   { signal }: AbortController,
   sinks: readonly AnswerSink[],
 ): Promise<void> {
   const { arrivalMs } = request
   const { seed } = exactBody(request.body)
-  const body = { ...(request.body as Readonly<Record<string, unknown>>), ...(seed !== undefined && { seed }) }
+  const body = { ...given, ...(seed !== undefined && { seed }) }
   const requests = generations.map((generation) => ({ ...generation, arrivalMs, signal, body }))
   const exchanged = exchangedBy(service, request, body)
   return withinRates({ service, request, reply }, requests, sinks, (counted) =>
@@ -105,7 +108,7 @@ function start(
 function exchangedBy(
   { front }: Service,
   { id, log, headers }: FastifyRequest,
-  { model, messages, input }: Readonly<Record<string, unknown>>,
+  { model, messages, input }: Exact,
 ): Exchanged {
   return {
     ...{ id, log: log.info.bind(log), headers },

@@ -4,7 +4,7 @@ import { z } from "zod"
 import { MOST_CHOICES, MOST_STOPS } from "./limits.ts"
 import { listOf, mapOf, promptSchema } from "./lists.ts"
 
-const text = z.string()
+export const text = z.string()
 const probability = z.number().gt(0).max(1)
 const penalty = z.number().min(-2).max(2)
 /** Most tokens of an answer. */
@@ -19,6 +19,7 @@ const seed = z
   .min(-(2 ** 63))
   .max(2 ** 64 - 2 ** 11)
   .refine(Number.isInteger, "must be a whole number of 64 bits")
+export const count = z.int().min(1).max(1_000_000)
 
 /** Entries of `guided_choice`, and of `stop_token_ids`. */
 const MOST_GUIDED = 5000
@@ -42,19 +43,22 @@ export const slo = z.strictObject({
 })
 
 /** Present, but only with the one value that changes nothing. */
-const only = <T extends string | number | boolean>(value: T, why: string) =>
+export const only = <T extends string | number | boolean>(value: T, why: string) =>
   z.literal(value, { error: `is not supported other than ${JSON.stringify(value)}: ${why}` }).nullish()
 
 /** Fields whose newer form this server has. */
-const superseded = (instead: string) => z.null({ error: `is not supported: use ${instead}` }).optional()
+export const superseded = (instead: string) =>
+  z.null({ error: `is not supported: use ${instead}` }).optional()
 
-const anySchema = z.custom<Record<string, unknown>>(
+export const anySchema = z.custom<Record<string, unknown>>(
   (value) => typeof value === "object" && value !== null && !Array.isArray(value),
   "must be a JSON schema (an object)",
 )
 const schemaOrText = z.union([text, anySchema], { error: "must be a JSON schema, as an object or as text" })
 
 const NAME = "must be 1 to 64 letters, digits, _ or -"
+/** Of a schema that an answer is to fit. */
+export const formatName = z.string({ error: NAME }).regex(/^[\w-]{1,64}$/, NAME)
 
 const responseFormat = z.discriminatedUnion(
   "type",
@@ -64,7 +68,7 @@ const responseFormat = z.discriminatedUnion(
     z.object({
       type: z.literal("json_schema"),
       json_schema: z.object({
-        name: z.string({ error: NAME }).regex(/^[\w-]{1,64}$/, NAME),
+        name: formatName,
         description: text.nullish(),
         schema: anySchema,
         strict: z.boolean().nullish(),
@@ -106,7 +110,8 @@ export const truncation = z
   .refine((count) => count !== 0, "must be -1 or at least 1")
   .nullish()
 
-const common = {
+/** What all endpoints that generate have. */
+export const common = {
   model: text.nullish(),
   stream: z.boolean().nullish(),
   stream_options: z

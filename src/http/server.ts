@@ -12,14 +12,17 @@ import { errorBody, registerErrors, sendError } from "./errors.ts"
 import { type HostRules, hostFault } from "./hosts.ts"
 import type { Protected } from "./protectable.ts"
 import { takeRequest } from "./rates.ts"
+import { ResponseStore, type ResponseStoreOptions } from "./responses/store.ts"
 import { arrivalRoutes } from "./routes/arrivals.ts"
 import { chatRoute } from "./routes/chat.ts"
 import { completionsRoute } from "./routes/completions.ts"
 import { embeddingsRoute } from "./routes/embeddings.ts"
 import { healthRoutes, metricsRoute } from "./routes/health.ts"
+import { messagesRoutes } from "./routes/messages.ts"
 import { modelRoutes } from "./routes/models.ts"
 import { pageRoute, statusRoute } from "./routes/page.ts"
 import { requestRoutes } from "./routes/requests.ts"
+import { responsesRoutes } from "./routes/responses.ts"
 import { tokenRoutes } from "./routes/tokens.ts"
 import type { TlsPair } from "./tls.ts"
 import { isWireUpgrade, wireUpgrade } from "./wire.ts"
@@ -58,6 +61,8 @@ export interface ServerOptions extends Partial<LiveOptions> {
   tls?: TlsPair
   /** What bodies on their way may hold, bytes: for the first to come, and as much for tenants below their share. */
   bodyMemory?: number
+  /** What is kept of responses. */
+  responses?: ResponseStoreOptions
   /** A request must be received in full within this time. */
   requestTimeoutMs?: number
 }
@@ -137,6 +142,7 @@ export function buildServer(options: ServerOptions): FastifyInstance {
       ? userError("shutting_down")
       : userError("not_ready", { detail: host.detail })
   }
+  const responses = new ResponseStore(options.responses)
   // On the routes themselves, not by their URL: that can be spelled in several ways.
   app.register(async (api) => {
     api.addHook("onRequest", async (request, reply) => {
@@ -147,6 +153,8 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     })
     chatRoute(api, ready)
     completionsRoute(api, ready)
+    responsesRoutes(api, ready, responses)
+    messagesRoutes(api, ready, host, live)
     embeddingsRoute(api, ready)
     modelRoutes(api, ready)
     tokenRoutes(api, ready, host)

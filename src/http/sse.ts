@@ -5,7 +5,6 @@ import { type UserError, userError } from "../errors.ts"
 import type { AnswerDelta, AnswerEnd, AnswerSink } from "../text/answer.ts"
 import { addCall } from "../text/text-stream.ts"
 import { Delivery } from "./delivery.ts"
-import { errorBody } from "./errors.ts"
 import type { Finished, Format } from "./format.ts"
 import { askBefore } from "./presence.ts"
 
@@ -169,21 +168,19 @@ export class SseStream {
     let text = ""
     if (!choice.opened) {
       choice.opened = true
-      const opening = this.#format.opening(index)
-      if (opening !== null) text += event(opening)
+      text += this.#format.opening(index)
     }
-    if (waiting !== null) text += event(this.#format.chunk(waiting, index))
+    if (waiting !== null) text += this.#format.chunk(waiting, index)
     choice.waiting = null
-    if (end !== null) text += event(this.#format.closing(end, index))
+    if (end !== null) text += this.#format.closing(end, index)
     choice.closed = end !== null
     return text
   }
 
   #last(): string {
     clearInterval(this.#heartbeat)
-    if (this.#failure !== null) return event(JSON.stringify(errorBody(this.#failure))) + DONE
-    const usage = this.#format.usage(this.#choices.map((choice) => choice.end!))
-    return (usage === null ? "" : event(usage)) + DONE
+    if (this.#failure !== null) return this.#format.failure(this.#failure)
+    return this.#format.last(this.#choices.map((choice) => choice.end!))
   }
 
   #begin(): void {
@@ -219,7 +216,8 @@ export class SseStream {
   }
 
   #comment(): void {
-    if (this.#stall === null && !this.#raw.destroyed) this.#write(": waiting\n\n")
+    if (this.#stall === null && !this.#raw.destroyed)
+      this.#write(this.#format.heartbeat?.() ?? ": waiting\n\n")
   }
 
   #write(text: string): void {
@@ -233,16 +231,11 @@ export class SseStream {
   }
 }
 
-const DONE = "data: [DONE]\n\n"
 const LAST_CHUNK = "0\r\n\r\n"
 
 /** As HTTP/1.1 sends a part of a body whose length is not known. */
 function chunkOf(text: string): string {
   return `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n`
-}
-
-function event(data: string): string {
-  return `data: ${data}\n\n`
 }
 
 /** Appends a delta to another. */

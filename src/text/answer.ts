@@ -37,7 +37,14 @@ export interface Usage {
 }
 
 export type AnswerEnd =
-  | { kind: "finished"; reason: "stop" | "length" | "tool_calls"; usage: Usage; outcome: Outcome }
+  | {
+      kind: "finished"
+      reason: "stop" | "length" | "tool_calls"
+      /** The stop string that ended it; left out: none did. */
+      stop?: string | undefined
+      usage: Usage
+      outcome: Outcome
+    }
   | { kind: "failed"; error: UserError }
   | { kind: "cancelled" }
 
@@ -121,7 +128,9 @@ export class Answer {
         this.#sink.delta({ ...rest, logprobs: [], ...this.#counts })
       const called = this.#text.toolCalls > 0 && reason === "stop"
       const usage = this.#usage(outcome)
-      this.#sink.end({ kind: "finished", reason: called ? "tool_calls" : reason, usage, outcome })
+      const ended = { reason: called ? ("tool_calls" as const) : reason, usage, outcome }
+      const { stopString: stop } = this.#text
+      this.#sink.end({ kind: "finished", ...ended, ...(stop !== null && { stop }) })
     } else if (reason === "cancelled") this.#sink.end({ kind: "cancelled" })
     else this.#sink.end({ kind: "failed", error: this.#error(reason, end.message) })
   }

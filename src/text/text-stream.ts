@@ -101,6 +101,11 @@ export class TextStream {
     return this.#splitter.thought
   }
 
+  /** The stop string that ended the text, or null. */
+  get stopString(): string | null {
+    return this.#stops.matched
+  }
+
   get #over(): boolean {
     return this.#stops.matched !== null || (this.#options.singleCall === true && this.#wholeCalls > 0)
   }

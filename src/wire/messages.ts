@@ -139,7 +139,13 @@ const error = z.object({
   errorType: text,
 })
 const end = z.discriminatedUnion("kind", [
-  z.object({ kind: z.literal("finished"), reason: z.enum(["stop", "length", "tool_calls"]), usage, outcome }),
+  z.object({
+    kind: z.literal("finished"),
+    reason: z.enum(["stop", "length", "tool_calls"]),
+    /** The stop string that ended it. */
+    stop: text.optional(),
+    ...{ usage, outcome },
+  }),
   z.object({ kind: z.literal("failed"), error }),
   z.object({ kind: z.literal("cancelled") }),
   z.object({ kind: z.literal("lost"), reason: z.enum(["refused", "died", "broken"]), detail: text }),

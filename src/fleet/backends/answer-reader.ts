@@ -30,6 +30,8 @@ export class Malformed extends Error {}
 export class AnswerReader {
   /** Why the answer ended; null while it has not. */
   finish: string | null = null
+  /** The stop string that ended it; undefined where none did, or the engine does not say. */
+  stop: string | undefined
   readonly usage: ReadUsage = {
     ...{ promptTokens: null, cachedTokens: null, completionTokens: 0, reasoningTokens: 0 },
   }
@@ -66,6 +68,7 @@ export class AnswerReader {
     const reasoning = choice.delta?.reasoning_content ?? choice.delta?.reasoning ?? ""
     const toolCalls = this.#readCalls(choice)
     if (choice.finish_reason) this.finish = choice.finish_reason
+    if (typeof choice.stop_reason === "string") this.stop = choice.stop_reason
     const some = content !== "" || reasoning !== "" || (choice.delta?.tool_calls?.length ?? 0) > 0
     const tokens = this.#tokens(chunk, choice, some)
     if (tokens.length === 0 && content === "" && reasoning === "" && toolCalls.length === 0) return null

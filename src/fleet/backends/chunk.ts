@@ -35,6 +35,8 @@ const choice = z.looseObject({
     })
     .nullish(),
   finish_reason: text,
+  /** vLLM's: the stop string, or the token, that ended it. */
+  stop_reason: z.unknown(),
   token_ids: z.array(z.int().nonnegative()).nullish(),
 })
 

@@ -7,7 +7,7 @@ import { AnswerReader, Malformed, type ReadStep, type ReadUsage } from "./answer
 import type { Ask } from "./ask.ts"
 
 export type ExchangeEnd =
-  | { kind: "finished"; reason: "stop" | "length" | "tool_calls"; usage: ReadUsage }
+  | { kind: "finished"; reason: "stop" | "length" | "tool_calls"; stop: string | undefined; usage: ReadUsage }
   /** The request is at fault: its client is told. */
   | { kind: "failed"; error: UserError }
   /** The engine takes nothing just now; `retryAfterMs`: it said for how long. */
@@ -148,7 +148,7 @@ class Conversation implements Dispatcher.DispatchHandler {
     const reader = this.#reader
     if (reader.finish === null)
       this.#end({ kind: "lost", reason: "died", detail: "its stream ended before its answer" })
-    else this.#end({ kind: "finished", reason: reasonOf(reader), usage: reader.usage })
+    else this.#end({ kind: "finished", reason: reasonOf(reader), stop: reader.stop, usage: reader.usage })
   }
 
   #gather(other: Other, chunk: Buffer): void {

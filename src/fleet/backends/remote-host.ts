@@ -311,7 +311,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
       const { cachedTokens, reasoningTokens } = usage
       const counts = { promptTokens, cachedTokens: cachedTokens ?? 0, completionTokens, reasoningTokens }
       const none = { drafts: 0, draftedTokens: 0, acceptedTokens: 0 }
-      return { kind: "finished", reason: end.reason, usage: { ...counts, ...none }, outcome }
+      return { kind: "finished", reason: end.reason, stop: end.stop, usage: { ...counts, ...none }, outcome }
     }
     judge.end("failed", null, nowUs())
     if (end.kind === "failed" || end.kind === "lost") return end

@@ -1,31 +1,19 @@
 /** POST /v1/chat/completions */
-import type { FastifyInstance, FastifyRequest } from "fastify"
-import { UserError } from "../../errors.ts"
-import type { Generation } from "../../replica/generation.ts"
+import type { FastifyInstance } from "fastify"
 import type { Service } from "../../serve/service.ts"
-import { readClientSloArgs } from "../../serve/slo-args.ts"
-import { resolveSlo } from "../../serve/slo-resolve.ts"
-import { type OutputFormat, outputGrammar, type TextFormat } from "../../text/constraint/grammar.ts"
-import type { ChatMessage } from "../../text/template.ts"
-import { formatOf } from "../../text/tools/formats.ts"
-import { type Tool, toolOf } from "../../text/tools/parts.ts"
 import { exactBody, validate } from "../body.ts"
+import { chatAsk } from "../chat-generation.ts"
 import { ChatFormat } from "../format.ts"
-import { classOfModel } from "../model-names.ts"
 import { respond } from "../respond.ts"
-import { ignoredFields, longest, promptAndStops, samplingOf } from "../sampling.ts"
-import { type ChatBody, chatSchema } from "../schemas.ts"
-import { naming, textFormat } from "../text-format.ts"
-
-type Exact = Readonly<Record<string, unknown>>
+import { ignoredFields } from "../sampling.ts"
+import { chatSchema } from "../schemas.ts"
+import { naming } from "../text-format.ts"
 
 export function chatRoute(app: FastifyInstance, ready: () => Service): void {
   app.post("/v1/chat/completions", async (request, reply) => {
     const service = ready()
     const body = validate(chatSchema, request.body)
-    const exact = exactBody(request.body)
-    const text = textFormat(body, exact)
-    const generation = chatGeneration(service, request, body, { exact, text })
+    const { generation, formedBy } = chatAsk(service, request, body, exactBody(request.body))
     const perPrompt = body.n ?? 1
     const format = new ChatFormat({
       id: request.id,
@@ -38,146 +26,8 @@ export function chatRoute(app: FastifyInstance, ready: () => Service): void {
       ignored: ignoredFields(body),
     })
     const stream = body.stream ?? false
-    const asked = isForced(body) ? "tools" : (text?.param ?? null)
-    return naming(asked, () =>
+    return naming(formedBy, () =>
       respond({ service, request, reply, generations: [generation], perPrompt, format, stream }),
     )
   })
-}
-
-function chatGeneration(
-  service: Service,
-  request: FastifyRequest,
-  body: ChatBody,
-  { exact, text }: { exact: Exact; text: TextFormat | null },
-): Generation {
-  const modelClass = classOfModel(service, body.model)
-  const tools = body.tools && body.tools.length > 0 && body.tool_choice !== "none" ? body.tools : null
-  const variables = body.chat_template_kwargs ?? {}
-  const wanted = body.reasoning ?? variables.enable_thinking
-  const args = readClientSloArgs(body.vllm_xargs)
-  const single = body.parallel_tool_calls === false || isNamed(body)
-  if (body.top_logprobs && !body.logprobs)
-    throw new UserError("Invalid 'top_logprobs': it needs 'logprobs' to be true.", {
-      code: "invalid_value",
-      param: "top_logprobs",
-    })
-  return {
-    prompt: {
-      kind: "chat",
-      messages: body.messages.map(plainMessage),
-      ...{ tools, variables },
-      ...(goesOn(body) && { goesOn: true }),
-    },
-    tenant: request.tenant,
-    ...longest(body.max_completion_tokens ?? body.max_tokens ?? null),
-    sampling: samplingOf(body, exact, {
-      logprobs: body.logprobs ? (body.top_logprobs ?? 0) + 1 : 0,
-      grammar: outputGrammar(
-        outputFormat(body, text, exact, single),
-        formatOf(service.front.model.chatTemplate),
-      ),
-      vocabSize: service.front.model.vocabSize,
-    }),
-    parseSpecial: body.parse_special ?? null,
-    ...promptAndStops(body),
-    singleCall: single,
-    jsonIsText: text !== null && !isForced(body),
-    slo: resolveSlo(service.classes, {
-      slo: body.slo,
-      args,
-      serviceTier: body.service_tier,
-      headers: request.headers,
-      modelClass,
-    }),
-    session: body.slo?.session ?? args.slo_session ?? null,
-    reasoning: typeof wanted === "boolean" ? wanted : null,
-    thinkingTokens: body.slo?.thinking_tokens ?? null,
-  }
-}
-
-/** Whether the answer goes on with the last message, as vLLM's clients ask for it. */
-function goesOn({
-  continue_final_message: asked,
-  add_generation_prompt: opens,
-  messages,
-}: ChatBody): boolean {
-  const wrong = (param: string, why: string) =>
-    new UserError(`Invalid '${param}': ${why}.`, { code: "invalid_value", param })
-  if (!asked) {
-    if (opens === false)
-      throw wrong("add_generation_prompt", "false is supported with 'continue_final_message': true only")
-    return false
-  }
-  if (opens === true)
-    throw wrong("add_generation_prompt", "an answer that goes on with the last message begins no other one")
-  if (messages.at(-1)!.role !== "assistant")
-    throw wrong("continue_final_message", "the last message is not the assistant's")
-  return true
-}
-
-/** A format of text is no format of calls: the model may still call the tools it was given. */
-function outputFormat(body: ChatBody, asked: TextFormat | null, exact: Exact, single: boolean): OutputFormat {
-  const choice = toolChoice(body)
-  const forced = isForced(body)
-  const text = forced ? null : asked
-  const callable = calledTools(exact, choice)
-  const may = forced || (text !== null && choice.mode === "auto")
-  return { text, calls: may ? callable : [], parallel: !single }
-}
-
-/** How tools are to be called; `names`: only these, null: any. */
-interface ToolChoice {
-  mode: "auto" | "none" | "required"
-  names: readonly string[] | null
-}
-
-function toolChoice({ tool_choice: choice }: ChatBody): ToolChoice {
-  if (choice === null || choice === undefined) return { mode: "auto", names: null }
-  if (typeof choice === "string") return { mode: choice, names: null }
-  if (choice.type === "function") return { mode: "required", names: [choice.function.name] }
-  const { mode, tools } = choice.allowed_tools
-  return { mode, names: tools.map((tool) => tool.function.name) }
-}
-
-function isForced(body: ChatBody): boolean {
-  return toolChoice(body).mode === "required"
-}
-
-/** One tool must be called. */
-function isNamed({ tool_choice: choice }: ChatBody): boolean {
-  return typeof choice === "object" && choice !== null && choice.type === "function"
-}
-
-/** The tools that a choice leaves to be called. */
-function calledTools(exact: Exact, { mode, names }: ToolChoice): Tool[] {
-  const tools = ((exact.tools ?? []) as unknown[]).map(toolOf)
-  const wrong = (why: string) =>
-    new UserError(`Invalid 'tool_choice': ${why}.`, { code: "invalid_value", param: "tool_choice" })
-  if (tools.length === 0 && (mode === "required" || names !== null)) throw wrong("there are no tools to call")
-  const unknown = names?.find((name) => !tools.some((tool) => tool.name === name))
-  if (unknown !== undefined) throw wrong(`there is no tool named ${JSON.stringify(unknown.slice(0, 100))}`)
-  return names === null ? tools : tools.filter((tool) => names.includes(tool.name))
-}
-
-/** Content parts become one text; nulls disappear. */
-export function plainMessage(message: ChatBody["messages"][number]): ChatMessage {
-  const { role, content, name, reasoning_content, tool_call_id, tool_calls } = message
-  const text = Array.isArray(content) ? content.map((part) => part.text).join("") : (content ?? null)
-  return {
-    role,
-    content: text,
-    ...(name ? { name } : {}),
-    ...(reasoning_content ? { reasoning_content } : {}),
-    ...(tool_call_id ? { tool_call_id } : {}),
-    ...(tool_calls && tool_calls.length > 0
-      ? {
-          tool_calls: tool_calls.map((call) => ({
-            ...(call.id ? { id: call.id } : {}),
-            type: "function",
-            function: { name: call.function.name, arguments: call.function.arguments },
-          })),
-        }
-      : {}),
-  }
 }

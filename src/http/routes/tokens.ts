@@ -6,11 +6,11 @@ import type { Prompt } from "../../replica/generation.ts"
 import type { Service, ServiceHost } from "../../serve/service.ts"
 import type { TokenReader } from "../../serve/token-reader.ts"
 import { validate } from "../body.ts"
+import { plainMessage } from "../chat-generation.ts"
 import { spelt } from "../logprob-columns.ts"
 import { classOfModel } from "../model-names.ts"
 import { watchClient } from "../presence.ts"
 import { detokenizeSchema, type TokenizeBody, tokenizeSchema } from "../token-schemas.ts"
-import { plainMessage } from "./chat.ts"
 
 const { version } = JSON.parse(readFileSync(new URL("../../../package.json", import.meta.url), "utf8")) as {
   version: string
