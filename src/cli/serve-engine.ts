@@ -23,6 +23,9 @@ const FAKE_COST: CostModel = {
   unifiedKv: true,
 }
 
+const FAKE_SEQUENCES = 32
+const FAKE_CONTEXT = 4096
+
 export async function prepareEngine(options: ServeOptions, reporter: Reporter): Promise<ReadyEngine> {
   if (options.engine === "fake") return { engine: openFake(options), cost: FAKE_COST }
   const engine = await openReal(options, reporter)
@@ -36,7 +39,9 @@ export async function prepareEngine(options: ServeOptions, reporter: Reporter): 
 }
 
 function openFake(options: ServeOptions): Engine {
-  const { maxSequences, context, maxBatchTokens } = options
+  const { replicas, maxBatchTokens } = options
+  const maxSequences = options.maxSequences ?? Math.max(1, Math.floor(FAKE_SEQUENCES / replicas))
+  const context = options.context ?? Math.min(FAKE_CONTEXT, options.kvTokens ?? FAKE_CONTEXT)
   const limits: EngineLimits = {
     kvTokens: options.kvTokens ?? maxSequences * context,
     blockTokens: 16,
@@ -60,8 +65,9 @@ async function openReal(options: ServeOptions, reporter: Reporter): Promise<Engi
     modelPath: found.path,
     name: options.servedName ?? found.name,
     threads,
-    maxSequences: options.maxSequences,
-    contextTokens: options.context,
+    processes: options.replicas,
+    ...(options.maxSequences === undefined ? {} : { maxSequences: options.maxSequences }),
+    ...(options.context === undefined ? {} : { contextTokens: options.context }),
     maxBatchTokens: options.maxBatchTokens,
     library: options.library,
     speculate,
@@ -74,10 +80,12 @@ async function openReal(options: ServeOptions, reporter: Reporter): Promise<Engi
   })
   if (found.random) engine.model.random = true
   const size = `${(engine.model.parameters / 1e6).toFixed(0)}M parameters`
-  const { contextTokens, kvTokens } = engine.limits
+  const { contextTokens, maxSequences } = engine.limits
+  const { bytes, why } = engine.kv
   reporter.done(
     `loaded ${engine.model.name}: ${size}, ${threads} thread${threads === 1 ? "" : "s"}, ` +
-      `context ${contextTokens}, KV for ${kvTokens} tokens`,
+      `${maxSequences} requests of up to ${contextTokens} tokens in ${(bytes / 2 ** 30).toFixed(1)} GiB of KV` +
+      (why === "" ? "" : ` (chosen: ${why})`),
   )
   return engine
 }

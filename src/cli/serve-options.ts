@@ -12,8 +12,9 @@ export interface ServeOptions extends ApiOptions, BackendOptions {
   replicas: number
   /** Where each replica runs, in turn. */
   device?: string
-  maxSequences: number
-  context: number
+  /** Left out: what suits model and machine. */
+  maxSequences?: number
+  context?: number
   kvTokens?: number
   kvUnified?: boolean
   kvType?: "f16" | "f32" | "q8_0"

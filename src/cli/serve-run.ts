@@ -22,6 +22,7 @@ import type { ServeOptions } from "./serve-options.ts"
 import { configOf, HEAP_GROWTH, mostApps, openDriver, tenantsOf } from "./serve-parts.ts"
 import { onSignals } from "./serve-signals.ts"
 import { traceTo } from "./serve-traces.ts"
+import type { Systemd } from "./systemd.ts"
 
 export async function serve(options: ServeOptions, reporter: Reporter): Promise<void> {
   const config = configOf(options)
@@ -69,13 +70,17 @@ export async function serveFront(
   const reloader = new Reloader({ options, config, mostApps, live, host, app, reporter })
   closers.push(async () => reloader.close())
   const reload = (signal: string) => reloader.reload(signal)
-  onSignals(app, host, { drainSec: () => options.drainTimeout, reload }, reporter)
+  const systemd = await systemdOf(reporter)
+  systemd?.status("the model is being loaded")
+  const stopping = (text: string) => systemd?.stopping(text)
+  onSignals(app, host, { drainSec: () => options.drainTimeout, reload, stopping }, reporter)
   try {
     const service = await open(host, (close) => closers.push(close))
     if (options.otlpEndpoint !== undefined)
       closers.push(await traceTo(options.otlpEndpoint, service, reporter))
     host.ready(service)
-    announce(app, options, { service, tenants }, reporter)
+    const url = announce(app, options, { service, tenants }, reporter)
+    systemd?.ready(`serves ${service.front.model.name} at ${url}`)
   } catch (error) {
     await app.close()
     throw error
@@ -114,7 +119,7 @@ function announce(
   options: ApiOptions,
   { service, tenants }: { service: Service; tenants: Tenants },
   reporter: Reporter,
-): void {
+): string {
   const { port } = app.server.address() as AddressInfo
   const anywhere = options.host === "0.0.0.0" || options.host === "::"
   const name = anywhere ? "localhost" : options.host.includes(":") ? `[${options.host}]` : options.host
@@ -142,6 +147,14 @@ function announce(
       ...(tenants.configured.length > 1 && { tenants: tenants.configured }),
     },
   )
+  return url
+}
+
+/** Loaded only where a systemd waits to be told. */
+async function systemdOf(reporter: Reporter): Promise<Systemd | null> {
+  if (process.env.NOTIFY_SOCKET === undefined) return null
+  const { Systemd } = await import("./systemd.ts")
+  return Systemd.of(process.env, (message) => reporter.warn(message))
 }
 
 /** Nothing where all requests are of one tenant. */

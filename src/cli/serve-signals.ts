@@ -18,10 +18,17 @@ const ECHO_MS = 500
 /** npm's shell dies of a signal and keeps it: that its process has another parent then is all that a server sees of it. */
 const ORPHAN_MS = 1000
 
+export interface SignalActions {
+  drainSec: () => number
+  reload: (signal: string) => void
+  /** Told once, when it begins to stop. */
+  stopping?: (text: string) => void
+}
+
 export function onSignals(
   app: FastifyInstance,
   host: ServiceHost,
-  { drainSec, reload }: { drainSec: () => number; reload: (signal: string) => void },
+  { drainSec, reload, stopping = () => {} }: SignalActions,
   reporter: Reporter,
 ): void {
   let requested = false
@@ -33,6 +40,7 @@ export function onSignals(
     if (requested) reporter.warn("stopping at once")
     if (requested || host.service === null) return dieOf(signal)
     requested = true
+    stopping(`${signal}: running answers are finished first`)
     const ended = await drained(signal, host, drainSec(), reporter)
     app.server.closeIdleConnections()
     setTimeout(() => app.server.closeAllConnections(), FLUSH_MS).unref()

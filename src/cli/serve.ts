@@ -41,8 +41,9 @@ export function register(program: Command): void {
     .addHelpText("after", EXAMPLES)
     .action(async (options: ServeOptions) => {
       if (options.backend !== undefined || options.backendFile !== undefined) checkGatewayOptions(command)
-      if (options.kvTokens !== undefined && options.kvTokens < options.context)
-        throw new UserError(`--kv-tokens ${options.kvTokens} is less than --context ${options.context}`)
+      const { kvTokens, context } = options
+      if (kvTokens !== undefined && context !== undefined && kvTokens < context)
+        throw new UserError(`--kv-tokens ${kvTokens} is less than --context ${context}`)
       if (options.device !== undefined && options.replicas === 1)
         throw new UserError("--device says where the replicas run; say how many with --replicas")
       const reporter = await createReporter(options.logLevel, process.stdout.isTTY && process.stderr.isTTY)
@@ -72,12 +73,15 @@ export function addServeOptions(command: Command): Command {
       "--device <list>",
       "where replicas run, in turn: cpu, cpu:<cores> (0-3, 0+2), gpu:<index>; cpu:0-3,cpu:4-7 for two",
     )
-    .option("--max-sequences <n>", "requests with KV in place at once", wholeNumber(1, 256), 32)
+    .option(
+      "--max-sequences <n>",
+      "requests with KV in place at once (default: up to 32, as suits model and memory)",
+      wholeNumber(1, 256),
+    )
     .option(
       "--context <tokens>",
-      "most tokens (prompt + output) of one request",
+      "most tokens (prompt + output) of one request (default: 4096, less where the model or the memory has less)",
       wholeNumber(64, 1_000_000),
-      4096,
     )
     .option(
       "--kv-tokens <n>",

@@ -25,7 +25,7 @@ export function parseDevices(text: string): Device[] {
 /** A worker's own part: threads, sequences, KV and places are divided, so that many replicas take what one would. */
 export function shareOf(options: ServeOptions, replicas: number, device: Device | undefined): ServeOptions {
   const part = (whole: number) => Math.max(1, Math.floor(whole / replicas))
-  const { threads = defaultThreads(), kvTokens, context } = options
+  const { threads = defaultThreads(), kvTokens, context = 0, maxSequences } = options
   if (kvTokens !== undefined && part(kvTokens) < context)
     throw new UserError(
       `--kv-tokens ${kvTokens} for ${replicas} replicas is ${part(kvTokens)} each, less than --context ${context}`,
@@ -33,7 +33,7 @@ export function shareOf(options: ServeOptions, replicas: number, device: Device 
   return {
     ...options,
     threads: part(threads),
-    maxSequences: part(options.maxSequences),
+    ...(maxSequences !== undefined && { maxSequences: part(maxSequences) }),
     maxQueue: options.maxQueue,
     ...(kvTokens !== undefined && { kvTokens: part(kvTokens) }),
     ...(device?.kind === "cpu" && { gpuLayers: 0 }),

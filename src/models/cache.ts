@@ -35,11 +35,12 @@ export async function writeAtomically(
   } catch (error) {
     await file.close().catch(() => {})
     await rm(temporary, { force: true })
-    throw fullDisk(error) ? unwritable(path, error) : error
+    throw diskProblem(path, error)
   }
 }
 
-async function orUnwritable<T>(path: string, action: () => Promise<T>): Promise<T> {
+/** What it throws is said as what to do about the cache folder. */
+export async function orUnwritable<T>(path: string, action: () => Promise<T>): Promise<T> {
   try {
     return await action()
   } catch (error) {
@@ -53,6 +54,11 @@ function unwritable(path: string, cause: unknown): UserError {
     `cannot write the cache folder ${dirname(path)} (${detail}); free space or name another in SLOS_SERVE_CACHE`,
     { code: "cache_unwritable", cause },
   )
+}
+
+/** A fault that the disk has is said as what to do about it; others are as they were. */
+export function diskProblem(path: string, error: unknown): unknown {
+  return fullDisk(error) ? unwritable(path, error) : error
 }
 
 function fullDisk(error: unknown): boolean {

@@ -1,9 +1,11 @@
 /** For tests of the models folder: a hub and a package index on this machine, and wheels made by hand. */
-import { chmod, mkdir, writeFile } from "node:fs/promises"
+import { chmod, mkdir, open, writeFile } from "node:fs/promises"
 import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 import { crc32 } from "node:zlib"
+import { writeGguf } from "./gguf-writer.ts"
+import { type TinySpec, tinyContent } from "./tiny.ts"
 
 /** A zip of stored (uncompressed) files: a wheel. */
 export function zipOf(files: Readonly<Record<string, Buffer>>): Buffer {
@@ -35,20 +37,30 @@ export function zipOf(files: Readonly<Record<string, Buffer>>): Buffer {
 
 export interface FakeHub {
   url: string
-  /** Paths asked for, in order. */
+  /** Paths asked for, in order, and which bytes of them. */
   asked: string[]
+  ranges?: string[]
   close(): Promise<void>
 }
 
 /** Serves files as the model hub does (`/owner/repo/resolve/revision/path`), with ranges. */
 export async function fakeHub(
   files: Readonly<Record<string, Buffer>>,
-  options: { truncate?: boolean } = {},
+  options: {
+    truncate?: boolean
+    /** Instead of "e". */
+    etag?: (path: string) => string
+    /** Breaks off the first answer that comes to this byte. */
+    breakAt?: number
+  } = {},
 ): Promise<FakeHub> {
   const asked: string[] = []
+  const ranges: string[] = []
+  let { breakAt } = options
   const server = createServer((request, response) => {
     const path = decodeURIComponent(request.url!.split("?")[0]!)
     asked.push(path)
+    ranges.push(request.headers.range ?? "")
     const content = files[path]
     if (!content) {
       response.writeHead(404, { "X-Error-Code": "EntryNotFound" }).end()
@@ -59,15 +71,44 @@ export async function fakeHub(
     const to = range?.[2] ? Number(range[2]) : content.length - 1
     const body = content.subarray(from, to + 1)
     response.writeHead(range ? 206 : 200, {
-      etag: '"e"',
+      etag: options.etag?.(path) ?? '"e"',
       "content-length": body.length,
       ...(range ? { "content-range": `bytes ${from}-${to}/${content.length}` } : {}),
     })
-    if (options.truncate && body.length > 1) {
+    if (breakAt !== undefined && from <= breakAt && to > breakAt && body.length > 1) {
+      response.write(body.subarray(0, breakAt - from), () => response.destroy())
+      breakAt = undefined
+    } else if (options.truncate && body.length > 1) {
       response.write(body.subarray(0, body.length >> 1), () => response.destroy())
     } else response.end(body)
   })
-  return { url: await listen(server), asked, close: () => closed(server) }
+  return { url: await listen(server), asked, ranges, close: () => closed(server) }
+}
+
+/** A generated model in several files, as gguf-split writes them; the path of the first. */
+export async function tinyInParts(
+  given: TinySpec,
+  folder: string,
+  name: string,
+  count: number,
+): Promise<string> {
+  const { metadata, tensors } = tinyContent(given, name)
+  const each = Math.ceil(tensors.length / count)
+  const paths: string[] = []
+  for (let no = 0; no < count; no++) {
+    const number = (n: number) => String(n).padStart(5, "0")
+    const path = join(folder, `${name}-${number(no + 1)}-of-${number(count)}.gguf`)
+    const split = {
+      ...{ "split.no": { u16: no }, "split.count": { u16: count } },
+      "split.tensors.count": { i32: tensors.length },
+    }
+    const file = await open(path, "w")
+    const own = tensors.slice(no * each, (no + 1) * each)
+    await writeGguf(file, no === 0 ? { ...metadata, ...split } : split, own)
+    await file.close()
+    paths.push(path)
+  }
+  return paths[0]!
 }
 
 /** A package index that lists and serves one wheel. */

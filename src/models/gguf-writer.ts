@@ -5,10 +5,12 @@ import type { FileHandle } from "node:fs/promises"
 const ALIGNMENT = 32
 
 /** GGUF metadata value types, by their number in the format. */
-const TYPE = { u32: 4, i32: 5, f32: 6, bool: 7, string: 8, array: 9 } as const
+const TYPE = { u16: 2, u32: 4, i32: 5, f32: 6, bool: 7, string: 8, array: 9 } as const
 
 export type GgufValue =
+  | { u16: number }
   | { u32: number }
+  | { i32: number }
   | { f32: number }
   | { bool: boolean }
   | { string: string }
@@ -113,7 +115,13 @@ class ByteWriter {
   }
 
   value(value: GgufValue): void {
-    if ("u32" in value) {
+    if ("u16" in value) {
+      this.u32(TYPE.u16)
+      this.raw(Buffer.from(Uint16Array.of(value.u16).buffer))
+    } else if ("i32" in value) {
+      this.u32(TYPE.i32)
+      this.raw(Buffer.from(Int32Array.of(value.i32).buffer))
+    } else if ("u32" in value) {
       this.u32(TYPE.u32)
       this.u32(value.u32)
     } else if ("f32" in value) {

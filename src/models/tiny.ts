@@ -1,7 +1,8 @@
 /** Generated models: the llama architecture with random weights, written in seconds. Their answers are noise,
  * their cost is real: for tests, benches and a first run without a download. */
 import { createHash } from "node:crypto"
-import { existsSync } from "node:fs"
+import { createReadStream } from "node:fs"
+import { readFile, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { CHATML_TEMPLATE } from "../engine/chatml.ts"
 import { bpeVocab, VOCAB_IDS } from "./bpe-vocab.ts"
@@ -11,6 +12,10 @@ import { patternWeights, randomWeights } from "./random-weights.ts"
 
 /** Raised whenever the same spec gives other bytes: names of cached files contain it. */
 const FORMAT = 1
+/** End of the name of the file beside a model that has its sum. */
+const SUM = ".sha256"
+const WHOLE_BYTES = 2 ** 28
+const END_BYTES = 2 ** 24
 /** What layers from `quietFrom` on add to the residual stream, as a share of what others add. */
 const QUIET_GAIN = 0.25
 
@@ -95,17 +100,42 @@ export function isTinyPreset(name: string): name is TinyPreset {
   return Object.hasOwn(TINY_PRESETS, name)
 }
 
-/** The file of a generated model in `folder`, written if it is not there. */
+/** The file of a generated model in `folder`, written if it is not there, or no longer as it was written. */
 export async function tinyModel(given: TinySpec, folder: string, name: string): Promise<string> {
   const digest = createHash("sha256")
     .update(JSON.stringify([FORMAT, given]))
     .digest("hex")
     .slice(0, 10)
   const path = join(folder, `${name}-${digest}.gguf`)
-  if (!existsSync(path)) {
-    await writeAtomically(path, (file) => writeGguf(file, metadataOf(given, name), tensorsOf(given)))
-  }
+  const noted = await readFile(`${path}${SUM}`, "utf8").catch(() => null)
+  if (noted !== null && noted === (await sumOf(path).catch(() => null))) return path
+  await writeAtomically(path, (file) => writeGguf(file, metadataOf(given, name), tensorsOf(given)))
+  const sum = await sumOf(path)
+  await writeAtomically(`${path}${SUM}`, async (file) => {
+    await file.write(sum)
+  })
   return path
+}
+
+/** Size and sum of a file; of a large one, of its first and last part: reading gigabytes would delay every start. */
+async function sumOf(path: string): Promise<string> {
+  const { size } = await stat(path)
+  const pieces = size > WHOLE_BYTES ? [0, size - END_BYTES] : [0]
+  const hash = createHash("sha256")
+  for (const start of pieces) {
+    const end = pieces.length > 1 ? start + END_BYTES - 1 : size
+    for await (const chunk of createReadStream(path, { start, end, highWaterMark: 1 << 20 }))
+      hash.update(chunk as Buffer)
+  }
+  return `${size} ${hash.digest("hex")}\n`
+}
+
+/** What the file of a generated model has in it. */
+export function tinyContent(
+  given: TinySpec,
+  name: string,
+): { metadata: Record<string, GgufValue>; tensors: GgufTensor[] } {
+  return { metadata: metadataOf(given, name), tensors: tensorsOf(given) }
 }
 
 export function parametersOf(given: TinySpec): number {

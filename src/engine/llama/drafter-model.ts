@@ -55,6 +55,8 @@ export async function openDraftModel(path: string, options: LlamaOptions, target
     speculate: "off",
     kvUnified: limits.unifiedKv,
     kvTokens: limits.kvTokens,
+    maxSequences: limits.maxSequences,
+    contextTokens: limits.contextTokens,
   })
   const why = vocabularyMismatch(target, draft)
   if (why === null) return draft

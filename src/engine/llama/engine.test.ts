@@ -4,6 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { UserError } from "../../errors.ts"
+import { tinyInParts } from "../../models/fixtures.ts"
 import { TINY_PRESETS, tinyModel } from "../../models/tiny.ts"
 import { Script } from "../engine.script.ts"
 import { openLlama } from "./engine.ts"
@@ -94,4 +95,41 @@ test("log lines go to the listener, whole", async () => {
   await engine.close()
   expect(lines.some((line) => line.includes("llama_model_loader"))).toBe(true)
   expect(lines.some((line) => line.includes("\n"))).toBe(false)
+})
+
+describe("sizes by default", () => {
+  const defaults = (path: string) =>
+    openLlama({ modelPath: path, threads: 1, maxBatchTokens: 128, library: "cpu" })
+
+  test("suit the model, and say why", async () => {
+    const engine = await defaults(modelPath)
+    const { contextTokens, maxSequences, kvTokens } = engine.limits
+    expect({ contextTokens, kvTokens }).toEqual({ contextTokens: 4096, kvTokens: maxSequences * 4096 })
+    expect(engine.kv.why).toContain("--context 4096")
+    expect(engine.kv.bytes).toBeLessThanOrEqual(2 ** 30)
+    await engine.close()
+  })
+
+  test("of a model that was trained on less are what it was trained on", async () => {
+    const spec = { ...TINY_PRESETS["tiny-f32"], contextTokens: 1024 }
+    const engine = await defaults(await tinyModel(spec, folder, "short"))
+    expect(engine.limits.contextTokens).toBe(1024)
+    expect(engine.kv.why).toContain("as it was trained")
+    await engine.close()
+  })
+})
+
+test("a model in several files answers as the same one in one", async () => {
+  const spec = { ...TINY_PRESETS["tiny-f32"], layers: 2 }
+  const said = async (path: string) => {
+    const engine = await open({ modelPath: path })
+    const script = new Script(engine)
+    const id = script.open(Int32Array.of(5, 6, 7, 8))
+    for (let n = 0; n < 12; n++) await script.step([script.all(id)])
+    await engine.close()
+    return script.output(id)
+  }
+  const whole = await said(await tinyModel(spec, folder, "whole"))
+  expect(await said(await tinyInParts(spec, folder, "parts", 3))).toEqual(whole)
+  expect(whole).toHaveLength(12)
 })

@@ -41,6 +41,8 @@ export async function openLlama(options: LlamaOptions): Promise<LlamaEngine> {
 }
 
 export class LlamaEngine implements Engine {
+  /** Of its KV, and why it is of that size (empty: it was asked for). */
+  readonly kv: { readonly bytes: number; readonly why: string }
   readonly model: ModelInfo
   readonly limits: EngineLimits
   readonly tokenizer: Tokenizer
@@ -62,6 +64,7 @@ export class LlamaEngine implements Engine {
     this.#loaded = loaded
     this.model = loaded.info
     this.limits = loaded.limits
+    this.kv = { bytes: loaded.kvBytes, why: loaded.chosen }
     this.tokenizer = loaded.tokenizer
     this.constraints = new Constraints(loaded.tokenizer, loaded.info.vocabSize)
     const { native, context, limits } = loaded

@@ -9,6 +9,7 @@ import type { ModelInfo, Pooling } from "../port.ts"
 import { findLibrary, LLAMA_VERSION } from "./files.ts"
 import { loadNative, type Native, type Pointer } from "./native.ts"
 import type { LlamaOptions } from "./options.ts"
+import { chooseSizes, DEFAULT_CONTEXT_TOKENS, type Sizes } from "./sizes.ts"
 import { LlamaTokenizer } from "./tokenizer.ts"
 
 export interface Loaded {
@@ -19,6 +20,10 @@ export interface Loaded {
   tokenizer: LlamaTokenizer
   info: ModelInfo
   limits: EngineLimits
+  /** Why its sizes are what they are, in words; empty where they were given. */
+  chosen: string
+  /** Of the whole KV. */
+  kvBytes: number
   gpu: boolean
   /** Most tokens of a request verified in one step, the sure one included; 1 without speculation. */
   maxSpeculation: number
@@ -64,7 +69,9 @@ export async function openModel(options: LlamaOptions): Promise<Loaded> {
     }
     try {
       checkModel(native, model, options)
-      return await openContext(native, model, options, gpu, log)
+      const sizes = sizesOf(native, model, options, gpu)
+      checkOptions({ ...options, ...sizes })
+      return await openContext(native, model, { ...options, ...sizes }, gpu, log)
     } catch (error) {
       native.freeModel(model)
       throw error
@@ -77,7 +84,7 @@ export async function openModel(options: LlamaOptions): Promise<Loaded> {
 async function openContext(
   native: Native,
   model: Pointer,
-  options: LlamaOptions,
+  options: LlamaOptions & Sizes,
   gpu: boolean,
   log: LogTail,
 ): Promise<Loaded> {
@@ -90,8 +97,8 @@ async function openContext(
     : 0
   const kvType = KV_TYPES[options.kvType ?? "f16"]
   const kvBytes = kvTokens * kvBytesPerToken(native, model, kvType.bytes)
-  const memoryBytes = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY)
-  if (!gpu && kvBytes > memoryBytes) throw outOfMemory(kvBytes, `this machine has ${gibibytes(memoryBytes)}`)
+  if (!gpu && kvBytes > memoryBytes())
+    throw outOfMemory(kvBytes, `this machine has ${gibibytes(memoryBytes())}`)
   // On a CPU plain attention is safer. Narrow heads (10M model, width 32): 4x faster for 29 decodes at 500 tokens
   // of context, 15x for a chunk of 16 at 1,500. SmolLM2-135M: equal at 500, 2.7x for a chunk of 16 at 1,000.
   // Long chunks differ by less than the noise. A quantized V cache needs flash attention.
@@ -130,6 +137,8 @@ async function openContext(
     vocab,
     context,
     gpu,
+    chosen: options.why,
+    kvBytes,
     maxSpeculation,
     maxOutputs,
     tokenizer: new LlamaTokenizer(native, vocab),
@@ -145,6 +154,30 @@ async function openContext(
       unifiedKv,
     },
   }
+}
+
+/** Of this machine, or of the container that it is in. */
+function memoryBytes(): number {
+  return Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY)
+}
+
+function sizesOf(native: Native, model: Pointer, options: LlamaOptions, gpu: boolean): Sizes {
+  const { contextTokens, maxSequences, maxBatchTokens, processes = 1 } = options
+  const trained = native.trainedContext(model)
+  const pool = options.kvTokens ?? Number.POSITIVE_INFINITY
+  const sizes = chooseSizes(
+    {
+      contextTokens: contextTokens ?? (pool < trained ? Math.min(pool, DEFAULT_CONTEXT_TOKENS) : undefined),
+      maxSequences,
+    },
+    {
+      ...{ trainedTokens: trained, weightBytes: Number(native.size(model)), processes, gpu },
+      kvBytesPerToken: kvBytesPerToken(native, model, KV_TYPES[options.kvType ?? "f16"].bytes),
+      memoryBytes: memoryBytes() / processes,
+    },
+  )
+  if (maxSequences !== undefined) return sizes
+  return { ...sizes, maxSequences: Math.min(sizes.maxSequences, maxBatchTokens) }
 }
 
 async function modelInfo(
@@ -217,6 +250,7 @@ function kvBytesPerToken(native: Native, model: Pointer, elementBytes: number): 
 
 function checkOptions(options: LlamaOptions): void {
   for (const name of ["threads", "maxSequences", "contextTokens", "maxBatchTokens"] as const) {
+    if (options[name] === undefined) continue
     if (!Number.isSafeInteger(options[name]) || options[name] < 1) {
       throw new UserError(`${name} must be a whole number above 0, not ${options[name]}`)
     }
@@ -224,12 +258,13 @@ function checkOptions(options: LlamaOptions): void {
   const most = mostSpeculation(options)
   if (!Number.isSafeInteger(most) || most < 1)
     throw new UserError(`maxSpeculation must be a whole number above 0, not ${most}`)
-  if (options.maxSequences > MOST_SEQUENCES) {
-    throw new UserError(`llama.cpp holds at most ${MOST_SEQUENCES} sequences, not ${options.maxSequences}`)
+  const { maxSequences = 1 } = options
+  if (maxSequences > MOST_SEQUENCES) {
+    throw new UserError(`llama.cpp holds at most ${MOST_SEQUENCES} sequences, not ${maxSequences}`)
   }
-  if (options.maxBatchTokens < options.maxSequences) {
+  if (options.maxBatchTokens < maxSequences) {
     throw new UserError(
-      `a batch of ${options.maxBatchTokens} tokens cannot serve ${options.maxSequences} sequences; ` +
+      `a batch of ${options.maxBatchTokens} tokens cannot serve ${maxSequences} sequences; ` +
         "raise maxBatchTokens or lower maxSequences",
     )
   }
@@ -243,7 +278,7 @@ function checkModel(native: Native, model: Pointer, options: LlamaOptions): void
     throw unfit("keeps recurrent state, which cannot share prefixes or be cut; choose a transformer")
   }
   const trained = native.trainedContext(model)
-  if (options.contextTokens > trained) {
+  if (options.contextTokens !== undefined && options.contextTokens > trained) {
     throw unfit(
       `was trained on contexts of ${trained} tokens, not ${options.contextTokens}; lower the context`,
     )

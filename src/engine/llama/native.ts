@@ -197,6 +197,7 @@ function bind(lib: ReturnType<typeof koffi.load>) {
     supportsGpu: sync<[], boolean>("llama_supports_gpu_offload", "bool", []),
 
     vocab: sync<[Pointer], Pointer>("llama_model_get_vocab", P, [P]),
+    size: sync<[Pointer], bigint | number>("llama_model_size", "uint64", [P]),
     parameters: sync<[Pointer], number | bigint>("llama_model_n_params", "uint64", [P]),
     trainedContext: sync<[Pointer], number>("llama_model_n_ctx_train", "int32", [P]),
     layers: sync<[Pointer], number>("llama_model_n_layer", "int32", [P]),

@@ -7,10 +7,12 @@ export interface LlamaOptions {
   /** Shown by /v1/models. Default: the file's name. */
   name?: string
   threads: number
-  /** Most requests with KV in place, ≤ 256. */
-  maxSequences: number
-  /** Most tokens of one request. */
-  contextTokens: number
+  /** Most requests with KV in place, ≤ 256. Default: what suits model and machine (sizes.ts). */
+  maxSequences?: number
+  /** Most tokens of one request. Default: 4096, or what the model was trained on, or what there is memory for. */
+  contextTokens?: number
+  /** Processes that share what would be one's where sizes are chosen. Default 1. */
+  processes?: number
   maxBatchTokens: number
   /** One pool, one pass per step; else a stream per sequence. Default: true on a GPU (docs/design.md, Engine). */
   kvUnified?: boolean
