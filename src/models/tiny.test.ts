@@ -49,12 +49,12 @@ test("a damaged file is written again", async () => {
   for (const damaged of [whole.subarray(0, 1000), flipped, Buffer.alloc(0)]) {
     await writeFile(path, damaged)
     expect(await tinyModel(small, folder, "damaged")).toBe(path)
-    expect(await readFile(path)).toEqual(whole)
+    expect((await readFile(path)).equals(whole)).toBe(true)
   }
   await rm(`${path}.sha256`)
   await writeFile(path, flipped)
   await tinyModel(small, folder, "damaged")
-  expect(await readFile(path)).toEqual(whole)
+  expect((await readFile(path)).equals(whole)).toBe(true)
 })
 
 test("vocabularies have the size asked for, without doubles, every merge of known tokens", () => {
