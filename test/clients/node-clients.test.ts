@@ -7,7 +7,6 @@ import { ANTHROPIC_NODE } from "./anthropic-node.ts"
 import { type Client, rowOf, versionOf } from "./client.ts"
 import { LANGCHAIN } from "./langchain.ts"
 import { OPENAI_NODE } from "./openai-node.ts"
-import { PYTHON_CLIENTS } from "./python-clients.ts"
 import { type ClientServer, clientServer } from "./server.ts"
 
 const CLIENTS: readonly Client[] = [OPENAI_NODE, ...AI_SDK, ...LANGCHAIN, ANTHROPIC_NODE]
@@ -29,5 +28,5 @@ test("docs/clients.md has each of them, and no other", () => {
     const versions = client.packages.map((name) => `${name} ${versionOf(name)}`)
     return rowOf({ ...client, versions, calls: Object.keys(calls) })
   })
-  expect(rows).toEqual([...node, ...PYTHON_CLIENTS.map(rowOf)])
+  expect(rows).toEqual(node)
 })
