@@ -1,6 +1,6 @@
 /** The API as the official OpenAI client sees it, over a socket, on the fake engine in real time. */
 import OpenAI from "openai"
-import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest"
 import { failingAfter } from "../replica/testing.ts"
 import { testServer } from "./testing.ts"
 
@@ -231,7 +231,11 @@ describe("chat completions", () => {
       const seen = answer.then(async (a) => {
         if (Symbol.asyncIterator in a) for await (const _ of a) abort.abort()
       })
-      if (!stream) setTimeout(() => abort.abort(), 50)
+      // Not before the server has it: a request that is taken back on its way was never there.
+      if (!stream) {
+        await vi.waitUntil(() => slow.driver.snapshot().running > 0, { timeout: 30_000, interval: 5 })
+        abort.abort()
+      }
       await seen.catch(() => {})
       expect(await ended).toBe("cancelled")
     }
