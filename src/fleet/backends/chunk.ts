@@ -36,7 +36,7 @@ const choice = z.looseObject({
     .nullish(),
   finish_reason: text,
   /** vLLM's: the stop string, or the token, that ended it. */
-  stop_reason: z.unknown(),
+  stop_reason: z.unknown().optional(),
   token_ids: z.array(z.int().nonnegative()).nullish(),
 })
 
