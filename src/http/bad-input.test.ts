@@ -293,6 +293,14 @@ describe("bad connections", () => {
     expect(performance.now() - from).toBeLessThan(3000)
   })
 
+  it("a body that is refused is read to its end: its answer arrives, and the connection serves on", async () => {
+    const body = "a".repeat(3_000_000)
+    const post = (bytes: string, more = "") =>
+      `POST ${CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n${more}content-length: ${bytes.length}\r\n\r\n${bytes}`
+    const answers = await raw(post(body) + post("{}", "connection: close\r\n"))
+    expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 413", "HTTP/1.1 400"])
+  })
+
   it("headers that drip in are cut off with 408", async () => {
     expect(await raw(`POST ${CHAT} HTTP/1.1\r\nx: `, { bytes: "a", everyMs: 50 })).toMatch(/^HTTP\/1\.1 408 /)
   })

@@ -121,6 +121,12 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     if (host.phase === "draining") reply.header("connection", "close")
     done(live.hosts === null ? undefined : hostFault(request.headers.host, live.hosts))
   })
+  // Of a body that is refused the rest is read and dropped, by Node, within the request's time: on a connection that is closed
+  // with bytes unread the answer is lost as a rule, and a proxy in between says 502.
+  app.addHook("onSend", (request, reply, _, done) => {
+    if (host.phase !== "draining" && !request.raw.complete) reply.removeHeader("connection")
+    done()
+  })
   app.addHook("onResponse", (request, reply, done) => {
     const ms = Math.round(performance.now() - request.arrivalMs)
     const { method, url, tenant } = request
