@@ -2,12 +2,11 @@
  * what its tests say, and whether every panel shows something of a server under load. vLLM's own panels must as well. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import type { AddressInfo } from "node:net"
-import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { parse } from "yaml"
+import { freePort } from "../src/cli/vllm-processes.ts"
 import { testServer } from "../src/http/testing.ts"
 
 const HERE = import.meta.dirname
@@ -216,12 +215,4 @@ function once(): () => boolean {
 /** The names of samples that a metric of this type has. */
 function withParts(name: string, type: string): string[] {
   return type === "histogram" ? [name, `${name}_bucket`, `${name}_sum`, `${name}_count`] : [name]
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer()
-  await new Promise<void>((done) => probe.listen(0, "127.0.0.1", done))
-  const { port } = probe.address() as AddressInfo
-  await new Promise((done) => probe.close(done))
-  return port
 }

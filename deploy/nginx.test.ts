@@ -3,10 +3,10 @@ import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_pr
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import type { ClientRequest, IncomingMessage } from "node:http"
 import { request } from "node:https"
-import { type AddressInfo, createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { freePort } from "../src/cli/vllm-processes.ts"
 import { testServer } from "../src/http/testing.ts"
 
 const answers = (program: string, flag: string) => spawnSync(program, [flag]).status === 0
@@ -126,11 +126,3 @@ describe.skipIf(!found)("behind nginx", () => {
       expect(await get(path), path).toBe(404)
   })
 })
-
-async function freePort(): Promise<number> {
-  const probe = createServer()
-  await new Promise<void>((done) => probe.listen(0, "127.0.0.1", done))
-  const { port } = probe.address() as AddressInfo
-  await new Promise((done) => probe.close(done))
-  return port
-}

@@ -1,7 +1,6 @@
 /** A short chaos on real processes: workers of a real server are killed and stopped under way, and no client notices. The long
  * one is bench/fleet/chaos.ts. Nothing here depends on how long anything takes. */
 import { mkdtempSync } from "node:fs"
-import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { expect, test } from "vitest"
@@ -10,6 +9,7 @@ import { findingsOf } from "../bench/fleet/chaos/findings.ts"
 import { judge, play } from "../bench/fleet/chaos/play.ts"
 import { workersStage } from "../bench/fleet/chaos/stage.ts"
 import { ASKED, recorded } from "../bench/fleet/chaos/transcripts.ts"
+import { freePort } from "../src/cli/vllm-processes.ts"
 
 const [CLIENTS, PROMPTS] = [8, 8]
 const FAULTS: readonly Fault[] = (["kill", "pause", "stop", "kill"] as const).map((kind, i) => ({
@@ -72,12 +72,3 @@ test("faults are the same for the same seed, and all kinds come about equally of
   expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(1)
   expect(plan.length).toBeGreaterThan(100)
 })
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { port: number }
-      server.close(() => resolve(port))
-    })
-  })
-}
