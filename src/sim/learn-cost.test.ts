@@ -5,7 +5,8 @@ import type { PolicyName } from "../core/policy/index.ts"
 import type { Effect } from "../core/protocol.ts"
 import type { ReplicaConfig } from "../core/replica.ts"
 import { LIMITS, specOf } from "../core/testing.ts"
-import { type CapturedGraphs, GPU_GUESS, scaledGuess } from "../fit/guess.ts"
+import { type CapturedGraphs, CPU_GUESS, GPU_GUESS, scaledGuess } from "../fit/guess.ts"
+import type { StepFitOptions } from "../fit/step-fit.ts"
 import { Random } from "../random.ts"
 import { type FleetOptions, simulateFleet } from "./fleet.ts"
 
@@ -99,5 +100,53 @@ describe("an engine of which nothing is known", () => {
       const learnCost = { graphs: GRAPHS, guess: scaledGuess(GPU_GUESS, factor) }
       expect(kept(seed, "slos-serve", { learnCost })).toBe(40)
     }
+  })
+
+  /** A tiny model on one core, whose steps a processor's guess takes for a dozen times as long: bursts of chats, code and long prompts,
+   * objectives as they are measured against vLLM's own schedulers (bench/vllm/attain.ts). */
+  const onACore: CostModel = {
+    pieces: [{ step: 12_400, tokens: 225, sequences: 380, fastPairs: 0.02, slowPairs: 0.05 }],
+    ...{ residualSigma: 0.05, fastPassTokens: 16, unifiedKv: true },
+  }
+  const KINDS = [
+    { promptTokens: 64, maxOutputTokens: 32, ttftMs: 200, tpotMs: 68 },
+    { promptTokens: 256, maxOutputTokens: 16, ttftMs: 380, tpotMs: 100 },
+    { promptTokens: 512, maxOutputTokens: 32, ttftMs: 780, tpotMs: 85 },
+  ]
+  const bursts = (seed: number): FleetOptions["requests"] => {
+    const random = new Random("bursts", seed)
+    let atUs = 0
+    return Array.from({ length: 60 }, (_, id) => {
+      atUs += Math.round((random.gamma(0.35) / 0.35) * 190_000)
+      const drawn = random.uniform()
+      const app = drawn < 0.4 ? 0 : drawn < 0.8 ? 1 : 2
+      const { ttftMs, tpotMs, ...tokens } = KINDS[app]!
+      const slo = { ...specOf(0).slo, ttftUs: ttftMs * 1000, tpotUs: tpotMs * 1000 }
+      return { atUs, outputTokens: tokens.maxOutputTokens, spec: specOf(id, { ...tokens, app, slo }) }
+    })
+  }
+  /** Of the requests whose prompts are longest, and of all, over some windows. */
+  function keptOf(policy: PolicyName, depth: number, learnCost?: StepFitOptions) {
+    const limits = { ...LIMITS, kvTokens: 32_768, maxSequences: 32, maxBatchTokens: 2048, minChunkTokens: 1 }
+    const config = { limits, cost: onACore, policy, apps: 3, depth }
+    const kept = { long: 0, ofLong: 0, all: 0 }
+    for (let seed = 1; seed <= 8; seed++) {
+      const changes = { replicas: [config], requests: bursts(seed), noiseSigma: 0.1, check: false }
+      for (const { app, attained } of play(seed, { ...changes, ...(learnCost && { learnCost }) }).ended) {
+        if (app === 2) kept.ofLong++
+        if (app === 2 && attained) kept.long++
+        if (attained) kept.all++
+      }
+    }
+    return kept
+  }
+
+  test.each([1, 2])("keeps what it keeps when told, the long prompts too, %i in flight", (depth) => {
+    const told = keptOf("slos-serve", depth)
+    const learns = keptOf("slos-serve", depth, { guess: CPU_GUESS })
+    expect(told.ofLong).toBeGreaterThan(60)
+    // A hundredth of 480: the first few, while the guess still counts.
+    expect(learns.all).toBeGreaterThanOrEqual(told.all - 5)
+    expect(learns.long).toBeGreaterThanOrEqual(told.long - 2)
   })
 })

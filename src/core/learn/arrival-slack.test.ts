@@ -1,7 +1,9 @@
 /** How long arrivals can wait: the tenth that have least, followed as they change. */
 import { describe, expect, test } from "vitest"
 import { Random } from "../../random.ts"
-import { ArrivalSlack } from "./arrival-slack.ts"
+import type { CostModel } from "../cost.ts"
+import { COST } from "../testing.ts"
+import { type Arrival, ArrivalSlack } from "./arrival-slack.ts"
 
 /** The mean of the estimate over the last half of `count` arrivals, as it wanders about the quantile, µs. */
 function settledUs(slack: ArrivalSlack, count: number, nextUs: () => number): number {
@@ -63,5 +65,50 @@ describe("ArrivalSlack", () => {
       expect(slack.us / bound).toBeLessThan(1.15)
       expect(slack.us).toBeLessThanOrEqual(60_000_000 * (1 + 1e-9))
     }
+  })
+
+  describe("by a new cost model", () => {
+    const [old, truth]: [CostModel, CostModel] = [{ ...COST }, { ...COST }]
+    const arrival = (patienceUs: number, owed = 100) => ({ patienceUs, position: 0, owed })
+    const taking = (usPerToken: number) => (one: Arrival) => one.owed * usPerToken
+
+    test("is what it would be, had that been known: a guess that is far too slow leaves nothing behind", () => {
+      const slack = new ArrivalSlack()
+      slack.believe(old, taking(5000))
+      for (let i = 0; i < 20; i++) slack.arrived(arrival(300_000), 500_000)
+      expect(slack.us).toBeCloseTo(1000, 3)
+      slack.believe(truth, taking(200))
+      expect(slack.us).toBeCloseTo(280_000, 0)
+    })
+
+    test("is that of the tenth that have least", () => {
+      const slack = new ArrivalSlack()
+      slack.believe(old, taking(1))
+      for (let i = 0; i < 40; i++) slack.arrived(arrival(i % 10 === 3 ? 50_000 : 900_000, i % 10), i % 10)
+      slack.believe(truth, taking(1000))
+      expect(slack.us).toBeCloseTo(900_000 - 9000, 0)
+      slack.arrived(arrival(50_000, 3), 3000)
+      slack.believe(old, taking(1000))
+      expect(slack.us).toBeCloseTo(47_000, 0)
+    })
+
+    test("stays as it is by the same model, and where nothing has arrived", () => {
+      const slack = new ArrivalSlack()
+      slack.believe(old, taking(1000))
+      expect(slack.us).toBeCloseTo(60_000_000, 0)
+      slack.arrived(arrival(300_000), 100_000)
+      const before = slack.us
+      slack.believe(old, taking(1))
+      expect(slack.us).toBe(before)
+    })
+
+    test("is that of the last 64 arrivals", () => {
+      const slack = new ArrivalSlack()
+      slack.believe(old, taking(0))
+      for (let i = 0; i < 20; i++) slack.arrived(arrival(10_000), 0)
+      for (let i = 0; i < 58; i++) slack.arrived(arrival(700_000), 0)
+      slack.believe(truth, taking(0))
+      expect(slack.us).toBeCloseTo(700_000, 0)
+    })
   })
 })

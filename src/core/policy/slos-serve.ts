@@ -10,6 +10,7 @@ import { sortByDue } from "../planner/due-order.ts"
 import { FairOrder } from "../planner/fair-order.ts"
 import { windowOf } from "../planner/fair-window.ts"
 import { fillBatch } from "../planner/fill.ts"
+import { prefillUs } from "../planner/prefill-time.ts"
 import { emptyWork, NO_TENANTS, resortWork, sortWork, type Work } from "../planner/work.ts"
 import type { LiveRequest } from "../request.ts"
 import { aloneUs, demoteDoomed, isDoomed } from "./doomed.ts"
@@ -99,13 +100,21 @@ export function slosServe(options: PolicyOptions): Policy {
 
 /** Learn how long those that came since the last decision could wait. */
 function noteArrivals(requests: readonly LiveRequest[], work: Work, context: PlanningContext): void {
-  const { lastArrival } = work
+  const { lastArrival, arrivalSlack } = work
+  const { cost, limits } = context
+  arrivalSlack.believe(
+    cost,
+    ({ position, owed }) =>
+      prefillUs(cost, position, owed, limits.maxBatchTokens) * context.calibration("mixed"),
+  )
   for (let i = requests.length - 1; i >= 0; i--) {
     const request = requests[i]!
     if (request.order <= lastArrival) return
     work.lastArrival = Math.max(work.lastArrival, request.order)
     if (request.spec.tier === "bestEffort" || request.output > 0) continue
-    work.arrivalSlack.observe(request.deadlineUs - request.arrivalUs - aloneUs(request, context))
+    const position = context.startOf(request)
+    const patienceUs = request.deadlineUs - request.arrivalUs
+    arrivalSlack.arrived({ patienceUs, position, owed: request.known - position }, aloneUs(request, context))
   }
 }
 
