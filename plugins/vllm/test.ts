@@ -4,7 +4,8 @@
 import { spawnSync } from "node:child_process"
 import { readdirSync } from "node:fs"
 import { join } from "node:path"
-import { CannotMake, type Environment, environmentOf, VLLM_SETTINGS } from "./environment.ts"
+import { madeOrNull } from "../../test/python-environment.ts"
+import { type Environment, environmentOf, VLLM_SETTINGS } from "./environment.ts"
 
 const HERE = import.meta.dirname
 const ROOT = join(HERE, "../..")
@@ -14,17 +15,6 @@ const say = (line: string) => console.log(`test:vllm: ${line}`)
 function versions(): string[] {
   const names = readdirSync(join(HERE, "environments"))
   return names.flatMap((name) => /^vllm-(\d+\.\d+)\.txt$/.exec(name)?.slice(1) ?? [])
-}
-
-/** Null where it cannot be made, for no fault of ours. */
-function madeOrNull(version: string): Environment | null {
-  try {
-    return environmentOf(version, say)
-  } catch (error) {
-    if (!(error instanceof CannotMake)) throw error
-    say(`vLLM ${version} is skipped: ${error.message}`)
-    return null
-  }
 }
 
 /** What depends on vLLM's version; all else is looked at once, with the first one. */
@@ -63,7 +53,9 @@ function gatewayPasses({ python }: Environment): boolean {
 }
 
 const wanted = isGateway ? versions().slice(0, 1) : versions()
-const made = wanted.flatMap((version) => madeOrNull(version) ?? [])
+const made = wanted.flatMap(
+  (version) => madeOrNull(`vLLM ${version}`, () => environmentOf(version, say), say) ?? [],
+)
 const plugInPasses = () => made.every((one, at) => passes(one, at === 0))
 // It knows nothing of vLLM's version: one is enough.
 const isBehindToo = isGateway || asked.length === 0

@@ -127,6 +127,7 @@ describe("examples", () => {
     "/v1/slo/status",
     "/v1/slo/arrivals",
     "/v1/slo/requests",
+    "/tokenizer_info",
     "/version",
     "/metrics",
     "/health",

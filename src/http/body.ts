@@ -10,8 +10,7 @@ import { mayDiffer, parseExactly } from "../text/constraint/exact-json.ts"
 import { decoded } from "./body-encoding.ts"
 import { readBody } from "./body-reader.ts"
 
-/** Fastify's own JSON parser replaces bad UTF-8 silently; a prompt must not change on its way. */
-/** `bodyMemory`: see ServerOptions. */
+/** Fastify's own JSON parser replaces bad UTF-8 silently; a prompt must not change on its way. `bodyMemory`: see ServerOptions. */
 export function registerJsonParser(
   app: FastifyInstance,
   { live, bodyMemory }: { live: { readonly bodyLimit: number }; bodyMemory: number },
@@ -37,9 +36,11 @@ export function registerJsonParser(
       sizes,
       ...(encoded !== null && { stop: encoded.stop }),
     }
-    return readBody(encoded?.stream ?? payload, options, (body) =>
-      body.length <= SMALL_BYTES ? parseJson(body) : inTurn(() => parseJson(body)),
-    )
+    return readBody(encoded?.stream ?? payload, options, (body) => {
+      // OpenAI's client for Python says of these requests, too, that their body is JSON; they have none.
+      if (body.length === 0 && request.method === "DELETE") return undefined
+      return body.length <= SMALL_BYTES ? parseJson(body) : inTurn(() => parseJson(body))
+    })
   })
 }
 

@@ -160,16 +160,22 @@ export const common = {
   ...refused,
 }
 
-const contentPart = z.object({
-  type: z.literal("text", { error: 'must be "text": this server reads no images, audio or files' }),
-  text,
-})
+const contentPart = z.object({ type: z.literal("text"), text })
+
+/** What is wrong with a content that has a part which is no text. */
+function otherPart(content: unknown): string | undefined {
+  const types = Array.isArray(content) ? content.map((part) => (part as { type?: unknown } | null)?.type) : []
+  const other = types.find((type) => typeof type === "string" && type !== "text")
+  if (other === undefined) return undefined
+  return `has a part of type "${String(other).slice(0, 40)}": this server reads no images, audio or files, only text`
+}
 
 export const message = z.object({
   role: z.enum(["system", "developer", "user", "assistant", "tool"]),
   content: z
     .union([text, listOf(contentPart)], {
-      error: 'must be a string or an array of parts {"type": "text", "text": …}',
+      error: ({ input }) =>
+        otherPart(input) ?? 'must be a string or an array of parts {"type": "text", "text": …}',
     })
     .nullish(),
   name: text.nullish(),

@@ -183,6 +183,14 @@ describe("tokens", () => {
     expect((await post("/detokenize", { tokens })).prompt).toMatch(/<\|im_start\|>user\nhi<\|im_end\|>\n/)
   })
 
+  it("have control tokens that harnesses ask for", async () => {
+    const told = (await server.app.inject("/tokenizer_info")).json()
+    expect(told).toMatchObject({ bos_token: null, eos_token: "<|im_end|>", model_max_length: 1024 })
+    expect(told.chat_template).toContain("add_generation_prompt")
+    const asked = { prompt: told.eos_token, add_special_tokens: false, parse_special: true }
+    expect((await post("/tokenize", asked)).tokens).toEqual([258])
+  })
+
   it("are told as llama-server tells them", async () => {
     expect(await post("/tokenize", { content: "aé" })).toEqual({ status: 200, tokens: [97, 0xc3, 0xa9] })
     const pieces = [

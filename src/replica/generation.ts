@@ -26,7 +26,7 @@ export interface Generation {
   tenant: string
   /** null: what the context leaves, up to the server's default. 0: only the prompt is computed. */
   maxTokens: number | null
-  /** Until the context ends, with `maxTokens` null. Left out: it does not. */
+  /** The context may end before `maxTokens`; with null, until it ends. Left out: what does not fit is refused. */
   toContextEnd?: boolean
   /** With the seed of the first choice; the next one's is one more. */
   sampling: Sampling

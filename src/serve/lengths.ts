@@ -20,8 +20,9 @@ export function outputLimit(
   contextTokens: number,
   defaultMaxTokens: number,
 ): number {
-  const usual = toContextEnd ? contextTokens : defaultMaxTokens
-  const completion = Math.max(1, maxTokens ?? Math.min(usual, contextTokens - promptTokens))
+  const most = maxTokens ?? (toContextEnd ? contextTokens : defaultMaxTokens)
+  const fits = toContextEnd || maxTokens === null ? Math.min(most, contextTokens - promptTokens) : most
+  const completion = Math.max(1, fits)
   if (promptTokens + completion <= contextTokens) return completion
   throw promptTooLong(contextTokens, promptTokens, completion)
 }

@@ -2,13 +2,25 @@
 import { testServer } from "../../src/http/testing.ts"
 
 /** One way in which models write calls. */
-const CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+const call = (name: string, args: object) =>
+  `<tool_call>\n${JSON.stringify({ name, arguments: args })}\n</tool_call>`
+
+const ELM = { name: "elm", height: 7 }
 
 /** By what the prompt says last. */
 function answerTo(prompt: string): string | undefined {
-  if (prompt.includes("<tool_response>")) return "It is cold in Oslo."
+  if (/<tool_response>|^tool$/m.test(prompt)) return "It is cold in Oslo."
   if (prompt.includes("THINK.")) return "<think>\nLet me see.\n</think>\n\nIt is so."
-  if (prompt.includes("What is the weather in Oslo?") && prompt.includes('"weather"')) return CALL
+  // Said again with what was wrong with the first answer: clients that validate do so.
+  if (prompt.includes("Name a tall plant."))
+    return JSON.stringify({ name: "oak", height: /validation error/i.test(prompt) ? 9 : 1 })
+  if (prompt.includes("Name a plant.")) return JSON.stringify(ELM)
+  if (prompt.includes("Name two plants.")) return JSON.stringify({ tasks: [ELM, { ...ELM, name: "oak" }] })
+  if (prompt.includes("transfer_to_weather")) return call("transfer_to_weather", {})
+  if (!prompt.includes('"weather"')) return undefined
+  if (prompt.includes("in Oslo and in Rome?"))
+    return `${call("weather", { city: "Oslo" })}\n${call("weather", { city: "Rome" })}`
+  if (prompt.includes("What is the weather in Oslo?")) return call("weather", { city: "Oslo" })
   return undefined
 }
 

@@ -277,7 +277,8 @@ class FakeEngine implements Engine {
   #choiceOf(request: OpenRequest, mask: Int32Array): number {
     const wanted = this.#choose(request)
     if (allowsNothing(mask) || allows(mask, wanted)) return wanted
-    const closing = [FAKE_END, ...CLOSING].find((token) => allows(mask, token))
+    const first = [A_LETTER, A_BRACE].every((token) => allows(mask, token)) ? A_QUOTE : FAKE_END
+    const closing = [first, FAKE_END, ...CLOSING].find((token) => allows(mask, token))
     return closing ?? mask.findIndex((word) => word !== 0) * 32 + lowestBit(mask.find((word) => word !== 0)!)
   }
 
@@ -297,8 +298,13 @@ class FakeEngine implements Engine {
   }
 }
 
-/** What JSON's parts end with. */
-const CLOSING = [...'}]"'].map((character) => character.charCodeAt(0))
+const [A_LETTER, A_BRACE, A_QUOTE] = [...'a}"'].map((character) => character.charCodeAt(0)) as [
+  number,
+  number,
+  number,
+]
+/** What JSON's parts end with, then what leads on without blanks. Within a text a brace is a letter of it: the quote ends that. */
+const CLOSING = [...'}]":,0'].map((character) => character.charCodeAt(0))
 
 function lowestBit(word: number): number {
   return 31 - Math.clz32(word & -word)

@@ -13,6 +13,8 @@ export interface MessageOptions {
   id: string
   model: string
   slo: ResolvedSlo
+  /** As it was asked for; the context may end before. */
+  maxTokens: number
   /** Thoughts are shown to have been, without their text. */
   hidesThoughts: boolean
   /** Fields of the request that were accepted and have no effect. */
@@ -58,7 +60,7 @@ export class MessagesFormat implements Format {
     this.#start(end.usage.promptTokens)
     this.#finish()
     this.#tell("message_delta", {
-      delta: stopOf(end),
+      delta: this.#stopOf(end),
       usage: usageOf(end.usage),
       ...this.#about(end),
     })
@@ -87,7 +89,7 @@ export class MessagesFormat implements Format {
     return {
       ...this.#envelope,
       content: this.#blocks.map(blockJson),
-      ...stopOf(end!),
+      ...this.#stopOf(end!),
       usage: { ...usageOf(end!.usage), service_tier: this.#tier(end!) },
       ...this.#about(end!),
     }
@@ -96,6 +98,15 @@ export class MessagesFormat implements Format {
   get #envelope(): object {
     const { id, model } = this.#options
     return { id: `msg_${id}`, type: "message", role: "assistant", model, container: null, diagnostics: null }
+  }
+
+  #stopOf({ reason, stop, usage }: Finished): object {
+    const none = { stop_sequence: null, stop_details: null }
+    if (reason === "stop" && stop !== undefined)
+      return { ...none, stop_reason: "stop_sequence", stop_sequence: stop }
+    if (reason === "length" && usage.completionTokens < this.#options.maxTokens)
+      return { ...none, stop_reason: "model_context_window_exceeded" }
+    return { ...none, stop_reason: REASONS[reason] }
   }
 
   #about({ outcome, usage, delivered }: Finished): object {
@@ -215,12 +226,6 @@ function usageOf({ promptTokens, cachedTokens, completionTokens, reasoningTokens
 }
 
 const REASONS = { stop: "end_turn", length: "max_tokens", tool_calls: "tool_use" } as const
-
-function stopOf({ reason, stop }: Finished): object {
-  if (reason === "stop" && stop !== undefined)
-    return { stop_reason: "stop_sequence", stop_sequence: stop, stop_details: null }
-  return { stop_reason: REASONS[reason], stop_sequence: null, stop_details: null }
-}
 
 function blockJson({ kind, text, call }: Block): object {
   if (kind === "text") return { type: "text", text, citations: null }

@@ -232,6 +232,18 @@ describe("count_tokens", () => {
   })
 })
 
+describe("max_tokens", () => {
+  const long = { ...ask, messages: user("x ".repeat(1900)), ignore_eos: true }
+
+  it("may be more than fits: then the answer ends where the context does", async () => {
+    const { stop_reason, usage } = (await post({ ...long, max_tokens: 64_000 })).json()
+    expect(stop_reason).toBe("model_context_window_exceeded")
+    expect(usage.input_tokens + usage.cache_read_input_tokens + usage.output_tokens).toBe(4096)
+    const whole = (await post({ ...long, max_tokens: 50 })).json()
+    expect([whole.stop_reason, whole.usage.output_tokens]).toEqual(["max_tokens", 50])
+  })
+})
+
 describe("errors are in Anthropic's form", () => {
   const part = (type: string) => [{ role: "user", content: [{ type, source: {} }] }]
   const cases: [object, string][] = [

@@ -48,11 +48,13 @@ export function messagesRoutes(
           id: request.id,
           model: body.model ?? service.front.model.name,
           slo: generation.slo,
+          maxTokens: body.max_tokens,
           hidesThoughts: body.thinking?.display === "omitted",
           ignored: [...ignoredFields(chat.body), ...budgetIgnored(body)],
         })
         const stream = body.stream ?? false
-        const one = { generations: [generation], perPrompt: 1, body: chat.wire }
+        // `max_tokens` is required, so clients send a number that is enough for any model: it asks for no more than fits.
+        const one = { generations: [{ ...generation, toContextEnd: true }], perPrompt: 1, body: chat.wire }
         return naming(formedBy, () => respond({ service, request, reply, ...one, format, stream }))
       })
     })

@@ -1,4 +1,4 @@
-/** POST /tokenize and /detokenize, as vLLM and llama-server have them, and GET /version. */
+/** POST /tokenize and /detokenize, as vLLM and llama-server have them, GET /tokenizer_info and /version. */
 import { readFileSync } from "node:fs"
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
 import { UserError, userError } from "../../errors.ts"
@@ -44,6 +44,20 @@ export function tokenRoutes(app: FastifyInstance, ready: () => Service, host: Se
     const text = Buffer.concat(bytes).toString("utf8")
     // vLLM's name, and llama-server's.
     return { prompt: text, content: text }
+  })
+
+  // What evaluation harnesses read before they tokenize here.
+  app.get("/tokenizer_info", async () => {
+    const service = ready()
+    readerOf(service, "/tokenizer_info")
+    const { bosText, eosText, chatTemplate, vocabSize } = service.front.model
+    return {
+      bos_token: bosText || null,
+      eos_token: eosText || null,
+      chat_template: chatTemplate,
+      vocab_size: vocabSize,
+      model_max_length: service.front.contextTokens,
+    }
   })
 
   app.get("/version", async () => ({ version }))
