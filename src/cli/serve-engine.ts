@@ -26,9 +26,15 @@ const FAKE_COST: CostModel = {
 const FAKE_SEQUENCES = 32
 const FAKE_CONTEXT = 4096
 
-export async function prepareEngine(options: ServeOptions, reporter: Reporter): Promise<ReadyEngine> {
+/** `beside`: what may go on while the model is loaded, not while its steps are measured. */
+export async function prepareEngine(
+  options: ServeOptions,
+  reporter: Reporter,
+  beside: Promise<void>,
+): Promise<ReadyEngine> {
   if (options.engine === "fake") return { engine: openFake(options), cost: FAKE_COST }
   const engine = await openReal(options, reporter)
+  await beside
   const cost = options.profile
     ? await profiled(engine, options, reporter)
     : guessCost(engine.model, engine.limits, options.speculate.startsWith("draft="))

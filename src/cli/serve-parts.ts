@@ -9,6 +9,7 @@ import { type TenantOptions, Tenants } from "../serve/tenants.ts"
 import type { Reporter } from "./reporter.ts"
 import type { ReadyEngine } from "./serve-engine.ts"
 import type { ServeOptions } from "./serve-options.ts"
+import type { WarmUpOptions } from "./warm-up-replica.ts"
 
 /** V8 would let garbage grow to several times what lives, then stop for all of it at once
  * (bench/results/heap-growth.json). */
@@ -66,6 +67,27 @@ function policyOptions(options: ServeOptions): Partial<PolicyOptions> {
     ...(bestEffortMs !== undefined && { bestEffortBatchUs: bestEffortMs * 1000 }),
     ...(tokenBudget !== undefined && { tokenBudget }),
     ...(admission !== undefined && { admission }),
+  }
+}
+
+/** Of a process, at its start. */
+const WARM_UP_MS = 500
+
+/** Beside what a start waits for anyway. One that fails makes a server slow at first, which serves all the same. */
+export async function warmedUp(
+  warmUp: (options: WarmUpOptions, forMs: number) => Promise<number>,
+  options: ServeOptions,
+  { classes }: Pick<ServerConfig, "classes">,
+  reporter: Reporter,
+): Promise<void> {
+  // Made for trying things out, and for tests: those wait for its start more often than for its answers.
+  if (options.engine === "fake") return
+  try {
+    const warm = { classes, policy: options.policy, policyOptions: policyOptions(options) }
+    const requests = await warmUp(warm, WARM_UP_MS)
+    reporter.log.debug(`warm: ${requests} made-up requests`)
+  } catch (error) {
+    reporter.warn(`the first requests will be slow: warming up failed (${(error as Error).message})`)
   }
 }
 

@@ -19,10 +19,11 @@ import type { Reporter } from "./reporter.ts"
 import { prepareEngine } from "./serve-engine.ts"
 import { GATEWAY, gatewayOf, openBackends } from "./serve-gateway.ts"
 import type { ServeOptions } from "./serve-options.ts"
-import { configOf, HEAP_GROWTH, mostApps, openDriver, tenantsOf } from "./serve-parts.ts"
+import { configOf, HEAP_GROWTH, mostApps, openDriver, tenantsOf, warmedUp } from "./serve-parts.ts"
 import { onSignals } from "./serve-signals.ts"
 import { traceTo } from "./serve-traces.ts"
 import type { Systemd } from "./systemd.ts"
+import { warmUpParent, warmUpServer } from "./warm-up.ts"
 
 export async function serve(options: ServeOptions, reporter: Reporter): Promise<void> {
   const config = configOf(options)
@@ -34,7 +35,7 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
   await serveFront(options, { tenants, config, mostApps: most }, reporter, async (host) => {
     const front =
       gateway === null
-        ? await openFront(options, { apps: most, tenants }, reporter)
+        ? await openFront(options, { config, apps: most, tenants }, reporter)
         : await openBackends(gateway, options, { host, tenants, apps: most }, reporter)
     const { defaultMaxTokens } = options
     const service = new Service({ front, classes, policy, tenants, defaultMaxTokens, mostApps: most })
@@ -90,11 +91,18 @@ export async function serveFront(
 /** One replica in this process, or several in their own. */
 async function openFront(
   options: ServeOptions,
-  { apps, tenants }: { apps: number; tenants: Tenants },
+  { config, apps, tenants }: { config: ServerConfig; apps: number; tenants: Tenants },
   reporter: Reporter,
 ): Promise<Front> {
-  if (options.replicas > 1) return (await import("./serve-fleet.ts")).openFleet(options, tenants, reporter)
-  const { engine, cost } = await prepareEngine(options, reporter)
+  const several = options.replicas > 1
+  const warm = warmedUp(several ? warmUpParent : warmUpServer, options, config, reporter)
+  if (several) {
+    const { openFleet } = await import("./serve-fleet.ts")
+    const front = await openFleet(options, tenants, reporter)
+    await warm
+    return front
+  }
+  const { engine, cost } = await prepareEngine(options, reporter, warm)
   const driver = openDriver(options, { engine, cost, apps, tenants }, reporter)
   const { defaultMaxTokens, parseSpecial } = options
   const front = new LocalFront(engine, driver, { defaultMaxTokens, parseSpecial, tenants })

@@ -11,7 +11,8 @@ import { WireServer } from "../wire/server.ts"
 import type { Reporter } from "./reporter.ts"
 import { prepareEngine } from "./serve-engine.ts"
 import type { ServeOptions } from "./serve-options.ts"
-import { configOf, HEAP_GROWTH, mostApps, openDriver, tenancyOf, tenantsOf } from "./serve-parts.ts"
+import { configOf, HEAP_GROWTH, mostApps, openDriver, tenancyOf, tenantsOf, warmedUp } from "./serve-parts.ts"
+import { warmUpWorker } from "./warm-up-replica.ts"
 
 export interface WorkerSetup {
   name: string
@@ -59,7 +60,8 @@ async function work({ name, options }: WorkerSetup): Promise<void> {
   const reporter = new ParentReporter()
   const config = configOf(options)
   const tenants = tenantsOf(options, config)
-  const { engine, cost } = await prepareEngine(options, reporter)
+  const warm = warmedUp(warmUpWorker, options, config, reporter)
+  const { engine, cost } = await prepareEngine(options, reporter, warm)
   const driver = openDriver(options, { engine, cost, apps: mostApps(options, config), tenants }, reporter)
   const { defaultMaxTokens, parseSpecial } = options
   const front = new LocalFront(engine, driver, { defaultMaxTokens, parseSpecial, tenants })

@@ -29,6 +29,8 @@ export interface ServiceOptions {
   log?: LogLine
   /** How many answers are remembered. */
   journal?: JournalOptions
+  /** See MetricsOptions. */
+  ownProcess?: boolean
 }
 
 /** Over which arrival rates are told beside what was missed. */
@@ -78,6 +80,7 @@ export class Service {
       limits: () => front.planner?.limits ?? null,
       contextTokens: front.contextTokens,
       oldestMs: () => this.asked.oldestMs,
+      ...(options.ownProcess !== undefined && { ownProcess: options.ownProcess }),
     })
     this.asked = new AskedWatch((asked) => this.metrics.request(asked))
     front.onAnswered?.((record) => this.explainer.add([record], log))

@@ -29,6 +29,8 @@ export interface MetricsOptions {
   contextTokens: number
   /** How long the request has waited that has waited longest for its first token, ms. */
   oldestMs?: () => number
+  /** Whether figures of this process are among them. Default: they are. They watch it for as long as it runs. */
+  ownProcess?: boolean
 }
 
 const GAP_S = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 7.5, 10, 20, 40, 80, 160]
@@ -62,7 +64,7 @@ export class Metrics {
   constructor(options: MetricsOptions) {
     this.#classes = options.classes
     this.registry.setDefaultLabels({})
-    collectDefaultMetrics({ register: this.registry })
+    if (options.ownProcess ?? true) collectDefaultMetrics({ register: this.registry })
     for (const name of MISNAMED) this.registry.removeSingleMetric(name)
     this.#loop = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS })
     this.#loop.enable()

@@ -3,24 +3,39 @@ import { readdirSync, readFileSync } from "node:fs"
 
 /** µs so far. A process that is gone counts nothing. */
 export function cpuUsOf(pid: number): number {
-  return [pid, ...descendants(pid)].reduce((sum, each) => sum + ofTasks(each), 0)
+  return [pid, ...descendants(pid)].reduce((sum, each) => sum + sumOf(tasksOf(each)), 0)
 }
 
-function ofTasks(pid: number): number {
+/** µs so far of its threads and of those of all that it started, by the thread's name. */
+export function cpuUsByThread(pid: number): Map<string, number> {
+  const found = new Map<string, number>()
+  for (const process of [pid, ...descendants(pid)])
+    for (const { name, us } of tasksOf(process)) found.set(name, (found.get(name) ?? 0) + us)
+  return found
+}
+
+interface Task {
+  name: string
+  us: number
+}
+
+const sumOf = (tasks: readonly Task[]) => tasks.reduce((sum, { us }) => sum + us, 0)
+
+function tasksOf(pid: number): Task[] {
   try {
-    const tasks = readdirSync(`/proc/${pid}/task`)
-    return tasks.reduce((sum, task) => sum + ranNs(`/proc/${pid}/task/${task}/schedstat`), 0) / 1000
+    return readdirSync(`/proc/${pid}/task`).map((task) => taskOf(`/proc/${pid}/task/${task}`))
   } catch {
-    return 0
+    return []
   }
 }
 
 /** A thread may end while it is looked at. */
-function ranNs(path: string): number {
+function taskOf(path: string): Task {
   try {
-    return Number(readFileSync(path, "utf8").split(" ")[0])
+    const us = Number(readFileSync(`${path}/schedstat`, "utf8").split(" ")[0]) / 1000
+    return { name: readFileSync(`${path}/comm`, "utf8").trim(), us }
   } catch {
-    return 0
+    return { name: "", us: 0 }
   }
 }
 
