@@ -70,8 +70,8 @@ function policyOptions(options: ServeOptions): Partial<PolicyOptions> {
   }
 }
 
-/** Of a process, at its start. */
-const WARM_UP_MS = 500
+/** Of a process, at its start: half of it is enough where nothing else runs. */
+const WARM_UP_MS = 1500
 
 /** Beside what a start waits for anyway. One that fails makes a server slow at first, which serves all the same. */
 export async function warmedUp(
