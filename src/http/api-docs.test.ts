@@ -129,6 +129,7 @@ describe("examples", () => {
     "/v1/slo/requests",
     "/tokenizer_info",
     "/version",
+    "/openapi.json",
     "/metrics",
     "/health",
     "/ready",

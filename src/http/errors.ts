@@ -91,6 +91,6 @@ function notFound({ method }: FastifyRequest, url: string, allowed: readonly str
     url,
     available:
       "/v1/chat/completions, /v1/completions, /v1/responses, /v1/messages, /v1/embeddings, /v1/models, /tokenize, " +
-      "/health, /ready, /metrics, /",
+      "/health, /ready, /metrics, /openapi.json, /",
   })
 }

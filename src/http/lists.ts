@@ -2,9 +2,24 @@
  * each, which takes 30 µs and hundreds of bytes a piece. */
 import { z } from "zod"
 
+/** What a field that is read by code takes, for the API's description (openapi/). Zod's registries hand on what they know of a
+ * schema to those that are made of it. */
+const described = z.registry<{ as: unknown }>()
+
+/** null: what it says itself. */
+export function describedAs(schema: z.ZodType): z.ZodType | null {
+  return (described.get(schema)?.as as z.ZodType | undefined) ?? null
+}
+
+/** The same schema, which takes what `as` does. */
+export function readsAs<T extends z.ZodType>(schema: T, as: z.ZodType): T {
+  described.add(schema as z.ZodType, { as })
+  return schema
+}
+
 /** An array whose entries fit `entry`, at least `least` of them. */
 export function listOf<T>(entry: z.ZodType<T>, least = 0): z.ZodType<T[]> {
-  return z
+  const list = z
     .array(z.unknown())
     .min(least)
     .transform((values, context) => {
@@ -16,11 +31,12 @@ export function listOf<T>(entry: z.ZodType<T>, least = 0): z.ZodType<T[]> {
       }
       return read
     }) as unknown as z.ZodType<T[]>
+  return readsAs(list, least > 0 ? z.array(entry).min(least) : z.array(entry))
 }
 
 /** An object as a map: its names fit `name`, what they have fits `value`. */
 export function mapOf<T>(name: z.ZodType<string>, value: z.ZodType<T>): z.ZodType<Record<string, T>> {
-  return z.looseObject({}).transform((fields, context) => {
+  const map = z.looseObject({}).transform((fields, context) => {
     const read: [string, T][] = []
     for (const [key, field] of Object.entries(fields)) {
       const named = name.safeParse(key)
@@ -31,11 +47,12 @@ export function mapOf<T>(name: z.ZodType<string>, value: z.ZodType<T>): z.ZodTyp
     }
     return Object.fromEntries(read)
   }) as unknown as z.ZodType<Record<string, T>>
+  return readsAs(map, z.record(name, value))
 }
 
 /** A text, or a list: a fault of the list names its place in it. */
 export function textOr<T>(list: z.ZodType<T[]>, error: string): z.ZodType<string | T[]> {
-  return z.unknown().transform((value, context) => {
+  const either = z.unknown().transform((value, context) => {
     if (typeof value === "string") return value
     if (!Array.isArray(value)) {
       context.issues.push({ code: "custom", message: error, input: undefined, path: [] } as never)
@@ -45,6 +62,7 @@ export function textOr<T>(list: z.ZodType<T[]>, error: string): z.ZodType<string
     if (read.success) return read.data
     return fail(context, read.error)
   }) as unknown as z.ZodType<string | T[]>
+  return readsAs(either, z.union([z.string(), list]))
 }
 
 /** Takes over the first fault of an entry. */
@@ -56,10 +74,14 @@ function fail(context: z.RefinementCtx, error: z.ZodError, ...within: (string | 
 
 type PromptField = string | number[] | string[] | number[][]
 
+const ids = z.array(z.int())
 /** Text, token ids, or several of either. */
-export const promptSchema = z.custom<PromptField>(isPrompt, {
-  error: "must be a string, an array of token ids, or an array of either",
-})
+export const promptSchema = readsAs(
+  z.custom<PromptField>(isPrompt, {
+    error: "must be a string, an array of token ids, or an array of either",
+  }),
+  z.union([z.string(), ids, z.array(z.string()), z.array(ids)]),
+)
 
 function isPrompt(value: unknown): value is PromptField {
   if (typeof value === "string") return true

@@ -2,7 +2,7 @@
  * Fields that would change the answer but are not supported are refused; other unknown fields are ignored. */
 import { z } from "zod"
 import { MOST_CHOICES, MOST_STOPS } from "./limits.ts"
-import { listOf, mapOf, promptSchema } from "./lists.ts"
+import { listOf, mapOf, promptSchema, readsAs } from "./lists.ts"
 
 export const text = z.string()
 const probability = z.number().gt(0).max(1)
@@ -14,11 +14,14 @@ const most = z
   .max(1_000_000)
   .refine((tokens) => tokens !== 0, "must be at least 1, or -1: until the context ends")
 /** Beyond 2^53 only the body as it was sent has it exactly. */
-const seed = z
+const bits64 = z
   .number()
   .min(-(2 ** 63))
   .max(2 ** 64 - 2 ** 11)
-  .refine(Number.isInteger, "must be a whole number of 64 bits")
+const seed = readsAs(
+  bits64.refine(Number.isInteger, "must be a whole number of 64 bits"),
+  bits64.multipleOf(1),
+)
 export const count = z.int().min(1).max(1_000_000)
 
 /** Entries of `guided_choice`, and of `stop_token_ids`. */
@@ -26,9 +29,9 @@ const MOST_GUIDED = 5000
 const MOST_STOP_TOKENS = 1000
 
 /** Any object: what is in it is looked at elsewhere. */
-export const anyObject = z.custom<Record<string, unknown>>(
-  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
-  "must be an object",
+export const anyObject = readsAs(
+  z.custom<Record<string, unknown>>(isObject, "must be an object"),
+  z.looseObject({}),
 )
 
 export const slo = z.strictObject({
@@ -50,9 +53,9 @@ export const only = <T extends string | number | boolean>(value: T, why: string)
 export const superseded = (instead: string) =>
   z.null({ error: `is not supported: use ${instead}` }).optional()
 
-export const anySchema = z.custom<Record<string, unknown>>(
-  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
-  "must be a JSON schema (an object)",
+export const anySchema = readsAs(
+  z.custom<Record<string, unknown>>(isObject, "must be a JSON schema (an object)"),
+  z.looseObject({}),
 )
 const schemaOrText = z.union([text, anySchema], { error: "must be a JSON schema, as an object or as text" })
 
@@ -247,4 +250,8 @@ export type CompletionBody = z.output<typeof completionSchema>
 /** What both endpoints have. */
 export type CommonBody = Omit<CompletionBody, "prompt" | "logprobs" | "echo" | "suffix"> & {
   max_completion_tokens?: number | null | undefined
+}
+
+function isObject(value: unknown): boolean {
+  return typeof value === "object" && value !== null && !Array.isArray(value)
 }

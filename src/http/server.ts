@@ -20,6 +20,7 @@ import { embeddingsRoute } from "./routes/embeddings.ts"
 import { healthRoutes, metricsRoute } from "./routes/health.ts"
 import { messagesRoutes } from "./routes/messages.ts"
 import { modelRoutes } from "./routes/models.ts"
+import { openapiRoute } from "./routes/openapi.ts"
 import { pageRoute, statusRoute } from "./routes/page.ts"
 import { requestRoutes } from "./routes/requests.ts"
 import { responsesRoutes } from "./routes/responses.ts"
@@ -180,7 +181,10 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     statusRoute(scope, host)
     arrivalRoutes(scope, ready)
   })
-  pageRoute(app)
+  app.register(async (open) => {
+    pageRoute(open)
+    openapiRoute(open, host, live)
+  })
   wireUpgrade(app, host, live)
   return app
 }

@@ -21,6 +21,7 @@ const NO_ENGINE: ModelInfo = modelOf("no engine yet", 1)
 
 export class PlannerFront implements Front {
   readonly engineHere = false
+  readonly generates = false
   readonly longestTokenBytes = 1
   readonly tokens = null
   readonly replica: ReplicaHost

@@ -44,6 +44,8 @@ export interface ReplicaRow {
 export interface Front {
   /** An engine computes in this very process. */
   readonly engineHere: boolean
+  /** It answers requests; a planner only says how others do. */
+  readonly generates: boolean
   readonly model: ModelInfo
   readonly contextTokens: number
   /** No token stands for more bytes of text. */

@@ -15,6 +15,7 @@ import type { TokenReader } from "./token-reader.ts"
 
 export class LocalFront implements Front {
   readonly engineHere = true
+  readonly generates = true
   readonly engine: Engine
   readonly driver: ReplicaDriver
   readonly intake: Intake

@@ -1,6 +1,6 @@
 /** Bodies of OpenAI's Responses API. What it shares with chats, our extensions included, is the chat's own. */
 import { z } from "zod"
-import { listOf, textOr } from "../lists.ts"
+import { listOf, readsAs, textOr } from "../lists.ts"
 import { anyObject, anySchema, common, count, formatName, only, superseded, text } from "../schemas.ts"
 
 /** Entries of `input`, those of the responses before it included. */
@@ -20,15 +20,15 @@ const parts = textOr(listOf(part), 'must be a string or an array of parts {"type
 export type ContentPart = z.output<typeof part>
 
 const named = { id: text.max(256).nullish(), status: text.nullish() }
+const ofMessage = {
+  role: z.enum(["system", "developer", "user", "assistant"]),
+  content: parts,
+  ...named,
+}
 const item = z.discriminatedUnion(
   "type",
   [
-    z.object({
-      type: z.literal("message"),
-      role: z.enum(["system", "developer", "user", "assistant"]),
-      content: parts,
-      ...named,
-    }),
+    z.object({ type: z.literal("message"), ...ofMessage }),
     z.object({ type: z.literal("function_call"), call_id: text, name: text, arguments: text, ...named }),
     z.object({ type: z.literal("function_call_output"), call_id: text, output: parts, ...named }),
     z.object({
@@ -57,6 +57,15 @@ function typed(value: unknown): unknown {
   if (role !== undefined) return { ...value, type: "message" }
   return id === undefined ? value : { ...value, type: "item_reference" }
 }
+
+const anyItem = readsAs(
+  z.preprocess(typed, item),
+  z.union([
+    item,
+    z.object({ type: z.null().optional(), ...ofMessage }),
+    z.object({ type: z.null().optional(), id: text }),
+  ]),
+)
 
 const functionTool = z.looseObject({
   type: z.literal("function", {
@@ -113,7 +122,7 @@ const { max_tokens: _, response_format: __, n: ___, ...shared } = common
 
 export const responsesSchema = z.object({
   ...shared,
-  input: textOr(listOf(z.preprocess(typed, item), 1), "must be a string or an array of items"),
+  input: textOr(listOf(anyItem, 1), "must be a string or an array of items"),
   instructions: z.string({ error: "must be a string" }).nullish(),
   max_output_tokens: count.nullish(),
   tools: listOf(functionTool).nullish(),

@@ -12,9 +12,9 @@ import { classOfModel } from "../model-names.ts"
 import { watchClient } from "../presence.ts"
 import { detokenizeSchema, type TokenizeBody, tokenizeSchema } from "../token-schemas.ts"
 
-const { version } = JSON.parse(readFileSync(new URL("../../../package.json", import.meta.url), "utf8")) as {
-  version: string
-}
+export const { version } = JSON.parse(
+  readFileSync(new URL("../../../package.json", import.meta.url), "utf8"),
+) as { version: string }
 
 export function tokenRoutes(app: FastifyInstance, ready: () => Service, host: ServiceHost): void {
   app.post("/tokenize", async (request, reply) => {
