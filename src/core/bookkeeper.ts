@@ -1,6 +1,6 @@
 /** Keeps the accounts of all requests of a replica, and the engine's clock that they share: what waits is written up only when
  * something happens to it, so a step costs as much as it has items. */
-import { attentionPairs, type CostModel, type StepShape, stepUs } from "./cost.ts"
+import { attentionPairs, type CostModel, outputsOf, type StepShape, stepUs } from "./cost.ts"
 import type { Airborne } from "./flight.ts"
 import type { BatchItem } from "./protocol.ts"
 import type { LiveRequest } from "./request.ts"
@@ -145,7 +145,8 @@ export class Bookkeeper {
     return this.#decodeUs[length]!
   }
 
-  #modelUs({ position, tokens, sample }: BatchItem, draft: number): number {
+  #modelUs(item: BatchItem, draft: number): number {
+    const { position, tokens } = item
     const shape = this.#alone
     const n = tokens + draft
     shape.tokens = n
@@ -153,7 +154,7 @@ export class Bookkeeper {
     const fast = n >= this.#cost.fastPassTokens
     shape.fastPairs = fast ? pairs : 0
     shape.slowPairs = fast ? 0 : pairs
-    shape.outputs = sample ? 1 + draft : 0
+    shape.outputs = outputsOf(item, draft)
     shape.specSteps = draft
     return Math.round(this.#step.scale * stepUs(this.#cost, shape))
   }

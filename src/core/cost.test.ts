@@ -43,6 +43,20 @@ describe("the cost model", () => {
     expect(split.fastPairs).toBe(attentionPairs(10, 4) + attentionPairs(20, 2))
   })
 
+  test("where all rows of a prompt are read, each of its tokens is an output", () => {
+    const layout = { fastPassTokens: 64, unifiedKv: true }
+    const piece = { ...item(0, 100), rows: 100 }
+    const end = { ...item(100, 30, true), rows: 30 }
+    expect(shapeOf([piece, item(10, 1, true)], layout)).toMatchObject({ tokens: 101, outputs: 101 })
+    expect(shapeOf([end, item(0, 40, true)], layout)).toMatchObject({ tokens: 70, outputs: 31 })
+    const cost = { ...COST, pieces: [{ step: 1000, tokens: 10, outputs: 100 }] }
+    expect(prefillUs(cost, 0, 100, 512)).toBe(1000 + 1000 + 100)
+    expect(prefillUs(cost, 0, 100, 512, true)).toBe(1000 + 1000 + 10_000)
+    // In two steps: one row of the last, or all of both.
+    expect(prefillUs(cost, 0, 600, 512)).toBe(2000 + 6000 + 100)
+    expect(prefillUs(cost, 0, 600, 512, true)).toBe(2000 + 6000 + 60_000)
+  })
+
   test("a piece is the sum of what it costs by each feature; those that it has not cost nothing", () => {
     const shape = {
       ...{ tokens: 2, sequences: 3, passes: 5, fastPairs: 7, slowPairs: 11, outputs: 13, specSteps: 17 },
@@ -110,9 +124,7 @@ describe("the cost model", () => {
         })
         expect(batch.timeUs()).toBeCloseTo(stepUs(model, shapeOf(batch.items, model)))
         const next = { position: 40, tokens: extra, sample: true, draft: 0 }
-        expect(batch.timeUs(40, extra, true)).toBeCloseTo(
-          stepUs(model, shapeOf([...batch.items, next], model)),
-        )
+        expect(batch.timeUs(40, extra, 1)).toBeCloseTo(stepUs(model, shapeOf([...batch.items, next], model)))
       }),
     )
   })

@@ -15,7 +15,7 @@ export interface StepShape {
   /** Attention pairs in passes of at least `fastPassTokens` tokens per sequence, and in shorter ones. */
   fastPairs: number
   slowPairs: number
-  /** Rows sampled. */
+  /** Rows that come out: what is sampled, or read otherwise. */
   outputs: number
   /** Sequential draft steps (longest speculation in the batch). */
   specSteps: number
@@ -23,7 +23,7 @@ export interface StepShape {
 
 /** The shape of a batch. Items in any order. */
 export function shapeOf(
-  items: readonly Pick<BatchItem, "position" | "tokens" | "sample" | "draft">[],
+  items: readonly Pick<BatchItem, "position" | "tokens" | "sample" | "rows" | "draft">[],
   layout: Pick<CostModel, "fastPassTokens" | "unifiedKv">,
 ): StepShape {
   const shape = {
@@ -42,7 +42,7 @@ export function shapeOf(
   for (const item of items) {
     const n = item.tokens + item.draft
     shape.tokens += n
-    shape.outputs += item.sample ? 1 + item.draft : 0
+    shape.outputs += outputsOf(item, item.draft)
     shape.specSteps = Math.max(shape.specSteps, item.draft)
     if (layout.unifiedKv) {
       const pairs = attentionPairs(item.position, n)
@@ -59,6 +59,14 @@ export function shapeOf(
     }
   }
   return shape
+}
+
+/** Output rows of an item that drafts `draft` tokens. */
+export function outputsOf(
+  { sample, rows = sample ? 1 : 0 }: Pick<BatchItem, "sample" | "rows">,
+  draft: number,
+): number {
+  return rows === 0 ? 0 : rows + draft
 }
 
 /** Σ over `tokens` tokens starting at `position` of the context each attends to (itself included). */

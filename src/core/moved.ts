@@ -15,13 +15,15 @@ const NO_OBJECTIVE_US = 3_600_000_000
  * no reader feels the difference. */
 const LEAST_SLOWDOWN_US = 100_000
 
-/** A request as it starts here: afresh, or where another replica stopped. `zeroLoadUs`: what so many tokens of a prompt take
- * on an idle engine, see Slo.ttftSlowdown. */
+/** What so many tokens of a prompt take on an idle engine, µs: see Slo.ttftSlowdown and RequestSpec.allRows. */
+export type ZeroLoadUs = (promptTokens: number, allRows?: boolean) => number
+
+/** A request as it starts here: afresh, or where another replica stopped. */
 export function startRequest(
   spec: RequestSpec,
   nowUs: number,
   order: number,
-  zeroLoadUs: (promptTokens: number) => number,
+  zeroLoadUs: ZeroLoadUs,
   progress?: Progress,
 ): LiveRequest {
   const arrivalUs = progress?.arrivalUs ?? spec.arrivalUs ?? nowUs
@@ -41,13 +43,10 @@ export function bounded(spec: RequestSpec): RequestSpec {
 }
 
 /** When its first token is due, after its arrival. */
-export function ttftOf(
-  { slo, promptTokens }: RequestSpec,
-  zeroLoadUs: (promptTokens: number) => number,
-): number {
+export function ttftOf({ slo, promptTokens, allRows }: RequestSpec, zeroLoadUs: ZeroLoadUs): number {
   const { ttftSlowdown, ttftUs } = slo
   if (ttftSlowdown <= 0) return finite(ttftUs)
-  return finite(Math.max(LEAST_SLOWDOWN_US, ttftSlowdown * zeroLoadUs(promptTokens)))
+  return finite(Math.max(LEAST_SLOWDOWN_US, ttftSlowdown * zeroLoadUs(promptTokens, allRows)))
 }
 
 /** Its tokens are computed anew, and the replica that takes it has promised nothing yet. */

@@ -162,7 +162,8 @@ export class OwnedKv {
     const planned = at === undefined ? undefined : batch.items[at]!
     const known = request === undefined ? Infinity : request.known + (coming.get(id) ?? 0)
     const sample = position + tokens >= known
-    items.push(planned && isSame(planned, ran) ? planned : { id, position, tokens, sample, draft })
+    const rows = request?.spec.allRows ? { rows: request.rowsOf(tokens, sample) } : {}
+    items.push(planned && isSame(planned, ran) ? planned : { id, position, tokens, sample, draft, ...rows })
     requests.push(request)
     if (request !== undefined && at === undefined) request.inAir++
     const asPlanned = items[items.length - 1] === planned && request?.preemptions === batch.preemptions[at!]

@@ -35,7 +35,8 @@ export interface RequestSpec {
   /** When it reached the server, if that was before the event was posted (tokenizing takes time). */
   arrivalUs?: number
   promptTokens: number
-  /** Most tokens this request may produce (≥ 1); promptTokens + maxOutputTokens ≤ limits.contextTokens. */
+  /** Most tokens this request may produce (≥ 1); promptTokens + maxOutputTokens ≤ limits.contextTokens, or promptTokens alone where it
+   * is 1. */
   maxOutputTokens: number
   /** Chain hash of each full KV block of the prompt, in order; equal hashes mean equal prefixes. */
   prefix: readonly number[]
@@ -47,6 +48,8 @@ export interface RequestSpec {
   firm?: boolean
   /** It runs before all others, by itself: to see whether the engine computes. */
   alone?: boolean
+  /** Each token of its prompt has an output row, not the last one alone: its log-probabilities are asked for, or a mean over all. */
+  allRows?: boolean
   /** Its grammar is still being compiled: it runs from the event `grammarReady` on. Its objectives count from its arrival. */
   waitsForGrammar?: boolean
   /** The decode starts in a thinking phase, whose end only the engine can report (StepResult.answering). */
@@ -129,6 +132,8 @@ export interface BatchItem {
   tokens: number
   /** This step reaches the last known token, so it yields at least one new token. */
   sample: boolean
+  /** How many of these tokens have an output row. Left out: the last one, if it samples. */
+  rows?: number
   /** Tokens to draft and verify beyond the sure one (0 = autoregressive). */
   draft: number
   /** Before computing: take the first `tokens` tokens of KV from request `from` (prefix sharing). */

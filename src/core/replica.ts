@@ -110,9 +110,11 @@ export class Replica {
     this.#effects.push(effect)
   }
 
-  /** Zero-load prefill time of a prompt, µs: the unit of `ttftSlowdown`. The profile's, within what was seen in service. */
-  zeroLoadPrefillUs = (promptTokens: number): number => {
-    const profileUs = prefillUs(this.cost, 0, promptTokens, this.limits.maxBatchTokens)
+  /** Zero-load prefill time of a prompt, µs: the unit of `ttftSlowdown`. The profile's, within what was seen in service, which
+   * is of prompts with one output row. */
+  zeroLoadPrefillUs = (promptTokens: number, allRows = false): number => {
+    const profileUs = prefillUs(this.cost, 0, promptTokens, this.limits.maxBatchTokens, allRows)
+    if (allRows) return profileUs
     return this.#learnt.zeroLoad.bounded(promptTokens, profileUs)
   }
 
@@ -288,7 +290,9 @@ export class Replica {
   }
 
   #refusal(spec: RequestSpec): RejectReason | null {
-    const total = spec.promptTokens + spec.maxOutputTokens
+    const { promptTokens, maxOutputTokens } = spec
+    // Nothing follows the only token of a request: it takes no room.
+    const total = promptTokens + (maxOutputTokens > 1 ? maxOutputTokens : 0)
     if (total > Math.min(this.limits.contextTokens, this.#kv.capacityTokens)) return "promptTooLong"
     const { maxQueue = DEFAULT_MAX_QUEUE } = this.#config
     const hasPlace = this.#learnt.tenants.hasPlace(spec.tenant ?? 0, this.#line.size, maxQueue)

@@ -118,6 +118,12 @@ export class LiveRequest {
   get owed(): number {
     return this.known - this.computed
   }
+  /** Output rows of `tokens` tokens that are computed next; `samples`: they reach the last known one. A prompt whose rows were all
+   * read once is computed again, when it was preempted, like any other. */
+  rowsOf(tokens: number, samples: boolean): number {
+    if (this.spec.allRows && this.output === 0) return tokens
+    return samples ? 1 : 0
+  }
   /** One known token short of its next: a decode. A preempted request owes more and is a prefill again. */
   get decoding(): boolean {
     return this.output > 0 && this.computed === this.known - 1

@@ -1,5 +1,5 @@
 /** Requests that were lost with their replica: how far they had come, out of what was seen of them. */
-import { bounded, movedFrom, ttftOf } from "./moved.ts"
+import { bounded, movedFrom, ttftOf, type ZeroLoadUs } from "./moved.ts"
 import type { Progress, RequestSpec } from "./protocol.ts"
 import { LiveRequest } from "./request.ts"
 
@@ -46,7 +46,7 @@ export function startOf(request: LiveRequest | undefined): SeenStart | null {
 export function progressOf(
   spec: RequestSpec,
   { steps, prefix, start, stopped }: Seen,
-  zeroLoadUs: (promptTokens: number) => number,
+  zeroLoadUs: ZeroLoadUs,
 ): Progress {
   const firstUs = steps[0]!.atUs
   const arrivalUs = spec.arrivalUs ?? firstUs

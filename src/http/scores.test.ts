@@ -1,6 +1,9 @@
 /** What evaluation harnesses ask for: log-probabilities of prompts, and where each token stands in the text. */
 import fc from "fast-check"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import type { CostModel } from "../core/cost.ts"
+import type { Pooling } from "../engine/port.ts"
+import type { ObservedStep } from "../replica/observed.ts"
 import type { TextLogprob } from "../text/answer.ts"
 import { ColumnWriter, promptColumns } from "./logprob-columns.ts"
 import { testServer } from "./testing.ts"
@@ -32,6 +35,25 @@ describe("echo with logprobs", () => {
       if (i === 0) continue
       expect(logprobs.token_logprobs[i]).toBeLessThan(0)
       expect(logprobs.top_logprobs[i][token]).toBe(logprobs.token_logprobs[i])
+    }
+  })
+
+  it("has room for as many tokens as the context has, where no answer is wanted", async () => {
+    const small = await testServer({ limits: { contextTokens: 128, kvTokens: 128, maxSequences: 2 } })
+    try {
+      const ask = (url: string, payload: object) => small.app.inject({ method: "POST", url, payload })
+      const full = { prompt: "x".repeat(128), max_tokens: 0, echo: true, logprobs: 0 }
+      const answer = await ask("/v1/completions", full)
+      expect(answer.statusCode, answer.body).toBe(200)
+      expect(answer.json().choices[0].logprobs.tokens).toHaveLength(128)
+      expect((await ask("/v1/completions", { ...full, slo: { ttft_ms: 5000 } })).statusCode).toBe(200)
+      expect((await ask("/v1/embeddings", { input: "x".repeat(128) })).statusCode).toBe(200)
+      const one = await ask("/v1/completions", { ...full, max_tokens: 1 })
+      expect(one.json().error.code).toBe("context_length_exceeded")
+      const long = await ask("/v1/completions", { ...full, prompt: "x".repeat(129) })
+      expect(long.json().error.message).toContain("you requested 129 tokens (129 in the messages, 0 in")
+    } finally {
+      await small.close()
     }
   })
 
@@ -71,6 +93,44 @@ describe("echo with logprobs", () => {
     expect(choices[0].logprobs.tokens).toHaveLength(200)
     const again = (await complete({ prompt, max_tokens: 1 })).json()
     expect(again.usage.prompt_tokens_details.cached_tokens).toBeGreaterThan(100)
+  })
+})
+
+describe("a step's predicted time", () => {
+  const cost: CostModel = {
+    pieces: [{ step: 1000, tokens: 5, outputs: 400 }],
+    ...{ residualSigma: 0, fastPassTokens: 1, unifiedKv: true },
+  }
+  /** Of the steps of a request: what was predicted, and what the engine took, ms. */
+  async function stepsOf(url: string, payload: object, pooling: Pooling = "last") {
+    const own = await testServer({
+      fake: { outputTokens: 6, cost },
+      policyOptions: { margin: 0 },
+      wrap: (engine) => Object.assign(engine, { model: { ...engine.model, pooling } }),
+    })
+    try {
+      const steps: ObservedStep[] = []
+      own.service.front.onObserved((observed) => steps.push(...observed.steps))
+      const answer = await own.app.inject({ method: "POST", url, payload })
+      expect(answer.statusCode, answer.body).toBe(200)
+      return steps.filter(({ tokens }) => tokens > 1)
+    } finally {
+      await own.close()
+    }
+  }
+  const total = (steps: readonly ObservedStep[]) =>
+    steps.reduce((sum, { predictedUs }) => sum + predictedUs, 0)
+  const prompt = "x".repeat(200)
+
+  it("has a row for each token of a prompt with log-probabilities, and one for another", async () => {
+    const scored = await stepsOf("/v1/completions", { prompt, max_tokens: 1, echo: true, logprobs: 1 })
+    expect(total(scored)).toBeGreaterThan(200 * 405)
+    expect(total(await stepsOf("/v1/completions", { prompt, max_tokens: 1, logprobs: 1 }))).toBeLessThan(9000)
+  })
+
+  it("has a row for each token of a mean, and one for the last token's state", async () => {
+    expect(total(await stepsOf("/v1/embeddings", { input: prompt }, "mean"))).toBeGreaterThan(200 * 405)
+    expect(total(await stepsOf("/v1/embeddings", { input: prompt }))).toBeLessThan(9000)
   })
 })
 

@@ -1,4 +1,5 @@
 /** What the driver is given: one request with its counts for the core, its tokens for the engine, its callbacks for the text. */
+import type { ZeroLoadUs } from "../core/moved.ts"
 import type {
   FinishReason,
   Outcome,
@@ -30,6 +31,8 @@ export interface Requested {
   /** See RequestSpec. */
   worth?: number
   thinking: boolean
+  /** See RequestSpec. */
+  allRows?: boolean
   /** See RequestSpec. */
   alone?: boolean
   /** Another request with the same prompt: this one arrives at the core when that one has its first token (or has
@@ -67,14 +70,15 @@ export interface End {
 export function arrivalOf(
   id: RequestId,
   requested: Requested,
-  zeroLoadUs: (promptTokens: number) => number,
+  zeroLoadUs: ZeroLoadUs,
 ): { request: RequestSpec; progress?: Progress } {
-  const { app, tenant, session, prefix, maxOutputTokens, slo, tier, worth, thinking, arrivalUs, alone } =
-    requested
+  const { app, tenant, session, prefix, maxOutputTokens, slo, tier, worth, thinking, arrivalUs } = requested
+  const { allRows, alone } = requested
   const request: RequestSpec = {
     ...{ id, app, session, prefix, maxOutputTokens, slo, tier, thinking },
     ...(tenant !== undefined && { tenant }),
     ...(worth !== undefined && { worth }),
+    ...(allRows && { allRows }),
     ...(alone && { alone }),
     ...(arrivalUs !== undefined && { arrivalUs }),
     promptTokens: requested.prompt.length,

@@ -30,6 +30,8 @@ export interface GenerationRequest extends Generation {
   signal: AbortSignal
   /** As its client sent it, for replicas that are other servers of the same API. */
   body?: Readonly<Record<string, unknown>>
+  /** Headers that name its trace, likewise. */
+  trace?: Readonly<Record<string, string>>
 }
 
 /** One answer to a request. */
@@ -277,6 +279,7 @@ export class Intake {
       tier,
       worth: request.slo.class.worth,
       thinking: plan.thinking,
+      ...(this.#readsAllRows(request) && { allRows: true }),
       arrivalUs: Math.round(this.driver.nowUs - (performance.now() - request.arrivalMs) * 1000),
     }
     if (!begun) return { requested, answer, hasher }
@@ -311,8 +314,13 @@ export class Intake {
   }
 
   /** Of what others have computed there are no log-probabilities, and it is in no mean. */
-  #sharesPrefix({ sampling }: GenerationRequest): boolean {
-    return !sampling.promptLogprobs && !(sampling.embedding && this.engine.model.pooling === "mean")
+  #sharesPrefix(request: GenerationRequest): boolean {
+    return !this.#readsAllRows(request)
+  }
+
+  #readsAllRows({ sampling }: GenerationRequest): boolean {
+    const isMean = sampling.embedding === true && this.engine.model.pooling === "mean"
+    return Boolean(sampling.promptLogprobs) || isMean
   }
 
   #tellStart(id: RequestId, tell: Choice["onStart"]): void {

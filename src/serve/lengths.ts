@@ -22,8 +22,8 @@ export function outputLimit(
 ): number {
   const most = maxTokens ?? (toContextEnd ? contextTokens : defaultMaxTokens)
   const fits = toContextEnd || maxTokens === null ? Math.min(most, contextTokens - promptTokens) : most
-  const completion = Math.max(1, fits)
-  if (promptTokens + completion <= contextTokens) return completion
+  const completion = maxTokens === 0 ? 0 : Math.max(1, fits)
+  if (promptTokens + completion <= contextTokens) return Math.max(1, completion)
   throw promptTooLong(contextTokens, promptTokens, completion)
 }
 

@@ -168,7 +168,9 @@ export class Machine implements Target {
   #sampled(items: readonly RanItem[]): BatchItem[] {
     return items.map((item) => {
       const { request, output } = this.#world.plays.get(item.id)!
-      return { ...item, sample: item.position + item.tokens === request.spec.promptTokens + output }
+      const { promptTokens, allRows } = request.spec
+      const sample = item.position + item.tokens === promptTokens + output
+      return { ...item, sample, ...(allRows && output === 0 && { rows: item.tokens }) }
     })
   }
 

@@ -29,7 +29,8 @@ export class ZeroLoad {
   computed(request: LiveRequest, item: BatchItem, { items }: Pick<Batch, "items">, us: number): void {
     request.prefillUs += us
     request.prefillAlone &&= items.length === 1
-    if (!item.sample || request.preemptions > 0) return
+    // One all of whose rows are read says nothing of others.
+    if (!item.sample || request.preemptions > 0 || request.spec.allRows) return
     const { cachedTokens, spec } = request
     const tokens = spec.promptTokens - cachedTokens
     this.observe(tokens, request.prefillUs, request.prefillAlone && cachedTokens === 0)

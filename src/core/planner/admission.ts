@@ -228,8 +228,8 @@ export class Admission {
   }
 
   /** Count (`sign` 1) or leave out (−1) its prefill, and its group's with the first or last of them. */
-  #count({ start, owed, group }: Candidate, demand: Demand, sign: 1 | -1): void {
-    demand.addPrefill(start, owed, sign)
+  #count({ request, start, owed, group }: Candidate, demand: Demand, sign: 1 | -1): void {
+    demand.addPrefill(start, owed, sign, 1, request.rowsOf(owed, true))
     if (group === null) return
     group.kept += sign
     if (group.kept === (sign > 0 ? 1 : 0)) demand.addPrefill(group.start, group.end - group.start, sign, 0)

@@ -75,13 +75,12 @@ describe("a batch is thought to take as long as its kind of step", () => {
     ["chunk", { ...one, sample: true, draft: 2 }, "mixed"],
   ])("%s and %o is %s", (inBatch, added, kind) => {
     const batch = given(inBatch)
-    const { position, tokens, sample, draft } = added
+    const { position, tokens, draft } = added
+    const rows = added.sample ? 1 : 0
     const modelUs = stepUs(cost, shapeOf([...batch.items, ...(tokens > 0 ? [added] : [])], cost))
     const expected = modelUs * calibration.ratio(kind)
-    expect(batch.timeUs(position, tokens, sample, draft)).toBeCloseTo(expected)
-    expect(batch.safeUs(position, tokens, sample, draft)).toBeCloseTo(
-      expected * (1 + calibration.margin(kind)),
-    )
+    expect(batch.timeUs(position, tokens, rows, draft)).toBeCloseTo(expected)
+    expect(batch.safeUs(position, tokens, rows, draft)).toBeCloseTo(expected * (1 + calibration.margin(kind)))
     if (tokens > 0) return
     expect(batch.kind).toBe(kind)
     expect([batch.timeUs(), batch.safeUs(), stepUs(cost, batch.shape())]).toEqual([

@@ -68,17 +68,17 @@ export class BatchBuilder {
     return this.#chunks
   }
 
-  /** Predicted time of the batch as it stands, with `tokens` more of a request at `position` and `draft` drafted
-   * ones; calibrated, in µs. */
-  timeUs(position = 0, tokens = 0, samples = false, draft = 0): number {
-    const shape = this.#shape.with(position, tokens, samples, draft)
+  /** Predicted time of the batch as it stands, with `tokens` more of a request at `position`, `rows` output rows of them, and
+   * `draft` drafted ones; calibrated, in µs. */
+  timeUs(position = 0, tokens = 0, rows = 0, draft = 0): number {
+    const shape = this.#shape.with(position, tokens, rows, draft)
     const kind = stepKind(this.#chunks > 0 || tokens > 1, shape.specSteps > 0)
     return stepUs(this.context.cost, shape) * this.context.nextCalibration(kind)
   }
 
   /** The same with the margin of such a step: as a rule it takes no longer. */
-  safeUs(position = 0, tokens = 0, samples = false, draft = 0): number {
-    const shape = this.#shape.with(position, tokens, samples, draft)
+  safeUs(position = 0, tokens = 0, rows = 0, draft = 0): number {
+    const shape = this.#shape.with(position, tokens, rows, draft)
     const kind = stepKind(this.#chunks > 0 || tokens > 1, shape.specSteps > 0)
     const calibration = this.context.nextCalibration(kind)
     return stepUs(this.context.cost, shape) * calibration * (1 + this.context.margin(kind))
@@ -86,11 +86,11 @@ export class BatchBuilder {
 
   /** Which kind of step it is as it stands. */
   get kind(): StepKind {
-    return stepKind(this.#chunks > 0, this.#shape.with(0, 0, false, 0).specSteps > 0)
+    return stepKind(this.#chunks > 0, this.#shape.with(0, 0, 0, 0).specSteps > 0)
   }
   /** What the time of the batch as it stands depends on; a copy. */
   shape(): StepShape {
-    return { ...this.#shape.with(0, 0, false, 0) }
+    return { ...this.#shape.with(0, 0, 0, 0) }
   }
 
   /** Batches are timed by `cost` from the next one on. */
@@ -129,7 +129,7 @@ export class BatchBuilder {
     const start = this.context.startOf(request)
     const owed = request.known - start
     const withinUs = this.orAsItIsUs(limitUs)
-    const fits = (n: number) => this.safeUs(start, n, n === owed) <= withinUs
+    const fits = (n: number) => this.safeUs(start, n, request.rowsOf(n, n === owed)) <= withinUs
     const most = Math.min(owed, this.tokensLeft, tokens)
     const least = Math.min(most, owed, this.#leastChunk)
     if (most < least || room < start + least) return 0
@@ -234,6 +234,7 @@ export class BatchBuilder {
     const position = request.computed
     const sample = tokens === owed
     const item: BatchItem = { id: request.id, position, tokens, sample, draft }
+    if (request.spec.allRows) item.rows = request.rowsOf(tokens, sample)
     if (copy !== null && copy.tokens > 0) item.copy = copy
     this.#put(request, item)
     return true
@@ -245,7 +246,7 @@ export class BatchBuilder {
     this.requests.push(request)
     this.#leastMore = this.#asItIs = -1
     request.batch = this.#number
-    this.#shape.add(item.position, item.tokens, item.sample, item.draft)
+    this.#shape.add(item.position, item.tokens, item.rows ?? (item.sample ? 1 : 0), item.draft)
     if (item.tokens === 1) this.#singles++
     else this.#chunks++
   }

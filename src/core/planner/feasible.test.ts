@@ -15,6 +15,7 @@ interface Prefill {
   position: number
   tokens: number
   requests: number
+  rows: number
 }
 
 /** What is asked of a Demand, one after another. */
@@ -57,10 +58,11 @@ function thresholdAt(
     most = Math.max(most, needs)
   }
   const longest = Math.max(1, ...streams.map(({ length }) => length))
-  const owed = { tokens: 0, requests: 0, fast: 0, slow: 0 }
-  for (const { position, tokens, requests } of prefills) {
+  const owed = { tokens: 0, requests: 0, rows: 0, fast: 0, slow: 0 }
+  for (const { position, tokens, requests, rows } of prefills) {
     owed.tokens += tokens
     owed.requests += requests
+    owed.rows += rows
     owed[tokens >= cost.fastPassTokens ? "fast" : "slow"] += attentionPairs(position, tokens)
   }
   const least = (features: Record<string, number>, scale: number) =>
@@ -84,7 +86,7 @@ function thresholdAt(
       sequences: steps + chunked,
       fastPairs: owed.fast,
       slowPairs: owed.slow + pairs,
-      outputs: owed.requests + verified,
+      outputs: owed.rows + verified,
       specSteps: (longest - 1) * iterations,
     },
     1 + margin * evenedOut,
@@ -99,7 +101,7 @@ function thresholdAt(
       sequences: owed.requests + running.length,
       fastPairs: owed.fast,
       slowPairs: owed.slow + running.reduce((sum, { contextTokens }) => sum + contextTokens, 0),
-      outputs: owed.requests + running.length,
+      outputs: owed.rows + running.length,
       specSteps: 0,
     },
     1,
@@ -127,12 +129,14 @@ function play({ running, steps, cost, limits, margin }: Case, calibration: numbe
     if (step.kind === "stream") rows.push(demand.addStream(step.stream))
     else if (step.kind === "drop") demand.drop(rows.splice(step.nth % rows.length, 1)[0]!)
     else if (step.kind === "prefill") {
-      const { position, tokens, requests } = step.prefill
+      const { position, tokens, requests, rows } = step.prefill
       prefills.push(step.prefill)
-      demand.addPrefill(position, tokens, 1, requests)
+      demand.addPrefill(position, tokens, 1, requests, rows)
     } else if (step.kind === "takeBack") {
-      const [{ position, tokens, requests }] = prefills.splice(step.nth % prefills.length, 1) as [Prefill]
-      demand.addPrefill(position, tokens, -1, requests)
+      const [{ position, tokens, requests, rows }] = prefills.splice(step.nth % prefills.length, 1) as [
+        Prefill,
+      ]
+      demand.addPrefill(position, tokens, -1, requests, rows)
     } else answers.push(demand.fits(step.atUs))
   }
   return answers
@@ -178,11 +182,14 @@ const streamShape = fc.record({
 const move = fc.record({
   kind: fc.constantFrom("stream", "stream", "drop", "prefill", "prefill", "takeBack", "ask", "ask"),
   stream: streamShape,
-  prefill: fc.record({
-    position: fc.nat(500),
-    tokens: fc.integer({ min: 1, max: 400 }),
-    requests: fc.nat(1),
-  }),
+  prefill: fc
+    .record({
+      position: fc.nat(500),
+      tokens: fc.integer({ min: 1, max: 400 }),
+      requests: fc.nat(1),
+      allRows: fc.boolean(),
+    })
+    .map(({ allRows, ...one }) => ({ ...one, rows: allRows ? one.tokens : one.requests })),
   nth: fc.nat(20),
   laterUs: fc.integer({ min: 0, max: 300_000 }),
 })

@@ -37,6 +37,7 @@ export class Demand {
   #longest = 1
 
   #prefills = 0
+  #prefillRows = 0
   #prefillTokens = 0
   #fastPairs = 0
   #slowPairs = 0
@@ -60,7 +61,13 @@ export class Demand {
     this.#changes.clear()
     this.#paces.clear()
     this.#steps = this.#stepsPerUs = this.#verified = this.#verifiedPerUs = this.#pairs = this.#pairsPerUs = 0
-    this.#alive = this.#prefills = this.#prefillTokens = this.#fastPairs = this.#slowPairs = 0
+    this.#alive =
+      this.#prefills =
+      this.#prefillRows =
+      this.#prefillTokens =
+      this.#fastPairs =
+      this.#slowPairs =
+        0
     this.#longest = 1
     this.#running.streams = this.#running.verified = this.#running.pairs = 0
   }
@@ -123,9 +130,11 @@ export class Demand {
     this.#paces.restore(row)
   }
 
-  /** Add (`sign` 1) or take back (−1) a prefill of `tokens` tokens from `position`. `requests`: as how many it counts. */
-  addPrefill(position: number, tokens: number, sign: 1 | -1, requests = 1): void {
+  /** Add (`sign` 1) or take back (−1) a prefill of `tokens` tokens from `position`, `rows` of which have an output row.
+   * `requests`: as how many it counts. */
+  addPrefill(position: number, tokens: number, sign: 1 | -1, requests = 1, rows = requests): void {
     this.#prefills += sign * requests
+    this.#prefillRows += sign * rows
     this.#prefillTokens += sign * tokens
     const pairs = sign * attentionPairs(position, tokens)
     if (tokens >= this.cost.fastPassTokens) this.#fastPairs += pairs
@@ -165,7 +174,7 @@ export class Demand {
         (piece.sequences ?? 0) * (steps + chunked) +
         (piece.fastPairs ?? 0) * this.#fastPairs +
         (piece.slowPairs ?? 0) * (this.#slowPairs + pairs) +
-        (piece.outputs ?? 0) * (this.#prefills + verified) +
+        (piece.outputs ?? 0) * (this.#prefillRows + verified) +
         (piece.specSteps ?? 0) * (this.#longest - 1) * iterations
       if ((time + launchesUs) * scale > horizon) return false
     }
@@ -207,7 +216,7 @@ export class Demand {
         (piece.sequences ?? 0) * (this.#prefills + running.streams) +
         (piece.fastPairs ?? 0) * this.#fastPairs +
         (piece.slowPairs ?? 0) * (this.#slowPairs + running.pairs) +
-        (piece.outputs ?? 0) * (this.#prefills + running.verified) +
+        (piece.outputs ?? 0) * (this.#prefillRows + running.verified) +
         (piece.specSteps ?? 0) * (this.#longest - 1)
       if ((time + launch) * this.#calibration > horizon) return false
     }

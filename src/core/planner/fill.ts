@@ -173,7 +173,7 @@ function stretchFor(filling: Filling, request: LiveRequest, toDeadlineUs: number
   const start = batch.context.startOf(request)
   const owed = request.known - start
   if (owed > batch.tokensLeft) return
-  const wholeUs = batch.timeUs(start, owed, true)
+  const wholeUs = batch.timeUs(start, owed, request.rowsOf(owed, true))
   if (wholeUs <= limitUs || wholeUs > Math.min(leadUs, toDeadlineUs)) return
   // It may make its own tenant's prompts late, never another's.
   if (wholeUs > filling.othersWaitUs && work.tenantsAhead.has(request.tenant)) return
@@ -232,7 +232,7 @@ export function tightestLeadUs(decodes: readonly LiveRequest[], nowUs: number): 
 function finishesWithin(batch: BatchBuilder, request: LiveRequest, timeUs: number): boolean {
   const start = batch.context.startOf(request)
   const owed = request.known - start
-  return owed <= batch.tokensLeft && batch.safeUs(start, owed, true) <= timeUs
+  return owed <= batch.tokensLeft && batch.safeUs(start, owed, request.rowsOf(owed, true)) <= timeUs
 }
 
 /** Nothing fitted (a least chunk alone outlasts the limit): run the first work there is, as little as possible. */

@@ -1,8 +1,16 @@
 /** How long a prompt's prefill takes with the engine to itself: zero-load TTFT, and the test for "doomed". */
 import { attentionPairs, type CostModel, type StepShape, stepUs } from "../cost.ts"
+import type { LiveRequest } from "../request.ts"
 
-/** µs to compute `tokens` tokens from `position` in batches of at most `maxBatchTokens`, nothing else running. */
-export function prefillUs(cost: CostModel, position: number, tokens: number, maxBatchTokens: number): number {
+/** µs to compute `tokens` tokens from `position` in batches of at most `maxBatchTokens`, nothing else running. `allRows`: see
+ * RequestSpec. */
+export function prefillUs(
+  cost: CostModel,
+  position: number,
+  tokens: number,
+  maxBatchTokens: number,
+  allRows = false,
+): number {
   let total = 0
   for (let done = 0; done < tokens; ) {
     const chunk = Math.min(maxBatchTokens, tokens - done)
@@ -15,13 +23,19 @@ export function prefillUs(cost: CostModel, position: number, tokens: number, max
       passes: 1,
       fastPairs: fast ? pairs : 0,
       slowPairs: fast ? 0 : pairs,
-      outputs: last ? 1 : 0,
+      outputs: allRows ? chunk : last ? 1 : 0,
       specSteps: 0,
     }
     total += stepUs(cost, shape)
     done += chunk
   }
   return total
+}
+
+/** The same of what a request owes from `start` on: its KV is in place before. */
+export function owedUs(request: LiveRequest, start: number, cost: CostModel, maxBatchTokens: number): number {
+  const { known, spec, output } = request
+  return prefillUs(cost, start, known - start, maxBatchTokens, spec.allRows === true && output === 0)
 }
 
 /** Most prompt tokens that a batch of `us` µs computes, at least one. */

@@ -23,6 +23,7 @@ export function pressingOf(
 ): Pressing {
   const found: Pressing = { now: [], othersWaitUs: Infinity }
   let tokens = 0
+  let rows = 1
   for (const request of prefills) {
     const toDeadlineUs = request.dueUs - nowUs
     if (toDeadlineUs > SOON_US) break
@@ -30,7 +31,8 @@ export function pressingOf(
     const start = batch.context.startOf(request)
     // Those that are due before it are in its way.
     tokens += request.known - start
-    const waitsUs = toDeadlineUs - batch.safeUs(start, tokens, true)
+    rows += request.rowsOf(request.known - start, true) - 1
+    const waitsUs = toDeadlineUs - batch.safeUs(start, tokens, rows)
     if (waitsUs < limitUs) found.now.push(request)
     else found.othersWaitUs = Math.min(found.othersWaitUs, waitsUs)
   }

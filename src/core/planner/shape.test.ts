@@ -11,8 +11,14 @@ const item = fc
     tokens: fc.oneof(fc.constant(1), fc.integer({ min: 1, max: 200 })),
     sample: fc.boolean(),
     draft: fc.integer({ min: 0, max: 7 }),
+    allRows: fc.boolean(),
   })
-  .map((one) => ({ ...one, draft: one.sample && one.tokens === 1 ? one.draft : 0 }))
+  .map(({ allRows, ...one }) => ({
+    ...one,
+    ...(allRows && { rows: one.tokens }),
+    draft: one.sample && one.tokens === 1 ? one.draft : 0,
+  }))
+const rowsOf = ({ rows, sample }: { rows?: number; sample: boolean }) => rows ?? (sample ? 1 : 0)
 
 test("is the shape of the items with one more", () => {
   const layout = fc.record({
@@ -25,13 +31,13 @@ test("is the shape of the items with one more", () => {
       // Twice, so that what a reset leaves behind would show.
       for (let round = 0; round < 2; round++) {
         running.reset()
-        for (const { position, tokens, sample, draft } of items) running.add(position, tokens, sample, draft)
+        for (const one of items) running.add(one.position, one.tokens, rowsOf(one), one.draft)
       }
-      expect(running.with(0, 0, false, 0)).toEqual(shapeOf(items, layout))
+      expect(running.with(0, 0, 0, 0)).toEqual(shapeOf(items, layout))
       expect(running.tokens).toBe(shapeOf(items, layout).tokens)
-      const { position, tokens, sample, draft } = extra
-      expect(running.with(position, tokens, sample, draft)).toEqual(shapeOf([...items, extra], layout))
-      expect(running.with(0, 0, false, 0)).toEqual(shapeOf(items, layout))
+      const { position, tokens, draft } = extra
+      expect(running.with(position, tokens, rowsOf(extra), draft)).toEqual(shapeOf([...items, extra], layout))
+      expect(running.with(0, 0, 0, 0)).toEqual(shapeOf(items, layout))
     }),
     { numRuns: runs(500) },
   )

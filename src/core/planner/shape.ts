@@ -37,8 +37,8 @@ export class RunningShape {
     this.#tokens = this.#sequences = this.#outputs = this.#specSteps = 0
   }
 
-  /** Add an item that computes `tokens` tokens from `position`, and `draft` drafted ones. */
-  add(position: number, tokens: number, sample: boolean, draft: number): void {
+  /** Add an item that computes `tokens` tokens from `position`, `rows` of which have an output row, and `draft` drafted ones. */
+  add(position: number, tokens: number, rows: number, draft: number): void {
     const length = tokens + draft
     let at = 0
     while (at < this.#size && this.#lengths[at]! < length) at++
@@ -47,7 +47,7 @@ export class RunningShape {
     this.#positions[at]! += position
     this.#tokens += length
     this.#sequences++
-    if (sample) this.#outputs += 1 + draft
+    if (rows > 0) this.#outputs += rows + draft
     if (draft > this.#specSteps) this.#specSteps = draft
   }
 
@@ -63,12 +63,12 @@ export class RunningShape {
 
   /** As cost.shapeOf of the items so far and (when `tokens` > 0) one more. The answer is overwritten by the next
    * call. */
-  with(position: number, tokens: number, sample: boolean, draft: number): StepShape {
+  with(position: number, tokens: number, rows: number, draft: number): StepShape {
     const shape = this.#shape
     const extra = tokens > 0 ? tokens + draft : 0
     shape.tokens = this.#tokens + extra
     shape.sequences = this.#sequences + (extra > 0 ? 1 : 0)
-    shape.outputs = this.#outputs + (sample ? 1 + draft : 0)
+    shape.outputs = this.#outputs + (rows > 0 ? rows + draft : 0)
     shape.specSteps = extra > 0 && draft > this.#specSteps ? draft : this.#specSteps
     shape.passes = shape.fastPairs = shape.slowPairs = 0
     if (this.#layout.unifiedKv) this.#onePass(position, extra)

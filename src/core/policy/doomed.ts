@@ -1,6 +1,6 @@
 /** Requests whose SLO cannot be met any more, whatever is done: they only take time from others. */
 import type { PlanningContext } from "../planner/context.ts"
-import { prefillUs } from "../planner/prefill-time.ts"
+import { owedUs } from "../planner/prefill-time.ts"
 import type { LiveRequest } from "../request.ts"
 
 /** A token was late, or the first one will be even if its prefill has the engine to itself. */
@@ -16,10 +16,10 @@ export function isDoomed(request: LiveRequest, context: PlanningContext, nowUs: 
 /** What all it owes would take with the engine to itself if nothing of it could be shared, calibrated, µs. It has no token
  * yet: what it owes is known by what it has computed. */
 function wholeUs(request: LiveRequest, context: PlanningContext): number {
-  const { owed, computed } = request
+  const { computed } = request
   if (request.wholeFrom !== computed) {
     request.wholeFrom = computed
-    request.wholeUs = prefillUs(context.cost, computed, owed, context.limits.maxBatchTokens)
+    request.wholeUs = owedUs(request, computed, context.cost, context.limits.maxBatchTokens)
   }
   return request.wholeUs * context.calibration("mixed")
 }
@@ -30,7 +30,7 @@ export function aloneUs(request: LiveRequest, context: PlanningContext): number 
   if (request.aloneFrom !== start || request.aloneTo !== request.known) {
     request.aloneFrom = start
     request.aloneTo = request.known
-    request.aloneUs = prefillUs(context.cost, start, request.known - start, context.limits.maxBatchTokens)
+    request.aloneUs = owedUs(request, start, context.cost, context.limits.maxBatchTokens)
   }
   return request.aloneUs * context.calibration("mixed")
 }

@@ -7,7 +7,7 @@ import type { PolicyOptions } from "../options.ts"
 import type { BatchBuilder } from "../planner/batch-builder.ts"
 import { serveBestEffort } from "../planner/best-effort.ts"
 import { forceProgress, tightestLeadUs } from "../planner/fill.ts"
-import { prefillUs } from "../planner/prefill-time.ts"
+import { owedUs } from "../planner/prefill-time.ts"
 import { emptyWork, sortWork, type Work } from "../planner/work.ts"
 import type { LiveRequest } from "../request.ts"
 import { demoteDoomed } from "./doomed.ts"
@@ -51,8 +51,7 @@ function ranked(
   const queue = prefills.map((request): Prefill => {
     const start = batch.context.startOf(request)
     const remainingUs =
-      prefillUs(batch.context.cost, start, request.known - start, maxBatchTokens) *
-      batch.context.calibration("mixed")
+      owedUs(request, start, batch.context.cost, maxBatchTokens) * batch.context.calibration("mixed")
     // Selective preemption: a prefill under way that cannot wait for another batch is not preempted.
     const cannotWait =
       nowUs + remainingUs * (1 + batch.context.margin("mixed")) + options.maxBatchUs > request.dueUs

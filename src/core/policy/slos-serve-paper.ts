@@ -48,7 +48,7 @@ function fill(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: nu
   for (const request of work.prefills) batch.prefillWithin(request, limitUs, work.bestEffort)
   for (const request of work.bestEffort) {
     if (!request.decoding) batch.prefillWithin(request, limitUs)
-    else if (batch.safeUs(request.computed, 1, true) <= limitUs) batch.decode(request)
+    else if (batch.safeUs(request.computed, 1, 1) <= limitUs) batch.decode(request)
   }
 }
 

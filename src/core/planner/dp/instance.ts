@@ -2,7 +2,7 @@
 import type { PolicyOptions } from "../../options.ts"
 import type { LiveRequest } from "../../request.ts"
 import type { PlanningContext } from "../context.ts"
-import { prefillUs } from "../prefill-time.ts"
+import { owedUs } from "../prefill-time.ts"
 import { paperCost } from "./cost.ts"
 import type { Dp, DpAnswer } from "./dp.ts"
 import type { DpRequest } from "./request.ts"
@@ -113,7 +113,7 @@ export function tierOf(tpotUs: number, tpotsUs: readonly number[]): number {
 /** A promised prefill that is late is kept: due as soon as it can be done. */
 function reachableUs(request: LiveRequest, context: PlanningContext, nowUs: number): number {
   const start = context.startOf(request)
-  const alone = prefillUs(context.cost, start, request.known - start, context.limits.maxBatchTokens)
+  const alone = owedUs(request, start, context.cost, context.limits.maxBatchTokens)
   return Math.max(request.dueUs, nowUs + 2 * alone * context.calibration("mixed"))
 }
 

@@ -24,9 +24,9 @@ export function decodeTimeUs(
   for (let i = 0; i < count; i++) {
     const most = i < more ? longest + 1 : longest
     const length = most > 1 ? Math.min(most, speculator.lengthOf(decodes[i]!)) : 1
-    shape.add(decodes[i]!.computed, 1, true, length - 1)
+    shape.add(decodes[i]!.computed, 1, 1, length - 1)
   }
-  return context.stepUs(shape.with(0, 0, false, 0), false)
+  return context.stepUs(shape.with(0, 0, 0, 0), false)
 }
 
 /** Most tokens that each of the first `count` decodes may verify for all of them to take at most `limitUs`, and
@@ -58,7 +58,7 @@ export function draftWithin(batch: BatchBuilder, work: Work, request: LiveReques
   const drafted = work.speculator.lengthOf(request) - 1
   const withinUs = batch.orAsItIsUs(limitUs)
   for (const most of drafted > 0 ? [drafted, 0] : [0]) {
-    if (batch.safeUs(request.computed, 1, true, most) <= withinUs) return most
+    if (batch.safeUs(request.computed, 1, 1, most) <= withinUs) return most
   }
   return -1
 }
