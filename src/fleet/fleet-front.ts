@@ -51,6 +51,7 @@ const IDS_PER_REPLICA = 2 ** 40
 
 export class FleetFront implements Front {
   readonly engineHere = false
+  readonly generates = true
   readonly queue: QueueView
   readonly figures: FiguresByTenant
   readonly replica = null
@@ -201,10 +202,10 @@ export class FleetFront implements Front {
     tenant: Tenant,
     onPromise: boolean,
   ): void {
-    const { arrivalMs, signal, body, ...generation } = request
+    const { arrivalMs, signal, body, trace, ...generation } = request
     const id = this.#nextJob++
     const job: Job = {
-      ...{ id, generation, ...(this.#bodies && body !== undefined && { body }) },
+      ...{ id, generation, ...(this.#bodies && body !== undefined && { body, ...(trace && { trace }) }) },
       ageUs: (performance.now() - arrivalMs) * 1000,
       choices: sinks.map((_, index) => ({ index, begun: null })),
     }

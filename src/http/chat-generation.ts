@@ -7,13 +7,13 @@ import type { Service } from "../serve/service.ts"
 import { readClientSloArgs } from "../serve/slo-args.ts"
 import { resolveSlo } from "../serve/slo-resolve.ts"
 import { type OutputFormat, outputGrammar, type TextFormat } from "../text/constraint/grammar.ts"
+import { textFormat } from "../text/constraint/text-format.ts"
 import type { ChatMessage } from "../text/template.ts"
 import { formatOf } from "../text/tools/formats.ts"
 import { type Tool, toolOf } from "../text/tools/parts.ts"
 import { classOfModel } from "./model-names.ts"
 import { longest, promptAndStops, samplingOf } from "./sampling.ts"
 import type { ChatBody } from "./schemas.ts"
-import { textFormat } from "./text-format.ts"
 
 /** A body as it was written (body.ts). */
 export type Exact = Readonly<Record<string, unknown>>

@@ -93,7 +93,9 @@ function start(
   const { arrivalMs } = request
   const { seed } = exactBody(request.body)
   const body = { ...given, ...(seed !== undefined && { seed }) }
-  const requests = generations.map((generation) => ({ ...generation, arrivalMs, signal, body }))
+  const trace = traceOf(request)
+  const of = { arrivalMs, signal, body, ...(trace !== null && { trace }) }
+  const requests = generations.map((generation) => ({ ...generation, ...of }))
   const exchanged = exchangedBy(service, request, body)
   return withinRates({ service, request, reply }, requests, sinks, (counted) =>
     service.recorder.start(requests, counted, (recorded) =>
@@ -102,6 +104,19 @@ function start(
       ),
     ),
   )
+}
+
+const TRACE_HEADERS = ["traceparent", "tracestate"] as const
+/** By W3C's form: a malformed one begins no trace, here or elsewhere. */
+const TRACEPARENT = /^[\da-f]{2}-[\da-f]{32}-[\da-f]{16}-[\da-f]{2}(-|$)/
+
+function traceOf({ headers }: FastifyRequest): Record<string, string> | null {
+  if (typeof headers.traceparent !== "string" || !TRACEPARENT.test(headers.traceparent)) return null
+  const named = TRACE_HEADERS.flatMap((name): [string, string][] => {
+    const value = headers[name]
+    return typeof value === "string" ? [[name, value]] : []
+  })
+  return Object.fromEntries(named)
 }
 
 /** What its log line and spans say of it. */

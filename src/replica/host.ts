@@ -21,6 +21,8 @@ export interface Job {
   choices: readonly JobChoice[]
   /** The body as its client sent it, for a replica that is another server of the same API. */
   body?: Readonly<Record<string, unknown>>
+  /** Headers that name its trace, for such a server. */
+  trace?: Readonly<Record<string, string>>
   /** Tokens of its prompt, estimated: for a replica that is asked for offers alone and reads no prompts. */
   promptTokens?: number
   /** What that server's API calls it. Default: chat or completions, by the prompt. */

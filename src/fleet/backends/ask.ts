@@ -4,6 +4,7 @@ import type { Generation } from "../../replica/generation.ts"
 import type { Job, JobChoice } from "../../replica/host.ts"
 import { SLO_ARGS_FIELD, type SloArgs } from "../../serve/slo-args.ts"
 import { exactNumber, isRawNumber } from "../../text/constraint/exact-json.ts"
+import { withForm } from "./form.ts"
 import type { Api, BackendKind } from "./kind.ts"
 import { withSloArgs } from "./slo-args.ts"
 
@@ -51,7 +52,7 @@ export function askOf(job: Job, { index }: JobChoice, options: AskOptions): Ask 
   const { kind, model, priorityMs, sloArgs, begun } = options
   const { generation } = job
   const api = apiOf(job)
-  const own = job.body === undefined ? fieldsOf(generation, api) : handedOn(job.body)
+  const own = job.body === undefined ? fieldsOf(generation, api) : withForm(handedOn(job.body), kind, api)
   const body: Record<string, unknown> = {
     ...own,
     ...(api === "chat" ? {} : { prompt: promptOf(generation) }),

@@ -49,9 +49,29 @@ describe("answers as the engine does", () => {
   test("hands on what this server does not know", async () => {
     const backend = await fake()
     const { openai } = await gateway([backend])
-    const body = { model: "ours", messages: hi, guided_regex: "a+", temperature: 0.5 }
-    await openai.chat.completions.create(body)
-    expect(backend.asked[0]!.body).toMatchObject({ guided_regex: "a+", temperature: 0.5, model: "m-1" })
+    const body = { model: "ours", messages: hi, spaces_between_special_tokens: false, temperature: 0.5 }
+    await openai.chat.completions.create(body as never)
+    expect(backend.asked[0]!.body).toMatchObject({
+      ...{ spaces_between_special_tokens: false, temperature: 0.5, model: "m-1" },
+    })
+  })
+
+  test("asks for a form in the engine's words, and refuses what it cannot be held to", async () => {
+    const backend = await fake()
+    const { openai } = await gateway([backend])
+    await openai.chat.completions.create({ model: "ours", messages: hi, guided_regex: "a+" } as never)
+    expect(backend.asked[0]!.body).toMatchObject({ structured_outputs: { regex: "a+" } })
+    expect(backend.asked[0]!.body).not.toHaveProperty("guided_regex")
+
+    const other = await fake({ kind: "openai" })
+    const { openai: plain } = await gateway([other])
+    const wrong = plain.chat.completions.create({ model: "ours", messages: hi, guided_regex: "a+" } as never)
+    await expect(wrong).rejects.toMatchObject({ status: 400, param: "guided_regex" })
+    const schema = { type: "object" }
+    await plain.chat.completions.create({ model: "ours", messages: hi, guided_json: schema } as never)
+    expect(other.asked.at(-1)!.body.response_format).toEqual({
+      ...{ type: "json_schema", json_schema: { name: "answer", schema } },
+    })
   })
 
   test("errors of the client in the engine's words; a wrong model is not asked for", async () => {
@@ -152,5 +172,134 @@ describe("several backends", () => {
     await lost
     for (let i = 0; i < 4; i++)
       expect((await ask(second.openai)).choices[0]!.message.content).toContain("eight")
+  })
+})
+
+describe("other APIs, before engines of others", () => {
+  const post = async (url: string, path: string, body: object, headers: Record<string, string> = {}) => {
+    const sent = { "content-type": "application/json", ...headers }
+    const answer = await fetch(`${url}${path}`, { method: "POST", headers: sent, body: JSON.stringify(body) })
+    return { status: answer.status, body: await answer.text(), headers: answer.headers }
+  }
+  const TEXT = "one two three four"
+
+  test("a response is a chat to the engine: whole, streamed, gone on with", async () => {
+    const backend = await fake()
+    const { openai } = await gateway([backend])
+    const first = await openai.responses.create({
+      ...{ model: "ours", input: "hi", instructions: "Be brief.", max_output_tokens: 50 },
+    })
+    expect(first).toMatchObject({ status: "completed", model: "ours", output_text: TEXT })
+    expect(first.usage).toMatchObject({ input_tokens: 12, output_tokens: 4 })
+    expect(first).toHaveProperty("metrics.slo.class")
+    const [asked] = backend.asked
+    expect(asked!.path).toBe("/v1/chat/completions")
+    expect(asked!.body).toMatchObject({
+      model: "m-1",
+      max_tokens: 50,
+      messages: [
+        { role: "system", content: "Be brief." },
+        { role: "user", content: "hi" },
+      ],
+    })
+    for (const field of ["input", "instructions", "max_output_tokens"])
+      expect(asked!.body).not.toHaveProperty(field)
+
+    const stream = await openai.responses.create({
+      ...{ model: "ours", input: "and?", previous_response_id: first.id, stream: true },
+    })
+    const events = []
+    for await (const event of stream) events.push(event)
+    expect(events[0]!.type).toBe("response.created")
+    expect(events.at(-1)).toMatchObject({ type: "response.completed", response: { output: [{}] } })
+    expect(backend.asked[1]!.body.messages).toMatchObject([
+      { role: "user", content: "hi" },
+      { role: "assistant", content: TEXT },
+      { role: "user", content: "and?" },
+    ])
+  })
+
+  test("a response's form is asked for in the engine's words", async () => {
+    const backend = await fake()
+    const { openai } = await gateway([backend])
+    const schema = { type: "object", properties: { a: { type: "string" } } }
+    const format = { type: "json_schema" as const, name: "thing", schema }
+    await openai.responses.create({ model: "ours", input: "hi", text: { format } })
+    expect(backend.asked[0]!.body.response_format).toMatchObject({
+      type: "json_schema",
+      json_schema: { name: "thing", schema },
+    })
+    expect(backend.asked[0]!.body).not.toHaveProperty("text")
+  })
+
+  test("a message is one as well: whole and streamed", async () => {
+    const backend = await fake()
+    const { url } = await gateway([backend])
+    const ask = { messages: hi, max_tokens: 50, system: "Be brief.", stop_sequences: ["!"] }
+    const whole = await post(url, "/v1/messages", ask)
+    expect(whole.status, whole.body).toBe(200)
+    expect(JSON.parse(whole.body)).toMatchObject({
+      type: "message",
+      content: [{ type: "text", text: TEXT }],
+      stop_reason: "end_turn",
+      usage: { input_tokens: 8, cache_read_input_tokens: 4, output_tokens: 4 },
+    })
+    expect(backend.asked[0]!.body).toMatchObject({
+      model: "m-1",
+      max_tokens: 50,
+      stop: ["!"],
+      messages: [
+        { role: "system", content: "Be brief." },
+        { role: "user", content: "hi" },
+      ],
+    })
+    const streamed = await post(url, "/v1/messages", { ...ask, stream: true })
+    const types = [...streamed.body.matchAll(/^event: (\S+)$/gm)].map((match) => match[1])
+    expect(types[0]).toBe("message_start")
+    expect(types.at(-1)).toBe("message_stop")
+    const texts = [...streamed.body.matchAll(/"text_delta","text":("[^"]*")/g)].map((match) =>
+      JSON.parse(match[1]!),
+    )
+    expect(texts.join("")).toBe(TEXT)
+  })
+
+  test("what needs tokens or embeddings is said not to be here, and is not in the API's description", async () => {
+    const backend = await fake()
+    const { url } = await gateway([backend])
+    for (const [path, body] of [
+      ["/v1/embeddings", { input: "hi" }],
+      ["/v1/messages/count_tokens", { messages: hi }],
+      ["/tokenize", { prompt: "hi" }],
+      ["/detokenize", { tokens: [1] }],
+    ] as const) {
+      const answer = await post(url, path, body)
+      expect(answer.status, path).toBe(501)
+      expect(answer.body).toContain("not_supported_here")
+    }
+    expect(backend.asked).toEqual([])
+    const { paths } = (await (await fetch(`${url}/openapi.json`)).json()) as { paths: object }
+    expect(Object.keys(paths)).toEqual(
+      expect.arrayContaining(["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/slo/status"]),
+    )
+    for (const path of ["/v1/embeddings", "/v1/messages/count_tokens", "/tokenize", "/detokenize"])
+      expect(Object.keys(paths)).not.toContain(path)
+  })
+
+  test("the trace of a request goes on at the engine; what is none is not handed on", async () => {
+    const backend = await fake()
+    const { url } = await gateway([backend])
+    const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    const ask = { messages: hi, max_tokens: 5 }
+    await post(url, "/v1/chat/completions", ask, { traceparent, tracestate: "a=b" })
+    await post(url, "/v1/messages", ask, { traceparent })
+    await post(url, "/v1/chat/completions", ask, { traceparent: "nonsense", tracestate: "a=b" })
+    await post(url, "/v1/chat/completions", ask)
+    const traces = backend.asked.map(({ headers }) => [headers.traceparent, headers.tracestate])
+    expect(traces).toEqual([
+      [traceparent, "a=b"],
+      [traceparent, undefined],
+      [undefined, undefined],
+      [undefined, undefined],
+    ])
   })
 })

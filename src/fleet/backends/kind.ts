@@ -1,10 +1,14 @@
 /** What differs between engines that speak OpenAI's API. A new one is a file and a row of the table (kinds.ts). */
+import type { TextFormat } from "../../text/constraint/grammar.ts"
 import type { CostFit } from "../cost-fit.ts"
 import type { EngineRules } from "../engine-rules.ts"
 import type { EngineLoad } from "../twin.ts"
 import type { Gauges } from "./gauges.ts"
 
 export type Api = "chat" | "completions"
+
+/** Fields of an engine's request that hold its text to a form; null: it cannot be held to that. */
+export type Form = (format: TextFormat, api: Api) => Readonly<Record<string, unknown>> | null
 
 /** What an engine turns out to be, as far as it says. */
 export interface Learnt {
@@ -32,6 +36,8 @@ export interface BackendKind {
   readonly healthPath: string
   /** Fields of every request: how many tokens came, which ones. */
   readonly fields: Readonly<Record<string, unknown>>
+  /** How it is told what its text shall be. */
+  readonly form: Form
   /** Fields with which a chat's last message, the assistant's, is gone on with; null: it cannot. */
   readonly goOn: Readonly<Record<string, unknown>> | null
   /** What its /metrics say; null: it has none. */

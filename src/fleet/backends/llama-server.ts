@@ -1,5 +1,6 @@
 /** llama.cpp's llama-server: as many at a time as it has slots. */
 import { ENGINE_RULES } from "../engine-rules.ts"
+import { llamaServerForm } from "./form.ts"
 import type { BackendKind } from "./kind.ts"
 
 export const llamaServer: BackendKind = {
@@ -11,6 +12,7 @@ export const llamaServer: BackendKind = {
   prior: { steps: 50_000, tokens: 3000 },
   healthPath: "/health",
   fields: { timings_per_token: true, stream_options: { include_usage: true } },
+  form: llamaServerForm,
   goOn: { continue_final_message: true, add_generation_prompt: false },
   load(gauges) {
     const running = gauges.of("llamacpp:requests_processing")

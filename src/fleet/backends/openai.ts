@@ -1,5 +1,6 @@
 /** Any server of OpenAI's API: nothing is known of it but what comes back. */
 import { ENGINE_RULES } from "../engine-rules.ts"
+import { openaiForm } from "./form.ts"
 import type { BackendKind } from "./kind.ts"
 
 export const openai: BackendKind = {
@@ -10,6 +11,7 @@ export const openai: BackendKind = {
   prior: {},
   healthPath: "/v1/models",
   fields: { stream_options: { include_usage: true } },
+  form: openaiForm,
   goOn: null,
   load: null,
   probe: null,

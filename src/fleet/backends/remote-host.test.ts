@@ -119,7 +119,7 @@ describe("what is handed on", () => {
     const models = new Map([["mine", "m-1"]])
     const { host, backend } = await open({}, { models, apiKey: "secret" })
     const body = {
-      ...{ model: "mine:chat", messages: [{ role: "user", content: "hi" }], guided_regex: "a+", seed: 7 },
+      ...{ model: "mine:chat", messages: [{ role: "user", content: "hi" }], skip_eos: true, seed: 7 },
       ...{ stream: false, n: 2, slo: { ttft_ms: 100 }, best_of: 1, top_p: null },
     }
     const { ends } = await run(host, {
@@ -129,7 +129,7 @@ describe("what is handed on", () => {
     expect(ends.map((end) => end?.kind)).toEqual(["finished", "finished"])
     const asked = backend.asked.map((one) => one.body)
     for (const one of asked) {
-      expect(one).toMatchObject({ model: "m-1", guided_regex: "a+", stream: true, return_token_ids: true })
+      expect(one).toMatchObject({ model: "m-1", skip_eos: true, stream: true, return_token_ids: true })
       for (const ours of ["slo", "n", "best_of", "top_p"]) expect(one).not.toHaveProperty(ours)
     }
     expect(asked.map(({ seed }) => seed).sort()).toEqual([7, 8])

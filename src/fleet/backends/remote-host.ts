@@ -103,7 +103,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   }
 
   async offer(job: Job, deadlineMs: number): Promise<Offer> {
-    if (this.#refusal(job) !== null || unfitFor(job.generation, this.#kind) !== null) return DECLINED
+    if (this.#refusal(job) !== null || unfitFor(job, this.#kind) !== null) return DECLINED
     const now = nowUs()
     const spec = this.#specOf(job, now)
     const planner = this.#planner
@@ -260,7 +260,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
 
   #begin(course: Course, ask: Ask, named: Readonly<Record<string, string>> = {}): void {
     const { dispatcher, timeouts } = this.#options
-    const at = { ...this.#at, headers: { ...this.#at.headers, ...named } }
+    const at = { ...this.#at, headers: { ...this.#at.headers, ...course.job.trace, ...named } }
     course.abort = exchange(
       { ...at, ask, dispatcher, timeouts, promptTokens: course.spec.promptTokens },
       { step: (step) => this.#step(course, step), end: (end) => this.#ended(course, end) },

@@ -1,5 +1,6 @@
 /** SGLang: prompts before decodes, by default not in one step. */
 import { ENGINE_RULES } from "../engine-rules.ts"
+import { sglangForm } from "./form.ts"
 import type { BackendKind } from "./kind.ts"
 
 export const sglang: BackendKind = {
@@ -10,6 +11,7 @@ export const sglang: BackendKind = {
   prior: {},
   healthPath: "/health",
   fields: { stream_options: { include_usage: true, continuous_usage_stats: true } },
+  form: sglangForm,
   goOn: { continue_final_message: true },
   load(gauges) {
     const running = gauges.of("sglang:num_running_reqs")

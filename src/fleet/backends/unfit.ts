@@ -1,11 +1,14 @@
 /** What an engine behind a gateway cannot do, whatever its kind: its client is told so. */
 import { UserError, userError } from "../../errors.ts"
-import type { Generation } from "../../replica/generation.ts"
 import type { Job, JobSink } from "../../replica/host.ts"
+import { apiOf } from "./ask.ts"
+import { unknownForm } from "./form.ts"
 import type { BackendKind } from "./kind.ts"
 
 /** null: it can be asked. */
-export function unfitFor({ sampling, maxTokens }: Generation, { name }: BackendKind): UserError | null {
+export function unfitFor(job: Job, kind: BackendKind): UserError | null {
+  const { sampling, maxTokens } = job.generation
+  const { name } = kind
   const wrong = (param: string, why: string) =>
     new UserError(`Invalid '${param}': the engine behind this gateway is a ${name}, ${why}.`, {
       ...{ code: "invalid_value", param },
@@ -20,12 +23,15 @@ export function unfitFor({ sampling, maxTokens }: Generation, { name }: BackendK
     return wrong("echo", "whose log-probabilities of a prompt are not read here: leave out echo or logprobs")
   if (maxTokens === 0)
     return wrong("max_tokens", "which computes no prompt without an answer: ask for one token")
+  const form = unknownForm(job.body, kind, apiOf(job))
+  if (form !== null)
+    return wrong(form, "which cannot hold a text to that: ask for JSON that fits a schema (response_format)")
   return null
 }
 
 /** Ends a job that the engine cannot do, with the reason. False: it can. */
 export function endUnfit(job: Job, kind: BackendKind, sink: JobSink): boolean {
-  const error = unfitFor(job.generation, kind)
+  const error = unfitFor(job, kind)
   if (error !== null) for (const { index } of job.choices) sink.end(index, { kind: "failed", error })
   return error !== null
 }

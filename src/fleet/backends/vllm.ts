@@ -1,6 +1,7 @@
 /** vLLM: says which tokens came, takes priorities (--scheduling-policy priority), goes on with a message, hands
  * SLOs on to a planner inside it. */
 import { ENGINE_RULES } from "../engine-rules.ts"
+import { vllmForm } from "./form.ts"
 import type { BackendKind } from "./kind.ts"
 
 export const vllm: BackendKind = {
@@ -14,6 +15,7 @@ export const vllm: BackendKind = {
     return_token_ids: true,
     stream_options: { include_usage: true, continuous_usage_stats: true },
   },
+  form: vllmForm,
   goOn: { continue_final_message: true, add_generation_prompt: false },
   load(gauges) {
     const running = gauges.of("vllm:num_requests_running")

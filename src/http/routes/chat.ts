@@ -4,10 +4,10 @@ import type { Service } from "../../serve/service.ts"
 import { exactBody, validate } from "../body.ts"
 import { chatAsk } from "../chat-generation.ts"
 import { ChatFormat } from "../format.ts"
+import { naming } from "../naming.ts"
 import { respond } from "../respond.ts"
 import { ignoredFields } from "../sampling.ts"
 import { chatSchema } from "../schemas.ts"
-import { naming } from "../text-format.ts"
 
 export function chatRoute(app: FastifyInstance, ready: () => Service): void {
   app.post("/v1/chat/completions", async (request, reply) => {

@@ -7,14 +7,15 @@ import type { Service } from "../../serve/service.ts"
 import { readClientSloArgs } from "../../serve/slo-args.ts"
 import { resolveSlo } from "../../serve/slo-resolve.ts"
 import { outputGrammar } from "../../text/constraint/grammar.ts"
+import { textFormat } from "../../text/constraint/text-format.ts"
 import { exactBody, validate } from "../body.ts"
 import { CompletionFormat } from "../format.ts"
 import { MOST_CHOICES } from "../limits.ts"
 import { classOfModel } from "../model-names.ts"
+import { naming } from "../naming.ts"
 import { respond } from "../respond.ts"
 import { ignoredFields, longest, promptAndStops, samplingOf } from "../sampling.ts"
 import { type CompletionBody, completionSchema } from "../schemas.ts"
-import { naming, textFormat } from "../text-format.ts"
 
 export function completionsRoute(app: FastifyInstance, ready: () => Service): void {
   app.post("/v1/completions", async (request, reply) => {

@@ -10,11 +10,11 @@ import { chatOf, countedChat, MESSAGES_FIELDS } from "../anthropic/to-chat.ts"
 import { exactBody, validate } from "../body.ts"
 import { chatAsk } from "../chat-generation.ts"
 import { asUserError, errorHeaders } from "../errors.ts"
+import { naming } from "../naming.ts"
 import { watchClient } from "../presence.ts"
 import { inFieldsOf } from "../renaming.ts"
 import { respond } from "../respond.ts"
 import { ignoredFields } from "../sampling.ts"
-import { naming } from "../text-format.ts"
 
 /** The first whose events these are. What later ones have in their answers is here as well; what they have no more in
  * requests (2026-10-21: temperature, top_p, top_k) means here what it meant. */

@@ -5,6 +5,7 @@ import { UserError, userError } from "../../errors.ts"
 import type { Service } from "../../serve/service.ts"
 import { exactBody, validate } from "../body.ts"
 import { chatAsk } from "../chat-generation.ts"
+import { naming } from "../naming.ts"
 import { inFieldsOf } from "../renaming.ts"
 import { respond } from "../respond.ts"
 import { ResponsesFormat } from "../responses/format.ts"
@@ -19,7 +20,6 @@ import {
 import { type Conversation, NO_CONVERSATION, type ResponseStore } from "../responses/store.ts"
 import { chatOf, RESPONSES_FIELDS } from "../responses/to-chat.ts"
 import { ignoredFields } from "../sampling.ts"
-import { naming } from "../text-format.ts"
 
 type OfResponse = { Params: { id: string }; Querystring: Record<string, string | string[]> }
 

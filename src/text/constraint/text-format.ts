@@ -1,10 +1,9 @@
 /** What a request asks of its text, however its client spells it: OpenAI's `response_format`, vLLM's `guided_…` and
  * `structured_outputs`, llama.cpp's `json_schema` and `grammar`, SGLang's `regex` and `ebnf`. */
-import { UserError, userError } from "../errors.ts"
-import { parseExactly } from "../text/constraint/exact-json.ts"
-import type { TextFormat } from "../text/constraint/grammar.ts"
-import { isObject } from "../text/constraint/schema-size.ts"
-import type { CommonBody } from "./schemas.ts"
+import { UserError } from "../../errors.ts"
+import { parseExactly } from "./exact-json.ts"
+import type { TextFormat } from "./grammar.ts"
+import { isObject } from "./schema-size.ts"
 
 type Read = (value: unknown, param: string) => TextFormat | null
 
@@ -21,11 +20,17 @@ const READERS: Readonly<Record<string, Read>> = {
   regex: (value, param) => ({ kind: "regex", pattern: value as string, param }),
 }
 
+/** Fields of a request that say it. */
+export const FORMAT_FIELDS: readonly string[] = Object.keys(READERS)
+
 /** null: the text is free. `body` as it was validated, `exact` as it was sent. */
-export function textFormat(body: CommonBody, exact: Readonly<Record<string, unknown>>): TextFormat | null {
-  const asked = Object.keys(READERS).flatMap((field) => {
+export function textFormat(
+  body: Readonly<Record<string, unknown>>,
+  exact: Readonly<Record<string, unknown>>,
+): TextFormat | null {
+  const asked = FORMAT_FIELDS.flatMap((field) => {
     const value = exact[field]
-    if (value === undefined || value === null || body[field as keyof CommonBody] === undefined) return []
+    if (value === undefined || value === null || body[field] === undefined) return []
     const format = READERS[field]!(value, field)
     return format === null ? [] : [format]
   })
@@ -101,21 +106,6 @@ function grammarOf(value: unknown, param: string): TextFormat {
   if (typeof value === "string" && /^\s*root\s*::=/m.test(value))
     return { kind: "grammar", text: value, param }
   throw wrong(param, "must be a grammar in GBNF or EBNF with a rule 'root ::= …'")
-}
-
-/** Errors of a compilation, which come later, with the field that asked for it; null: there is none. */
-export async function naming<T>(param: string | null, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work()
-  } catch (error) {
-    const unnamed = error instanceof UserError && error.code === "invalid_json_schema" && error.param === null
-    if (!unnamed || param === null) throw error
-    throw userError(
-      "invalid_json_schema",
-      { message: `Invalid '${param}': ${error.message}` },
-      { param, cause: error },
-    )
-  }
 }
 
 function wrong(param: string, why: string): UserError {
