@@ -25,6 +25,9 @@ export interface ApiOptions {
   /** Seconds. */
   requestTimeout: number
   corsOrigin?: string[]
+  storedResponses: number
+  /** Of all of them. */
+  storedResponseBytes: number
   drainTimeout: number
   logLevel?: string
   otlpEndpoint?: string
@@ -82,6 +85,13 @@ export function addApiOptions(command: Command): Command {
       2048,
     )
     .option("--body-limit <bytes>", "largest request body (8m, 512k)", byteSize, 8 * 2 ** 20)
+    .option(
+      "--stored-responses <n>",
+      "most responses of /v1/responses that are kept, of all tenants; 0: none is",
+      wholeNumber(0, 1_000_000),
+      4096,
+    )
+    .option("--stored-response-bytes <bytes>", "most bytes of them (64m)", byteSize, 64 * 2 ** 20)
     .option("--request-timeout <s>", "a request must be received within this time", wholeNumber(1, 3600), 30)
     .option(
       "--cors-origin <origin>",

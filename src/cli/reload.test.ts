@@ -8,6 +8,7 @@ import { join } from "node:path"
 import { connect } from "node:tls"
 import { afterAll, describe, expect, it } from "vitest"
 import { digestOf } from "../config/api-keys.ts"
+import { FakeBackend } from "../fleet/backends/testing.ts"
 
 const MAIN = new URL("./main.ts", import.meta.url).pathname
 const folder = mkdtempSync(join(tmpdir(), "slos-serve-reload-"))
@@ -16,8 +17,10 @@ afterAll(() => {
   for (const child of running) child.kill("SIGKILL")
 })
 
-async function serve(...args: string[]) {
-  const child = spawn(process.execPath, [MAIN, "serve", "--engine", "fake", "--port", "0", ...args], {
+const serve = (...args: string[]) => start("--engine", "fake", ...args)
+
+async function start(...args: string[]) {
+  const child = spawn(process.execPath, [MAIN, "serve", "--port", "0", ...args], {
     ...{ stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, NO_COLOR: "1" } },
   })
   running.add(child)
@@ -115,6 +118,40 @@ describe.each([
     expect(await exit).toBe(0)
   }, 60_000)
 })
+
+it("changes keys and limits of a gateway, whose streams go on at their engines", async () => {
+  const backend = await FakeBackend.open({ words: 8, wordMs: 250 })
+  try {
+    const path = join(folder, "gateway.yaml")
+    writeFileSync(path, `backends: [{url: "${backend.url}"}]\n${keys("a", "b")}`)
+    const { child, url, exit, hup } = await start("--config", path)
+    const streams = await Promise.all(
+      ["sk-a", "sk-b"].map((key) => complete(url, key, { stream: true, max_tokens: 50 })),
+    )
+    for (const stream of streams) expect(stream.status).toBe(200)
+    writeFileSync(
+      path,
+      `backends: [{url: "http://127.0.0.1:9"}]\n${keys("a", "c")}limits: {max_queue: 7, stored_responses: 3}\n`,
+    )
+    const told = await hup()
+    expect(told).toContain("changed: limits.max_queue, tenants, keys")
+    expect(told).toMatch(/only a restart changes .*limits\.stored_responses/)
+    expect(told).toMatch(/only a restart changes .*backends/)
+    expect(backend.live).toBe(2)
+    expect((await complete(url, "sk-b")).status).toBe(401)
+    expect((await complete(url, "sk-c")).status).toBe(200)
+    expect(await (await fetch(`${url}/metrics`)).text()).toMatch(/^slos_serve_queue_places 7$/m)
+    for (const stream of streams) {
+      const text = await stream.text()
+      expect(text).toContain("eight")
+      expect(text.trimEnd()).toMatch(/data: \[DONE\]$/)
+    }
+    child.kill("SIGTERM")
+    expect(await exit).toBe(0)
+  } finally {
+    await backend.close()
+  }
+}, 60_000)
 
 it("keeps what it has where the file is wrong, and says why; flags are stronger than the file", async () => {
   const path = join(folder, "wrong.yaml")

@@ -61,6 +61,7 @@ export async function serveFront(
     ...{ host, live, logger: reporter.log },
     ...(files !== null && { tls: readPair(files) }),
     requestTimeoutMs: options.requestTimeout * 1000,
+    responses: { most: options.storedResponses, mostBytes: options.storedResponseBytes },
   })
   const closers: (() => Promise<void>)[] = []
   app.addHook("onClose", async () => {
@@ -70,8 +71,12 @@ export async function serveFront(
   await listen(app, options, "--port")
   const reloader = new Reloader({ options, config, mostApps, live, host, app, reporter })
   closers.push(async () => reloader.close())
-  const reload = (signal: string) => reloader.reload(signal)
   const systemd = await systemdOf(reporter)
+  const reload = (signal: string) => {
+    const work = () => reloader.reload(signal)
+    if (systemd === null) work()
+    else systemd.reloading(work)
+  }
   systemd?.status("the model is being loaded")
   const stopping = (text: string) => systemd?.stopping(text)
   onSignals(app, host, { drainSec: () => options.drainTimeout, reload, stopping }, reporter)

@@ -60,10 +60,32 @@ describe.skipIf(!heard)("a systemd that waits", () => {
     const server = spawn(process.execPath, [MAIN, "serve", "--engine", "fake", "--port", "0"], { env })
     const ended = new Promise((end) => server.on("exit", end))
     await expect.poll(() => said).toMatch(/'READY=1\\nSTATUS=serves fake at http/)
+    server.kill("SIGHUP")
+    await expect.poll(() => said).toMatch(/'RELOADING=1\\nMONOTONIC_USEC=\d+'\n'READY=1\\nSTATUS=serves fake/)
     server.kill("SIGTERM")
     await ended
     await expect.poll(() => said).toMatch(/'STOPPING=1\\n/)
   })
+})
+
+it("is told of a reload only once the server is ready, and not while it stops", () => {
+  const said: string[] = []
+  const systemd = Systemd.telling((text) => said.push(text))
+  let reloads = 0
+  const reload = () => systemd.reloading(() => reloads++)
+  reload()
+  expect([reloads, said]).toEqual([1, []])
+  systemd.ready("serves tiny")
+  reload()
+  expect(said).toEqual([
+    "READY=1\nSTATUS=serves tiny",
+    expect.stringMatching(/^RELOADING=1\nMONOTONIC_USEC=\d+$/),
+    "READY=1\nSTATUS=serves tiny",
+  ])
+  systemd.stopping("bye")
+  reload()
+  expect(reloads).toBe(3)
+  expect(said).toHaveLength(4)
 })
 
 it("is told nothing where none waits", () => {

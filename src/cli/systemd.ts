@@ -11,6 +11,8 @@ const MOST_PATH_BYTES = 107
 export class Systemd {
   readonly #send: (text: string) => void
   #watchdog: NodeJS.Timeout | undefined
+  /** What it was told last; null: not that the server is ready. */
+  #ready: string | null = null
 
   /** Null where no systemd waits: not started by one, or as another type of unit. `warn` is told where it cannot be reached. */
   static of(env: NodeJS.ProcessEnv, warn: (message: string) => void): Systemd | null {
@@ -26,6 +28,11 @@ export class Systemd {
     }
   }
 
+  /** To `send`, in place of a socket. */
+  static telling(send: (text: string) => void): Systemd {
+    return new Systemd(send, 0)
+  }
+
   private constructor(send: (text: string) => void, watchdogMs: number) {
     this.#send = send
     // Twice as often as it wants to hear. An event loop that stands still says nothing.
@@ -37,11 +44,25 @@ export class Systemd {
   }
 
   ready(text: string): void {
+    this.#ready = text
     this.#send(`READY=1\nSTATUS=${oneLine(text)}`)
+  }
+
+  /** Does `work`, which reads the config again; systemd waits for its end before it says that the unit is reloaded. A server that
+   * is not ready yet is not made so by that. */
+  reloading(work: () => void): void {
+    if (this.#ready === null) {
+      work()
+      return
+    }
+    this.#send(`RELOADING=1\nMONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`)
+    work()
+    this.ready(this.#ready)
   }
 
   /** It may take as long as the unit says; the watchdog is no longer fed by the one that it watched. */
   stopping(text: string): void {
+    this.#ready = null
     this.#send(`STOPPING=1\nSTATUS=${oneLine(text)}`)
   }
 

@@ -168,6 +168,12 @@ export const SETTINGS: Readonly<Record<string, Readonly<Record<string, Field>>>>
   limits: {
     max_queue: field("maxQueue", whole(1, 1_000_000), "most live requests"),
     body_limit: field("bodyLimit", bytes, "largest request body: 8m"),
+    stored_responses: field(
+      "storedResponses",
+      whole(0, 1_000_000),
+      "most responses of /v1/responses that are kept; 0: none is",
+    ),
+    stored_response_bytes: field("storedResponseBytes", bytes, "most bytes of them: 64m"),
     request_timeout: field("requestTimeout", seconds(1, 3600), "a request must be received within this time"),
     drain_timeout: field(
       "drainTimeout",

@@ -106,4 +106,21 @@ describe.skipIf(browserPath === undefined)("the page", () => {
     expect(await page.evaluate("document.documentElement.scrollWidth")).toBeLessThanOrEqual(380)
     await keyed.close()
   })
+
+  it("asks for a key where the figures themselves want one", async () => {
+    const guarded = await testServer({
+      listen: true,
+      protect: ["status"],
+      tenancy: { tenants: [{ name: "alice", weight: 1, keys: ["sk-a"] }] },
+    })
+    const page = await browser.newPage()
+    await page.goto(guarded.url)
+    await page.waitForSelector("#key")
+    expect(await page.textContent("#banner")).toContain("wants an API key")
+    expect(await page.locator("#classes tr").count()).toBe(0)
+    await page.fill("#key", "sk-a")
+    await page.waitForSelector("#classes tr")
+    expect(await page.textContent("#banner")).not.toContain("wants an API key")
+    await guarded.close()
+  })
 })
