@@ -30,6 +30,7 @@ interface Options {
   slots: number
   trace: string[]
   serve: string
+  workerFlags: string
   llamaServer?: string
   port: number
   timeBudgetMin: number
@@ -82,6 +83,11 @@ async function main(): Promise<void> {
     .option("--slots <n>", "of each engine", wholeNumber(1, 256), 16)
     .option("--trace <app=file>", "lengths of an app; repeatable", collect, [])
     .option("--serve <main.ts>", "our server's, of another checkout", "src/cli/main.ts")
+    .option(
+      "--worker-flags <flags>",
+      "more of our workers', such as --flash-attention or --library <folder>",
+      "",
+    )
     .option("--llama-server <path>", "or env LLAMA_SERVER")
     .option("--port <n>", "first port", port, 18800)
     .option(
@@ -139,6 +145,7 @@ class Bench {
     return {
       ...{ model: this.options.model, engines: ENGINES, threads: THREADS, slots: this.options.slots },
       ...{ scale, classes, durationSec, burstiness: BURSTINESS, traces: this.options.trace.length > 0 },
+      ...(this.options.workerFlags !== "" && { workerFlags: this.options.workerFlags }),
     }
   }
 
@@ -216,6 +223,7 @@ class Bench {
       ...[process.execPath, this.options.serve, "serve", "--model", path, "--port", String(port)],
       ...["--replicas", String(ENGINES), "--threads", String(ENGINES * THREADS), "--log-level", "warn"],
       ...["--context", String(contextTokens), "--max-sequences", String(ENGINES * slots)],
+      ...this.options.workerFlags.split(" ").filter((flag) => flag !== ""),
     ]
     const server = await this.serverOf({ name: WORKERS, kind: "slos-serve" }, command, port)
     await this.add({ name: WORKERS, server, pauses: false })

@@ -12,7 +12,17 @@ export interface BackendOptions {
 
 /** Of an engine in this process: said beside backends, they cannot be meant. */
 const ENGINE_OPTIONS = [
-  ...["model", "policy", "threads", "maxSequences", "context", "kvTokens", "kvUnified", "kvType"],
+  ...[
+    "model",
+    "policy",
+    "threads",
+    "maxSequences",
+    "context",
+    "kvTokens",
+    "kvUnified",
+    "flashAttention",
+    "kvType",
+  ],
   ...["maxBatchTokens", "margin", "maxBatchMs", "bestEffortMs", "tokenBudget", "admission", "speculate"],
   ...["maxSpeculation", "gpuLayers", "library", "engine", "profile", "stepTimeout", "replicas", "device"],
 ]

@@ -21,6 +21,7 @@ interface ProfileOptions {
   context: number
   maxBatchTokens: number
   kvUnified?: boolean
+  flashAttention?: boolean
   kvType?: "f16" | "f32" | "q8_0"
   gpuLayers?: number
   library: string
@@ -62,6 +63,8 @@ export function register(program: Command): void {
     .option("--max-batch-tokens <n>", "most tokens of one step", wholeNumber(1, 1 << 16), 512)
     .option("--kv-unified", "one KV pool for all requests (default on a GPU)")
     .option("--no-kv-unified", "a KV stream for each request (default on a CPU)")
+    .option("--flash-attention", "attention in tiles (default on a GPU)")
+    .option("--no-flash-attention", "plain attention (default on a CPU)")
     .addOption(new Option("--kv-type <type>", "numbers in the KV cache").choices(["f16", "f32", "q8_0"]))
     .option("--gpu-layers <n>", "layers on the GPU", wholeNumber(0, 1 << 16))
     .option("--library <which>", "auto, cpu, cuda, vulkan or a folder", "auto")
@@ -112,6 +115,7 @@ async function profile(options: ProfileOptions): Promise<void> {
     speculate,
     maxSpeculation: options.maxSpeculation,
     ...(options.kvUnified === undefined ? {} : { kvUnified: options.kvUnified }),
+    ...(options.flashAttention === undefined ? {} : { flashAttention: options.flashAttention }),
     ...(options.kvType === undefined ? {} : { kvType: options.kvType }),
     ...(options.gpuLayers === undefined ? {} : { gpuLayers: options.gpuLayers }),
   })

@@ -80,6 +80,7 @@ async function openReal(options: ServeOptions, reporter: Reporter): Promise<Engi
     maxSpeculation: options.maxSpeculation,
     ...(options.kvTokens === undefined ? {} : { kvTokens: options.kvTokens }),
     ...(options.kvUnified === undefined ? {} : { kvUnified: options.kvUnified }),
+    ...(options.flashAttention === undefined ? {} : { flashAttention: options.flashAttention }),
     ...(options.kvType === undefined ? {} : { kvType: options.kvType }),
     ...(options.gpuLayers === undefined ? {} : { gpuLayers: options.gpuLayers }),
     onLog: (line) => reporter.log.debug(line.trimEnd()),

@@ -17,6 +17,7 @@ export interface ServeOptions extends ApiOptions, BackendOptions {
   context?: number
   kvTokens?: number
   kvUnified?: boolean
+  flashAttention?: boolean
   kvType?: "f16" | "f32" | "q8_0"
   maxBatchTokens: number
   defaultMaxTokens: number

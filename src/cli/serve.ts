@@ -90,6 +90,11 @@ export function addServeOptions(command: Command): Command {
     )
     .option("--kv-unified", "one KV pool and one pass per step (default on a GPU)")
     .option("--no-kv-unified", "a KV stream per sequence (default on a CPU)")
+    .option("--flash-attention", "attention in tiles: faster in long pieces of prompts (default on a GPU)")
+    .option(
+      "--no-flash-attention",
+      "plain attention: faster in short pieces and long contexts (default on a CPU)",
+    )
     .addOption(new Option("--kv-type <type>", "KV number format").choices(["f16", "f32", "q8_0"]))
     .option("--max-batch-tokens <n>", "most tokens of one step", wholeNumber(1, 65_536), 512)
     .option(

@@ -105,6 +105,7 @@ export const SETTINGS: Readonly<Record<string, Readonly<Record<string, Field>>>>
     context: field("context", whole(64, 1_000_000), "most tokens of one request"),
     kv_tokens: field("kvTokens", whole(64, 1e9), "size of a unified KV pool"),
     kv_unified: field("kvUnified", yes, "one KV pool and one pass per step"),
+    flash_attention: field("flashAttention", yes, "attention in tiles"),
     kv_type: field("kvType", choice("f16", "f32", "q8_0"), "KV number format"),
     max_batch_tokens: field("maxBatchTokens", whole(1, 65_536), "most tokens of one step"),
     speculate: field("speculate", drafter, "lookup, off, or draft=<model>"),

@@ -7,6 +7,7 @@ import { UserError } from "../../errors.ts"
 import { tinyInParts } from "../../models/fixtures.ts"
 import { TINY_PRESETS, tinyModel } from "../../models/tiny.ts"
 import { Script } from "../engine.script.ts"
+import { GREEDY } from "../port.ts"
 import { openLlama } from "./engine.ts"
 import { findLibrary } from "./files.ts"
 import type { LlamaOptions } from "./options.ts"
@@ -23,6 +24,26 @@ function open(change: Partial<LlamaOptions> = {}) {
   const sizes = { threads: 1, maxSequences: 4, contextTokens: 256, maxBatchTokens: 128 }
   return openLlama({ modelPath, ...sizes, library: "cpu", ...change })
 }
+
+test("attention in tiles and plain attention find the same, and each says its least chunk", async () => {
+  const prompt = Int32Array.from({ length: 100 }, (_, i) => 32 + ((i * 37) % 200))
+  const found = []
+  for (const flashAttention of [true, false]) {
+    const engine = await open({ kvType: "f32", flashAttention })
+    engine.open(1, prompt, { ...GREEDY, logprobs: 3 })
+    const items = [{ id: 1, position: 0, tokens: prompt.length, sample: true, draft: 0 }]
+    const step = await engine.execute({ number: 1, items, evict: [], release: [], predictedUs: 0 })
+    const { token, logprob } = (step.ok ? step.rows[0]!.logprobs : undefined)![0]!
+    found.push({ token, logprob, least: engine.limits.minChunkTokens, kind: engine.model.fingerprint })
+    await engine.close()
+  }
+  const [tiles, plain] = found
+  expect(tiles!.token).toBe(plain!.token)
+  expect(tiles!.logprob).toBeCloseTo(plain!.logprob, 2)
+  expect([tiles!.least, plain!.least]).toEqual([64, 16])
+  // Their step times are not each other's.
+  expect(tiles!.kind).not.toBe(plain!.kind)
+})
 
 describe("one line and a remedy for", () => {
   const cases: [string, () => Promise<Partial<LlamaOptions>>, RegExp][] = [
@@ -44,6 +65,11 @@ describe("one line and a remedy for", () => {
     ],
     ["too many sequences", async () => ({ maxSequences: 257, maxBatchTokens: 512 }), /at most 256/],
     ["batches smaller than the sequences", async () => ({ maxBatchTokens: 2 }), /raise maxBatchTokens/],
+    [
+      "numbers that plain attention cannot have",
+      async () => ({ kvType: "q8_0" as const, flashAttention: false }),
+      /q8_0 needs flash attention/,
+    ],
     ["no threads", async () => ({ threads: 0 }), /threads must be/],
     ["a folder without the library", async () => ({ library: folder }), /has no ggml-base/],
   ]

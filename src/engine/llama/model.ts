@@ -255,6 +255,10 @@ function checkOptions(options: LlamaOptions): void {
       throw new UserError(`${name} must be a whole number above 0, not ${options[name]}`)
     }
   }
+  if (options.kvType === "q8_0" && options.flashAttention === false)
+    throw new UserError(
+      "KV of type q8_0 needs flash attention; choose another --kv-type, or leave flash attention on",
+    )
   const most = mostSpeculation(options)
   if (!Number.isSafeInteger(most) || most < 1)
     throw new UserError(`maxSpeculation must be a whole number above 0, not ${most}`)
