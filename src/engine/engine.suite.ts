@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest"
 import type { Batch, BatchItem, EngineLimits, RequestId } from "../core/protocol.ts"
 import { UserError } from "../errors.ts"
 import { Random } from "../random.ts"
+import { FITS_FREE_TEXT, FREE_TEXT } from "./constraint/testing.ts"
 import { join, promptOf, Script } from "./engine.script.ts"
 import { type Engine, GREEDY, type Sampling, type StepRow } from "./port.ts"
 
@@ -349,6 +350,27 @@ function suite(subject: SuiteSubject, unifiedKv: boolean): void {
     const text = Buffer.concat(run.output(id).map((token) => engine.tokenizer.bytes(token))).toString()
     expect(text).toBe("ab")
     expect(run.output(id).at(-1)).toBe(subject.endToken)
+  })
+
+  test("free text is free, and what begins in it is held to its end", async () => {
+    const release = await engine.constraints.hold(FREE_TEXT)
+    const [brace] = await engine.tokenizer.encode("{", { special: false, addBos: false })
+    let begun = 0
+    for (let seed = 0; seed < 12; seed++) {
+      const logitBias = [[brace!, seed % 2 === 0 ? 4 : 100]] as const
+      const sampling = { grammar: FREE_TEXT, temperature: 1, seed, logitBias, minTokens: 20 }
+      const id = run.open(promptOf(60 + seed, 8), sampling)
+      for (let i = 0; i < 30 && !run.ended(id); i++) await run.step([run.all(id)])
+      expect(run.output(id).length).toBeGreaterThan(20)
+      const text = Buffer.concat(run.output(id).map((token) => engine.tokenizer.bytes(token))).toString(
+        "latin1",
+      )
+      expect(text).toMatch(FITS_FREE_TEXT)
+      begun += text.split("{").length - 1
+      await run.drop(id)
+    }
+    expect(begun).toBeGreaterThan(10)
+    release()
   })
 
   test("several grammars are kept to in one batch, beside free text", async () => {

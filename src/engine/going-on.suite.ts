@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest"
 import type { EngineLimits } from "../core/protocol.ts"
 import { boundsHeader, markOf } from "./constraint/counted.ts"
+import { FREE_TEXT } from "./constraint/testing.ts"
 import { promptOf, Script } from "./engine.script.ts"
 import { type Engine, GREEDY, type Sampling } from "./port.ts"
 
@@ -148,6 +149,15 @@ function suite(subject: GoingOnSubject): void {
     const sampling = { grammar, temperature, seed: 9 }
     const { tokens } = await whole(promptOf(53, 12), sampling)
     for (const [split, found] of await fromSplits(promptOf(53, 12), sampling, tokens))
+      expect([split, found.tokens]).toEqual([split, tokens])
+  })
+
+  test.each([0, 1])("what begins in free text is gone on in, at temperature %d", async (temperature) => {
+    for (const engine of [first, second]) await engine.constraints.hold(FREE_TEXT)
+    const [brace] = await first.tokenizer.encode("{", { special: false, addBos: false })
+    const sampling = { grammar: FREE_TEXT, temperature, seed: 9, logitBias: [[brace!, 5]] as const }
+    const { tokens } = await whole(promptOf(61, 12), sampling)
+    for (const [split, found] of await fromSplits(promptOf(61, 12), sampling, tokens))
       expect([split, found.tokens]).toEqual([split, tokens])
   })
 

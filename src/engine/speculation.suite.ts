@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest"
 import type { BatchItem, EngineLimits, RequestId } from "../core/protocol.ts"
 import { Random } from "../random.ts"
+import { FREE_TEXT } from "./constraint/testing.ts"
 import { join, promptOf, Script } from "./engine.script.ts"
 import type { Engine, Sampling } from "./port.ts"
 
@@ -161,6 +162,27 @@ function suite(subject: SpeculationSubject, unifiedKv: boolean): void {
       expect(run.output(id).slice(0, 40)).toEqual(expected)
       await run.drop(id)
     }
+  })
+
+  test("free text is drafted, and what begins in it held, as without speculation", async () => {
+    await engine.constraints.hold(FREE_TEXT)
+    const [brace] = await engine.tokenizer.encode("{", { special: false, addBos: false })
+    let drafted = 0
+    for (const temperature of [0, 1]) {
+      const logitBias = [[brace!, 4]] as const
+      const sampling = { grammar: FREE_TEXT, temperature, ignoreEos: true, seed: 9, logitBias }
+      const [expected] = await answers(
+        [repetitive(62, 40)],
+        () => 40,
+        () => sampling,
+      )
+      const id = run.open(repetitive(62, 40), sampling)
+      while (!run.ended(id) && run.output(id).length < 40)
+        for (const row of await run.step([run.speculating(id, 64, 5)])) drafted += row.drafted
+      expect(run.output(id).slice(0, 40)).toEqual(expected)
+      await run.drop(id)
+    }
+    expect(drafted).toBeGreaterThan(0)
   })
 
   test("the last tokens of a context can be drafted", async () => {

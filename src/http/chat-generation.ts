@@ -6,7 +6,12 @@ import type { Generation } from "../replica/generation.ts"
 import type { Service } from "../serve/service.ts"
 import { readClientSloArgs } from "../serve/slo-args.ts"
 import { resolveSlo } from "../serve/slo-resolve.ts"
-import { type OutputFormat, outputGrammar, type TextFormat } from "../text/constraint/grammar.ts"
+import {
+  callingGrammar,
+  type OutputFormat,
+  outputGrammar,
+  type TextFormat,
+} from "../text/constraint/grammar.ts"
 import { textFormat } from "../text/constraint/text-format.ts"
 import type { ChatMessage } from "../text/template.ts"
 import { formatOf } from "../text/tools/formats.ts"
@@ -49,6 +54,7 @@ function chatGeneration(
   const wanted = body.reasoning ?? variables.enable_thinking ?? (effort === "none" ? false : null)
   const args = readClientSloArgs(body.vllm_xargs)
   const single = body.parallel_tool_calls === false || isNamed(body)
+  const callable = calledTools(exact, toolChoice(body))
   if (body.top_logprobs && !body.logprobs)
     throw new UserError("Invalid 'top_logprobs': it needs 'logprobs' to be true.", {
       code: "invalid_value",
@@ -65,16 +71,14 @@ function chatGeneration(
     ...longest(body.max_completion_tokens ?? body.max_tokens ?? null),
     sampling: samplingOf(body, exact, {
       logprobs: body.logprobs ? (body.top_logprobs ?? 0) + 1 : 0,
-      grammar: outputGrammar(
-        outputFormat(body, text, exact, single),
-        formatOf(service.front.model.chatTemplate),
-      ),
+      grammar: grammarOf(service, body, { exact, text, single, callable }),
       vocabSize: service.front.model.vocabSize,
     }),
     parseSpecial: body.parse_special ?? null,
     ...promptAndStops(body),
     singleCall: single,
     jsonIsText: text !== null && !isForced(body),
+    ...(callable.length < (tools?.length ?? 0) && { callable: callable.map(({ name }) => name) }),
     slo: resolveSlo(service.classes, {
       slo: body.slo,
       args,
@@ -108,14 +112,26 @@ function goesOn({
   return true
 }
 
+interface Formed {
+  exact: Exact
+  text: TextFormat | null
+  single: boolean
+  /** Tools that may be called. */
+  callable: readonly Tool[]
+}
+
 /** A format of text is no format of calls: the model may still call the tools it was given. */
-function outputFormat(body: ChatBody, asked: TextFormat | null, exact: Exact, single: boolean): OutputFormat {
-  const choice = toolChoice(body)
-  const forced = isForced(body)
-  const text = forced ? null : asked
-  const callable = calledTools(exact, choice)
-  const may = forced || (text !== null && choice.mode === "auto")
-  return { text, calls: may ? callable : [], parallel: !single }
+function grammarOf(service: Service, body: ChatBody, formed: Formed): string | null {
+  const { mode } = toolChoice(body)
+  const { model } = service.front
+  const way = formatOf(model.chatTemplate)
+  const forced = mode === "required"
+  const text = forced ? null : formed.text
+  const may = forced || (text !== null && mode === "auto")
+  const output: OutputFormat = { text, calls: may ? formed.callable : [], parallel: !formed.single }
+  if (text !== null || mode !== "auto" || formed.callable.length === 0) return outputGrammar(output, way)
+  // Engines of other kinds hold calls in their own ways, or do not.
+  return service.front.tokenBytes(0) === null ? null : callingGrammar(formed.callable, way)
 }
 
 /** How tools are to be called; `names`: only these, null: any. */

@@ -39,6 +39,8 @@ export interface Generation {
   singleCall: boolean
   /** An answer that is nothing but JSON is no call: JSON was asked for. Left out: it may be one. */
   jsonIsText?: boolean
+  /** Names of the tools that may be called; left out: all of the prompt's. */
+  callable?: readonly string[]
   /** Of a longer prompt only the last so many tokens count, or those that fit; left out: all do. */
   lastPromptTokens?: number | "fitting"
   slo: ResolvedSlo

@@ -8,7 +8,7 @@ import type { Claim, ReplicaDriver, Requested, Reservation, Submission } from ".
 import type { Generation, Prompt } from "../replica/generation.ts"
 import { FiguresByTenant } from "../telemetry/tenant-figures.ts"
 import { Answer, type AnswerSink } from "../text/answer.ts"
-import { afterThinking } from "../text/constraint/grammar.ts"
+import { afterThinking, isCalling } from "../text/constraint/grammar.ts"
 import type { TextOptions } from "../text/text-stream.ts"
 import { formatOf } from "../text/tools/formats.ts"
 import { toolOf } from "../text/tools/parts.ts"
@@ -55,6 +55,8 @@ export interface Plan {
   sampling: Sampling
   opensThinking: boolean
   thinking: boolean
+  /** Calls that its grammar lets come must keep to it. */
+  strict: boolean
 }
 
 export interface IntakeOptions {
@@ -154,7 +156,10 @@ export class Intake {
     const { slo } = request.slo
     const timed = Number.isFinite(slo.tpotUs) || Number.isFinite(slo.thinkingTpotUs)
     const sampling = this.#sampling(request, wanted, opensThinking)
-    return { prompt, maxOutputTokens, sampling, opensThinking, thinking: thinks && timed }
+    const tools = request.prompt.kind === "chat" ? request.prompt.tools : null
+    const strict = tools?.some((tool) => toolOf(tool).strict) ?? false
+    const thinking = thinks && timed
+    return { prompt, maxOutputTokens, sampling, opensThinking, thinking, strict }
   }
 
   /** Gives the driver a request's choices, which have their places. Answers with their ids; none where the client has
@@ -300,17 +305,23 @@ export class Intake {
         ...(request.stopTokens && { stopTokens: new Set(request.stopTokens) }),
         minTokens: plan.sampling.minTokens,
         think: chat === null ? null : { opened: plan.opensThinking },
-        calls: chat === null ? null : this.#calls(chat.tools, request.jsonIsText ?? false),
+        calls: chat === null ? null : this.#calls(chat.tools, request, isCalling(plan.sampling.grammar)),
         singleCall: request.singleCall,
       },
     })
   }
 
   /** How calls are read; also where there are no tools, of a model whose thoughts are written in the same marks. */
-  #calls(tools: readonly unknown[] | null, jsonIsText: boolean): TextOptions["calls"] {
+  #calls(
+    given: readonly unknown[] | null,
+    { jsonIsText = false, callable }: Generation,
+    held: boolean,
+  ): TextOptions["calls"] {
     const format = formatOf(this.engine.model.chatTemplate)
-    if (tools === null && !format.thinks) return null
-    return { format, tools: (tools ?? []).map(toolOf), bare: !jsonIsText }
+    if (given === null && !format.thinks) return null
+    const tools = (given ?? []).map(toolOf)
+    const called = held ? tools.filter(({ name }) => callable?.includes(name) ?? true) : tools
+    return { format, tools: called, bare: !jsonIsText, held }
   }
 
   /** Of what others have computed there are no log-probabilities, and it is in no mean. */
@@ -329,19 +340,11 @@ export class Intake {
   }
 
   /** Compiles the grammars of an exchange; the answer lets them go. */
-  async hold(plans: readonly (Plan | null)[], { number }: Tenant): Promise<() => void> {
-    const grammars = new Set(plans.flatMap((plan) => plan?.sampling.grammar ?? []))
-    const releases: (() => void)[] = []
-    const release = () => {
-      for (const one of releases) one()
-    }
-    try {
-      for (const grammar of grammars) releases.push(await this.#schemas.hold(grammar, number))
-    } catch (error) {
-      release()
-      throw error
-    }
-    return release
+  hold(plans: readonly (Plan | null)[], { number }: Tenant): Promise<() => void> {
+    return this.#schemas.holdAll(
+      plans.filter((plan) => plan !== null),
+      number,
+    )
   }
 
   /** A format holds for the answer, not for the thoughts before it. */

@@ -1,7 +1,8 @@
 /** Grammars on hold, by tenant: of those in use, and of those that wait to be compiled, each keeps its share. Tenants' are
  * compiled in turns. */
-import type { GrammarHolds } from "../engine/port.ts"
-import { userError } from "../errors.ts"
+import type { GrammarHolds, Sampling } from "../engine/port.ts"
+import { UserError, userError } from "../errors.ts"
+import { isCalling } from "../text/constraint/grammar.ts"
 import { Lane } from "./lane.ts"
 import type { TenantShares } from "./prompt-reader.ts"
 import { SharedBound } from "./shared-bound.ts"
@@ -13,6 +14,11 @@ export const MOST_SCHEMAS = { held: [128, 32], waiting: [32, 8] } as const
 /** What waits for its turn has a bound already, and is a schema and not one request's. */
 const NO_BOUND = new SharedBound(Number.POSITIVE_INFINITY)
 const NEVER = new AbortController().signal
+
+export interface GrammarAnswer {
+  sampling: Sampling
+  strict: boolean
+}
 
 export class SchemaShares {
   readonly #holds: GrammarHolds
@@ -32,6 +38,31 @@ export class SchemaShares {
     this.#held = bound(MOST_SCHEMAS.held)
     this.#waiting = bound(MOST_SCHEMAS.waiting)
     this.#lane = new Lane({ waiting: NO_BOUND, weightOf })
+  }
+
+  /** Of all answers of an exchange; the answer lets them go. Calls that may come need not be held, where they are not strict:
+   * if they cannot be, they are read as the model writes them. */
+  async holdAll(answers: readonly GrammarAnswer[], tenant: number): Promise<() => void> {
+    const releases = new Map<string, () => void>()
+    const release = () => {
+      for (const one of releases.values()) one()
+    }
+    try {
+      for (const answer of answers) {
+        const { grammar } = answer.sampling
+        if (grammar === null || releases.has(grammar)) continue
+        const held = await this.hold(grammar, tenant).catch((error: unknown) => {
+          if (answer.strict || !isCalling(grammar) || !(error instanceof UserError)) throw error
+          return null
+        })
+        if (held !== null) releases.set(grammar, held)
+        else answer.sampling = { ...answer.sampling, grammar: null }
+      }
+    } catch (error) {
+      release()
+      throw error
+    }
+    return release
   }
 
   /** As GrammarHolds.hold, for a tenant. Throws UserError where it has too many. */

@@ -1,15 +1,14 @@
 /** Splits an answer into thoughts, content and calls. */
 
 import { type Split, ThinkSplitter } from "./think.ts"
-import { CallStream } from "./tools/call-stream.ts"
-import type { ToolFormat } from "./tools/format.ts"
-import type { Part, Tool } from "./tools/parts.ts"
+import { type CallOptions, CallStream } from "./tools/call-stream.ts"
+import type { Part } from "./tools/parts.ts"
 
 export interface SplitOptions {
   /** Split thinking off; `opened` when the prompt ends in `<think>`. null: all text is content. */
   think: { opened: boolean } | null
   /** How the model writes calls, and which it may make; null: it has no tools. */
-  calls: { format: ToolFormat; tools: readonly Tool[]; bare: boolean } | null
+  calls: CallOptions | null
 }
 
 export class Splitter {

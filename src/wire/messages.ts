@@ -75,6 +75,7 @@ const generation = z.object({
   stopTokens: z.array(count).optional(),
   singleCall: z.boolean(),
   jsonIsText: z.boolean().optional(),
+  callable: z.array(text).optional(),
   lastPromptTokens: z.union([count, z.literal("fitting")]).optional(),
   slo: z.object({ class: sloClass, slo, tier, priority: z.boolean(), thinking: z.boolean() }),
   session: text.nullable(),

@@ -1,6 +1,7 @@
 /** One way through a grammar: XGrammar's matcher, and the count of the bounded string that it is in. */
+import { isUtf8 } from "node:buffer"
 import type { CompiledGrammar, GrammarMatcher } from "@mlc-ai/web-xgrammar"
-import { type Bounds, type Count, countFrom, read, type TokenLengths } from "./counted.ts"
+import { type Bounds, type Count, countFrom, MOST_BOUNDS, read, type TokenLengths } from "./counted.ts"
 import { allows } from "./mask.ts"
 import { tokenBytes, type Vocabulary, vocabularySize } from "./vocabulary.ts"
 import type { XGrammar } from "./xgrammar.ts"
@@ -13,6 +14,28 @@ export interface Course {
   vocabulary: Vocabulary
   /** Only where there are bounds. */
   lengths: TokenLengths | null
+}
+
+/** A held part of a text (zones.ts), and the bytes of it that were read before, a character each. */
+export interface Beginning {
+  part: number
+  text: string
+}
+
+/** Whether a part may begin with these bytes. */
+export async function beginsWith(course: Course, part: number, text: string): Promise<boolean> {
+  const matcher = await course.library.GrammarMatcher.createGrammarMatcher(course.compiled)
+  const begins = begin(matcher, course, { part, text })
+  matcher.dispose()
+  return begins
+}
+
+function begin(matcher: GrammarMatcher, { vocabulary }: Course, { part, text }: Beginning): boolean {
+  if (!matcher.acceptToken(vocabularySize(vocabulary) + MOST_BOUNDS + part))
+    throw new Error("a grammar lacks a part that it names")
+  if (text === "") return true
+  const utf8 = Buffer.from(text, "latin1")
+  return isUtf8(utf8) && matcher._acceptString(utf8.toString("utf8"))
 }
 
 /** Where a branch was, to go back to. */
@@ -32,13 +55,20 @@ export class Branch {
   #ended = false
   #settled: Int32Array | null = null
 
-  static async start(course: Course): Promise<Branch> {
-    return new Branch(course, await course.library.GrammarMatcher.createGrammarMatcher(course.compiled))
+  readonly #beginning: Beginning | null
+
+  /** Throws where its part cannot begin so. */
+  static async start(course: Course, beginning: Beginning | null = null): Promise<Branch> {
+    const matcher = await course.library.GrammarMatcher.createGrammarMatcher(course.compiled)
+    if (beginning !== null && !begin(matcher, course, beginning))
+      throw new Error("a part of a grammar begins with what it does not allow")
+    return new Branch(course, matcher, beginning)
   }
 
-  private constructor(course: Course, matcher: GrammarMatcher) {
+  private constructor(course: Course, matcher: GrammarMatcher, beginning: Beginning | null) {
     this.#course = course
     this.#matcher = matcher
+    this.#beginning = beginning
   }
 
   get place(): Place {
@@ -69,7 +99,7 @@ export class Branch {
   /** Tokens that may come next, marks included: bounded strings may begin. */
   async next(): Promise<Int32Array> {
     // XGrammar throws when asked what comes after the end.
-    if (this.#ended) return new Int32Array(Math.ceil(vocabularySize(this.#course.vocabulary) / 32) + 2)
+    if (this.#ended) return new Int32Array(Math.ceil(vocabularySize(this.#course.vocabulary) / 32) + 3)
     return this.#matcher.getNextTokenBitmask()
   }
 
@@ -90,7 +120,7 @@ export class Branch {
 
   /** Another that is at the same place. */
   async fork(): Promise<Branch> {
-    const branch = await Branch.start(this.#course)
+    const branch = await Branch.start(this.#course, this.#beginning)
     for (const token of this.#taken) branch.#matcher.acceptToken(token)
     branch.#taken.push(...this.#taken)
     branch.#count = this.#count && { ...this.#count }

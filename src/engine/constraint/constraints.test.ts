@@ -6,7 +6,10 @@ import { fakeTokenizer } from "../fake/tokenizer.ts"
 import { GREEDY, type Tokenizer } from "../port.ts"
 import { type OpenRequest, RequestTable } from "../request-table.ts"
 import { type ConstraintLimits, Constraints } from "./constraints.ts"
+import { partMark } from "./counted.ts"
 import { allows } from "./mask.ts"
+import { FREE_TEXT, judge } from "./testing.ts"
+import { held, zonesHeader } from "./zones.ts"
 
 /** Words of five letters: a vocabulary in which a grammar of poor shape takes long. */
 const LETTERS = [..."abcdefghijklmnopqrstuvwxyz"]
@@ -46,7 +49,7 @@ function constraints(
     return request
   }
   const append = (request: OpenRequest, text: string) => {
-    for (const byte of new TextEncoder().encode(text)) table.append(request, byte, false)
+    for (const byte of Buffer.from(text, "latin1")) table.append(request, byte, false)
   }
   /** A request says a text, byte by byte, each of them let through. */
   const say = async (request: OpenRequest, text: string) => {
@@ -112,6 +115,68 @@ test("one that has left its grammar elsewhere has no way back into it", async ()
   for (let i = 0; i < 3; i++) await all.masks(pieces)
   await expect(all.masks([{ request: bad, draft: [] }])).rejects.toThrow(/has left its grammar/)
   await say(good, "cd")
+})
+
+test("free text is asked about once, and what may come is what it is where every token is told", async () => {
+  const { constraints: all, start, append } = constraints()
+  const lead = { calls: [[' { "n" :', held(1)] as const], names: ['"a"', '"ab"'], to: 2 }
+  const thinking = `${zonesHeader({
+    from: 0,
+    zones: [
+      { calm: false, until: [["<t>", 1]], lead },
+      { calm: true, until: [["</t>", 2]] },
+      { calm: true, until: [["é{", held(0)]] },
+    ],
+    parts: [2, null],
+  })}root ::= "${partMark(0)}" [0-9] "}" | "${partMark(1)}" ("\\"a\\"" | "\\"ab\\"") "!"`
+  const cases: [string, string[]][] = [
+    [FREE_TEXT, ["plain", "é🙂 x{12}y{3", "{12}{34}"]],
+    [
+      thinking,
+      ["a<t>b", " <t>x < é{ </t </t>y é{3}z", "é{1}", ' { "n" :"a"!', '{"n":"b"', "<tx é é{", '{"n":"ab"'],
+    ],
+  ]
+  const plain = await judge()
+  for (const [grammar, texts] of cases) {
+    await all.hold(grammar)
+    for (const text of texts) {
+      const request = start(grammar)
+      const told = await plain.start(grammar)
+      for (const byte of new TextEncoder().encode(text)) {
+        const mask = (await all.masks([{ request, draft: [] }])).get(request.id)![0]!
+        expect([...mask.subarray(0, 8)], text).toEqual([...(await told.mask()).subarray(0, 8)])
+        expect(await told.take(byte)).toBe(true)
+        append(request, String.fromCharCode(byte))
+      }
+      told.dispose()
+    }
+  }
+  const request = start(FREE_TEXT)
+  const draft = [..."some text"].map(letter)
+  const [mask, ...others] = (await all.masks([{ request, draft }])).get(request.id)!
+  expect(others).toHaveLength(draft.length)
+  for (const other of others) expect(other).toBe(mask)
+  append(request, "a text")
+  expect((await all.masks([{ request, draft: [] }])).get(request.id)![0]).toBe(mask)
+  append(request, "{")
+  const digits = (await all.masks([{ request, draft: [] }])).get(request.id)![0]!
+  expect([allows(digits, letter("1")), allows(digits, letter("a")), allows(digits, 258)]).toEqual([
+    true,
+    false,
+    false,
+  ])
+})
+
+test("drafts go through held parts and out of them", async () => {
+  const { constraints: all, start } = constraints()
+  await all.hold(FREE_TEXT)
+  const lengthOf = async (text: string) => {
+    const request = start(FREE_TEXT)
+    return (await all.masks([{ request, draft: [...text].map(letter) }])).get(request.id)!.length
+  }
+  expect(await lengthOf("ab{12}cd{34}e")).toBe(14)
+  expect(await lengthOf("ab{12}cd{3}e")).toBe(11)
+  expect(await lengthOf("{x")).toBe(2)
 })
 
 test("a grammar that takes too long to compile is refused, says so, and holds up no other", async () => {

@@ -10,6 +10,8 @@ import type { GrammarHolds, Tokenizer } from "../port.ts"
 import type { OpenRequest } from "../request-table.ts"
 import { GrammarHost, HostFailure } from "./host.ts"
 import type { Followed } from "./messages.ts"
+import { AnswerPath } from "./path.ts"
+import { StillMasks } from "./still-masks.ts"
 import { type Vocabulary, vocabularyOf } from "./vocabulary.ts"
 
 export interface ConstraintLimits {
@@ -64,7 +66,8 @@ export class Constraints implements GrammarHolds {
   readonly #compiling = new Map<string, Promise<void>>()
   /** Grammars that could not be compiled lately, the latest last: asking again costs nothing for a while. */
   readonly #refused = new Map<string, { refusal: UserError; untilMs: number }>()
-  readonly #open = new Map<RequestId, { request: OpenRequest; grammar: string }>()
+  readonly #open = new Map<RequestId, { path: AnswerPath; grammar: string }>()
+  readonly #still = new StillMasks()
   /** Requests that cannot be followed, and why. */
   readonly #lost = new Map<RequestId, string>()
   /** What is done with the spare host, one after the other. */
@@ -104,7 +107,8 @@ export class Constraints implements GrammarHolds {
   open(request: OpenRequest, grammar: string): void {
     if (!this.#sound.has(grammar))
       throw new Error(`the grammar of request ${request.id} was not compiled before`)
-    this.#open.set(request.id, { request, grammar })
+    const path = new AnswerPath(request, this.#still.zonesOf(grammar), this.#tokenizer)
+    this.#open.set(request.id, { path, grammar })
   }
 
   forget(id: RequestId): void {
@@ -121,25 +125,38 @@ export class Constraints implements GrammarHolds {
       const why = this.#lost.get(request.id)
       if (why !== undefined) throw new Error(why)
     }
+    const all = new Map<RequestId, Int32Array[]>()
+    const moving = bound.filter((one) => !this.#standsStill(one, all))
+    if (moving.length === 0) return all
     if (!this.#serving?.alive) await this.#recover()
     const host = this.#serving!
-    const requests = bound
+    const requests = moving
       .map((one) => this.#followed(host, one.request, one.draft, one.draft === null ? one.most : Infinity))
       .filter(({ draft, tokens }) => draft !== null || tokens.length > 0)
-    if (requests.length === 0) return NO_MASKS
+    if (requests.length === 0) return all
     const { masks, counts } = await this.#follow(host, requests)
     const words = Math.ceil(this.#vocabSize / 32)
-    const all = new Map<RequestId, Int32Array[]>()
     let at = 0
     for (const [i, { id, draft }] of requests.entries()) {
       if (draft === null) continue
       if (counts[i] === 0) this.#lost.set(id, "its answer has left its grammar")
       const own = Array.from({ length: counts[i]! }, () => masks.subarray(words * at, words * ++at))
       all.set(id, own)
+      const entry = this.#open.get(id)
+      if (entry && own.length > 0) this.#still.learn(entry.grammar, entry.path.calmOver([]), own[0]!)
     }
     const lost = requests.find(({ id }) => this.#lost.has(id))
     if (lost) throw new Error(this.#lost.get(lost.id))
     return all
+  }
+
+  /** Where its grammar stands still what may come is known, if it was asked once. */
+  #standsStill({ request, draft }: Asked, masks: Map<RequestId, Int32Array[]>): boolean {
+    if (draft === null) return false
+    const { path, grammar } = this.#open.get(request.id)!
+    const known = this.#still.over(grammar, path.calmOver(draft), draft)
+    if (known !== null) masks.set(request.id, known)
+    return known !== null
   }
 
   close(): void {
@@ -236,8 +253,8 @@ export class Constraints implements GrammarHolds {
     for (let grammar = missing(); grammar !== undefined; grammar = missing())
       await host.compile(grammar, this.#limits.compileMs)
     // Others are over and not yet forgotten, or came since: those are told when they are first followed here.
-    for (const { request, grammar } of this.#open.values())
-      if (this.#sound.has(grammar) && host.grammars.has(grammar)) await this.#tell(host, request)
+    for (const { path, grammar } of this.#open.values())
+      if (this.#sound.has(grammar) && host.grammars.has(grammar)) await this.#tell(host, path.request)
     if (missing() !== undefined) await this.#catchUp(host)
   }
 
@@ -265,10 +282,9 @@ export class Constraints implements GrammarHolds {
 
   /** From where the host knows it, at most so many tokens further. */
   #followed(host: GrammarHost, request: OpenRequest, draft: Followed["draft"], most: number): Followed {
-    const { id, tokens, promptTokens, known } = request
-    const from = promptTokens + (host.seen.get(id) ?? 0)
-    const fresh = [...tokens.subarray(from, Math.min(known, from + most))]
-    return { id, grammar: this.#open.get(id)!.grammar, tokens: fresh, draft }
+    const { id } = request
+    const { path, grammar } = this.#open.get(id)!
+    return { id, grammar, tokens: path.after(host.seen.get(id) ?? 0, most), draft }
   }
 
   #stuck(error: unknown, requests: readonly Followed[]): never {
@@ -286,6 +302,7 @@ export class Constraints implements GrammarHolds {
     else {
       this.#holds.delete(grammar)
       this.#sound.delete(grammar)
+      this.#still.forget(grammar)
     }
   }
 }

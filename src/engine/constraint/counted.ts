@@ -23,6 +23,21 @@ export function markOf(index: number): string {
   return String.fromCharCode(MARK) + MARKS[index]!
 }
 
+/** Held parts that one grammar may have (zones.ts). */
+const PARTS = "!#$%&*.:"
+
+/** What begins the n-th held part of a grammar: no text spells it either. */
+export function partMark(index: number): string {
+  if (index >= PARTS.length) throw new RangeError("a grammar has too many parts")
+  return String.fromCharCode(MARK) + PARTS[index]!
+}
+
+/** Bytes of all marks, in the order of their tokens after those of a vocabulary. */
+export function markBytes(): Uint8Array[] {
+  const marks = [...Array.from(MARKS, (_, i) => markOf(i)), ...Array.from(PARTS, (_, i) => partMark(i))]
+  return marks.map((mark) => new TextEncoder().encode(mark))
+}
+
 export function boundsHeader(bounds: readonly Bounds[]): string {
   if (bounds.length === 0) return ""
   return `${[HEADER, ...bounds.map(({ min, max }) => `${min}-${max === Infinity ? "" : max}`)].join(" ")}\n`

@@ -1,6 +1,6 @@
 /** One request's place in its grammar: which tokens may come next, after what has come. Nearly always one branch.
  * Where a bounded string may begin and something else as well, it follows all of them: a mark is taken or not. */
-import { Branch, type Course } from "./branch.ts"
+import { type Beginning, Branch, type Course } from "./branch.ts"
 import { allows, allowsNothing } from "./mask.ts"
 
 /** More are not followed; what they would let come is then not to be had. */
@@ -11,8 +11,8 @@ export class Follower {
   /** Of what comes next; null where a token was taken since. */
   #mask: Int32Array | null = null
 
-  static async start(course: Course): Promise<Follower> {
-    return new Follower(await Branch.start(course))
+  static async start(course: Course, beginning: Beginning | null = null): Promise<Follower> {
+    return new Follower(await Branch.start(course, beginning))
   }
 
   private constructor(branch: Branch) {

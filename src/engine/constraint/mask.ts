@@ -19,3 +19,11 @@ export function allows(mask: Int32Array, token: number): boolean {
 export function allowsNothing(mask: Int32Array): boolean {
   return mask.every((word) => word === 0)
 }
+
+/** Whether anything but these tokens may come. */
+export function allowsOthers(mask: Int32Array, tokens: readonly number[]): boolean {
+  return mask.some((word, i) => {
+    for (const token of tokens) if (token >> 5 === i) word &= ~(1 << (token & 31))
+    return word !== 0
+  })
+}

@@ -1,8 +1,17 @@
 /** Grammars followed in the thread of a test. */
-import { boundsOf, MOST_BOUNDS, markOf, TokenLengths } from "./counted.ts"
+import { CallingFollower } from "./calling-follower.ts"
+import { boundsOf, markBytes, partMark, TokenLengths } from "./counted.ts"
 import { Follower } from "./follower.ts"
+import { FreeText, Spellings } from "./free-text.ts"
 import { tokenBytes, type Vocabulary, vocabularySize } from "./vocabulary.ts"
 import { loadXGrammar } from "./xgrammar.ts"
+import { held, zonesHeader, zonesOf } from "./zones.ts"
+
+/** Free text in which a brace begins two digits and a brace; and what fits it, as far as it has come. */
+export const FREE_TEXT = `${zonesHeader({
+  ...{ from: 0, zones: [{ calm: true, until: [["{", held(0)]] }], parts: [0] },
+})}root ::= "${partMark(0)}" [0-9] [0-9] "}"`
+export const FITS_FREE_TEXT = /^([^{]|\{[0-9]{2}\})*(\{[0-9]{0,2})?$/s
 
 /** A vocabulary of every byte, of these texts, and of one end token, the last. */
 export function vocabularyWith(texts: readonly string[]): Vocabulary {
@@ -16,7 +25,7 @@ export function vocabularyWith(texts: readonly string[]): Vocabulary {
 export interface Judge {
   vocabulary: Vocabulary
   /** At the beginning of an answer. Throws for what is no grammar. */
-  start(grammar: string): Promise<Follower>
+  start(grammar: string): Promise<Follower | CallingFollower>
   /** Whether a text is let through to its end: byte by byte, or in the longest tokens that it is made of. */
   accepts(grammar: string, text: string, how?: "bytes" | "longest"): Promise<boolean>
 }
@@ -26,16 +35,25 @@ export async function judge(texts: readonly string[] = []): Promise<Judge> {
   const size = vocabularySize(vocabulary)
   const library = loadXGrammar()
   const tokens = Array.from({ length: size }, (_, token) => tokenBytes(vocabulary, token))
-  const marks = Array.from({ length: MOST_BOUNDS }, (_, i) => new TextEncoder().encode(markOf(i)))
-  const all = [...tokens, ...marks] as unknown as string[]
+  const all = [...tokens, ...markBytes()] as unknown as string[]
   const info = await library.TokenizerInfo.createTokenizerInfo(all, "raw", false, all.length, vocabulary.ends)
   const compiler = await library.GrammarCompiler.createGrammarCompiler(info, false)
   const lengths = new TokenLengths(vocabulary)
+  const spellings = new Spellings(vocabulary)
+  const known = new Map<string, FreeText>()
   const longest = texts.toSorted((a, b) => b.length - a.length)
 
   const start = async (grammar: string) => {
-    const compiled = await compiler.compileGrammar(grammar)
-    return Follower.start({ library, compiled, bounds: boundsOf(grammar), vocabulary, lengths })
+    let text = known.get(grammar)
+    if (text === undefined) {
+      const compiled = await compiler.compileGrammar(grammar)
+      const course = { library, compiled, bounds: boundsOf(grammar), vocabulary, lengths }
+      const zones = zonesOf(grammar)
+      if (zones === null) return Follower.start(course)
+      text = new FreeText(zones, course, spellings)
+      known.set(grammar, text)
+    }
+    return new CallingFollower(text)
   }
   const split = (text: string): number[] => {
     const out: number[] = []

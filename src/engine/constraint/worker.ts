@@ -3,19 +3,25 @@
 import { parentPort, workerData } from "node:worker_threads"
 import type { CompiledGrammar } from "@mlc-ai/web-xgrammar"
 import type { RequestId } from "../../core/protocol.ts"
-import { type Bounds, boundsOf, MOST_BOUNDS, markOf, TokenLengths } from "./counted.ts"
+import type { Course } from "./branch.ts"
+import { CallingFollower } from "./calling-follower.ts"
+import { boundsOf, markBytes, TokenLengths } from "./counted.ts"
 import { Follower } from "./follower.ts"
+import { FreeText, Spellings } from "./free-text.ts"
 import type { Followed, HostAnswer, HostData, HostMessage } from "./messages.ts"
 import { tokenBytes, vocabularySize } from "./vocabulary.ts"
 import { loadXGrammar } from "./xgrammar.ts"
+import { zonesOf } from "./zones.ts"
 
 const { vocabulary, progress } = workerData as HostData
 const place = new Int32Array(progress)
 const library = loadXGrammar()
 const compiler = newCompiler()
-const compiled = new Map<string, { grammar: CompiledGrammar; bounds: Bounds[] }>()
+/** `text`: of a grammar that holds parts of free text. */
+const compiled = new Map<string, { grammar: CompiledGrammar; course: Course; text: FreeText | null }>()
 /** null: it has left its grammar. */
-const followers = new Map<RequestId, Follower | null>()
+const followers = new Map<RequestId, Follower | CallingFollower | null>()
+const spellings = new Spellings(vocabulary)
 let tokenLengths: TokenLengths | null = null
 
 compiler.then(() => answer({ ok: true, memoryBytes: process.memoryUsage().external }))
@@ -42,7 +48,10 @@ async function handle(message: HostMessage): Promise<HostAnswer> {
   }
   if (message.type === "follow") return follow(message.requests)
   const grammar = await (await compiler).compileGrammar(message.grammar)
-  compiled.set(message.grammar, { grammar, bounds: boundsOf(message.grammar) })
+  const course = courseOf(message.grammar, grammar)
+  const zones = zonesOf(message.grammar)
+  const text = zones === null ? null : new FreeText(zones, course, spellings)
+  compiled.set(message.grammar, { grammar, course, text })
   return { ok: true, memoryBytes: process.memoryUsage().external }
 }
 
@@ -74,14 +83,19 @@ async function masksOf(request: Followed): Promise<Int32Array[]> {
   return request.draft === null ? [] : follower.ahead(request.draft)
 }
 
-async function followerOf({ id, grammar }: Followed): Promise<Follower | null> {
+function courseOf(text: string, made: CompiledGrammar): Course {
+  const bounds = boundsOf(text)
+  const lengths = bounds.length > 0 ? (tokenLengths ??= new TokenLengths(vocabulary)) : null
+  return { library, compiled: made, bounds, vocabulary, lengths }
+}
+
+async function followerOf({ id, grammar }: Followed): Promise<Follower | CallingFollower | null> {
   const known = followers.get(id)
   if (known !== undefined) return known
   const entry = compiled.get(grammar)
   if (!entry) throw new Error("the grammar is not compiled here")
-  const { grammar: made, bounds } = entry
-  const lengths = bounds.length > 0 ? (tokenLengths ??= new TokenLengths(vocabulary)) : null
-  const follower = await Follower.start({ library, compiled: made, bounds, vocabulary, lengths })
+  const { course, text } = entry
+  const follower = text === null ? await Follower.start(course) : new CallingFollower(text)
   followers.set(id, follower)
   return follower
 }
@@ -89,9 +103,8 @@ async function followerOf({ id, grammar }: Followed): Promise<Follower | null> {
 async function newCompiler() {
   const size = vocabularySize(vocabulary)
   const tokens = Array.from({ length: size }, (_, token) => tokenBytes(vocabulary, token))
-  const marks = Array.from({ length: MOST_BOUNDS }, (_, i) => new TextEncoder().encode(markOf(i)))
   // Bytes where the types say strings: the binding takes both, and not every token is text.
-  const all = [...tokens, ...marks] as unknown as string[]
+  const all = [...tokens, ...markBytes()] as unknown as string[]
   const info = await library.TokenizerInfo.createTokenizerInfo(all, "raw", false, all.length, vocabulary.ends)
   return library.GrammarCompiler.createGrammarCompiler(info, false)
 }

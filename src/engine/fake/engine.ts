@@ -210,9 +210,11 @@ class FakeEngine implements Engine {
   #masks(items: readonly BatchItem[]): Masks | Promise<Masks | Error> {
     const asked = items
       .filter(({ id }) => this.#table.get(id).sampling.grammar !== null)
-      .map(({ id, sample, tokens }): Asked => {
-        const request = this.#table.get(id)
-        return sample ? { request, draft: [] } : { request, draft: null, most: tokens }
+      .map((item): Asked => {
+        const request = this.#table.get(item.id)
+        return item.sample
+          ? { request, draft: this.#wanted(request, item) }
+          : { request, draft: null, most: item.tokens }
       })
     if (asked.length === 0) return NO_MASKS
     return this.constraints.masks(asked).catch((error: Error) => error)
@@ -223,21 +225,28 @@ class FakeEngine implements Engine {
     for (const item of batch.items) {
       const request = this.#table.get(item.id)
       request.held = item.position + item.tokens
-      if (item.sample) rows.push(this.#verify(request, item.draft, masks.get(item.id)?.[0] ?? null))
+      if (item.sample) rows.push(this.#verify(request, item.draft, masks.get(item.id) ?? null))
       this.#pool?.grow(item.id, item.position, request.held)
     }
     return rows
   }
 
-  /** As many tokens as the model would accept, and the sure one; under a grammar, that one. */
-  #verify(request: OpenRequest, draft: number, mask: Int32Array | null): StepRow {
+  /** Tokens that it would say next, as many as are accepted of a draft. */
+  #wanted(request: OpenRequest, { position, tokens, draft }: BatchItem): number[] {
+    const room = this.limits.contextTokens - position - tokens
+    const accepted = this.#accepted(request, Math.min(draft, room))
+    return Array.from({ length: accepted }, (_, ahead) => this.#choose(request, ahead))
+  }
+
+  /** As many tokens as the model would accept, and the sure one; under a grammar, as far as that lets them come. */
+  #verify(request: OpenRequest, draft: number, masks: readonly Int32Array[] | null): StepRow {
     const { logprobs } = request.sampling
     const first = request.known === request.promptTokens
     const drafted = Math.min(draft, this.limits.contextTokens - request.held)
-    const accepted = mask ? 0 : this.#accepted(request, drafted)
+    const accepted = masks ? masks.length - 1 : this.#accepted(request, drafted)
     const row: StepRow = { id: request.id, tokens: [], end: false, drafted }
     while (!row.end && row.tokens.length <= accepted) {
-      const token = mask ? this.#choiceOf(request, mask) : this.#choose(request)
+      const token = masks ? this.#choiceOf(request, masks[row.tokens.length]!) : this.#choose(request)
       row.tokens.push(token)
       row.end = fakeTokenizer.isEnd(token)
       this.#table.append(request, token, row.end)
@@ -263,10 +272,11 @@ class FakeEngine implements Engine {
     return accepted
   }
 
-  #choose(request: OpenRequest): number {
+  /** Of the token after so many more. */
+  #choose(request: OpenRequest, ahead = 0): number {
     const { minTokens, logitBias } = request.sampling
     const answer = this.#answers.get(request.id)!
-    const index = request.known - request.promptTokens
+    const index = request.known - request.promptTokens + ahead
     const ignoreEos = request.sampling.ignoreEos || index < minTokens
     const forced = logitBias.find(([token, bias]) => bias >= FORCING_BIAS && !(ignoreEos && token >= 256))
     const finished = !ignoreEos && index >= answer.length - 1
@@ -278,7 +288,10 @@ class FakeEngine implements Engine {
     const wanted = this.#choose(request)
     if (allowsNothing(mask) || allows(mask, wanted)) return wanted
     const first = [A_LETTER, A_BRACE].every((token) => allows(mask, token)) ? A_QUOTE : FAKE_END
-    const closing = [first, FAKE_END, ...CLOSING].find((token) => allows(mask, token))
+    const { ignoreEos, minTokens } = request.sampling
+    const endless = ignoreEos || request.known - request.promptTokens < minTokens
+    const endings = endless ? [...CLOSING, FAKE_END] : [first, FAKE_END, ...CLOSING]
+    const closing = endings.find((token) => allows(mask, token))
     return closing ?? mask.findIndex((word) => word !== 0) * 32 + lowestBit(mask.find((word) => word !== 0)!)
   }
 

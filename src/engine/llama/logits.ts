@@ -35,9 +35,14 @@ export function biasLogits(
   produced: number,
 ): void {
   for (const [token, bias] of sampling.logitBias) if (token in row) row[token]! += bias
-  // A finished grammar allows nothing but an end token: banning it would leave no choice at all.
-  const endless = sampling.ignoreEos || produced < sampling.minTokens
-  if (endless && sampling.grammar === null) for (const token of ends) row[token] = -Infinity
+  // A finished grammar allows nothing but an end token: that is looked at with its mask.
+  if (sampling.grammar === null && isEndless(sampling, produced))
+    for (const token of ends) row[token] = -Infinity
+}
+
+/** After so many output tokens no end token may come. */
+export function isEndless({ ignoreEos, minTokens }: Sampling, produced: number): boolean {
+  return ignoreEos || produced < minTokens
 }
 
 /** OpenAI's word for what cannot come: JSON has no infinity. */

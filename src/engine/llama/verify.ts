@@ -9,11 +9,11 @@
 import { setImmediate } from "node:timers/promises"
 import type { BatchItem, RequestId } from "../../core/protocol.ts"
 import type { Masks } from "../constraint/constraints.ts"
-import { allowsNothing, applyMask } from "../constraint/mask.ts"
+import { allowsNothing, allowsOthers, applyMask } from "../constraint/mask.ts"
 import type { Drafts } from "../drafter.ts"
 import type { StepRow } from "../port.ts"
 import type { OpenRequest, RequestTable } from "../request-table.ts"
-import { argmax, biasLogits, logprobsOf } from "./logits.ts"
+import { argmax, biasLogits, isEndless, logprobsOf } from "./logits.ts"
 import type { Loaded } from "./model.ts"
 import type { Pointer } from "./native.ts"
 import type { LogitRows } from "./rows.ts"
@@ -98,7 +98,7 @@ export class Verifier {
       biasLogits(row, sampling, this.#loaded.tokenizer.ends, request.known - request.promptTokens)
       // Log-probabilities are the model's own: in a grammar most tokens would have none.
       const own = masks && sampling.logprobs > 0 ? row.slice() : row
-      if (masks) this.#hold(row, masks[i]!)
+      if (masks) this.#hold(row, masks[i]!, isEndless(sampling, request.known - request.promptTokens))
       const token = await this.#chooseOne(request, first + i, row)
       out.tokens.push(token)
       out.end = this.#loaded.tokenizer.isEnd(token)
@@ -114,10 +114,13 @@ export class Verifier {
     return out
   }
 
-  /** Where a grammar lets nothing come (no token spells what must), the answer ends. */
-  #hold(row: Float32Array, mask: Int32Array): void {
+  /** Where a grammar lets nothing come (no token spells what must), the answer ends; one that must not end yet does not
+   * where anything else may come. */
+  #hold(row: Float32Array, mask: Int32Array, endless: boolean): void {
+    const { ends } = this.#loaded.tokenizer
     applyMask(row, mask)
-    if (allowsNothing(mask)) row[this.#loaded.tokenizer.ends[0]!] = 0
+    if (allowsNothing(mask)) row[ends[0]!] = 0
+    else if (endless && allowsOthers(mask, ends)) for (const token of ends) row[token] = -Infinity
   }
 
   #chooseOne(request: OpenRequest, at: number, row: Float32Array): number | Promise<number> {

@@ -57,6 +57,7 @@ const tool = z.looseObject({
   name: text.min(1),
   description: text.nullish(),
   input_schema: anyObject,
+  strict: z.boolean().nullish(),
   defer_loading: only(false, "all tools are told at once"),
   allowed_callers: z
     .array(z.literal("direct", { error: 'must be "direct": no code is run on this server' }))

@@ -160,8 +160,9 @@ function chatTool({
   name,
   description,
   input_schema: parameters,
+  strict,
 }: NonNullable<CountBody["tools"]>[number]): object {
-  return { type: "function", function: { ...defined({ name, description }), parameters } }
+  return { type: "function", function: { ...defined({ name, description, strict }), parameters } }
 }
 
 function choiceOf(choice: NonNullable<CountBody["tool_choice"]>): unknown {

@@ -3,6 +3,7 @@
 export type Ranges = readonly (readonly [from: number, to: number])[]
 
 const LAST = 0x10ffff
+const LAST_ASCII = 0x7f
 const SURROGATES = [0xd800, 0xdfff] as const
 
 export function rangesOf(ranges: Ranges): Ranges {
@@ -58,7 +59,7 @@ const ESCAPES: readonly (readonly [code: number, escape: string])[] = [
 export function jsonCharacters(ranges: Ranges): string[] {
   const has = (code: number) => ranges.some(([from, to]) => from <= code && code <= to)
   const plain = complement([...complement(ranges), ...NEVER_PLAIN])
-  const bodies = plain.length === 0 ? [] : [classOf(plain)]
+  const bodies = bodiesOf(plain)
   const escapes = ESCAPES.filter(([code]) => has(code)).map(([, letter]) => escapeOf(letter))
   return [...bodies, ...escapes]
 }
@@ -66,21 +67,66 @@ export function jsonCharacters(ranges: Ranges): string[] {
 /** Bodies that match some of the characters, as they are. */
 export function textCharacters(ranges: Ranges): string[] {
   const kept = complement([...complement(ranges), ...NEVER_TEXT])
-  return kept.length === 0 ? [] : [classOf(kept)]
+  return bodiesOf(kept)
 }
 
 function escapeOf(letter: string): string {
   return letter === '"' || letter === "\\" ? `"\\\\\\${letter}"` : `"\\\\${letter}"`
 }
 
-/** A set that goes on to the last code point is written by what it has not. */
-function classOf(ranges: Ranges): string {
-  const open = ranges.at(-1)![1] === LAST
-  const written = open ? complement(ranges) : ranges
-  const texts = written.map(([from, to]) =>
-    from === to ? character(from) : `${character(from)}-${character(to)}`,
+/** Bodies of a set. XGrammar's classes know ASCII alone: one that names what it has not has all the rest as well. */
+function bodiesOf(ranges: Ranges): string[] {
+  const ascii = within(ranges, 0, LAST_ASCII)
+  const wide = within(ranges, LAST_ASCII + 1, LAST)
+  if (sizeOf(wide) > MOST_SPELT) return [`[^${written(within(complement(ranges), 0, LAST_ASCII))}]`]
+  const spelt = wide.flatMap(([from, to]) =>
+    Array.from({ length: to - from + 1 }, (_, i) => `"${String.fromCodePoint(from + i)}"`),
   )
-  return `[${open ? "^" : ""}${texts.join("")}]`
+  return [
+    ...(ascii.length === 0 ? [] : [`[${written(ascii)}]`]),
+    ...(spelt.length === 0 ? [] : [spelt.length === 1 ? spelt[0]! : `(${spelt.join(" | ")})`]),
+  ]
+}
+
+/** Characters beyond ASCII that are told one by one. */
+const MOST_SPELT = 300
+/** Spaces and line ends beyond ASCII: in a set of all but some of these they are not told from others. */
+const WIDE_SPACE: Ranges = [
+  ...([
+    [0x85, 0x85],
+    [0xa0, 0xa0],
+    [0x1680, 0x1680],
+    [0x2000, 0x200a],
+    [0x2028, 0x2029],
+    [0x202f, 0x202f],
+    [0x205f, 0x205f],
+    [0x3000, 0x3000],
+    [0xfeff, 0xfeff],
+  ] as const),
+]
+
+/** Whether a grammar can tell these from others: beyond ASCII a few characters, or all. */
+export function canBeTold(ranges: Ranges): boolean {
+  const wide = within(ranges, LAST_ASCII + 1, LAST)
+  if (sizeOf(wide) <= MOST_SPELT) return true
+  const others = within(complement([...ranges, ...WIDE_SPACE]), LAST_ASCII + 1, LAST)
+  return others.length === 0
+}
+
+function within(ranges: Ranges, least: number, most: number): Ranges {
+  return rangesOf(ranges)
+    .filter(([from, to]) => from <= most && to >= least)
+    .map(([from, to]) => [Math.max(from, least), Math.min(to, most)])
+}
+
+function sizeOf(ranges: Ranges): number {
+  return ranges.reduce((sum, [from, to]) => sum + to - from + 1, 0)
+}
+
+function written(ranges: Ranges): string {
+  return ranges
+    .map(([from, to]) => (from === to ? character(from) : `${character(from)}-${character(to)}`))
+    .join("")
 }
 
 /** XGrammar reads as many hexadecimal digits after `\\x` as there are: `\\u` takes four. */

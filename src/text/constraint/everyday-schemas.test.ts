@@ -288,6 +288,8 @@ describe("what JavaScript's own parser loses", () => {
 })
 
 test.each([
+  ["a great part of what is beyond ASCII", { type: "string", pattern: "[一-龥]" }, /beyond ASCII/],
+  ["all but one of it", { type: "string", pattern: "^[^é]$" }, /beyond ASCII/],
   ["lookaheads", { type: "string", pattern: "^(?=a)" }, /lookahead/],
   ["sets", { type: "array", uniqueItems: true }, /"uniqueItems"/],
   ["negations", { not: { type: "string" } }, /"not"/],
@@ -306,6 +308,12 @@ describe("other forms", () => {
       { kind: "regex", pattern: "(?:a|b)+ \\d{2}|[^x]" },
       ["ab 12", "y", '"'],
       ["a 1", "x", "a 12 "],
+    ],
+    [
+      "characters beyond ASCII",
+      { kind: "regex", pattern: "[à-ü]+|[ж-я]\\S|." },
+      ["é", "üà", "жя", "ж🙂", "中", "{"],
+      ["ÿz", "ж ", "\n", "éa"],
     ],
     ["a choice", { kind: "choice", choices: ["yes", 'no "', "1\n"] }, ["yes", 'no "', "1\n"], ["maybe", "y"]],
     [

@@ -1,11 +1,14 @@
 /** The grammar that an answer is held to: JSON, a JSON schema, a regular expression, a grammar of the client's, calls of given
  * tools, or a choice of these. */
+import { zonesHeader, zonesOf } from "../../engine/constraint/zones.ts"
 import { userError } from "../../errors.ts"
 import type { ToolFormat } from "../tools/format.ts"
 import { GENERIC } from "../tools/formats.ts"
+import { heldTools, heldWhereKept, partsBody, thinkingFirst } from "../tools/held.ts"
 import type { Tool } from "../tools/parts.ts"
 import { textCharacters } from "./code-points.ts"
 import { alternatives, literal } from "./ebnf.ts"
+import { mayDiffer } from "./exact-json.ts"
 import { SchemaGrammar } from "./json-schema.ts"
 import { patternGraph, UnsupportedPattern } from "./pattern.ts"
 import { graphRule } from "./strings.ts"
@@ -41,8 +44,32 @@ export function outputGrammar(
   const grammar = new SchemaGrammar()
   const choices: string[] = []
   if (text !== null) choices.push(textBody(grammar, text))
-  if (calls.length > 0) choices.push(format.calls(grammar, calls, parallel))
+  if (calls.length > 0) choices.push(format.calls(grammar, heldTools(grammar, calls), parallel))
   return grammar.text(choices.join(" | "))
+}
+
+/** EBNF of an answer that may say anything and call these tools: a call that has begun keeps to its tool's schema, where a
+ * grammar can keep that, and is one JSON object in any case. Throws UserError where a strict tool's schema cannot be kept. */
+export function callingGrammar(tools: readonly Tool[], format: ToolFormat): string {
+  const key = `${format.name} ${JSON.stringify(tools)}`
+  const known = made.get(key)
+  if (known !== undefined) return known
+  const grammar = new SchemaGrammar()
+  const { parts, zones } = format.answer(grammar, heldWhereKept(grammar, tools))
+  const text = grammar.text(partsBody(parts), zonesHeader(zones))
+  if (made.size >= MOST_MADE) made.delete(made.keys().next().value!)
+  // Two orders of such names are one text.
+  if (!mayDiffer(key)) made.set(key, text)
+  return text
+}
+
+/** Of the tools that were last seen: agents send the same ones with every request, and a hundred take milliseconds. */
+const made = new Map<string, string>()
+const MOST_MADE = 32
+
+/** Whether it is one of those. */
+export function isCalling(grammar: string | null): boolean {
+  return grammar !== null && zonesOf(grammar) !== null
 }
 
 function textBody(grammar: SchemaGrammar, text: TextFormat): string {
@@ -81,6 +108,8 @@ thoughts-end ::= "<" thoughts-lt | [^<t\\x01] thoughts | "think>" ("" | "\\n" | 
 
 /** The same answer after thinking: `opened` when the prompt already ends in `<think>`; otherwise it is optional. */
 export function afterThinking(grammar: string, opened: boolean): string {
+  // What may say anything may think.
+  if (isCalling(grammar)) return opened ? thinkingFirst(grammar) : grammar
   const root = opened ? "root ::= thoughts answer" : `root ::= ("<think>" thoughts)? answer`
   return grammar.replace(/^root ::=/m, `${root}\n${THOUGHTS}\nanswer ::=`)
 }

@@ -88,6 +88,27 @@ export class SchemaGrammar implements SchemaParts {
     return this.#add(onlyObjects(schema, schema), schema, source)
   }
 
+  /** The same of a part of a schema, by its JSON pointer. */
+  addPart(pointer: string, document: unknown, source: SchemaSource): string {
+    return this.#add({ $ref: pointer }, document, source)
+  }
+
+  /** What that answers; where it throws, the rules that it has added are taken back. */
+  tried<T>(add: () => T): T {
+    const before = new Set(this.#rules.keys())
+    try {
+      return add()
+    } catch (error) {
+      for (const name of this.#rules.keys()) if (!before.has(name)) this.#rules.delete(name)
+      throw error
+    }
+  }
+
+  /** Rules so far. */
+  get size(): number {
+    return this.#rules.size
+  }
+
   /** A rule of one's own. */
   rule(name: string, body: string): void {
     if (this.#rules.size >= MOST_RULES) throw this.#wrong("#", "it is too large")
@@ -99,10 +120,10 @@ export class SchemaGrammar implements SchemaParts {
     this.#appended += `${rules.trim()}\n`
   }
 
-  /** The whole grammar; `root` is the body of its first rule. */
-  text(root: string): string {
+  /** The whole grammar; `root` is the body of its first rule, `header` are lines before that. */
+  text(root: string, header = ""): string {
     const rules = [`root ::= ${root}`, ...[...this.#rules].map(([name, body]) => `${name} ::= ${body}`)]
-    return `${boundsHeader(this.#lengths)}${rules.join("\n")}\n${this.#appended}${BASE_RULES}`
+    return `${boundsHeader(this.#lengths)}${header}${rules.join("\n")}\n${this.#appended}${BASE_RULES}`
   }
 
   /** Body of the rule for one schema. `start`: the rule that begins with it, or null inside an object or array. */

@@ -1,6 +1,6 @@
 /** Regular expressions, as JSON schemas write them (ECMAScript's, in Unicode mode), to a graph of characters that follow
  * each other: one node for each character that is written (Glushkov's construction), so that each is one rule. */
-import { ANY, complement, type Ranges, rangesOf } from "./code-points.ts"
+import { ANY, canBeTold, complement, type Ranges, rangesOf } from "./code-points.ts"
 
 export interface PatternGraph {
   /** Of each node. */
@@ -72,6 +72,8 @@ class GraphBuilder {
   #node(ranges: Ranges): Ends {
     if (this.#characters.length >= MOST_NODES)
       throw new UnsupportedPattern(`more than ${MOST_NODES} characters, repetitions counted`)
+    if (!canBeTold(ranges))
+      throw new UnsupportedPattern("a set of many characters beyond ASCII that is not all of them")
     const node = this.#characters.push(ranges) - 1
     this.#follow.push(new Set())
     return { first: [node], last: [node], empty: false }

@@ -1,18 +1,17 @@
 /** Calls of given tools as grammars. */
 import { literal } from "../constraint/ebnf.ts"
 import type { SchemaGrammar } from "../constraint/json-schema.ts"
-import type { WrittenCall } from "./format.ts"
+import type { HeldTool, WrittenCall } from "./format.ts"
 import type { Tool } from "./parts.ts"
 
 /** `{"name": …, "arguments": {…}}`, and what follows the arguments. */
 export function callBody(
-  grammar: SchemaGrammar,
-  tool: Tool,
+  { name, rule }: HeldTool,
   field: "arguments" | "parameters",
-  after = "}",
+  after = literal("}"),
 ): string {
-  const head = `{"name": ${JSON.stringify(tool.name)}, "${field}": `
-  return `${literal(head)} ${argumentsRule(grammar, tool)} ${literal(after)}`
+  const head = `{"name": ${JSON.stringify(name)}, "${field}": `
+  return `${literal(head)} ${rule} ${after}`
 }
 
 /** The same as a text. */
@@ -30,7 +29,7 @@ export function argumentsRule(grammar: SchemaGrammar, { name, parameters }: Tool
 }
 
 /** A tool without parameters: none are given, or no properties and nothing besides. */
-function isNothing(parameters: unknown): boolean {
+export function isNothing(parameters: unknown): boolean {
   if (parameters === undefined || parameters === null) return true
   if (typeof parameters !== "object" || !("properties" in parameters)) return false
   const { properties } = parameters

@@ -8,6 +8,8 @@ export interface CallOptions {
   tools: readonly Tool[]
   /** An answer that is nothing but JSON may be a call: not where JSON was asked for. */
   bare: boolean
+  /** A grammar holds its calls. Left out: none does. */
+  held?: boolean
 }
 
 export class CallStream {
@@ -15,9 +17,10 @@ export class CallStream {
   readonly #found = new Found()
   readonly #reading: Reading
 
-  constructor({ format, tools, bare }: CallOptions) {
+  constructor({ format, tools, bare, held = false }: CallOptions) {
     const names = new Set(tools.map(({ name }) => name))
-    this.#reading = format.read(this.#text, this.#found, { tools, names, bare: bare && tools.length > 0 })
+    const context = { tools, names, bare: bare && tools.length > 0, held }
+    this.#reading = format.read(this.#text, this.#found, context)
   }
 
   push(piece: string): Part[] {

@@ -1,7 +1,8 @@
 /** A call between marks, its arguments in a block of code (DeepSeek V3 and R1) or bare (V3.1). */
 import { literal } from "../constraint/ebnf.ts"
-import { argumentsRule } from "./bodies.ts"
-import type { ToolFormat } from "./format.ts"
+import type { SchemaGrammar } from "../constraint/json-schema.ts"
+import type { HeldTool, ToolFormat } from "./format.ts"
+import { freeAnswer } from "./held.ts"
 import { bareCalls, jsonArguments } from "./json-call.ts"
 import type { Found } from "./parts.ts"
 import type { Reading, Unread } from "./unread.ts"
@@ -14,8 +15,8 @@ const BETWEEN = "<｜tool▁sep｜>"
 const FENCE = "```json\n"
 
 const common = {
-  *read(text, found, { names, bare }) {
-    if (bare) yield* bareCalls(text, found, names)
+  *read(text, found, context) {
+    yield* bareCalls(text, found, context)
     for (;;) {
       const mark = yield* text.until([BEGIN, CALL, END], (content) => found.content(content))
       if (mark === null) return
@@ -49,10 +50,10 @@ function* call(text: Unread, found: Found): Reading {
   yield* text.takes(CALL_END)
 }
 
-/** As a prompt or a grammar has it; `args`: what stands for the arguments. */
+/** What is before the arguments, after the mark of a call, and after them. */
 const forms = {
-  old: { head: (name: string) => `${CALL}function${BETWEEN}${name}\n${FENCE}`, tail: `\n\`\`\`${CALL_END}` },
-  new: { head: (name: string) => `${CALL}${name}${BETWEEN}`, tail: CALL_END },
+  old: { head: (name: string) => `function${BETWEEN}${name}\n${FENCE}`, tail: `\n\`\`\`${CALL_END}` },
+  new: { head: (name: string) => `${name}${BETWEEN}`, tail: CALL_END },
 }
 
 function format(
@@ -60,18 +61,31 @@ function format(
   { head, tail }: (typeof forms)["old"],
   between: string,
 ): Omit<ToolFormat, "fits"> {
+  const more = between === "" ? "call*" : `(${literal(between)} call)*`
+  /** Adds the rules of a call, and of what comes after its mark. */
+  const addCalls = (grammar: SchemaGrammar, tools: readonly HeldTool[]) => {
+    const bodies = tools.map((tool) => `${literal(head(tool.name))} ${tool.rule} ${literal(tail)}`)
+    grammar.rule("call-rest", bodies.join(" | "))
+    grammar.rule("call", `${literal(CALL)} call-rest`)
+  }
   return {
     ...common,
     name,
     write: (calls) =>
-      BEGIN + calls.map((one) => head(one.name) + JSON.stringify(one.arguments) + tail).join(between) + END,
+      BEGIN +
+      calls.map((one) => CALL + head(one.name) + JSON.stringify(one.arguments) + tail).join(between) +
+      END,
     calls(grammar, tools, several) {
-      const bodies = tools.map(
-        (tool) => `${literal(head(tool.name))} ${argumentsRule(grammar, tool)} ${literal(tail)}`,
-      )
-      grammar.rule("call", bodies.join(" | "))
-      const more = between === "" ? "call*" : `(${literal(between)} call)*`
+      addCalls(grammar, tools)
       return `${literal(BEGIN)} call ${several ? more : ""} ${literal(END)}`
+    },
+    answer(grammar, tools) {
+      addCalls(grammar, tools)
+      return freeAnswer(grammar, tools, [
+        { mark: BEGIN, after: `call ${more} ${literal(END)}` },
+        // Where the first mark was forgotten.
+        { mark: CALL, after: `call-rest` },
+      ])
     },
   }
 }

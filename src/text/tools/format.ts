@@ -1,4 +1,5 @@
 /** How models write tool calls: one file and one row (formats.ts) for each way. */
+import type { Zones } from "../../engine/constraint/zones.ts"
 import type { SchemaGrammar } from "../constraint/json-schema.ts"
 import type { Found, Tool } from "./parts.ts"
 import type { Reading, Unread } from "./unread.ts"
@@ -11,8 +12,24 @@ export interface WrittenCall {
 export interface ReadContext {
   tools: readonly Tool[]
   names: ReadonlySet<string>
-  /** An answer that is nothing but JSON may be a call. */
+  /** An answer that is nothing but JSON may be a call: of any form that says what it calls, or only as it is `held` by the
+   * grammar of such an answer. */
   bare: boolean
+  held: boolean
+}
+
+/** A tool whose calls a grammar holds. */
+export interface HeldTool extends Tool {
+  /** Body of a rule that is its arguments: always an object. */
+  rule: string
+  /** The rule keeps to the schema; else it is any object. */
+  kept: boolean
+}
+
+export interface HeldAnswer {
+  /** Bodies of what a grammar holds, in the order of their numbers. */
+  parts: readonly string[]
+  zones: Zones
 }
 
 export interface ToolFormat {
@@ -24,7 +41,9 @@ export interface ToolFormat {
   /** As a prompt shows calls, where the template does not. */
   write(calls: readonly WrittenCall[]): string
   /** Body of a rule that is calls of these tools, one or several. */
-  calls(grammar: SchemaGrammar, tools: readonly Tool[], several: boolean): string
+  calls(grammar: SchemaGrammar, tools: readonly HeldTool[], several: boolean): string
+  /** An answer in which calls of these tools may come. What begins one, by `read`, keeps to its tool's schema to its end. */
+  answer(grammar: SchemaGrammar, tools: readonly HeldTool[]): HeldAnswer
   /** Its thoughts are written in the same marks as its calls: it reads both, with tools and without. */
   thinks?: true
   /** Ids of calls have so many characters in its template. */

@@ -1,9 +1,10 @@
 /** Messages in channels: thoughts, calls and the answer each are one (gpt-oss).
  *
  * `<|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>commentary to=functions.name json<|message|>{…}<|call|>` */
-import { literal } from "../constraint/ebnf.ts"
-import { argumentsRule } from "./bodies.ts"
-import type { ToolFormat } from "./format.ts"
+import { held } from "../../engine/constraint/zones.ts"
+import { alternatives, group, literal } from "../constraint/ebnf.ts"
+import type { SchemaGrammar } from "../constraint/json-schema.ts"
+import type { HeldAnswer, HeldTool, ToolFormat } from "./format.ts"
 import { jsonArguments } from "./json-call.ts"
 import type { Found } from "./parts.ts"
 import type { Reading, Unread } from "./unread.ts"
@@ -41,9 +42,9 @@ export const HARMONY: ToolFormat = {
 
   calls(grammar, tools) {
     // Its calls end its turn: there is one.
-    const bodies = tools.map((tool) => {
-      const head = `${CHANNEL}commentary to=functions.${tool.name} <|constrain|>json${MESSAGE}`
-      return `${literal(head)} ${argumentsRule(grammar, tool)}`
+    const bodies = tools.map(({ name, rule }) => {
+      const head = `${CHANNEL}commentary to=functions.${name} <|constrain|>json${MESSAGE}`
+      return `${literal(head)} ${rule}`
     })
     grammar.rule("call", bodies.join(" | "))
     const thoughts = `${literal(`${CHANNEL}analysis${MESSAGE}`)} analysis ${literal(`${START}assistant`)}`
@@ -53,6 +54,36 @@ export const HARMONY: ToolFormat = {
     grammar.rule("analysis-end", `"<" analysis-lt | [^<e\\x01] analysis | "end|>"`)
     return `(${thoughts})? call`
   },
+
+  answer: messages,
+}
+
+/** Messages of any kind; a header that names a recipient names a tool, and its message is that tool's arguments. */
+function messages(grammar: SchemaGrammar, tools: readonly HeldTool[]): HeldAnswer {
+  const [start, header, message] = [0, 1, 2]
+  const channels = alternatives(["commentary", "analysis"].map((name) => literal(CHANNEL + name)))
+  const kind = `(" json" | " "? ${literal("<|constrain|>json")} " "?)`
+  grammar.rule("to-tool", `${group(channels)}? ${kind}? ${literal(MESSAGE)}`)
+  const calls = alternatives(tools.map(({ name, rule }) => `${literal(name)} to-tool ${rule}`))
+  return {
+    parts: [`"functions."? ${calls}`],
+    zones: {
+      from: start,
+      zones: [
+        { calm: false, until: [], lead: { first: ["< ", header], calls: [], names: [], to: message } },
+        {
+          calm: false,
+          until: [
+            [MESSAGE, message],
+            ["\n", message],
+            ["to=", held(0)],
+          ],
+        },
+        { calm: true, until: ENDS.map((mark) => [mark, mark === START ? header : start] as const) },
+      ],
+      parts: [message],
+    },
+  }
 }
 
 /** What is before a message; "": the text has none, it is content. */

@@ -1,6 +1,8 @@
 /** `<tool_call>{"name": …, "arguments": {…}}</tool_call>`: Hermes, Qwen 2.5 and 3, and all that are told to. */
+import type { SchemaGrammar } from "../constraint/json-schema.ts"
 import { callBody, writtenBody } from "./bodies.ts"
-import type { ToolFormat } from "./format.ts"
+import type { HeldTool, ToolFormat } from "./format.ts"
+import { freeAnswer } from "./held.ts"
 import { bareCalls, jsonCall } from "./json-call.ts"
 
 const OPEN = "<tool_call>"
@@ -13,8 +15,8 @@ export const HERMES: ToolFormat = {
     /["']arguments\\?["']|\.arguments/.test(template) &&
     !/<arg_key>|<function=/.test(template),
 
-  *read(text, found, { names, bare }) {
-    if (bare) yield* bareCalls(text, found, names)
+  *read(text, found, context) {
+    yield* bareCalls(text, found, context)
     while ((yield* text.until([OPEN], (content) => found.content(content))) !== null) {
       text.keep()
       const end = yield* jsonCall(text, found)
@@ -34,8 +36,16 @@ export const HERMES: ToolFormat = {
   write: (calls) => calls.map((call) => `${OPEN}\n${writtenBody(call, "arguments")}\n${CLOSE}`).join("\n"),
 
   calls(grammar, tools, several) {
-    const bodies = tools.map((tool) => callBody(grammar, tool, "arguments"))
-    grammar.rule("call", `"${OPEN}\\n" (${bodies.join(" | ")}) "\\n${CLOSE}"`)
+    grammar.rule("call", `"${OPEN}" ${afterOpen(grammar, tools)}`)
     return several ? `call ("\\n" call)*` : "call"
   },
+
+  answer: (grammar, tools) =>
+    freeAnswer(grammar, tools, [{ mark: OPEN, after: `${afterOpen(grammar, tools)}` }]),
+}
+
+/** A call after its first mark. */
+export function afterOpen(grammar: SchemaGrammar, tools: readonly HeldTool[]): string {
+  const bodies = tools.map((tool) => callBody(tool, "arguments"))
+  return grammar.named("call", `"\\n" (${bodies.join(" | ")}) "\\n${CLOSE}"`)
 }

@@ -1,4 +1,5 @@
 /** Calls as JSON: an object with a name and arguments, or arguments alone. */
+import type { ReadContext } from "./format.ts"
 import { JsonScan } from "./json-scan.ts"
 import type { Found } from "./parts.ts"
 import type { Reading, Taken, Unread } from "./unread.ts"
@@ -176,30 +177,73 @@ function* string(text: Unread): Reading<{ text: string } | Exclude<Taken, "yes">
 
 const NAMED = /^\s*\[?\s*\{\s*"name"/
 
-/** An answer that is nothing but a call of a given tool, or a list of such calls. `none`: it is something else, of which
- * nothing was taken. */
-export function* bareCalls(text: Unread, found: Found, names: ReadonlySet<string>): Reading<CallEnd> {
+/** An answer that is nothing but a call of a given tool, or a list of such calls. Of anything else nothing is taken. */
+export function* bareCalls(text: Unread, found: Found, context: ReadContext): Reading {
+  if (!context.bare) return
+  const { names } = context
+  const call = () => (context.held ? heldCall(text, found, names) : jsonCall(text, found, { names }))
   text.keep()
   yield* text.space()
   const first = yield* text.peek()
   const list = first === "["
-  if (list) text.skip()
-  const end = first === "{" || list ? yield* jsonCall(text, found, { names }) : "none"
+  if (list) {
+    text.skip()
+    yield* text.space()
+  }
+  const end = first === "{" || list ? yield* call() : "none"
   if (end !== "call") {
     // Cut off in a name: nothing of it is worth showing.
     if (end === "none" || !NAMED.test(text.kept)) text.back()
-    return end
+    return
   }
-  yield* moreCalls(text, found, { names }, list ? "," : ";")
+  yield* callsAfter(text, list ? "," : ";", call)
   if (list) yield* text.takes("]")
-  return end
+}
+
+/** A call in the form in which grammars hold bare ones (held.ts), and in no other. */
+function* heldCall(text: Unread, found: Found, names: ReadonlySet<string>): Reading<CallEnd> {
+  for (const one of ["{", '"name"', ":"]) {
+    const taken = yield* word(text, one)
+    if (taken !== "yes") return taken
+  }
+  const name = yield* wholeValue(text)
+  if (name === "cut") return "cut"
+  const called = [...names].find((one) => JSON.stringify(one) === name)
+  if (called === undefined) return "none"
+  yield* text.space()
+  const comma = yield* word(text, ",")
+  if (comma !== "yes") return comma
+  const given = yield* text.takes('"arguments"')
+  const key = given === "no" ? yield* text.takes('"parameters"') : given
+  if (key !== "yes") return key === "no" ? "none" : "cut"
+  yield* text.space()
+  const colon = yield* word(text, ":")
+  if (colon !== "yes") return colon
+  text.forget()
+  found.begin(called)
+  const end = yield* jsonArguments(text, found)
+  yield* text.space()
+  if (end !== "cut" && (yield* text.takes("}")) === "yes") found.end()
+  return "call"
+}
+
+/** Takes a word and the space after it. */
+function* word(text: Unread, what: string): Reading<"yes" | "none" | "cut"> {
+  const taken = yield* text.takes(what)
+  if (taken === "yes") yield* text.space()
+  return taken === "no" ? "none" : taken
 }
 
 /** Calls after the first of a list. */
-export function* moreCalls(text: Unread, found: Found, rules: CallRules, between: string): Reading {
+export function moreCalls(text: Unread, found: Found, rules: CallRules, between: string): Reading {
+  return callsAfter(text, between, () => jsonCall(text, found, rules))
+}
+
+function* callsAfter(text: Unread, between: string, call: () => Reading<CallEnd>): Reading {
   for (;;) {
     yield* text.space()
     if ((yield* text.takes(between)) !== "yes") return
-    if ((yield* jsonCall(text, found, rules)) !== "call") return
+    yield* text.space()
+    if ((yield* call()) !== "call") return
   }
 }

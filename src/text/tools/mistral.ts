@@ -1,7 +1,8 @@
 /** `[TOOL_CALLS]` and calls: a list of objects (Mistral Nemo), or a name and arguments for each (Mistral Small 3.2 and later). */
 import { literal } from "../constraint/ebnf.ts"
-import { argumentsRule, callBody } from "./bodies.ts"
-import type { ToolFormat, WrittenCall } from "./format.ts"
+import { callBody, writtenBody } from "./bodies.ts"
+import type { HeldTool, ToolFormat } from "./format.ts"
+import { freeAnswer } from "./held.ts"
 import { bareCalls, jsonArguments, jsonCall, moreCalls } from "./json-call.ts"
 import type { Found } from "./parts.ts"
 import type { Reading, Unread } from "./unread.ts"
@@ -13,8 +14,8 @@ const ID_LENGTH = 9
 
 const common = {
   idLength: ID_LENGTH,
-  *read(text, found, { names, bare }) {
-    if (bare) yield* bareCalls(text, found, names)
+  *read(text, found, context) {
+    yield* bareCalls(text, found, context)
     while ((yield* text.until([OPEN], (content) => found.content(content))) !== null) {
       text.keep()
       if ((yield* calls(text, found)) === "none") {
@@ -58,15 +59,24 @@ function* named(text: Unread, found: Found): Reading<"call" | "none" | "cut"> {
   return "call"
 }
 
+/** The end of a call that has an id. */
+const IDENTIFIED = `${literal(', "id": "')} [a-zA-Z0-9]{${ID_LENGTH}} ${literal('"}')}`
+
 export const MISTRAL_LIST: ToolFormat = {
   ...common,
   name: "mistral-list",
   fits: (template) => template.includes(OPEN) && !template.includes(ARGUMENTS),
-  write: (written) => `${OPEN}[${written.map((call) => JSON.stringify(plain(call))).join(", ")}]`,
+  write: (written) => `${OPEN}[${written.map((call) => writtenBody(call, "arguments")).join(", ")}]`,
   calls(grammar, tools, several) {
-    const bodies = tools.map((tool) => callBody(grammar, tool, "arguments", ', "id": "'))
-    grammar.rule("call", `(${bodies.join(" | ")}) [a-zA-Z0-9]{${ID_LENGTH}} ${literal('"}')}`)
+    grammar.rule("call", tools.map((tool) => callBody(tool, "arguments", IDENTIFIED)).join(" | "))
     return `${literal(`${OPEN}[`)} call ${several ? `(", " call)*` : ""} "]"`
+  },
+
+  // Left to itself it gives no ids.
+  answer(grammar, tools) {
+    const end = `(${IDENTIFIED} | "}")`
+    grammar.rule("call", tools.map((tool) => callBody(tool, "arguments", end)).join(" | "))
+    return freeAnswer(grammar, tools, [{ mark: OPEN, after: `" "? "[" call (", " call)* "]"` }])
   },
 }
 
@@ -79,12 +89,16 @@ export const MISTRAL: ToolFormat = {
       .map(({ name, arguments: given }) => `${OPEN}${name}${ARGUMENTS}${JSON.stringify(given)}`)
       .join(""),
   calls(grammar, tools, several) {
-    const bodies = tools.map(
-      (tool) => `${literal(`${OPEN}${tool.name}${ARGUMENTS}`)} ${argumentsRule(grammar, tool)}`,
-    )
-    grammar.rule("call", bodies.join(" | "))
+    grammar.rule("call", `${literal(OPEN)} (${tools.map((tool) => afterOpen(tool)).join(" | ")})`)
     return several ? "call call*" : "call"
+  },
+
+  answer(grammar, tools) {
+    const call = grammar.named("call", tools.map((tool) => afterOpen(tool)).join(" | "))
+    return freeAnswer(grammar, tools, [{ mark: OPEN, after: `${call}` }])
   },
 }
 
-const plain = ({ name, arguments: given }: WrittenCall) => ({ name, arguments: given })
+function afterOpen({ name, rule }: HeldTool): string {
+  return `${literal(`${name}${ARGUMENTS}`)} ${rule}`
+}

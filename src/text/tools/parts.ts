@@ -22,12 +22,17 @@ export interface Tool {
   name: string
   /** JSON schema of the arguments; undefined: it has none. */
   parameters: unknown
+  /** Whether its arguments are to keep to that schema; left out: where they can. */
+  strict?: boolean
 }
 
 /** Of OpenAI's object for a tool. */
 export function toolOf(tool: unknown): Tool {
-  const { name, parameters } = (tool as { function: { name: string; parameters?: unknown } }).function
-  return { name, parameters: parameters ?? undefined }
+  const { name, parameters, strict } = (tool as { function: Tool & { strict?: unknown } }).function
+  return {
+    ...{ name, parameters: parameters ?? undefined },
+    ...(typeof strict === "boolean" && { strict }),
+  }
 }
 
 /** Where the readers of calls put what they have found. */

@@ -81,8 +81,9 @@ export class Unread {
     }
   }
 
+  /** White space as JSON has it. */
   *space(): Reading {
-    for (let c = yield* this.peek(); c !== null && /\s/.test(c); c = yield* this.peek()) this.skip()
+    for (let c = yield* this.peek(); c !== null && " \t\n\r".includes(c); c = yield* this.peek()) this.skip()
   }
 
   /** Gives out the text before the first of some words and takes that word; null: the text ended without. Of a text that was

@@ -37,6 +37,34 @@ function at(document: Record<string, unknown>, pointer: string): unknown {
   return found
 }
 
+/** The texts of a value that is written as it is, where it is a string or null; null: it may be something else. */
+export function textsOf(
+  schema: unknown,
+  document: Record<string, unknown>,
+  depth = 0,
+): string[] | "any" | null {
+  if (!isObject(schema) || depth > MOST_REFERENCES) return null
+  const inside = (one: unknown) => textsOf(one, document, depth + 1)
+  if (typeof schema.$ref === "string") return inside(at(document, schema.$ref))
+  const all = schema.allOf
+  if (Array.isArray(all)) return all.length === 1 ? inside(all[0]) : null
+  const choices = schema.anyOf ?? schema.oneOf
+  if (Array.isArray(choices)) return joined(choices.map(inside))
+  const values = "const" in schema ? [schema.const] : schema.enum
+  if (Array.isArray(values))
+    return joined(
+      values.map((value) => (value === null ? ["null"] : typeof value === "string" ? [value] : null)),
+    )
+  const types = (Array.isArray(schema.type) ? schema.type : [schema.type]).filter((type) => type !== "null")
+  if (types.length === 0) return ["null"]
+  return types.every((type) => type === "string") ? "any" : null
+}
+
+function joined(texts: readonly (string[] | "any" | null)[]): string[] | "any" | null {
+  if (texts.includes(null)) return null
+  return texts.includes("any") ? "any" : (texts as string[][]).flat()
+}
+
 export function typeOf(value: unknown): string {
   if (value === null) return "null"
   if (Array.isArray(value)) return "array"
