@@ -85,7 +85,8 @@ export class Replica {
     const { limits, cost } = config
     const learnt = { ...this.#learnt.forPlanning(), margin: this.options.margin }
     const actions = asEffects(this.#tell)
-    const context = new PlanningContext({ limits, cost, kv: this.#kv, ...learnt, actions })
+    const ahead = this.#depth - 1
+    const context = new PlanningContext({ limits, cost, kv: this.#kv, ...learnt, actions, ahead })
     this.#batch = new BatchBuilder(context)
     const prefillOnly = config.prefillOnly ?? false
     this.#foresight = new Foresight(this.#kv, prefillOnly)

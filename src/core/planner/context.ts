@@ -38,6 +38,8 @@ export interface PlanningParts {
   /** Added to predicted times instead of what steps teach. */
   margin?: number | null
   actions: PlanningActions
+  /** Most batches in flight while one is decided: default none. */
+  ahead?: number
   /** Default: nothing was drafted yet, and 0.7 of what will be is accepted. */
   acceptance?: Acceptance
   /** Default: nothing was served yet, all weigh the same. */
@@ -55,6 +57,8 @@ export class PlanningContext {
   readonly acceptance: Acceptance
   readonly tenants: Tenants
   readonly actions: PlanningActions
+  /** Most batches that are still to be computed when one is decided: what arrives then waits for all of them. */
+  readonly ahead: number
   /** To ask how long some other batch than the one under construction would take. */
   scratchShape: RunningShape
   readonly #calibration: Calibration
@@ -72,6 +76,7 @@ export class PlanningContext {
     this.acceptance = acceptance ?? new Acceptance(0.7)
     this.tenants = parts.tenants ?? new Tenants()
     this.actions = actions
+    this.ahead = parts.ahead ?? 0
     this.scratchShape = new RunningShape(cost)
     this.#calibration = calibration
     this.#margin = parts.margin ?? null

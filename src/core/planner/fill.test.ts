@@ -45,15 +45,17 @@ interface Given {
   maxBatchTokens?: number
   minChunkTokens?: number
   maxSequences?: number
+  /** Batches in flight. */
+  ahead?: number
   /** Whose turn it is: not by due time. */
   inThisOrder?: boolean
 }
 
 /** Tokens of each request in the batch. */
 function filled(prompts: LiveRequest[], given: Given = {}) {
-  const { margin = 0, arrivalSlackUs, decode, hopeful, hopeless = [], spareKvTokens } = given
+  const { margin = 0, arrivalSlackUs, ahead = 0, decode, hopeful, hopeless = [], spareKvTokens } = given
   const { maxBatchTokens, minChunkTokens, maxSequences } = { ...limits, ...given }
-  const context = contextOf({ ...limits, maxBatchTokens, minChunkTokens, maxSequences }, { margin })
+  const context = contextOf({ ...limits, maxBatchTokens, minChunkTokens, maxSequences }, { margin, ahead })
   for (const request of [...prompts, ...hopeless]) {
     if (request.computed === 0) continue
     context.kv.attach(request.id, request.prefix, -1, null)
@@ -132,6 +134,36 @@ describe("those that keep arriving", () => {
     const room = (8 * slack.us - 5000) / 100
     expect(room).toBeLessThan(700)
     expect(filled(prompts(), { arrivalSlackUs: 5000 })).toEqual({ 1: 300, 2: Math.floor(room) - 300 })
+  })
+
+  test("wait for the batches in flight, too: all of them and their own within the slack", () => {
+    const [one, two] = [{ ahead: 1 }, { ahead: 2 }]
+    const short = () => Array.from({ length: 12 }, (_, i) => prompt(i + 1, 90, 900_000 + i))
+    const tokensIn = (given: Given) =>
+      Object.values(filled(short(), { maxSequences: 16, ...given })).reduce((a, b) => a + b, 0)
+    for (const [given, batches] of [
+      [one, 3],
+      [two, 4],
+    ] as const) {
+      const { us } = slackOf(150_000)
+      expect(tokensIn({ arrivalSlackUs: 150_000, ...given })).toBe(Math.floor((us / batches - 5000) / 100))
+    }
+    // None is shorter than four shortest steps of 5.1 ms for that; where eight times the slack is less, that holds as ever.
+    expect(tokensIn({ arrivalSlackUs: 40_000, ...one })).toBe(154)
+    expect(tokensIn({ arrivalSlackUs: 4000, ...one })).toBe(154)
+    expect(tokensIn({ arrivalSlackUs: 40_000 })).toBe(950)
+    expect(tokensIn({ arrivalSlackUs: 2000, ...one })).toBe(Math.floor((8 * slackOf(2000).us - 5000) / 100))
+  })
+
+  test("wait for the batches in flight, too: a prompt goes whole where it leaves the time for these and their own", () => {
+    const { us } = slackOf(100_000)
+    const given = { arrivalSlackUs: 100_000, ahead: 1 }
+    // A third of the slack as a rule: half of one such in flight, the prompt's, and the arrival's own.
+    const whole = Math.floor((us / 2 - 5000) / 100)
+    const usual = Math.floor((us / 3 - 5000) / 100)
+    expect(filled([prompt(1, whole, 900_000)], given)).toEqual({ 1: whole })
+    expect(filled([prompt(1, whole + 1, 900_000)], given)).toEqual({ 1: usual })
+    expect(filled([prompt(1, whole + 1, 900_000)], { ...given, ahead: 0 })).toEqual({ 1: whole + 1 })
   })
 
   test("can hardly wait: a prompt goes whole, since pieces cost steps, and nothing more", () => {
