@@ -1,6 +1,6 @@
 /** The compact run against the core's own policies, step by step of the same requests. */
 import fc from "fast-check"
-import { expect, test } from "vitest"
+import { describe, expect, test } from "vitest"
 import type { CostModel } from "../core/cost.ts"
 import type { PolicyName } from "../core/policy/index.ts"
 import type { EngineLimits } from "../core/protocol.ts"
@@ -124,4 +124,54 @@ test("a pace that a long prompt's step breaks is told, the watched one by itself
   expect(late(100, 20_000)).toEqual([])
   expect(late(900, 20_000)).toEqual([20_000])
   expect(late(100, 3_000)).toEqual(["watched"])
+})
+
+describe("the most KV that is held", () => {
+  const rules: EngineRules = {
+    ...{ mixed: true, order: "arrival", tokenBudget: 1000, maxSequences: 64, kvTokens: Infinity },
+  }
+  const forever = { dueUs: Infinity, tpotUs: Infinity }
+  const engineOf = (prompts: Prompt[], streams: { contextTokens: number; remaining: number }[]) =>
+    new EngineRun({
+      ...{ rules, cost: COST, prompts, atUs: 0 },
+      streams: streams.map((stream) => ({ ...stream, ...forever })),
+    })
+  const promptOf = (id: number, tokens: number, outputTokens: number): Prompt => ({
+    ...{ id, readyUs: 0, deadlineUs: Infinity, tpotUs: Infinity, tokens, computed: 0, outputTokens },
+    ...{ started: false, startsUs: Infinity, firstTokenUs: Infinity },
+  })
+
+  test("grows by a token a stream and step, and shrinks when one ends", () => {
+    const streams = [
+      { contextTokens: 100, remaining: 10 },
+      { contextTokens: 200, remaining: 5 },
+    ]
+    // All 350 at first, three grow until the prompt's end after 4 steps, two until step 5, one until step 10.
+    expect(engineOf([promptOf(1, 50, 4)], streams).peakKvTokens()).toBe(350 + 3 * 4)
+    expect(engineOf([], streams).peakKvTokens()).toBe(310)
+    expect(engineOf([], []).peakKvTokens()).toBe(0)
+  })
+
+  test("is what runs to the end come to hold", () => {
+    const stream = fc.record({
+      contextTokens: fc.integer({ min: 1, max: 500 }),
+      remaining: fc.integer({ min: 1, max: 60 }),
+    })
+    fc.assert(
+      fc.property(fc.array(stream, { minLength: 1, maxLength: 8 }), (streams) => {
+        const forecast = engineOf([], streams).peakKvTokens()
+        const held = (step: number) =>
+          streams.reduce(
+            (sum, { contextTokens, remaining }) => sum + (step <= remaining ? contextTokens + step : 0),
+            0,
+          )
+        const steps = Array.from({ length: 61 }, (_, step) => held(step))
+        expect(forecast).toBe(Math.max(...steps))
+        const engine = engineOf([], streams)
+        while (engine.step() >= 0);
+        expect(engine.peakKvTokens()).toBe(Math.max(...steps))
+      }),
+      { numRuns: runs(100) },
+    )
+  })
 })

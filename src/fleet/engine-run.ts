@@ -98,6 +98,7 @@ export class EngineRun {
   #landed: number[] = []
   /** Of the step under construction, by place in `line`. */
   #chunks: number[] = []
+  #mostContextTokens = 0
 
   constructor({ rules, cost, prompts, streams, atUs, watched = null }: RunOptions) {
     this.#rules = rules
@@ -257,6 +258,7 @@ export class EngineRun {
   /** Every stream had a token. */
   #decoded(atUs: number): void {
     this.#contextTokens += this.#streams
+    this.#mostContextTokens = Math.max(this.#mostContextTokens, this.#contextTokens)
     const step = ++this.#decodeSteps
     this.#landed.push(atUs)
     if (this.#landed.length > STEPS_OF_MEAN) this.#landed.shift()
@@ -282,6 +284,35 @@ export class EngineRun {
       const steps = lastStep - this.#decodeSteps
       if (steps > 0 && this.nowUs + steps * surelyUs > baseUs + lastStep * tpotUs) this.latePaces.add(pace)
     }
+  }
+
+  /** Most KV that streams come to hold, tokens, if each gets as long as is expected, and the line starts now. */
+  peakKvTokens(): number {
+    const ends = [...this.#endings].map(([step, ending]) => ({
+      inSteps: step - this.#decodeSteps,
+      ...ending,
+    }))
+    let streams = this.#streams
+    let held = this.#contextTokens
+    for (const { tokens, outputTokens } of this.line) {
+      streams++
+      held += tokens
+      ends.push({
+        inSteps: Math.ceil(outputTokens),
+        count: 1,
+        contextTokens: tokens + Math.ceil(outputTokens),
+      })
+    }
+    let peak = Math.max(this.#mostContextTokens, held)
+    let at = 0
+    for (const { inSteps, count, contextTokens } of ends.sort((a, b) => a.inSteps - b.inSteps)) {
+      held += streams * (inSteps - at)
+      at = inSteps
+      peak = Math.max(peak, held)
+      streams -= count
+      held -= contextTokens
+    }
+    return peak
   }
 
   /** Which promises to these prompts, and to streams, did not hold: first tokens that came late or not at all by now, and

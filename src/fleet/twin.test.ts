@@ -137,6 +137,39 @@ describe("an offer", () => {
     expect(twin.offer(idle, nowUs + 201_000)).toMatchObject({ takes: true, keepsOthers: false })
   })
 
+  test("best effort is told when it takes the KV that promises lately needed", () => {
+    const kvTokens = 10_000
+    const twinOf = (promises: number) => {
+      // Long after what was seen to learn from.
+      const { twin, nowUs: learntUs } = learnt()
+      const nowUs = learntUs + 3_600_000_000
+      twin.learnRules({ kvTokens })
+      for (let id = 1000; id < 1000 + promises; id++) {
+        twin.sent(id, spec(id, { promptTokens: 1000 }, 60_000_000, Infinity), nowUs)
+        twin.tokens(id, 1, nowUs + 1000)
+      }
+      const ask = (promptTokens: number, atUs: number) => {
+        const idle = { ...spec(2000, { promptTokens, maxOutputTokens: 10 }), tier: "bestEffort" as const }
+        return twin.offer(idle, atUs).leavesRoom
+      }
+      return { twin, ask, nowUs: nowUs + 2000 }
+    }
+    const busy = twinOf(4)
+    expect(busy.ask(3000, busy.nowUs)).toBe(true)
+    expect(busy.ask(6000, busy.nowUs)).toBe(false)
+    // Three have gone: what they held is kept free for the next ones, for some minutes.
+    for (let id = 1000; id < 1003; id++) busy.twin.ended(id, busy.nowUs)
+    expect(busy.ask(3000, busy.nowUs + 1000)).toBe(true)
+    expect(busy.ask(6000, busy.nowUs + 1000)).toBe(false)
+    expect(busy.ask(6000, busy.nowUs + 900_000_000)).toBe(true)
+    // Where none were there is nothing to be kept free; and an engine that does nothing takes anything.
+    const quiet = twinOf(0)
+    quiet.twin.sent(1, { ...spec(1, { promptTokens: 1000 }), tier: "bestEffort" }, quiet.nowUs)
+    expect(quiet.ask(7000, quiet.nowUs)).toBe(true)
+    expect(quiet.ask(9000, quiet.nowUs)).toBe(false)
+    expect(twinOf(0).ask(20_000, quiet.nowUs)).toBe(true)
+  })
+
   test("few are taken while the cost model is a guess", () => {
     const twin = new Twin({ rules: ENGINE_RULES.vllm })
     const patient = (id: number) => spec(id, { promptTokens: 20 }, 60_000_000, Infinity)

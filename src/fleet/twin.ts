@@ -9,8 +9,10 @@ import type { RequestId, Snapshot } from "../core/protocol.ts"
 import { CostFit, type PRIOR } from "./cost-fit.ts"
 import type { EngineRules } from "./engine-rules.ts"
 import { EngineRun, type Prompt, type Stream } from "./engine-run.ts"
+import { KvReserve } from "./kv-reserve.ts"
 import { type Held, NOTHING_HELD, Sent, type TwinSpec, USUAL_TOKENS, unseenPrompt } from "./sent.ts"
 import { Stretches, type Work } from "./stretches.ts"
+import type { EngineLoad, TwinOffer } from "./twin-words.ts"
 
 export interface TwinOptions {
   rules: EngineRules
@@ -20,33 +22,16 @@ export interface TwinOptions {
   prior?: Partial<typeof PRIOR>
 }
 
-/** What an engine says of itself. */
-export interface EngineLoad {
-  /** Requests, of all its clients. */
-  running: number
-  waiting: number
-  /** In tokens; left out where the engine does not say. */
-  kvUsedTokens?: number
-}
-
 export type { Held, TwinSpec } from "./sent.ts"
-
-export interface TwinOffer {
-  /** The first token would be in time, the pace kept, and no promise to another request broken. */
-  takes: boolean
-  /** When the first token would come, absolute µs; Infinity beyond what is looked ahead. */
-  firstTokenUs: number
-  /** How long its prompt would wait in the engine's own queue, the way there not counted, µs; Infinity as above. */
-  queuesUs: number
-  /** No promise to another request would be broken. */
-  keepsOthers: boolean
-}
+export type { EngineLoad, TwinOffer } from "./twin-words.ts"
 
 /** How far a forecast looks: steps in all, and beyond the offered request's first token. */
 const MOST_STEPS = 600
 const STEPS_AFTER = 32
 /** In flight at most while the cost model is a guess. */
 const CAUTIOUS_REQUESTS = 4
+/** So much of the KV is planned with: blocks are taken whole, and outputs get longer than expected. */
+const KV_SHARE = 0.95
 /** A token that comes sooner after the last step's end belongs to the same step. */
 const SAME_STEP = 0.5
 /** The answer to an offer holds so long, µs, if nothing was seen meanwhile: what is offered is mostly sent next. */
@@ -61,7 +46,7 @@ interface RunWith {
   held?: readonly Prompt[]
 }
 
-interface Forecast extends Pick<TwinOffer, "firstTokenUs" | "queuesUs"> {
+interface Forecast extends Pick<TwinOffer, "firstTokenUs" | "queuesUs" | "leavesRoom"> {
   /** How far it looked. */
   endUs: number
   /** Promises to others that do not hold. */
@@ -87,6 +72,7 @@ export class Twin {
   #lastTokenUs = 0
   #others = { running: 0, waiting: 0, contextTokens: USUAL_TOKENS, seenUs: 0 }
   #kvUsedTokens: number | null = null
+  #reserve = new KvReserve()
   /** What was asked last, and answered; null once anything was seen. `predictedUs`: the first token, uncalibrated, absolute. */
   #asked: { spec: TwinSpec; atUs: number; predictedUs: number; offer: TwinOffer } | null = null
 
@@ -202,6 +188,7 @@ export class Twin {
       firstTokenUs,
       queuesUs: found.queuesUs * ratio,
       keepsOthers,
+      leavesRoom: found.leavesRoom,
     }
     this.#asked = alone ? { spec, atUs: nowUs, predictedUs: found.firstTokenUs, offer } : null
     return offer
@@ -357,6 +344,8 @@ export class Twin {
 
   #forecast(sent: Sent, nowUs: number, held = NOTHING_HELD): Forecast {
     const offered = this.#promptOf(OFFERED, sent)
+    // Behind what was sent in this very moment.
+    offered.readyUs += 1e-4
     const run = this.#run(this.#stepBeganUs(nowUs), {
       ...{ others: true, offered },
       held: this.#heldPrompts(held, nowUs),
@@ -368,8 +357,10 @@ export class Twin {
     }
     run.lookAhead()
     const { startsUs, firstTokenUs, readyUs } = offered
+    const leavesRoom =
+      this.idle || run.peakKvTokens() <= KV_SHARE * this.#rules.kvTokens - this.#reserveTokens(nowUs)
     const [endUs, broken, ownPaceLate] = [run.nowUs, run.broken(prompts), run.latePaces.has("watched")]
-    return { queuesUs: startsUs - readyUs, firstTokenUs, endUs, broken, ownPaceLate }
+    return { queuesUs: startsUs - readyUs, firstTokenUs, endUs, broken, ownPaceLate, leavesRoom }
   }
 
   /** Were the same promises broken without the offered request? */
@@ -384,10 +375,16 @@ export class Twin {
     return broken.every((promise) => anyway.has(promise))
   }
 
-  #heldTokens(): number {
+  #reserveTokens(nowUs: number): number {
+    const promised = this.#heldTokens(({ spec }) => spec.tier === "slo")
+    return this.#reserve.tokens(promised, this.#rules.kvTokens, nowUs)
+  }
+
+  #heldTokens(counts: (sent: Sent) => boolean = () => true): number {
     let tokens = 0
-    for (const { spec, output } of this.#streams.values()) tokens += spec.promptTokens + output
-    for (const { computed } of this.#waiting.values()) tokens += computed
+    for (const sent of this.#streams.values())
+      if (counts(sent)) tokens += sent.spec.promptTokens + sent.output
+    for (const sent of this.#waiting.values()) if (counts(sent)) tokens += sent.computed
     return tokens
   }
 

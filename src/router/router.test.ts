@@ -50,6 +50,22 @@ describe.each(ROUTER_KINDS)("router %s", (kind) => {
   })
 })
 
+test.each(["offer", "prefix-offer"] as const)(
+  "%s: arrivals begin in turn, however many of them are turned down and offered again",
+  (kind) => {
+    const router = new Router({ kind, reoffers: 3 })
+    const targets = [target({ takes: false }), target({ takes: false })]
+    const given = [0, 0]
+    for (let i = 0; i < 40; i++) {
+      const at = router.route(specOf(i), targets, i, draws(i))
+      given[at]!++
+      router.reoffer(specOf(i), targets, at, i, draws(i))
+    }
+    // With one turn for both, each arrival had the place after the other's, and one replica had them all.
+    expect(given).toEqual([20, 20])
+  },
+)
+
 test("offers go to the first replica that can keep the SLOs, within the hops", () => {
   const router = new Router({ kind: "offer", hops: 2 })
   const targets = [target({ takes: false }), target({ takes: true }), target({ takes: true })]

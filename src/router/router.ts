@@ -25,6 +25,9 @@ export class Router {
   readonly affinity: boolean
   readonly reoffers: number
   #turn = 0
+  /** Of requests turned down, apart: taken from the same, each arrival with one re-offer would leave the next arrival the same
+   * first of two replicas, and what none promises would all go there. */
+  #reofferTurn = 0
   #prefixes: PrefixMap
   #recent = new Recent()
 
@@ -42,7 +45,9 @@ export class Router {
   order(request: Routed, targets: readonly ReplicaView[], chances: Chances): number[] {
     const home = this.affinity ? this.#prefixes.homeOf(request.session) : -1
     if (home >= 0 && targets[home]?.alive) return [home]
-    return this.#ask(ROUTERS[this.kind], request, targets, -1, chances)
+    const turn = turnOf(targets, this.#turn)
+    this.#turn = turn + 1
+    return ROUTERS[this.kind].order(this.#choice(request, targets, -1, chances, turn))
   }
 
   /** None of those that were `asked` promises: the one that gets the request; -1 when all of them are lost by now. */
@@ -61,8 +66,11 @@ export class Router {
 
   /** As `order`, for a request that was turned down by `from`: the others. Only one that promises gets it. */
   reofferOrder(request: Routed, targets: readonly ReplicaView[], from: number, chances: Chances): number[] {
-    const routing = ROUTERS[this.kind]
-    return this.#ask(routing.asks ? routing : ROUTERS.offer, request, targets, from, chances)
+    const kind = ROUTERS[this.kind]
+    const routing = kind.asks ? kind : ROUTERS.offer
+    const turn = turnOf(targets, this.#reofferTurn)
+    this.#reofferTurn = turn + 1
+    return routing.order(this.#choice(request, targets, from, chances, turn))
   }
 
   /** The request was given to this replica. */
@@ -101,16 +109,6 @@ export class Router {
     return index
   }
 
-  #ask(
-    routing: Routing,
-    request: Routed,
-    targets: readonly ReplicaView[],
-    except: number,
-    chances: Chances,
-  ): number[] {
-    return routing.order(this.#choice(request, targets, except, chances, this.#takeTurn(targets)))
-  }
-
   #choice(
     request: Routed,
     targets: readonly ReplicaView[],
@@ -122,13 +120,6 @@ export class Router {
     return { request, targets, except, chances, turn, ...parts }
   }
 
-  /** Lost replicas have none: else what follows them would have two. */
-  #takeTurn(targets: readonly ReplicaView[]): number {
-    const [turn = 0] = inTurn(targets, this.#turn, 1, -1)
-    this.#turn = turn + 1
-    return turn
-  }
-
   #firstToPromise(
     order: readonly number[],
     request: RequestSpec,
@@ -137,4 +128,9 @@ export class Router {
   ): number | undefined {
     return order.find((index) => targets[index]!.offer(request, nowUs))
   }
+}
+
+/** Lost replicas have none: else what follows them would have two. */
+function turnOf(targets: readonly ReplicaView[], from: number): number {
+  return inTurn(targets, from, 1, -1)[0] ?? 0
 }

@@ -251,7 +251,7 @@ class Run {
   }
 }
 
-function replicaConfigs(spec: RunSpec): ReplicaConfig[] {
+export function replicaConfigs(spec: RunSpec): ReplicaConfig[] {
   const config = replicaConfig(spec)
   const { paces = [1], depth = 1 } = spec
   const byPace = paces.map((pace) => ({

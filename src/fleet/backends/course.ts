@@ -21,12 +21,3 @@ export interface Course {
   /** Some token of it is out. */
   begun: boolean
 }
-
-/** Promises first, by deadline; then the rest, as they came. */
-export function byDeadline(a: Course, b: Course): number {
-  return due(a) - due(b) || a.id - b.id
-}
-
-function due({ spec, judge }: Course): number {
-  return spec.tier === "slo" ? judge.deadlineUs : Infinity
-}

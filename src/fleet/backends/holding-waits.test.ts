@@ -6,7 +6,7 @@ import { jobOf, Kept } from "../../serve/host.suite.ts"
 import { ENGINE_RULES } from "../engine-rules.ts"
 import { Twin, type TwinSpec } from "../twin.ts"
 import type { Course } from "./course.ts"
-import { Holding } from "./holding.ts"
+import { Holding, type Later } from "./holding.ts"
 import { Judge } from "./judge.ts"
 
 afterEach(() => vi.useRealTimers())
@@ -84,7 +84,7 @@ test("an idle engine is given what comes, whatever was learnt of it", () => {
         let nowUs = 0
         for (const one of pasts) nowUs = see(twin, one, nowUs)
         const sent: Course[] = []
-        const holding = new Holding(twin, () => nowUs, {
+        const holding = new Holding<Course>(twin, () => nowUs, {
           send: (course) => sent.push(course),
           turnDown: () => {},
         })
@@ -143,5 +143,73 @@ describe("a pause that the engine asked for", () => {
     expect(sent).toEqual([])
     await vi.advanceTimersByTimeAsync(1)
     expect(sent).toHaveLength(1)
+  })
+})
+
+describe("best effort for which there is no room", () => {
+  /** A twin that says so, until it is told otherwise; and a clock that is moved by hand. */
+  function full() {
+    const clock = { nowUs: 0, wakes: [] as { atUs: number; fn: () => void }[] }
+    const offer = { takes: true, firstTokenUs: 0, queuesUs: 0, keepsOthers: true, leavesRoom: false }
+    const twin = new Twin({ rules: ENGINE_RULES.vllm })
+    vi.spyOn(twin, "offer").mockImplementation(() => ({ ...offer }))
+    vi.spyOn(twin, "idle", "get").mockReturnValue(false)
+    vi.spyOn(twin.fit, "confident", "get").mockReturnValue(true)
+    const sent: { id: number; atUs: number }[] = []
+    const later: Later = (us, fn) => {
+      const wake = { atUs: clock.nowUs + us, fn }
+      clock.wakes.push(wake)
+      return () => void clock.wakes.splice(clock.wakes.indexOf(wake), 1)
+    }
+    const sink = {
+      send: ({ id }: Course) => sent.push({ id, atUs: clock.nowUs }),
+      turnDown: () => {},
+    }
+    const holding = new Holding<Course>(twin, () => clock.nowUs, sink, later)
+    holding.open()
+    const add = (id: number, tier: "slo" | "bestEffort") =>
+      holding.add(courseOf(specWith(id, { tier, arrivalUs: clock.nowUs }, 60_000_000), clock.nowUs))
+    const until = (us: number) => {
+      for (let next = clock.wakes[0]; next !== undefined && next.atUs <= us; next = clock.wakes[0]) {
+        clock.wakes.shift()
+        clock.nowUs = Math.max(clock.nowUs, next.atUs)
+        next.fn()
+      }
+      clock.nowUs = us
+    }
+    return { offer, sent, add, until }
+  }
+
+  test.each(["keepsOthers", "leavesRoom"] as const)("waits until there is (%s)", (said) => {
+    const { offer, sent, add, until } = full()
+    Object.assign(offer, { keepsOthers: true, leavesRoom: true, [said]: false })
+    add(1, "bestEffort")
+    until(5_000_000)
+    expect(sent).toEqual([])
+    offer[said] = true
+    until(5_200_000)
+    expect(sent.map(({ id }) => id)).toEqual([1])
+  })
+
+  test("lets promises by", () => {
+    const { sent, add, until } = full()
+    add(1, "bestEffort")
+    add(2, "slo")
+    until(1_000_000)
+    expect(sent).toEqual([{ id: 2, atUs: 0 }])
+  })
+
+  test("goes out in the end all the same, one by one", () => {
+    const { sent, add, until } = full()
+    for (const id of [1, 2, 3]) add(id, "bestEffort")
+    until(29_900_000)
+    expect(sent).toEqual([])
+    until(40_000_000)
+    expect(sent.map(({ id }) => id)).toEqual([1, 2, 3])
+    const [first, second, third] = sent.map(({ atUs }) => atUs) as [number, number, number]
+    expect(first).toBeLessThan(30_200_000)
+    expect(second - first).toBeGreaterThanOrEqual(2_000_000)
+    expect(third - second).toBeGreaterThanOrEqual(2_000_000)
+    expect(third).toBeLessThan(35_000_000)
   })
 })

@@ -1,36 +1,57 @@
 /** What is given to an engine, and when: what would only wait there waits here, by deadline, where it can still be
  * overtaken, or go elsewhere. */
-import type { Held, Twin, TwinOffer } from "../twin.ts"
-import { byDeadline, type Course } from "./course.ts"
+import type { RequestId } from "../../core/protocol.ts"
+import type { Held, Twin, TwinOffer, TwinSpec } from "../twin.ts"
 
 /** An engine is sent what it would begin so soon, so that it never runs dry. */
 const LEAD_US = 30_000
-/** A request without a promise goes out after so long, whatever it does to promises. */
+/** A request without a promise goes out after so long, whatever it does to promises; and then no other like it for a while: the
+ * rest of a long queue at once would leave room for no promise. */
 const PATIENCE_US = 30_000_000
+const FORCED_EVERY_US = 2_000_000
 /** Looked at again after so long, at the latest and at the earliest. */
 const MOST_WAIT_US = 100_000
 const LEAST_WAIT_US = 2_000
 
-export interface HoldingSink {
+/** What may be held. */
+export interface Holdable {
+  readonly id: RequestId
+  /** As its twin knows it; best effort once it was turned down. */
+  spec: TwinSpec
+  /** Of its first token, absolute µs. */
+  readonly judge: { readonly deadlineUs: number }
+  /** When it came, µs. */
+  readonly sinceUs: number
+}
+
+export interface HoldingSink<Course extends Holdable> {
   send(course: Course): void
   /** Its first token would come too late. */
   turnDown(course: Course): void
 }
 
-export class Holding {
+/** Calls `fn` once, so many µs from now; the answer cancels it. */
+export type Later = (us: number, fn: () => void) => () => void
+
+export class Holding<Course extends Holdable> {
   readonly #twin: Twin
   readonly #nowUs: () => number
-  readonly #sink: HoldingSink
+  readonly #sink: HoldingSink<Course>
+  readonly #later: Later
   #held: Course[] = []
-  #timer: NodeJS.Timeout | null = null
+  #cancelWake: (() => void) | null = null
   /** Nothing goes out before, µs. */
   #pausedUntilUs = -Infinity
   #closed = true
+  /** When the last one went out whatever it did to promises. */
+  #forcedUs = -Infinity
 
-  constructor(twin: Twin, nowUs: () => number, sink: HoldingSink) {
+  /** `later`: a simulation brings its own. */
+  constructor(twin: Twin, nowUs: () => number, sink: HoldingSink<Course>, later: Later = laterInRealTime) {
     this.#twin = twin
     this.#nowUs = nowUs
     this.#sink = sink
+    this.#later = later
   }
 
   get size(): number {
@@ -77,8 +98,8 @@ export class Holding {
   }
   shut(): void {
     this.#closed = true
-    if (this.#timer !== null) clearTimeout(this.#timer)
-    this.#timer = null
+    this.#cancelWake?.()
+    this.#cancelWake = null
   }
   /** The engine said that it takes nothing for so long. */
   pause(us: number): void {
@@ -127,17 +148,40 @@ export class Holding {
   }
 
   /** How long the first one has to wait still, µs; 0 when it is to go. */
-  #waitUs({ spec, sinceUs }: Course, { queuesUs, keepsOthers }: TwinOffer, nowUs: number): number {
-    const patient = nowUs - sinceUs < PATIENCE_US
-    if (spec.tier === "bestEffort" && !keepsOthers && patient) return MOST_WAIT_US
+  #waitUs(
+    { spec, sinceUs }: Course,
+    { queuesUs, keepsOthers, leavesRoom }: TwinOffer,
+    nowUs: number,
+  ): number {
+    const harms = !keepsOthers || !leavesRoom
+    if (spec.tier === "bestEffort" && harms) {
+      const patient = nowUs - sinceUs < PATIENCE_US || nowUs - this.#forcedUs < FORCED_EVERY_US
+      if (patient) return MOST_WAIT_US
+      this.#forcedUs = nowUs
+      return 0
+    }
     const waitUs = queuesUs - LEAD_US
     return waitUs <= 0 ? 0 : Math.min(MOST_WAIT_US, Math.max(LEAST_WAIT_US, waitUs))
   }
 
   /** In the place of an earlier call: `look` finds again what is to be waited for, also where a timer fires before its time. */
   #wakeIn(us: number): void {
-    if (this.#timer !== null) clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => this.look(), Math.ceil(us / 1000))
-    this.#timer.unref()
+    this.#cancelWake?.()
+    this.#cancelWake = this.#later(us, () => this.look())
   }
+}
+
+/** Promises first, by deadline; then the rest, as they came. */
+function byDeadline(a: Holdable, b: Holdable): number {
+  return due(a) - due(b) || a.id - b.id
+}
+
+function due({ spec, judge }: Holdable): number {
+  return spec.tier === "slo" ? judge.deadlineUs : Infinity
+}
+
+function laterInRealTime(us: number, fn: () => void): () => void {
+  const timer = setTimeout(fn, Math.ceil(us / 1000))
+  timer.unref()
+  return () => clearTimeout(timer)
 }

@@ -51,7 +51,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   readonly #options: RemoteHostOptions
   #kind: BackendKind
   readonly #prober: Prober
-  readonly #holding: Holding
+  readonly #holding: Holding<Course>
   readonly #sizes = new PromptSizes()
   readonly #cache = new CacheHopes()
   readonly #jobs = new Map<JobId, Taken>()

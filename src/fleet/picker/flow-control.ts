@@ -177,7 +177,8 @@ export class FlowControl {
   }
 
   #trySend(waiting: Waiting, nowUs: number): boolean {
-    const { ask, hopeful } = waiting
+    const { hopeful } = waiting
+    const ask = hopeful ? waiting.ask : unpromised(waiting.ask)
     const among = this.#ejections.left(this.#eligible(waiting.subset), nowUs)
     const endpoints = hopeful
       ? this.#chooser.choose(ask, among, nowUs)
@@ -323,4 +324,9 @@ export class FlowControl {
 function before(a: Waiting, b: Waiting): boolean {
   if (a.dueUs !== b.dueUs) return a.dueUs < b.dueUs
   return a.ask.arrivalUs < b.ask.arrivalUs
+}
+
+/** What is late anyway is best effort to those that it is sent to, or its KV would count as a promise's. */
+function unpromised(ask: Ask): Ask {
+  return { ...ask, slo: { ...ask.slo, tier: "bestEffort" } }
 }

@@ -16,11 +16,11 @@ function ask(
     tpot_ms = 1000,
     session,
   }: { ttft_ms?: number; tpot_ms?: number; session?: string } = {},
-  more: { nowUs?: number; followed?: boolean; bytes?: number; flex?: boolean } = {},
+  more: { nowUs?: number; followed?: boolean; bytes?: number; flex?: boolean; tokens?: number } = {},
 ): Ask {
-  const { nowUs = 0, followed = true, bytes = 400, flex = false } = more
+  const { nowUs = 0, followed = true, bytes = 400, flex = false, tokens = 8 } = more
   const slo = flex ? { service_tier: "flex" } : { slo: { ttft_ms, tpot_ms, session } }
-  const body = Buffer.from(JSON.stringify({ ...slo, max_tokens: 8, prompt: "x".repeat(bytes) }))
+  const body = Buffer.from(JSON.stringify({ ...slo, max_tokens: tokens, prompt: "x".repeat(bytes) }))
   return readAsk({ ":method": "POST", ":path": "/v1/completions" }, body, CLASSES, {
     arrivalUs: nowUs,
     followed,
@@ -99,6 +99,19 @@ it("breaks no promise for what comes later, and leaves best effort where it woul
   const more = ask({}, { nowUs, bytes: 8000, flex: true })
   expect(chooser.anywhere(more, [A], nowUs)).toEqual([])
   expect(chooser.anywhere(more, [A, B], nowUs)).toEqual([B, A])
+})
+
+it("leaves KV for promises to come, also where best effort is asked for", () => {
+  const { chooser, nowUs } = seasoned()
+  const kvTokens = 3000
+  for (const endpoint of [A, B]) chooser.told(endpoint, null, { kvTokens }, nowUs)
+  for (const endpoint of [A, B])
+    chooser.sent(ask({}, { nowUs, bytes: 6000, tokens: 200 }), endpoint, nowUs).tokens(1, nowUs + S)
+  const flex = ask({}, { nowUs: nowUs + S, bytes: 6000, flex: true })
+  expect(chooser.choose(flex, [A, B], nowUs + S)).toEqual([])
+  expect(
+    chooser.choose(ask({}, { nowUs: nowUs + S, bytes: 400, flex: true }), [A, B], nowUs + S),
+  ).toHaveLength(2)
 })
 
 it("gives up at once what not even an idle endpoint could do", () => {

@@ -74,6 +74,8 @@ export class Twins implements Chooser {
     const free = this.#free(ask, among)
     if (!ask.followed) return free
     const spec = this.#specOf(ask)
+    // A twin takes all best effort, for a gateway holds it afterwards; here it is held before.
+    if (spec.tier === "bestEffort") return this.anywhere(ask, among, nowUs)
     for (const endpoint of this.#affinity.order(ask, free).slice(0, HOPS))
       if (this.#twin(endpoint).offer(spec, nowUs).takes) return first(endpoint, free)
     return []
@@ -87,8 +89,8 @@ export class Twins implements Chooser {
       const twin = this.#twin(endpoint)
       // An idle endpoint takes anything: a twin that is wrong for ever would keep it idle for ever.
       if (twin.inFlight === 0) return first(endpoint, free)
-      const { keepsOthers, queuesUs } = twin.offer(spec, nowUs)
-      if (keepsOthers && queuesUs <= SOON_US) return first(endpoint, free)
+      const { keepsOthers, leavesRoom, queuesUs } = twin.offer(spec, nowUs)
+      if (keepsOthers && leavesRoom && queuesUs <= SOON_US) return first(endpoint, free)
     }
     return []
   }

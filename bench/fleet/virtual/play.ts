@@ -1,0 +1,238 @@
+/** A workload through a gateway or a balancer, before simulated engines that own their batching; each answer is judged as its
+ * client sees it, token by token. */
+import type { RequestId } from "../../../src/core/protocol.ts"
+import { Judge } from "../../../src/fleet/backends/judge.ts"
+import type { EngineRules } from "../../../src/fleet/engine-rules.ts"
+import { APPS } from "../../../src/load/workload.ts"
+import type { DispatchEffect, DispatchEvent, JobId } from "../../../src/router/dispatch.ts"
+import { Dispatcher } from "../../../src/router/dispatcher.ts"
+import { chance } from "../../../src/sim/chance.ts"
+import { routingChances } from "../../../src/sim/gateway.ts"
+import { EventHeap } from "../../../src/sim/heap.ts"
+import type { SimRequest } from "../../../src/sim/world.ts"
+import { replicaConfigs } from "../../../src/study/run.ts"
+import type { RunSpec } from "../../../src/study/spec.ts"
+import { Workload } from "../../../src/study/workload.ts"
+import { EngineBehind } from "./engine-behind.ts"
+
+export const FRONTS = ["gateway", "least connections", "power of two"] as const
+export type FrontName = (typeof FRONTS)[number]
+
+export interface Played {
+  /** Planned requests that kept every SLO, of those that count. */
+  kept: number
+  total: number
+  /** Rounds that were promised when they came; those of them that kept every SLO. */
+  promised: number
+  promisedKept: number
+  /** Rounds that missed, by what was late first: `never` began, `first` token of promised ones and of others, or `pace`. */
+  why: Record<string, number>
+}
+
+/** One way, µs. */
+const NETWORK_US = 500
+const [DIGEST_US, SCRAPE_US] = [50_000, 1_000_000]
+const PATIENCE_US = 60_000_000
+
+export function play(spec: RunSpec, front: FrontName, rules: EngineRules): Played {
+  return new Play(spec, front, rules).run()
+}
+
+interface Client {
+  request: SimRequest
+  judge: Judge
+  promised: boolean
+  job: JobId
+  at: number
+  tokens: number
+}
+
+class Play {
+  readonly #workload: Workload
+  readonly #front: FrontName
+  readonly #seed: number
+  readonly #heap = new EventHeap<() => void>()
+  readonly #engines: EngineBehind[]
+  readonly #dispatcher: Dispatcher
+  readonly #clients = new Map<RequestId, Client>()
+  readonly #byJob = new Map<JobId, Client>()
+  readonly #effects: DispatchEffect[] = []
+  #carrying = false
+  #nowUs = 0
+  #pending: number
+  #turn = 0
+  #jobs = 0
+  readonly #played: Played = { kept: 0, total: 0, promised: 0, promisedKept: 0, why: {} }
+
+  constructor(spec: RunSpec, front: FrontName, rules: EngineRules) {
+    this.#workload = new Workload(spec)
+    this.#front = front
+    this.#seed = spec.seed
+    this.#pending = this.#workload.first.length
+    const nowUs = () => this.#nowUs
+    const later = (us: number, fn: () => void) => this.#cancellable(us, fn)
+    this.#engines = replicaConfigs(spec).map(
+      (config, index) =>
+        new EngineBehind({
+          ...{ index, config, rules, apps: APPS.length, nowUs, later },
+          reality: { noiseSigma: spec.noiseSigma, bias: spec.bias, seed: spec.seed },
+          tell: (event) => this.#tell(event),
+          onTokens: (job, tokens, answering) => this.#tokens(job, tokens, answering),
+          onEnd: (job) => this.#ended(job),
+        }),
+    )
+    this.#dispatcher = new Dispatcher({ router: { reoffers: 3 }, chances: routingChances(spec.seed) })
+  }
+
+  run(): Played {
+    for (const replica of this.#engines.keys()) this.#tell({ type: "replicaUp", replica })
+    for (const request of this.#workload.first) this.#arrives(request)
+    this.#every(DIGEST_US, (engine) => this.#tell(engine.digest()))
+    this.#every(SCRAPE_US, (engine) => engine.scraped())
+    while (this.#pending > 0 || this.#clients.size > 0) {
+      this.#nowUs = this.#heap.nextUs
+      while (this.#heap.nextUs === this.#nowUs) this.#heap.pop()!()
+      for (const engine of this.#engines) this.#decide(engine)
+    }
+    return this.#played
+  }
+
+  #in(us: number, act: () => void): void {
+    this.#heap.push(this.#nowUs + Math.max(0, Math.ceil(us)), 0, act)
+  }
+
+  #cancellable(us: number, fn: () => void): () => void {
+    let wanted = true
+    this.#in(us, () => wanted && fn())
+    return () => {
+      wanted = false
+    }
+  }
+
+  #every(us: number, act: (engine: EngineBehind) => void): void {
+    for (const engine of this.#engines) act(engine)
+    this.#in(us, () => this.#every(us, act))
+  }
+
+  #arrives(request: SimRequest): void {
+    this.#heap.push(request.atUs, 0, () => {
+      this.#pending--
+      const { spec } = request
+      const judge = new Judge(
+        { ...spec, arrivalUs: this.#nowUs },
+        this.#nowUs,
+        () => 0,
+        () => {},
+      )
+      const client = { request, judge, promised: false, job: -1, at: -1, tokens: 0 }
+      this.#clients.set(spec.id, client)
+      if (this.#front !== "gateway") this.#give(++this.#jobs, client, this.#chosen(spec.id), false)
+      else this.#tell({ type: "arrived", id: spec.id, request: spec, choices: 1, patienceUs: PATIENCE_US })
+    })
+  }
+
+  /** By requests in flight alone. */
+  #chosen(id: RequestId): number {
+    const engines = this.#engines
+    const turn = this.#turn++ % engines.length
+    const drawn = [0, 1].map((n) => Math.floor(chance(this.#seed, id, n) * engines.length))
+    const among = this.#front === "power of two" ? drawn : engines.map((_, i) => (turn + i) % engines.length)
+    return among.reduce((least, i) => (engines[i]!.live < engines[least]!.live ? i : least))
+  }
+
+  #give(job: JobId, client: Client, at: number, holds: boolean): void {
+    Object.assign(client, { job, at })
+    this.#byJob.set(job, client)
+    if (holds) this.#engines[at]!.take(job, client.request, true)
+    else this.#in(NETWORK_US, () => this.#engines[at]!.take(job, client.request, false))
+  }
+
+  #tell(event: DispatchEvent): void {
+    this.#dispatcher.handle(event, this.#nowUs)
+    this.#effects.push(...this.#dispatcher.poll(this.#nowUs))
+    if (this.#carrying) return
+    this.#carrying = true
+    for (let effect = this.#effects.shift(); effect !== undefined; effect = this.#effects.shift())
+      this.#carryOut(effect)
+    this.#carrying = false
+  }
+
+  #carryOut(effect: DispatchEffect): void {
+    if (effect.type === "wake") this.#in(effect.atUs - this.#nowUs, () => this.#tell({ type: "woke" }))
+    else if (effect.type === "ask") this.#ask(effect)
+    else if (effect.type === "submit")
+      this.#give(effect.job, this.#clients.get(effect.id)!, effect.replica, true)
+    else if (effect.type === "withdraw") this.#withdraw(effect.job, effect.replica)
+    else if (effect.type === "probe") this.#tell({ type: "probed", replica: effect.replica, ok: true })
+    else if (effect.type === "fail") this.#over(this.#clients.get(effect.id)!)
+  }
+
+  #ask({ job, id, replica }: Extract<DispatchEffect, { type: "ask" }>): void {
+    const client = this.#clients.get(id)!
+    const takes = this.#engines[replica]!.offer(client.request)
+    client.promised ||= takes
+    this.#tell({ type: "offered", job, replica, takes })
+  }
+
+  #withdraw(job: JobId, replica: number): void {
+    const ok = this.#engines[replica]!.withdraw(job)
+    if (ok) this.#byJob.delete(job)
+    this.#tell({ type: "withdrawn", job, ok })
+  }
+
+  #decide(behind: EngineBehind): void {
+    const { engine } = behind
+    const machine = engine.machine!
+    if (!machine.touched) return
+    const wokeUs = machine.wakeAtUs
+    const { step } = engine.decide(this.#nowUs)
+    if (step !== null) this.#heap.push(step.atUs, 0, () => engine.stepOver(step, this.#nowUs))
+    if (machine.wakeAtUs !== wokeUs)
+      this.#heap.push(machine.wakeAtUs, 0, () => machine.wakeAtUs <= this.#nowUs && engine.woke(this.#nowUs))
+    const words = engine.takeWords()
+    if (words.length === 0) return
+    this.#in(NETWORK_US, () => {
+      for (const word of words) behind.hear(word)
+    })
+  }
+
+  #tokens(job: JobId, tokens: number, answering: boolean): void {
+    const client = this.#byJob.get(job)
+    if (client === undefined) return
+    client.tokens += tokens
+    client.judge.tokens(tokens, answering, this.#nowUs)
+    if (this.#front === "gateway") this.#tell({ type: "progressed", job, choice: 0, tokens })
+  }
+
+  #ended(job: JobId): void {
+    const client = this.#byJob.get(job)
+    if (client === undefined) return
+    if (this.#front === "gateway") this.#tell({ type: "choiceEnded", job, choice: 0 })
+    this.#over(client)
+  }
+
+  #over(client: Client): void {
+    const { request, judge, job, promised } = client
+    const { id } = request.spec
+    this.#byJob.delete(job)
+    this.#clients.delete(id)
+    const outcome = judge.end("stop", null, this.#nowUs)
+    const attained = outcome.attained && client.tokens === request.outputTokens
+    if (promised) this.#played.promised++
+    if (promised && attained) this.#played.promisedKept++
+    if (!attained) this.#missed(client, outcome.stages[0]?.attained ?? null)
+    const session = this.#workload.ended(id, { attained, attainedEvery10: attained })
+    if (session?.counted) this.#played.total++
+    if (session?.counted && session.ok) this.#played.kept++
+    const next = this.#workload.follow(id, this.#nowUs)
+    if (next === null) return
+    this.#pending++
+    this.#arrives({ ...next, atUs: Math.max(next.atUs, this.#nowUs + 1) })
+  }
+
+  #missed({ promised }: Client, firstKept: boolean | null): void {
+    const what = firstKept === null ? "never" : firstKept ? "pace" : "first token"
+    const name = `${promised ? "promised, " : ""}${what}`
+    this.#played.why[name] = (this.#played.why[name] ?? 0) + 1
+  }
+}

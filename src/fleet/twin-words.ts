@@ -1,0 +1,23 @@
+/** What an engine says to its twin, and what a twin answers in its place. */
+
+/** What an engine says of itself. */
+export interface EngineLoad {
+  /** Requests, of all its clients. */
+  running: number
+  waiting: number
+  /** In tokens; left out where the engine does not say. */
+  kvUsedTokens?: number
+}
+
+export interface TwinOffer {
+  /** The first token would be in time, the pace kept, and no promise to another request broken. */
+  takes: boolean
+  /** When the first token would come, absolute µs; Infinity beyond what is looked ahead. */
+  firstTokenUs: number
+  /** How long its prompt would wait in the engine's own queue, the way there not counted, µs; Infinity as above. */
+  queuesUs: number
+  /** No promise to another request would be broken. */
+  keepsOthers: boolean
+  /** All that is there comes to hold no more KV with it than leaves room for as many promises as there were lately. */
+  leavesRoom: boolean
+}
