@@ -15,7 +15,7 @@ import type { RunSpec } from "../../../src/study/spec.ts"
 import { Workload } from "../../../src/study/workload.ts"
 import { EngineBehind } from "./engine-behind.ts"
 
-export const FRONTS = ["gateway", "least connections", "power of two"] as const
+export const FRONTS = ["gateway", "least connections", "power of two", "sessions stay"] as const
 export type FrontName = (typeof FRONTS)[number]
 
 export interface Played {
@@ -57,6 +57,8 @@ class Play {
   readonly #clients = new Map<RequestId, Client>()
   readonly #byJob = new Map<JobId, Client>()
   readonly #effects: DispatchEffect[] = []
+  /** By session. */
+  readonly #homes = new Map<number, number>()
   #carrying = false
   #nowUs = 0
   #pending: number
@@ -126,18 +128,23 @@ class Play {
       )
       const client = { request, judge, promised: false, job: -1, at: -1, tokens: 0 }
       this.#clients.set(spec.id, client)
-      if (this.#front !== "gateway") this.#give(++this.#jobs, client, this.#chosen(spec.id), false)
+      if (this.#front !== "gateway") this.#give(++this.#jobs, client, this.#chosen(spec), false)
       else this.#tell({ type: "arrived", id: spec.id, request: spec, choices: 1, patienceUs: PATIENCE_US })
     })
   }
 
   /** By requests in flight alone. */
-  #chosen(id: RequestId): number {
+  #chosen({ id, session }: SimRequest["spec"]): number {
     const engines = this.#engines
+    const stays = this.#front === "sessions stay" && session >= 0
+    const home = stays ? this.#homes.get(session) : undefined
+    if (home !== undefined) return home
     const turn = this.#turn++ % engines.length
     const drawn = [0, 1].map((n) => Math.floor(chance(this.#seed, id, n) * engines.length))
     const among = this.#front === "power of two" ? drawn : engines.map((_, i) => (turn + i) % engines.length)
-    return among.reduce((least, i) => (engines[i]!.live < engines[least]!.live ? i : least))
+    const chosen = among.reduce((least, i) => (engines[i]!.live < engines[least]!.live ? i : least))
+    if (stays) this.#homes.set(session, chosen)
+    return chosen
   }
 
   #give(job: JobId, client: Client, at: number, holds: boolean): void {
