@@ -11,7 +11,7 @@ import {
 import { clientServer } from "../server.ts"
 
 const HERE = import.meta.dirname
-const RECIPE = requirements("python-clients", join(HERE, "requirements.txt"), "about 300 MB, a minute")
+const RECIPE = requirements("python-clients", join(HERE, "requirements.txt"), "about 500 MB, a minute")
 const say = (line: string) => console.log(`test:clients: ${line}`)
 
 async function passes(environment: PythonEnvironment): Promise<boolean> {
