@@ -40,6 +40,7 @@ function run(args: readonly string[], fake: Partial<FakeVllm> = {}, options: rea
       FORCE_COLOR: undefined,
       FAKE_VLLM: JSON.stringify({ told, ...fake }),
     },
+    ...KEYS,
     SLOS_SERVE_CACHE: join(folder, "cache"),
   }
   const own = ["vllm", "--port", "0", "--vllm", PROGRAM, ...options]
@@ -102,6 +103,7 @@ const plannerOf = (pid: number) =>
       }),
   )
 
+const KEYS = { KEY_A: `sk-${"a".repeat(40)}`, KEY_B: `sk-${"b".repeat(40)}`, KEY_C: `sk-${"c".repeat(40)}` }
 const hi = [{ role: "user" as const, content: "hi" }]
 
 describe("what cannot be meant is one line and exit code 2", () => {
@@ -196,6 +198,37 @@ describe("a running vLLM", () => {
     expect(text).toBe("one two three four five six seven eight")
     expect((await server.exit).code).toBe(0)
     await expect.poll(() => lives(server.told().pid)).toBe(false)
+  })
+
+  test("SIGHUP changes keys and limits at once; the stream, vLLM and the planner go on", async () => {
+    const config = join(folder, "hup.yaml")
+    const keys = (...names: string[]) =>
+      `keys:\n${names.map((n) => `  ${n}: {key: "env:KEY_${n}"}\n`).join("")}`
+    writeFileSync(config, keys("A", "B"))
+    const server = run(["m"], { wordMs: 250 }, ["--config", config])
+    const { url } = await started(server)
+    const clientOf = (key: string) => new OpenAI({ baseURL: `${url}/v1`, apiKey: key, maxRetries: 0 })
+    const ask = { model: "m-1", messages: hi }
+    const stream = await clientOf(KEYS.KEY_B).chat.completions.create({ ...ask, stream: true })
+    const planner = plannerOf(server.child.pid!)
+    const { pid, engine } = server.told()
+    writeFileSync(config, `${keys("A", "C")}limits: {max_queue: 7}\n`)
+    let text = ""
+    for await (const chunk of stream) {
+      text += chunk.choices[0]?.delta.content ?? ""
+      if (text === "one") server.child.kill("SIGHUP")
+    }
+    expect(text).toBe("one two three four five six seven eight")
+    await expect
+      .poll(server.out, { timeout: 10_000 })
+      .toMatch(/SIGHUP: .* changed: limits\.max_queue, .*keys/)
+    await expect(clientOf(KEYS.KEY_B).chat.completions.create(ask)).rejects.toMatchObject({ status: 401 })
+    expect((await clientOf(KEYS.KEY_C).chat.completions.create(ask)).choices).toHaveLength(1)
+    expect(await (await fetch(`${url}/metrics`)).text()).toMatch(/^slos_serve_queue_places 7$/m)
+    expect([pid, engine, planner].map(lives)).toEqual([true, true, true])
+    expect([server.told().pid, plannerOf(server.child.pid!)]).toEqual([pid, planner])
+    server.child.kill("SIGTERM")
+    expect((await server.exit).code).toBe(0)
   })
 
   test("what dies is started again, vLLM with its engine, and the planner", async () => {
