@@ -70,8 +70,8 @@ function policyOptions(options: ServeOptions): Partial<PolicyOptions> {
   }
 }
 
-/** Of a process, at its start: half of it is enough where nothing else runs. */
-const WARM_UP_MS = 1500
+/** At most, at the start of a process: it takes one to two where other programs do not have most of the processor. */
+const WARM_UP_MS = 4000
 
 /** Beside what a start waits for anyway. One that fails makes a server slow at first, which serves all the same. */
 export async function warmedUp(

@@ -22,7 +22,7 @@ export interface WarmUpOptions {
 }
 
 /** More change little: what runs often is compiled. */
-const MOST_REQUESTS = 200
+const MOST_REQUESTS = 150
 /** So that batches have several. */
 const AT_ONCE = 2
 const LIMITS: EngineLimits = {
