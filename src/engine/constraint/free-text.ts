@@ -24,18 +24,17 @@ export class Spellings {
 
   /** Tokens that go on after a byte. */
   over(byte: string): readonly number[] {
-    let found = this.#over.get(byte)
+    let found = this.#over.get(byte) as number[] | undefined
     if (found === undefined) {
       const { bytes, starts } = this.vocabulary
       const code = byte.charCodeAt(0)
-      const tokens = new Set<number>()
-      for (let token = 0; token < vocabularySize(this.vocabulary); token++) {
-        const at = bytes.indexOf(code, starts[token])
-        // The rest of the vocabulary has it nowhere.
-        if (at < 0) break
-        if (at < starts[token + 1]! - 1) tokens.add(token)
+      found = []
+      // Of each token the first one counts; one that lies beyond it is looked for once.
+      for (let token = 0, at = 0; token < vocabularySize(this.vocabulary) && at >= 0; token++) {
+        if (at <= starts[token]!) at = bytes.indexOf(code, starts[token])
+        if (at >= 0 && at < starts[token + 1]! - 1) found.push(token)
+        if (at >= 0 && at < starts[token + 1]!) at = starts[token + 1]!
       }
-      found = [...tokens]
       this.#over.set(byte, found)
     }
     return found
@@ -59,6 +58,8 @@ export class FreeText {
       ...(lead === undefined || lead.calls.length === 0 ? [] : ['"']),
     ])
     this.#last = [...new Set(marks.map((mark) => mark.at(-1)!))]
+    // Looked for now: a step does not wait for it.
+    for (const byte of this.#last) spellings.over(byte)
   }
 
   after(place: Place, token: number): Place {
