@@ -1,9 +1,11 @@
 /** A server that clients are tried against: its engine answers as a model would that does what it is told. */
 import { testServer } from "../../src/http/testing.ts"
 
-/** One way in which models write calls. */
-const call = (name: string, args: object) =>
-  `<tool_call>\n${JSON.stringify({ name, arguments: args })}\n</tool_call>`
+/** One way in which models write calls, blank for blank: another would be held to this one. */
+function call(name: string, args: Readonly<Record<string, string>>): string {
+  const fields = Object.entries(args).map(([field, value]) => `"${field}": ${JSON.stringify(value)}`)
+  return `<tool_call>\n{"name": "${name}", "arguments": {${fields.join(", ")}}}\n</tool_call>`
+}
 
 const ELM = { name: "elm", height: 7 }
 
