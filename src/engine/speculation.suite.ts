@@ -166,10 +166,11 @@ function suite(subject: SpeculationSubject, unifiedKv: boolean): void {
 
   test("free text is drafted, and what begins in it held, as without speculation", async () => {
     await engine.constraints.hold(FREE_TEXT)
-    const [brace] = await engine.tokenizer.encode("{", { special: false, addBos: false })
+    // Few tokens, so that some come again: what nothing repeats is not drafted.
+    const likely = await engine.tokenizer.encode("{ab", { special: false, addBos: false })
+    const logitBias = [...likely].map((token) => [token, 50] as const)
     let drafted = 0
     for (const temperature of [0, 1]) {
-      const logitBias = [[brace!, 4]] as const
       const sampling = { grammar: FREE_TEXT, temperature, ignoreEos: true, seed: 9, logitBias }
       const [expected] = await answers(
         [repetitive(62, 40)],
