@@ -145,9 +145,11 @@ describe("forecast against what then happened", () => {
   }
 
   it("under even load is off by a few points, and the fleet advised keeps the target", () => {
+    // Single minutes of a fleet at its target scatter by five points around it.
+    const SEEDS = 16
     const errors: number[] = []
     let kept = 0
-    for (const seed of [1, 2, 3]) {
+    for (let seed = 1; seed <= SEEDS; seed++) {
       const all = poisson(() => 2, 0, 260, seed)
       const arrivals = all.filter(({ atUs }) => atUs < 180e6)
       const advice = adviseNow(SETUP, { arrivals, sinceUs: 0, nowUs: 180e6 }, OPTIONS)
@@ -156,7 +158,7 @@ describe("forecast against what then happened", () => {
       kept += then(all, 180, advice.best)
     }
     expect(errors.reduce((sum, one) => sum + one, 0) / errors.length).toBeLessThan(0.07)
-    expect(kept / 3).toBeGreaterThan(0.9)
+    expect(kept / SEEDS).toBeGreaterThan(0.9)
   })
 
   it("under rising load the trend makes up for a replica's cold start", () => {
