@@ -18,6 +18,6 @@ export interface TwinOffer {
   queuesUs: number
   /** No promise to another request would be broken. */
   keepsOthers: boolean
-  /** All that is there comes to hold no more KV with it than leaves room for as many promises as there were lately. */
+  /** Of best effort: all that is there comes to hold no more KV with it than leaves room for as many promises as there were lately. */
   leavesRoom: boolean
 }

@@ -357,8 +357,11 @@ export class Twin {
     }
     run.lookAhead()
     const { startsUs, firstTokenUs, readyUs } = offered
+    const reservedTokens = this.#reserveTokens(nowUs)
     const leavesRoom =
-      this.idle || run.peakKvTokens() <= KV_SHARE * this.#rules.kvTokens - this.#reserveTokens(nowUs)
+      sent.spec.tier === "slo" ||
+      this.idle ||
+      run.peakKvTokens() <= KV_SHARE * this.#rules.kvTokens - reservedTokens
     const [endUs, broken, ownPaceLate] = [run.nowUs, run.broken(prompts), run.latePaces.has("watched")]
     return { queuesUs: startsUs - readyUs, firstTokenUs, endUs, broken, ownPaceLate, leavesRoom }
   }

@@ -75,11 +75,6 @@ export class Holding<Course extends Holdable> {
     return true
   }
 
-  /** All that is held; it is held no more. */
-  takeAll(): Course[] {
-    return this.#held.splice(0)
-  }
-
   /** What goes out before a request with this deadline (µs, absolute), and after. */
   around(deadlineUs: number): Held {
     const before: Course[] = []
@@ -154,14 +149,16 @@ export class Holding<Course extends Holdable> {
     nowUs: number,
   ): number {
     const harms = !keepsOthers || !leavesRoom
-    if (spec.tier === "bestEffort" && harms) {
-      const patient = nowUs - sinceUs < PATIENCE_US || nowUs - this.#forcedUs < FORCED_EVERY_US
-      if (patient) return MOST_WAIT_US
-      this.#forcedUs = nowUs
-      return 0
-    }
+    if (spec.tier === "bestEffort" && harms) return this.#forces(sinceUs, nowUs) ? 0 : MOST_WAIT_US
     const waitUs = queuesUs - LEAD_US
     return waitUs <= 0 ? 0 : Math.min(MOST_WAIT_US, Math.max(LEAST_WAIT_US, waitUs))
+  }
+
+  /** It has waited so long that it goes whatever it does to promises; unless another did so a moment ago. */
+  #forces(sinceUs: number, nowUs: number): boolean {
+    if (nowUs - sinceUs < PATIENCE_US || nowUs - this.#forcedUs < FORCED_EVERY_US) return false
+    this.#forcedUs = nowUs
+    return true
   }
 
   /** In the place of an earlier call: `look` finds again what is to be waited for, also where a timer fires before its time. */
