@@ -188,7 +188,11 @@ class Client:
                 self._socket.settimeout(max(end_s - self._clock(), 0.001) if not self.ready else 0.05)
                 frame = frame[self._socket.send(frame) :]
         except OSError as error:
-            self.lose("it does not read what it is told" if isinstance(error, TimeoutError) else _why(error))
+            # One that closes at once may have said why: `tick` reads its last words, and loses it when there are no more.
+            if self.ready or not isinstance(error, ConnectionError):
+                self.lose(
+                    "it does not read what it is told" if isinstance(error, TimeoutError) else _why(error)
+                )
             return False
         return True
 

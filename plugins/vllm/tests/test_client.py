@@ -2,6 +2,7 @@
 
 import logging
 import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from slos_serve_vllm.client import Client
-from slos_serve_vllm.frames import column
+from slos_serve_vllm.frames import column, encode_frame
 
 from .fake_planner import HELLO, READY, FakePlanner, Peer, Script
 
@@ -111,6 +112,31 @@ def test_says_why_it_is_not_ready(
     lines = [record.getMessage() for record in dict.fromkeys(caplog.records)]
     assert len(lines) == len(set(lines)) <= 3
     assert bench.planner.connections >= 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([{**HELLO, "version": 99}], "speaks version 99"),
+        ([HELLO, {"type": "refused", "message": "no KV"}], "refuses this engine: no KV"),
+        ([], "it closed the connection"),
+    ],
+)
+def test_reads_the_last_words_of_one_that_closed_before_it_was_greeted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, words: list[object], told: str
+) -> None:
+    logging.getLogger("vllm").propagate = True
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    client = Client(tmp_path / "none.sock", ENGINE, LONG_S)
+    client._socket = ours
+    client._began_s = time.monotonic()
+    for message in words:
+        theirs.sendall(encode_frame(message))
+    theirs.close()
+    assert not client.send(ENGINE)
+    for _ in range(3):
+        client.tick()
+    assert [told in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_says_each_reason_once_though_they_take_turns(
