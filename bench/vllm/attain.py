@@ -237,16 +237,18 @@ def measure(options: argparse.Namespace) -> None:
         *(System(name, budget) for name in ("fcfs", "priority") for budget in options.budgets),
         *(System(name, largest) for name in POLICIES),
     ]
+    systems = [system for system in systems if system.name in (options.systems or [system.name])]
+    policies = {name: policy for name, policy in POLICIES.items() if any(name == system.name for system in systems)}
     with tempfile.TemporaryDirectory(prefix="slos-serve-") as folder:
         classes = classes_file(Path(folder) / "classes.yaml", speed)
-        planners = {name: Planner(Path(folder), policy, classes, options.record) for name, policy in POLICIES.items()}
+        planners = {name: Planner(Path(folder), policy, classes, options.record) for name, policy in policies.items()}
         try:
             schedulers = {
                 "fcfs": engine.fcfs(),
                 "priority": engine.by_priority(),
                 **{name: engine.planned(planner.socket, options.name) for name, planner in planners.items()},
             }
-            for name in POLICIES:
+            for name in policies:
                 # As a server that has been up for a while: step times and lengths of answers are known.
                 engine.use(schedulers[name], largest)
                 Window(engine, speed.slos).run(arrivals(kinds, 0.5 * speed.capacity, options.train_seconds, -1))
@@ -293,6 +295,7 @@ def main() -> int:
     parser.add_argument("--rates", type=numbers(float), default=[0.4, 0.55, 0.7, 0.85, 1.0])
     parser.add_argument("--seeds", type=numbers(int), default=[1, 2, 3])
     parser.add_argument("--budgets", type=numbers(int), help="default: 64,256,2048 on a processor, 2048,8192 on a GPU")
+    parser.add_argument("--systems", type=numbers(str), help="default: fcfs,priority and all through the plug-in")
     parser.add_argument("--device", choices=list(DEVICES), default="cpu")
     parser.add_argument("--asynchronous", action="store_true", help="vLLM schedules a step before the last one has landed")
     parser.add_argument("--train-seconds", type=float, default=40.0, help="of the window that planners see first")

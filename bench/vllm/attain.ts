@@ -62,6 +62,7 @@ const { values: options } = parseArgs({
     rates: { type: "string" },
     seeds: { type: "string" },
     budgets: { type: "string" },
+    systems: { type: "string" },
     device: { type: "string" },
     "train-seconds": { type: "string" },
     asynchronous: { type: "boolean", default: false },
@@ -81,7 +82,7 @@ await show()
 function measure(model: string, shares: number): void {
   const leftMin = Number(options["time-budget-min"]) - performance.now() / 60_000
   const passed = (
-    ["seconds", "rates", "seeds", "budgets", "record", "device", "train-seconds"] as const
+    ["seconds", "rates", "seeds", "budgets", "systems", "record", "device", "train-seconds"] as const
   ).flatMap((name) => (options[name] === undefined ? [] : [`--${name}`, options[name]]))
   const { status } = spawnSync(
     pythonProgram(),
