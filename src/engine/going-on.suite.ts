@@ -101,6 +101,13 @@ function suite(subject: GoingOnSubject): void {
     // Often there is but one to choose from.
     ["drawn from one or two", { ignoreEos: true, temperature: 0.7, topP: 0.3, seed: 6, logitBias }],
     [
+      "drawn without some words",
+      {
+        ...{ ignoreEos: true, temperature: 0.9, topK: 40, seed: 4, logitBias },
+        badWords: [[20, 21], [22, 22, 20], [101], [32, 116]],
+      },
+    ],
+    [
       "drawn with penalties",
       {
         ...{ ignoreEos: true, temperature: 1.3, minP: 0.02, seed: 3, logitBias },

@@ -26,6 +26,9 @@ export interface Sampling {
   minTokens: number
   /** Added to the logits of single tokens. */
   logitBias: readonly (readonly [token: number, bias: number])[]
+  /** Sequences of tokens that the output shall not have: the last of one does not come after the others. Where a grammar
+   * leaves nothing else, it does: the output's form counts more. Left out: none. */
+  badWords?: readonly (readonly number[])[]
   /** Grammar that the output must match, in XGrammar's EBNF, with its bounded strings marked
    * (constraint/counted.ts); or null. It must be on hold. */
   grammar: string | null

@@ -53,14 +53,15 @@ export function longest(maxTokens: number | null): Pick<Generation, "maxTokens" 
   return maxTokens === -1 ? { maxTokens: null, toContextEnd: true } : { maxTokens }
 }
 
-/** Where an answer ends, and what of its prompt counts. */
+/** Where an answer ends, what it shall not have, and what of its prompt counts. */
 export function promptAndStops(
   body: CommonBody,
-): Pick<Generation, "stops" | "stopTokens" | "lastPromptTokens"> {
-  const { stop, stop_token_ids: tokens, truncate_prompt_tokens: last } = body
+): Pick<Generation, "stops" | "stopTokens" | "badWords" | "lastPromptTokens"> {
+  const { stop, stop_token_ids: tokens, bad_words: badWords, truncate_prompt_tokens: last } = body
   return {
     stops: stopsOf(stop),
     ...(tokens && tokens.length > 0 && { stopTokens: tokens }),
+    ...(badWords && badWords.length > 0 && { badWords }),
     // -1 is vLLM's word for what the context leaves.
     ...(last && { lastPromptTokens: last < 0 ? "fitting" : last }),
   }

@@ -24,9 +24,10 @@ const seed = readsAs(
 )
 export const count = z.int().min(1).max(1_000_000)
 
-/** Entries of `guided_choice`, and of `stop_token_ids`. */
+/** Entries of `guided_choice`, `stop_token_ids`, `bad_words`. */
 const MOST_GUIDED = 5000
 const MOST_STOP_TOKENS = 1000
+const MOST_BAD_WORDS = 1000
 
 /** Any object: what is in it is looked at elsewhere. */
 export const anyObject = readsAs(
@@ -85,9 +86,6 @@ const tokenIds = z.array(z.int().min(0)).max(MOST_STOP_TOKENS)
 
 /** Fields of other servers that would change the answer, and the one value that changes nothing. */
 const refused = {
-  bad_words: z
-    .array(z.never({ error: "is not supported: ban single tokens with logit_bias, at -100" }))
-    .nullish(),
   allowed_token_ids: z.null({ error: "is not supported: hold the text to a regex or a grammar" }).optional(),
   include_stop_str_in_output: only(false, "stop strings are no part of the answer"),
   skip_special_tokens: only(true, "control tokens are no text"),
@@ -138,6 +136,7 @@ export const common = {
     })
     .nullish(),
   stop_token_ids: tokenIds.nullish(),
+  bad_words: z.array(text.min(1, "must not be empty").max(200)).max(MOST_BAD_WORDS).nullish(),
   parse_special: z.boolean().nullish(),
   ignore_eos: z.boolean().nullish(),
   min_tokens: z.int().min(0).max(1_000_000).nullish(),

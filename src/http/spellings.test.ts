@@ -1,6 +1,7 @@
 /** What clients of vLLM, llama.cpp and SGLang send: it is done, or a 400 names the field. It is never ignored. */
 import OpenAI from "openai"
 import { afterAll, beforeAll, describe, expect, it, test } from "vitest"
+import { badWordTokens } from "../serve/bad-words.ts"
 import { testServer } from "./testing.ts"
 
 let server: Awaited<ReturnType<typeof testServer>>
@@ -87,7 +88,7 @@ const refusals: [string, object, string][] = [
   ["a grammar without a first rule", { grammar: "a ::= b" }, "grammar"],
   ["a grammar that is none", { grammar: "root ::= (((" }, "grammar"],
   ["a grammar of another kind", { guided_grammar: 'start: "a" | "b"' }, "guided_grammar"],
-  ["bad words", { bad_words: ["no"] }, "bad_words[0]"],
+  ["a bad word of nothing", { bad_words: ["no", ""] }, "bad_words[1]"],
   ["allowed tokens", { allowed_token_ids: [1] }, "allowed_token_ids"],
   ["stop strings in the text", { include_stop_str_in_output: true }, "include_stop_str_in_output"],
   ["control tokens in the text", { skip_special_tokens: false }, "skip_special_tokens"],
@@ -126,6 +127,31 @@ test.each([
   const answer = await server.app.inject({ method: "POST", url: "/v1/chat/completions", payload })
   expect(answer.statusCode, answer.body).toBe(400)
   expect(answer.json().error.param).toBe(param)
+})
+
+test("bad words do not come, with or without a blank, in every API that generates", async () => {
+  const payload = { max_tokens: 100, bad_words: ["two", "  four", "xyz"] }
+  const messages = user("COUNT")
+  const texts = [
+    await ask({ ...payload, messages }),
+    await complete({ ...payload, prompt: ["COUNT", "COUNT again"] }),
+    (await client.responses.create({ model: "fake", input: "COUNT", ...payload, max_tokens: null } as never))
+      .output_text,
+    (
+      await server.app.inject({ method: "POST", url: "/v1/messages", payload: { ...payload, messages } })
+    ).json().content[0].text,
+  ]
+  for (const text of texts) {
+    expect(text).toMatch(/^one tw. three fou. *$/)
+    expect(text).not.toMatch(/two|four/)
+  }
+})
+
+test("a word is read with a blank before it and without, of blanks alone as it is", async () => {
+  const words = ["a", " b", " ", "é"]
+  const tokens = await badWordTokens(server.engine.tokenizer, words)
+  const texts = tokens.map((word) => Buffer.from(word).toString())
+  expect(texts).toEqual(["a", " a", "b", " b", " ", "é", " é"])
 })
 
 test("values that change nothing are taken", async () => {

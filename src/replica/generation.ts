@@ -35,6 +35,8 @@ export interface Generation {
   stops: readonly string[]
   /** Tokens that end the answer and are no part of its text; left out: none. */
   stopTokens?: readonly number[]
+  /** Texts that the answer, its thoughts and calls shall not have, as the model's tokens spell them; left out: none. */
+  badWords?: readonly string[]
   /** The answer ends with its first tool call. */
   singleCall: boolean
   /** An answer that is nothing but JSON is no call: JSON was asked for. Left out: it may be one. */

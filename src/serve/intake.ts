@@ -12,6 +12,7 @@ import { afterThinking, isCalling } from "../text/constraint/grammar.ts"
 import type { TextOptions } from "../text/text-stream.ts"
 import { formatOf } from "../text/tools/formats.ts"
 import { toolOf } from "../text/tools/parts.ts"
+import { BadWords } from "./bad-words.ts"
 import { type BegunAnswer, goOn, isOver } from "./begun.ts"
 import { countdown } from "./countdown.ts"
 import { lastOf, outputLimit, promptTooLong } from "./lengths.ts"
@@ -85,6 +86,7 @@ export class Intake {
   readonly #tenants: Tenants
   readonly #schemas: SchemaShares
   readonly #backlog: Backlog
+  readonly #badWords: BadWords
   readonly figures: FiguresByTenant
   /** Texts as tokens, for clients that ask for them. */
   readonly tokens: TokenReader
@@ -100,6 +102,7 @@ export class Intake {
     const shares = { shareOf, weightOf: (number: number) => weights[number] ?? 1 }
     this.#schemas = new SchemaShares(engine.constraints, shares)
     this.#reader = new PromptReader(engine, shares)
+    this.#badWords = new BadWords(engine.tokenizer)
     this.tokens = new TokenReader(engine, this.#reader, this.#parseSpecial)
     this.figures = new FiguresByTenant({
       ...{ names: this.#tenants.labelled, mostOthers: MOST_NAMED, rest: OTHERS },
@@ -155,7 +158,8 @@ export class Intake {
     const thinks = request.thinkingTokens === null ? wanted : request.thinkingTokens > 0
     const { slo } = request.slo
     const timed = Number.isFinite(slo.tpotUs) || Number.isFinite(slo.thinkingTpotUs)
-    const sampling = this.#sampling(request, wanted, opensThinking)
+    const held = this.#sampling(request, wanted, opensThinking)
+    const sampling = await this.#badWords.keepOut(request, held)
     const tools = request.prompt.kind === "chat" ? request.prompt.tools : null
     const strict = tools?.some((tool) => toolOf(tool).strict) ?? false
     const thinking = thinks && timed

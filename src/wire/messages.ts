@@ -73,6 +73,7 @@ const generation = z.object({
   parseSpecial: z.boolean().nullable(),
   stops: z.array(text),
   stopTokens: z.array(count).optional(),
+  badWords: z.array(text).optional(),
   singleCall: z.boolean(),
   jsonIsText: z.boolean().optional(),
   callable: z.array(text).optional(),

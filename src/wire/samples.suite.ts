@@ -129,6 +129,10 @@ export const TO_REPLICA: Record<string, ToReplica> = {
       },
     },
   },
+  submitWithBadWords: {
+    type: "submit",
+    job: { ...job, generation: { ...job.generation, badWords: ["darn", "two words"] } },
+  },
   resume: {
     type: "submit",
     job: { ...job, choices: [{ index: 1, begun: { steps: [{ tokens: [1], agoUs: 20_000 }], start } }] },

@@ -3,6 +3,7 @@
 import { type CostModel, shapeOf, stepUs } from "../../core/cost.ts"
 import type { Batch, BatchItem, EngineLimits, RequestId, StepFailure } from "../../core/protocol.ts"
 import { Random } from "../../random.ts"
+import { wordEnds } from "../bad-words.ts"
 import { CHATML_TEMPLATE } from "../chatml.ts"
 import { type Asked, Constraints, type Masks, NO_MASKS } from "../constraint/constraints.ts"
 import { allows, allowsNothing } from "../constraint/mask.ts"
@@ -235,7 +236,9 @@ class FakeEngine implements Engine {
   #wanted(request: OpenRequest, { position, tokens, draft }: BatchItem): number[] {
     const room = this.limits.contextTokens - position - tokens
     const accepted = this.#accepted(request, Math.min(draft, room))
-    return Array.from({ length: accepted }, (_, ahead) => this.#choose(request, ahead))
+    const wanted: number[] = []
+    while (wanted.length < accepted) wanted.push(this.#choose(request, wanted))
+    return wanted
   }
 
   /** As many tokens as the model would accept, and the sure one; under a grammar, as far as that lets them come. */
@@ -272,8 +275,16 @@ class FakeEngine implements Engine {
     return accepted
   }
 
+  /** The token after these more; where it would end a bad word, one that would not. */
+  #choose(request: OpenRequest, ahead: readonly number[] = []): number {
+    const wanted = this.#wish(request, ahead.length)
+    const banned = wordEnds(request, ahead)
+    if (!banned.includes(wanted)) return wanted
+    return LETTERS.find((letter) => !banned.includes(letter)) ?? wanted
+  }
+
   /** Of the token after so many more. */
-  #choose(request: OpenRequest, ahead = 0): number {
+  #wish(request: OpenRequest, ahead: number): number {
     const { minTokens, logitBias } = request.sampling
     const answer = this.#answers.get(request.id)!
     const index = request.known - request.promptTokens + ahead
@@ -291,8 +302,9 @@ class FakeEngine implements Engine {
     const { ignoreEos, minTokens } = request.sampling
     const endless = ignoreEos || request.known - request.promptTokens < minTokens
     const endings = endless ? [...CLOSING, FAKE_END] : [first, FAKE_END, ...CLOSING]
-    const closing = endings.find((token) => allows(mask, token))
-    return closing ?? mask.findIndex((word) => word !== 0) * 32 + lowestBit(mask.find((word) => word !== 0)!)
+    const may = [...endings, ...ALL_TOKENS].filter((token) => allows(mask, token))
+    const banned = wordEnds(request)
+    return may.find((token) => !banned.includes(token)) ?? may[0]!
   }
 
   /** The answer is a function of the prompt and the seeds, as a model's is. */
@@ -319,9 +331,8 @@ const [A_LETTER, A_BRACE, A_QUOTE] = [...'a}"'].map((character) => character.cha
 /** What JSON's parts end with, then what leads on without blanks. Within a text a brace is a letter of it: the quote ends that. */
 const CLOSING = [...'}]":,0'].map((character) => character.charCodeAt(0))
 
-function lowestBit(word: number): number {
-  return 31 - Math.clz32(word & -word)
-}
+const ALL_TOKENS = [...Array(FAKE_VOCAB_SIZE).keys()]
+const LETTERS = ALL_TOKENS.slice(97, 123)
 
 /** A bias this large leaves a real model no choice. */
 const FORCING_BIAS = 50

@@ -4,10 +4,11 @@
  * sequences as the target's (slots.ts moves both) and may lag behind it, never lead. */
 import type { BatchItem, RequestId } from "../../core/protocol.ts"
 import { UserError } from "../../errors.ts"
+import { wordEnds } from "../bad-words.ts"
 import type { Drafter, Drafts } from "../drafter.ts"
 import type { OpenRequest, RequestTable } from "../request-table.ts"
 import { BatchBuffers, type BatchPart } from "./batch.ts"
-import { argmax, biasLogits } from "./logits.ts"
+import { argmax, banTokens, biasLogits } from "./logits.ts"
 import { type Loaded, openModel } from "./model.ts"
 import type { Pointer } from "./native.ts"
 import type { LlamaOptions } from "./options.ts"
@@ -212,6 +213,7 @@ export class ModelDrafter implements Drafter {
     const { request, tokens, chain } = draft
     const { native, context, tokenizer } = this.#draft
     biasLogits(row, request.sampling, tokenizer.ends, request.known + tokens.length - request.promptTokens)
+    banTokens(row, wordEnds(request, tokens))
     const token = chain ? await native.sample(chain, context, at) : argmax(row)
     // Padding of the draft's vocabulary is no token of the target's.
     if (token < this.#targetVocabSize) tokens.push(token)

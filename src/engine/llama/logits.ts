@@ -40,6 +40,14 @@ export function biasLogits(
     for (const token of ends) row[token] = -Infinity
 }
 
+/** Takes tokens from a row, in place, unless nothing would be left to choose: a grammar may let nothing else come. */
+export function banTokens(row: Float32Array, tokens: readonly number[]): void {
+  const had = tokens.map((token) => row[token]!)
+  for (const token of tokens) row[token] = -Infinity
+  if (row.some((logit) => logit > -Infinity)) return
+  for (const [i, token] of tokens.entries()) row[token] = had[i]!
+}
+
 /** After so many output tokens no end token may come. */
 export function isEndless({ ignoreEos, minTokens }: Sampling, produced: number): boolean {
   return ignoreEos || produced < minTokens

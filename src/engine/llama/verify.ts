@@ -8,12 +8,13 @@
  * Samplers only ever see kept tokens: nothing has to be rolled back. Grammars come as masks, a row's each. */
 import { setImmediate } from "node:timers/promises"
 import type { BatchItem, RequestId } from "../../core/protocol.ts"
+import { wordEnds } from "../bad-words.ts"
 import type { Masks } from "../constraint/constraints.ts"
 import { allowsNothing, allowsOthers, applyMask } from "../constraint/mask.ts"
 import type { Drafts } from "../drafter.ts"
 import type { StepRow } from "../port.ts"
 import type { OpenRequest, RequestTable } from "../request-table.ts"
-import { argmax, biasLogits, isEndless, logprobsOf } from "./logits.ts"
+import { argmax, banTokens, biasLogits, isEndless, logprobsOf } from "./logits.ts"
 import type { Loaded } from "./model.ts"
 import type { Pointer } from "./native.ts"
 import type { LogitRows } from "./rows.ts"
@@ -97,8 +98,10 @@ export class Verifier {
       const row = this.#rows.row(firstRow + i)
       biasLogits(row, sampling, this.#loaded.tokenizer.ends, request.known - request.promptTokens)
       // Log-probabilities are the model's own: in a grammar most tokens would have none.
-      const own = masks && sampling.logprobs > 0 ? row.slice() : row
+      const banned = wordEnds(request)
+      const own = (masks || banned.length > 0) && sampling.logprobs > 0 ? row.slice() : row
       if (masks) this.#hold(row, masks[i]!, isEndless(sampling, request.known - request.promptTokens))
+      if (banned.length > 0) banTokens(row, banned)
       const token = await this.#chooseOne(request, first + i, row)
       out.tokens.push(token)
       out.end = this.#loaded.tokenizer.isEnd(token)

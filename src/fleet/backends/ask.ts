@@ -121,7 +121,7 @@ function promptOf({ prompt }: Generation): unknown {
 }
 
 /** Of a request whose body is not at hand. */
-function fieldsOf({ prompt, maxTokens, stops, sampling, reasoning }: Generation, api: Api) {
+function fieldsOf({ prompt, maxTokens, stops, badWords, sampling, reasoning }: Generation, api: Api) {
   const variables = reasoning === null ? {} : { enable_thinking: reasoning }
   const chat = prompt.kind === "chat" ? prompt : null
   const template = { ...chat?.variables, ...variables }
@@ -131,6 +131,7 @@ function fieldsOf({ prompt, maxTokens, stops, sampling, reasoning }: Generation,
     ...(chat !== null && Object.keys(template).length > 0 && { chat_template_kwargs: template }),
     ...(maxTokens !== null && { max_tokens: maxTokens }),
     ...(stops.length > 0 && { stop: stops }),
+    ...(badWords && { bad_words: badWords }),
     ...samplingFields(sampling, api),
   } as Record<string, unknown>
 }

@@ -74,6 +74,23 @@ describe("answers as the engine does", () => {
     })
   })
 
+  test("hands bad words on to a vLLM, and refuses them for engines that ignore them", async () => {
+    const backend = await fake()
+    const { openai } = await gateway([backend])
+    await openai.chat.completions.create({ model: "ours", messages: hi, bad_words: ["darn"] } as never)
+    expect(backend.asked[0]!.body.bad_words).toEqual(["darn"])
+    for (const kind of ["openai", "sglang", "llama-server"] as const) {
+      const other = await fake({ kind })
+      const { openai: plain } = await gateway([other])
+      const asked = { model: "ours", messages: hi, bad_words: ["darn"] }
+      await expect(plain.chat.completions.create(asked as never)).rejects.toMatchObject({
+        ...{ status: 400, param: "bad_words" },
+      })
+      await plain.chat.completions.create({ model: "ours", messages: hi, bad_words: [] } as never)
+      expect(other.asked).toHaveLength(1)
+    }
+  })
+
   test("errors of the client in the engine's words; a wrong model is not asked for", async () => {
     const backend = await fake()
     const { openai } = await gateway([backend])

@@ -30,6 +30,8 @@ export interface BackendKind {
   readonly withPriority: EngineRules | null
   /** It hands extra arguments (vllm_xargs) on to what schedules in it: SLOs are told there. */
   readonly takesSloArgs: boolean
+  /** It keeps answers from words (bad_words). */
+  readonly takesBadWords: boolean
   /** What is believed of its step times until they were seen. */
   readonly prior: ConstructorParameters<typeof CostFit>[0]
   /** Answers 200 while it serves. */

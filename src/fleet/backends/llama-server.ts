@@ -8,6 +8,7 @@ export const llamaServer: BackendKind = {
   rules: ENGINE_RULES["llama-server"],
   withPriority: null,
   takesSloArgs: false,
+  takesBadWords: false,
   // Often a CPU: hundreds of prompt tokens a second.
   prior: { steps: 50_000, tokens: 3000 },
   healthPath: "/health",

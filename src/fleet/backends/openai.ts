@@ -8,6 +8,7 @@ export const openai: BackendKind = {
   rules: ENGINE_RULES.openai,
   withPriority: null,
   takesSloArgs: false,
+  takesBadWords: false,
   prior: {},
   healthPath: "/v1/models",
   fields: { stream_options: { include_usage: true } },

@@ -8,6 +8,7 @@ export const sglang: BackendKind = {
   rules: ENGINE_RULES.sglang,
   withPriority: { ...ENGINE_RULES.sglang, order: "deadline" },
   takesSloArgs: false,
+  takesBadWords: false,
   prior: {},
   healthPath: "/health",
   fields: { stream_options: { include_usage: true, continuous_usage_stats: true } },

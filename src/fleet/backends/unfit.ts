@@ -7,7 +7,7 @@ import type { BackendKind } from "./kind.ts"
 
 /** null: it can be asked. */
 export function unfitFor(job: Job, kind: BackendKind): UserError | null {
-  const { sampling, maxTokens } = job.generation
+  const { sampling, maxTokens, badWords } = job.generation
   const { name } = kind
   const wrong = (param: string, why: string) =>
     new UserError(`Invalid '${param}': the engine behind this gateway is a ${name}, ${why}.`, {
@@ -23,6 +23,8 @@ export function unfitFor(job: Job, kind: BackendKind): UserError | null {
     return wrong("echo", "whose log-probabilities of a prompt are not read here: leave out echo or logprobs")
   if (maxTokens === 0)
     return wrong("max_tokens", "which computes no prompt without an answer: ask for one token")
+  if (badWords && !kind.takesBadWords)
+    return wrong("bad_words", "which cannot be kept from words: ban single tokens with logit_bias, at -100")
   const form = unknownForm(job.body, kind, apiOf(job))
   if (form !== null)
     return wrong(form, "which cannot hold a text to that: ask for JSON that fits a schema (response_format)")

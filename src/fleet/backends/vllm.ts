@@ -9,6 +9,7 @@ export const vllm: BackendKind = {
   rules: ENGINE_RULES.vllm,
   withPriority: ENGINE_RULES["vllm-priority"],
   takesSloArgs: true,
+  takesBadWords: true,
   prior: {},
   healthPath: "/health",
   fields: {

@@ -25,7 +25,7 @@ export const FIELD_TEXTS: Readonly<Record<string, string>> = {
   logit_bias: "By token id: what is added to its logit, -100 to 100.",
   stop: "Texts that end the answer, and are no part of it.",
   stop_token_ids: "Tokens that end the answer, and are no part of it.",
-  bad_words: "Texts that the answer does not have.",
+  bad_words: "Texts that the answer does not have, with or without a blank before them.",
   ignore_eos: "Never end by itself.",
   parse_special: "Texts of this request that spell control tokens mean them.",
   truncate_prompt_tokens: "Of a longer prompt the last so many tokens; -1: as many as fit.",

@@ -348,7 +348,7 @@ describe("what is not supported is a 400 that names the field", () => {
     [{ stream_options: { include_obfuscation: true } }, "stream_options.include_obfuscation"],
     [{ metadata: { a: 1 } }, "metadata.a"],
     [{ n: 2 }, "n"],
-    [{ bad_words: ["a"] }, "bad_words[0]"],
+    [{ bad_words: [""] }, "bad_words[0]"],
     [{ slo: { ttft_ms: -1 } }, "slo.ttft_ms"],
     [{ min_tokens: 5, max_output_tokens: 2 }, "min_tokens"],
     [{ input: "x ".repeat(9000) }, "input"],
