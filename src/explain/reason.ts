@@ -1,7 +1,7 @@
 /** Why an answer missed its SLO, for programs and in a sentence. */
 import type { Account, DemoteBound, Miss, MissCause, Outcome, TimePart } from "../core/protocol.ts"
 import { TIME_PARTS } from "../core/time-account.ts"
-import { msOf } from "./units.ts"
+import { saidMs } from "./units.ts"
 
 /** Names of the parts in JSON, without their unit. */
 export const PART_NAMES = {
@@ -59,7 +59,7 @@ function codeOf(cause: MissCause): ReasonCode {
 function sentenceOf(miss: Miss): string {
   const { token, objective, lateUs } = miss
   const which = token === 1 ? "the first token" : `token ${token}`
-  const late = `${which} was ${msOf(lateUs)} ms late by its ${OBJECTIVES[objective]}`
+  const late = `${which} was ${saidMs(lateUs)} ms late by its ${OBJECTIVES[objective]}`
   return `${late}: ${whyOf(miss)}`
 }
 
@@ -69,7 +69,7 @@ function whyOf({ cause, bound, parts, objective }: Miss): string {
     return "its promise gave way to others that were worth more, or to another tenant's share"
   const whole = parts.reduce((sum, us) => sum + us, 0)
   const since = { ttft: "since its arrival", tpot: "since its first token", maxGap: "since the last token" }
-  const of = (us: number) => `${msOf(us)} of the ${msOf(whole)} ms ${since[objective]}`
+  const of = (us: number) => `${saidMs(us)} of the ${saidMs(whole)} ms ${since[objective]}`
   const [prefill, decode] = [TIME_PARTS.indexOf("prefill"), TIME_PARTS.indexOf("decode")]
   if (cause === "own")
     return `its own work took ${of(parts[prefill]! + parts[decode]!)}, more than anything else: the objective is out of reach`

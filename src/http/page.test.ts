@@ -25,7 +25,8 @@ describe.skipIf(browserPath === undefined)("the page", () => {
     })
     browser = await chromium.launch({
       executablePath: browserPath!,
-      args: ["--no-sandbox", "--single-process", "--no-zygote", "--disable-gpu", "--headless"],
+      // In one process it dies with its first page.
+      args: ["--no-sandbox", "--disable-gpu"],
     })
   })
   afterAll(async () => {
@@ -42,6 +43,7 @@ describe.skipIf(browserPath === undefined)("the page", () => {
     await page.waitForSelector("#class option", { state: "attached" })
     expect(await page.textContent("#model")).toMatch(/^fake · policy slos-serve/)
     expect(await page.textContent("#curl")).toContain(`curl ${server.url}/v1/chat/completions`)
+    expect(JSON.parse(/ -d .(\{.*\})./s.exec((await page.textContent("#curl"))!)![1]!)).toHaveProperty("slo")
     await page.selectOption("#class", "reasoning")
     await page.fill("#text", "hello")
     await page.keyboard.press("Enter")

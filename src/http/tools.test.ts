@@ -3,6 +3,7 @@
 import OpenAI from "openai"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { FORMATS, formatOf } from "../text/tools/formats.ts"
+import { MESSAGES, TEMPLATES } from "../text/tools/templates-testing.ts"
 import { testServer } from "./testing.ts"
 
 type Server = Awaited<ReturnType<typeof testServer>>
@@ -23,19 +24,6 @@ const GIVEN = [
   { name: "look", arguments: { at: AT } },
   { name: "go", arguments: {} },
 ]
-/** Shortest templates that say how calls are written. */
-const TEMPLATES: Record<string, string> = {
-  hermes: '{# <tool_call>{"name": …, "arguments": …} #}',
-  "qwen-coder": "{# <tool_call><function=…><parameter=…> #}",
-  mistral: "{# [TOOL_CALLS]…[ARGS] #}",
-  "mistral-list": "{# [TOOL_CALLS] #}",
-  deepseek: "{# <｜tool▁calls▁begin｜> #}",
-  "deepseek-old": "{# <｜tool▁calls▁begin｜>```json #}",
-  llama: '{# {"name": function name, "parameters": dictionary #}',
-  harmony: "{# <|start|><|channel|><|message|> #}",
-}
-const MESSAGES = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-
 it("has a template for every way of writing calls", () => {
   expect(Object.keys(TEMPLATES).sort()).toEqual(FORMATS.map(({ name }) => name).sort())
   for (const [name, template] of Object.entries(TEMPLATES)) expect(formatOf(template).name).toBe(name)

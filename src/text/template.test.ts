@@ -54,6 +54,59 @@ test.each([
   expect(template.render({ messages: given, tools: null, variables: {} }, false).text).toBe(`f${kind}`)
 })
 
+/** They refuse what models' own templates refuse. */
+const PARTICULAR: Record<string, string> = {
+  "wants a user first, and turns that alternate (Mistral)": `{% if messages[0].role == 'system' %}[{{ messages[0].content }}]{% set all = messages[1:] %}{% else %}{% set all = messages %}{% endif %}{% for m in all %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}{{ m.role }}:{{ m.content }};{% endfor %}`,
+  "refuses the system (Gemma)": `{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}{{ m.role }}:{{ m.content }};{% endfor %}`,
+  "passes over the system": `{% for m in messages %}{% if m.role != 'system' %}{{ m.role }}:{{ m.content }};{% endif %}{% endfor %}`,
+  "wants the system at the beginning (Qwen)": `{% for m in messages %}{% if m.role == 'system' and not loop.first %}{{ raise_exception('System message must be at the beginning.') }}{% endif %}{{ m.role }}:{{ m.content }};{% endfor %}`,
+}
+
+describe.each(Object.entries(PARTICULAR))("a template that %s", (_, source) => {
+  const shown = (...said: [role: string, content: string][]) => {
+    const messages = said.map(([role, content]) => ({ role, content }))
+    return made(source).render({ messages, tools: null, variables: {} }, false).text
+  }
+
+  it("is shown what clients say out of turn", () => {
+    expect(shown(["user", "a"], ["assistant", "b"], ["user", "c"])).toBe("user:a;assistant:b;user:c;")
+    const order = (text: string) => text.replace(/[^a-z]|user|assistant|system/g, "")
+    for (const said of [
+      [
+        ["system", "x"],
+        ["user", "a"],
+      ],
+      [
+        ["developer", "x"],
+        ["system", "y"],
+        ["user", "a"],
+        ["user", "b"],
+      ],
+      [
+        ["system", "x"],
+        ["user", "a"],
+        ["assistant", "b"],
+        ["system", "y"],
+        ["user", "c"],
+      ],
+      [
+        ["user", "a"],
+        ["assistant", "b"],
+        ["assistant", "c"],
+        ["user", "d"],
+        ["system", "x"],
+      ],
+      [["system", "x"]],
+    ] as [string, string][][])
+      expect(order(shown(...said))).toBe(said.map(([, content]) => content).join(""))
+  })
+
+  it("is shown what it takes as it is", () => {
+    const twice = () => shown(["user", "a"], ["user", "b"])
+    expect(twice()).toMatch(source.includes("alternate") ? /^user:a\n\nb;$/ : /^user:a;user:b;$/)
+  })
+})
+
 /** Templates as models have them, in all that they do with a text. */
 const TEMPLATES: Record<string, string> = {
   ChatML: CHATML_TEMPLATE,

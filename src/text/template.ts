@@ -7,6 +7,7 @@ import { UserError, userError } from "../errors.ts"
 import type { ChatMessage, ChatPrompt } from "./chat.ts"
 import { concernsAny, type Disguise, Disguises, disguiseAll } from "./disguise.ts"
 import { ToolPrompt } from "./tools/prompt.ts"
+import { inTurns } from "./turns.ts"
 
 export type { ChatMessage, ChatPrompt }
 
@@ -76,7 +77,7 @@ export class ChatTemplate {
   #run(given: ChatPrompt, disguise?: Disguise): string | null {
     try {
       // After the disguise: the marks of calls that are written here are not the user's.
-      return this.#filled(this.#tools.adapt(given))
+      return this.#adapted(given)
     } catch (error) {
       // What the template refuses is what it was given, not what it is shown to see what is whose.
       if (disguise !== undefined) return null
@@ -86,6 +87,21 @@ export class ChatTemplate {
         { detail: detail.slice(0, 1000) },
         { param: "messages", cause: error },
       )
+    }
+  }
+
+  /** Where the template wants the system first and turns that alternate, the conversation in such turns. */
+  #adapted(given: ChatPrompt): string {
+    try {
+      return this.#filled(this.#tools.adapt(given))
+    } catch (refusal) {
+      const messages = inTurns(given.messages)
+      if (messages.length === given.messages.length) throw refusal
+      try {
+        return this.#filled(this.#tools.adapt({ ...given, messages }))
+      } catch {
+        throw refusal
+      }
     }
   }
 

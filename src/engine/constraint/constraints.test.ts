@@ -27,7 +27,12 @@ text ::= "-" character{0,1000} "-"
 character ::= [a-z] | "+" escape
 escape ::= [a-z] | "u" escape escape`
 /** Counts them in one rule: every word has to be tried for every count. */
-const SLOW_TO_COMPILE = `root ::= [a-z]{0,128} "!" | [b-z]{0,127} "?" | [c-z]{0,126} "."`
+const SLOW_TO_COMPILE = `root ::= [a-z]{0,1280} "!" | [b-z]{0,1270} "?" | [c-z]{0,1260} "."`
+/** Long enough for a thread that waits for its turn on a busy machine, and far less than these grammars take on an idle one. */
+const LIMIT_MS = 2_000
+const OVER_THE_LIMIT = /longer than 2000 ms/
+/** Text by which the slow one is asked what may come a thousand times. */
+const MUCH = "abcde".repeat(200)
 
 let open: Constraints | null = null
 afterEach(() => open?.close())
@@ -180,11 +185,11 @@ test("drafts go through held parts and out of them", async () => {
 })
 
 test("a grammar that takes too long to compile is refused, says so, and holds up no other", async () => {
-  const { constraints: all } = constraints({ compileMs: 60 }, wordy, WORDY_SIZE)
+  const { constraints: all } = constraints({ compileMs: LIMIT_MS }, wordy, WORDY_SIZE)
   let failure = await all.hold(SLOW_TO_COMPILE).catch((error: unknown) => error)
   expect(failure).toBeInstanceOf(UserError)
   expect(failure).toMatchObject({ status: 400, code: "invalid_json_schema" })
-  expect((failure as Error).message).toMatch(/longer than 60 ms/)
+  expect((failure as Error).message).toMatch(OVER_THE_LIMIT)
   // Asked again, it is refused without a host.
   const again = all.hold(SLOW_TO_COMPILE).catch((error: unknown) => error)
   failure = await Promise.race([again, new Promise((resolve) => setImmediate(() => resolve("late")))])
@@ -192,17 +197,20 @@ test("a grammar that takes too long to compile is refused, says so, and holds up
 })
 
 test("a request whose grammar takes too long to follow fails alone; the others go on", async () => {
-  const { constraints: all, start, say } = constraints({ followMs: 60 }, wordy, WORDY_SIZE)
+  const { constraints: all, start, say } = constraints({ followMs: LIMIT_MS }, wordy, WORDY_SIZE)
   await all.hold(only("abcdef"))
   await all.hold(SLOW_TO_FOLLOW)
   const good = start(only("abcdef"))
   await say(good, "ab")
   const slow = start(SLOW_TO_FOLLOW)
   await say(slow, "[-")
-  const both = [good, slow].map((request) => ({ request, draft: [] }))
-  await expect(all.masks(both)).rejects.toThrow(/longer than 60 ms/)
+  const both = [
+    { request: good, draft: [] },
+    { request: slow, draft: [...MUCH].map(letter) },
+  ]
+  await expect(all.masks(both)).rejects.toThrow(OVER_THE_LIMIT)
   // Known by now: it takes no time again.
-  await expect(all.masks([both[1]!])).rejects.toThrow(/longer than 60 ms/)
+  await expect(all.masks([both[1]!])).rejects.toThrow(OVER_THE_LIMIT)
   await say(good, "cdef")
   all.forget(slow.id)
   await expect(all.masks([both[1]!])).resolves.toEqual(new Map())
@@ -258,7 +266,7 @@ test("requests that come while a host catches up are no other's fault, and are f
 })
 
 test("one that cannot be followed ends a host, but not what another waits for", async () => {
-  const { constraints: all, start, say, append } = constraints({ followMs: 60 }, wordy, WORDY_SIZE)
+  const { constraints: all, start, say, append } = constraints({ followMs: LIMIT_MS }, wordy, WORDY_SIZE)
   await all.hold(SLOW_TO_FOLLOW)
   const good = only("abcdef")
   await all.hold(good)
@@ -270,5 +278,5 @@ test("one that cannot be followed ends a host, but not what another waits for", 
   const release = await all.hold(only("other"))
   release()
   await say(follows, "cdef")
-  await expect(all.masks([{ request: slow, draft: [] }])).rejects.toThrow(/longer than 60 ms/)
+  await expect(all.masks([{ request: slow, draft: [...MUCH].map(letter) }])).rejects.toThrow(OVER_THE_LIMIT)
 })

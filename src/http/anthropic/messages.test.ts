@@ -4,6 +4,8 @@ import { zodOutputFormat } from "@anthropic-ai/sdk/helpers/zod"
 import { afterAll, beforeAll, describe, expect, it, test } from "vitest"
 import { z } from "zod"
 import { testServer } from "../testing.ts"
+import { messagesSchema } from "./schema.ts"
+import { chatOf } from "./to-chat.ts"
 
 let server: Awaited<ReturnType<typeof testServer>>
 let client: Anthropic
@@ -213,6 +215,41 @@ describe("blocks", () => {
     expect([...places].sort((a, b) => a - b)).toEqual(places)
   })
 
+  it("of thoughts are left out where the client wants them cleared, and those that only Anthropic reads", async () => {
+    const thought = (thinking: string) => [
+      { type: "thinking", thinking, signature: "s" },
+      { type: "redacted_thinking", data: "x" },
+    ]
+    const call = { type: "tool_use", id: "t", name: "look", input: { at: "Oslo" } }
+    const messages = [
+      ...user("a"),
+      { role: "assistant", content: [...thought("First."), { type: "text", text: "b" }] },
+      ...user("c"),
+      { role: "assistant", content: [...thought("Second."), call] },
+      { role: "user", content: [{ type: "tool_result", tool_use_id: "t", content: "cold" }] },
+      { role: "assistant", content: [...thought("Third."), { type: "text", text: "d" }] },
+      ...user("e"),
+    ]
+    const kept = async (keep?: unknown) => {
+      const chat = chatOf(
+        messagesSchema.parse({
+          ...{ ...ask, messages, mcp_servers: [] },
+          context_management: {
+            edits: [{ type: "clear_thinking_20251015", keep }, { type: "clear_tool_uses_20250919" }],
+          },
+        }),
+        {},
+      )
+      return chat.body.messages.flatMap(({ reasoning_content: thoughts }) => thoughts ?? [])
+    }
+    expect(await kept("all")).toEqual(["First.", "Second.", "Third."])
+    expect(await kept()).toEqual(["Second.", "Third."])
+    expect(await kept({ type: "thinking_turns", value: 2 })).toEqual(["First.", "Second.", "Third."])
+    const edits = { edits: [{ type: "clear_thinking_20251015", keep: "all" }, { type: "compact_20260112" }] }
+    const answer = await post({ ...ask, messages, mcp_servers: [], context_management: edits })
+    expect(answer.statusCode, answer.body).toBe(200)
+  })
+
   it("go on with a last message of the assistant", async () => {
     await client.messages.create({
       ...ask,
@@ -246,6 +283,15 @@ describe("max_tokens", () => {
 
 describe("errors are in Anthropic's form", () => {
   const part = (type: string) => [{ role: "user", content: [{ type, source: {} }] }]
+  const result = (content: object[]) => ({ type: "tool_result", tool_use_id: "t", content })
+  const due = (type: string, value: number) => ({
+    context_management: {
+      edits: [
+        { type: "clear_thinking_20251015" },
+        { type: "clear_tool_uses_20250919", trigger: { type, value } },
+      ],
+    },
+  })
   const cases: [object, string][] = [
     [{ max_tokens: undefined }, "max_tokens"],
     [{ messages: [] }, "messages"],
@@ -267,7 +313,14 @@ describe("errors are in Anthropic's form", () => {
     [{ tools: [look], tool_choice: { type: "tool", name: "go" } }, "tool_choice"],
     [{ tools: [look], tool_choice: { type: "most" } }, "tool_choice.type"],
     [{ thinking: { type: "enabled", budget_tokens: 400 } }, "thinking.budget_tokens"],
-    [{ mcp_servers: [{}] }, "mcp_servers"],
+    [{ mcp_servers: [{}] }, "mcp_servers[0]"],
+    [{ context_management: { edits: [{ type: "clear_all" }] } }, "context_management.edits[0].type"],
+    [due("input_tokens", 4000), "context_management.edits[1].trigger"],
+    [due("tool_uses", 9000), "context_management.edits[1].trigger"],
+    [
+      { messages: [...user("a"), { role: "user", content: [result([{ type: "image", source: {} }])] }] },
+      "messages[1].content[0].content[0].type",
+    ],
     [{ container: "c" }, "container"],
     [{ thread: { type: "create" } }, "thread"],
     [{ stop: ["a"] }, "stop"],

@@ -3,6 +3,7 @@ import { z } from "zod"
 import { MOST_STOPS } from "../limits.ts"
 import { listOf, textOr } from "../lists.ts"
 import { anyObject, anySchema, common, count, only, superseded, text } from "../schemas.ts"
+import { contextManagement } from "./context-edits.ts"
 
 const none = (why: string) => z.null({ error: `is not supported: ${why}` }).optional()
 
@@ -34,6 +35,8 @@ const assistantBlock = z.discriminatedUnion(
   [
     textBlock,
     z.object({ type: z.literal("thinking"), thinking: text }),
+    // Only Anthropic can read it: of a conversation that has begun there.
+    z.object({ type: z.literal("redacted_thinking") }),
     z.object({ type: z.literal("tool_use"), id: text, name: text, input: anyObject }),
   ],
   { error: 'must be "text", "thinking" or "tool_use" in a message of the assistant' },
@@ -109,8 +112,8 @@ const prompt = {
     .object({ format, effort: z.enum(["low", "medium", "high", "xhigh", "max"]).nullish() })
     .nullish(),
   thread: none("send the whole conversation (thread: false of the SDK's tool runner)"),
-  mcp_servers: none("the client calls its tools itself"),
-  context_management: none("send the messages that count"),
+  mcp_servers: z.array(z.never({ error: "is not supported: the client calls its tools itself" })).nullish(),
+  context_management: contextManagement.nullish(),
 }
 
 /** Of common fields those that have another name here, or other values. */

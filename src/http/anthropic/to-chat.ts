@@ -3,6 +3,7 @@ import { UserError } from "../../errors.ts"
 import { validate } from "../body.ts"
 import type { Exact } from "../chat-generation.ts"
 import { type ChatBody, chatSchema } from "../schemas.ts"
+import { withoutCleared } from "./context-edits.ts"
 import type { AnthropicMessage, CountBody, MessagesBody } from "./schema.ts"
 
 /** What chats call a field, and what the Messages API calls it. */
@@ -67,7 +68,7 @@ function defined(fields: Record<string, unknown>): Record<string, unknown> {
 
 function promptFields(body: CountBody): Record<string, unknown> {
   const system = body.system ? plainText(body.system) : ""
-  const said = body.messages.flatMap(messagesOf)
+  const said = withoutCleared(body.messages, body.context_management).flatMap(messagesOf)
   const { thinking, output_config, chat_template_kwargs: given } = body
   const think = thinking ? { enable_thinking: thinking.type !== "disabled" } : null
   return {

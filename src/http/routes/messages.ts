@@ -3,6 +3,7 @@ import type { FastifyInstance, FastifyRequest } from "fastify"
 import { UserError, userError } from "../../errors.ts"
 import type { Service, ServiceHost } from "../../serve/service.ts"
 import type { TokenReader } from "../../serve/token-reader.ts"
+import { checkEdits } from "../anthropic/context-edits.ts"
 import { anthropicError } from "../anthropic/errors.ts"
 import { MessagesFormat } from "../anthropic/format.ts"
 import { countSchema, type MessagesBody, messagesSchema } from "../anthropic/schema.ts"
@@ -42,6 +43,7 @@ export function messagesRoutes(
       const body = validate(messagesSchema, request.body)
       return inFieldsOf(MESSAGES_FIELDS, () => {
         checkBudget(body)
+        checkEdits(body.context_management, service.front.contextTokens)
         const chat = chatOf(body, exactBody(request.body))
         const { generation, formedBy } = chatAsk(service, request, chat.body, chat.exact)
         const format = new MessagesFormat({
@@ -66,6 +68,7 @@ export function messagesRoutes(
       const abort = new AbortController()
       watchClient(reply.raw, abort, () => {})
       return inFieldsOf(MESSAGES_FIELDS, async () => {
+        checkEdits(body.context_management, service.front.contextTokens)
         const chat = countedChat(body)
         const { generation } = chatAsk(service, request, chat, { ...chat })
         const { prompt, parseSpecial } = generation

@@ -21,12 +21,12 @@ export const HARMONY: ToolFormat = {
   thinks: true,
   fits: (template) => [START, CHANNEL, MESSAGE].every((mark) => template.includes(mark)),
 
-  *read(text, found) {
+  *read(text, found, { tools }) {
     // The prompt ends in the start of a message: its header comes first.
     for (let opened = false; ; ) {
       const header: string = yield* headerOf(text, opened)
       if (header === "cut") return
-      const end: string | null = yield* message(text, found, header)
+      const end: string | null = yield* message(text, found, header, tools.length > 0)
       if (end === null) return
       opened = end === START || (yield* text.takes(START)) === "yes"
     }
@@ -103,10 +103,10 @@ function* headerOf(text: Unread, opened: boolean): Reading<string> {
   return ""
 }
 
-/** Its text, and the mark that ends it; null: the text ended in it. */
-function* message(text: Unread, found: Found, header: string): Reading<string | null> {
+/** Its text, and the mark that ends it; null: the text ended in it. Where no tool may be called, what was meant for one is text. */
+function* message(text: Unread, found: Found, header: string, callsTools: boolean): Reading<string | null> {
   const recipient = RECIPIENT.exec(header)?.[1]
-  if (recipient !== undefined) {
+  if (recipient !== undefined && callsTools) {
     found.begin(recipient)
     const end = yield* jsonArguments(text, found)
     if (end === "no") found.arguments("{}")

@@ -2,6 +2,7 @@
  * known. What a template does not show is written into messages, so that tools, calls and results always reach the model. */
 import { createHash } from "node:crypto"
 import type { ChatMessage, ChatPrompt } from "../chat.ts"
+import { withoutSystem } from "../turns.ts"
 import type { ToolFormat, WrittenCall } from "./format.ts"
 import { GENERIC, nativeFormat } from "./formats.ts"
 
@@ -24,14 +25,13 @@ interface Shown {
   tools: boolean
   /** null: it does not show calls and results, whatever is done. */
   calls: Ways | null
-  /** It has a place for a system message. */
-  system: boolean
 }
 
 export class ToolPrompt {
   readonly #native: ToolFormat | null
   readonly #run: Run
   #shown: Shown | null = null
+  #placesSystem: boolean | null = null
 
   constructor(template: string | null, run: Run) {
     this.#native = nativeFormat(template)
@@ -41,29 +41,38 @@ export class ToolPrompt {
   /** The same conversation as the template shows all of it. */
   adapt<T extends Messages>(prompt: T): T {
     const { tools } = prompt
-    if (tools === null && !prompt.messages.some(isOfTools)) return prompt
+    const hasSystem = prompt.messages.some(({ role }) => role === "system")
+    const given = hasSystem && !this.#system ? withoutSystem(prompt.messages) : prompt.messages
+    if (tools === null && !given.some(isOfTools)) return { ...prompt, messages: given }
     const shown = (this.#shown ??= this.#look())
     // Calls as the model is told to write them, where its own way is not known here.
     const ways = tools !== null && this.#native === null ? null : shown.calls
-    const messages = withIds(prompt.messages, this.#native?.idLength)
+    const messages = withIds(given, this.#native?.idLength)
     const adapted = ways === null ? inText(messages, this.#format) : inWays(messages, ways)
     if (tools === null || shown.tools) return { ...prompt, messages: adapted }
-    return { ...prompt, tools: null, messages: withInstructions(adapted, this.#told(tools), shown.system) }
+    return { ...prompt, tools: null, messages: withInstructions(adapted, this.#told(tools), this.#system) }
   }
 
   get #format(): ToolFormat {
     return this.#native ?? GENERIC
   }
 
+  /** It has a place for a system message. One that does not show what is said at all is left alone. */
+  get #system(): boolean {
+    const user = said("user", "Quser")
+    const both = { tools: null, messages: [said("system", "Qsystem"), user] }
+    this.#placesSystem ??=
+      this.#shows(both, ["Qsystem"]) || !this.#shows({ tools: null, messages: [user] }, ["Quser"])
+    return this.#placesSystem
+  }
+
   #look(): Shown {
-    const alone = { tools: null, messages: [said("system", "Qsystem"), said("user", "Quser")] }
-    const system = this.#shows(alone, ["Qsystem"])
     const asked = { tools: [PROBE_TOOL], messages: [said("user", "Quser")] }
     const tools = this.#native !== null && this.#shows(asked, ["Qtool", "Qparameter"])
     const messages = withIds(PROBE, this.#native?.idLength)
     const probe = (ways: Ways) => ({ messages: inWays(messages, ways), tools: tools ? [PROBE_TOOL] : null })
     const calls = WAYS.find((ways) => this.#shows(probe(ways), PROBE_WORDS))
-    return { tools, calls: calls ?? null, system }
+    return { tools, calls: calls ?? null }
   }
 
   #shows(prompt: Messages, words: readonly string[]): boolean {
