@@ -78,9 +78,9 @@ export const FIELD_TEXTS: Readonly<Record<string, string>> = {
   prompt_cache_retention: "No effect.",
   "MessagesRequest.max_tokens": "Most tokens of the answer.",
   "MessagesRequest.metadata": "No effect.",
-  "MessagesRequest.context_management":
+  context_management:
     "`clear_thinking_20251015` leaves out thoughts of earlier turns; edits by a count of tokens are taken where no prompt becomes so long.",
-  "MessagesRequest.mcp_servers": "Only none: the client calls its tools itself.",
+  mcp_servers: "Only none: the client calls its tools itself.",
   system: "Before all messages.",
   stop_sequences: "Texts that end the answer, and are no part of it.",
   thinking: "Whether the model thinks before it answers; without it the class and the model decide.",
