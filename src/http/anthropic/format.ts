@@ -2,7 +2,7 @@
 import type { UserError } from "../../errors.ts"
 import type { ResolvedSlo } from "../../serve/slo-resolve.ts"
 import type { AnswerDelta, Usage } from "../../text/answer.ts"
-import type { CallDelta } from "../../text/tools/parts.ts"
+import { type Block, Blocks } from "../blocks.ts"
 import type { Finished, Format } from "../format.ts"
 import { newId } from "../ids.ts"
 import { metricsJson, serviceTier } from "../result.ts"
@@ -21,28 +21,27 @@ export interface MessageOptions {
   ignored: readonly string[]
 }
 
-type Kind = "thinking" | "text" | "tool_use"
-
 /** A block that is being written. */
-interface Block {
-  kind: Kind
-  /** Its text, or the JSON of its input. */
-  text: string
+interface Open extends Block {
   /** Of a call. */
-  call: { index: number; id: string; name: string } | null
+  id: string
 }
 
 export class MessagesFormat implements Format {
   readonly #options: MessageOptions
-  readonly #blocks: Block[] = []
-  #open: Block | null = null
+  readonly #blocks: Blocks<Open>
   #started = false
-  /** White space that is text only if more follows: not before a call. */
-  #space = ""
   #events = ""
 
   constructor(options: MessageOptions) {
     this.#options = options
+    this.#blocks = new Blocks<Open>({
+      made: (block) => ({ ...block, id: newId("toolu") }),
+      begun: (block) =>
+        this.#tell("content_block_start", { index: this.#index, content_block: this.#blockJson(block) }),
+      wentOn: (block, piece) => this.#wentOn(block, piece),
+      ended: (block) => this.#ended(block),
+    })
   }
 
   opening(): string {
@@ -52,13 +51,13 @@ export class MessagesFormat implements Format {
 
   chunk(delta: AnswerDelta): string {
     this.#start(delta.promptTokens)
-    this.#push(delta)
+    this.#blocks.push(delta)
     return this.#take()
   }
 
   closing(end: Finished): string {
     this.#start(end.usage.promptTokens)
-    this.#finish()
+    this.#blocks.end()
     this.#tell("message_delta", {
       delta: this.#stopOf(end),
       usage: usageOf(end.usage),
@@ -84,11 +83,11 @@ export class MessagesFormat implements Format {
   }
 
   whole([all]: readonly AnswerDelta[], [end]: readonly Finished[]): object {
-    this.#push(all!)
-    this.#finish()
+    this.#blocks.push(all!)
+    this.#blocks.end()
     return {
       ...this.#envelope,
-      content: this.#blocks.map(blockJson),
+      content: this.#blocks.all.map((block) => this.#blockJson(block)),
       ...this.#stopOf(end!),
       usage: { ...usageOf(end!.usage), service_tier: this.#tier(end!) },
       ...this.#about(end!),
@@ -129,68 +128,30 @@ export class MessagesFormat implements Format {
     this.#tell("ping", {})
   }
 
-  #push({ reasoning, content, toolCalls }: AnswerDelta): void {
-    if (reasoning !== "") this.#write("thinking", reasoning)
-    const calls = [...toolCalls]
-    // What goes on with a call was written before the text that came with it.
-    while (calls[0]?.name === null) this.#call(calls.shift()!)
-    if (content !== "") this.#say(content)
-    for (const call of calls) this.#call(call)
-  }
-
-  #finish(): void {
-    const called = this.#blocks.some(({ kind }) => kind === "tool_use")
-    if (this.#space !== "" && !called) this.#write("text", this.#space)
-    this.#close()
-  }
-
-  #say(text: string): void {
-    const all = this.#space + text
-    this.#space = ""
-    if (this.#open?.kind !== "text" && all.trim() === "") this.#space = all
-    else this.#write("text", all)
-  }
-
-  #call({ index, name, arguments: given }: CallDelta): void {
-    if (name !== null) {
-      this.#space = ""
-      this.#begin("tool_use", { index, id: newId("toolu"), name })
-    }
-    const open = this.#open
-    if (given === "" || open?.call?.index !== index) return
-    open.text += given
-    this.#goOn({ type: "input_json_delta", partial_json: given })
-  }
-
-  #write(kind: "thinking" | "text", text: string): void {
-    if (this.#open?.kind !== kind) this.#begin(kind)
-    if (kind === "thinking" && this.#options.hidesThoughts) return
-    this.#open!.text += text
-    this.#goOn(kind === "text" ? { type: "text_delta", text } : { type: "thinking_delta", thinking: text })
-  }
-
-  #begin(kind: Kind, call: Block["call"] = null): void {
-    this.#close()
-    const block: Block = { kind, text: "", call }
-    this.#open = block
-    this.#blocks.push(block)
-    this.#tell("content_block_start", { index: this.#index, content_block: blockJson(block) })
+  #wentOn({ kind }: Open, piece: string): void {
+    if (kind === "call") this.#goOn({ type: "input_json_delta", partial_json: piece })
+    else if (kind === "text") this.#goOn({ type: "text_delta", text: piece })
+    else if (!this.#options.hidesThoughts) this.#goOn({ type: "thinking_delta", thinking: piece })
   }
 
   #goOn(delta: object): void {
     this.#tell("content_block_delta", { index: this.#index, delta })
   }
 
-  #close(): void {
-    const open = this.#open
-    if (open === null) return
-    this.#open = null
-    if (open.kind === "thinking") this.#goOn({ type: "signature_delta", signature: "" })
+  #ended({ kind }: Open): void {
+    if (kind === "thoughts") this.#goOn({ type: "signature_delta", signature: "" })
     this.#tell("content_block_stop", { index: this.#index })
   }
 
+  #blockJson({ kind, text, call, id }: Open): object {
+    if (kind === "text") return { type: "text", text, citations: null }
+    if (kind === "call")
+      return { type: "tool_use", id, name: call!.name, input: inputOf(text), caller: { type: "direct" } }
+    return { type: "thinking", thinking: this.#options.hidesThoughts ? "" : text, signature: "" }
+  }
+
   get #index(): number {
-    return this.#blocks.length - 1
+    return this.#blocks.all.length - 1
   }
 
   #tell(type: string, fields: object): void {
@@ -226,13 +187,6 @@ function usageOf({ promptTokens, cachedTokens, completionTokens, reasoningTokens
 }
 
 const REASONS = { stop: "end_turn", length: "max_tokens", tool_calls: "tool_use" } as const
-
-function blockJson({ kind, text, call }: Block): object {
-  if (kind === "text") return { type: "text", text, citations: null }
-  if (kind === "thinking") return { type: "thinking", thinking: text, signature: "" }
-  const { id, name } = call!
-  return { type: "tool_use", id, name, input: inputOf(text), caller: { type: "direct" } }
-}
 
 /** Of a call that was cut off there is no object. */
 function inputOf(json: string): unknown {

@@ -1,6 +1,6 @@
 /** The items of an answer as it comes: thoughts, text and calls, each begun, gone on with and ended in events. */
 import type { AnswerDelta, TextLogprob } from "../../text/answer.ts"
-import type { CallDelta } from "../../text/tools/parts.ts"
+import { type Block, Blocks } from "../blocks.ts"
 import { newId } from "../ids.ts"
 import { sealed } from "./items.ts"
 
@@ -18,102 +18,68 @@ type Status = "completed" | "incomplete"
 type Item = Record<string, unknown> & { id: string }
 
 /** An item that is being written. */
-interface Open {
-  kind: "reasoning" | "message" | "call"
+interface Open extends Block {
   id: string
-  /** All of its text so far. */
-  text: string
-  /** Of a call: which. */
-  call: { index: number; id: string; name: string } | null
+  /** Of a call. */
+  callId: string
 }
+
+const PREFIXES = { thoughts: "rs", text: "msg", call: "fc" } as const
 
 export class ResponseOutput {
   /** Whole ones. */
   readonly items: Item[] = []
   readonly #tell: Tell
   readonly #options: OutputOptions
-  #open: Open | null = null
+  readonly #blocks: Blocks<Open>
+  #status: Status = "completed"
   #logprobs: object[] = []
   /** How many of them the client has been told. */
   #toldLogprobs = 0
-  /** White space that is text only if more follows, or nothing does: not before a call. */
-  #space = ""
 
   constructor(options: OutputOptions, tell: Tell) {
     this.#options = options
     this.#tell = tell
+    this.#blocks = new Blocks<Open>({
+      made: (block) => ({ ...block, id: newId(PREFIXES[block.kind]), callId: newId("call") }),
+      begun: (open) => this.#begun(open),
+      wentOn: (open, piece) => this.#wentOn(open, piece),
+      ended: (open, last) => this.#ended(open, last ? this.#status : "completed"),
+    })
   }
 
   push(delta: AnswerDelta): void {
     this.#logprobs.push(...delta.logprobs.map(logprobJson))
-    if (delta.reasoning !== "") this.#think(delta.reasoning)
-    const calls = [...delta.toolCalls]
-    // What goes on with a call was written before the text that came with it.
-    while (calls[0]?.name === null) this.#call(calls.shift()!)
-    if (delta.content !== "") this.#say(delta.content)
-    for (const call of calls) this.#call(call)
+    this.#blocks.push(delta)
   }
 
   /** The answer is over. */
   end(status: Status): void {
-    const called = this.#open?.kind === "call" || this.items.some(({ type }) => type === "function_call")
-    if (this.#space !== "" && !called) this.#write("message", this.#space)
-    this.#close(status)
-    if (this.items.length === 0) {
-      this.#begin("message")
-      this.#close(status)
-    }
+    this.#status = status
+    this.#blocks.end(true)
   }
 
-  #think(text: string): void {
-    this.#write("reasoning", text)
-  }
-
-  #say(text: string): void {
-    const all = this.#space + text
-    this.#space = ""
-    if (this.#open?.kind !== "message" && all.trim() === "") this.#space = all
-    else this.#write("message", all)
-  }
-
-  #call({ index, name, arguments: given }: CallDelta): void {
-    if (name !== null) {
-      this.#space = ""
-      this.#begin("call", { index, id: newId("call"), name })
-    }
-    if (given === "" || this.#open?.call?.index !== index) return
-    const open = this.#open
-    open.text += given
-    this.#tell("response.function_call_arguments.delta", { ...this.#place(open), delta: given })
-  }
-
-  #write(kind: "reasoning" | "message", text: string): void {
-    if (this.#open?.kind !== kind) this.#begin(kind)
-    const open = this.#open!
-    open.text += text
-    const { delta, part } = this.#names(kind)
-    const logprobs = kind === "message" ? { logprobs: this.#nextLogprobs() } : {}
-    this.#tell(delta, { ...this.#place(open), ...part, delta: text, ...logprobs })
-  }
-
-  #begin(kind: Open["kind"], call: Open["call"] = null): void {
-    this.#close("completed")
-    const prefix = { reasoning: "rs", message: "msg", call: "fc" }[kind]
-    const open: Open = { kind, id: newId(prefix), text: "", call }
-    this.#open = open
+  #begun(open: Open): void {
     this.#tell("response.output_item.added", {
       output_index: this.items.length,
       item: this.#item(open, "in_progress"),
     })
-    if (kind === "call") return
-    const { added, part } = this.#names(kind)
+    if (open.kind === "call") return
+    const { added, part } = this.#names(open.kind)
     this.#tell(added, { ...this.#place(open), ...part, part: this.#part(open) })
   }
 
-  #close(status: Status): void {
-    const open = this.#open
-    if (open === null) return
-    this.#open = null
+  #wentOn(open: Open, piece: string): void {
+    if (open.kind === "call") {
+      this.#tell("response.function_call_arguments.delta", { ...this.#place(open), delta: piece })
+      return
+    }
+    const { delta, part } = this.#names(open.kind)
+    const logprobs = open.kind === "text" ? { logprobs: this.#nextLogprobs() } : {}
+    this.#tell(delta, { ...this.#place(open), ...part, delta: piece, ...logprobs })
+  }
+
+  #ended(open: Open, status: Status): void {
     const place = this.#place(open)
     if (open.kind === "call")
       this.#tell("response.function_call_arguments.done", {
@@ -122,14 +88,14 @@ export class ResponseOutput {
       })
     else {
       const { done, ended, part } = this.#names(open.kind)
-      const logprobs = open.kind === "message" ? { logprobs: this.#logprobs } : {}
+      const logprobs = open.kind === "text" ? { logprobs: this.#logprobs } : {}
       this.#tell(done, { ...place, ...part, text: open.text, ...logprobs })
       this.#tell(ended, { ...place, ...part, part: this.#part(open) })
     }
     const item = this.#item(open, status)
     this.#tell("response.output_item.done", { output_index: this.items.length, item })
     this.items.push(item)
-    if (open.kind === "message") {
+    if (open.kind === "text") {
       this.#logprobs = []
       this.#toldLogprobs = 0
     }
@@ -140,24 +106,24 @@ export class ResponseOutput {
   }
 
   /** Names of the events of a text, and of its place in the item. */
-  #names(kind: "reasoning" | "message") {
-    if (kind === "message") return TEXT_EVENTS
+  #names(kind: "thoughts" | "text") {
+    if (kind === "text") return TEXT_EVENTS
     return this.#options.asSummary ? SUMMARY_EVENTS : THOUGHT_EVENTS
   }
 
   #part({ kind, text }: Open): object {
     const logprobs = text === "" ? [] : this.#logprobs
-    if (kind === "message") return { type: "output_text", annotations: [], logprobs, text }
+    if (kind === "text") return { type: "output_text", annotations: [], logprobs, text }
     return { type: this.#options.asSummary ? "summary_text" : "reasoning_text", text }
   }
 
   #item(open: Open, status: Status | "in_progress"): Item {
-    const { id, text, call } = open
+    const { id, text, call, callId } = open
     const begins = status === "in_progress"
     if (call !== null)
-      return { id, type: "function_call", status, call_id: call.id, name: call.name, arguments: text }
+      return { id, type: "function_call", status, call_id: callId, name: call.name, arguments: text }
     const parts = begins ? [] : [this.#part(open)]
-    if (open.kind === "message") return { id, type: "message", status, role: "assistant", content: parts }
+    if (open.kind === "text") return { id, type: "message", status, role: "assistant", content: parts }
     const { asSummary, isSealed } = this.#options
     return {
       ...{ id, type: "reasoning", status, summary: asSummary ? parts : [] },
