@@ -170,13 +170,14 @@ function calledTools(exact: Exact, { mode, names }: ToolChoice): Tool[] {
 
 /** Content parts become one text; nulls disappear. */
 export function plainMessage(message: ChatBody["messages"][number]): ChatMessage {
-  const { role, content, name, reasoning_content, tool_call_id, tool_calls } = message
+  const { role, content, name, tool_call_id, tool_calls } = message
+  const thoughts = message.reasoning_content || message.reasoning
   const text = Array.isArray(content) ? content.map((part) => part.text).join("") : (content ?? null)
   return {
     role,
     content: text,
     ...(name ? { name } : {}),
-    ...(reasoning_content ? { reasoning_content } : {}),
+    ...(thoughts ? { reasoning_content: thoughts } : {}),
     ...(tool_call_id ? { tool_call_id } : {}),
     ...(tool_calls && tool_calls.length > 0
       ? {

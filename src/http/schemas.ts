@@ -182,6 +182,8 @@ export const message = z.object({
     .nullish(),
   name: text.nullish(),
   reasoning_content: text.nullish(),
+  /** As vLLM calls it by now. */
+  reasoning: text.nullish(),
   tool_call_id: text.nullish(),
   tool_calls: listOf(
     z.object({

@@ -1,5 +1,7 @@
 /** Conversations with tools as clients and other models leave them: each is answered, whatever a model once wrote into a call. */
 import { afterAll, beforeAll, expect, it, test } from "vitest"
+import { plainMessage } from "./chat-generation.ts"
+import { chatSchema } from "./schemas.ts"
 import { testServer } from "./testing.ts"
 
 type Message = Record<string, unknown>
@@ -70,6 +72,14 @@ test.each<[string, unknown[]]>([
   ["no tools", []],
 ])("tools: %s", async (_, tools) => {
   expect(await ask([], { tools })).toBe(200)
+})
+
+test.each(["reasoning_content", "reasoning"])("thoughts as %s reach the template", (field) => {
+  const message = chatSchema.shape.messages.parse([{ ...calling("{}"), [field]: "hm" }])[0]!
+  expect(plainMessage(message).reasoning_content).toBe("hm")
+  expect(plainMessage({ ...message, reasoning_content: null, reasoning: null })).not.toHaveProperty(
+    "reasoning_content",
+  )
 })
 
 it("refuses a strict tool that cannot be kept", async () => {
