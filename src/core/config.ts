@@ -26,6 +26,10 @@ export interface ReplicaConfig {
   /** Most batches in flight, ≥ 1: with more than one, the next is decided on what those before it should yield, as of the time
    * when they should be done. They run in the order of their numbers. Default 1. */
   depth?: number
+  /** The engine schedules only tokens that it knows, while so many batches are still being computed (the stages of a pipeline): a
+   * request that should yield a token in one of these is not in the next. Default 0: what it schedules on has landed, or the
+   * engine puts tokens in as they come. */
+  tokenLag?: number
   /** The engine keeps its own account of KV (vLLM): it may run other items than planned (event `ran`), evict, find less cached
    * than is believed (StepResult.computed). The core adopts what it says. Default: a deviation is an error. */
   engineOwnsKv?: boolean

@@ -154,6 +154,23 @@ describe("the line foreseen", () => {
     foresight.end()
   })
 
+  test("leaves out those whose tokens the engine will not know when it schedules", () => {
+    const [first, second, half] = [liveOf(1), liveOf(2), liveOf(4)]
+    const flight = [flightOf(first), flightOf(second), flightOf(half, false)]
+    const begun = (tokenLag: number, later = false) => {
+      const foresight = new Foresight(kv, false, tokenLag)
+      const line = [...foresight.begin(flight, [first, second, half], 0, later)]
+      foresight.end()
+      return line
+    }
+    expect(begun(1)).toEqual([first, second, half])
+    expect(begun(2)).toEqual([first, half])
+    expect(begun(3)).toEqual([half])
+    expect(begun(9)).toEqual([half])
+    expect(begun(9, true)).toEqual([first, second, half])
+    expect([first, second, half].some(({ gone }) => gone)).toBe(false)
+  })
+
   test("a replica that only prefills does not plan past the first token", () => {
     const [done, half] = [liveOf(1), liveOf(2)]
     const flight = [flightOf(done), flightOf(half, false)]

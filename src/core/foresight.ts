@@ -5,17 +5,22 @@ import type { Airborne } from "./flight.ts"
 import type { KvAccount } from "./kv/account.ts"
 import type { LiveRequest } from "./request.ts"
 
+const NONE: ReadonlySet<LiveRequest> = new Set()
+
 export class Foresight {
   readonly #kv: KvAccount
   /** A request leaves with its first token. */
   readonly #prefillOnly: boolean
+  /** See ReplicaConfig. */
+  readonly #tokenLag: number
   #foreseen: LiveRequest[] = []
   #line: LiveRequest[] = []
   #leftOut: LiveRequest[] = []
 
-  constructor(kv: KvAccount, prefillOnly: boolean) {
+  constructor(kv: KvAccount, prefillOnly: boolean, tokenLag = 0) {
     this.#kv = kv
     this.#prefillOnly = prefillOnly
+    this.#tokenLag = tokenLag
   }
 
   /** Those of `line` that a batch after those in flight could carry; `later`: or one after that, when grammars are compiled and what
@@ -27,9 +32,11 @@ export class Foresight {
     later = false,
   ): readonly LiveRequest[] {
     for (const batch of flight) if (!batch.failed) this.#land(batch, Math.max(nowUs, batch.endsUs))
+    const unknown = later ? NONE : this.#unknown(flight)
     this.#line.length = 0
     for (const request of line) {
-      if (this.#goesOn(request) && (later || this.#canRun(request))) this.#line.push(request)
+      const canRun = later || (this.#canRun(request) && !unknown.has(request))
+      if (this.#goesOn(request) && canRun) this.#line.push(request)
       else this.#leaveOut(request)
     }
     return this.#line
@@ -50,6 +57,16 @@ export class Foresight {
       if (!request.foreseen) this.#foreseen.push(request)
       request.foresee(items[i]!, atUs)
     }
+  }
+
+  /** Those whose next token the engine will not know when it schedules. */
+  #unknown(flight: readonly Airborne[]): ReadonlySet<LiveRequest> {
+    if (this.#tokenLag === 0) return NONE
+    const unknown = new Set<LiveRequest>()
+    for (const { items, requests } of flight.slice(-this.#tokenLag))
+      for (const [at, request] of requests.entries())
+        if (request !== undefined && items[at]!.sample) unknown.add(request)
+    return unknown
   }
 
   #canRun({ id, waits, inAir }: LiveRequest): boolean {

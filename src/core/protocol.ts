@@ -50,6 +50,8 @@ export interface RequestSpec {
   alone?: boolean
   /** Each token of its prompt has an output row, not the last one alone: its log-probabilities are asked for, or a mean over all. */
   allRows?: boolean
+  /** Which adapter of the model (LoRA) it runs with, a number from 1 on; default: none. */
+  adapter?: number
   /** Its grammar is still being compiled: it runs from the event `grammarReady` on. Its objectives count from its arrival. */
   waitsForGrammar?: boolean
   /** The decode starts in a thinking phase, whose end only the engine can report (StepResult.answering). */
@@ -339,6 +341,8 @@ export interface EngineLimits {
   cachedSequences?: number
   /** Most tokens of one batch. */
   maxBatchTokens: number
+  /** Most different adapters in one batch; default: any number. */
+  maxAdapters?: number
   /** Most tokens (prompt + output) of one request. */
   contextTokens: number
   /** Chunks shorter than this are disproportionately slow; only a prompt's remainder may be shorter. */

@@ -89,7 +89,7 @@ export class Replica {
     const context = new PlanningContext({ limits, cost, kv: this.#kv, ...learnt, actions, ahead })
     this.#batch = new BatchBuilder(context)
     const prefillOnly = config.prefillOnly ?? false
-    this.#foresight = new Foresight(this.#kv, prefillOnly)
+    this.#foresight = new Foresight(this.#kv, prefillOnly, config.tokenLag)
     this.#books = new Bookkeeper(cost)
     const common = { kv: this.#kv, learnt: this.#learnt, flight: this.#flight, tell: this.#tell }
     this.#line = new Line({ ...common, keepsSessions: this.policy.keepsSessions ?? false })

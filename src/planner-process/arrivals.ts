@@ -42,7 +42,7 @@ export class ArrivalReader {
 
   /** `nowUs` on the engine's clock, `unixMs` at that time. Null for a prompt that the engine can never hold. */
   read(arrived: Arrived, nowUs: number, unixMs: number): ReadArrival | null {
-    const { id, promptTokens, prefix, waitsForGrammar, begun } = arrived
+    const { id, promptTokens, prefix, waitsForGrammar, begun, adapter, allRows } = arrived
     const { resolved, tenant, session, arrivedUnixMs, mistakes } = readSloArguments(
       this.#classes,
       arrived.slo,
@@ -62,6 +62,8 @@ export class ArrivalReader {
       prefix: prefix === undefined ? [] : Array.from(prefix),
       slo: thinks && !this.#tellsThinking ? withOnePace(resolved.slo) : resolved.slo,
       ...{ tier, worth: of.worth, thinking: thinks && this.#tellsThinking },
+      ...(adapter !== undefined && { adapter }),
+      ...(allRows === true && { allRows }),
     }
     return {
       spec,

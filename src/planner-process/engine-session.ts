@@ -317,9 +317,11 @@ function configOf({
   policyOptions,
   stepTimes,
 }: SessionOptions): ReplicaConfig {
-  const { limits, maxDrafts, depth } = engine
+  const { limits, maxDrafts, depth, tokenLag = 0 } = engine
+  const { maxAdapters, ...sizes } = limits
+  const adapters = maxAdapters === undefined ? {} : { maxAdapters }
   return {
-    limits: { ...limits, unifiedKv: true, cachedSequences: MOST_CACHED },
+    limits: { ...sizes, ...adapters, unifiedKv: true, cachedSequences: MOST_CACHED },
     ...{ cost: stepTimes.cost, policy, apps: classes.all.length, tenantWeights: tenants.all.weights },
     options: {
       ...(maxDrafts > 0 && { speculation: "on", maxSpeculation: maxDrafts + 1 }),
@@ -327,6 +329,6 @@ function configOf({
     },
     // What the engine has taken is not to be refused.
     maxQueue: Number.POSITIVE_INFINITY,
-    ...{ depth, engineOwnsKv: true },
+    ...{ depth, tokenLag, engineOwnsKv: true },
   }
 }

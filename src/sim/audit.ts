@@ -26,11 +26,14 @@ interface Seen {
 export class Audit {
   #accounts = new Map<RequestId, Seen>()
   #batches = new Map<number, number>()
+  /** By replica, of batches in flight: those that should yield a token. */
+  #sampling = new Map<number, Map<number, Set<RequestId>>>()
   #limits: EngineLimits
   #mayFail: boolean
   /** Batches are planned on tokens that are yet to come; and what the engine has may be more than the core knows of. */
   #ahead: boolean
   #owned: boolean
+  #tokenLag: number
   #kv: KvAudit | null
   #nowUs = 0
   /** Requests with a late token after their SLO was promised. */
@@ -42,6 +45,7 @@ export class Audit {
     this.#limits = fleet.replicas[0]!.limits
     this.#mayFail = (fleet.faults ?? []).some(({ kind }) => kind === "failedStep")
     this.#ahead = (fleet.replicas[0]!.depth ?? 1) > 1
+    this.#tokenLag = fleet.replicas[0]!.tokenLag ?? 0
     this.#owned = fleet.replicas[0]!.engineOwnsKv ?? false
     this.#kv = countsKv(fleet) ? new KvAudit(this.#limits) : null
     for (const request of fleet.requests) this.#expect(request)
@@ -56,7 +60,7 @@ export class Audit {
         fleet.onEffect?.(effect, nowUs, replica)
       },
       onEvent: (event, nowUs, replica) => {
-        this.#hear(event)
+        this.#hear(event, replica)
         fleet.onEvent?.(event, nowUs, replica)
       },
       follow: (id, nowUs) => {
@@ -74,7 +78,9 @@ export class Audit {
     assert(result.endUs >= this.#nowUs, "the end came before the last effect")
   }
 
-  #hear(event: Event): void {
+  #hear(event: Event, replica: number): void {
+    if (event.type === "stepDone" || event.type === "stepFailed")
+      this.#samplingOf(replica).delete(event.batch)
     if (event.type === "stepDone") this.#kv?.lands(event.batch, event.results)
     else if (event.type === "stepFailed") this.#kv?.lands(event.batch, null)
   }
@@ -143,14 +149,17 @@ export class Audit {
     assert(batch.number === expected, `batch ${batch.number} of replica ${replica} comes out of turn`)
     this.#batches.set(replica, expected)
     this.#kv?.runs(batch)
-    const { kvTokens, blockTokens, maxBatchTokens, maxSequences, unifiedKv } = this.#limits
+    if (!this.#owned) this.#knowsTokens(batch, replica)
+    const { kvTokens, blockTokens, maxBatchTokens, maxSequences, unifiedKv, maxAdapters } = this.#limits
     let tokens = 0
     let blocks = 0
     const seen = new Set<RequestId>()
+    const adapters = new Set<number>()
     for (const item of batch.items) {
       const account = this.#accounts.get(item.id)
       assert(account !== undefined && !account.ended && !seen.has(item.id), `item ${item.id} out of place`)
       seen.add(item.id)
+      if (account.request.spec.adapter !== undefined) adapters.add(account.request.spec.adapter)
       const reach = item.position + item.tokens
       const { promptTokens, maxOutputTokens } = account.request.spec
       const known = promptTokens + account.tokens
@@ -164,10 +173,28 @@ export class Audit {
       // Blocks of a session's shared prefix may count once for several requests.
       if (account.request.spec.session < 0) blocks += Math.ceil((reach + item.draft) / blockTokens)
     }
+    assert(
+      adapters.size <= (maxAdapters ?? Infinity),
+      "a batch of more adapters than the engine computes at once",
+    )
     assert(tokens <= maxBatchTokens && seen.size <= maxSequences, "a batch beyond the engine's limits")
     assert(
       !unifiedKv || this.#owned || blocks * blockTokens <= kvTokens,
       "a batch needs more KV than there is",
     )
+  }
+
+  /** None of them waits for a token that is still to come. */
+  #knowsTokens({ number, items }: Batch, replica: number): void {
+    const flight = this.#samplingOf(replica)
+    for (const before of [...flight.values()].slice(-this.#tokenLag || Infinity))
+      for (const { id } of items) assert(!before.has(id), `item ${id} needs a token that is not known`)
+    flight.set(number, new Set(items.filter(({ sample }) => sample).map(({ id }) => id)))
+  }
+
+  #samplingOf(replica: number): Map<number, Set<RequestId>> {
+    const known = this.#sampling.get(replica) ?? new Map<number, Set<RequestId>>()
+    this.#sampling.set(replica, known)
+    return known
   }
 }

@@ -96,6 +96,28 @@ export function ofSomeTenants(fleet: FleetOptions, seed: number): FleetOptions {
   )
 }
 
+/** In one of three seeds requests are of up to five adapters, more than fit one batch: a session and what begins alike has one.
+ * Promises that are counted to the token know nothing of them. */
+export function ofSomeAdapters(fleet: FleetOptions, seed: number): FleetOptions {
+  const random = new Random("sim fuzz adapters", seed)
+  if (random.uniform() >= 1 / 3) return fleet
+  const [maxAdapters, count] = [random.integer(1, 4), random.integer(2, 6)]
+  const given = <R extends SimRequest | null>(request: R): R => {
+    if (request === null) return request
+    const { id, session, prefix } = request.spec
+    const key = session >= 0 ? session : (prefix[0] ?? id)
+    const adapter = new Random("sim fuzz adapter", seed, key).integer(0, count)
+    return adapter === 0 ? request : { ...request, spec: { ...request.spec, adapter } }
+  }
+  const { follow } = fleet
+  return {
+    ...fleet,
+    replicas: fleet.replicas.map((config) => ({ ...config, limits: { ...config.limits, maxAdapters } })),
+    requests: fleet.requests.map(given),
+    ...(follow && { follow: (id: RequestId, nowUs: number) => given(follow(id, nowUs)) }),
+  }
+}
+
 /** The same fleet with up to `depth` batches in flight at each replica: one in half of all seeds, else two to four. Of these,
  * engines of every other seed own their KV and deviate from their plans, where nothing is moved between replicas. */
 export function ofSomeDepth(fleet: FleetOptions, seed: number, depth?: number): FleetOptions {
@@ -113,6 +135,15 @@ export function ofSomeDepth(fleet: FleetOptions, seed: number, depth?: number): 
     replicas: fleet.replicas.map((config) => ({ ...config, depth: most, engineOwnsKv })),
     faults: [...(fleet.faults ?? []), ...(engineOwnsKv ? own : [])],
   }
+}
+
+/** Of the engines with several batches in flight, those of some seeds schedule only tokens that they know. */
+export function ofSomeLag(fleet: FleetOptions, seed: number): FleetOptions {
+  const random = new Random("sim fuzz lag", seed)
+  const { depth = 1 } = fleet.replicas[0]!
+  if (depth === 1 || random.uniform() < 0.7) return fleet
+  const tokenLag = random.integer(1, depth)
+  return { ...fleet, replicas: fleet.replicas.map((config) => ({ ...config, tokenLag })) }
 }
 
 /** Engines with a pool of blocks of their own, short of them, whose requests begin alike and come at the same times. */

@@ -4,7 +4,7 @@ import { parseArgs } from "node:util"
 import { POLICY_NAMES, type PolicyName } from "../core/policy/index.ts"
 import { Audit } from "./audit.ts"
 import { simulateFleet } from "./fleet.ts"
-import { fuzzCase, ofSomeDepth, ofSomeTenants } from "./fuzz-case.ts"
+import { fuzzCase, ofSomeAdapters, ofSomeDepth, ofSomeLag, ofSomeTenants } from "./fuzz-case.ts"
 
 export interface FuzzRun {
   /** Null when every invariant held, else the first one broken and how to see it again. */
@@ -21,10 +21,12 @@ export interface FuzzRun {
 export const MOST_BROKEN_SHARE = 0.002
 
 /** One seed, played and audited. In every other one requests are of several tenants, and in every other several batches are in
- * flight; `depth`: so many in all. */
+ * flight; in some of several adapters; `depth`: so many in all. */
 export function fuzz(seed: number, policy?: PolicyName, depth?: number): FuzzRun {
   const { fleet: single, exact, policy: played } = fuzzCase(seed, policy)
-  const fleet = ofSomeDepth(seed % 2 === 0 ? ofSomeTenants(single, seed) : single, seed, depth)
+  const ofTenants = seed % 2 === 0 ? ofSomeTenants(single, seed) : single
+  const deep = ofSomeLag(ofSomeDepth(ofTenants, seed, depth), seed)
+  const fleet = exact ? deep : ofSomeAdapters(deep, seed)
   const audit = new Audit({ fleet })
   const run = { failure: null, requests: fleet.requests.length, steps: 0, promises: 0, broken: 0 }
   try {

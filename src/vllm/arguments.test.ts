@@ -36,6 +36,18 @@ describe("what is read", () => {
     expect(three.args).toEqual(["--config", config])
   })
 
+  test("a file's --additional-config as text is read as after the flag", () => {
+    const config = file("text.yaml", `additional-config: '{"a": {"z": 3}}'\n`)
+    expect(read(`m --config ${config}`).additional).toEqual({ a: { z: 3 } })
+  })
+
+  test("the file of --config=FILE is handed on so that vLLM reads it", () => {
+    const config = file("spelled.yaml", "api-key: k\n")
+    expect(read(`m --seed 1 --config=${config} -O3`)).toMatchObject({
+      ...{ apiKey: "k", args: ["--seed", "1", "--config", config, "-O3"] },
+    })
+  })
+
   test("the key that vLLM wants", () => {
     expect(read("m --api-key abc").apiKey).toBe("abc")
     expect(read(`m --config ${file("key.yaml", "api-key: [k1, k2]")}`).apiKey).toBe("k1")
@@ -60,6 +72,30 @@ describe("what is refused, with a reason", () => {
     ["m -dpa 10.0.0.1", /--data-parallel-address .*ranks on other machines/],
     ["m --data-parallel-backend ray", /ranks on other machines/],
     ["m -n 2", /--nnodes .*ranks on other machines/],
+    ["m -n2", /--nnodes .*ranks on other machines/],
+    ["m -r0", /--node-rank .*ranks on other machines/],
+    ["m --kv-offloading-size 4", /a KV connector/],
+    ["m --prefill_schedule_interval=4", /when prompts run/],
+    [
+      "m -dp 4 -dpl 2",
+      /--data-parallel-size-local cannot be 2 here, other than --data-parallel-size \(4\): ranks/,
+    ],
+    ["m -dpl=2", /other than --data-parallel-size \(1\)/],
+    [
+      `m -dpl 2 --config ${file("dp.yaml", "data_parallel_size: 4")}`,
+      /other than --data-parallel-size \(4\)/,
+    ],
+    ["m --headl", /--headl may be short for --headless: write it out/],
+    ["m --scheduling_pol=priority", /short for --scheduling-policy/],
+    ["m --kv-trans.kv_connector Nixl", /--kv-trans may be short for --kv-transfer-config/],
+    ["m --api-k abc", /short for --api-key/],
+    [
+      `m --config ${file("chunked.yaml", "enable-chunked-prefill: false")}`,
+      /enable-chunked-prefill in the file .*false/,
+    ],
+    [`m --config ${file("no.yaml", "enable_chunked_prefill: no")}`, /cuts prompts into chunks/],
+    [`m --config ${file("nest.yaml", "kv-transfer-config: {kv_connector: X}")}`, /a KV connector/],
+    [`m --config ${file("text.yml", "additional-config: nope")}`, /must be a JSON object, not "nope"/],
     ["m --additional-config.slos_serve.name a", /give it whole, as one JSON object/],
     ["m --additional-config nope", /--additional-config must be a JSON object, not "nope"/],
     ["m --additional-config [1]", /must be a JSON object/],
@@ -76,7 +112,24 @@ describe("what is refused, with a reason", () => {
   test("not what is the same as without it", () => {
     for (const line of ["m --scheduling-policy fcfs", "m --runner generate", "m --nnodes 1", "m -dpb mp"])
       expect(read(line).args).toHaveLength(2)
-    expect(read(`m --config ${file("off.yaml", "headless: false")}`).model).toBe("m")
+    for (const off of ["false", "no", "off"])
+      expect(read(`m --config ${file(`${off}.yaml`, `headless: ${off}`)}`).model).toBe("m")
+    const [same, all] = [read("m -dp 2 -dpl 2"), read("m --prefill-schedule-interval 1")]
+    expect([same.args, all.args].map(({ length }) => length)).toEqual([4, 2])
+  })
+
+  test("not what sizes an engine, or turns off what need not be on, however it is spelled", () => {
+    const sizes = file(
+      "sizes.yaml",
+      "max-num-seqs: 8\nmax_num_batched_tokens: 512\nenable-prefix-caching: false\ndisable-sliding-window: true\n",
+    )
+    for (const line of [
+      "m --max-num-seqs=8 --max_num_batched_tokens 512 --max-model-len=16k --num-gpu-blocks-override 60",
+      "m --no-enable-prefix-caching --disable-sliding-window --enable-chunked-prefill --enable_prefix_caching",
+      "m -O3 -O 2 -O=1 -cc.mode=0 -cc {} --compilation-config.cudagraph_mode NONE -tp=2 -pp 2 -dp 2",
+      `m --config ${sizes}`,
+    ])
+      expect(read(line)).toMatchObject({ model: "m", args: line.split(" ").slice(1) })
   })
 
   test("not a value that looks like a refused name", () => {

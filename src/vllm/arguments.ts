@@ -43,6 +43,7 @@ const REFUSED: Readonly<Record<string, string>> = {
   "ssl-keyfile": "the gateway reaches vLLM on this machine, without TLS",
   "ssl-certfile": "the gateway reaches vLLM on this machine, without TLS",
   grpc: "the gateway speaks HTTP to vLLM",
+  "grpc-port": "the gateway speaks HTTP to vLLM",
   headless: ELSEWHERE,
   "node-rank": ELSEWHERE,
   "data-parallel-rank": ELSEWHERE,
@@ -52,6 +53,8 @@ const REFUSED: Readonly<Record<string, string>> = {
   "data-parallel-external-lb": ELSEWHERE,
   "data-parallel-multi-port-external-lb": ELSEWHERE,
   "kv-transfer-config": "a KV connector moves KV that the planner would not know of",
+  "kv-offloading-size":
+    "what it offloads with is a KV connector, which moves KV that the planner would not know of",
   "ec-transfer-config": "a connector moves what the planner would not know of",
   "enable-elastic-ep": "ranks that come and go are not known to the planner",
   "no-enable-chunked-prefill": "the planner cuts prompts into chunks",
@@ -65,30 +68,73 @@ const ONLY: Readonly<Record<string, { values: readonly string[]; why: string }>>
     why: "the planner orders requests; leave it out, or give fcfs",
   },
   "long-prefill-token-threshold": { values: ["0"], why: "the planner decides how long chunks are" },
+  "prefill-schedule-interval": { values: ["1"], why: "the planner decides when prompts run" },
   "data-parallel-backend": { values: ["mp"], why: ELSEWHERE },
   nnodes: { values: ["1"], why: ELSEWHERE },
   runner: { values: ["auto", "generate"], why: "the planner plans models that generate text" },
   task: { values: ["auto", "generate"], why: "the planner plans models that generate text" },
 }
 
+/** What is read of the others. */
+const READ = [
+  "model",
+  "config",
+  "additional-config",
+  "api-key",
+  "data-parallel-size",
+  "data-parallel-size-local",
+]
+
+/** vLLM takes the beginning of a name for the name. No argument of vLLM 0.32 and 0.33 is the beginning of one of these. */
+const KNOWN = [...Object.keys(REFUSED), ...Object.keys(ONLY), ...READ]
+
 /** Throws UserError for what this command cannot run vLLM with. */
 export function readVllmArguments(args: readonly string[]): VllmArguments {
   const [first] = args
   const model = first !== undefined && !first.startsWith("-") ? first : null
   const given = parse(args, model === null ? 0 : 1)
+  for (const { name } of given) checkSpelling(name)
   const file = new Map(Object.entries(readConfigFile(last(given, "config")?.value ?? null)))
-  for (const [name, value] of file) check(name, value, `${name} in the file after --config`)
+  for (const [name, value] of file) {
+    const shown = `${name} in the file after --config`
+    check(name, value, shown)
+    // Of what can be turned off vLLM makes the argument that does.
+    if (value === false) check(`no-${name}`, true, `${shown}, which is false,`)
+  }
   for (const { name, value } of given) check(name, value, `--${name}`)
+  checkLocal((name) => last(given, name)?.value ?? file.get(name))
   const additional = given.filter(({ name }) => name === "additional-config")
   const own = additional.map(({ value }) => jsonOf(value))
   const cut = new Set(additional.flatMap(({ from, to }) => range(from, to)))
   const fromFile = file.get("additional-config")
   return {
-    args: args.filter((_, at) => !cut.has(at) && !(model !== null && at === 0)),
+    args: args.flatMap((arg, at) => (cut.has(at) || (model !== null && at === 0) ? [] : spelled(arg))),
     model,
-    additional: [isRecord(fromFile) ? fromFile : {}, ...own].reduce(merged, {}),
+    additional: [recordOf(fromFile), ...own].reduce(merged, {}),
     apiKey: textOf(last(given, "api-key")?.value ?? file.get("api-key")),
   }
+}
+
+function checkSpelling(name: string): void {
+  const [head = ""] = name.split(".", 1)
+  const whole = KNOWN.includes(head) ? undefined : KNOWN.find((known) => known.startsWith(head))
+  if (whole !== undefined)
+    throw new UserError(`vLLM's argument --${head} may be short for --${whole}: write it out`)
+}
+
+/** All ranks of data parallelism are on this machine. */
+function checkLocal(given: (name: string) => unknown): void {
+  const local = given("data-parallel-size-local")
+  const all = given("data-parallel-size") ?? 1
+  if (local !== undefined && Number(local) !== Number(all))
+    throw new UserError(
+      `vLLM's argument --data-parallel-size-local cannot be ${local} here, other than --data-parallel-size (${all}): ${ELSEWHERE}`,
+    )
+}
+
+/** vLLM reads no file that is given as --config=FILE, and does not say so. */
+function spelled(arg: string): string[] {
+  return arg.startsWith("--config=") ? ["--config", arg.slice("--config=".length)] : [arg]
 }
 
 function check(name: string, value: unknown, shown: string): void {
@@ -111,17 +157,25 @@ function parse(args: readonly string[], from: number): Given[] {
     const found = /^(-{1,2})([A-Za-z][\w.+-]*)(?:=(.*))?$/s.exec(arg)
     if (found === null) continue
     const [, dashes, spelled = "", inline] = found
-    const written = spelled.replaceAll("_", "-")
+    const short = dashes === "-" ? /^([nr])(\d+)$/.exec(spelled) : null
+    const written = short?.[1] ?? spelled.replaceAll("_", "-")
     const name = dashes === "-" && Object.hasOwn(SHORT, written) ? SHORT[written]! : written
+    const value = short?.[2] ?? inline
     const next = args[at + 1]
-    const follows = inline === undefined && next !== undefined && !/^-{1,2}[A-Za-z]/.test(next)
-    given.push({ name, value: inline ?? (follows ? next : null), from: at, to: at + (follows ? 2 : 1) })
+    const follows = value === undefined && next !== undefined && !/^-{1,2}[A-Za-z]/.test(next)
+    given.push({ name, value: value ?? (follows ? next : null), from: at, to: at + (follows ? 2 : 1) })
   }
   return given
 }
 
 function last(given: readonly Given[], name: string): Given | undefined {
   return given.findLast((one) => one.name === name)
+}
+
+/** In a file it may stand as a map, or as the text that is given after the flag. */
+function recordOf(value: unknown): Record<string, unknown> {
+  if (isRecord(value)) return value
+  return value === undefined || value === null ? {} : jsonOf(String(value))
 }
 
 function jsonOf(text: string | null): Record<string, unknown> {

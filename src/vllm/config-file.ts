@@ -9,7 +9,8 @@ export function readConfigFile(path: string | null): Record<string, unknown> {
   const wrong = (detail: string) => new UserError(`the file after vLLM's --config, ${path}: ${detail}`)
   let read: unknown
   try {
-    read = parse(readFileSync(path, "utf8"))
+    // As vLLM reads it: there `no` and `off` are false.
+    read = parse(readFileSync(path, "utf8"), { version: "1.1" })
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
     throw wrong(code ?? message.split("\n")[0]!)

@@ -23,6 +23,7 @@ def engine_message(
     parallel, compilation = vllm.parallel_config, vllm.compilation_config
     rank = parallel.data_parallel_index
     batch_tokens = step_tokens(scheduler)
+    adapters = most_adapters(scheduler)
     name = config.name or vllm.model_config.served_model_name or vllm.model_config.model
     return {
         "type": "engine",
@@ -34,8 +35,10 @@ def engine_message(
             "maxBatchTokens": batch_tokens,
             "contextTokens": scheduler.max_model_len,
             "minChunkTokens": min(_LEAST_CHUNK_TOKENS, batch_tokens),
+            **({} if adapters is None else {"maxAdapters": adapters}),
         },
         "depth": depth_of(scheduler),
+        "tokenLag": token_lag(scheduler),
         "prefixCaching": bool(scheduler.cache_config.enable_prefix_caching),
         "maxDrafts": scheduler.num_spec_tokens,
         "tellsThinking": tells_thinking,
@@ -61,10 +64,25 @@ def step_tokens(scheduler: "PlannedScheduler") -> int:
     return max(1, int(scheduler.max_num_scheduled_tokens) - int(scheduler.num_spec_tokens))
 
 
+def most_adapters(scheduler: "PlannedScheduler") -> int | None:
+    """Most different LoRAs in one step; None: it knows none."""
+    config = scheduler.lora_config
+    return None if config is None else int(config.max_loras)
+
+
 def depth_of(scheduler: "PlannedScheduler") -> int:
     """Steps that are planned or computing at once: the next plan is made while vLLM's own are in the air."""
     in_air = scheduler.vllm_config.max_concurrent_batches
     return in_air + 1
+
+
+def token_lag(scheduler: "PlannedScheduler") -> int:
+    """Steps in the air whose requests vLLM does not schedule again: with stages of a pipeline it must know their tokens, or,
+    where workers hand these on, goes round the stages."""
+    config = scheduler.vllm_config
+    if not config.scheduler_config.async_scheduling:
+        return int(config.max_concurrent_batches) - 1
+    return int(getattr(scheduler, "decode_stagger", 1)) - 1 if config.use_v2_model_runner else 0
 
 
 def device_name() -> str:

@@ -25,6 +25,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 
 ATTRIBUTES = (
     "requests",
+    "lora_config",
     "running",
     "waiting",
     "policy",

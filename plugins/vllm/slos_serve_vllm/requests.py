@@ -7,11 +7,15 @@ from typing import Any
 
 from vllm.v1.request import Request
 
+from .adapters import adapter_of
 from .frames import column
 from .thinking import Thoughts
 
 _HASH_BITS = 53
 """As many as a float64, and so a JavaScript number, holds exactly."""
+
+_NEVER = 1 << 40
+"""More blocks than any request has."""
 
 _MOST_NAME = 300
 """Characters of a name that the planner takes."""
@@ -132,8 +136,14 @@ class LiveRequests:
             "lora": request.lora_request.lora_name if request.lora_request is not None else None,
             "waitsForGrammar": live.waits_for_grammar,
         }
-        if self.shares_prefixes:
-            live.told_blocks = 0
+        if (adapter := adapter_of(request)) > 0:
+            message["adapter"] = adapter
+        if request.sampling_params is not None and request.sampling_params.prompt_logprobs is not None:
+            message["allRows"] = True
+        # vLLM gives it none of its cache, as where each row of a prompt is asked for: a plan that counted on a hit would begin
+        # further on than the step.
+        live.told_blocks = _NEVER if request.skip_reading_prefix_cache else 0
+        if self.shares_prefixes and live.told_blocks == 0:
             message["prefix"] = column(self.new_hashes(live))
         return message
 

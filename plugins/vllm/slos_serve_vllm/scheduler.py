@@ -11,14 +11,15 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.outputs import ModelRunnerOutput
-from vllm.v1.request import Request
+from vllm.v1.request import Request, RequestStatus
 
+from .adapters import AdapterPlaces
 from .arrange import Arrangement, arranged, evict
 from .blocks import free_tokens, in_use, room_behind
 from .client import Client
 from .conductor import Conductor
 from .config import read_config, socket_of
-from .engine import depth_of, engine_message
+from .engine import depth_of, engine_message, most_adapters
 from .hooks import check_hooks
 from .requests import LiveRequests
 from .spawn import Starter, command_of, private_folder
@@ -61,6 +62,7 @@ class PlannedScheduler(Base):
         config = read_config(self.vllm_config.additional_config)
         check_hooks(self, vllm_version())
         check_support(self)
+        self._adapters = AdapterPlaces(most_adapters(self))
         # Asked for each request of each step: what does nothing is not called.
         self._looks_ahead = self.num_prefill_lookahead > 0
         self._guess_tokens = self.num_spec_tokens * depth_of(self)
@@ -106,6 +108,7 @@ class PlannedScheduler(Base):
             self._unplanned &= self.requests.keys()
         self.conductor.notice(self.requests, len(self.requests) - len(self._unplanned))
         plan = self.conductor.plan_of_step()
+        self._adapters.clear()
         if plan is None:
             self._restore_order()
             output = super().schedule(throttle_prefills)
@@ -145,14 +148,23 @@ class PlannedScheduler(Base):
         allowed = num_new_tokens
         if self._looks_ahead:
             allowed = super()._reserve_prefill_lookahead(request, num_computed_tokens, num_new_tokens)
-        if self._arrangement is None:
+        arrangement = self._arrangement
+        cap = None if arrangement is None else arrangement.caps.get(request.request_id)
+        if arrangement is not None and cap is None and request.request_id not in self._unplanned:
+            return 0
+        # Planned steps take turns with adapters, so that more of them run than vLLM's own scheduling ever lets begin: it asserts
+        # that those of one step fit. Whether one that waits may begin it sees itself.
+        if (
+            num_new_tokens > 0
+            and request.status == RequestStatus.RUNNING
+            and not self._adapters.take(request)
+        ):
+            return 0
+        if arrangement is None or cap is None:
             return allowed
-        cap = self._arrangement.caps.get(request.request_id)
-        if cap is None:
-            return allowed if request.request_id in self._unplanned else 0
         if num_computed_tokens + num_new_tokens > request.num_tokens and request.num_computed_tokens == 0:
             # A decode that begins is padded with drafts, all or none: cutting them off breaks what vLLM asserts of it.
-            self._arrangement.padded.add(request.request_id)
+            arrangement.padded.add(request.request_id)
             return allowed
         return min(allowed, cap)
 

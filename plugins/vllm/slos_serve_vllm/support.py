@@ -30,8 +30,8 @@ def refusal_of(config: "VllmConfig") -> str | None:
         return "the planner cuts prompts into chunks: start without --no-enable-chunked-prefill"
     if scheduling.long_prefill_token_threshold > 0:
         return "the planner decides how long chunks are: start without --long-prefill-token-threshold"
-    if config.parallel_config.pipeline_parallel_size > 1 and not scheduling.async_scheduling:
-        return "pipeline parallelism needs asynchronous scheduling: start with --async-scheduling"
+    if getattr(scheduling, "prefill_schedule_interval", 1) > 1:
+        return "the planner decides when prompts run: start without --prefill-schedule-interval"
     return None
 
 
@@ -43,7 +43,6 @@ def check_support(scheduler: "PlannedScheduler") -> None:
         raise ConfigError("slos-serve: models that sample several tokens a step are not supported")
     vllm, groups = scheduler.vllm_config, scheduler.kv_cache_config.kv_cache_groups
     untested = {
-        "pipeline parallelism": vllm.parallel_config.pipeline_parallel_size > 1,
         "context parallelism": scheduler.dcp_world_size * scheduler.pcp_world_size > 1,
         "KV in several groups (sliding windows, state-space layers), counted as if each kept everything": len(
             groups

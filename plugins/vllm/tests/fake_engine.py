@@ -10,6 +10,7 @@ from typing import Any
 from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import EngineArgs
+from vllm.lora.request import LoRARequest
 from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.output import SchedulerOutput
@@ -48,6 +49,7 @@ class VirtualAsyncScheduler(SloAsyncScheduler):
 
 def engine_config(folder: Path, is_async: bool, drafts: int, in_air: int, **more: Any) -> VllmConfig:
     """As an engine would have it, for a processor."""
+    loras, is_v2 = more.pop("max_loras", 0), more.pop("is_v2", False)
     arguments = EngineArgs(
         model=write_tiny_model(folder / "model"),
         load_format="dummy",
@@ -62,14 +64,19 @@ def engine_config(folder: Path, is_async: bool, drafts: int, in_air: int, **more
         speculative_config={"method": "ngram", "num_speculative_tokens": drafts, "prompt_lookup_max": 3}
         if drafts
         else None,
+        **({"enable_lora": True, "max_loras": loras, "max_lora_rank": 8} if loras else {}),
         **more,
     )
     config = arguments.create_engine_config()
     # A processor's platform turns it off.
     config.scheduler_config.async_scheduling = is_async
-    if in_air > 2:
-        # As with so many stages of a pipeline, which the scheduler itself does not see.
-        config.__class__ = type("DeepConfig", (type(config),), {"max_concurrent_batches": in_air})
+    # More steps are in the air with the stages of a pipeline.
+    stages = max(1, in_air - 1 if is_async else in_air)
+    config.parallel_config.pipeline_parallel_size = stages
+    if is_v2 or (is_async and stages > 1):
+        # As where Triton is, on GPUs.
+        config.__class__ = type("WithRunnerV2", (type(config),), {"use_v2_model_runner": True})
+    assert in_air == 1 or config.max_concurrent_batches == in_air
     return config
 
 
@@ -187,9 +194,21 @@ class RequestMaker:
         caches = config.cache_config.enable_prefix_caching
         self._hasher = get_request_block_hasher(BLOCK_TOKENS, hash_fn) if caches else None
 
-    def __call__(self, name: str, prompt: list[int], most: int, **arguments: Any) -> Request:
+    def __call__(
+        self,
+        name: str,
+        prompt: list[int],
+        most: int,
+        adapter: int = 0,
+        prompt_logprobs: int | None = None,
+        **arguments: Any,
+    ) -> Request:
         stops = SamplingParams(
-            max_tokens=most, ignore_eos=True, stop_token_ids=[STOP_TOKEN], extra_args=arguments
+            max_tokens=most,
+            ignore_eos=True,
+            stop_token_ids=[STOP_TOKEN],
+            extra_args=arguments,
+            prompt_logprobs=prompt_logprobs,
         )
         return Request(
             request_id=name,
@@ -198,4 +217,5 @@ class RequestMaker:
             pooling_params=None,
             arrival_time=time.time(),
             block_hasher=self._hasher,
+            lora_request=LoRARequest(f"adapter-{adapter}", adapter, "nowhere") if adapter else None,
         )

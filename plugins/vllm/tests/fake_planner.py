@@ -39,8 +39,12 @@ class Peer:
     def greet(self) -> None:
         """As a planner does, up to `ready`."""
         self.say(HELLO)
-        assert self.hear()["type"] == "hello"
-        assert self.hear()["type"] == "engine"
+        for kind in ("hello", "engine"):
+            message = self.hear()
+            if message is None:
+                # It has not waited for this thread: the next connection is another try.
+                raise ConnectionError("the engine has left")
+            assert message["type"] == kind
         self.say(READY)
 
 

@@ -13,7 +13,7 @@ from slos_serve_vllm.patience import Patience
 from .fake_engine import CLOCK, FakeEngine, RequestMaker, engine_config, make_scheduler
 from .fake_planner import FakePlanner, Obliging
 
-LONG_US, SHORT_US = 60e6, 1.0
+LONG_US, SHORT_US = 3_600e6, 1.0
 Answers = Callable[[Obliging, Any], bool]
 
 

@@ -20,6 +20,8 @@ class Case:
     is_async: bool = False
     in_air: int = 1
     """Steps that the engine has in the air at once: the plan is made for the one after them."""
+    is_v2: bool = False
+    """vLLM's second model runner, which GPUs have."""
     blocks: int = 400
     abort: float = 0.0
     stop: float = 0.0
@@ -28,6 +30,10 @@ class Case:
     batch_tokens: int = 512
     renews: bool = False
     """Whatever arrives, the plan that does not know of it is asked for anew."""
+    adapters: int = 0
+    """Requests are of so many adapters or of none, of which a step has two at most."""
+    logprobs: float = 0.0
+    """Chance that the log-probabilities of a prompt are asked for."""
 
 
 CASES = [
@@ -39,26 +45,25 @@ CASES = [
     Case("drafts, few blocks", drafts=4, blocks=80, abort=0.05),
     Case("renewed plans", renews=True, abort=0.2, stop=0.03),
     Case("renewed plans, drafts, few blocks", renews=True, drafts=4, blocks=80, abort=0.05),
+    Case("adapters, log-probabilities of prompts", adapters=5, logprobs=0.3, abort=0.1, stop=0.02),
+    Case("four stages, few blocks", in_air=4, blocks=90, abort=0.05, stop=0.01),
     Case("async", is_async=True, in_air=2, abort=0.1, stop=0.02),
-    Case("async, renewed plans", is_async=True, in_air=2, renews=True, abort=0.1, stop=0.02),
     Case(
-        "async, few blocks",
+        "async, renewed plans, runner v2",
         is_async=True,
+        is_v2=True,
         in_air=2,
-        blocks=70,
-        abort=0.05,
-        stop=0.01,
+        renews=True,
+        abort=0.1,
+        stop=0.02,
     ),
-    Case("async, drafts", is_async=True, in_air=2, drafts=4, stop=0.01),
-    Case("async, drafts, small steps", is_async=True, in_air=2, drafts=4, batch_tokens=64),
     Case(
-        "async, three in the air",
-        is_async=True,
-        in_air=3,
-        blocks=70,
-        abort=0.05,
-        stop=0.01,
+        "async, few blocks, runner v2", is_async=True, is_v2=True, in_air=2, blocks=70, abort=0.05, stop=0.01
     ),
+    Case("async, adapters, few blocks", is_async=True, in_air=2, adapters=5, blocks=70, abort=0.05),
+    Case("async, drafts, runner v2", is_async=True, is_v2=True, in_air=2, drafts=4, stop=0.01),
+    Case("async, drafts, small steps", is_async=True, in_air=2, drafts=4, batch_tokens=64),
+    Case("async, two stages", is_async=True, in_air=3, blocks=70, abort=0.05, stop=0.01),
 ]
 
 
@@ -83,6 +88,8 @@ def live(case: Case, folder: Path, settings: dict[str, Any]) -> tuple[FakeEngine
         case.in_air,
         prefixes=case.prefixes,
         batch_tokens=case.batch_tokens,
+        max_loras=2 if case.adapters else 0,
+        is_v2=case.is_v2,
     )
     scheduler = make_scheduler(config, case.blocks, settings)
     # Not by how long answers take on this machine.
@@ -99,9 +106,10 @@ def live(case: Case, folder: Path, settings: dict[str, Any]) -> tuple[FakeEngine
         while len(scheduler.requests) < chance.choice([4, 12, 20]):
             family = chance.choice(families)[: chance.choice([0, 40, 100, 200])]
             prompt = family + [chance.randrange(3, 500) for _ in range(chance.choice([1, 17, 64, 200]))]
-            engine.add(
-                make(f"r{len(engine.tokens)}", prompt, chance.choice([1, 5, 40, 90]), **slo_of(chance))
-            )
+            name, most, slo = f"r{len(engine.tokens)}", chance.choice([1, 5, 40, 90]), slo_of(chance)
+            adapter = chance.randint(0, case.adapters) if case.adapters else 0
+            logprobs = 3 if case.logprobs and chance.random() < case.logprobs else None
+            engine.add(make(name, prompt, most, adapter, logprobs, **slo))
         engine.step()
     engine.run_until_idle()
     scheduler.shutdown()

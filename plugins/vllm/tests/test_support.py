@@ -30,7 +30,10 @@ ALONE = {"start": False, "start_seconds": 0.01}
             lambda config: setattr(config.scheduler_config, "long_prefill_token_threshold", 64),
             "how long chunks are",
         ),
-        (lambda config: setattr(config.parallel_config, "pipeline_parallel_size", 2), "--async-scheduling"),
+        (
+            lambda config: setattr(config.scheduler_config, "prefill_schedule_interval", 4),
+            "when prompts run",
+        ),
         (lambda config: setattr(config.model_config, "runner_type", "pooling"), "pooling"),
     ],
 )

@@ -229,7 +229,7 @@ export class Admission {
 
   /** Count (`sign` 1) or leave out (−1) its prefill, and its group's with the first or last of them. */
   #count({ request, start, owed, group }: Candidate, demand: Demand, sign: 1 | -1): void {
-    demand.addPrefill(start, owed, sign, 1, request.rowsOf(owed, true))
+    demand.addPrefill(start, owed, sign, 1, request.rowsOf(owed, true), request.spec.adapter)
     if (group === null) return
     group.kept += sign
     if (group.kept === (sign > 0 ? 1 : 0)) demand.addPrefill(group.start, group.end - group.start, sign, 0)
@@ -243,6 +243,7 @@ export class Admission {
       contextTokens: request.known,
       length: speculator.rowsOf(request, context),
       expected: speculator.expectedOf(request, context),
+      ...(request.spec.adapter !== undefined && { adapter: request.spec.adapter }),
     }
   }
 

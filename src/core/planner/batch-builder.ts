@@ -5,11 +5,14 @@ import { type CostModel, type StepShape, stepUs } from "../cost.ts"
 import { type StepKind, stepKind } from "../learn/calibration.ts"
 import type { BatchItem } from "../protocol.ts"
 import type { LiveRequest } from "../request.ts"
+import { AdapterPlaces } from "./adapters.ts"
 import type { PlanningContext } from "./context.ts"
 import { RunningShape } from "./shape.ts"
 
 export class BatchBuilder {
   readonly context: PlanningContext
+  /** Of adapters, which the batch may compute only so many of. */
+  readonly adapters: AdapterPlaces
 
   items: BatchItem[] = []
   /** Whose they are, in the same order. */
@@ -31,6 +34,7 @@ export class BatchBuilder {
 
   constructor(context: PlanningContext) {
     this.context = context
+    this.adapters = new AdapterPlaces(context.limits.maxAdapters)
     this.#shape = new RunningShape(context.cost)
   }
 
@@ -44,6 +48,7 @@ export class BatchBuilder {
     this.requests = []
     this.#number++
     this.#shape.reset()
+    this.adapters.clear()
     this.#singles = this.#chunks = 0
     this.#leastMore = this.#asItIs = -1
   }
@@ -101,9 +106,9 @@ export class BatchBuilder {
 
   /** Add the next decode of `request`, drafting up to `draft` tokens: fewer when it may not produce so many, or
    * when only giving a request up would make room for them. False when there is no room for the decode itself
-   * (tokens or KV), or when the request has lost its own KV to an earlier one of this batch. */
+   * (tokens, KV or a place for its adapter), or when the request has lost its own KV to an earlier one of this batch. */
   decode(request: LiveRequest, spare?: readonly LiveRequest[], draft = 0): boolean {
-    if (!request.decoding) return false
+    if (!request.decoding || !this.adapters.allow(request)) return false
     if (draft > 0) return this.#add(request, 1, spare, this.#draftRoom(request, draft))
     // Most decodes need no KV but what they hold.
     if (!this.#inLastBlock(request.computed, 1)) return this.#add(request, 1, spare)
@@ -124,6 +129,7 @@ export class BatchBuilder {
     spare?: readonly LiveRequest[],
     tokens = Infinity,
   ): number {
+    if (!this.adapters.allow(request)) return 0
     const room = spare === undefined ? this.context.need.roomTokens(request) : Infinity
     if (room <= request.computed || this.isFull(limitUs)) return 0
     const start = this.context.startOf(request)
@@ -159,6 +165,7 @@ export class BatchBuilder {
   }
 
   #chunk(request: LiveRequest, start: number, most: number, spare?: readonly LiveRequest[]): number {
+    if (!this.adapters.allow(request)) return 0
     const owed = request.known - start
     const want = this.#wholeChunk(owed, Math.min(most, owed, this.tokensLeft))
     if (want < 1 || !this.#sequenceFor(request, spare)) return 0
@@ -244,6 +251,7 @@ export class BatchBuilder {
     if (this.has(request)) assert(false, `request ${request.id} is already in the batch`)
     this.items.push(item)
     this.requests.push(request)
+    this.adapters.take(request)
     this.#leastMore = this.#asItIs = -1
     request.batch = this.#number
     this.#shape.add(item.position, item.tokens, item.rows ?? (item.sample ? 1 : 0), item.draft)

@@ -118,6 +118,7 @@ function fillBestEffort(batch: BatchBuilder, work: Work, limitUs: number): void 
   for (let i = 0; i < requests.length && batch.tokensLeft > 0; i++) {
     const request = requests[i]!
     if (batch.has(request) || (!request.decoding && batch.isFull(limitUs))) continue
+    if (!batch.adapters.allow(request)) continue
     if (work.prefixWait.for(request, batch.context) !== null) continue
     if (!mayStart(request, batch, work)) continue
     while (last > i && (batch.has(requests[last]!) || !batch.context.kv.holds(requests[last]!.id))) last--

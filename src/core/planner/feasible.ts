@@ -5,6 +5,7 @@
 import { attentionPairs, type CostModel } from "../cost.ts"
 import { type CudaGraphs, launchUs, paddingTokens } from "../graphs.ts"
 import type { EngineLimits } from "../protocol.ts"
+import { AdapterSteps } from "./adapter-steps.ts"
 import { ACTIVE, ChangeHeap, DROPPED, OVER, Paces, type Stream, Streams, WAITING } from "./streams.ts"
 
 /** Of the margin of a single step, what the fluid test asks for: a promise that turns out not to hold can be revoked, a
@@ -25,6 +26,8 @@ export class Demand {
   /** Rows by when their line changes next. */
   #changes = new ChangeHeap()
   #paces = new Paces()
+  /** Where not all adapters fit one step. */
+  #adapterSteps: AdapterSteps | null
   /** What is due by a horizon `at`: base + slope · at, of steps, tokens verified, and attention pairs of these. */
   #steps = 0
   #stepsPerUs = 0
@@ -47,6 +50,7 @@ export class Demand {
   constructor(cost: CostModel, limits: EngineLimits) {
     this.cost = cost
     this.#limits = limits
+    this.#adapterSteps = limits.maxAdapters === undefined ? null : new AdapterSteps(limits.maxAdapters)
   }
 
   /** Start afresh at `nowUs`. `calibration` multiplies predicted time; so does 1 + `margin` for a single step, and less
@@ -60,6 +64,7 @@ export class Demand {
     this.#streams.clear()
     this.#changes.clear()
     this.#paces.clear()
+    this.#adapterSteps?.clear()
     this.#steps = this.#stepsPerUs = this.#verified = this.#verifiedPerUs = this.#pairs = this.#pairsPerUs = 0
     this.#alive =
       this.#prefills =
@@ -101,11 +106,13 @@ export class Demand {
   /** Add a request's decodes; none may start before the horizon tested last, unless nothing was tested yet. Returns its
    * row, for `drop`. */
   addStream(stream: Stream): number {
-    const { startUs, tpotUs, remaining, length, expected } = stream
+    const { startUs, tpotUs, remaining, length, expected, adapter } = stream
     const row = this.#streams.add(stream, startUs - this.#nowUs)
     this.#longest = Math.max(this.#longest, length)
     this.#alive++
-    this.#paces.add(row, startUs - this.#nowUs, 1 / (tpotUs * expected), remaining / expected)
+    const pace = [row, startUs - this.#nowUs, 1 / (tpotUs * expected), remaining / expected] as const
+    this.#paces.add(...pace)
+    this.#adapterSteps?.add(adapter, ...pace)
     if (this.#streams.startUs[row]! <= this.#atUs) this.#activate(row)
     else this.#changes.push(row, this.#streams.startUs[row]!)
     return row
@@ -119,6 +126,7 @@ export class Demand {
     if (state[row] !== OVER) this.#alive--
     state[row] = DROPPED
     this.#paces.drop(row)
+    this.#adapterSteps?.drop(row)
   }
 
   #restore(row: number): void {
@@ -128,11 +136,20 @@ export class Demand {
     else if (state[row] === OVER) this.#settle(row, 1)
     if (state[row] !== OVER) this.#alive++
     this.#paces.restore(row)
+    this.#adapterSteps?.restore(row)
   }
 
   /** Add (`sign` 1) or take back (−1) a prefill of `tokens` tokens from `position`, `rows` of which have an output row.
    * `requests`: as how many it counts. */
-  addPrefill(position: number, tokens: number, sign: 1 | -1, requests = 1, rows = requests): void {
+  addPrefill(
+    position: number,
+    tokens: number,
+    sign: 1 | -1,
+    requests = 1,
+    rows = requests,
+    adapter?: number,
+  ): void {
+    this.#adapterSteps?.addPrefill(adapter, sign * requests)
     this.#prefills += sign * requests
     this.#prefillRows += sign * rows
     this.#prefillTokens += sign * tokens
@@ -150,7 +167,7 @@ export class Demand {
     const steps = this.#steps + this.#stepsPerUs * horizon
     const verified = this.#verified + this.#verifiedPerUs * horizon
     const pairs = this.#pairs + this.#pairsPerUs * horizon
-    const most = this.#paces.most(horizon)
+    const most = Math.max(this.#paces.most(horizon), this.#adapterSteps?.most(horizon) ?? 0)
     if (most <= 1 && this.#longest === 1 && this.#oneBatchFits(horizon)) return true
     const iterations = Math.max(horizon / this.#maxBatchUs, most) + 0.5
     // Iterations that also carry a chunk: a split engine makes a second pass in each.

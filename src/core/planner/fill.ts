@@ -2,6 +2,7 @@
  * wait, decodes that cannot wait go first, prefill by deadline fills it, the other decodes and best-effort follow. */
 import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
+import { reserveAdapters } from "./adapter-turns.ts"
 import type { BatchBuilder } from "./batch-builder.ts"
 import { leastWorthUs, mayStart, serveBestEffort, serveOverdue } from "./best-effort.ts"
 import { pressingOf } from "./pressing.ts"
@@ -61,14 +62,18 @@ interface Filling {
 /** Fill `batch` from `work`. */
 export function fillBatch(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: number): void {
   const filling = begin(batch, work, options, nowUs)
+  reserveAdapters(batch, work, options, nowUs, filling.allDecodesUs)
   work.prefixWait.begin(work.prefills, work.bestEffort)
   addUrgentDecodes(filling)
+  shortenForOthers(filling)
   addPausedDecodes(filling)
   serveOverdue(batch, work, filling.limitUs, nowUs)
   addPrefills(filling)
   addHopeful(filling)
   addOtherDecodes(filling)
   serveBestEffort(batch, work, filling.limitUs, options, nowUs)
+  // What a place was kept for may have found no room.
+  if (batch.adapters.release()) addOtherDecodes(filling)
   if (batch.items.length === 0) forceProgress(batch, work)
 }
 
@@ -140,6 +145,21 @@ function addUrgentDecodes({ batch, work, limitUs, urgent }: Filling): void {
     const drafted = Math.min(work.speculator.lengthOf(request), i < more ? longest + 1 : longest) - 1
     // Those still to come must find room for a token.
     batch.decode(request, work.byValue, Math.min(drafted, batch.tokensLeft - (urgent - i)))
+  }
+}
+
+/** Decodes whose adapters found no place here are in the next batch, which must begin in time for them. */
+function shortenForOthers(filling: Filling): void {
+  const { batch, work, nowUs, urgent, allDecodesUs } = filling
+  if (batch.adapters.isFree) return
+  const asItIsUs = batch.safeUs()
+  for (let i = 0; i < urgent; i++) {
+    const request = work.decodes[i]!
+    if (batch.has(request) || batch.adapters.allow(request)) continue
+    const untilUs = request.dueUs - nowUs - allDecodesUs
+    if (untilUs < asItIsUs) continue
+    filling.limitUs = Math.min(filling.limitUs, untilUs)
+    filling.leadUs = Math.min(filling.leadUs, untilUs)
   }
 }
 
@@ -233,14 +253,16 @@ function addHopeful(filling: Filling): void {
   for (const request of hopeful) {
     const limitUs = limitFor(filling, request)
     if (batch.isFull(limitUs)) return
-    if (batch.has(request) || work.prefixWait.for(request, batch.context) !== null) continue
+    if (batch.has(request) || !batch.adapters.allow(request)) continue
+    if (work.prefixWait.for(request, batch.context) !== null) continue
     if (!mayStart(request, batch, work)) continue
     if (batch.prefillWithin(request, limitUs, hopeless) > 0) work.prefixWait.started(request)
   }
 }
 
 function addOtherDecodes({ batch, work, limitUs, urgent }: Filling): void {
-  for (let i = urgent; i < work.decodes.length; i++) {
+  // Of those that cannot wait some may have found no place for their adapters.
+  for (let i = batch.adapters.most < Infinity ? 0 : urgent; i < work.decodes.length; i++) {
     const request = work.decodes[i]!
     if (batch.has(request)) continue
     const drafted = draftWithin(batch, work, request, limitUs)
@@ -263,6 +285,7 @@ function finishesWithin(batch: BatchBuilder, request: LiveRequest, timeUs: numbe
 
 /** Nothing fitted (a least chunk alone outlasts the limit): run the first work there is, as little as possible. */
 export function forceProgress(batch: BatchBuilder, work: Work): void {
+  batch.adapters.release()
   for (const list of [work.decodes, work.prefills, work.bestEffort]) {
     for (const request of list) {
       if (

@@ -18,6 +18,8 @@ export interface Stream {
   /** Tokens that a step is expected to verify, and how many of them are expected to come out. */
   length: number
   expected: number
+  /** See RequestSpec; default: none. */
+  adapter?: number
 }
 
 /** Its tokens can all be on time in steps of nothing but decodes. Where they cannot, it will miss whatever else is

@@ -34,6 +34,8 @@ export interface Work {
   prefixWait: PrefixWait
   /** When the overdue were last given time for their prompts. Kept likewise. */
   overdueServedUs: number
+  /** When a place for its adapter was last kept for the first of them. Kept likewise. */
+  overdueTurnUs: number
   /** KV tokens that requests without a promise may begin to use; null until it is asked for. */
   spareKvTokens: number | null
   /** How many these are; set by policies that forecast it. */
@@ -60,6 +62,7 @@ export function emptyWork(options: PolicyOptions = DEFAULT_OPTIONS): Work {
     byValue: [],
     bestEffortServedUs: 0,
     overdueServedUs: 0,
+    overdueTurnUs: 0,
     slackNeeded: 1,
     prefixWait: new PrefixWait(),
     arrivalSlack: new ArrivalSlack(),

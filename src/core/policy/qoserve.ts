@@ -4,6 +4,7 @@
  * eagerly. */
 
 import type { PolicyOptions } from "../options.ts"
+import { reserveAdapters } from "../planner/adapter-turns.ts"
 import type { BatchBuilder } from "../planner/batch-builder.ts"
 import { serveBestEffort } from "../planner/best-effort.ts"
 import { forceProgress, tightestLeadUs } from "../planner/fill.ts"
@@ -88,6 +89,7 @@ function fill(
 ): void {
   const { decodes, speculator, byValue, bestEffort } = work
   const limitUs = Math.min(options.maxBatchUs, tightestLeadUs(decodes, nowUs))
+  reserveAdapters(batch, work, options, nowUs, batch.safeUs(0, 1, 1))
   decodes.forEach((request, i) => {
     // Those still to come must find room for a token.
     const room = batch.tokensLeft - (decodes.length - i)

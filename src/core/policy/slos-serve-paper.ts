@@ -3,6 +3,7 @@
  * speculation, the paper's plan says how many tokens each TPOT tier verifies. */
 import { expectedTokens } from "../learn/acceptance.ts"
 import type { PolicyOptions } from "../options.ts"
+import { reserveAdapters } from "../planner/adapter-turns.ts"
 import type { BatchBuilder } from "../planner/batch-builder.ts"
 import { Dp } from "../planner/dp/dp.ts"
 import { planFor, solveFor, tierOf, tiersOf } from "../planner/dp/instance.ts"
@@ -40,6 +41,7 @@ function fill(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: nu
   const { speculation, fixedDraft } = options
   const usual = speculation === "on" ? 1 : 1 + fixedDraft
   const { lengths, limitUs } = paces(batch, work.decodes, options, nowUs)
+  reserveAdapters(batch, work, options, nowUs, batch.safeUs(0, 1, 1))
   const prefill = work.prefills.length > 0 || work.bestEffort.length > 0
   for (const request of work.decodes) {
     if (prefill && request.dueUs - request.tpotUs >= nowUs + limitUs) continue
@@ -106,6 +108,7 @@ function runFirst(
   spare: readonly LiveRequest[],
   batch: BatchBuilder,
 ): void {
+  batch.adapters.release()
   for (const request of requests) {
     if (
       request.decoding

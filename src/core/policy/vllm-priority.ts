@@ -17,6 +17,7 @@ export function vllmPriority(options: PolicyOptions): Policy {
         const waiting = requests.filter((r) => !batch.context.kv.holds(r.id)).sort(byDeadline)
         for (const request of waiting) {
           const left = options.tokenBudget - batch.tokens
+          if (!batch.adapters.allow(request)) continue
           if (left < 1 || batch.prefill(request, left) === 0) break
         }
       }
@@ -34,6 +35,10 @@ function addRunning(running: readonly LiveRequest[], batch: BatchBuilder, option
   let found = true
   for (const request of running) {
     worse.shift()
+    if (!batch.adapters.allow(request)) {
+      if (request.decoding) decodesToCome--
+      continue
+    }
     if (!batch.context.kv.holds(request.id)) found = false
     else if (request.decoding) {
       decodesToCome--

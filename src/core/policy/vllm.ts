@@ -17,6 +17,8 @@ export function vllm(options: PolicyOptions): Policy {
       for (const request of [...running, ...requests.filter((r) => !batch.context.kv.holds(r.id))]) {
         const left = options.tokenBudget - batch.tokens
         if (left < 1) break
+        // What finds no place for its adapter is passed over.
+        if (!batch.adapters.allow(request)) continue
         if (!request.decoding && !batch.has(request) && !addChunk(request, left, running, batch)) break
       }
     },
@@ -29,7 +31,7 @@ export function vllmPrefillFirst(options: PolicyOptions): Policy {
     name: "vllm-prefill-first",
     decide(requests, batch) {
       for (const request of requests) {
-        if (request.decoding) continue
+        if (request.decoding || !batch.adapters.allow(request)) continue
         const left = options.tokenBudget - batch.tokens
         // A prompt longer than the budget cannot go whole; it goes in budget-sized pieces, alone.
         const whole = request.known - batch.context.startOf(request) <= left || batch.items.length === 0
@@ -56,7 +58,7 @@ export function sarathi(options: PolicyOptions): Policy {
       let tightestUs = options.maxBatchUs * 4
       for (const request of running) if (request.decoding) tightestUs = Math.min(tightestUs, request.tpotUs)
       for (const request of [...running, ...requests.filter((r) => !batch.context.kv.holds(r.id))]) {
-        if (request.decoding || batch.has(request)) continue
+        if (request.decoding || batch.has(request) || !batch.adapters.allow(request)) continue
         if (batch.prefillWithin(request, tightestUs) === 0) break
       }
       if (batch.items.length === 0) addFirst(requests, batch)

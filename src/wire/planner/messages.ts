@@ -42,6 +42,8 @@ const limits = z.object({
   maxSequences: positive,
   /** Most tokens of one step (vLLM: max_num_batched_tokens). */
   maxBatchTokens: positive,
+  /** Most different LoRAs in one step (vLLM: max_loras). Left out: any number. */
+  maxAdapters: positive.optional(),
   /** Most tokens of one request, prompt and output (vLLM: max_model_len). */
   contextTokens: positive,
   /** Chunks of prompts shorter than this are not worth a step; only a prompt's remainder may be shorter. */
@@ -56,6 +58,9 @@ const engine = z.object({
   /** Batches that are planned or computing at once: 2 where a step's outcome is known before the next is scheduled (vLLM's
    * Scheduler), 3 where it is not (AsyncScheduler), more with pipeline parallelism. */
   depth: whole.min(1).max(16),
+  /** Steps that are being computed when the next is scheduled, on tokens that are known then: a request that should yield one in
+   * any of these is not in the next. Left out: 0 (one step at a time, or vLLM's AsyncScheduler). */
+  tokenLag: whole.min(0).max(15).optional(),
   /** Prefixes are shared: `arrived.prefix` is told. */
   prefixCaching: z.boolean(),
   /** Most drafted tokens per request and step; 0: none are drafted. */
@@ -173,6 +178,10 @@ const arrived = z.object({
   slo: z.record(text, z.unknown()),
   /** Name of its LoRA; null: none. */
   lora: text.nullable(),
+  /** The engine's number of that. Left out: none. */
+  adapter: positive.optional(),
+  /** Log-probabilities of its prompt are asked for: each of its tokens has an output row. Left out: no. */
+  allRows: z.boolean().optional(),
   /** It must not run before its grammar is compiled; `step.ready` says when. */
   waitsForGrammar: z.boolean(),
   /** Left out: nothing of it is computed. */

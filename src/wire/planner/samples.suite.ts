@@ -47,6 +47,41 @@ export const TO_PLANNER: Record<string, ToPlanner> = {
       },
     ],
   },
+  engineOfStages: {
+    type: "engine",
+    name: "vllm-1",
+    limits: {
+      ...{ kvTokens: 65_504, blockTokens: 16, maxSequences: 64, maxBatchTokens: 2048 },
+      ...{ maxAdapters: 2, contextTokens: 4096, minChunkTokens: 16 },
+    },
+    ...{
+      depth: 3,
+      tokenLag: 1,
+      prefixCaching: true,
+      maxDrafts: 0,
+      tellsThinking: true,
+      model: "m",
+      device: "cpu",
+    },
+    ...{
+      dtype: "float32",
+      tensorParallel: 1,
+      pipelineParallel: 2,
+      dataRank: 1,
+      captureSizes: [],
+      eager: true,
+    },
+    ...{ graphMode: "NONE", vllmVersion: "0.33.0", pluginVersion: "0.1.0" },
+  },
+  ofAnAdapter: {
+    ...{ type: "step", seq: 1, nowUs: 1_000_000, ...nothing },
+    arrived: [
+      {
+        ...{ id: 3, ageUs: 800, promptTokens: 40, maxOutputTokens: 100, slo: {}, lora: "sql" },
+        ...{ adapter: 2, allRows: true, waitsForGrammar: false },
+      },
+    ],
+  },
   exact: {
     ...{ type: "step", seq: 2, nowUs: 1_020_000, ...nothing },
     ran: { batch: 1, atUs: 1_019_950, exact: true },
