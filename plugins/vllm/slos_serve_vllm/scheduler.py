@@ -11,7 +11,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.outputs import ModelRunnerOutput
-from vllm.v1.request import Request, RequestStatus
+from vllm.v1.request import Request
 
 from .adapters import AdapterPlaces
 from .arrange import Arrangement, arranged, evict
@@ -108,17 +108,21 @@ class PlannedScheduler(Base):
             self._unplanned &= self.requests.keys()
         self.conductor.notice(self.requests, len(self.requests) - len(self._unplanned))
         plan = self.conductor.plan_of_step()
-        self._adapters.clear()
         if plan is None:
             self._restore_order()
-            output = super().schedule(throttle_prefills)
+            with self._adapters.fit(self, lambda request: True):
+                output = super().schedule(throttle_prefills)
             self.conductor.scheduled(output, None, None)
             return output
         arrangement = Arrangement(plan, self.conductor.live, self._guess_tokens)
         evict(self, plan, arrangement, self.conductor.live)
         self._arrangement = arrangement
         try:
-            with arranged(self, arrangement), self._planner_admits():
+            with (
+                arranged(self, arrangement),
+                self._adapters.fit(self, lambda request: self._may_run(request, arrangement)),
+                self._planner_admits(),
+            ):
                 output = super().schedule(throttle_prefills)
         finally:
             self._arrangement = None
@@ -148,23 +152,14 @@ class PlannedScheduler(Base):
         allowed = num_new_tokens
         if self._looks_ahead:
             allowed = super()._reserve_prefill_lookahead(request, num_computed_tokens, num_new_tokens)
-        arrangement = self._arrangement
-        cap = None if arrangement is None else arrangement.caps.get(request.request_id)
-        if arrangement is not None and cap is None and request.request_id not in self._unplanned:
-            return 0
-        # Planned steps take turns with adapters, so that more of them run than vLLM's own scheduling ever lets begin: it asserts
-        # that those of one step fit. Whether one that waits may begin it sees itself.
-        if (
-            num_new_tokens > 0
-            and request.status == RequestStatus.RUNNING
-            and not self._adapters.take(request)
-        ):
-            return 0
-        if arrangement is None or cap is None:
+        if self._arrangement is None:
             return allowed
+        cap = self._arrangement.caps.get(request.request_id)
+        if cap is None:
+            return allowed if request.request_id in self._unplanned else 0
         if num_computed_tokens + num_new_tokens > request.num_tokens and request.num_computed_tokens == 0:
             # A decode that begins is padded with drafts, all or none: cutting them off breaks what vLLM asserts of it.
-            arrangement.padded.add(request.request_id)
+            self._arrangement.padded.add(request.request_id)
             return allowed
         return min(allowed, cap)
 
@@ -215,6 +210,9 @@ class PlannedScheduler(Base):
     def is_vllms_own(self, request: Request) -> bool:
         """It waits for something of vLLM's own, or no plan knows of it: vLLM does with it what it always does."""
         return self._is_blocked_waiting_status(request.status) or request.request_id in self._unplanned
+
+    def _may_run(self, request: Request, arrangement: Arrangement) -> bool:
+        return request.request_id in arrangement.caps or request.request_id in self._unplanned
 
     @contextmanager
     def _planner_admits(self) -> Iterator[None]:

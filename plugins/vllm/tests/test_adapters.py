@@ -30,7 +30,7 @@ def engine(request: pytest.FixtureRequest, folder: Path, settings: dict[str, Any
     scheduler.conductor.patience.is_worth_another = lambda planned_s: False  # type: ignore[method-assign]
     engine = Watched(scheduler, 2 if request.param else 1, seed=1)
     make, chance = RequestMaker(config), random.Random(1)
-    for number in range(15):
+    for number in range(30):
         prompt = [chance.randrange(3, 500) for _ in range(40)]
         slo = {"slo_ttft_ms": 2_000, "slo_tpot_ms": 80}
         engine.add(make(f"r{number}", prompt, 60, number % ADAPTERS + 1, **slo))

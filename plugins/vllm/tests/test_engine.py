@@ -2,13 +2,14 @@
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from vllm import SamplingParams
 from vllm.engine.arg_utils import EngineArgs
+from vllm.lora.request import LoRARequest
 from vllm.platforms.cpu import CpuPlatform
 from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -16,6 +17,7 @@ from slos_serve_vllm.scheduler import PlannedScheduler, SloAsyncScheduler, SloSc
 
 from .conftest import settings_for
 from .planner_process import PlannerProcess
+from .tiny_lora import write_tiny_lora
 from .tiny_model import write_tiny_model
 
 Answers = dict[str, list[int]]
@@ -67,8 +69,9 @@ def scheduler_of(engine: LLMEngine) -> PlannedScheduler:
     return scheduler
 
 
-def give(engine: LLMEngine, choices: int = 2) -> None:
-    """Prompts with shared beginnings, short and long answers, one with several choices."""
+def give(engine: LLMEngine, choices: int = 2, loras: Sequence[LoRARequest] = ()) -> None:
+    """Prompts with shared beginnings, short and long answers, one with several choices. With `loras`: of each of these and of
+    none, and with the log-probabilities of some prompts."""
     chance = random.Random(3)
     shared = [chance.randrange(3, 500) for _ in range(100)]
     for number in range(20):
@@ -82,9 +85,11 @@ def give(engine: LLMEngine, choices: int = 2) -> None:
             ignore_eos=True,
             detokenize=False,
             n=choices if has_choices else 1,
+            prompt_logprobs=1 if loras and number % 3 == 0 else None,
             extra_args=chance.choice([{"slo_ttft_ms": 500, "slo_tpot_ms": 50}, {"slo_tpot_ms": 100}, {}]),
         )
-        engine.add_request(f"r{number}", {"prompt_token_ids": prompt}, parameters)
+        lora = ([None, *loras])[number % (1 + len(loras))]
+        engine.add_request(f"r{number}", {"prompt_token_ids": prompt}, parameters, lora_request=lora)
 
 
 def run(engine: LLMEngine, steps: int = 100_000, answers: Answers | None = None) -> Answers:
@@ -124,6 +129,21 @@ def test_the_same_tokens_with_asynchronous_scheduling(
     assert type(scheduler_of(engine)) is SloAsyncScheduler
     give(engine)
     assert run(engine) == own_answers
+    counters = scheduler_of(engine).conductor.counters
+    assert counters.planned_steps > 20
+    assert (counters.own_steps, counters.mismatches) == (0, 0)
+
+
+def test_the_same_tokens_of_more_adapters_than_fit_a_step(
+    model: str, settings: dict[str, Any], folder: Path
+) -> None:
+    loras = [LoRARequest(f"a{n}", n, write_tiny_lora(folder / f"a{n}", n)) for n in range(1, 5)]
+    answers: list[Answers] = []
+    for given in (None, settings):
+        engine = engine_of(model, given, enable_lora=True, max_loras=2, max_lora_rank=8)
+        give(engine, 1, loras)
+        answers.append(run(engine))
+    assert answers[0] == answers[1]
     counters = scheduler_of(engine).conductor.counters
     assert counters.planned_steps > 20
     assert (counters.own_steps, counters.mismatches) == (0, 0)
