@@ -69,9 +69,11 @@ def scheduler_of(engine: LLMEngine) -> PlannedScheduler:
     return scheduler
 
 
-def give(engine: LLMEngine, choices: int = 2, loras: Sequence[LoRARequest] = ()) -> None:
-    """Prompts with shared beginnings, short and long answers, one with several choices. With `loras`: of each of these and of
-    none, and with the log-probabilities of some prompts."""
+def give(
+    engine: LLMEngine, choices: int = 2, loras: Sequence[LoRARequest] = (), logprobs: int | None = None
+) -> None:
+    """Prompts with shared beginnings, short and long answers, one with several choices; of each of `loras` and of none. Of some
+    prompts the log-probabilities are asked for."""
     chance = random.Random(3)
     shared = [chance.randrange(3, 500) for _ in range(100)]
     for number in range(20):
@@ -85,7 +87,7 @@ def give(engine: LLMEngine, choices: int = 2, loras: Sequence[LoRARequest] = ())
             ignore_eos=True,
             detokenize=False,
             n=choices if has_choices else 1,
-            prompt_logprobs=1 if loras and number % 3 == 0 else None,
+            prompt_logprobs=logprobs if number % 3 == 0 else None,
             extra_args=chance.choice([{"slo_ttft_ms": 500, "slo_tpot_ms": 50}, {"slo_tpot_ms": 100}, {}]),
         )
         lora = ([None, *loras])[number % (1 + len(loras))]
@@ -114,7 +116,7 @@ def own_answers(model: str) -> Answers:
 def test_the_same_tokens_as_planned(model: str, own_answers: Answers, settings: dict[str, Any]) -> None:
     engine = engine_of(model, settings)
     assert type(scheduler_of(engine)) is SloScheduler
-    give(engine)
+    give(engine, logprobs=1)
     assert run(engine) == own_answers
     counters = scheduler_of(engine).conductor.counters
     assert counters.planned_steps > 20
