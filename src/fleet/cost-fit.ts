@@ -46,6 +46,8 @@ const KEPT = 128
 const PROMPT_SHARE = 0.05
 /** Seen so many of each sort, the model is believed. */
 const ENOUGH = 4
+/** … or so many in all, where its kin are known. */
+const ENOUGH_AMONG_KIN = 2
 /** New stretches after which the fit is made anew, once there are many. */
 const EVERY = 16
 /** Of a stretch: what models are off at best. */
@@ -53,6 +55,7 @@ const ALIKE = 0.02
 
 export class CostFit {
   #prior: Coefficients
+  #kin: CostFit | null
   #withPrompts = new Ring<Stretch>(KEPT)
   #decodes = new Ring<Stretch>(KEPT)
   #fitted: Coefficients
@@ -61,16 +64,20 @@ export class CostFit {
   #fitAt = 1
   #sigma = 0.3
 
-  /** `prior`: what is believed at first, where more is known of the engine. */
-  constructor(prior: Partial<Coefficients> = {}) {
+  /** `prior`: what is believed at first, where more is known of the engine. `kin`: what was seen of all engines like it, which
+   * is told what is seen of this one: what its own stretches do not tell apart is as with these. */
+  constructor(prior: Partial<Coefficients> = {}, kin: CostFit | null = null) {
     this.#prior = { ...PRIOR, ...prior }
+    this.#kin = kin
     this.#fitted = this.#prior
     this.#model = this.#modelOf()
   }
 
   /** Both prompts and decodes were seen often enough. */
   get confident(): boolean {
-    return this.#withPrompts.size >= ENOUGH && this.#withPrompts.size + this.#decodes.size >= 2 * ENOUGH
+    const seen = this.#withPrompts.size + this.#decodes.size
+    if (this.#kin?.confident && seen >= ENOUGH_AMONG_KIN) return true
+    return this.#withPrompts.size >= ENOUGH && seen >= 2 * ENOUGH
   }
 
   /** Step times as fitted. The same object until the next fit. */
@@ -86,6 +93,7 @@ export class CostFit {
   /** `promptTokens`: how many of the stretch's tokens were of prompts. */
   observe(stretch: Stretch, promptTokens: number): void {
     if (!(stretch.us > 0) || !(stretch.steps > 0)) return
+    this.#kin?.observe(stretch, promptTokens)
     const ring = promptTokens > PROMPT_SHARE * stretch.tokens ? this.#withPrompts : this.#decodes
     ring.add(stretch)
     if (++this.#seen < this.#fitAt) return
@@ -109,7 +117,7 @@ export class CostFit {
   }
 
   #beliefOf(feature: (typeof FEATURES)[number]): Belief {
-    const mean = this.#prior[feature]
+    const mean = this.#kin?.confident ? this.#kin.#fitted[feature] : this.#prior[feature]
     return { mean, spread: Math.max(mean, LEAST_SPREADS[feature]) }
   }
 

@@ -30,6 +30,8 @@ export function unseenPrompt(id: RequestId, readyUs: number): Prompt {
 
 /** A slowdown is never less than this (core/moved.ts). */
 const LEAST_SLOWDOWN_US = 100_000
+/** No step is so short. */
+const SAME_MOMENT_US = 1000
 
 export class Sent {
   readonly spec: TwinSpec
@@ -43,6 +45,10 @@ export class Sent {
   computed: number
   started = false
   output = 0
+  /** Most output tokens that came at one moment. */
+  mostAtOnce = 1
+  #lastUs = -1
+  #atOnce = 0
   firstTokenUs = -1
   /** When the next token is due, absolute µs. */
   dueUs: number
@@ -78,6 +84,9 @@ export class Sent {
     if (this.firstTokenUs < 0) this.firstTokenUs = nowUs
     this.started = true
     this.output += count
+    this.#atOnce = nowUs - this.#lastUs < SAME_MOMENT_US ? this.#atOnce + count : count
+    this.mostAtOnce = Math.max(this.mostAtOnce, this.#atOnce)
+    this.#lastUs = nowUs
     // Without a TTFT the clock of its pace starts at the first token.
     const startUs =
       this.deadlineUs === Infinity ? this.firstTokenUs : Math.max(this.deadlineUs, this.firstTokenUs)

@@ -21,3 +21,12 @@ export interface TwinOffer {
   /** Of best effort: all that is there comes to hold no more KV with it than leaves room for as many promises as there were lately. */
   leavesRoom: boolean
 }
+
+/** What a twin sees of the steps to come. */
+export interface Forecast extends Pick<TwinOffer, "firstTokenUs" | "queuesUs" | "leavesRoom"> {
+  /** How far it looked. */
+  endUs: number
+  /** Promises to others that do not hold. */
+  broken: string[]
+  ownPaceLate: boolean
+}

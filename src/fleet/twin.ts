@@ -6,13 +6,14 @@ import { Calibration } from "../core/learn/calibration.ts"
 import { OutputLengths } from "../core/learn/output-lengths.ts"
 import { prefillUs } from "../core/planner/prefill-time.ts"
 import type { RequestId, Snapshot } from "../core/protocol.ts"
+import { BudgetFit } from "./budget-fit.ts"
 import { CostFit, type PRIOR } from "./cost-fit.ts"
 import type { EngineRules } from "./engine-rules.ts"
 import { EngineRun, type Prompt, type Stream } from "./engine-run.ts"
 import { KvReserve } from "./kv-reserve.ts"
 import { type Held, NOTHING_HELD, Sent, type TwinSpec, USUAL_TOKENS, unseenPrompt } from "./sent.ts"
 import { Stretches, type Work } from "./stretches.ts"
-import type { EngineLoad, TwinOffer } from "./twin-words.ts"
+import type { EngineLoad, Forecast, TwinOffer } from "./twin-words.ts"
 
 export interface TwinOptions {
   rules: EngineRules
@@ -20,6 +21,8 @@ export interface TwinOptions {
   apps?: number
   /** What is believed of step times until they were seen, µs a unit. */
   prior?: Partial<typeof PRIOR>
+  /** What was seen of engines like it (one for all of them). */
+  kin?: CostFit
 }
 
 export type { Held, TwinSpec } from "./sent.ts"
@@ -46,14 +49,6 @@ interface RunWith {
   held?: readonly Prompt[]
 }
 
-interface Forecast extends Pick<TwinOffer, "firstTokenUs" | "queuesUs" | "leavesRoom"> {
-  /** How far it looked. */
-  endUs: number
-  /** Promises to others that do not hold. */
-  broken: string[]
-  ownPaceLate: boolean
-}
-
 export class Twin {
   readonly fit: CostFit
   #rules: EngineRules
@@ -61,6 +56,7 @@ export class Twin {
   /** Actual over predicted times to the first token. */
   #calibration = new Calibration(0.3)
   #stretches: Stretches
+  #budget = new BudgetFit()
   #work: Work = { promptTokens: 0, promptSteps: 0, decodeTokens: 0, pairs: 0 }
   /** Without and with a token out, in order of sending. */
   #waiting = new Map<RequestId, Sent>()
@@ -76,10 +72,10 @@ export class Twin {
   /** What was asked last, and answered; null once anything was seen. `predictedUs`: the first token, uncalibrated, absolute. */
   #asked: { spec: TwinSpec; atUs: number; predictedUs: number; offer: TwinOffer } | null = null
 
-  constructor({ rules, apps = 1, prior }: TwinOptions) {
+  constructor({ rules, apps = 1, prior, kin }: TwinOptions) {
     this.#rules = rules
     this.#lengths = new OutputLengths(apps)
-    this.fit = new CostFit(prior)
+    this.fit = new CostFit(prior, kin)
     this.#stretches = new Stretches(rules.mixed, (stretch, prompts) => this.fit.observe(stretch, prompts))
   }
 
@@ -115,6 +111,7 @@ export class Twin {
     sent.predictedUs = predictedUs - nowUs
     this.#asked = null
     this.#waiting.set(id, sent)
+    if (this.#rules.mixed) this.#budget.sent(id, this.#streams)
   }
 
   /** The engine had so much of its prompt already. Before its first tokens. */
@@ -147,6 +144,7 @@ export class Twin {
     if (sent !== undefined && stopped) this.#lengths.ended(sent.spec.app, sent.output)
     this.#stretches.ended(id, this.#work, this.#others.running)
     if (this.#lone === id) this.#lone = null
+    this.#budget.ended(id)
     this.#waiting.delete(id)
     this.#streams.delete(id)
   }
@@ -232,6 +230,8 @@ export class Twin {
     this.#advance(nowUs)
     this.#finish(id, sent, nowUs)
     this.#waiting.delete(id)
+    const tokenBudget = this.#budget.firstToken(id, sent, this.#streams, this.#rules.tokenBudget)
+    this.learnRules({ tokenBudget })
     this.#streams.set(id, sent)
     const tookUs = nowUs - sent.sentUs
     if (sent.predictedUs < Infinity) this.#calibration.observe("mixed", sent.predictedUs, tookUs, nowUs)

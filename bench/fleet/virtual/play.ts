@@ -2,7 +2,9 @@
  * client sees it, token by token. */
 import type { RequestId } from "../../../src/core/protocol.ts"
 import { Judge } from "../../../src/fleet/backends/judge.ts"
+import { CostFit } from "../../../src/fleet/cost-fit.ts"
 import type { EngineRules } from "../../../src/fleet/engine-rules.ts"
+import type { TwinOptions } from "../../../src/fleet/twin.ts"
 import { APPS } from "../../../src/load/workload.ts"
 import type { DispatchEffect, DispatchEvent, JobId } from "../../../src/router/dispatch.ts"
 import { Dispatcher } from "../../../src/router/dispatcher.ts"
@@ -34,8 +36,14 @@ const NETWORK_US = 500
 const [DIGEST_US, SCRAPE_US] = [50_000, 1_000_000]
 const PATIENCE_US = 60_000_000
 
-export function play(spec: RunSpec, front: FrontName, rules: EngineRules): Played {
-  return new Play(spec, front, rules).run()
+/** `rules`, `prior`: what the gateway believes of the engines at first. */
+export function play(
+  spec: RunSpec,
+  front: FrontName,
+  rules: EngineRules,
+  prior?: TwinOptions["prior"],
+): Played {
+  return new Play(spec, front, rules, prior).run()
 }
 
 interface Client {
@@ -66,17 +74,18 @@ class Play {
   #jobs = 0
   readonly #played: Played = { kept: 0, total: 0, promised: 0, promisedKept: 0, why: {} }
 
-  constructor(spec: RunSpec, front: FrontName, rules: EngineRules) {
+  constructor(spec: RunSpec, front: FrontName, rules: EngineRules, prior: TwinOptions["prior"]) {
     this.#workload = new Workload(spec)
     this.#front = front
     this.#seed = spec.seed
     this.#pending = this.#workload.first.length
     const nowUs = () => this.#nowUs
     const later = (us: number, fn: () => void) => this.#cancellable(us, fn)
+    const believed = { kin: new CostFit(prior), ...(prior && { prior }) }
     this.#engines = replicaConfigs(spec).map(
       (config, index) =>
         new EngineBehind({
-          ...{ index, config, rules, apps: APPS.length, nowUs, later },
+          ...{ index, config, rules, believed, apps: APPS.length, nowUs, later },
           reality: { noiseSigma: spec.noiseSigma, bias: spec.bias, seed: spec.seed },
           tell: (event) => this.#tell(event),
           onTokens: (job, tokens, answering) => this.#tokens(job, tokens, answering),
@@ -193,7 +202,10 @@ class Play {
     if (!machine.touched) return
     const wokeUs = machine.wakeAtUs
     const { step } = engine.decide(this.#nowUs)
-    if (step !== null) this.#heap.push(step.atUs, 0, () => engine.stepOver(step, this.#nowUs))
+    if (step !== null) {
+      behind.began(step)
+      this.#heap.push(step.atUs, 0, () => engine.stepOver(step, this.#nowUs))
+    }
     if (machine.wakeAtUs !== wokeUs)
       this.#heap.push(machine.wakeAtUs, 0, () => machine.wakeAtUs <= this.#nowUs && engine.woke(this.#nowUs))
     const words = engine.takeWords()

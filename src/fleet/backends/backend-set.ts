@@ -8,6 +8,7 @@ import { z } from "zod"
 import { type BackendConfig, backendsSchema, buildBackends, checkBackends } from "../../config/backends.ts"
 import { UserError } from "../../errors.ts"
 import type { ReplicaHost } from "../../replica/host.ts"
+import { CostFit } from "../cost-fit.ts"
 import { RemoteReplica } from "../remote-replica.ts"
 import { type Endpoint, endpointsOf, type Lookup } from "./addresses.ts"
 import type { Timeouts } from "./exchange.ts"
@@ -48,6 +49,7 @@ export class BackendSet {
   readonly #options: BackendSetOptions
   readonly #sink: BackendSetSink
   readonly #members = new Map<string, Member>()
+  readonly #kin = new Map<string, CostFit>()
   #fromFile: readonly BackendConfig[] = []
   #timer: NodeJS.Timeout | null = null
   #refreshing: Promise<void> = Promise.resolve()
@@ -167,7 +169,18 @@ export class BackendSet {
     return new RemoteHost({
       ...{ name, url, kind, weight, models, apiKey, apps, priority, prefill, dispatcher, probeMs },
       ...{ timeouts: this.#timeouts, hostHeader: host, planner: this.#plannerOf(endpoint, name) },
+      kin: this.#kinOf(config),
     })
+  }
+
+  /** Engines of one kind that have the same models are taken to be alike, until more is known of each. */
+  #kinOf({ kind, models }: BackendConfig): CostFit {
+    const name = JSON.stringify([kind, ...models.values()])
+    const known = this.#kin.get(name)
+    if (known !== undefined) return known
+    const kin = new CostFit(kind === null || kind === "slos-serve" ? undefined : BACKEND_KINDS[kind].prior)
+    this.#kin.set(name, kin)
+    return kin
   }
 
   #plannerOf({ config, url: own }: Endpoint, name: string): RemotePlanner | null {

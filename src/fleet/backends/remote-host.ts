@@ -67,14 +67,14 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
 
   constructor(options: RemoteHostOptions) {
     super(options.name, "it is being reached")
-    const { apps } = options
+    const { apps, kin } = options
     this.#options = options
     this.#kind = options.kind ?? BACKEND_KINDS.openai
     const { origin, pathname } = new URL(options.url)
     this.#at = { origin, basePath: pathname.replace(/\/$/, ""), headers: headersOf(options) }
     this.#prefill = prefillServers({ ...options, headers: this.#at.headers })
     const { prior } = this.#kind
-    this.twin = new Twin({ rules: this.#rules, apps, ...(prior !== undefined && { prior }) })
+    this.twin = new Twin({ rules: this.#rules, apps, ...(prior && { prior }), ...(kin && { kin }) })
     this.#holding = new Holding(this.twin, nowUs, {
       send: (course) => this.#send(course),
       turnDown: (course) => {

@@ -1,5 +1,6 @@
 /** What a remote backend is told at its beginning. */
 import type { Dispatcher } from "undici"
+import type { CostFit } from "../cost-fit.ts"
 import type { Timeouts } from "./exchange.ts"
 import type { BackendKind } from "./kind.ts"
 import type { RemotePlanner } from "./remote-planner.ts"
@@ -20,6 +21,8 @@ export interface RemoteHostOptions {
   hostHeader?: string | null
   /** Number of apps (SLO classes). */
   apps: number
+  /** What was seen of engines like it (one for all of them). Default: it alone is known. */
+  kin?: CostFit
   /** The engine takes priorities (vLLM: --scheduling-policy priority). */
   priority?: boolean
   /** Plans the engine's steps. While it is there it answers offers and holds what waits; else the twin does. */

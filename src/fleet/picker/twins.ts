@@ -3,6 +3,7 @@
  * tokens cannot follow them. */
 import type { RequestId } from "../../core/protocol.ts"
 import type { BackendKind } from "../backends/kind.ts"
+import { CostFit } from "../cost-fit.ts"
 import type { EngineRules } from "../engine-rules.ts"
 import { type EngineLoad, Twin, type TwinSpec } from "../twin.ts"
 import { Affinity } from "./affinity.ts"
@@ -40,6 +41,8 @@ export class Twins implements Chooser {
   readonly #options: TwinsOptions
   readonly #byLoad: LeastLoaded
   readonly #twins = new Map<Endpoint, Twin>()
+  /** A pool's endpoints serve one model. */
+  readonly #kin: CostFit
   readonly #affinity = new Affinity()
   readonly #probes: Probes | null
   #bytesPerToken = BYTES_PER_TOKEN
@@ -47,6 +50,7 @@ export class Twins implements Chooser {
 
   constructor(options: TwinsOptions) {
     this.#options = options
+    this.#kin = new CostFit(options.kind.prior)
     this.#byLoad = new LeastLoaded(options.mostInFlight)
     this.#probes = options.probes === null ? null : this.#probesOf(options, options.probes)
   }
@@ -178,7 +182,8 @@ export class Twins implements Chooser {
     if (known !== undefined) return known
     const { kind, byPriority, apps } = this.#options
     const rules = (byPriority ? kind.withPriority : null) ?? kind.rules
-    const twin = new Twin({ rules, apps, ...(kind.prior !== undefined && { prior: kind.prior }) })
+    const { prior } = kind
+    const twin = new Twin({ rules, apps, kin: this.#kin, ...(prior && { prior }) })
     this.#twins.set(endpoint, twin)
     return twin
   }
