@@ -23,6 +23,10 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<CommandFil
     load: () => import("./planner.ts"),
   },
   profile: { summary: "measure step times and fit the cost model", load: () => import("./profile.ts") },
+  library: {
+    summary: "show the llama.cpp library, or compile one for this processor",
+    load: () => import("./library.ts"),
+  },
   model: { summary: "list, fetch and generate models", load: () => import("./model.ts") },
   replay: {
     summary: "drive a server with a trace and report which SLOs were kept",

@@ -2,6 +2,7 @@
 import { type Command, Option } from "commander"
 import pc from "picocolors"
 import type { Speculation } from "../engine/drafter.ts"
+import { libraryFor } from "../engine/llama/built.ts"
 import { openLlama } from "../engine/llama/engine.ts"
 import { cacheFolder } from "../models/cache.ts"
 import { DEFAULT_MODEL, type OnProgress, resolveModel } from "../models/resolve.ts"
@@ -104,6 +105,7 @@ async function profile(options: ProfileOptions): Promise<void> {
   const found = await resolveModel(options.model, { onProgress: showProgress })
   const speculate = await speculation(options.speculate, showProgress)
   const threads = options.threads ?? defaultThreads()
+  const library = libraryFor(options.library, cacheFolder())
   const engine = await openLlama({
     modelPath: found.path,
     name: found.name,
@@ -111,7 +113,7 @@ async function profile(options: ProfileOptions): Promise<void> {
     maxSequences: options.maxSequences,
     contextTokens: options.context,
     maxBatchTokens: options.maxBatchTokens,
-    library: options.library,
+    library,
     speculate,
     maxSpeculation: options.maxSpeculation,
     ...(options.kvUnified === undefined ? {} : { kvUnified: options.kvUnified }),
@@ -126,10 +128,11 @@ async function profile(options: ProfileOptions): Promise<void> {
       threads,
       quick: options.quick ?? false,
       refresh: !options.cached,
-      ...(speculate !== "off" && {
-        maxDraft: options.maxSpeculation - 1,
-        key: { speculate: options.speculate },
-      }),
+      ...(speculate !== "off" && { maxDraft: options.maxSpeculation - 1 }),
+      key: {
+        ...(library !== "auto" && { library }),
+        ...(speculate !== "off" && { speculate: options.speculate }),
+      },
       waits: threadWaits,
       onProgress: (message) => showProgress?.({ stage: "verify", message }),
       onNote: (note, level) => {

@@ -3,6 +3,7 @@ import type { CostModel } from "../core/cost.ts"
 import type { EngineLimits } from "../core/protocol.ts"
 import type { Speculation } from "../engine/drafter.ts"
 import { fakeEngine } from "../engine/fake/engine.ts"
+import { couldBeFaster, libraryFor } from "../engine/llama/built.ts"
 import { type Engine, GREEDY, type ModelInfo } from "../engine/port.ts"
 import { cacheFolder } from "../models/cache.ts"
 import { type ResolvedModel, resolveModel } from "../models/resolve.ts"
@@ -44,6 +45,14 @@ export async function prepareEngine(
   return { engine, cost }
 }
 
+/** Once a server, however many replicas it has. */
+export function sayOfLibrary({ engine, library }: ServeOptions, reporter: Reporter): void {
+  if (engine !== "fake" && couldBeFaster(library, cacheFolder()))
+    reporter.done(
+      "llama.cpp is the prebuilt one; compiled for this processor it is faster: slos-serve library build",
+    )
+}
+
 function openFake(options: ServeOptions): Engine {
   const { replicas, maxBatchTokens } = options
   const maxSequences = options.maxSequences ?? Math.max(1, Math.floor(FAKE_SEQUENCES / replicas))
@@ -75,7 +84,7 @@ async function openReal(options: ServeOptions, reporter: Reporter): Promise<Engi
     ...(options.maxSequences === undefined ? {} : { maxSequences: options.maxSequences }),
     ...(options.context === undefined ? {} : { contextTokens: options.context }),
     maxBatchTokens: options.maxBatchTokens,
-    library: options.library,
+    library: libraryFor(options.library, cacheFolder()),
     speculate,
     maxSpeculation: options.maxSpeculation,
     ...(options.kvTokens === undefined ? {} : { kvTokens: options.kvTokens }),
@@ -128,7 +137,11 @@ async function profiled(engine: Engine, options: ServeOptions, reporter: Reporte
     quick: true,
     threads: options.threads ?? defaultThreads(),
     key: {
-      ...{ library: options.library, kvType: options.kvType ?? null, gpuLayers: options.gpuLayers ?? null },
+      ...{
+        library: libraryFor(options.library, cacheFolder()),
+        kvType: options.kvType ?? null,
+        gpuLayers: options.gpuLayers ?? null,
+      },
       ...(options.speculate !== "off" && { speculate: options.speculate }),
     },
     ...(options.speculate !== "off" && { maxDraft: options.maxSpeculation - 1 }),

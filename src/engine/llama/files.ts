@@ -7,7 +7,7 @@ import { UserError } from "../../errors.ts"
 
 /** The release of llama.cpp whose structs `native.ts` describes, and the packages that carry it. */
 export const LLAMA_VERSION = "0.5.0"
-const PACKAGE_VERSION = "3.22.1"
+export const PACKAGE_VERSION = "3.22.1"
 
 /** "auto" takes a GPU variant where one is installed. Anything else is a folder with the libraries. */
 export type LibraryChoice = "auto" | "cpu" | "cuda" | "vulkan" | (string & {})
