@@ -8,6 +8,7 @@ import { Restarts } from "../router/health.ts"
 import { generation, jobOf, Kept } from "../serve/host.suite.ts"
 import type { ServeOptions } from "./serve-options.ts"
 import { spawnWorker } from "./spawn-worker.ts"
+import { setupOf } from "./worker-testing.ts"
 
 // Exact equality needs full precision and one thread (docs/design.md, Engine).
 const OPTIONS = {
@@ -30,7 +31,7 @@ let other: WorkerProcess
 beforeAll(async () => {
   const worker = (name: string) =>
     new WorkerProcess({
-      ...{ name, spawn: () => spawnWorker(undefined), setup: { name, options: OPTIONS } },
+      ...{ name, spawn: () => spawnWorker(undefined), setup: setupOf(name, OPTIONS) },
       restarts: new Restarts({ firstUs: 10_000, longestUs: 50_000, stableUs: 1_000_000 }),
     })
   mortal = worker("mortal")

@@ -108,8 +108,7 @@ export class Reloader {
     app.server.requestTimeout = options.requestTimeout * 1000
     app.server.headersTimeout = options.requestTimeout * 1000
     if (options.logLevel !== undefined) reporter.log.level = options.logLevel
-    const { weights, configured } = host.tenants
-    const tenants = configured.map((name) => ({ name, weight: host.tenants.weightOf(name) }))
+    const { weights, named: tenants } = host.tenants
     host.service?.front.renew?.({ maxQueue: options.maxQueue, weights, tenants })
     this.#watch()
   }

@@ -6,11 +6,17 @@ import type { Front } from "../serve/front.ts"
 import type { Tenants } from "../serve/tenants.ts"
 import type { Reporter } from "./reporter.ts"
 import type { ServeOptions } from "./serve-options.ts"
+import type { WorkerSetup } from "./serve-worker.ts"
 import { parseDevices, shareOf, spawnWorker } from "./spawn-worker.ts"
 
 /** Resolves when every worker is ready. Rejects when the operator must put something right first. */
-export async function openFleet(options: ServeOptions, tenants: Tenants, reporter: Reporter): Promise<Front> {
+export async function openFleet(
+  options: ServeOptions,
+  { apps, tenants }: { apps: number; tenants: Tenants },
+  reporter: Reporter,
+): Promise<Front> {
   const { replicas, maxQueue } = options
+  const { trustsHeader: trustHeader, named } = tenants
   const devices = options.device === undefined ? [] : parseDevices(options.device)
   const shares = Array.from({ length: replicas }, (_, i) =>
     shareOf(options, replicas, devices[i % devices.length]),
@@ -20,10 +26,9 @@ export async function openFleet(options: ServeOptions, tenants: Tenants, reporte
     // One after the other: the first may fetch the model and measure its step times, which the others would disturb.
     for (const [i, share] of shares.entries()) {
       const device = devices[i % devices.length]
+      const setup: WorkerSetup = { name: `w${i}`, options: share, apps, tenants: named, trustHeader }
       const worker = new WorkerProcess({
-        name: `w${i}`,
-        spawn: () => spawnWorker(device),
-        setup: { name: `w${i}`, options: share },
+        ...{ name: setup.name, spawn: () => spawnWorker(device), setup },
         log: (message, level) => (level === "warn" ? reporter.warn(message) : reporter.log[level](message)),
       })
       workers.push(worker)

@@ -16,7 +16,7 @@ import type { ApiOptions } from "./api-options.ts"
 import { listen } from "./http-listen.ts"
 import { liveOf, Reloader, tlsFiles } from "./reload.ts"
 import type { Reporter } from "./reporter.ts"
-import { prepareEngine } from "./serve-engine.ts"
+import { prepareEngine, sayOfLibrary } from "./serve-engine.ts"
 import { GATEWAY, gatewayOf, openBackends } from "./serve-gateway.ts"
 import type { ServeOptions } from "./serve-options.ts"
 import { configOf, HEAP_GROWTH, mostApps, openDriver, tenantsOf, warmedUp } from "./serve-parts.ts"
@@ -100,10 +100,11 @@ async function openFront(
   reporter: Reporter,
 ): Promise<Front> {
   const several = options.replicas > 1
+  sayOfLibrary(options, reporter)
   const warm = warmedUp(several ? warmUpParent : warmUpServer, options, config, reporter)
   if (several) {
     const { openFleet } = await import("./serve-fleet.ts")
-    const front = await openFleet(options, tenants, reporter)
+    const front = await openFleet(options, { apps, tenants }, reporter)
     await warm
     return front
   }

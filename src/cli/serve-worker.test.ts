@@ -6,6 +6,7 @@ import { hostSuite, jobOf, Kept, SUITE_MAX_QUEUE } from "../serve/host.suite.ts"
 import { until } from "../serve/until-testing.ts"
 import type { ServeOptions } from "./serve-options.ts"
 import { parseDevices, shareOf, spawnWorker } from "./spawn-worker.ts"
+import { setupOf } from "./worker-testing.ts"
 
 const OPTIONS = {
   ...{ model: "tiny", host: "127.0.0.1", port: 0, policy: "slos-serve", maxSequences: 16, context: 1024 },
@@ -20,7 +21,7 @@ function worker(options: Partial<ServeOptions> = {}, more: { silenceMs?: number 
   const one = new WorkerProcess({
     name: "w0",
     spawn: () => spawnWorker(undefined),
-    setup: { name: "w0", options: { ...OPTIONS, ...options } },
+    setup: setupOf("w0", { ...OPTIONS, ...options }),
     restarts: new Restarts({ firstUs: 10_000, longestUs: 50_000, stableUs: 1_000_000 }),
     ...more,
   })

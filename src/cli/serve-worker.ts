@@ -3,20 +3,27 @@
 import { Socket } from "node:net"
 import { setFlagsFromString } from "node:v8"
 import { pino } from "pino"
+import { emptyConfig } from "../config/file.ts"
 import { UserError } from "../errors.ts"
 import { type FromWorker, isToWorker, type ToWorker, WIRE_FD } from "../fleet/worker-messages.ts"
 import { InProcessHost } from "../serve/in-process.ts"
 import { LocalFront } from "../serve/local-front.ts"
+import { Tenants } from "../serve/tenants.ts"
 import { WireServer } from "../wire/server.ts"
 import type { Reporter } from "./reporter.ts"
 import { prepareEngine } from "./serve-engine.ts"
 import type { ServeOptions } from "./serve-options.ts"
-import { configOf, HEAP_GROWTH, mostApps, openDriver, tenancyOf, tenantsOf, warmedUp } from "./serve-parts.ts"
+import { HEAP_GROWTH, openDriver, warmedUp } from "./serve-parts.ts"
 import { warmUpWorker } from "./warm-up-replica.ts"
 
+/** All that a worker is: it reads no config, which may be half written, or another one by now, when it is started again. */
 export interface WorkerSetup {
   name: string
   options: ServeOptions
+  /** Most classes that there can be. */
+  apps: number
+  tenants: ToWorker["tenants"]
+  trustHeader: boolean
 }
 
 /** Everything is told to the parent: it knows how people are to be told. */
@@ -55,23 +62,24 @@ let renew = (told: ToWorker): void => {
   renewed = told
 }
 
-async function work({ name, options }: WorkerSetup): Promise<void> {
+async function work({ name, options, apps, tenants: first, trustHeader }: WorkerSetup): Promise<void> {
   setFlagsFromString(HEAP_GROWTH)
   const reporter = new ParentReporter()
-  const config = configOf(options)
-  const tenants = tenantsOf(options, config)
-  const warm = warmedUp(warmUpWorker, options, config, reporter)
+  const { sharePrefixes = false } = options
+  // Keys are the parent's: what comes here has its tenant's name.
+  const tenancy = (named: ToWorker["tenants"]) => ({
+    tenants: named.map((tenant) => ({ ...tenant, keys: [] })),
+    ...{ trustHeader, sharePrefixes },
+  })
+  const tenants = new Tenants(tenancy(first))
+  const warm = warmedUp(warmUpWorker, options, emptyConfig(), reporter)
   const { engine, cost } = await prepareEngine(options, reporter, warm)
-  const driver = openDriver(options, { engine, cost, apps: mostApps(options, config), tenants }, reporter)
+  const driver = openDriver(options, { engine, cost, apps, tenants }, reporter)
   const { defaultMaxTokens, parseSpecial } = options
   const front = new LocalFront(engine, driver, { defaultMaxTokens, parseSpecial, tenants })
   await front.intake.warmUp()
   renew = ({ maxQueue, tenants: told }) => {
-    tenants.renew({
-      ...tenancyOf(options, config),
-      tenants: told.map((one) => ({ ...one, keys: [] })),
-      keys: [],
-    })
+    tenants.renew(tenancy(told))
     driver.renew(maxQueue, tenants.weights)
   }
   if (renewed !== null) renew(renewed)

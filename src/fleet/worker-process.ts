@@ -69,7 +69,7 @@ export class WorkerProcess extends RenewedHost {
     })
   }
 
-  /** One that is started again reads its configuration itself, and is told as well. */
+  /** One that is started again is told as well: it was made with what held at first. */
   renew({ maxQueue, tenants }: Omit<ToWorker, "type">): void {
     this.#renewed = { type: "renew", maxQueue, tenants }
     this.#child?.send(this.#renewed, () => {})

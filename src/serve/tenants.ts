@@ -189,6 +189,11 @@ export class Tenants {
     return [...this.#configured.keys()].filter((name) => name !== OTHERS)
   }
 
+  /** Those, with their weights. */
+  get named(): { name: string; weight: number }[] {
+    return this.configured.map((name) => ({ name, weight: this.weightOf(name) }))
+  }
+
   get #others(): number {
     return this.#configured.get(OTHERS)!.number
   }
