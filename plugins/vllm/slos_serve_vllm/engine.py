@@ -60,8 +60,13 @@ def engine_message(
 
 def step_tokens(scheduler: "PlannedScheduler") -> int:
     """Most that a plan may compute in a step. A prompt of one token is padded with drafts, and does not begin where they find no
-    place: no plan takes it."""
-    return max(1, int(scheduler.max_num_scheduled_tokens) - int(scheduler.num_spec_tokens))
+    place: no plan takes it. Some drafters take tokens of each request's step for themselves."""
+    most, vllm = int(scheduler.max_num_scheduled_tokens), scheduler.vllm_config
+    each = getattr(vllm.speculative_config, "max_num_new_slots_for_drafting", 0)
+    beside = int(vllm.scheduler_config.max_num_batched_tokens) - most
+    drafter = max(0, int(each) * int(scheduler.max_num_running_reqs) - beside)
+    # Where that is most of a step, it may fall short of its plan rather than stay empty.
+    return max(1, most - int(scheduler.num_spec_tokens) - min(drafter, most // 2))
 
 
 def most_adapters(scheduler: "PlannedScheduler") -> int | None:

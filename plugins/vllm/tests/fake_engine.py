@@ -49,6 +49,9 @@ class VirtualAsyncScheduler(SloAsyncScheduler):
 
 def engine_config(folder: Path, is_async: bool, drafts: int, in_air: int, **more: Any) -> VllmConfig:
     """As an engine would have it, for a processor."""
+    drafter: dict[str, Any] = {"method": "ngram", "prompt_lookup_max": 3}
+    if more.pop("has_draft_model", False):
+        drafter = {"method": "draft_model", "model": write_tiny_model(folder / "drafter")}
     loras, is_v2 = more.pop("max_loras", 0), more.pop("is_v2", False)
     arguments = EngineArgs(
         model=write_tiny_model(folder / "model"),
@@ -61,9 +64,7 @@ def engine_config(folder: Path, is_async: bool, drafts: int, in_air: int, **more
         max_num_seqs=more.pop("max_num_seqs", 16),
         max_num_batched_tokens=more.pop("batch_tokens", 512),
         enable_prefix_caching=more.pop("prefixes", True),
-        speculative_config={"method": "ngram", "num_speculative_tokens": drafts, "prompt_lookup_max": 3}
-        if drafts
-        else None,
+        speculative_config={**drafter, "num_speculative_tokens": drafts} if drafts else None,
         **({"enable_lora": True, "max_loras": loras, "max_lora_rank": 8} if loras else {}),
         **more,
     )

@@ -26,6 +26,8 @@ class Case:
     abort: float = 0.0
     stop: float = 0.0
     drafts: int = 0
+    has_draft_model: bool = False
+    """What drafts is a model, which takes tokens of a step for itself."""
     prefixes: bool = True
     batch_tokens: int = 512
     renews: bool = False
@@ -62,7 +64,14 @@ CASES = [
     ),
     Case("async, adapters, few blocks", is_async=True, in_air=2, adapters=5, blocks=70, abort=0.05),
     Case("async, drafts, runner v2", is_async=True, is_v2=True, in_air=2, drafts=4, stop=0.01),
-    Case("async, drafts, small steps", is_async=True, in_air=2, drafts=4, batch_tokens=64),
+    Case(
+        "async, drafts of a model, small steps",
+        is_async=True,
+        in_air=2,
+        drafts=4,
+        batch_tokens=64,
+        has_draft_model=True,
+    ),
     Case("async, two stages", is_async=True, in_air=3, blocks=70, abort=0.05, stop=0.01),
 ]
 
@@ -90,6 +99,7 @@ def live(case: Case, folder: Path, settings: dict[str, Any]) -> tuple[FakeEngine
         batch_tokens=case.batch_tokens,
         max_loras=2 if case.adapters else 0,
         is_v2=case.is_v2,
+        has_draft_model=case.has_draft_model,
     )
     scheduler = make_scheduler(config, case.blocks, settings)
     # Not by how long answers take on this machine.
