@@ -14,7 +14,14 @@ function asked(kind: OwnBatchingKind, fields: object, begun: { tokens: number; t
     body: fields as Record<string, unknown>,
     api: chat ? "chat" : "completions",
   } as const
-  const options = { kind: BACKEND_KINDS[kind], model: "m", priorityMs: null, sloArgs: null, begun }
+  const options = {
+    kind: BACKEND_KINDS[kind],
+    model: "m",
+    priorityMs: null,
+    sloArgs: null,
+    contextTokens: null,
+    begun,
+  }
   return askOf(job, job.choices[0]!, options).body
 }
 
@@ -38,7 +45,14 @@ test("llama-server has that word, also where an answer goes on", () => {
 test("a seed is handed on to its last bit, and counts up by choices", () => {
   const body = parseExactly('{"messages": [], "seed": 9223372036854775800}') as object
   const job = { ...jobOf({}, 2), body: body as Record<string, unknown> }
-  const options = { kind: BACKEND_KINDS.vllm, model: "m", priorityMs: null, sloArgs: null, begun: null }
+  const options = {
+    kind: BACKEND_KINDS.vllm,
+    model: "m",
+    priorityMs: null,
+    sloArgs: null,
+    contextTokens: null,
+    begun: null,
+  }
   const seeds = job.choices.map((choice) => JSON.stringify(askOf(job, choice, options).body.seed))
   expect(seeds).toEqual(["9223372036854775800", "9223372036854775801"])
 })

@@ -7,6 +7,7 @@ import { exactNumber, isRawNumber } from "../../text/constraint/exact-json.ts"
 import { withForm } from "./form.ts"
 import type { Api, BackendKind } from "./kind.ts"
 import { withSloArgs } from "./slo-args.ts"
+import { reword } from "./wording.ts"
 
 export interface Ask {
   path: string
@@ -21,13 +22,15 @@ export interface AskOptions {
   priorityMs: number | null
   /** What an engine that takes SLOs is told of this one's; null: it takes none. */
   sloArgs: SloArgs | null
+  /** Longest prompt and answer together; null: the engine does not say. */
+  contextTokens: number | null
   /** Tokens that are out already, and their text. */
   begun: { tokens: number; text: string } | null
 }
 
-/** Ours alone, or said anew: engines may refuse what they do not know. */
+/** Ours alone, said anew, or of no effect here: engines may refuse what they do not know, or do not take just now. */
 const NOT_HANDED_ON = new Set([
-  ...["slo", SLO_ARGS_FIELD, "parse_special", "stream", "stream_options"],
+  ...["slo", SLO_ARGS_FIELD, "parse_special", "stream", "stream_options", "priority"],
   ...["n", "best_of", "model", "prompt", "echo"],
 ])
 /** Requests without a promise come after all that have one: a day. */
@@ -49,7 +52,7 @@ export function apiOf({ api, generation }: Job): Api {
 }
 
 export function askOf(job: Job, { index }: JobChoice, options: AskOptions): Ask {
-  const { kind, model, priorityMs, sloArgs, begun } = options
+  const { kind, model, priorityMs, sloArgs, contextTokens, begun } = options
   const { generation } = job
   const api = apiOf(job)
   const own = job.body === undefined ? fieldsOf(generation, api) : withForm(handedOn(job.body), kind, api)
@@ -63,24 +66,38 @@ export function askOf(job: Job, { index }: JobChoice, options: AskOptions): Ask 
     model,
     stream: true,
   }
+  reword(body, kind, api, contextTokens)
   if (begun !== null && begun.tokens > 0) goOn(body, api, kind, begun)
-  if (kind.name !== "llama-server") toContextEnd(body, api)
+  if (!kind.clampsLength) toContextEnd(body, api, generation.toContextEnd ? contextTokens : null)
   return { path: api === "chat" ? "/v1/chat/completions" : "/v1/completions", body }
 }
 
-/** -1 is llama.cpp's word for what the context leaves. Others: what a chat does by default, and vLLM's completions for null. */
-function toContextEnd(body: Record<string, unknown>, api: Api): void {
-  for (const limit of ["max_tokens", "max_completion_tokens"]) {
-    if (body[limit] !== -1) continue
+const LIMITS = ["max_tokens", "max_completion_tokens"] as const
+
+/** -1 is llama.cpp's word for what the context leaves. Others: what a chat does by default, and vLLM's completions for null.
+ * `contextTokens`: an answer of so many is asked for no more than fits; null: it must be as long as it was asked for. */
+function toContextEnd(body: Record<string, unknown>, api: Api, contextTokens: number | null): void {
+  for (const limit of LIMITS) {
+    const most = body[limit]
+    if (most !== -1 && !(contextTokens !== null && Number(most) >= contextTokens)) continue
     if (api === "chat") delete body[limit]
     else body[limit] = null
   }
 }
 
-/** Exact, also beyond what a number holds. */
+/** The same for as long an answer as fits, once the engine has refused it as it was: its prompt's tokens are the engine's to
+ * count. null: it was asked for nothing that could be too long. */
+export function unlimited({ path, body }: Ask, { generation }: Job, kind: BackendKind): Ask | null {
+  if (!generation.toContextEnd || kind.clampsLength) return null
+  if (LIMITS.every((limit) => typeof body[limit] !== "number")) return null
+  const { max_tokens: _, max_completion_tokens: __, ...rest } = body
+  return { path, body: rest }
+}
+
+/** Exact, also beyond what a number holds. Engines take signed numbers of 64 bits: of larger ones the same bits. */
 function seedOf(seed: unknown, index: number): unknown {
   const exact = BigInt(isRawNumber(seed) ? JSON.stringify(seed) : (seed as number)) + BigInt(index)
-  return exactNumber(String(exact))
+  return exactNumber(String(BigInt.asIntN(64, exact)))
 }
 
 /** By absolute deadline, and those without one after all others. */

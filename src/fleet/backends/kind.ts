@@ -40,6 +40,12 @@ export interface BackendKind {
   readonly fields: Readonly<Record<string, unknown>>
   /** How it is told what its text shall be. */
   readonly form: Form
+  /** What it calls a penalty on repetition (llama.cpp's `repeat_penalty`); null: it has none. */
+  readonly repeatPenalty: "repetition_penalty" | "repeat_penalty" | null
+  /** It reads `chat_template_kwargs`. */
+  readonly takesTemplateVariables: boolean
+  /** An answer may be asked to be longer than its context leaves: it ends there. Others refuse that. */
+  readonly clampsLength: boolean
   /** Fields with which a chat's last message, the assistant's, is gone on with; null: it cannot. */
   readonly goOn: Readonly<Record<string, unknown>> | null
   /** What its /metrics say; null: it has none. */

@@ -14,6 +14,7 @@ export const llamaServer: BackendKind = {
   healthPath: "/health",
   fields: { timings_per_token: true, stream_options: { include_usage: true } },
   form: llamaServerForm,
+  ...{ repeatPenalty: "repeat_penalty", takesTemplateVariables: true, clampsLength: true },
   goOn: { continue_final_message: true, add_generation_prompt: false },
   load(gauges) {
     const running = gauges.of("llamacpp:requests_processing")

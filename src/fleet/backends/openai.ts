@@ -13,6 +13,7 @@ export const openai: BackendKind = {
   healthPath: "/v1/models",
   fields: { stream_options: { include_usage: true } },
   form: openaiForm,
+  ...{ repeatPenalty: null, takesTemplateVariables: false, clampsLength: false },
   goOn: null,
   load: null,
   probe: null,

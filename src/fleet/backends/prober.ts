@@ -22,8 +22,8 @@ export interface Served {
   kind: BackendKind
   /** What the engine calls it: the one asked for, or its first. */
   model: string
-  /** Longest prompt and output together, tokens. */
-  contextTokens: number
+  /** Longest prompt and output together, tokens; null: it does not say. */
+  contextTokens: number | null
 }
 
 export interface ProberSink {
@@ -37,8 +37,6 @@ export interface ProberSink {
 const MOST_FAILURES = 3
 const TIMEOUT_MS = 2000
 const MOST_PAUSE_MS = 10_000
-/** Where it does not say. */
-const USUAL_CONTEXT_TOKENS = 8192
 const MOST_BYTES = 8_000_000
 /** Answers that mean: there is no such page, and there will be none. */
 const NEVER_THERE = new Set([404, 405, 501])
@@ -205,13 +203,13 @@ function ownKind(owner: unknown): BackendKind {
 }
 
 /** vLLM and SGLang say the context as max_model_len, llama-server as meta.n_ctx. */
-function modelsOf(answer: unknown): { model: string; contextTokens: number; owner: unknown }[] {
+function modelsOf(answer: unknown): { model: string; contextTokens: number | null; owner: unknown }[] {
   const { data } = answer as { data?: Listed[] }
   if (!Array.isArray(data)) throw new Error("/v1/models is no list")
   return data.flatMap(({ id, max_model_len, meta, owned_by: owner }) => {
     if (typeof id !== "string") return []
     const said = [max_model_len, meta?.n_ctx].find((value) => typeof value === "number" && value > 0)
-    return [{ model: id, contextTokens: (said as number | undefined) ?? USUAL_CONTEXT_TOKENS, owner }]
+    return [{ model: id, contextTokens: (said as number | undefined) ?? null, owner }]
   })
 }
 

@@ -17,21 +17,21 @@ import {
 import type { ObservedEffect } from "../../replica/observed.ts"
 import { WatchedHost } from "../../replica/watched-host.ts"
 import type { EngineRules } from "../engine-rules.ts"
+import { type Held, NOTHING_HELD } from "../sent.ts"
 import { Twin, type TwinSpec } from "../twin.ts"
-import type { ReadStep, ReadUsage } from "./answer-reader.ts"
-import { type Ask, askOf, cannotGoOn, priorityOf } from "./ask.ts"
-import { CacheHopes } from "./cache-hopes.ts"
+import type { ReadStep } from "./answer-reader.ts"
+import { type Ask, askOf, cannotGoOn, priorityOf, unlimited } from "./ask.ts"
 import type { Course } from "./course.ts"
 import { type ExchangeEnd, exchange } from "./exchange.ts"
 import { forecastView } from "./forecast.ts"
 import { Holding } from "./holding.ts"
 import { infoOf, MOST_TOKENS } from "./info.ts"
+import { JobSpecs } from "./job-specs.ts"
 import { Judge } from "./judge.ts"
 import type { BackendKind, Learnt } from "./kind.ts"
 import { BACKEND_KINDS } from "./kinds.ts"
 import { type PrefillServers, prefillServers } from "./prefill-servers.ts"
 import { headersOf, Prober, type Served } from "./prober.ts"
-import { PromptSizes } from "./prompt-sizes.ts"
 import type { RemoteHostOptions } from "./remote-options.ts"
 import type { RemotePlanner } from "./remote-planner.ts"
 import { sloArgsOf } from "./slo-args.ts"
@@ -52,8 +52,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   #kind: BackendKind
   readonly #prober: Prober
   readonly #holding: Holding<Course>
-  readonly #sizes = new PromptSizes()
-  readonly #cache = new CacheHopes()
+  readonly #specs: JobSpecs
   readonly #jobs = new Map<JobId, Taken>()
   /** Where its prompts are computed; null: at the engine itself. */
   readonly #prefill: PrefillServers | null
@@ -62,7 +61,6 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   /** As the job is known that was offered last: it is mostly submitted next, and its twin knows the answer still. */
   #offered: { job: JobId; spec: TwinSpec } | null = null
   #effects: ObservedEffect[] = []
-  #ids = 0
   #onDrained: (() => void)[] = []
 
   constructor(options: RemoteHostOptions) {
@@ -73,6 +71,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     const { origin, pathname } = new URL(options.url)
     this.#at = { origin, basePath: pathname.replace(/\/$/, ""), headers: headersOf(options) }
     this.#prefill = prefillServers({ ...options, headers: this.#at.headers })
+    this.#specs = new JobSpecs(this.#prefill !== null)
     const { prior } = this.#kind
     this.twin = new Twin({ rules: this.#rules, apps, ...(prior && { prior }), ...(kin && { kin }) })
     this.#holding = new Holding(this.twin, nowUs, {
@@ -112,8 +111,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
       return { takes, promptTokens: spec.promptTokens }
     }
     this.#offered = { job: job.id, spec }
-    const { deadlineUs } = this.#judge(spec, now, () => {})
-    const { takes } = this.twin.offer(spec, now, this.#holding.around(deadlineUs))
+    const { takes } = this.twin.offer(spec, now, this.#heldAround(spec, now))
     return { takes, promptTokens: spec.promptTokens }
   }
 
@@ -201,18 +199,13 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     return null
   }
 
-  #specOf({ generation, ageUs }: Job, now: number): TwinSpec {
-    const { slo, maxTokens, session } = generation
-    const promptTokens = this.#sizes.tokens(generation.prompt)
-    const { app } = slo.class
-    const cachedTokens = this.#prefill ? promptTokens - 1 : this.#cache.tokens(app, session, promptTokens)
-    const contextTokens = this.info?.limits.contextTokens ?? MOST_TOKENS
-    return {
-      ...{ id: ++this.#ids, app, session: -1, arrivalUs: now - ageUs, prefix: [] },
-      ...{ promptTokens, cachedTokens },
-      maxOutputTokens: maxTokens ?? contextTokens,
-      ...{ slo: slo.slo, tier: slo.tier, thinking: slo.thinking },
-    }
+  #specOf(job: Job, now: number): TwinSpec {
+    return this.#specs.of(job, super.info?.limits.contextTokens ?? MOST_TOKENS, now)
+  }
+
+  #heldAround(spec: TwinSpec, now: number): Held {
+    if (this.#holding.size === 0) return NOTHING_HELD
+    return this.#holding.around(this.#judge(spec, now, () => {}).deadlineUs)
   }
 
   #judge(spec: RequestSpec, now: number, tell: (effect: ObservedEffect) => void): Judge {
@@ -233,8 +226,8 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
       begunTokens += tokens.length
       judge.replay(tokens.length, now - agoUs)
     }
-    // What is out is computed again, with the prompt.
-    const twinSpec = { ...spec, promptTokens: spec.promptTokens + begunTokens }
+    // What is out is computed again, with the prompt. Of what has not begun the twin knows its own answer by this very object.
+    const twinSpec = begunTokens === 0 ? spec : { ...spec, promptTokens: spec.promptTokens + begunTokens }
     return {
       ...{ id: spec.id, job, choice, sink, judge, spec: twinSpec, begunTokens },
       ...{ sinceUs: now, abort: null, begun: begunTokens > 0 },
@@ -250,6 +243,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
       model: this.#modelOf(job),
       priorityMs: options.priority ? priorityOf(deadlineMs, Date.now()) : null,
       sloArgs: this.#kind.takesSloArgs ? sloArgsOf(course, now) : null,
+      contextTokens: this.#prober.served?.contextTokens ?? null,
       begun: begunTokens > 0 ? { tokens: begunTokens, text: choice.begun?.text?.content ?? "" } : null,
     })
     judge.sent(now)
@@ -263,7 +257,14 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     const at = { ...this.#at, headers: { ...this.#at.headers, ...course.job.trace, ...named } }
     course.abort = exchange(
       { ...at, ask, dispatcher, timeouts, promptTokens: course.spec.promptTokens },
-      { step: (step) => this.#step(course, step), end: (end) => this.#ended(course, end) },
+      {
+        step: (step) => this.#step(course, step),
+        end: (end) => {
+          const shorter = end.kind === "failed" ? unlimited(ask, course.job, this.#kind) : null
+          if (shorter === null) this.#ended(course, end)
+          else this.#begin(course, shorter, named)
+        },
+      },
     )
   }
 
@@ -305,7 +306,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     if (end.kind === "finished") {
       const { usage } = end
       const promptTokens = usage.promptTokens ?? course.spec.promptTokens
-      if (begunTokens === 0) this.#learn(job, usage)
+      if (begunTokens === 0) this.#specs.learn(job, usage)
       const outcome = judge.end(end.reason === "length" ? "length" : "stop", usage, nowUs())
       const completionTokens = begunTokens + usage.completionTokens
       const { cachedTokens, reasoningTokens } = usage
@@ -316,14 +317,6 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     judge.end("failed", null, nowUs())
     if (end.kind === "failed" || end.kind === "lost") return end
     return { kind: "lost", reason: "refused", detail: end.detail }
-  }
-
-  #learn({ generation }: Job, { promptTokens, cachedTokens, completionTokens: output }: ReadUsage): void {
-    if (promptTokens === null) return
-    const { prompt, slo, session } = generation
-    this.#sizes.counted(prompt, promptTokens)
-    const seen = { prompt: promptTokens, cached: cachedTokens ?? 0, output }
-    if (cachedTokens !== null) this.#cache.saw(slo.class.app, session, seen)
   }
 
   #cancelled(course: Course): void {

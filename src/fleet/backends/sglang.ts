@@ -13,6 +13,7 @@ export const sglang: BackendKind = {
   healthPath: "/health",
   fields: { stream_options: { include_usage: true, continuous_usage_stats: true } },
   form: sglangForm,
+  ...{ repeatPenalty: "repetition_penalty", takesTemplateVariables: true, clampsLength: false },
   goOn: { continue_final_message: true },
   load(gauges) {
     const running = gauges.of("sglang:num_running_reqs")

@@ -102,6 +102,48 @@ describe.skipIf(PYTHON === "")("vLLM", () => {
     })
   })
 
+  test("what this server reads and vLLM would refuse is answered", async () => {
+    const tool = { type: "function", function: { name: "f", parameters: { type: "object" } } }
+    const called = {
+      ...{ role: "assistant", content: null },
+      tool_calls: [{ function: { name: "f", arguments: { x: 1 } } }],
+    }
+    const odd: object[] = [
+      ...[{ stop: "" }, { stop: [""] }, { tools: [], tool_choice: "auto" }, { tool_choice: "none" }],
+      ...[{ seed: 2 ** 63 }, { priority: 5 }, { top_k: 0 }, { repeat_penalty: 1.1 }, { reasoning: false }],
+      ...[{ truncate_prompt_tokens: 5000 }, { max_tokens: null, max_completion_tokens: 8 }],
+      { messages: [{ ...hi[0], name: null }] },
+      { messages: [...hi, called, { role: "tool", tool_call_id: null, content: null }, ...hi] },
+      { messages: [...hi, { role: "assistant", content: "a" }], continue_final_message: true },
+    ]
+    const gateway = await openTestGateway([`vllm=${first().url}`])
+    const post = async (path: string, body: object) => {
+      const response = await fetch(`${gateway.url}${path}`, {
+        ...{ method: "POST", headers: { "content-type": "application/json" } },
+        body: JSON.stringify(body),
+      })
+      expect(response.status, `${JSON.stringify(body)}: ${await response.clone().text()}`).toBe(200)
+      return (await response.json()) as { usage: Record<string, number>; stop_reason?: string }
+    }
+    try {
+      for (const fields of odd) await post("/v1/chat/completions", { ...exact, ...fields })
+      const allowed = { mode: "auto", tools: [{ type: "function", function: { name: "f" } }] }
+      const choice = { tool_choice: { type: "allowed_tools", allowed_tools: allowed } }
+      // It was not started with a parser of calls, and says so of these tools as of any.
+      const tools = gateway.openai.chat.completions.create({ ...exact, tools: [tool], ...choice } as never)
+      await expect(tools).rejects.toMatchObject({ message: expect.stringMatching(/auto.*tool/i) })
+      await post("/v1/completions", { model: "ours", prompt: "hi", min_tokens: 50 })
+      // More than the context, and more than the prompt leaves of it.
+      for (const max_tokens of [64_000, 1020]) {
+        const ask = { model: "ours", messages: hi, max_tokens, temperature: 0, ignore_eos: true }
+        const { usage } = await post("/v1/messages", ask)
+        expect(usage.input_tokens! + usage.output_tokens!).toBe(1024)
+      }
+    } finally {
+      await gateway.close()
+    }
+  })
+
   test("its refusals are told in its words", async () => {
     await behindGateway("", async (openai) => {
       const tooLong = openai.completions.create({

@@ -17,6 +17,7 @@ export const vllm: BackendKind = {
     stream_options: { include_usage: true, continuous_usage_stats: true },
   },
   form: vllmForm,
+  ...{ repeatPenalty: "repetition_penalty", takesTemplateVariables: true, clampsLength: false },
   goOn: { continue_final_message: true, add_generation_prompt: false },
   load(gauges) {
     const running = gauges.of("vllm:num_requests_running")

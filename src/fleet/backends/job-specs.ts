@@ -1,0 +1,42 @@
+/** Jobs as a backend's twin knows them: how long their prompts are, and how much of them the engine may have in its cache, as
+ * far as was learnt of it. */
+import type { Job } from "../../replica/host.ts"
+import type { TwinSpec } from "../twin.ts"
+import type { ReadUsage } from "./answer-reader.ts"
+import { CacheHopes } from "./cache-hopes.ts"
+import { PromptSizes } from "./prompt-sizes.ts"
+
+export class JobSpecs {
+  readonly #sizes = new PromptSizes()
+  readonly #cache = new CacheHopes()
+  /** Prompts are computed elsewhere: all but their last token is there when they come. */
+  readonly #isPrefilled: boolean
+  #ids = 0
+
+  constructor(isPrefilled: boolean) {
+    this.#isPrefilled = isPrefilled
+  }
+
+  /** With an id of its own. */
+  of({ generation, ageUs }: Job, contextTokens: number, nowUs: number): TwinSpec {
+    const { slo, maxTokens, session, prompt } = generation
+    const promptTokens = this.#sizes.tokens(prompt)
+    const { app } = slo.class
+    const cachedTokens = this.#isPrefilled ? promptTokens - 1 : this.#cache.tokens(app, session, promptTokens)
+    return {
+      ...{ id: ++this.#ids, app, session: -1, arrivalUs: nowUs - ageUs, prefix: [] },
+      ...{ promptTokens, cachedTokens },
+      maxOutputTokens: Math.min(maxTokens ?? contextTokens, contextTokens),
+      ...{ slo: slo.slo, tier: slo.tier, thinking: slo.thinking },
+    }
+  }
+
+  /** The engine counted so in a job that it computed as a whole. */
+  learn({ generation }: Job, { promptTokens, cachedTokens, completionTokens: output }: ReadUsage): void {
+    if (promptTokens === null) return
+    const { prompt, slo, session } = generation
+    this.#sizes.counted(prompt, promptTokens)
+    const seen = { prompt: promptTokens, cached: cachedTokens ?? 0, output }
+    if (cachedTokens !== null) this.#cache.saw(slo.class.app, session, seen)
+  }
+}
