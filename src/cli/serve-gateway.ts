@@ -1,5 +1,6 @@
 /** `serve` before other servers that compute: no engine is loaded here. */
 import { type BackendConfig, checkBackends } from "../config/backends.ts"
+import type { SloClasses } from "../config/slo-classes.ts"
 import { openGateway } from "../fleet/backends/gateway.ts"
 import { Fleet } from "../fleet/fleet.ts"
 import type { Front } from "../serve/front.ts"
@@ -7,6 +8,8 @@ import type { ServiceHost } from "../serve/service.ts"
 import type { Tenants } from "../serve/tenants.ts"
 import type { Reporter } from "./reporter.ts"
 import type { ServeOptions } from "./serve-options.ts"
+import { warmed } from "./serve-parts.ts"
+import { warmUpGateway } from "./warm-up.ts"
 
 /** What is shown in a policy's place: each backend has its own. */
 export const GATEWAY = "gateway"
@@ -28,11 +31,16 @@ export function gatewayOf(options: ServeOptions, configured: readonly BackendCon
   return { backends, file }
 }
 
-/** Resolves once a backend is ready. */
+/** Beside what a gateway's start waits for: its engines may take minutes, or be there already. */
+export function warmedGateway(classes: SloClasses, reporter: Reporter): Promise<void> {
+  return warmed((forMs) => warmUpGateway({ classes }, forMs), reporter)
+}
+
+/** Resolves once a backend is ready, and `warm` is over. */
 export async function openBackends(
   { backends, file }: GatewayParts,
   options: Pick<ServeOptions, "maxQueue" | "servedName" | "backendTimeout">,
-  { host, tenants, apps }: { host: ServiceHost; tenants: Tenants; apps: number },
+  { host, tenants, apps, warm }: { host: ServiceHost; tenants: Tenants; apps: number; warm: Promise<void> },
   reporter: Reporter,
 ): Promise<Front> {
   const { maxQueue, servedName, backendTimeout } = options
@@ -48,5 +56,7 @@ export async function openBackends(
       host.detail = detail
     },
   })
+  host.detail = "it is warming up"
+  await warm
   return front
 }

@@ -82,9 +82,14 @@ export async function warmedUp(
 ): Promise<void> {
   // Made for trying things out, and for tests: those wait for its start more often than for its answers.
   if (options.engine === "fake") return
+  const warm = { classes, policy: options.policy, policyOptions: policyOptions(options) }
+  await warmed((forMs) => warmUp(warm, forMs), reporter)
+}
+
+/** `run` answers how many requests it was. */
+export async function warmed(run: (forMs: number) => Promise<number>, reporter: Reporter): Promise<void> {
   try {
-    const warm = { classes, policy: options.policy, policyOptions: policyOptions(options) }
-    const requests = await warmUp(warm, WARM_UP_MS)
+    const requests = await run(WARM_UP_MS)
     reporter.log.debug(`warm: ${requests} made-up requests`)
   } catch (error) {
     reporter.warn(`the first requests will be slow: warming up failed (${(error as Error).message})`)

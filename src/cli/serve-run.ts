@@ -17,7 +17,7 @@ import { listen } from "./http-listen.ts"
 import { liveOf, Reloader, tlsFiles } from "./reload.ts"
 import type { Reporter } from "./reporter.ts"
 import { prepareEngine, sayOfLibrary } from "./serve-engine.ts"
-import { GATEWAY, gatewayOf, openBackends } from "./serve-gateway.ts"
+import { GATEWAY, type GatewayParts, gatewayOf, openBackends, warmedGateway } from "./serve-gateway.ts"
 import type { ServeOptions } from "./serve-options.ts"
 import { configOf, HEAP_GROWTH, mostApps, openDriver, tenantsOf, warmedUp } from "./serve-parts.ts"
 import { onSignals } from "./serve-signals.ts"
@@ -36,7 +36,7 @@ export async function serve(options: ServeOptions, reporter: Reporter): Promise<
     const front =
       gateway === null
         ? await openFront(options, { config, apps: most, tenants }, reporter)
-        : await openBackends(gateway, options, { host, tenants, apps: most }, reporter)
+        : await openGatewayFront(gateway, options, { config, host, apps: most, tenants }, reporter)
     const { defaultMaxTokens } = options
     const service = new Service({ front, classes, policy, tenants, defaultMaxTokens, mostApps: most })
     if (options.scaleEvery > 0 && gateway === null) service.advisedBy(advisorOf(service, options, reporter))
@@ -114,6 +114,16 @@ async function openFront(
   const front = new LocalFront(engine, driver, { defaultMaxTokens, parseSpecial, tenants })
   await front.intake.warmUp()
   return front
+}
+
+function openGatewayFront(
+  gateway: GatewayParts,
+  options: ServeOptions,
+  { config, ...parts }: { config: ServerConfig; host: ServiceHost; apps: number; tenants: Tenants },
+  reporter: Reporter,
+): Promise<Front> {
+  const warm = warmedGateway(config.classes, reporter)
+  return openBackends(gateway, options, { ...parts, warm }, reporter)
 }
 
 function advisorOf(service: Service, options: ServeOptions, reporter: Reporter): Advisor {

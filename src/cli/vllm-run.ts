@@ -10,7 +10,7 @@ import { readVllmArguments, type VllmArguments } from "../vllm/arguments.ts"
 import { findVllm, launchOf } from "../vllm/launch.ts"
 import { policyOptions } from "./policy-options.ts"
 import type { Reporter } from "./reporter.ts"
-import { openBackends } from "./serve-gateway.ts"
+import { openBackends, warmedGateway } from "./serve-gateway.ts"
 import { configOf, tenantsOf } from "./serve-parts.ts"
 import { serveFront } from "./serve-run.ts"
 import type { VllmOptions } from "./vllm-options.ts"
@@ -41,6 +41,7 @@ export async function serveVllm(
         host.detail = detail
       })
       onClose(() => processes.close())
+      const warm = warmedGateway(classes, reporter)
       const planner = await processes.startPlanner(plannerConfig(options, tenants, processes.folder))
       const port = await freePort()
       const names = classes.all.map(({ name }) => name)
@@ -50,7 +51,7 @@ export async function serveVllm(
       checkBackends(all)
       const gateway = { backends: all, file: undefined }
       const apps = classes.all.length
-      const front = await openBackends(gateway, options, { host, tenants, apps }, reporter)
+      const front = await openBackends(gateway, options, { host, tenants, apps, warm }, reporter)
       return new Service({ front, classes, policy, tenants })
     },
   )

@@ -2,13 +2,13 @@
 import { expect, test } from "vitest"
 import { defaultSloClasses } from "../config/slo-classes.ts"
 import { POLICY_NAMES, type PolicyName } from "../core/policy/index.ts"
-import { warmUpParent, warmUpServer } from "./warm-up.ts"
+import { warmUpGateway, warmUpParent, warmUpServer } from "./warm-up.ts"
 import { bodyOf, often, warmUpWorker } from "./warm-up-replica.ts"
 
 const classes = defaultSloClasses()
 const optionsOf = (policy: PolicyName) => ({ classes, policy, policyOptions: {} })
 
-const kinds = { warmUpServer, warmUpParent, warmUpWorker }
+const kinds = { warmUpServer, warmUpParent, warmUpGateway, warmUpWorker }
 
 test.each(Object.entries(kinds))("%s serves its requests and is gone", async (_, warmUp) => {
   // Timers, sockets, ports. What is on its way at this moment is none of these.

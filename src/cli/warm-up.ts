@@ -4,11 +4,16 @@
 import { duplexPair } from "node:stream"
 import { text } from "node:stream/consumers"
 import type { FastifyInstance } from "fastify"
+import { parseInlineBackend } from "../config/backends.ts"
+import type { SloClasses } from "../config/slo-classes.ts"
+import { openGateway } from "../fleet/backends/gateway.ts"
 import { Fleet } from "../fleet/fleet.ts"
 import { FleetFront } from "../fleet/fleet-front.ts"
 import { buildServer } from "../http/server.ts"
 import type { Front } from "../serve/front.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
+import { Tenants } from "../serve/tenants.ts"
+import { madeUpBackend } from "./warm-up-backend.ts"
 import { bodyOf, madeUpReplica, often, type WarmUpOptions, wiredReplica } from "./warm-up-replica.ts"
 
 /** A server with one replica in its process. Takes `forMs`, or less; resolves with how many requests it was. */
@@ -24,7 +29,38 @@ export async function warmUpParent(options: WarmUpOptions, forMs: number): Promi
   return overHttp(new FleetFront({ fleet, hosts, info: info!, maxQueue: 1000 }), options, forMs)
 }
 
-async function overHttp(front: Front, { classes, policy }: WarmUpOptions, forMs: number): Promise<number> {
+/** A gateway before engines of others. */
+export async function warmUpGateway(
+  { classes }: Pick<WarmUpOptions, "classes">,
+  forMs: number,
+): Promise<number> {
+  const backends = [await madeUpBackend(), await madeUpBackend()]
+  try {
+    const gateway = await openGateway({
+      ...{
+        fleet: new Fleet({ texts: true }),
+        tenants: new Tenants(),
+        maxQueue: 1000,
+        apps: classes.all.length,
+      },
+      backends: backends.map(({ url }) => parseInlineBackend(`vllm=${url}`, "warm-up")),
+      ...{ log: () => {}, waiting: () => {} },
+    })
+    try {
+      return await overHttp(gateway.front, { classes, policy: "gateway" }, forMs)
+    } finally {
+      await gateway.close()
+    }
+  } finally {
+    await Promise.all(backends.map((backend) => backend.close()))
+  }
+}
+
+async function overHttp(
+  front: Front,
+  { classes, policy }: { classes: SloClasses; policy: string },
+  forMs: number,
+): Promise<number> {
   const service = new Service({ front, classes, policy, ownProcess: false })
   const host = new ServiceHost()
   host.ready(service)
