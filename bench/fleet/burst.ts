@@ -1,6 +1,7 @@
 /** Ten times the rate for a minute against a server with worker processes: what was promised keeps its SLOs, the rest is served as
- * best effort or told when to come back, memory stays bounded, and all is as before within the drain time. Prints tables and
- * writes bench/results/fleet/burst.{json,md}. Exit code 1 when a stream hung or broke off, or the server did not come to rest. */
+ * best effort or told when to come back, memory stays bounded, and all is as before within the drain time: what the server itself
+ * told those that it refused last, from when the last of them is back, since until then the load is not as before. Prints tables
+ * and writes bench/results/fleet/burst.{json,md}. Exit code 1 when a stream hung or broke off, or it was not as before in time. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { loadavg, tmpdir } from "node:os"
 import { join } from "node:path"
@@ -18,7 +19,8 @@ interface Options {
   times: number
   calmS: number
   burstS: number
-  drainS: number
+  watchS: number
+  restS: number
   maxQueue: number
   replicas: number
   return: boolean
@@ -41,13 +43,17 @@ interface Asked {
   again: Followed | null
 }
 
+/** What was told last before the burst's end. */
+const LAST_MS = 5000
+
 async function main(): Promise<void> {
   const options = new Command("bench/fleet/burst.ts")
     .option("--rate <n>", "requests a second, before and after", Number, 4)
     .option("--times <n>", "as many in the burst", Number, 10)
     .option("--calm-s <n>", "before, and after", Number, 30)
     .option("--burst-s <n>", "of the burst", Number, 60)
-    .option("--drain-s <n>", "within which all is to be as before", Number, 30)
+    .option("--watch-s <n>", "after the burst, until all is as before", Number, 180)
+    .option("--rest-s <n>", "of rest, before memory is looked at again", Number, 30)
     .option("--max-queue <n>", "as for serve", wholeNumber(1, 100_000), 256)
     .option("--replicas <n>", "as for serve", wholeNumber(2, 16), 2)
     .option("--no-return", "what is refused does not come back: the burst ends when it ends")
@@ -65,7 +71,8 @@ async function main(): Promise<void> {
     writeFileSync(join(options.out, "burst.md"), tableOf(result))
     console.log(tableOf(result))
     const broken = result.phases.some(({ hung, other }) => hung + other > 0)
-    if (broken || result.restMs === null) process.exitCode = 1
+    const { normalMs, lastReturnMs, drainMs } = result
+    if (broken || normalMs === null || normalMs > Math.max(0, lastReturnMs) + drainMs) process.exitCode = 1
   } finally {
     await stage.close()
   }
@@ -81,11 +88,12 @@ async function measure(options: Options, url: string, pid: number) {
   const calmLive = calm.most()
   const before = memory.now()
   await send(asked, "burst", options.rate * options.times, options.burstS, url, random, options.return)
-  const restMs = send(asked, "after", options.rate, options.calmS, url, random, options.return)
+  const burstEndMs = performance.now()
+  const rest = send(asked, "after", options.rate, options.calmS, url, random, options.return)
   const normalMs = await untilNormal(url, options, calmLive)
-  await restMs
+  await rest
   const all = await Promise.all(asked)
-  await sleep(options.drainS * 1000)
+  await sleep(options.restS * 1000)
   const after = memory.now()
   memory.stop()
   return {
@@ -97,7 +105,10 @@ async function measure(options: Options, url: string, pid: number) {
         all.filter((one) => one.phase === phase),
       ),
     ),
-    restMs: normalMs,
+    // After the burst's end.
+    normalMs,
+    lastReturnMs: Math.round(Math.max(...all.map(({ again }) => again?.startMs ?? 0)) - burstEndMs),
+    drainMs: drainTold(all, burstEndMs),
     memoryMb: { before, peak: memory.peak(), after },
   }
 }
@@ -130,10 +141,16 @@ async function ask(phase: Phase, url: string, which: number, returns: boolean): 
   return { phase, first, again: await follow(url, request, { slo: SLO }) }
 }
 
-/** From the burst's end until no more is live than was at most before it; null: not within the drain time. */
-async function untilNormal(url: string, { drainS }: Options, calmLive: number): Promise<number | null> {
+/** The longest time that was told to those that were refused last, ms: until it has worked off what it has. */
+function drainTold(all: readonly Asked[], burstEndMs: number): number {
+  const last = all.filter(({ first }) => Math.abs(first.startMs + LAST_MS / 2 - burstEndMs) < LAST_MS / 2)
+  return Math.round(Math.max(0, ...last.map(({ first }) => first.retryMs ?? 0)))
+}
+
+/** From the burst's end until no more is live than was at most before it; null: not while it was watched. */
+async function untilNormal(url: string, { watchS }: Options, calmLive: number): Promise<number | null> {
   const startMs = performance.now()
-  while (performance.now() < startMs + drainS * 1000) {
+  while (performance.now() < startMs + watchS * 1000) {
     if ((await liveAt(url)) <= calmLive) return Math.round(performance.now() - startMs)
     await sleep(REST_EVERY_MS)
   }
@@ -203,7 +220,11 @@ function watchMemory(pid: number) {
 }
 
 /** For docs, as it stands. */
-function tableOf({ phases, restMs, memoryMb, options }: Figures): string {
+function tableOf({ phases, normalMs, lastReturnMs, drainMs, memoryMb, options }: Figures): string {
+  const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`
+  const returned =
+    lastReturnMs > 0 ? ` (the last of those that were refused was back after ${seconds(lastReturnMs)})` : ""
+
   const memory = ({ server, workers }: { server: number; workers: number[] }) =>
     `${server} + ${workers.join(" + ")}`
   return [
@@ -218,9 +239,10 @@ function tableOf({ phases, restMs, memoryMb, options }: Figures): string {
         `${one.refused} (after ${one.retryP50Ms ?? "–"} ms, p50) | ${one.servedAtReturn} | ${one.hung + one.other} |`,
     ),
     "",
-    `As before ${restMs === null ? `not within ${options.drainS} s` : `${(restMs / 1000).toFixed(1)} s after the burst's end`}. ` +
+    `As before ${normalMs === null ? `not within ${options.watchS} s` : `${seconds(normalMs)} after the burst's end`}${returned}; ` +
+      `those that were refused last were told to come back after up to ${seconds(drainMs)}. ` +
       `Memory, MiB (server + workers): ${memory(memoryMb.before)} before, ${memory(memoryMb.peak)} at most, ` +
-      `${memory(memoryMb.after)} ${options.drainS} s after.`,
+      `${memory(memoryMb.after)} ${options.restS} s after all had ended.`,
     "",
   ].join("\n")
 }

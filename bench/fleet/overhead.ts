@@ -20,6 +20,7 @@ interface Options {
   backends: number
   only?: string
   serve: string
+  against?: string
   port: number
   quick?: boolean
   cores: boolean
@@ -63,6 +64,7 @@ async function main(): Promise<void> {
     .option("--backends <n>", "behind each", wholeNumber(1, 64), 8)
     .option("--only <names>", "of these systems, separated by commas")
     .option("--serve <main.ts>", "our gateway's, of another checkout", "src/cli/main.ts")
+    .option("--against <main.ts>", "of another checkout besides: slos-serve-before")
     .option("--port <n>", "first port", port, 18500)
     .option("--quick", "one short round: a minute and a half")
     .option("--no-cores", "do not give what is measured a core of its own")
@@ -106,7 +108,7 @@ class Bench {
   }
 
   private async start(): Promise<void> {
-    const { backends, port, serve } = this.options
+    const { backends, port, serve, against } = this.options
     const first = port + 20
     const urls = Array.from({ length: backends }, (_, i) => `http://127.0.0.1:${first + i}`)
     const engine = spawn(
@@ -122,6 +124,7 @@ class Bench {
     if (this.wanted("direct"))
       this.systems.push({ name: "direct", group: "before engines", urls, server: null })
     const proxies: FrontEnd[] = [gateway("vllm", serve), NGINX, vllmRouter("power_of_two")]
+    if (against !== undefined) proxies.push({ ...gateway("vllm", against), name: "slos-serve-before" })
     for (const [i, proxy] of proxies.entries()) {
       const command = this.wanted(proxy.name) ? proxy.command(port + i, urls, this.folder) : null
       if (command !== null) await this.add(proxy, "before engines", command, port + i)
@@ -172,7 +175,11 @@ class Bench {
     }
     const table = tableOf(this.rounds)
     mkdirSync(dirname(out), { recursive: true })
-    const kept = { settings: { ...settings, serve: basename(settings.serve) }, machine, rounds: this.rounds }
+    const kept = {
+      settings: { ...settings, serve: basename(settings.serve), against: undefined },
+      machine,
+      rounds: this.rounds,
+    }
     writeFileSync(out, `${JSON.stringify(kept, rounded)}\n`)
     writeFileSync(out.replace(/\.json$/, ".txt"), table)
     console.log(table)

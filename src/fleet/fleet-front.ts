@@ -209,12 +209,9 @@ export class FleetFront implements Front {
       ageUs: (performance.now() - arrivalMs) * 1000,
       choices: sinks.map((_, index) => ({ index, begun: null })),
     }
+    // It goes with its signal, which is this exchange's own: to take it off again would cost more than all else at its end.
     const gone = () => this.#fleet.cancel(id)
-    let left = sinks.length
-    const ended = (used: boolean) => {
-      this.#places.giveBack(1, tenant.number, used)
-      if (--left === 0) signal.removeEventListener("abort", gone)
-    }
+    const ended = (used: boolean) => this.#places.giveBack(1, tenant.number, used)
     const full = () => this.#refused("queueFull", tenant, sinks.length)
     const sink = new ExchangeSink(sinks, this.figures.of(generation.tenant), { ended, full })
     this.#fleet.submit(job, sink, onPromise)

@@ -97,7 +97,12 @@ export class Sent {
   prompt(id: RequestId, entryUs: number, outputTokens: number): Prompt {
     const { spec, deadlineUs, tpotUs, computed, started, sentUs } = this
     return {
-      ...{ id, deadlineUs, tpotUs, computed, started, outputTokens },
+      id,
+      deadlineUs,
+      tpotUs,
+      computed,
+      started,
+      outputTokens,
       readyUs: sentUs + entryUs,
       tokens: spec.promptTokens,
       startsUs: started ? sentUs : Infinity,

@@ -152,11 +152,12 @@ export function buildServer(options: ServerOptions): FastifyInstance {
   const responses = new ResponseStore(options.responses)
   // On the routes themselves, not by their URL: that can be spelled in several ways.
   app.register(async (api) => {
-    api.addHook("onRequest", async (request, reply) => {
+    api.addHook("onRequest", (request, reply, done) => {
       const { tenant, key } = host.tenants.originOf(request.headers)
       request.tenant = tenant
       request.apiKey = key
       takeRequest(host, request, reply)
+      done()
     })
     chatRoute(api, ready)
     completionsRoute(api, ready)

@@ -28,15 +28,17 @@ export function textFormat(
   body: Readonly<Record<string, unknown>>,
   exact: Readonly<Record<string, unknown>>,
 ): TextFormat | null {
-  const asked = FORMAT_FIELDS.flatMap((field) => {
+  let asked: TextFormat | null = null
+  for (const field of FORMAT_FIELDS) {
     const value = exact[field]
-    if (value === undefined || value === null || body[field] === undefined) return []
+    if (value === undefined || value === null || body[field] === undefined) continue
     const format = READERS[field]!(value, field)
-    return format === null ? [] : [format]
-  })
-  if (asked.length <= 1) return asked[0] ?? null
-  const [first, second] = asked.map(({ param }) => param)
-  throw wrong(second!, `the text is held to '${first}' already: leave one of them out`)
+    if (format === null) continue
+    if (asked !== null)
+      throw wrong(format.param, `the text is held to '${asked.param}' already: leave one of them out`)
+    asked = format
+  }
+  return asked
 }
 
 function responseFormat(value: unknown, param: string): TextFormat | null {
