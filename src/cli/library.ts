@@ -13,7 +13,7 @@ import { compileLibrary } from "../engine/llama/compile.ts"
 import { findLibrary, LLAMA_VERSION } from "../engine/llama/files.ts"
 import { UserError } from "../errors.ts"
 import { cacheFolder, makeFolder } from "../models/cache.ts"
-import { resolveModel } from "../models/resolve.ts"
+import { DEFAULT_MODEL, resolveModel } from "../models/resolve.ts"
 import type { Speed, SpeedAsk } from "./library-speed.ts"
 import { progressLine } from "./model.ts"
 
@@ -23,7 +23,7 @@ Examples:
   slos-serve library
 
   # compile it for this processor (npm, git, cmake and a C++ compiler; some minutes), and see what that is worth
-  slos-serve library build --model smollm2-135m`
+  slos-serve library build --model my-model.gguf`
 
 interface BuildOptions {
   source?: string
@@ -48,12 +48,12 @@ export function register(program: Command): void {
     .command("build")
     .description("compile it for this processor; serve takes it from then on")
     .option("--source <folder>", `llama.cpp ${LLAMA_VERSION}'s source (default: fetched from npm)`)
-    .option("-m, --model <model>", "what speed is compared with, as for serve", "tiny-bench")
+    .option("-m, --model <model>", "what speed is compared with, as for serve", DEFAULT_MODEL)
     .action(build)
   library
     .command("compare")
     .description("what the prebuilt library and the one built here take")
-    .option("-m, --model <model>", "as for serve", "tiny-bench")
+    .option("-m, --model <model>", "as for serve", DEFAULT_MODEL)
     .action(async ({ model }: BuildOptions) => print((await compared(builtHere(), model)).table))
   library
     .command("remove")

@@ -49,7 +49,7 @@ export async function prepareEngine(
 export function sayOfLibrary({ engine, library }: ServeOptions, reporter: Reporter): void {
   if (engine !== "fake" && couldBeFaster(library, cacheFolder()))
     reporter.done(
-      "llama.cpp is the prebuilt one; compiled for this processor it is faster: slos-serve library build",
+      "llama.cpp is the prebuilt one; compiled for this processor it may be faster: slos-serve library build measures it",
     )
 }
 
