@@ -179,13 +179,23 @@ describe("the line foreseen", () => {
     foresight.end()
   })
 
-  test("a batch that failed with another before it, and items of KV that is lost, come to nothing", () => {
-    const [failed, lost] = [liveOf(2), liveOf(4)]
-    const flight = [{ ...flightOf(failed), failed: true }, flightOf(lost)]
+  test("a batch that failed with another before it, and items that are written off, come to nothing", () => {
+    const [failed, unknown] = [liveOf(2), liveOf(4)]
+    const flight = [{ ...flightOf(failed), failed: true }, { ...flightOf(unknown), preemptions: [-1] }]
+    const foresight = new Foresight(kv, false)
+    foresight.begin(flight, [failed, unknown], 0)
+    expect([failed.output, unknown.output]).toEqual([0, 0])
+    foresight.end()
+  })
+
+  test("of an item whose KV is lost meanwhile the token comes, and nothing else", () => {
+    const lost = liveOf(4)
+    const flight = [flightOf(lost)]
     lost.preemptions++
     const foresight = new Foresight(kv, false)
-    foresight.begin(flight, [failed, lost], 0)
-    expect([failed.output, lost.output]).toEqual([0, 0])
+    foresight.begin(flight, [lost], 0)
+    expect([lost.output, lost.computed]).toEqual([1, 0])
     foresight.end()
+    expect([lost.output, lost.computed]).toEqual([0, 0])
   })
 })

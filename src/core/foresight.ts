@@ -53,9 +53,11 @@ export class Foresight {
   #land({ items, requests, preemptions }: Airborne, atUs: number): void {
     for (let i = 0; i < items.length; i++) {
       const request = requests[i]
-      if (request === undefined || request.gone || request.preemptions !== preemptions[i]) continue
+      // Less than nothing: what becomes of the item is not known.
+      if (request === undefined || request.gone || preemptions[i]! < 0) continue
       if (!request.foreseen) this.#foreseen.push(request)
-      request.foresee(items[i]!, atUs)
+      // Where its KV is lost meanwhile its token comes all the same: what runs after it counts on that.
+      request.foresee(items[i]!, atUs, request.preemptions === preemptions[i])
     }
   }
 

@@ -170,7 +170,7 @@ export class LiveRequest {
 
   /** Plan as if this item of it had landed at `atUs`, all its drafts accepted: nothing is judged. Its pace counts the sure
    * token alone. Until `recall`. */
-  foresee({ position, tokens, sample, draft }: BatchItem, atUs: number): void {
+  foresee({ position, tokens, sample, draft }: BatchItem, atUs: number, keepsKv = true): void {
     if (!this.foreseen) this.#remember()
     const { maxOutputTokens } = this.spec
     if (sample) this.surelyOutput++
@@ -179,7 +179,7 @@ export class LiveRequest {
       this.#produced(atUs)
       this.output = Math.min(maxOutputTokens, this.output + draft)
     }
-    this.computed = Math.min(this.known - 1, Math.min(this.computed, position) + tokens + draft)
+    if (keepsKv) this.computed = Math.min(this.known - 1, Math.min(this.computed, position) + tokens + draft)
     this.#foreseenComputed = this.computed
   }
 
