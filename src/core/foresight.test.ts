@@ -181,7 +181,10 @@ describe("the line foreseen", () => {
 
   test("a batch that failed with another before it, and items that are written off, come to nothing", () => {
     const [failed, unknown] = [liveOf(2), liveOf(4)]
-    const flight = [{ ...flightOf(failed), failed: true }, { ...flightOf(unknown), preemptions: [-1] }]
+    const flight = [
+      { ...flightOf(failed), failed: true },
+      { ...flightOf(unknown), preemptions: [-1] },
+    ]
     const foresight = new Foresight(kv, false)
     foresight.begin(flight, [failed, unknown], 0)
     expect([failed.output, unknown.output]).toEqual([0, 0])

@@ -106,6 +106,9 @@ export type Event =
   /** Shares of tenants from now on, as ReplicaConfig.tenantWeights. What each was served stays. */
   | { type: "tenantWeights"; weights: readonly number[] }
   | { type: "woke" }
+  /** From now on the engine has another plan made in place of one of a step that should last so long, µs, where something has
+   * arrived that it does not know of: what arrives then waits for one batch less. */
+  | { type: "renews"; fromUs: number }
 
 /** What an engine that owns its KV scheduled, where that is not the plan. It comes before the batch's `stepDone`. Requests that
  * have ended meanwhile may be left out or not: neither is an error. */

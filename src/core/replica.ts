@@ -129,6 +129,7 @@ export class Replica {
     else if (event.type === "costModel") this.#believe(event.cost)
     else if (event.type === "tenantWeights") this.#learnt.tenants.reweigh(event.weights)
     else if (event.type === "grammarReady") this.#line.ready(event.id)
+    else if (event.type === "renews") this.#batch.context.renewsFromUs = event.fromUs
     else if (event.type === "ran") this.#ownersWord.ran(event, nowUs)
     else if (event.type === "kvLost") this.#ownersWord.lost(event)
     else if (event.type === "kvFree") this.#ownersWord.hasFree(event)

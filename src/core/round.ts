@@ -11,6 +11,7 @@ const RANK: Record<Event["type"], number> = {
   kvFree: 1,
   costModel: 1,
   tenantWeights: 1,
+  renews: 1,
   cancelled: 2,
   arrived: 3,
   grammarReady: 4,

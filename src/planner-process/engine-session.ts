@@ -79,6 +79,8 @@ export class EngineSession {
   #inPlace: { id: RequestId; computed: number }[] = []
   #steps: ObservedStep[] = []
   #nowUs = 0
+  /** As it was told last. */
+  #renewsFromUs = Infinity
   /** Of the last event. */
   #toldUs = 0
   /** KV that the engine says it has free, and what the core believed then; null: it does not say. */
@@ -113,6 +115,7 @@ export class EngineSession {
     // Before what landed since, which may have been a while ago.
     if (this.#learnt !== null) this.#tellCore({ type: "costModel", cost: this.#learnt }, this.#toldUs)
     this.#learnt = null
+    if (step.renewsFromUs !== undefined) this.#renews(step.renewsFromUs)
     this.#events.take(step)
     if (step.kvFreeTokens !== undefined) this.#compareKv(step.kvFreeTokens)
   }
@@ -180,6 +183,12 @@ export class EngineSession {
   #tellCore(event: Event, atUs: number): void {
     this.#toldUs = Math.max(this.#toldUs, Math.round(atUs))
     this.#core.handle(event, this.#toldUs)
+  }
+
+  #renews(fromUs: number): void {
+    if (fromUs === this.#renewsFromUs) return
+    this.#renewsFromUs = fromUs
+    this.#tellCore({ type: "renews", fromUs }, this.#toldUs)
   }
 
   #arrived(arrived: Arrived, nowUs: number): void {

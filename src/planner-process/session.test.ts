@@ -301,6 +301,28 @@ test("what an engine said while the planner was busy is answered once, as of the
   expect([...plan.ids].sort()).toEqual([1, 2, 3])
 })
 
+test("from when on plans are renewed is told to its core when that changes", async () => {
+  const told: object[] = []
+  const recorder: Recorder = {
+    ...{ began() {}, decided() {}, ended() {} },
+    happened: (_, event) => {
+      if (event.type === "renews") told.push(event)
+    },
+  }
+  const recording = { recorder: () => recorder } as unknown as RecordingFile
+  const { path } = await openPlanner({ recording })
+  const from = [undefined, 30_000, 30_000, undefined, 200].map((renewsFromUs, i) => ({
+    ...{ ...step, seq: i + 1 },
+    ...(renewsFromUs !== undefined && { renewsFromUs }),
+  }))
+  // The last one is of the past: that ends the connection.
+  await converse(path, [hello, ENGINE, ...from, step])
+  expect(told).toEqual([
+    { type: "renews", fromUs: 30_000 },
+    { type: "renews", fromUs: 200 },
+  ])
+})
+
 test("what its steps take is learnt while it runs, and told to its core as any event is", async () => {
   const costs: CostModel[] = []
   const recorder: Recorder = {

@@ -161,7 +161,7 @@ export class Audit {
       seen.add(item.id)
       if (account.request.spec.adapter !== undefined) adapters.add(account.request.spec.adapter)
       const reach = item.position + item.tokens
-      const { promptTokens, maxOutputTokens } = account.request.spec
+      const { promptTokens, maxOutputTokens, allRows = false } = account.request.spec
       const known = promptTokens + account.tokens
       const most = this.#ahead ? promptTokens + maxOutputTokens : known
       assert(item.tokens >= 1 && reach <= most, `item ${item.id} computes tokens that do not exist`)
@@ -169,6 +169,13 @@ export class Audit {
         ? this.#owned || item.sample || reach <= known
         : item.sample === (reach === known)
       assert(samples, `item ${item.id} samples at the wrong place`)
+      assert(allRows || item.rows === undefined, `item ${item.id} has rows that nothing reads`)
+      // Once a token of it is out, what is computed again is read no more.
+      const readsAll = allRows && !this.#ahead && account.tokens === 0
+      assert(
+        !readsAll || item.rows === item.tokens,
+        `item ${item.id} reads ${item.rows} of ${item.tokens} rows`,
+      )
       tokens += item.tokens + item.draft
       // Blocks of a session's shared prefix may count once for several requests.
       if (account.request.spec.session < 0) blocks += Math.ceil((reach + item.draft) / blockTokens)

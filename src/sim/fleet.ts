@@ -10,7 +10,7 @@ import type { Chances } from "../router/target.ts"
 import { chance } from "./chance.ts"
 import { type Fault, Faults } from "./faults.ts"
 import { EventHeap } from "./heap.ts"
-import { Machine, type Step } from "./machine.ts"
+import { Machine, type Renewal, type Step } from "./machine.ts"
 import { type Transfer, Transfers } from "./transfers.ts"
 import { type Play, type SimRequest, World } from "./world.ts"
 
@@ -37,6 +37,8 @@ export interface FleetOptions {
   noiseSigma?: number
   /** A further factor on every step's time. Default 1. */
   bias?: number
+  /** Engines that own their KV have plans renewed. Default: never. */
+  renewal?: Renewal
   /** Of noise, accepted drafts and routing. */
   seed: number
   /** In any order. */
@@ -63,6 +65,8 @@ export interface FleetResult {
   endUs: number
   /** Over all replicas. */
   steps: number
+  /** Plans that others took the place of. */
+  renewed: number
   decisions: number
   batchTokens: number
   /** Per replica: time in steps, and requests it was given. */
@@ -130,13 +134,14 @@ class Fleet {
       "disaggregation needs both kinds of replicas",
     )
     const faults = new Faults(options.faults ?? [])
-    const { truth, learnCost, noise, fails, seed, noiseSigma = 0, bias = 1 } = options
+    const { truth, learnCost, renewal, noise, fails, seed, noiseSigma = 0, bias = 1 } = options
     const reality = {
       noiseSigma,
       bias,
       seed,
       ...(truth && { truth }),
       ...(learnCost && { learnCost }),
+      ...(renewal && { renewal }),
       ...(noise && { noise }),
       ...(fails && { fails }),
     }
@@ -376,6 +381,7 @@ class Fleet {
     return {
       endUs: this.#nowUs,
       steps: machines.reduce((n, { steps }) => n + steps, 0),
+      renewed: machines.reduce((n, { renewed }) => n + renewed, 0),
       decisions: this.#decisions,
       batchTokens: machines.reduce((n, { batchTokens }) => n + batchTokens, 0),
       busyUs: Float64Array.from(machines, ({ busyUs }) => busyUs),

@@ -5,6 +5,7 @@ import { POLICY_NAMES, type PolicyName } from "../core/policy/index.ts"
 import { Audit } from "./audit.ts"
 import { simulateFleet } from "./fleet.ts"
 import { fuzzCase, ofSomeAdapters, ofSomeDepth, ofSomeLag, ofSomeTenants } from "./fuzz-case.ts"
+import { withSomeRenewed, withSomeScored } from "./fuzz-extras.ts"
 
 export interface FuzzRun {
   /** Null when every invariant held, else the first one broken and how to see it again. */
@@ -21,12 +22,14 @@ export interface FuzzRun {
 export const MOST_BROKEN_SHARE = 0.002
 
 /** One seed, played and audited. In every other one requests are of several tenants, and in every other several batches are in
- * flight; in some of several adapters; `depth`: so many in all. */
+ * flight; in some of several adapters; `depth`: so many in all. Further extras: fuzz-extras.ts. */
 export function fuzz(seed: number, policy?: PolicyName, depth?: number): FuzzRun {
-  const { fleet: single, exact, policy: played } = fuzzCase(seed, policy)
+  const fuzzed = fuzzCase(seed, policy)
+  const { fleet: single, exact, policy: played } = fuzzed
   const ofTenants = seed % 2 === 0 ? ofSomeTenants(single, seed) : single
   const deep = ofSomeLag(ofSomeDepth(ofTenants, seed, depth), seed)
-  const fleet = exact ? deep : ofSomeAdapters(deep, seed)
+  const adapted = exact ? deep : ofSomeAdapters(deep, seed)
+  const fleet = withSomeRenewed(withSomeScored(adapted, fuzzed), fuzzed)
   const audit = new Audit({ fleet })
   const run = { failure: null, requests: fleet.requests.length, steps: 0, promises: 0, broken: 0 }
   try {

@@ -32,8 +32,18 @@ export interface Reality {
   learnCost?: StepFitOptions
   /** Instead of seeded noise: a factor for each step begun, in order. */
   noise?: () => number
+  /** Engines that own their KV renew plans: others are made in the place of those that do not know of what has arrived since. */
+  renewal?: Renewal
   /** Further failures: why this batch of this replica fails, or null. */
   fails?: (batch: number, replica: number) => StepFailure | null
+}
+
+/** When an engine has another plan made in place of one that is there, as vLLM's plug-in does (docs/vllm.md, Arrivals). */
+export interface Renewal {
+  /** Of plans of steps that should last so long, µs. */
+  fromUs: number
+  /** What asking costs, µs: nothing is computed meanwhile, unless a step is. */
+  answerUs: number
 }
 
 /** Keeps noise apart from other luck of the same seed. */
@@ -54,6 +64,10 @@ export class Machine implements Target {
   #ways: EngineWays | null
   /** The last batch that it has scheduled. */
   #scheduled = 0
+  /** Requests that the last plan could know of. */
+  #known = 0
+  /** The engine asks for a plan and does nothing else until it is there. */
+  #asks = false
   /** What the router knows, when snapshots are stale: the one it sees, and the next. */
   #seen: Seen
   #next: Seen
@@ -71,6 +85,8 @@ export class Machine implements Target {
   wakeAtUs = Infinity
   busyUs = 0
   steps = 0
+  /** Plans that others took the place of. */
+  renewed = 0
   batchTokens = 0
   /** Requests that it was given. */
   routed = 0
@@ -87,6 +103,8 @@ export class Machine implements Target {
     this.#faults = faults
     this.#world = world
     this.#ways = config.engineOwnsKv ? waysOf(config.limits, faults, world, index, reality.seed) : null
+    const { renewal } = reality
+    if (renewal !== undefined) this.replica.handle({ type: "renews", fromUs: renewal.fromUs }, 0)
     this.#present = this.replica.snapshot(0)
     this.#seen = this.#next = { lost: false, snapshot: this.#present }
   }
@@ -94,12 +112,13 @@ export class Machine implements Target {
   /** A batch to be computed, after those that were given before. */
   run(batch: Batch): void {
     this.#waiting.push(batch)
+    this.#known = this.routed
   }
 
   /** The step that begins now, if one does, and what the replica is to be told of it at once. */
   begin(nowUs: number): { step: Step | null; events: readonly Event[] } {
     if (this.#step !== null || this.lost) return { step: null, events: [] }
-    if (this.#ways !== null) return this.#beginOwn(this.#ways, nowUs)
+    if (this.#ways !== null) return this.#renew() ?? this.#beginOwn(this.#ways, nowUs)
     const batch = this.#waiting.shift()
     return { step: batch === undefined ? null : this.#takeOff(batch.number, batch.items, nowUs), events: [] }
   }
@@ -145,6 +164,18 @@ export class Machine implements Target {
     return waiting.map(({ number: batch }) => ({ type: "stepFailed", batch, reason }))
   }
 
+  /** The last plan, where that is to be another. Those before it are scheduled already. */
+  #renew(): { step: null; events: readonly Event[] } | null {
+    const last = this.#waiting.at(-1)
+    const { fromUs } = this.#reality.renewal ?? { fromUs: Infinity }
+    if (last === undefined || this.#waiting.length < this.depth - 1) return null
+    if (this.#known === this.routed || last.predictedUs < fromUs) return null
+    this.#waiting.pop()
+    this.#asks = this.#waiting.length === 0
+    this.renewed++
+    return { step: null, events: [{ type: "ran", batch: last.number, items: [] }] }
+  }
+
   /** By its own ways: the plan, more or less, or a batch of its own. */
   #beginOwn(ways: EngineWays, nowUs: number): { step: Step | null; events: readonly Event[] } {
     const batch = this.#waiting.shift()
@@ -179,7 +210,9 @@ export class Machine implements Target {
     const factor = noise === undefined ? this.#noise() : noise()
     const shape = shapeOf(items, this.#truth)
     const us = stepUs(this.#truth, shape) * factor * this.#faults.slowdown(this.index, nowUs)
-    const durationUs = Math.max(1, Math.round(us))
+    const askedUs = this.#asks ? this.#reality.renewal!.answerUs : 0
+    this.#asks = false
+    const durationUs = Math.max(1, Math.round(us + askedUs))
     this.steps++
     this.busyUs += durationUs
     this.batchTokens += shape.tokens

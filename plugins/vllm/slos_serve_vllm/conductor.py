@@ -294,6 +294,10 @@ class Conductor:
             "arrived": self._arrived,
             "kvFreeTokens": self._free_tokens(),
         }
+        renews_from_s = self.patience.renews_from_s
+        if renews_from_s is not None:
+            # To a tenth of a millisecond: it changes with every answer, and the planner goes by it roughly.
+            message["renewsFromUs"] = round(renews_from_s * 1e4) * 100
         core = current_core()
         if core is not None:
             message["core"] = core

@@ -35,7 +35,13 @@ class Patience:
     def is_worth_another(self, planned_s: float) -> bool:
         """A plan of a step that should take so long does not know of what has arrived since: is it worth what the answer takes to
         ask for one that does? Not before an answer was seen."""
-        return self._answer_s is not None and planned_s >= _ANSWERS_PER_STEP * self._answer_s
+        from_s = self.renews_from_s
+        return from_s is not None and planned_s >= from_s
+
+    @property
+    def renews_from_s(self) -> float | None:
+        """How long plans must last to be worth another; None before an answer was seen."""
+        return None if self._answer_s is None else _ANSWERS_PER_STEP * self._answer_s
 
     def step_took(self, seconds: float) -> None:
         """A step has landed."""

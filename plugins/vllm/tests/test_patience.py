@@ -51,7 +51,9 @@ def test_after_three_late_plans_no_step_waits_until_one_is_in_time() -> None:
 def test_only_a_plan_that_is_long_against_an_answer_is_worth_another() -> None:
     patience = after(0.06)
     assert not patience.is_worth_another(1000.0)
+    assert patience.renews_from_s is None
     patience.answer_took(0.001)
+    assert patience.renews_from_s == pytest.approx(0.03)
     assert not patience.is_worth_another(0.029)
     assert patience.is_worth_another(0.031)
 

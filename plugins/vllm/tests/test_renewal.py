@@ -80,6 +80,17 @@ def test_what_arrives_is_in_the_next_step_where_that_is_long(
     assert (here.counters.own_steps, here.counters.mismatches, here.counters.late_renewals) == (0, 0, 0)
 
 
+def test_the_planner_is_told_which_plans_are_renewed_once_an_answer_was_waited_for(
+    bench: Callable[..., Bench],
+) -> None:
+    here = bench(LONG_US)
+    here.heard()
+    asked, *later = here.planner.heard
+    assert "renewsFromUs" not in asked
+    assert later
+    assert all(message["renewsFromUs"] > 0 and message["renewsFromUs"] % 100 == 0 for message in later)
+
+
 def test_no_other_news_is_worth_another_plan(bench: Callable[..., Bench]) -> None:
     here = bench(LONG_US)
     here.add("second", 20)

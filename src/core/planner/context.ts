@@ -59,6 +59,8 @@ export class PlanningContext {
   readonly actions: PlanningActions
   /** Most batches that are still to be computed when one is decided: what arrives then waits for all of them. */
   readonly ahead: number
+  /** The last of these is planned anew for what arrived meanwhile, where it should last so long, µs. */
+  renewsFromUs = Infinity
   /** To ask how long some other batch than the one under construction would take. */
   scratchShape: RunningShape
   readonly #calibration: Calibration

@@ -126,7 +126,7 @@ describe("those that keep arriving", () => {
   const prompts = () => [prompt(1, first, 900_000), prompt(2, second, 950_000)]
 
   test("can wait: several prompts make one long batch", () => {
-    expect(filled(prompts(), { arrivalSlackUs: 20_000 })).toEqual({ 1: 300, 2: 400 })
+    expect(filled(prompts(), { arrivalSlackUs: 200_000 })).toEqual({ 1: 300, 2: 400 })
   })
 
   test("can wait for a part of it: it ends after eight times their slack", () => {
@@ -136,34 +136,23 @@ describe("those that keep arriving", () => {
     expect(filled(prompts(), { arrivalSlackUs: 5000 })).toEqual({ 1: 300, 2: Math.floor(room) - 300 })
   })
 
-  test("wait for the batches in flight, too: all of them and their own within the slack", () => {
-    const [one, two] = [{ ahead: 1 }, { ahead: 2 }]
+  test("wait for this batch, for those in flight, and for their own: all of them within the slack", () => {
     const short = () => Array.from({ length: 12 }, (_, i) => prompt(i + 1, 90, 900_000 + i))
-    const tokensIn = (given: Given) =>
-      Object.values(filled(short(), { maxSequences: 16, ...given })).reduce((a, b) => a + b, 0)
-    for (const [given, batches] of [
-      [one, 3],
-      [two, 4],
-    ] as const) {
-      const { us } = slackOf(150_000)
-      expect(tokensIn({ arrivalSlackUs: 150_000, ...given })).toBe(Math.floor((us / batches - 5000) / 100))
+    const { us } = slackOf(150_000)
+    for (const ahead of [0, 1, 2]) {
+      const items = filled(short(), { maxSequences: 16, arrivalSlackUs: 150_000, ahead })
+      const tokens = Object.values(items).reduce((a, b) => a + b, 0)
+      expect(tokens).toBe(Math.floor((us / (ahead + 2) - 5000) / 100))
     }
-    // None is shorter than four shortest steps of 5.1 ms for that; where eight times the slack is less, that holds as ever.
-    expect(tokensIn({ arrivalSlackUs: 40_000, ...one })).toBe(154)
-    expect(tokensIn({ arrivalSlackUs: 4000, ...one })).toBe(154)
-    expect(tokensIn({ arrivalSlackUs: 40_000 })).toBe(950)
-    expect(tokensIn({ arrivalSlackUs: 2000, ...one })).toBe(Math.floor((8 * slackOf(2000).us - 5000) / 100))
   })
 
-  test("wait for the batches in flight, too: a prompt goes whole where it leaves the time for these and their own", () => {
-    const { us } = slackOf(100_000)
-    const given = { arrivalSlackUs: 100_000, ahead: 1 }
-    // A third of the slack as a rule: half of one such in flight, the prompt's, and the arrival's own.
-    const whole = Math.floor((us / 2 - 5000) / 100)
-    const usual = Math.floor((us / 3 - 5000) / 100)
-    expect(filled([prompt(1, whole, 900_000)], given)).toEqual({ 1: whole })
-    expect(filled([prompt(1, whole + 1, 900_000)], given)).toEqual({ 1: usual })
-    expect(filled([prompt(1, whole + 1, 900_000)], { ...given, ahead: 0 })).toEqual({ 1: whole + 1 })
+  test("and no prompt goes whole that would not leave the time for the others", () => {
+    const given = { arrivalSlackUs: 120_000, ahead: 1 }
+    const { us } = slackOf(120_000)
+    const third = Math.floor((us / 3 - 5000) / 100)
+    expect(filled([prompt(1, third, 900_000)], given)).toEqual({ 1: third })
+    expect(filled([prompt(1, third + 100, 900_000)], given)).toEqual({ 1: third })
+    expect(filled([prompt(1, third + 100, 900_000)], { ...given, ahead: 0 })).toEqual({ 1: third + 100 })
   })
 
   test("can hardly wait: a prompt goes whole, since pieces cost steps, and nothing more", () => {
@@ -243,8 +232,10 @@ describe("a prompt longer than the longest batch", () => {
     expect(filled([begun])).toEqual({ 1: 1200 })
   })
 
-  test("in batches that are short for the sake of arrivals: whole up to the longest batch", () => {
-    expect(filled([prompt(1, 950, 900_000)], { arrivalSlackUs: 1 })).toEqual({ 1: 950 })
+  test("in batches that are short for the sake of arrivals: whole where pieces would cost them as much", () => {
+    // Twenty steps of 5 ms, less the 8.67 ms that batches take as a rule.
+    expect(filled([prompt(1, 863, 900_000)], { arrivalSlackUs: 1 })).toEqual({ 1: 863 })
+    expect(filled([prompt(1, 864, 900_000)], { arrivalSlackUs: 1 })).toEqual({ 1: 36 })
     expect(filled([prompt(1, 951, 900_000)], { arrivalSlackUs: 1 })).toEqual({ 1: 36 })
     // 27 pieces: with 26 steps more it takes 232.7 ms.
     expect(filled([prompt(1, 951, 232_000)], { arrivalSlackUs: 1 })).toEqual({ 1: 951 })

@@ -3,25 +3,15 @@
 import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
 import { reserveAdapters } from "./adapter-turns.ts"
+import { arrivalsAllow } from "./arrivals-allow.ts"
 import type { BatchBuilder } from "./batch-builder.ts"
-import { leastWorthUs, mayStart, serveBestEffort, serveOverdue } from "./best-effort.ts"
+import { mayStart, serveBestEffort, serveOverdue } from "./best-effort.ts"
 import { pressingOf } from "./pressing.ts"
 import { decodeTimeUs, draftWithin, lengthsWithin } from "./speculation/draft-lengths.ts"
 import { tightestPaceUs, type Work } from "./work.ts"
 
 /** A decode keeps at least a pace of one token in so many longest batches, however late it is due: it holds KV. */
 const MOST_PAUSE_BATCHES = 10
-
-/** A batch is as short as so many times the slack of the arrivals that can least wait (one in ten: the others have more),
- * down to what is worth the fixed cost of a step. By simulation with TTFTs of 1.2, 1.5 and 2 × the prefill time: at 4
- * the batches of the second are too short, at 20 those of the first no shorter than usual. */
-const ARRIVAL_SLACKS = 8
-
-/** With others in flight an arrival waits for these, for the batch that was decided before it came, and for its own: all of them
- * within the slack, if they are then still worth their fixed cost, which is a small part of so many shortest steps. By
- * simulation with two in flight and steps that scatter by 5 and 15%, together with bounding prompts that go whole: 3 to 15 points more
- * kept on fast GPUs (of chats up to 36), about as much elsewhere. */
-const WORTH_STEPS = 4
 
 /** Where decodes can hardly keep pace, a prompt that is due soon keeps so much of the margin: with all of it there would be
  * room for a chunk only when they end, and a prompt that is late for certain saves none of them. One that can wait for
@@ -113,24 +103,6 @@ function begin(batch: BatchBuilder, work: Work, options: PolicyOptions, nowUs: n
     promptsDue: new Map(),
     othersWaitUs: Infinity,
   }
-}
-
-/** How long those that may arrive meanwhile let a batch be, µs: as a rule, and with a prompt first in it that goes whole. */
-function arrivalsAllow(
-  batch: BatchBuilder,
-  work: Work,
-  maxBatchUs: number,
-): { usualUs: number; wholeUs: number } {
-  const slackUs = work.arrivalSlack.us
-  const { ahead } = batch.context
-  const usualUs = (allowedUs: number) => Math.min(maxBatchUs, Math.max(leastWorthUs(batch), allowedUs))
-  const aloneUs = ARRIVAL_SLACKS * slackUs
-  if (ahead === 0) return { usualUs: usualUs(aloneUs), wholeUs: maxBatchUs }
-  const sharedUs = Math.max(WORTH_STEPS * batch.safeUs(0, 1), slackUs / (ahead + 2))
-  const shortUs = usualUs(Math.min(aloneUs, sharedUs))
-  // What is left of those in flight, this one, and the arrival's own.
-  const wholeUs = Math.min(maxBatchUs, slackUs - (ahead + 0.5) * shortUs)
-  return { usualUs: shortUs, wholeUs }
 }
 
 function addUrgentDecodes({ batch, work, limitUs, urgent }: Filling): void {

@@ -2,7 +2,7 @@
 import { expect, test } from "vitest"
 import type { CostModel } from "../cost.ts"
 import { COST } from "../testing.ts"
-import { prefillUs, tokensWithin } from "./prefill-time.ts"
+import { prefillUs, splitUs, tokensWithin } from "./prefill-time.ts"
 
 test("is that of whole batches and of what is left", () => {
   expect(prefillUs(COST, 0, 100, 512)).toBe(15_000)
@@ -30,4 +30,17 @@ test("the other way round: most tokens of one batch that takes so long, at least
   expect(tokensWithin(COST, 15_100, 512)).toBe(101)
   expect(tokensWithin(COST, 1e9, 512)).toBe(512)
   expect(tokensWithin(COST, 0, 512)).toBe(1)
+})
+
+test("a piece more costs a step, where steps have a fixed cost; where weights are read meanwhile, launches alone", () => {
+  expect(splitUs(COST, 40_000, 4096)).toBe(5000)
+  const bent: CostModel = { ...COST, pieces: [{ step: 20_000 }, { step: 700, tokens: 100 }] }
+  expect(splitUs(bent, 80_000, 4096)).toBe(700)
+  // In halves weights are all that takes time.
+  expect(splitUs(bent, 20_700, 4096)).toBe(2 * 20_000 - 20_700)
+  expect(splitUs(bent, 80_000, 100)).toBe(20_000)
+  expect(splitUs(bent, 1, 4096)).toBe(20_000)
+  // Attention is the same in pieces.
+  const attending: CostModel = { ...COST, pieces: [{ step: 5000, fastPairs: 1 }] }
+  expect(splitUs(attending, 40_000, 4096)).toBe(5000)
 })

@@ -49,3 +49,10 @@ export function tokensWithin(cost: CostModel, us: number, maxBatchTokens: number
   }
   return low
 }
+
+/** What a batch of `us` µs full of prompt takes more in two halves, µs: what batches cost whatever is in them. Less than a step of one
+ * token where an engine reads its weights meanwhile. */
+export function splitUs(cost: CostModel, us: number, maxBatchTokens: number): number {
+  const half = Math.ceil(tokensWithin(cost, us, maxBatchTokens) / 2)
+  return Math.max(0, prefillUs(cost, 0, 2 * half, half) - prefillUs(cost, 0, 2 * half, 2 * half))
+}

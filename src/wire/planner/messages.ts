@@ -207,6 +207,9 @@ const step = z.object({
   lost: counts.optional(),
   /** KV that the engine has free, its cache included, to compare with what the planner believes. Left out: not told. */
   kvFreeTokens: count.optional(),
+  /** Where something has arrived that a plan does not know of, another is asked for in its place if its step should last so long, from
+   * now on. Left out: as it was; never, if it was not told. */
+  renewsFromUs: us.nonnegative().optional(),
   /** The core that the engine's thread was on. Left out: not told. */
   core: count.optional(),
 })

@@ -89,6 +89,7 @@ export const TO_PLANNER: Record<string, ToPlanner> = {
     kvFreeTokens: 65_000,
   },
   onCore: { type: "step", seq: 2, nowUs: 1_020_000, ...nothing, core: 3 },
+  renewing: { type: "step", seq: 2, nowUs: 1_020_000, ...nothing, renewsFromUs: 31_500 },
   other: {
     ...{ type: "step", seq: 3, nowUs: 1_040_000, ...nothing },
     ran: {
