@@ -128,13 +128,17 @@ class Client {
   }
 
   /** The step of the last message has been computed. */
-  land({ ids, positions, tokens }: PlanMessage, atUs: number, durationUs: number): void {
+  land(plan: PlanMessage, atUs: number, durationUs: number): void {
+    // As vLLM has them: as they came, whatever the plan's order.
+    const order = Array.from(plan.ids.keys()).sort((a, b) => plan.ids[a]! - plan.ids[b]!)
+    const ids = plan.ids.map((_, i) => plan.ids[order[i]!]!)
     const produced = new Float64Array(ids.length)
     const flags = new Float64Array(ids.length)
     for (let i = 0; i < ids.length; i++) {
       const id = ids[i]!
       const output = this.#output.get(id)
-      if (output === undefined || positions[i]! + tokens[i]! < this.#prompt.get(id)! + output) continue
+      const reached = plan.positions[order[i]!]! + plan.tokens[order[i]!]!
+      if (output === undefined || reached < this.#prompt.get(id)! + output) continue
       produced[i] = 1
       // Ends are as if by chance, but the same each time.
       if (output >= OUTPUT_TOKENS / 2 && (id * 7919 + output * 104_729) % OUTPUT_TOKENS < 2) {

@@ -1,9 +1,13 @@
-/** What planning adds to a step of vLLM's scheduler, at 64, 256 and 1,024 running requests (step-overhead.py has the options):
+/** What planning adds to a step of vLLM's scheduler, at 64, 256 and 1,024 running requests (step-overhead.py has the options); with
+ * --real, the steps per second of a real engine with a tiny model (steps-per-second.py):
  *
  *     node bench/vllm/step-overhead.ts --out bench/results/vllm/step-overhead.json
+ *     node bench/vllm/step-overhead.ts --real --out bench/results/vllm/steps-per-second.json
  *
- * In the environment that `npm run test:vllm` makes, or with the Python of --python. */
+ * Both go on where an earlier run was interrupted. In the environment that `npm run test:vllm` makes, or with the Python of --python. */
 import { spawnSync } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { environmentOf, VLLM_SETTINGS } from "../../plugins/vllm/environment.ts"
 
@@ -11,8 +15,25 @@ const args = process.argv.slice(2)
 const at = args.indexOf("--python")
 const python =
   at < 0 ? environmentOf("0.32", (line) => console.error(line)).python : (args.splice(at, 2)[1] ?? "python3")
-const { status } = spawnSync(python, [join(import.meta.dirname, "step-overhead.py"), ...args], {
-  stdio: ["ignore", "inherit", "inherit"],
-  env: { ...VLLM_SETTINGS, VLLM_LOGGING_LEVEL: "ERROR", ...process.env, SLOS_SERVE_NODE: process.execPath },
-})
-process.exitCode = status ?? 1
+const isReal = args.includes("--real")
+if (isReal) args.splice(args.indexOf("--real"), 1)
+
+function run(program: string, ...rest: string[]): number {
+  const { status } = spawnSync(python, [join(import.meta.dirname, program), ...rest], {
+    stdio: ["ignore", "inherit", "inherit"],
+    env: { ...VLLM_SETTINGS, VLLM_LOGGING_LEVEL: "ERROR", ...process.env, SLOS_SERVE_NODE: process.execPath },
+  })
+  return status ?? 1
+}
+
+function runReal(): number {
+  const folder = mkdtempSync(join(tmpdir(), "steps-"))
+  try {
+    const made = run("make-model.py", "tiny", folder)
+    return made === 0 ? run("steps-per-second.py", "--model", folder, ...args) : made
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+process.exitCode = isReal ? runReal() : run("step-overhead.py", ...args)

@@ -57,11 +57,13 @@ export class Landing {
     const took = { kind: landed.kind, shape, tookUs: durationUs, endedUs: nowUs }
     learnt.stepTook(took, results, context.cost)
     let next = 0
+    let byId: Map<RequestId, StepResult> | null = null
     for (let i = 0; i < landed.items.length; i++) {
       const item = landed.items[i]!
-      // Results come in the order of the items, as a rule.
+      // Results come in the order of the items from our own engines; vLLM has an order of its own.
       const inOrder = results[next]?.id === item.id
-      const result = inOrder ? results[next++] : results.find(({ id }) => id === item.id)
+      if (!inOrder) byId ??= new Map(results.map((one) => [one.id, one]))
+      const result = inOrder ? results[next++] : byId!.get(item.id)
       // It may have been told of only after the engine ran it by itself.
       const request = landed.requests[i] ?? (owned === null ? undefined : line.get(item.id))
       if (request === undefined || request.gone) continue

@@ -1,8 +1,9 @@
 """Arranges vLLM's queues so that vLLM itself schedules just what the plan says."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import add
 from typing import TYPE_CHECKING
 
 from vllm.v1.core.sched.request_queue import RequestQueue, create_request_queue
@@ -18,31 +19,42 @@ WAITING_QUEUES = ("waiting", "skipped_waiting", "kv_holding_waiting")
 """vLLM's queues of requests that do not run: not each version has all of them."""
 
 
+def _by_name(names: list[str | None], values: Sequence[int]) -> dict[str, int]:
+    """Without requests that have ended."""
+    return {name: value for name, value in zip(names, values, strict=True) if name is not None}
+
+
 class Arrangement:
     """What vLLM may schedule in one step, by the names of requests."""
 
     __slots__ = (
         "afresh",
         "behind",
+        "by_name",
         "caps",
         "drafts",
         "names",
         "padded",
         "positions",
-        "requests",
         "short",
         "waiting",
     )
 
     def __init__(self, plan: Plan, live: LiveRequests, guess_tokens: int) -> None:
-        self.names: list[str | None] = []
+        found = list(map(live.by_number, plan.ids))
+        self.by_name = live.by_name
+        self.names = [None if known is None else known.name for known in found]
         """Of the plan's requests, in its order; None for one that has ended meanwhile."""
-        self.caps: dict[str, int] = {}
+        tokens = plan.tokens if plan.drafts is None else list(map(add, plan.tokens, plan.drafts))
+        self.caps = _by_name(self.names, tokens)
         """Most tokens of each, drafts included. What is not here gets none."""
-        self.requests: dict[str, Request] = {}
-        self.positions: dict[str, int] = {}
+        self.positions = _by_name(self.names, plan.positions)
         self.drafts: dict[str, int] = {}
         """Of those that are to verify any."""
+        if plan.drafts is not None:
+            self.drafts = {
+                name: count for name, count in _by_name(self.names, plan.drafts).items() if count > 0
+            }
         self.waiting: list[Request] = []
         """Those that are not running yet."""
         self.afresh: list[Request] = []
@@ -53,33 +65,30 @@ class Arrangement:
         """Those that vLLM gave drafts that no plan asked for."""
         self.short: set[str] = set()
         """Those that begin, here or in a step before, and of which less is cached than the plan counts on."""
-        by_number = live.by_number
-        for number, position, tokens, drafts in zip(
-            plan.ids, plan.positions, plan.tokens, plan.drafts, strict=True
-        ):
-            known = by_number(number)
+        running = RequestStatus.RUNNING
+        for known, position in zip(found, plan.positions, strict=True):
             if known is None:
-                self.names.append(None)
                 continue
             request = known.request
-            name = request.request_id
-            self.names.append(name)
-            self.caps[name] = tokens + drafts
-            self.requests[name] = request
-            self.positions[name] = position
-            if drafts > 0:
-                self.drafts[name] = drafts
-            if request.status != RequestStatus.RUNNING:
+            if request.status is not running:
                 self.waiting.append(request)
+            elif request.num_computed_tokens == position:
+                # Nearly all of them.
+                continue
             # A little more or less may be drafts, accepted or refused where the planner did not count on it.
             elif request.num_computed_tokens > position + (guess_tokens if position > 0 else 0):
                 self.afresh.append(request)
             elif request.num_computed_tokens < position - guess_tokens:
                 self.behind.append(request)
 
+    def _request(self, name: str) -> Request:
+        known = self.by_name(name)
+        assert known is not None
+        return known.request
+
     def is_ending(self, name: str) -> bool:
         """Steps in the air reach its last token for sure, as vLLM has seen since the plan was made: it schedules no other."""
-        request = self.requests[name]
+        request = self._request(name)
         in_air = request.num_output_placeholders
         most = request.num_prompt_tokens + request.max_tokens
         return in_air > 0 and request.num_computed_tokens + 2 - in_air >= most
@@ -90,11 +99,11 @@ class Arrangement:
 
     def waits(self, name: str) -> bool:
         """It does not run."""
-        return bool(self.requests[name].status != RequestStatus.RUNNING)
+        return bool(self._request(name).status != RequestStatus.RUNNING)
 
     def state_of(self, name: str) -> str:
         """Why vLLM may not have taken it, for the log."""
-        request = self.requests[name]
+        request = self._request(name)
         stale = (
             f", {request.num_stale_output_tokens} tokens are stale" if request.num_stale_output_tokens else ""
         )

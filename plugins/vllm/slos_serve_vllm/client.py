@@ -1,9 +1,11 @@
 """The connection to the planner: never waits longer than it is told to, and comes back by itself when it is lost."""
 
 import logging
+import select
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +14,7 @@ from .frames import FrameError, FrameReader, encode_frame
 PROTOCOL = "slos-serve-planner"
 VERSION = 1
 _PIECE_BYTES = 1 << 18
+_SEND_S = 0.05
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _MOST_TOLD = 20
@@ -182,19 +185,21 @@ class Client:
         if self._socket is None:
             return False
         frame = memoryview(encode_frame(message))
-        end_s = self._clock() + self._hang_s
+        end_s = self._clock() + (_SEND_S if self.ready else self._hang_s)
         try:
-            while len(frame) > 0:
-                self._socket.settimeout(max(end_s - self._clock(), 0.001) if not self.ready else 0.05)
-                frame = frame[self._socket.send(frame) :]
+            while True:
+                with suppress(BlockingIOError):
+                    frame = frame[self._socket.send(frame) :]
+                if len(frame) == 0:
+                    return True
+                if not _waits_for(self._socket, select.POLLOUT, end_s - self._clock()):
+                    self.lose("it does not read what it is told")
+                    return False
         except OSError as error:
             # One that closes at once may have said why: `tick` reads its last words, and loses it when there are no more.
             if self.ready or not isinstance(error, ConnectionError):
-                self.lose(
-                    "it does not read what it is told" if isinstance(error, TimeoutError) else _why(error)
-                )
+                self.lose(_why(error))
             return False
-        return True
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next message, waiting at most so long; None where there is none or the connection is lost."""
@@ -210,10 +215,12 @@ class Client:
     def _take_what_is_there(self, timeout_s: float) -> None:
         assert self._socket is not None
         try:
-            self._socket.settimeout(timeout_s)
-            piece = self._socket.recv(_PIECE_BYTES)
-        except (TimeoutError, BlockingIOError):
-            return
+            # As a rule it is there: a call to wait for it is one more for each step.
+            piece = _what_is_there(self._socket)
+            if piece is None and timeout_s > 0 and _waits_for(self._socket, select.POLLIN, timeout_s):
+                piece = _what_is_there(self._socket)
+            if piece is None:
+                return
         except OSError as error:
             self.lose(_why(error))
             return
@@ -227,6 +234,20 @@ class Client:
                 self._inbox.append(message)
         except FrameError as error:
             self.lose(str(error))
+
+
+def _what_is_there(connection: socket.socket) -> bytes | None:
+    try:
+        return connection.recv(_PIECE_BYTES)
+    except BlockingIOError:
+        return None
+
+
+def _waits_for(connection: socket.socket, what: int, timeout_s: float) -> bool:
+    """False where nothing can be read, or written, within the time."""
+    poll = select.poll()
+    poll.register(connection, what)
+    return bool(poll.poll(max(0.0, timeout_s) * 1e3))
 
 
 def _why(error: OSError) -> str:

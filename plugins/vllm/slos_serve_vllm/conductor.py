@@ -249,7 +249,7 @@ class Conductor:
         took_us = max(0, now_us - max(step.began_us, self._busy_from_us or 0))
         self._busy_from_us = now_us
         self.patience.step_took(took_us / 1e6)
-        message = landed_message(step, outputs, self.live, now_us, took_us)
+        message = landed_message(step, outputs, self.live, now_us, took_us, self._guess_tokens > 0)
         if step.seq > 0 and self._is_told():
             self._landed.append(message)
         if len(self.live) == 0 and not self._in_air:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from zlib import crc32
 
 import msgspec
+import numpy
 
 MOST_FRAME_BYTES = 64 * 2**20
 _HEADER = struct.Struct("<III")
@@ -80,8 +81,9 @@ def numbers_of(sent: object) -> list[int]:
     """A column of whole numbers, read back. Raises FrameError where it is none."""
     if not isinstance(sent, bytes) or len(sent) % 8 != 0:
         raise FrameError("a column of numbers is none")
-    numbers = array("d")
-    numbers.frombytes(sent)
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return cast(list[int], list(map(int, numbers)))
+    numbers = numpy.frombuffer(sent, "<f8")
+    with numpy.errstate(invalid="ignore"):
+        whole = numbers.astype(numpy.int64)
+    if not (whole == numbers).all():
+        raise FrameError("a column of whole numbers has others")
+    return cast(list[int], whole.tolist())

@@ -20,8 +20,8 @@ class Plan:
     """Tokens whose KV is to be in place before."""
     tokens: list[int]
     """Known tokens to compute."""
-    drafts: list[int]
-    """Drafted tokens to verify besides, at most."""
+    drafts: list[int] | None = None
+    """Drafted tokens to verify besides, at most; None: none."""
     evict: list[int] = field(default_factory=list)
     wake_us: int | None = None
     """Of a plan without a batch: nothing is to run before this time, if nothing else happens."""
@@ -31,7 +31,7 @@ class Plan:
 
 def nothing() -> Plan:
     """A plan that runs nothing."""
-    return Plan(0, 0, 0.0, [], [], [], [])
+    return Plan(0, 0, 0.0, [], [], [])
 
 
 def read_plan(message: Message) -> Plan:
@@ -48,11 +48,12 @@ def read_plan(message: Message) -> Plan:
         ids=ids,
         positions=numbers_of(message.get("positions")),
         tokens=numbers_of(message.get("tokens")),
-        drafts=numbers_of(message["drafts"]) if message.get("drafts") is not None else [0] * len(ids),
+        drafts=numbers_of(message["drafts"]) if message.get("drafts") is not None else None,
         evict=numbers_of(message["evict"]) if message.get("evict") is not None else [],
         wake_us=int(wake) if isinstance(wake, (int, float)) else None,
     )
-    if not len(ids) == len(plan.positions) == len(plan.tokens) == len(plan.drafts):
+    columns = [plan.positions, plan.tokens, ids if plan.drafts is None else plan.drafts]
+    if any(len(column) != len(ids) for column in columns):
         raise FrameError("a plan with columns of different lengths")
     if plan.tokens and min(plan.tokens) < 1:
         raise FrameError("a plan that computes no token of a request")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vllm.v1.request import Request
@@ -21,9 +21,9 @@ _MOST_NAME = 300
 """Characters of a name that the planner takes."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Live:
-    """A request as the planner knows it."""
+    """A request as the planner knows it. Equal to no other: lists of them are searched by what they are, not field by field."""
 
     number: int
     request: Request
@@ -40,6 +40,17 @@ class Live:
     """How many tokens came out at `first_us`."""
     told_blocks: int = 0
     """So many of its blocks' hashes the planner knows."""
+    due_hashes: int = 0
+    """With so many hashes of vLLM's it has filled a block more."""
+    evicted_at: int = 0
+    """`LiveRequests.evictions` when it last lost its KV."""
+    name: str = field(init=False)
+    hashes: Sequence[bytes] = field(init=False)
+    """vLLM's, of its full blocks so far."""
+
+    def __post_init__(self) -> None:
+        self.name = self.request.request_id
+        self.hashes = self.request.block_hashes
 
     def answering_from(self, tokens: Sequence[int], thoughts: Thoughts) -> int:
         """Index of the answer's first token among those that came out, or -1: it came earlier, or is still to come."""
@@ -53,12 +64,6 @@ class Live:
         self.thinks = count is None
         self.answers_next = count == len(tokens)
         return -1 if count is None or self.answers_next else count
-
-    def saw_tokens(self, count: int, now_us: int) -> None:
-        """Tokens came out."""
-        if self.first_tokens == 0:
-            self.first_us, self.first_tokens = now_us, count
-        self.last_us = now_us
 
 
 class LiveRequests:
@@ -75,6 +80,8 @@ class LiveRequests:
         self.thoughts = thoughts
         self.waiting_for_grammar = 0
         """So many of them wait for their grammars."""
+        self.evictions = 0
+        """How often vLLM has dropped the KV of one of them."""
         self._next = 1
         self._by_name: dict[str, Live] = {}
         self._by_number: dict[int, Live] = {}
@@ -103,15 +110,20 @@ class LiveRequests:
         )
         self._next += 1
         self.waiting_for_grammar += live.waits_for_grammar
-        self._by_name[request.request_id] = live
+        self._by_name[live.name] = live
         self._by_number[live.number] = live
         return live
 
     def remove(self, live: Live) -> None:
         """It has ended."""
         self.grammar_is_ready(live)
-        del self._by_name[live.request.request_id]
+        del self._by_name[live.name]
         del self._by_number[live.number]
+
+    def evicted(self, live: Live) -> None:
+        """vLLM has dropped its KV."""
+        self.evictions += 1
+        live.evicted_at = self.evictions
 
     def grammar_is_ready(self, live: Live) -> None:
         """It waits for it no longer."""
@@ -147,17 +159,13 @@ class LiveRequests:
             message["prefix"] = column(self.new_hashes(live))
         return message
 
-    def has_new_hashes(self, live: Live) -> bool:
-        """Its output has filled a KV block."""
-        parts = self._hashes_per_block
-        return parts > 0 and len(live.request.block_hashes) >= (live.told_blocks + 1) * parts
-
     def new_hashes(self, live: Live) -> list[int]:
         """Of its full KV blocks, those that the planner does not know yet."""
-        hashes = live.request.block_hashes
+        hashes = live.hashes
         # vLLM hashes parts of blocks where models have blocks of several sizes; a chain's last part stands for the block.
         parts = self._hashes_per_block
         known, live.told_blocks = live.told_blocks, len(hashes) // parts
+        live.due_hashes = (live.told_blocks + 1) * parts
         return [hash_number(hashes[place * parts + parts - 1]) for place in range(known, live.told_blocks)]
 
     def arrival_anew(self, live: Live) -> dict[str, Any]:

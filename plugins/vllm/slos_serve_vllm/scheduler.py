@@ -157,6 +157,8 @@ class PlannedScheduler(Base):
         cap = self._arrangement.caps.get(request.request_id)
         if cap is None:
             return allowed if request.request_id in self._unplanned else 0
+        if self.num_spec_tokens == 0:
+            return allowed if allowed < cap else cap
         if num_computed_tokens + num_new_tokens > request.num_tokens and request.num_computed_tokens == 0:
             # A decode that begins is padded with drafts, all or none: cutting them off breaks what vLLM asserts of it.
             self._arrangement.padded.add(request.request_id)
@@ -186,6 +188,9 @@ class PlannedScheduler(Base):
     def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kwargs: Any) -> None:
         if not self._preempts_as_planned:
             self.conductor.lost(request)
+        known = self.conductor.live.by_name(request.request_id)
+        if known is not None:
+            self.conductor.live.evicted(known)
         super()._preempt_request(request, timestamp, *args, **kwargs)
 
     # -- For what arranges

@@ -15,7 +15,7 @@ STOPPED, PREEMPTED = 1, 2
 """Bits of `landed.flags`."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Step:
     """A step that is in the air."""
 
@@ -23,44 +23,56 @@ class Step:
     scheduled_us: int
     began_us: int
     """When the engine could begin with it, if no other step was in the air."""
-    placed: dict[str, int]
-    """By name: tokens whose KV was in place before."""
     drafted: dict[str, int]
     """By name: drafts to verify, where there are any."""
     names: list[str]
     """Its requests, in one order with `lives`."""
     lives: list[Live]
-    preemptions: list[int]
-    """How often each had been preempted."""
+    evictions: int
+    """`LiveRequests.evictions` when it was scheduled."""
     seq: int = 0
     """Of the message that told of it; 0: the planner does not know of it."""
+    _placed: dict[str, int] | None = None
 
     def drop_ended(self) -> None:
         """Only requests that are still live, for a planner that does not know the others."""
-        kept = [place for place, known in enumerate(self.lives) if not known.request.is_finished()]
-        self.names = [self.names[place] for place in kept]
-        self.lives = [self.lives[place] for place in kept]
-        self.preemptions = [self.preemptions[place] for place in kept]
+        self.lives = [known for known in self.lives if not known.request.is_finished()]
+        self.names = [known.name for known in self.lives]
+
+    def placed(self) -> dict[str, int]:
+        """By name: tokens whose KV was in place before."""
+        if self._placed is None:
+            self._placed = {new.req_id: new.num_computed_tokens for new in self.output.scheduled_new_reqs}
+            cached = self.output.scheduled_cached_reqs
+            self._placed.update(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
+        return self._placed
+
+    def is_placed(self, positions: dict[str, int]) -> bool:
+        """These are the tokens whose KV was in place."""
+        cached = self.output.scheduled_cached_reqs
+        return list(map(positions.get, cached.req_ids)) == cached.num_computed_tokens and all(
+            positions.get(new.req_id) == new.num_computed_tokens for new in self.output.scheduled_new_reqs
+        )
 
     def computed(self, name: str) -> int:
         """Known tokens that it computes of a request, drafts not counted."""
         return self.output.num_scheduled_tokens[name] - self.drafted.get(name, 0)
 
+    def reaches(self, name: str, yielded: int) -> int:
+        """Tokens whose KV should be in place when it has landed, with so many that came out of it."""
+        return self.placed()[name] + self.computed(name) + max(0, yielded - 1)
+
 
 def step_of(output: SchedulerOutput, live: LiveRequests, scheduled_us: int, began_us: int) -> Step:
     """What vLLM has scheduled. Requests that the planner knows nothing of are left out."""
-    placed = {new.req_id: new.num_computed_tokens for new in output.scheduled_new_reqs}
-    cached = output.scheduled_cached_reqs
-    placed.update(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
-    drafted = {name: len(drafts) for name, drafts in output.scheduled_spec_decode_tokens.items()}
-    by_name = live.by_name
+    drafts = output.scheduled_spec_decode_tokens
+    drafted = {name: len(tokens) for name, tokens in drafts.items()} if drafts else {}
     names = list(output.num_scheduled_tokens)
-    found = [by_name(name) for name in names]
-    lives = [one for one in found if one is not None]
+    found = list(map(live.by_name, names))
+    lives = [known for known in found if known is not None]
     if len(lives) < len(names):
-        names = [name for name, one in zip(names, found, strict=True) if one is not None]
-    preemptions = [one.request.num_preemptions for one in lives]
-    return Step(output, scheduled_us, began_us, placed, drafted, names, lives, preemptions)
+        names = [known.name for known in lives]
+    return Step(output, scheduled_us, began_us, drafted, names, lives, live.evictions)
 
 
 @dataclass(slots=True)
@@ -79,18 +91,19 @@ def compare(plan: Plan, arrangement: Arrangement, step: Step, guess_tokens: int)
     scheduled = step.output.num_scheduled_tokens
     if (
         arrangement.caps == scheduled
-        and arrangement.positions == step.placed
         and arrangement.drafts == step.drafted
         and len(arrangement.caps) == len(plan.ids)
+        and step.is_placed(arrangement.positions)
     ):
         return Comparison(True, [])
+    placed = step.placed()
     faults: list[str] = []
     # They take more room than planned, and where they find none vLLM looks at no other that waits.
     has_no_room = any(name not in scheduled for name in arrangement.short)
     for place, name in enumerate(arrangement.names):
         if name is None:
             continue
-        planned = (plan.positions[place], plan.tokens[place], plan.drafts[place])
+        planned = (plan.positions[place], plan.tokens[place], arrangement.drafts.get(name, 0))
         if name not in scheduled:
             # What was padded may have taken the last of what a step may compute, or find too little left itself.
             if arrangement.is_ending(name) or arrangement.padded:
@@ -100,7 +113,7 @@ def compare(plan: Plan, arrangement: Arrangement, step: Step, guess_tokens: int)
             state = arrangement.state_of(name)
             faults.append(f"{name}: {_words(*planned)} was planned, and it did not run ({state})")
             continue
-        real = (step.placed[name], step.computed(name), step.drafted.get(name, 0))
+        real = (placed[name], step.computed(name), step.drafted.get(name, 0))
         is_elsewhere = abs(real[0] - planned[0]) > guess_tokens and name not in arrangement.short
         has_more_drafts = real[2] > planned[2] and name not in arrangement.padded
         # What was padded takes its drafts from what others of the step may have.
@@ -121,7 +134,8 @@ def ran_message(step: Step, batch: int, exact: bool) -> dict[str, Any]:
     message: dict[str, Any] = {"batch": batch, "atUs": step.scheduled_us, "exact": exact}
     if not exact:
         message["ids"] = column(known.number for known in step.lives)
-        message["positions"] = column(step.placed[name] for name in step.names)
+        placed = step.placed()
+        message["positions"] = column(placed[name] for name in step.names)
         message["tokens"] = column(step.computed(name) for name in step.names)
         if step.drafted:
             message["drafts"] = column(step.drafted.get(name, 0) for name in step.names)
@@ -129,70 +143,74 @@ def ran_message(step: Step, batch: int, exact: bool) -> dict[str, Any]:
 
 
 def landed_message(
-    step: Step, outputs: dict[int, EngineCoreOutputs], live: LiveRequests, now_us: int, took_us: int
+    step: Step,
+    outputs: dict[int, EngineCoreOutputs],
+    live: LiveRequests,
+    now_us: int,
+    took_us: int,
+    has_drafts: bool,
 ) -> dict[str, Any]:
-    """`landed` of a step message. Requests that have ended with this step leave `live`."""
+    """`landed` of a step message. Requests that have ended with this step leave `live`. `has_drafts`: some may be drafted."""
     yielded = {one.request_id: one for group in outputs.values() for one in group.outputs}
-    # A loop over all requests of each step: what stands here costs a step more than all the rest (bench/vllm/step-overhead.ts).
-    ids: list[int] = []
+    # Without drafts only an eviction has a request anywhere else than where the step was to bring it.
+    moves = has_drafts or step.evictions < live.evictions
+    # A loop over all requests of each step: with those of vLLM's own (`schedule`, `update_from_output`) it is what a step costs
+    # (bench/vllm/step-overhead.ts).
+    told: list[Live] = []
     produced: list[int] = []
-    places: list[int] = []
-    flags: list[int] = []
+    flags: dict[int, int] = {}
+    computed: dict[int, int] = {}
     filled: list[tuple[int, int]] = []
     answering: dict[int, int] = {}
-    has_flags = is_elsewhere = False
-    placed, scheduled, drafted = step.placed, step.output.num_scheduled_tokens, step.drafted
     thoughts = live.thoughts if live.thoughts.are_told else None
     shares_prefixes = live.shares_prefixes
-    for name, known, preemptions in zip(step.names, step.lives, step.preemptions, strict=True):
-        request, output = known.request, yielded.get(name)
+    for known, output in zip(step.lives, map(yielded.get, step.names), strict=True):
         if output is None:
-            if request.is_finished():
+            if known.request.is_finished():
                 # Aborted, or given up for an error: it is told among those.
                 continue
-            count, flag = 0, 0
+            count = 0
         else:
             count = len(output.new_token_ids)
-            flag = 0 if output.finish_reason is None else STOPPED
-            if count == 0 and flag == STOPPED:
-                continue
-        in_place = placed[name] + scheduled[name]
-        if drafted:
-            in_place -= drafted.get(name, 0)
-        if count > 1:
-            in_place += count - 1
-        if flag == 0 and request.num_computed_tokens - request.num_in_flight_tokens != in_place:
+            if output.finish_reason is not None:
+                if count == 0:
+                    continue
+                flags[len(told)] = STOPPED
+                live.remove(known)
+            if count > 0:
+                known.last_us = now_us
+                if known.first_tokens == 0:
+                    known.first_us, known.first_tokens = now_us, count
+                if shares_prefixes and len(known.hashes) >= known.due_hashes:
+                    filled += [(known.number, number) for number in live.new_hashes(known)]
+                if thoughts is not None:
+                    answering[len(told)] = known.answering_from(output.new_token_ids, thoughts)
+        if (
+            moves
+            and len(told) not in flags
+            and landed_tokens(known.request) != step.reaches(known.name, count)
+        ):
             # Drafts of the step before were refused, so that it began further back than vLLM thought when it scheduled it; or
             # it was preempted in the air: what it computed is gone, what came out of it is not.
-            in_place, is_elsewhere = landed_tokens(request), True
-            flag = PREEMPTED if request.num_preemptions != preemptions else 0
-        if output is not None and count > 0:
-            known.saw_tokens(count, now_us)
-            if shares_prefixes and live.has_new_hashes(known):
-                filled += [(known.number, number) for number in live.new_hashes(known)]
-            if thoughts is not None:
-                answering[len(ids)] = known.answering_from(output.new_token_ids, thoughts)
-        if flag != 0:
-            has_flags = True
-            if flag == STOPPED:
-                live.remove(known)
-        ids.append(known.number)
+            computed[len(told)] = landed_tokens(known.request)
+            if known.evicted_at > step.evictions:
+                flags[len(told)] = PREEMPTED
+        told.append(known)
         produced.append(count)
-        places.append(in_place)
-        flags.append(flag)
     message: dict[str, Any] = {
         "step": step.seq,
         "atUs": now_us,
         "durationUs": took_us,
-        "ids": column(ids),
+        "ids": column([known.number for known in told]),
         "produced": column(produced),
     }
-    if is_elsewhere:
-        message["computed"] = column(places)
-    if has_flags:
-        message["flags"] = column(flags)
+    if computed:
+        reached = [step.reaches(known.name, count) for known, count in zip(told, produced, strict=True)]
+        message["computed"] = column(computed.get(place, of) for place, of in enumerate(reached))
+    if flags:
+        message["flags"] = column(flags.get(place, 0) for place in range(len(told)))
     if any(index >= 0 for index in answering.values()):
-        message["answeringFrom"] = column(answering.get(place, -1) for place in range(len(ids)))
+        message["answeringFrom"] = column(answering.get(place, -1) for place in range(len(told)))
     if filled:
         message["filledIds"] = column(number for number, _ in filled)
         message["filledHashes"] = column(number for _, number in filled)

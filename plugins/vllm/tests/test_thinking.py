@@ -30,7 +30,9 @@ THOUGHTS = Thoughts(SimpleNamespace(reasoner_cls=Parser, tokenizer=None))
 
 def indexes(steps: list[list[int]], prompt: list[int]) -> tuple[list[int], int]:
     """What each step is told to have, and how many tokens were thoughts."""
-    request: Any = SimpleNamespace(prompt_token_ids=prompt, output_token_ids=[])
+    request: Any = SimpleNamespace(
+        request_id="r", prompt_token_ids=prompt, output_token_ids=[], block_hashes=[]
+    )
     thinks = THOUGHTS.begin(request)
     live = Live(1, request, 0, False, thinks, answers_next=not thinks)
     told = []
