@@ -30,8 +30,8 @@ const WINDOWS = rehearse
   ? "--device cpu --rates 0.5 --seconds 6 --budgets 256 --train-seconds 3"
   : "--device gpu --rates 0.6,0.8,1 --seconds 20 --budgets 2048,8192 --train-seconds 10"
 const OVERHEAD = rehearse
-  ? "--running 64 --steps 20 --rounds 1"
-  : "--running 64,256,1024 --steps 200 --rounds 2 --gap-ms 8"
+  ? "--running 64 --steps 20 --rounds 1 --device-ms 15"
+  : "--running 64,256,1024 --steps 200 --rounds 2 --device-ms 8,8,8"
 
 mkdirSync(out, { recursive: true })
 describeMachine()

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import add
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from vllm.v1.core.sched.request_queue import RequestQueue, create_request_queue
 from vllm.v1.request import Request, RequestStatus
@@ -21,6 +21,8 @@ WAITING_QUEUES = ("waiting", "skipped_waiting", "kv_holding_waiting")
 
 def _by_name(names: list[str | None], values: Sequence[int]) -> dict[str, int]:
     """Without requests that have ended."""
+    if None not in names:
+        return dict(zip(cast(list[str], names), values, strict=True))
     return {name: value for name, value in zip(names, values, strict=True) if name is not None}
 
 
@@ -28,11 +30,13 @@ class Arrangement:
     """What vLLM may schedule in one step, by the names of requests."""
 
     __slots__ = (
+        "_plan",
         "afresh",
         "behind",
         "by_name",
         "caps",
         "drafts",
+        "is_elsewhere",
         "names",
         "padded",
         "positions",
@@ -42,13 +46,17 @@ class Arrangement:
 
     def __init__(self, plan: Plan, live: LiveRequests, guess_tokens: int) -> None:
         found = list(map(live.by_number, plan.ids))
+        self._plan = plan
         self.by_name = live.by_name
         self.names = [None if known is None else known.name for known in found]
         """Of the plan's requests, in its order; None for one that has ended meanwhile."""
         tokens = plan.tokens if plan.drafts is None else list(map(add, plan.tokens, plan.drafts))
         self.caps = _by_name(self.names, tokens)
         """Most tokens of each, drafts included. What is not here gets none."""
-        self.positions = _by_name(self.names, plan.positions)
+        self.positions: dict[str, int] = {}
+        """Tokens that are to be in place, of those that begin or go on from elsewhere. Others are where the plan has them."""
+        self.is_elsewhere = False
+        """Some that run are not where the plan has them."""
         self.drafts: dict[str, int] = {}
         """Of those that are to verify any."""
         if plan.drafts is not None:
@@ -70,11 +78,14 @@ class Arrangement:
             if known is None:
                 continue
             request = known.request
-            if request.status is not running:
-                self.waiting.append(request)
-            elif request.num_computed_tokens == position:
+            runs = request.status is running
+            if runs and request.num_computed_tokens == position:
                 # Nearly all of them.
                 continue
+            self.positions[known.name] = position
+            self.is_elsewhere |= runs
+            if not runs:
+                self.waiting.append(request)
             # A little more or less may be drafts, accepted or refused where the planner did not count on it.
             elif request.num_computed_tokens > position + (guess_tokens if position > 0 else 0):
                 self.afresh.append(request)
@@ -85,6 +96,11 @@ class Arrangement:
         known = self.by_name(name)
         assert known is not None
         return known.request
+
+    def begins(self, request: Request) -> None:
+        """It has lost its KV, and begins again in this very step."""
+        self.waiting.append(request)
+        self.positions[request.request_id] = self._plan.positions[self.names.index(request.request_id)]
 
     def is_ending(self, name: str) -> bool:
         """Steps in the air reach its last token for sure, as vLLM has seen since the plan was made: it schedules no other."""
@@ -134,7 +150,7 @@ def _drop(scheduler: "PlannedScheduler", request: Request, arrangement: Arrangem
     scheduler.running.remove(request)
     scheduler.preempt_as_planned(request, time.monotonic())
     if request.request_id in arrangement.caps:
-        arrangement.waiting.append(request)
+        arrangement.begins(request)
 
 
 @contextmanager

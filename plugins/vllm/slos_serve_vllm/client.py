@@ -13,7 +13,7 @@ from .frames import FrameError, FrameReader, encode_frame
 
 PROTOCOL = "slos-serve-planner"
 VERSION = 1
-_PIECE_BYTES = 1 << 18
+_PIECE_BYTES = 1 << 16
 _SEND_S = 0.05
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0

@@ -24,6 +24,9 @@ from .steps import Step, compare, landed_message, ran_message, step_of
 _SHOWN_FAULTS = 5
 _PAUSE_US = 500_000
 """So long after a step the next one is no longer what follows it: vLLM was paused, or put to sleep."""
+_STEPS_PER_CORE = 8
+"""Which core this thread is on is told so seldom: as a rule it stays there, and the look is some hundredths of what planning
+adds to a step."""
 _log = logging.getLogger("vllm.slos_serve")
 
 
@@ -298,9 +301,10 @@ class Conductor:
         if renews_from_s is not None:
             # To a tenth of a millisecond: it changes with every answer, and the planner goes by it roughly.
             message["renewsFromUs"] = round(renews_from_s * 1e4) * 100
-        core = current_core()
-        if core is not None:
-            message["core"] = core
+        if self._seq % _STEPS_PER_CORE == 1:
+            core = current_core()
+            if core is not None:
+                message["core"] = core
         for name, numbers in (("ready", self._ready), ("cancelled", self._cancelled), ("lost", self._lost)):
             if numbers:
                 message[name] = column(numbers)

@@ -5,11 +5,10 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 from zlib import crc32
 
 import msgspec
-import numpy
 
 MOST_FRAME_BYTES = 64 * 2**20
 _HEADER = struct.Struct("<III")
@@ -39,8 +38,11 @@ class FrameReader:
 
     def push(self, piece: bytes) -> list[Any]:
         """The messages that `piece` completes. Raises FrameError at the first that is none."""
-        held = self._held
-        held += piece
+        # As a rule a piece is one whole frame.
+        held: bytes | bytearray = piece
+        if self._held:
+            self._held += piece
+            held = self._held
         messages: list[Any] = []
         at = 0
         while len(held) - at >= _HEADER.size:
@@ -55,8 +57,8 @@ class FrameReader:
                 break
             messages.append(_read_body(bytes(held[start : start + length]), body_check))
             at = start + length
-        if at > 0:
-            del held[:at]
+        if at > 0 or held is piece:
+            self._held = bytearray(held[at:])
         return messages
 
 
@@ -81,9 +83,10 @@ def numbers_of(sent: object) -> list[int]:
     """A column of whole numbers, read back. Raises FrameError where it is none."""
     if not isinstance(sent, bytes) or len(sent) % 8 != 0:
         raise FrameError("a column of numbers is none")
-    numbers = numpy.frombuffer(sent, "<f8")
-    with numpy.errstate(invalid="ignore"):
-        whole = numbers.astype(numpy.int64)
-    if not (whole == numbers).all():
-        raise FrameError("a column of whole numbers has others")
-    return cast(list[int], whole.tolist())
+    numbers = array("d", sent)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    try:
+        return list(map(int, numbers))
+    except (OverflowError, ValueError) as error:
+        raise FrameError(f"a column of whole numbers has others ({error})") from error

@@ -16,6 +16,7 @@ from vllm.v1.request import Request
 from .adapters import AdapterPlaces
 from .arrange import Arrangement, arranged, evict
 from .blocks import free_tokens, in_use, room_behind
+from .caps import capped
 from .client import Client
 from .conductor import Conductor
 from .config import read_config, socket_of
@@ -65,6 +66,10 @@ class PlannedScheduler(Base):
         self._adapters = AdapterPlaces(most_adapters(self))
         # Asked for each request of each step: what does nothing is not called.
         self._looks_ahead = self.num_prefill_lookahead > 0
+        self._tell_caps: Callable[[dict[str, int] | None], None] = lambda _: None
+        if self.num_spec_tokens == 0 and not self._looks_ahead:
+            reserve, self._tell_caps = capped(self._unplanned)
+            self._reserve_prefill_lookahead = reserve  # type: ignore[method-assign, assignment]
         self._guess_tokens = self.num_spec_tokens * depth_of(self)
         hashes_per_block = (
             self.block_size // self.hash_block_size if self.cache_config.enable_prefix_caching else 0
@@ -117,6 +122,7 @@ class PlannedScheduler(Base):
         arrangement = Arrangement(plan, self.conductor.live, self._guess_tokens)
         evict(self, plan, arrangement, self.conductor.live)
         self._arrangement = arrangement
+        self._tell_caps(arrangement.caps)
         try:
             with (
                 arranged(self, arrangement),
@@ -126,6 +132,7 @@ class PlannedScheduler(Base):
                 output = super().schedule(throttle_prefills)
         finally:
             self._arrangement = None
+            self._tell_caps(None)
         self.conductor.scheduled(output, plan, arrangement)
         return output
 
@@ -157,8 +164,6 @@ class PlannedScheduler(Base):
         cap = self._arrangement.caps.get(request.request_id)
         if cap is None:
             return allowed if request.request_id in self._unplanned else 0
-        if self.num_spec_tokens == 0:
-            return allowed if allowed < cap else cap
         if num_computed_tokens + num_new_tokens > request.num_tokens and request.num_computed_tokens == 0:
             # A decode that begins is padded with drafts, all or none: cutting them off breaks what vLLM asserts of it.
             self._arrangement.padded.add(request.request_id)

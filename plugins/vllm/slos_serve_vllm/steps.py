@@ -1,10 +1,11 @@
 """Steps between the moment they are scheduled and the moment their outcome is known, and how they are told."""
 
 from dataclasses import dataclass
-from typing import Any
+from operator import eq
+from typing import Any, cast
 
 from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.engine import EngineCoreOutputs
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 
 from .arrange import Arrangement
 from .frames import column
@@ -47,13 +48,6 @@ class Step:
             self._placed.update(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
         return self._placed
 
-    def is_placed(self, positions: dict[str, int]) -> bool:
-        """These are the tokens whose KV was in place."""
-        cached = self.output.scheduled_cached_reqs
-        return list(map(positions.get, cached.req_ids)) == cached.num_computed_tokens and all(
-            positions.get(new.req_id) == new.num_computed_tokens for new in self.output.scheduled_new_reqs
-        )
-
     def computed(self, name: str) -> int:
         """Known tokens that it computes of a request, drafts not counted."""
         return self.output.num_scheduled_tokens[name] - self.drafted.get(name, 0)
@@ -93,7 +87,7 @@ def compare(plan: Plan, arrangement: Arrangement, step: Step, guess_tokens: int)
         arrangement.caps == scheduled
         and arrangement.drafts == step.drafted
         and len(arrangement.caps) == len(plan.ids)
-        and step.is_placed(arrangement.positions)
+        and _is_placed(plan, arrangement, step)
     ):
         return Comparison(True, [])
     placed = step.placed()
@@ -125,6 +119,16 @@ def compare(plan: Plan, arrangement: Arrangement, step: Step, guess_tokens: int)
     return Comparison(False, faults)
 
 
+def _is_placed(plan: Plan, arrangement: Arrangement, step: Step) -> bool:
+    """All requests of the plan went on from where it has them."""
+    if arrangement.is_elsewhere:
+        return all(map(eq, map(step.placed().get, cast(list[str], arrangement.names)), plan.positions))
+    # Those that ran were looked at one by one, and no other begins with more than the plan has: a sum tells whether one has less.
+    places = step.output.scheduled_cached_reqs.num_computed_tokens
+    begun = sum(new.num_computed_tokens for new in step.output.scheduled_new_reqs)
+    return sum(places) + begun == sum(plan.positions)
+
+
 def _words(position: int, tokens: int, drafts: int) -> str:
     return f"[{position}, +{tokens}{f', {drafts} drafts' if drafts else ''}]"
 
@@ -142,29 +146,29 @@ def ran_message(step: Step, batch: int, exact: bool) -> dict[str, Any]:
     return message
 
 
-def landed_message(
-    step: Step,
-    outputs: dict[int, EngineCoreOutputs],
-    live: LiveRequests,
-    now_us: int,
-    took_us: int,
-    has_drafts: bool,
-) -> dict[str, Any]:
-    """`landed` of a step message. Requests that have ended with this step leave `live`. `has_drafts`: some may be drafted."""
-    yielded = {one.request_id: one for group in outputs.values() for one in group.outputs}
-    # Without drafts only an eviction has a request anywhere else than where the step was to bring it.
-    moves = has_drafts or step.evictions < live.evictions
-    # A loop over all requests of each step: with those of vLLM's own (`schedule`, `update_from_output`) it is what a step costs
-    # (bench/vllm/step-overhead.ts).
-    told: list[Live] = []
-    produced: list[int] = []
-    flags: dict[int, int] = {}
-    computed: dict[int, int] = {}
-    filled: list[tuple[int, int]] = []
-    answering: dict[int, int] = {}
-    thoughts = live.thoughts if live.thoughts.are_told else None
-    shares_prefixes = live.shares_prefixes
+@dataclass(slots=True)
+class _Landed:
+    """What became of the requests of a step that are told of, in one order."""
+
+    lives: list[Live]
+    produced: list[int]
+    flags: dict[int, int]
+    """By place, where there are any."""
+    computed: dict[int, int]
+    """Tokens whose KV is in place, by place, where it is not what the step was to bring it to."""
+
+
+def _landed(step: Step, outputs: list[EngineCoreOutput], moves: bool) -> _Landed:
+    """`moves`: some requests may be anywhere else than where the step was to bring them."""
+    produced = [len(one.new_token_ids) for one in outputs]
+    # A step of decodes, as nearly all are: looked through one by one they cost more than all the rest that the plug-in does.
+    if not moves and 0 not in produced and [one.request_id for one in outputs] == step.names:
+        flags = {place: STOPPED for place, one in enumerate(outputs) if one.finish_reason is not None}
+        return _Landed(step.lives, produced, flags, {})
+    yielded = {one.request_id: one for one in outputs}
+    landed = _Landed([], [], {}, {})
     for known, output in zip(step.lives, map(yielded.get, step.names), strict=True):
+        place = len(landed.lives)
         if output is None:
             if known.request.is_finished():
                 # Aborted, or given up for an error: it is told among those.
@@ -175,42 +179,66 @@ def landed_message(
             if output.finish_reason is not None:
                 if count == 0:
                     continue
-                flags[len(told)] = STOPPED
-                live.remove(known)
-            if count > 0:
-                known.last_us = now_us
-                if known.first_tokens == 0:
-                    known.first_us, known.first_tokens = now_us, count
-                if shares_prefixes and len(known.hashes) >= known.due_hashes:
-                    filled += [(known.number, number) for number in live.new_hashes(known)]
-                if thoughts is not None:
-                    answering[len(told)] = known.answering_from(output.new_token_ids, thoughts)
-        if (
-            moves
-            and len(told) not in flags
-            and landed_tokens(known.request) != step.reaches(known.name, count)
-        ):
-            # Drafts of the step before were refused, so that it began further back than vLLM thought when it scheduled it; or
-            # it was preempted in the air: what it computed is gone, what came out of it is not.
-            computed[len(told)] = landed_tokens(known.request)
-            if known.evicted_at > step.evictions:
-                flags[len(told)] = PREEMPTED
-        told.append(known)
-        produced.append(count)
+                landed.flags[place] = STOPPED
+        if moves and place not in landed.flags:
+            in_place = landed_tokens(known.request)
+            if in_place != step.reaches(known.name, count):
+                # Drafts of the step before were refused, so that it began further back than vLLM thought when it scheduled it;
+                # or it was preempted in the air: what it computed is gone, what came out of it is not.
+                landed.computed[place] = in_place
+                if known.evicted_at > step.evictions:
+                    landed.flags[place] = PREEMPTED
+        landed.lives.append(known)
+        landed.produced.append(count)
+    return landed
+
+
+def landed_message(
+    step: Step,
+    outputs: dict[int, EngineCoreOutputs],
+    live: LiveRequests,
+    now_us: int,
+    took_us: int,
+    has_drafts: bool,
+) -> dict[str, Any]:
+    """`landed` of a step message. Requests that have ended with this step leave `live`. `has_drafts`: some may be drafted."""
+    results = [one for group in outputs.values() for one in group.outputs]
+    # Without drafts only an eviction has a request anywhere else.
+    landed = _landed(step, results, has_drafts or step.evictions < live.evictions)
+    lives, produced, flags = landed.lives, landed.produced, landed.flags
+    filled: list[tuple[int, int]] = []
+    shares_prefixes = live.shares_prefixes
+    for known, count in zip(lives, produced, strict=True):
+        if count == 0:
+            continue
+        known.last_us = now_us
+        if known.first_tokens == 0:
+            known.first_us, known.first_tokens = now_us, count
+        if shares_prefixes and len(known.hashes) >= known.due_hashes:
+            filled += [(known.number, number) for number in live.new_hashes(known)]
+    for place, flag in flags.items():
+        if flag == STOPPED:
+            live.remove(lives[place])
     message: dict[str, Any] = {
         "step": step.seq,
         "atUs": now_us,
         "durationUs": took_us,
-        "ids": column([known.number for known in told]),
+        "ids": column([known.number for known in lives]),
         "produced": column(produced),
     }
-    if computed:
-        reached = [step.reaches(known.name, count) for known, count in zip(told, produced, strict=True)]
-        message["computed"] = column(computed.get(place, of) for place, of in enumerate(reached))
+    if landed.computed:
+        reached = [step.reaches(known.name, count) for known, count in zip(lives, produced, strict=True)]
+        message["computed"] = column(landed.computed.get(place, of) for place, of in enumerate(reached))
     if flags:
-        message["flags"] = column(flags.get(place, 0) for place in range(len(told)))
-    if any(index >= 0 for index in answering.values()):
-        message["answeringFrom"] = column(answering.get(place, -1) for place in range(len(told)))
+        message["flags"] = column(flags.get(place, 0) for place in range(len(lives)))
+    if live.thoughts.are_told:
+        tokens = {one.request_id: one.new_token_ids for one in results}
+        answering = [
+            known.answering_from(tokens[known.name], live.thoughts) if count > 0 else -1
+            for known, count in zip(lives, produced, strict=True)
+        ]
+        if any(index >= 0 for index in answering):
+            message["answeringFrom"] = column(answering)
     if filled:
         message["filledIds"] = column(number for number, _ in filled)
         message["filledHashes"] = column(number for _, number in filled)

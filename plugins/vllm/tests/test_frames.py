@@ -1,6 +1,7 @@
 """Frames: as the planner's side writes and reads them, whole, in pieces, and damaged."""
 
 import json
+import math
 from array import array
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def test_refuses_what_was_damaged_on_its_way() -> None:
 
 
 def test_refuses_columns_that_are_none() -> None:
-    for sent in (b"1234567", "12345678", None, [1, 2]):
+    for sent in (b"1234567", "12345678", None, [1, 2], column([1, math.nan]), column([math.inf])):
         with pytest.raises(FrameError):
             numbers_of(sent)
 
