@@ -47,7 +47,7 @@ async function teach(host: RemoteHost, count = 12): Promise<void> {
 }
 
 test("an engine that is not known yet is given all that it has room for", async () => {
-  const backend = await FakeBackend.open({ kind: "vllm", words: 4, wordMs: 200 })
+  const backend = await FakeBackend.open({ kind: "vllm", words: 4, wordMs: 700 })
   opened.push(backend)
   const host = await gateway(backend)
   const prompt = { kind: "text" as const, text: "a long prompt ".repeat(500) }
