@@ -74,11 +74,13 @@ export class OwnedKv {
 
   /** What it was to evict is still to go. */
   #neverRan(batch: Airborne): void {
+    const { orders } = this.#kv
+    const held = batch.evict.map((id) => orders.toldOf(id))
     this.#flight.cancel(batch)
     const reach = this.#flight.reachWithout(batch)
     for (let at = 0; at < batch.items.length; at++) this.#leave(batch, at, reach)
-    for (const id of batch.evict)
-      if (this.#line.get(id) !== undefined && !this.#kv.holds(id)) this.#kv.orders.drop(id)
+    for (const [at, id] of batch.evict.entries())
+      if (this.#line.get(id) !== undefined && !this.#kv.holds(id)) orders.drop(id, held[at])
     this.#line.releaseLeft()
   }
 

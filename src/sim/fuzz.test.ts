@@ -14,6 +14,10 @@ test.each(POLICY_NAMES)(
   60_000,
 )
 
+test("an engine without room, whose batch that drops KV never ran, is given another", () => {
+  for (const seed of [5170, 5221, 5461, 5731, 5961, 6178, 6189, 6265]) expect(fuzz(seed).failure).toBeNull()
+}, 60_000)
+
 test("firm promises under an exact timer are kept, but for a few", () => {
   let [promises, broken] = [0, 0]
   for (let seed = 20; seed < 60; seed++) {

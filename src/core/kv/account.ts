@@ -2,24 +2,10 @@
  * are kept as a cache until room is needed. Mirrors what the engine holds; the engine refuses a mismatch. */
 import { assert } from "../assert.ts"
 import type { EngineLimits, RequestId } from "../protocol.ts"
-import { type BlockOwner, Blocks } from "./blocks.ts"
+import { Blocks } from "./blocks.ts"
 import { ComputedBlocks } from "./computed-blocks.ts"
 import { KvOrders } from "./orders.ts"
-
-interface Sequence extends BlockOwner {
-  id: RequestId
-  /** Tokens that its blocks were taken for. */
-  tokens: number
-  /** The request's own list: grows as its output fills blocks. */
-  prefix: readonly number[]
-  /** Leading blocks that are computed: others may share them. */
-  indexed: number
-  session: number
-  /** Its session is not likely to come back. */
-  spent: boolean
-  /** Leading blocks that requests of other sessions were found to have, too: of use even when it is spent. */
-  common: number
-}
+import type { Sequence } from "./sequence.ts"
 
 export interface PrefixMatch {
   from: RequestId
@@ -44,6 +30,7 @@ export class KvAccount {
   #evictedBlocks = 0
   /** Blocks that an engine which owns its KV has less than is accounted for; -1: it has not counted since it went on. */
   #missing = -1
+  #isCounted = false
   /** Changes with what can be shared: an answer found at the same epoch still holds. */
   epoch = 0
 
@@ -81,8 +68,12 @@ export class KvAccount {
    * accounted for. null: it has gone on since. */
   bound(tokens: number | null): void {
     const { count, live } = this.#blocks
-    this.#missing =
-      tokens === null ? -1 : Math.max(0, count - live - Math.floor(tokens / this.limits.blockTokens))
+    this.#missing = -1
+    if (tokens === null) return
+    this.#isCounted = true
+    // What is to be dropped is not free in its eyes before it hears of that: without it no batch that says so might find room.
+    const free = Math.floor(tokens / this.limits.blockTokens) + this.orders.pendingBlocks
+    this.#missing = Math.max(0, count - live - free)
   }
   /** Tokens of room in blocks that several live requests share. */
   get sharedTokens(): number {
@@ -91,7 +82,7 @@ export class KvAccount {
   holds(id: RequestId): boolean {
     return this.#live.has(id)
   }
-  /** Tokens of room in the blocks of `id`, and in those that no other live request holds. */
+  /** Tokens of room in the blocks of `id`; `ownTokens`: in those that no other live request holds. */
   heldTokens(id: RequestId): number {
     return (this.#live.get(id)?.blocks.length ?? 0) * this.limits.blockTokens
   }
@@ -212,7 +203,7 @@ export class KvAccount {
     sequence.tokens = Math.min(sequence.tokens, tokens)
   }
 
-  /** A live request has lost its KV already: the engine need not be told. */
+  /** It has lost its KV already: the engine need not be told. */
   lose(id: RequestId): void {
     this.drop(id)
     this.orders.dontDrop(id)
@@ -222,10 +213,12 @@ export class KvAccount {
   drop(id: RequestId): void {
     const sequence = this.#live.get(id)
     if (sequence === undefined) return
-    if (this.#missing >= 0) this.#missing += this.#doubtfulBlocks(sequence)
+    const doubtful = this.#isCounted ? this.#doubtfulBlocks(sequence) : 0
+    if (this.#missing >= 0) this.#missing += doubtful
+    const blocks = sequence.own - doubtful
     this.#leaveLive(sequence)
     this.#forget(sequence)
-    this.orders.drop(id)
+    this.orders.drop(id, blocks)
   }
 
   /** A request ended: keep its KV as cache if any of it can be shared, else forget it. */
@@ -252,12 +245,13 @@ export class KvAccount {
   comeBack(id: RequestId): void {
     const live = this.#live.get(id)
     const old = live ?? this.#cached.get(id)
+    const blocks = live?.own
     if (live !== undefined) this.#leaveLive(live)
     this.#cached.delete(id)
     this.orders.dontTrim(id)
     if (old !== undefined) this.#spent.delete(old)
     if (old !== undefined) this.#forget(old)
-    if (this.orders.dontRelease(id) || old !== undefined) this.orders.drop(id)
+    if (this.orders.dontRelease(id) || old !== undefined) this.orders.drop(id, blocks)
   }
 
   /** Give up the whole cache: after the engine found less room than accounted for. */

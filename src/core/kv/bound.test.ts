@@ -41,6 +41,27 @@ describe("what the engine has free", () => {
     expect(kv.spareTokens).toBe(96)
   })
 
+  test("grows by what is to be dropped as well: the engine has not heard of it, and may not have when its next batch never runs", () => {
+    const kv = account()
+    kv.drop(1)
+    kv.bound(0)
+    expect(kv.spareTokens).toBe(64)
+    expect(kv.orders.takeDropped()).toEqual([1])
+    kv.bound(0)
+    expect(kv.spareTokens).toBe(0)
+    kv.orders.drop(1, kv.orders.toldOf(1))
+    kv.bound(16)
+    expect(kv.spareTokens).toBe(80)
+    // It starts afresh in the next batch, which drops what it had.
+    kv.attach(1, [], -1, null)
+    kv.bound(16)
+    expect(kv.spareTokens).toBe(80)
+    kv.end(1)
+    kv.bound(16)
+    expect(kv.spareTokens).toBe(16)
+    kv.check()
+  })
+
   test("does not count on blocks of a prefix that another has computed, too: either may be the one that is shared", () => {
     const kv = account()
     kv.attach(3, [...hashes(1, 1), ...hashes(3, 1)], -1, null)

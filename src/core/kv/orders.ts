@@ -6,22 +6,39 @@ export class KvOrders {
   #released: RequestId[] = []
   /** Ended requests that gave up blocks, and how many tokens each still holds. */
   #trimmed = new Map<RequestId, number>()
-  /** Live requests that lost their KV. */
-  #dropped = new Set<RequestId>()
+  /** Live requests that lost their KV, and how many blocks become free when the engine hears of it. */
+  #dropped = new Map<RequestId, number>()
   /** Of those that lost it since the last batch: those that start afresh in the next one. */
-  #restarted = new Set<RequestId>()
+  #restarted = new Map<RequestId, number>()
+  /** Of those that the engine was told to drop, in batches that may not have run yet. */
+  #told = new Map<RequestId, number>()
 
-  drop(id: RequestId): void {
-    this.#dropped.add(id)
+  drop(id: RequestId, blocks = 0): void {
+    this.#dropped.set(id, blocks)
+  }
+  /** How many blocks it has to give back, as the engine was told. */
+  toldOf(id: RequestId): number {
+    return this.#told.get(id) ?? 0
+  }
+  /** Blocks that the engine does not count as free yet: it has not heard of what is to go. */
+  get pendingBlocks(): number {
+    let blocks = 0
+    for (const count of this.#dropped.values()) blocks += count
+    for (const count of this.#restarted.values()) blocks += count
+    return blocks
   }
   /** It starts afresh. */
   restart(id: RequestId): void {
-    if (this.#dropped.delete(id)) this.#restarted.add(id)
+    const blocks = this.#dropped.get(id)
+    if (blocks === undefined) return
+    this.#dropped.delete(id)
+    this.#restarted.set(id, blocks)
   }
   /** It has nothing that the engine knows of, or keeps what it has. */
   dontDrop(id: RequestId): void {
     this.#dropped.delete(id)
     this.#restarted.delete(id)
+    this.#told.delete(id)
   }
   release(id: RequestId): void {
     this.#released.push(id)
@@ -46,7 +63,10 @@ export class KvOrders {
     const dropped = [...this.#dropped, ...(all ? this.#restarted : [])]
     this.#dropped.clear()
     this.#restarted.clear()
-    return dropped
+    return dropped.map(([id, blocks]) => {
+      this.#told.set(id, blocks)
+      return id
+    })
   }
 
   /** Ids whose KV and tokens the engine must forget with the next batch. */
