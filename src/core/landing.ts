@@ -102,8 +102,9 @@ export class Landing {
     const start = Math.min(request.computed, item.position)
     request.computed = start + item.tokens + Math.max(0, tokens - 1)
     owned?.computed(request, tokens, result?.computed)
-    // Drafted tokens that were not accepted give their room back, unless a batch in flight counts on it.
-    if (item.draft > 0 && request.inAir === 0) kv.shrink(item.id, request.computed)
+    // Drafted tokens that were not accepted give their room back, unless a batch in flight counts on it. An engine that owns its KV
+    // leaves the blocks with the request: what is not counted as the request's would be free to none.
+    if (owned === null && item.draft > 0 && request.inAir === 0) kv.shrink(item.id, request.computed)
     // Otherwise its KV is what the batch took, and none of it can be shared.
     if (item.draft > 0 || request.prefix.length > 0) kv.computed(item.id, request.computed)
   }
