@@ -1,43 +1,35 @@
 /** What it costs to begin with a wrong belief of step times, against rivals that need none: the first requests of an engine, by a planner
  * that is told what steps take, by planners that begin with a guess and learn, and by vLLM's own schedulers with their best budget, on the
  * same arrivals. Engines and requests are those of bench/vllm/attain.ts: bursts of three classes, objectives by the engine's own speed. */
-import { writeFileSync } from "node:fs"
 import Table from "cli-table3"
-import { Command } from "commander"
-import { listOf, wholeNumber } from "../src/cli/numbers.ts"
+import { wholeNumber } from "../src/cli/numbers.ts"
 import type { PolicyName } from "../src/core/policy/index.ts"
 import type { ReplicaConfig } from "../src/core/replica.ts"
 import { type Coefficients, STEP_FEATURES } from "../src/fit/guess.ts"
 import type { StepFitOptions } from "../src/fit/step-fit.ts"
 import { simulateFleet } from "../src/sim/fleet.ts"
-import { arrivalsOf, ENGINES, type Engine, truthOf } from "./engines.ts"
+import {
+  type BurstOptions,
+  bestOf,
+  burstCommand,
+  cellsOf,
+  gainText,
+  type Played,
+  shareOf,
+  writeRows,
+} from "./bursts.ts"
+import { arrivalsOf, type Engine, truthOf } from "./engines.ts"
 
 const OFF = 3
 
-const { seeds, requests, noise, rates, depth, only, out } = new Command("bench/cold-start.ts")
+const options = burstCommand("bench/cold-start.ts", {
+  ...{ seeds: 10, requests: 100, noise: 5, rates: ["30", "50", "70", "90"] },
+})
   .description("the first requests of an engine whose step times are believed wrongly, or not known")
-  .option("--seeds <n>", "arrivals of each rate", wholeNumber(1, 1000), 10)
-  .option("--requests <n>", "requests of a run", wholeNumber(5, 1e5), 100)
-  .option("--noise <percent>", "spread of step times", wholeNumber(0, 100), 5)
-  .option(
-    "--rates <list>",
-    "of what the engine could compute, percent",
-    listOf(["20", "30", "50", "70", "90", "110"]),
-    ["30", "50", "70", "90"],
-  )
   .option("--depth <n>", "batches in flight of planned engines", wholeNumber(1, 4), 1)
-  .option("--only <text>", "engines whose name has it")
-  .option("--out <file>", "write rows as JSON")
   .parse()
-  .opts<{
-    seeds: number
-    requests: number
-    noise: number
-    rates: string[]
-    depth: number
-    only?: string
-    out?: string
-  }>()
+  .opts<BurstOptions & { depth: number }>()
+const { seeds, requests, noise, depth } = options
 
 interface System {
   name: string
@@ -81,14 +73,10 @@ function systemsOf(engine: Engine): System[] {
   ]
 }
 
-interface Row {
+interface Row extends Played {
   engine: string
   percent: number
-  seed: number
   system: string
-  budget?: number
-  kept: number
-  of: number
   keptFirst: number
   ofFirst: number
 }
@@ -133,28 +121,23 @@ function play(engine: Engine, percent: number, seed: number, { name, policy, bud
 const rows: Row[] = []
 const head = ["", "load", "FCFS", "priority", "edf-drop", "told", "guess", `${OFF}x dear`, `${OFF}x cheap`]
 const table = new Table({ head, style: { head: [], border: [] } })
-for (const engine of ENGINES.filter(({ name }) => only === undefined || name.includes(only)))
-  for (const percent of rates.map(Number)) {
-    const systems = systemsOf(engine)
-    const runs = systems.flatMap((system) =>
-      Array.from({ length: seeds }, (_, seed) => play(engine, percent, seed + 1, system)),
-    )
-    rows.push(...runs)
-    const share = (those: Row[], kept: "kept" | "keptFirst", of: "of" | "ofFirst") =>
-      (100 * those.reduce((sum, row) => sum + row[kept], 0)) /
-      Math.max(
-        1,
-        those.reduce((sum, row) => sum + row[of], 0),
-      )
-    const cells = [...new Set(systems.map(({ name }) => name))].map((name) => {
-      const budgets = [...new Set(runs.filter(({ system }) => system === name).map(({ budget }) => budget))]
-      const ways = budgets.map((budget) => runs.filter((row) => row.system === name && row.budget === budget))
-      const best = ways.reduce((a, b) => (share(b, "kept", "of") > share(a, "kept", "of") ? b : a))
-      return `${share(best, "kept", "of").toFixed(1)} (${share(best, "keptFirst", "ofFirst").toFixed(0)})`
-    })
-    table.push([engine.name, `${percent}%`, ...cells])
-  }
-if (out !== undefined) writeFileSync(out, `[\n${rows.map((row) => JSON.stringify(row)).join(",\n")}\n]\n`)
+for (const { engine, percent } of cellsOf(options)) {
+  const systems = systemsOf(engine)
+  const runs = systems.flatMap((system) =>
+    Array.from({ length: seeds }, (_, seed) => play(engine, percent, seed + 1, system)),
+  )
+  rows.push(...runs)
+  const of = (name: string) => bestOf(runs.filter(({ system }) => system === name))
+  const cells = [...new Set(systems.map(({ name }) => name))].map((name) => {
+    const best = of(name)
+    const learns = systems.some((system) => system.name === name && system.guess !== undefined)
+    const text = `${shareOf(best, "kept", "of").toFixed(1)} (${shareOf(best, "keptFirst", "ofFirst").toFixed(0)})`
+    return learns ? `${text}\n${gainText(best, of("told"))}` : text
+  })
+  table.push([engine.name, `${percent}%`, ...cells])
+}
+writeRows(options.out, rows)
 console.log(
-  `${table.toString()}\nrequests in time, percent (of the first fifth); ${seeds} × ${requests} requests, noise ${noise}%`,
+  `${table.toString()}\nrequests in time, percent (of the first fifth), of those that learn against the one that is told; ` +
+    `${seeds} × ${requests} requests, noise ${noise}%`,
 )

@@ -1,14 +1,14 @@
 /** What it costs not to know step times beforehand: planners that begin with a slow guess of a GPU and learn from their own steps,
  * against planners that are told, on the same arrivals. Requests count from the first one on. */
-import { writeFileSync } from "node:fs"
 import Table from "cli-table3"
 import { Command } from "commander"
-import { listOf, wholeNumber } from "../src/cli/numbers.ts"
+import { wholeNumber } from "../src/cli/numbers.ts"
 import { classesOf } from "../src/cli/study-options.ts"
 import type { CudaGraphs } from "../src/core/graphs.ts"
 import { HARDWARE, type Hardware } from "../src/sim/presets.ts"
 import { runScenario } from "../src/study/run.ts"
 import { RUN_DEFAULTS, type RunSpec } from "../src/study/spec.ts"
+import { gainText, type Played, shareOf, writeRows } from "./bursts.ts"
 
 /** What the planner is told of step times: all, nothing, or all but that the engine has CUDA graphs. */
 type Knows = "told" | "learns" | "blind"
@@ -20,14 +20,11 @@ interface Case {
   /** Steps are padded to graphs as vLLM's are by default, which no published fit has: assumed. */
   graphs?: boolean
 }
-interface Row {
+interface Row extends Played {
   hardware: string
   scenario: string
   rate: number
-  seed: number
   knows: Knows
-  kept: number
-  of: number
   /** Of the first fortieth of the requests: while the guess still counts. */
   keptFirst: number
   ofFirst: number
@@ -54,13 +51,13 @@ const GRAPHS: CudaGraphs = {
 
 const { seeds, requests, noise, onlyGraphs, out } = new Command("bench/learn-cost.ts")
   .description("attainment with step times learnt from a guess on, against known ones")
-  .option("--seeds <list>", "seeds", listOf(["1", "2", "3", "4", "5"]), ["1", "2", "3"])
+  .option("--seeds <n>", "arrivals of each rate", wholeNumber(1, 1000), 3)
   .option("--requests <n>", "requests of a run", wholeNumber(10, 1e5), 600)
   .option("--noise <percent>", "spread of step times", wholeNumber(0, 100), 5)
   .option("--only-graphs", "only engines with CUDA graphs")
   .option("--out <file>", "write rows as JSON")
   .parse()
-  .opts<{ seeds: string[]; requests: number; noise: number; onlyGraphs?: boolean; out?: string }>()
+  .opts<{ seeds: number; requests: number; noise: number; onlyGraphs?: boolean; out?: string }>()
 
 function specOf({ hardware, scenario, graphs }: Case, rate: number, seed: number, knows: Knows): RunSpec {
   const preset = HARDWARE[hardware]!
@@ -94,29 +91,33 @@ function play(one: Case, rate: number, seed: number, knows: Knows): Row {
 
 const rows: Row[] = []
 const table = new Table({
-  head: ["", "rate/s", "told", "learns", "first, told", "first, learns", "not told of graphs"],
+  head: [
+    "",
+    "rate/s",
+    "told",
+    "learns",
+    "against told",
+    "first, told",
+    "first, learns",
+    "not told of graphs",
+  ],
   style: { head: [], border: [] },
 })
 for (const one of CASES.filter(({ graphs }) => graphs === true || !onlyGraphs))
   for (const rate of one.rates) {
     const ways: Knows[] = one.graphs ? ["told", "learns", "blind"] : ["told", "learns"]
-    const runs = seeds.flatMap((seed) => ways.map((knows) => play(one, rate, Number(seed), knows)))
+    const runs = Array.from({ length: seeds }, (_, seed) =>
+      ways.map((knows) => play(one, rate, seed + 1, knows)),
+    ).flat()
     rows.push(...runs)
-    const share = (knows: Knows, kept: "kept" | "keptFirst", of: "of" | "ofFirst") => {
-      const those = runs.filter((run) => run.knows === knows)
-      const sum = (key: typeof kept | typeof of) => those.reduce((total, run) => total + run[key], 0)
-      return `${((100 * sum(kept)) / Math.max(1, sum(of))).toFixed(1)}%`
-    }
+    const of = (knows: Knows) => runs.filter((run) => run.knows === knows)
+    const share = (knows: Knows) => `${shareOf(of(knows), "kept", "of").toFixed(1)}%`
+    const first = (knows: Knows) => `${shareOf(of(knows), "keptFirst", "ofFirst").toFixed(1)}%`
     table.push([
-      ...[
-        `${runs[0]!.scenario} on ${runs[0]!.hardware}`,
-        rate,
-        share("told", "kept", "of"),
-        share("learns", "kept", "of"),
-      ],
-      ...[share("told", "keptFirst", "ofFirst"), share("learns", "keptFirst", "ofFirst")],
-      one.graphs ? share("blind", "kept", "of") : "",
+      ...[`${runs[0]!.scenario} on ${runs[0]!.hardware}`, rate, share("told"), share("learns")],
+      ...[gainText(of("learns"), of("told")), first("told"), first("learns")],
+      one.graphs ? share("blind") : "",
     ])
   }
-if (out !== undefined) writeFileSync(out, `[\n${rows.map((row) => JSON.stringify(row)).join(",\n")}\n]\n`)
-console.log(`${table.toString()}\n${seeds.length} seeds, ${requests} requests each, noise ${noise}%`)
+writeRows(out, rows)
+console.log(`${table.toString()}\n${seeds} seeds, ${requests} requests each, noise ${noise}%`)

@@ -3,7 +3,7 @@
  * batch, and prompts of others in none. */
 import type { PolicyOptions } from "../options.ts"
 import type { LiveRequest } from "../request.ts"
-import { adapterOf } from "./adapters.ts"
+import { adapterOf, NO_ADAPTER } from "./adapters.ts"
 import type { BatchBuilder } from "./batch-builder.ts"
 import { leastWorthUs, OVERDUE_SHARE } from "./best-effort.ts"
 import { owedUs } from "./prefill-time.ts"
@@ -42,7 +42,7 @@ function areTooMany({ decodes, prefills, bestEffort }: Work, most: number): bool
   for (const list of [decodes, prefills, bestEffort]) {
     for (const request of list) {
       const adapter = adapterOf(request)
-      if (adapter !== 0 && seen.add(adapter).size > most) return true
+      if (adapter !== NO_ADAPTER && seen.add(adapter).size > most) return true
     }
   }
   return false
@@ -70,7 +70,7 @@ function firstOfEach(requests: readonly LiveRequest[]): LiveRequest[] {
   const seen = new Set<number>()
   return requests.filter((request) => {
     const adapter = adapterOf(request)
-    if (adapter === 0 || seen.has(adapter)) return false
+    if (adapter === NO_ADAPTER || seen.has(adapter)) return false
     seen.add(adapter)
     return true
   })

@@ -2,9 +2,9 @@
 import type { LiveRequest } from "../request.ts"
 
 /** Stands for no adapter: the model itself, of which every batch has room. */
-const NONE = 0
+export const NO_ADAPTER = 0
 
-export const adapterOf = ({ spec }: LiveRequest): number => spec.adapter ?? NONE
+export const adapterOf = ({ spec }: LiveRequest): number => spec.adapter ?? NO_ADAPTER
 
 export class AdapterPlaces {
   readonly most: number
@@ -33,7 +33,7 @@ export class AdapterPlaces {
   /** It has joined. */
   take(request: LiveRequest): void {
     const adapter = adapterOf(request)
-    if (adapter === NONE || this.most === Infinity) return
+    if (adapter === NO_ADAPTER || this.most === Infinity) return
     this.#reserved.delete(adapter)
     this.#taken.add(adapter)
   }
@@ -51,6 +51,6 @@ export class AdapterPlaces {
   }
 
   #has(adapter: number): boolean {
-    return adapter === NONE || this.#taken.has(adapter) || this.#reserved.has(adapter)
+    return adapter === NO_ADAPTER || this.#taken.has(adapter) || this.#reserved.has(adapter)
   }
 }
