@@ -15,8 +15,8 @@ const NO_SHAPE: StepShape = {
 /** One batch in flight. */
 export interface Airborne {
   number: number
-  /** Live requests whose KV it drops. */
-  evict: readonly RequestId[]
+  /** Live requests whose KV it drops, and how many blocks become free by that. */
+  dropped: Map<RequestId, number>
   items: readonly BatchItem[]
   /** Whose the items are, in their order; undefined: one that is not known here, of a batch of the engine's own. */
   requests: readonly (LiveRequest | undefined)[]
@@ -52,20 +52,26 @@ export class Flight {
     return last === undefined ? nowUs : Math.max(nowUs, last.endsUs)
   }
 
-  takeOff(batch: Batch, built: BatchBuilder, nowUs: number, tookTokens = 0): void {
-    const { number, evict, items, predictedUs } = batch
+  takeOff(
+    batch: Batch,
+    built: BatchBuilder,
+    nowUs: number,
+    tookTokens = 0,
+    dropped: Airborne["dropped"] = new Map(),
+  ): void {
+    const { number, items, predictedUs } = batch
     const { requests, kind } = built
     const endsUs = this.clearUs(nowUs) + predictedUs
     for (const request of requests) request.inAir++
     const preemptions = requests.map((request) => request.preemptions)
-    const made = { number, evict, items, requests, preemptions, kind, shape: built.shape() }
+    const made = { number, dropped, items, requests, preemptions, kind, shape: built.shape() }
     this.batches.push({ ...made, tookTokens, tookOffUs: nowUs, predictedUs, endsUs, failed: false })
   }
 
   /** A batch of the engine's own joins, without items so far. */
   joins(number: number, nowUs: number): Airborne {
     const endsUs = this.clearUs(nowUs)
-    const empty = { number, evict: [], items: [], requests: [], preemptions: [], shape: NO_SHAPE }
+    const empty = { number, dropped: new Map(), items: [], requests: [], preemptions: [], shape: NO_SHAPE }
     const times = { tookOffUs: nowUs, predictedUs: 0, endsUs }
     const own: Airborne = { ...empty, ...times, kind: "decode", tookTokens: 0, failed: false }
     this.batches.push(own)
@@ -123,6 +129,37 @@ export class Flight {
   writeOff(id: RequestId): void {
     for (const { items, preemptions } of this.batches)
       for (let i = 0; i < items.length; i++) if (items[i]!.id === id) preemptions[i] = -1
+  }
+
+  /** Batches that drop its KV free so many blocks less by that. */
+  freesLess(id: RequestId, blocks: number, blockTokens: number): void {
+    for (const batch of this.batches) {
+      const before = batch.dropped.get(id)
+      if (before === undefined) continue
+      const less = Math.min(before, blocks)
+      batch.dropped.set(id, before - less)
+      batch.tookTokens += less * blockTokens
+    }
+  }
+
+  /** A request has left, and an engine that owns its KV has freed it by itself, all its blocks (`left`). What batches were to free
+   * of it is so already; what they were to share of it they take of what is free. */
+  freed(id: RequestId, left: readonly number[], kv: KvAccount): void {
+    this.writeOff(id)
+    const { blockTokens } = kv.limits
+    this.freesLess(id, Infinity, blockTokens)
+    const begun: { batch: Airborne; id: RequestId }[] = []
+    for (const batch of this.batches) {
+      for (let i = 0; i < batch.items.length; i++) {
+        const { id: other, copy } = batch.items[i]!
+        if (copy === undefined || batch.requests[i]?.preemptions !== batch.preemptions[i]) continue
+        if (kv.holds(other)) begun.push({ batch, id: other })
+      }
+    }
+    if (begun.length === 0) return
+    const heirs = begun.map((one) => one.id)
+    for (const [at, blocks] of kv.inherited(left, heirs).entries())
+      begun[at]!.batch.tookTokens += blocks * blockTokens
   }
 
   left(id: RequestId): void {

@@ -98,7 +98,7 @@ describe("the line foreseen", () => {
     return {
       ...{
         number: 1,
-        evict: [],
+        dropped: new Map(),
         requests: [request],
         preemptions: [request.preemptions],
         kind: "mixed" as const,

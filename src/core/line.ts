@@ -78,10 +78,16 @@ export class Line {
   }
 
   /** The KV of a request that has left is not needed any more. The engine may be computing it right now: it is free at the
-   * first landing after which no batch in flight carries it. */
+   * first landing after which no batch in flight carries it, or when the engine that owns it counts it as free. */
   release(id: RequestId): void {
-    if (this.#parts.flight.up) this.#parts.flight.left(id)
-    else this.#parts.kv.end(id)
+    const { flight, kv } = this.#parts
+    if (flight.up && !kv.isCounted) {
+      flight.left(id)
+      return
+    }
+    const left = kv.blocksOf(id)
+    kv.end(id)
+    flight.freed(id, left, kv)
   }
 
   /** After a landing. */

@@ -295,6 +295,46 @@ describe("what it counts as free", () => {
     expect(played.runs().items).toMatchObject([{ id: 1 }, { id: 3, position: 0, tokens: 32 }])
   })
 
+  test("is not to be more by what a plan evicts of a request that has ended since: that is among it", () => {
+    const played = owned({ depth: 3, limits: { ...LIMITS, kvTokens: 128, minChunkTokens: 1 } })
+    played.arrives(1, { promptTokens: 47, maxOutputTokens: 20 })
+    played.arrives(2, { promptTokens: 70, maxOutputTokens: 20 })
+    const [first, second, third] = [played.runs(), played.runs(), played.runs()]
+    expect(third).toMatchObject({ evict: [2], items: [{ id: 1, position: 48 }] })
+    free(played, 0, first.number)
+    played.cancels(2)
+    played.done(first)
+    // Four of the five blocks that are accounted for, one of which the third batch takes.
+    free(played, 64, second.number)
+    played.arrives(3, { promptTokens: 100, maxOutputTokens: 9 })
+    expect(played.runs().items).toMatchObject([{ id: 1 }, { id: 3, position: 0, tokens: 48 }])
+  })
+
+  test("has what an ended request had in it: a prefix of that takes room again", () => {
+    const played = owned({ limits: { ...LIMITS, kvTokens: 128, minChunkTokens: 1 } })
+    played.arrives(1, { promptTokens: 50, prefix: [1, 2, 3] })
+    const [first, second] = [played.runs(), played.runs()]
+    expect(aboard(second)).toEqual([1])
+    free(played, 80, first.number)
+    played.done(first, { 1: { stopped: true } })
+    free(played, 64, second.number)
+    played.arrives(2, { promptTokens: 90, maxOutputTokens: 9, prefix: [1, 2, 3] })
+    expect(played.runs().items).toMatchObject([{ id: 2, position: 48, tokens: 16 }])
+  })
+
+  test("also a prefix that a plan was to share of it, and takes in its place", () => {
+    const played = owned({ depth: 3, limits: { ...LIMITS, kvTokens: 128, minChunkTokens: 1 } })
+    played.arrives(1, { promptTokens: 50, prefix: [1, 2, 3] })
+    const [first, second] = [played.runs(), played.runs()]
+    free(played, 80, first.number)
+    played.arrives(2, { promptTokens: 60, maxOutputTokens: 9, prefix: [1, 2, 3] })
+    expect(played.runs().items).toMatchObject([{ id: 1 }, { id: 2, position: 48, tokens: 12 }])
+    played.done(first, { 1: { stopped: true } })
+    free(played, 112, second.number)
+    played.arrives(3, { promptTokens: 100, maxOutputTokens: 9 })
+    expect(played.runs().items).toMatchObject([{ id: 2 }, { id: 3, position: 0, tokens: 48 }])
+  })
+
   test("of a batch that is told as it ran, requests that a later plan evicts stay evicted", () => {
     const played = owned({ depth: 3, limits: { ...LIMITS, kvTokens: 128, minChunkTokens: 1 } })
     played.arrives(1, { promptTokens: 47, maxOutputTokens: 20 })

@@ -74,13 +74,11 @@ export class OwnedKv {
 
   /** What it was to evict is still to go. */
   #neverRan(batch: Airborne): void {
-    const { orders } = this.#kv
-    const held = batch.evict.map((id) => orders.toldOf(id))
     this.#flight.cancel(batch)
     const reach = this.#flight.reachWithout(batch)
     for (let at = 0; at < batch.items.length; at++) this.#leave(batch, at, reach)
-    for (const [at, id] of batch.evict.entries())
-      if (this.#line.get(id) !== undefined && !this.#kv.holds(id)) orders.drop(id, held[at])
+    for (const [id, blocks] of batch.dropped)
+      if (this.#line.get(id) !== undefined && !this.#kv.holds(id)) this.#kv.orders.drop(id, blocks)
     this.#line.releaseLeft()
   }
 
@@ -88,6 +86,10 @@ export class OwnedKv {
     const plan = new Map(batch.items.map(({ id }, at) => [id, at]))
     const ids = new Set(items.map(({ id }) => id))
     const reach = this.#flight.reachWithout(batch)
+    for (const { id, position, tokens, draft } of items) {
+      const at = plan.get(id)
+      if (at !== undefined) this.#tookLess(batch, at, position + tokens + draft)
+    }
     for (const [id, at] of plan) {
       if (ids.has(id)) continue
       const request = batch.requests[at]
@@ -106,19 +108,28 @@ export class OwnedKv {
   }
 
   /** A planned item did not run. */
-  #leave(
-    { items, requests, preemptions }: Airborne,
-    at: number,
-    reach: ReadonlyMap<RequestId, number>,
-  ): void {
+  #leave(batch: Airborne, at: number, reach: ReadonlyMap<RequestId, number>): void {
+    const { items, requests, preemptions } = batch
     const request = requests[at]
     const { position, copy } = items[at]!
+    this.#tookLess(batch, at, copy === undefined ? position : 0)
     if (request === undefined || request.gone || request.preemptions !== preemptions[at]) return
     if (position === 0 || copy !== undefined) {
       this.#didNotStart(request)
       return
     }
     this.#settle(request, reach)
+  }
+
+  /** A planned item of a request that has lost its KV since ends after `reach` tokens: what it was to take beyond does not become free. */
+  #tookLess({ items, requests, preemptions }: Airborne, at: number, reach: number): void {
+    const { id, position, tokens, draft } = items[at]!
+    if (requests[at]?.preemptions === preemptions[at]) return
+    const { blockTokens } = this.#kv.limits
+    const blocks = Math.ceil((position + tokens + draft) / blockTokens) - Math.ceil(reach / blockTokens)
+    if (blocks <= 0) return
+    this.#kv.orders.freesLess(id, blocks)
+    this.#flight.freesLess(id, blocks, blockTokens)
   }
 
   /** It has what is in place, what other batches in flight take (`reach`), and so many tokens in this one: what it was given beyond
@@ -181,7 +192,7 @@ export class OwnedKv {
   #evictedAfter(batch: Airborne, id: RequestId): boolean {
     const { batches } = this.#flight
     for (let at = batches.length - 1; batches[at] !== batch; at--)
-      if (batches[at]!.evict.includes(id)) return true
+      if (batches[at]!.dropped.has(id)) return true
     return false
   }
 

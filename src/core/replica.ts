@@ -339,15 +339,16 @@ export class Replica {
     for (const request of built.requests) if (request.startedUs < 0) request.startedUs = nowUs
     const { orders } = this.#kv
     const trim = orders.takeTrimmed()
+    const dropped = orders.takeDropped(this.#owned !== null)
     const batch: Batch = {
       number: ++this.#batches,
       items: built.items,
-      evict: orders.takeDropped(this.#owned !== null),
+      evict: [...dropped.keys()],
       release: orders.takeReleased(),
       ...(trim.length > 0 && { trim }),
       predictedUs: Math.round(built.timeUs()),
     }
-    this.#flight.takeOff(batch, built, nowUs, tookTokens)
+    this.#flight.takeOff(batch, built, nowUs, tookTokens, dropped)
     this.#books.takesOff()
     // The batch after this one may share what it computes.
     if (this.#depth > 1)

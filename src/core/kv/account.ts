@@ -3,14 +3,10 @@
 import { assert } from "../assert.ts"
 import type { EngineLimits, RequestId } from "../protocol.ts"
 import { Blocks } from "./blocks.ts"
+import { doubtfulBlocks, inheritedBlocks } from "./common-blocks.ts"
 import { ComputedBlocks } from "./computed-blocks.ts"
 import { KvOrders } from "./orders.ts"
-import type { Sequence } from "./sequence.ts"
-
-export interface PrefixMatch {
-  from: RequestId
-  tokens: number
-}
+import type { PrefixMatch, Sequence } from "./sequence.ts"
 
 /** Sequences that computed the same prefix on their own are looked through for a live one, up to so many. */
 const MOST_COPIES_TRIED = 4
@@ -30,7 +26,8 @@ export class KvAccount {
   #evictedBlocks = 0
   /** Blocks that an engine which owns its KV has less than is accounted for; -1: it has not counted since it went on. */
   #missing = -1
-  #isCounted = false
+  /** The engine that owns it says what is free: what requests leave is so at once. */
+  isCounted = false
   /** Changes with what can be shared: an answer found at the same epoch still holds. */
   epoch = 0
 
@@ -70,7 +67,7 @@ export class KvAccount {
     const { count, live } = this.#blocks
     this.#missing = -1
     if (tokens === null) return
-    this.#isCounted = true
+    this.isCounted = true
     // What is to be dropped is not free in its eyes before it hears of that: without it no batch that says so might find room.
     const free = Math.floor(tokens / this.limits.blockTokens) + this.orders.pendingBlocks
     this.#missing = Math.max(0, count - live - free)
@@ -88,6 +85,15 @@ export class KvAccount {
   }
   ownTokens(id: RequestId): number {
     return (this.#live.get(id)?.own ?? 0) * this.limits.blockTokens
+  }
+
+  blocksOf(id: RequestId): readonly number[] {
+    return this.#live.get(id)?.blocks ?? []
+  }
+  /** See `inheritedBlocks`; of live requests. */
+  inherited(left: readonly number[], heirs: readonly RequestId[]): number[] {
+    const sequences = heirs.map((id) => this.#live.get(id)!)
+    return inheritedBlocks(left, sequences, (block) => this.#blocks.liveHolders(block))
   }
 
   /** Leading full blocks of a prompt that some sequence holds, short of the whole prompt (≥ 1 token is computed to have
@@ -213,18 +219,24 @@ export class KvAccount {
   drop(id: RequestId): void {
     const sequence = this.#live.get(id)
     if (sequence === undefined) return
-    const doubtful = this.#isCounted ? this.#doubtfulBlocks(sequence) : 0
-    if (this.#missing >= 0) this.#missing += doubtful
-    const blocks = sequence.own - doubtful
-    this.#leaveLive(sequence)
+    const blocks = this.#leave(sequence)
     this.#forget(sequence)
     this.orders.drop(id, blocks)
+  }
+
+  /** What it took for the batch being built goes back: the engine has not heard of it, and what it had before is still to go. */
+  forgo(id: RequestId): void {
+    const sequence = this.#live.get(id)
+    if (sequence === undefined) return
+    this.#leaveLive(sequence)
+    this.#forget(sequence)
+    this.orders.dontRestart(id)
   }
 
   /** A request ended: keep its KV as cache if any of it can be shared, else forget it. */
   end(id: RequestId): void {
     const sequence = this.#live.get(id)
-    if (sequence !== undefined) this.#leaveLive(sequence)
+    if (sequence !== undefined) this.#leave(sequence)
     this.orders.dontDrop(id)
     if (sequence !== undefined && sequence.indexed > 0) {
       this.#cached.set(id, sequence)
@@ -245,13 +257,12 @@ export class KvAccount {
   comeBack(id: RequestId): void {
     const live = this.#live.get(id)
     const old = live ?? this.#cached.get(id)
-    const blocks = live?.own
     if (live !== undefined) this.#leaveLive(live)
     this.#cached.delete(id)
     this.orders.dontTrim(id)
     if (old !== undefined) this.#spent.delete(old)
     if (old !== undefined) this.#forget(old)
-    if (this.orders.dontRelease(id) || old !== undefined) this.orders.drop(id, blocks)
+    if (this.orders.dontRelease(id) || old !== undefined) this.orders.drop(id)
   }
 
   /** Give up the whole cache: after the engine found less room than accounted for. */
@@ -312,17 +323,14 @@ export class KvAccount {
     this.#uncache(least)
   }
 
-  /** Of the blocks that only this live sequence holds, those of a prefix that other live ones have, too: which of the copies is
-   * shared is the engine's choice, so that they may not be free when this one goes. */
-  #doubtfulBlocks({ blocks, prefix }: Sequence): number {
-    let common = 0
-    for (const other of this.#live.values()) {
-      const most = Math.min(blocks.length, prefix.length, other.blocks.length, other.prefix.length)
-      if (other.blocks !== blocks) while (common < most && other.prefix[common] === prefix[common]) common++
-    }
-    let count = 0
-    for (let at = 0; at < common; at++) if (this.#blocks.isOwn(blocks[at]!)) count++
-    return count
+  /** A live sequence goes. Answers how many blocks are free then by the engine's count, too. */
+  #leave(sequence: Sequence): number {
+    const isOwn = (block: number) => this.#blocks.isOwn(block)
+    const doubtful = this.isCounted ? doubtfulBlocks(sequence, this.#live.values(), isOwn) : 0
+    if (this.#missing >= 0) this.#missing += doubtful
+    const freed = sequence.own - doubtful
+    this.#leaveLive(sequence)
+    return freed
   }
 
   #leaveLive(sequence: Sequence): void {

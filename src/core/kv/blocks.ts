@@ -38,9 +38,12 @@ export class Blocks {
   isLive(block: number): boolean {
     return this.#liveReferences[block]! > 0
   }
+  liveHolders(block: number): number {
+    return this.#liveReferences[block]!
+  }
   /** It has one live holder. */
   isOwn(block: number): boolean {
-    return this.#liveReferences[block] === 1
+    return this.liveHolders(block) === 1
   }
   holders(block: number): number {
     return this.#references[block]!

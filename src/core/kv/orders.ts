@@ -10,15 +10,9 @@ export class KvOrders {
   #dropped = new Map<RequestId, number>()
   /** Of those that lost it since the last batch: those that start afresh in the next one. */
   #restarted = new Map<RequestId, number>()
-  /** Of those that the engine was told to drop, in batches that may not have run yet. */
-  #told = new Map<RequestId, number>()
 
   drop(id: RequestId, blocks = 0): void {
     this.#dropped.set(id, blocks)
-  }
-  /** How many blocks it has to give back, as the engine was told. */
-  toldOf(id: RequestId): number {
-    return this.#told.get(id) ?? 0
   }
   /** Blocks that the engine does not count as free yet: it has not heard of what is to go. */
   get pendingBlocks(): number {
@@ -34,11 +28,24 @@ export class KvOrders {
     this.#dropped.delete(id)
     this.#restarted.set(id, blocks)
   }
+  /** It does not, after all. */
+  dontRestart(id: RequestId): void {
+    const blocks = this.#restarted.get(id)
+    if (blocks === undefined) return
+    this.#restarted.delete(id)
+    this.#dropped.set(id, blocks)
+  }
+  /** So many blocks of it are not there to be freed. */
+  freesLess(id: RequestId, blocks: number): void {
+    for (const orders of [this.#dropped, this.#restarted]) {
+      const had = orders.get(id)
+      if (had !== undefined) orders.set(id, Math.max(0, had - blocks))
+    }
+  }
   /** It has nothing that the engine knows of, or keeps what it has. */
   dontDrop(id: RequestId): void {
     this.#dropped.delete(id)
     this.#restarted.delete(id)
-    this.#told.delete(id)
   }
   release(id: RequestId): void {
     this.#released.push(id)
@@ -56,17 +63,14 @@ export class KvOrders {
     return at >= 0
   }
 
-  /** Live ids whose KV the engine must drop with the next batch. `all`: also of those that start afresh in it, which an engine
-   * that owns its KV cannot tell from those that go on from about there. */
-  takeDropped(all = false): RequestId[] {
-    if (this.#dropped.size + this.#restarted.size === 0) return []
-    const dropped = [...this.#dropped, ...(all ? this.#restarted : [])]
+  /** Live ids whose KV the engine must drop with the next batch, and how many blocks become free by that. `all`: also of those that
+   * start afresh in it, which an engine that owns its KV cannot tell from those that go on from about there. */
+  takeDropped(all = false): Map<RequestId, number> {
+    if (this.#dropped.size + this.#restarted.size === 0) return new Map()
+    const dropped = new Map([...this.#dropped, ...(all ? this.#restarted : [])])
     this.#dropped.clear()
     this.#restarted.clear()
-    return dropped.map(([id, blocks]) => {
-      this.#told.set(id, blocks)
-      return id
-    })
+    return dropped
   }
 
   /** Ids whose KV and tokens the engine must forget with the next batch. */

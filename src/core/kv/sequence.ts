@@ -16,3 +16,9 @@ export interface Sequence extends BlockOwner {
   /** Leading blocks that requests of other sessions were found to have, too: of use even when it is spent. */
   common: number
 }
+
+/** Whose prefix can be shared, and how much of it. */
+export interface PrefixMatch {
+  from: RequestId
+  tokens: number
+}

@@ -235,7 +235,8 @@ export class BatchBuilder {
     const needsBlock = !this.#inLastBlock(request.computed, tokens + draft)
     while (needsBlock && !this.context.kv.grow(request.id, request.computed + tokens + draft)) {
       if (this.#giveUp(request, spare)) continue
-      if (copy !== null || request.computed === 0) this.#detach(request)
+      if (copy !== null) this.#detach(request)
+      else if (request.computed === 0) this.context.kv.drop(request.id)
       return false
     }
     const position = request.computed
@@ -276,7 +277,7 @@ export class BatchBuilder {
 
   /** A sequence taken for nothing would hold a slot without use. */
   #detach(request: LiveRequest): void {
-    this.context.kv.drop(request.id)
+    this.context.kv.forgo(request.id)
     request.computed = 0
     if (request.startedUs < 0) request.cachedTokens = 0
   }
