@@ -18,12 +18,27 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   models: ["engine"],
   profile: ["core", "engine", "models", "fit"],
   telemetry: ["core", "replica"],
+  siblings: ["router"],
   replica: ["core", "engine", "config", "text"],
   text: ["core", "engine"],
   scale: ["core", "router", "sim", "load"],
-  serve: ["core", "router", "engine", "telemetry", "replica", "text", "config", "scale", "explain"],
+  serve: [
+    "core",
+    "router",
+    "engine",
+    "telemetry",
+    "replica",
+    "text",
+    "config",
+    "scale",
+    "explain",
+    "siblings",
+  ],
   wire: ["core", "replica", "engine", "text", "config"],
-  http: ["core", "serve", "wire", "replica", "engine", "telemetry", "text", "config", "scale", "explain"],
+  http: [
+    ...["core", "serve", "wire", "replica", "engine", "telemetry", "text", "config", "scale", "explain"],
+    "siblings",
+  ],
   "planner-process": [
     ...["core", "config", "engine", "replica", "wire", "serve", "telemetry", "fit", "profile", "explain"],
   ],
@@ -32,7 +47,10 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   instances: ["core"],
   "index.ts": ["core", "sim"],
   vllm: ["router"],
-  fleet: ["core", "router", "config", "engine", "telemetry", "replica", "wire", "text", "serve", "fit"],
+  fleet: [
+    ...["core", "router", "config", "engine", "telemetry", "replica", "wire", "text", "serve", "fit"],
+    "siblings",
+  ],
   cli: [
     "core",
     "router",
@@ -57,6 +75,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     "vllm",
     "config",
     "planner-process",
+    "siblings",
   ],
 }
 const PURE = ["core", "router"]

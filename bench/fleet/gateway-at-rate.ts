@@ -4,6 +4,9 @@
  *
  *     node bench/fleet/gateway-at-rate.ts --scenario chatbot --engine vllm --replicas 2 --rates 4,6,8 --seeds 1,2,3
  *
+ * `--gateways 4`: as many processes of the gateway, which tell each other what they have; `--apart`: they do not, and see each other in
+ * /metrics alone. Requests come to any of them.
+ *
  * The engines of bench/fleet/rivals.ts, with its requests: llama-servers whose steps take 128 tokens, which they tell nobody. Step
  * times are those of a profile (slos-serve profile --threads 1 --out).
  *
@@ -35,6 +38,8 @@ const { values } = parseArgs({
     rivals: { type: "string" },
     profile: { type: "string" },
     believed: { type: "string" },
+    gateways: { type: "string", default: "1" },
+    apart: { type: "boolean", default: false },
   },
 })
 
@@ -99,11 +104,13 @@ for (const rate of values.rates.split(",").map(Number))
         maxSequenceTokens: hardware.contextTokens - 1,
         ...spec,
       }
-      const { kept, total, promised, promisedKept, why } = play(run, front, believed, prior)
+      const several = { gateways: Number(values.gateways), tell: !values.apart }
+      const { kept, total, promised, promisedKept, why } = play(run, front, believed, prior, several)
       const percent = (share: number) => Math.round(10_000 * share) / 100
       console.log(
         JSON.stringify({
           ...{ scenario: rivals ?? scenario, engine, budget, replicas, rate, seed, front },
+          ...(several.gateways > 1 && { gateways: several.gateways, ...(values.apart && { apart: true }) }),
           ...(values.paces !== "1" && { paces: values.paces }),
           ...(values.believed !== undefined && { believed: Number(values.believed) }),
           ...{ kept: percent(kept / total), total },

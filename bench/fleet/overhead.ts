@@ -21,6 +21,7 @@ interface Options {
   only?: string
   serve: string
   against?: string
+  gateways: number[]
   port: number
   quick?: boolean
   cores: boolean
@@ -65,6 +66,12 @@ async function main(): Promise<void> {
     .option("--only <names>", "of these systems, separated by commas")
     .option("--serve <main.ts>", "our gateway's, of another checkout", "src/cli/main.ts")
     .option("--against <main.ts>", "of another checkout besides: slos-serve-before")
+    .option(
+      "--gateways <list>",
+      "our gateway with so many processes as well, each a row of its own (4 at most); with --no-cores on as many cores",
+      (text) => text.split(",").map(wholeNumber(2, 64)),
+      [],
+    )
     .option("--port <n>", "first port", port, 18500)
     .option("--quick", "one short round: a minute and a half")
     .option("--no-cores", "do not give what is measured a core of its own")
@@ -124,6 +131,7 @@ class Bench {
     if (this.wanted("direct"))
       this.systems.push({ name: "direct", group: "before engines", urls, server: null })
     const proxies: FrontEnd[] = [gateway("vllm", serve), NGINX, vllmRouter("power_of_two")]
+    for (const processes of this.options.gateways) proxies.push(gateway("vllm", serve, processes))
     if (against !== undefined) proxies.push({ ...gateway("vllm", against), name: "slos-serve-before" })
     for (const [i, proxy] of proxies.entries()) {
       const command = this.wanted(proxy.name) ? proxy.command(port + i, urls, this.folder) : null

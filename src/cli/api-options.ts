@@ -11,6 +11,8 @@ export interface ApiOptions {
   host: string
   port: number
   config?: string
+  /** What that file says, where another process has read it for this one. */
+  configText?: string
   tenant?: TenantConfig[]
   requireKey: boolean
   objectives: ObjectivesFrom

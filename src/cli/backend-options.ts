@@ -8,6 +8,8 @@ export interface BackendOptions {
   backend?: BackendConfig[]
   backendFile?: string
   backendTimeout: number
+  /** Processes. */
+  gateways: number
 }
 
 /** Of an engine in this process: said beside backends, they cannot be meant. */
@@ -27,8 +29,18 @@ const ENGINE_OPTIONS = [
   ...["maxSpeculation", "gpuLayers", "library", "engine", "profile", "stepTimeout", "replicas", "device"],
 ]
 
+/** Of commands with a gateway. */
+export function addGatewaysOption(command: Command): Command {
+  return command.option(
+    "--gateways <n>",
+    "processes of the gateway that share its address, for as many cores; a crash takes one of them",
+    wholeNumber(1, 64),
+    1,
+  )
+}
+
 export function addBackendOptions(command: Command): Command {
-  return command
+  return addGatewaysOption(command)
     .option(
       "--backend <kind=URL>",
       "a server that computes, in place of an engine here; kinds slos-serve, vllm, sglang, llama-server, openai (left out: " +

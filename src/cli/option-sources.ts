@@ -30,6 +30,11 @@ const renewable = new WeakMap<object, ReadonlyMap<string, unknown>>()
 export const renewableOf = (options: object): ReadonlyMap<string, unknown> =>
   renewable.get(options) ?? new Map()
 
+/** Likewise for options that another process has read. */
+export function renewableAs(options: object, open: ReadonlyMap<string, unknown>): void {
+  renewable.set(options, open)
+}
+
 /** Before its action, a command gets what its command line does not say. */
 export function readSources(command: Command, environment: Environment = process.env): void {
   command.hook("preAction", (_program, acting) => {

@@ -8,6 +8,7 @@ import { UserError } from "../errors.ts"
 import type { LiveOptions } from "../http/server.ts"
 import { renewPair, type TlsFiles, watchPair } from "../http/tls.ts"
 import type { ServiceHost } from "../serve/service.ts"
+import type { Siblings } from "../siblings/siblings.ts"
 import type { ApiOptions } from "./api-options.ts"
 import { renewableOf } from "./option-sources.ts"
 import type { Reporter } from "./reporter.ts"
@@ -29,6 +30,8 @@ export interface Reloaded {
   host: ServiceHost
   app: FastifyInstance
   reporter: Reporter
+  /** Each has its part of the queue; null: there are none. */
+  siblings: Siblings | null
 }
 
 interface Differences {
@@ -103,13 +106,14 @@ export class Reloader {
 
   /** What the options say now is what is done. */
   #goBy(): void {
-    const { options, live, host, app, reporter } = this.#parts
+    const { options, live, host, app, reporter, siblings } = this.#parts
     Object.assign(live, liveOf(options))
     app.server.requestTimeout = options.requestTimeout * 1000
     app.server.headersTimeout = options.requestTimeout * 1000
     if (options.logLevel !== undefined) reporter.log.level = options.logLevel
     const { weights, named: tenants } = host.tenants
-    host.service?.front.renew?.({ maxQueue: options.maxQueue, weights, tenants })
+    const maxQueue = siblings?.partOf(options.maxQueue) ?? options.maxQueue
+    host.service?.front.renew?.({ maxQueue, weights, tenants })
     this.#watch()
   }
 

@@ -1,11 +1,14 @@
 /** `serve` before other servers that compute: no engine is loaded here. */
 import { type BackendConfig, checkBackends } from "../config/backends.ts"
 import type { SloClasses } from "../config/slo-classes.ts"
+import { UserError } from "../errors.ts"
 import { openGateway } from "../fleet/backends/gateway.ts"
 import { Fleet } from "../fleet/fleet.ts"
+import { ToldPlacements } from "../fleet/told-placements.ts"
 import type { Front } from "../serve/front.ts"
 import type { ServiceHost } from "../serve/service.ts"
 import type { Tenants } from "../serve/tenants.ts"
+import type { Siblings } from "../siblings/siblings.ts"
 import type { Reporter } from "./reporter.ts"
 import type { ServeOptions } from "./serve-options.ts"
 import { warmed } from "./serve-parts.ts"
@@ -31,6 +34,35 @@ export function gatewayOf(options: ServeOptions, configured: readonly BackendCon
   return { backends, file }
 }
 
+/** Throws UserError where several processes cannot serve as one. `checkParts`: of what each has its part. */
+export function checkSeveral(
+  { gateways, maxQueue }: Pick<ServeOptions, "gateways" | "maxQueue">,
+  gateway: GatewayParts | null,
+): void {
+  if (gateway === null)
+    throw new UserError(
+      `--gateways ${gateways} is of a gateway, and there are no backends: give them (--backend), or leave it out; ` +
+        "--replicas has processes that compute",
+    )
+  checkParts({ gateways, maxQueue })
+}
+
+export function checkParts({ gateways, maxQueue }: Pick<ServeOptions, "gateways" | "maxQueue">): void {
+  if (maxQueue < gateways)
+    throw new UserError(
+      `--max-queue ${maxQueue} is less than --gateways ${gateways}: each of them has its part of the queue`,
+    )
+}
+
+export interface BackendParts {
+  host: ServiceHost
+  tenants: Tenants
+  apps: number
+  warm: Promise<void>
+  /** Default: there are none. */
+  siblings?: Siblings | null
+}
+
 /** Beside what a gateway's start waits for: its engines may take minutes, or be there already. */
 export function warmedGateway(classes: SloClasses, reporter: Reporter): Promise<void> {
   return warmed((forMs) => warmUpGateway({ classes }, forMs), reporter)
@@ -40,18 +72,21 @@ export function warmedGateway(classes: SloClasses, reporter: Reporter): Promise<
 export async function openBackends(
   { backends, file }: GatewayParts,
   options: Pick<ServeOptions, "maxQueue" | "servedName" | "backendTimeout">,
-  { host, tenants, apps, warm }: { host: ServiceHost; tenants: Tenants; apps: number; warm: Promise<void> },
+  { host, tenants, apps, warm, siblings = null }: BackendParts,
   reporter: Reporter,
 ): Promise<Front> {
-  const { maxQueue, servedName, backendTimeout } = options
+  const { servedName, backendTimeout } = options
+  const maxQueue = siblings?.partOf(options.maxQueue) ?? options.maxQueue
   const firstByteMs = backendTimeout * 1000
   const log = (message: string, level: "warn" | "info" | "error") => reporter.log[level](message)
+  const placements = siblings === null ? null : new ToldPlacements(siblings)
+  const fleet = new Fleet({ texts: true, log, ...(placements && { placed: placements.placed }) })
+  placements?.hearInto(fleet)
   const { front } = await openGateway({
-    ...{ backends, apps, maxQueue, tenants, log },
+    ...{ backends, apps, maxQueue, tenants, log, siblings, fleet },
     ...(file !== undefined && { file }),
     ...(servedName !== undefined && { servedName }),
     timeouts: { firstByteMs, silenceMs: SILENCE_SHARE * firstByteMs },
-    fleet: new Fleet({ texts: true, log }),
     waiting: (detail) => {
       host.detail = detail
     },

@@ -1,11 +1,13 @@
 /** What a server and its worker processes make of the command line alike. */
 import { digestOf } from "../config/api-keys.ts"
-import { emptyConfig, readConfig, type ServerConfig } from "../config/file.ts"
+import { emptyConfig, parseConfig, readConfig, type ServerConfig } from "../config/file.ts"
 import { checkTenants } from "../config/tenants.ts"
 import type { PolicyOptions } from "../core/options.ts"
 import { UserError } from "../errors.ts"
 import { ReplicaDriver } from "../replica/driver.ts"
+import { countTogether } from "../serve/shared-rates.ts"
 import { type TenantOptions, Tenants } from "../serve/tenants.ts"
+import type { Siblings } from "../siblings/siblings.ts"
 import type { Reporter } from "./reporter.ts"
 import type { ReadyEngine } from "./serve-engine.ts"
 import type { ServeOptions } from "./serve-options.ts"
@@ -15,8 +17,9 @@ import type { WarmUpOptions } from "./warm-up-replica.ts"
  * (bench/results/heap-growth.json). */
 export const HEAP_GROWTH = "--heap-growing-percent=50"
 
-export function configOf({ config }: Pick<ServeOptions, "config">): ServerConfig {
-  return config === undefined ? emptyConfig() : readConfig(config)
+export function configOf({ config, configText }: Pick<ServeOptions, "config" | "configText">): ServerConfig {
+  if (config === undefined) return emptyConfig()
+  return configText === undefined ? readConfig(config) : parseConfig(configText, config)
 }
 
 /** Classes that a config may gain while its server runs: what is learnt of each has its room from the start. */
@@ -32,8 +35,10 @@ type Tenancy = Pick<
   "tenant" | "requireKey" | "trustFairnessId" | "sharePrefixes" | "objectives"
 >
 
-export function tenantsOf(options: Tenancy, config: ServerConfig): Tenants {
-  return new Tenants(tenancyOf(options, config))
+/** `siblings`: processes that serve the same keys. */
+export function tenantsOf(options: Tenancy, config: ServerConfig, siblings: Siblings | null = null): Tenants {
+  const together = siblings === null ? {} : { countRates: countTogether(siblings) }
+  return new Tenants({ ...tenancyOf(options, config), ...together })
 }
 
 /** Tenants of the config, then those of the command line. Throws UserError where they do not go together. */

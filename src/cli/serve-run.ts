@@ -4,7 +4,8 @@ import { setFlagsFromString } from "node:v8"
 import type { FastifyInstance } from "fastify"
 import pc from "picocolors"
 import type { ServerConfig } from "../config/file.ts"
-import { buildServer } from "../http/server.ts"
+import { SharedResponses } from "../http/responses/shared-store.ts"
+import { buildServer, usualBodyMemory } from "../http/server.ts"
 import { readPair } from "../http/tls.ts"
 import type { Advisor } from "../scale/advisor.ts"
 import type { Front } from "../serve/front.ts"
@@ -12,43 +13,72 @@ import { LocalFront } from "../serve/local-front.ts"
 import { startAdvisor } from "../serve/scale.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
 import type { Tenants } from "../serve/tenants.ts"
+import type { Siblings } from "../siblings/siblings.ts"
 import type { ApiOptions } from "./api-options.ts"
 import { listen } from "./http-listen.ts"
 import { liveOf, Reloader, tlsFiles } from "./reload.ts"
 import type { Reporter } from "./reporter.ts"
 import { prepareEngine, sayOfLibrary } from "./serve-engine.ts"
-import { GATEWAY, type GatewayParts, gatewayOf, openBackends, warmedGateway } from "./serve-gateway.ts"
+import {
+  type BackendParts,
+  checkSeveral,
+  GATEWAY,
+  type GatewayParts,
+  gatewayOf,
+  openBackends,
+  warmedGateway,
+} from "./serve-gateway.ts"
 import type { ServeOptions } from "./serve-options.ts"
 import { configOf, HEAP_GROWTH, mostApps, openDriver, tenantsOf, warmedUp } from "./serve-parts.ts"
 import { onSignals } from "./serve-signals.ts"
+import { systemdOf } from "./serve-systemd.ts"
 import { traceTo } from "./serve-traces.ts"
-import type { Systemd } from "./systemd.ts"
 import { warmUpParent, warmUpServer } from "./warm-up.ts"
 
-export async function serve(options: ServeOptions, reporter: Reporter): Promise<void> {
+/** `siblings`: other processes that serve the same address; null: this one is told how many there are to be. */
+export async function serve(
+  options: ServeOptions,
+  reporter: Reporter,
+  siblings: Siblings | null = null,
+): Promise<void> {
   const config = configOf(options)
   const { classes, backends } = config
-  const tenants = tenantsOf(options, config)
+  const tenants = tenantsOf(options, config, siblings)
   const gateway = gatewayOf(options, backends)
+  if (options.gateways > 1 && siblings === null) {
+    checkSeveral(options, gateway)
+    const { serveGateways } = await import("./serve-gateways.ts")
+    return serveGateways(options, reporter)
+  }
   const policy = gateway === null ? options.policy : GATEWAY
   const most = mostApps(options, config)
-  await serveFront(options, { tenants, config, mostApps: most }, reporter, async (host) => {
+  await serveFront(options, { tenants, config, mostApps: most, siblings }, reporter, async (host) => {
     const front =
       gateway === null
         ? await openFront(options, { config, apps: most, tenants }, reporter)
-        : await openGatewayFront(gateway, options, { config, host, apps: most, tenants }, reporter)
+        : await openGatewayFront(gateway, options, { config, host, apps: most, tenants, siblings }, reporter)
     const { defaultMaxTokens } = options
     const service = new Service({ front, classes, policy, tenants, defaultMaxTokens, mostApps: most })
-    if (options.scaleEvery > 0 && gateway === null) service.advisedBy(advisorOf(service, options, reporter))
+    // One of several forecasts, for all of them.
+    if (options.scaleEvery > 0 && (siblings?.index ?? 0) === 0)
+      service.advisedBy(advisorOf(service, options, reporter, siblings))
     return service
   })
+}
+
+export interface ServedParts {
+  tenants: Tenants
+  config: ServerConfig
+  mostApps: number
+  /** Default: there are none. */
+  siblings?: Siblings | null
 }
 
 /** Listens at once, and serves what `open` makes once that is there. What it gives to `onClose` is called when all answers are
  * out, also when `open` rejects. */
 export async function serveFront(
   options: ApiOptions,
-  { tenants, config, mostApps }: { tenants: Tenants; config: ServerConfig; mostApps: number },
+  { tenants, config, mostApps, siblings = null }: ServedParts,
   reporter: Reporter,
   open: (host: ServiceHost, onClose: (close: () => Promise<void>) => void) => Promise<Service>,
 ): Promise<void> {
@@ -61,7 +91,7 @@ export async function serveFront(
     ...{ host, live, logger: reporter.log },
     ...(files !== null && { tls: readPair(files) }),
     requestTimeoutMs: options.requestTimeout * 1000,
-    responses: { most: options.storedResponses, mostBytes: options.storedResponseBytes },
+    ...partsOf(options, siblings),
   })
   const closers: (() => Promise<void>)[] = []
   app.addHook("onClose", async () => {
@@ -69,17 +99,19 @@ export async function serveFront(
   })
   // Before the model: a taken port must not be found out after minutes of loading.
   await listen(app, options, "--port")
-  const reloader = new Reloader({ options, config, mostApps, live, host, app, reporter })
+  const reloader = new Reloader({ options, config, mostApps, live, host, app, reporter, siblings })
   closers.push(async () => reloader.close())
   const systemd = await systemdOf(reporter)
-  const reload = (signal: string) => {
+  const reload = (signal: string, text?: string) => {
+    if (text !== undefined) options.configText = text
     const work = () => reloader.reload(signal)
     if (systemd === null) work()
     else systemd.reloading(work)
   }
   systemd?.status("the model is being loaded")
   const stopping = (text: string) => systemd?.stopping(text)
-  onSignals(app, host, { drainSec: () => options.drainTimeout, reload, stopping }, reporter)
+  const source = siblings ?? process
+  onSignals(app, host, { drainSec: () => options.drainTimeout, reload, stopping, source }, reporter)
   try {
     const service = await open(host, (close) => closers.push(close))
     if (options.otlpEndpoint !== undefined)
@@ -90,6 +122,19 @@ export async function serveFront(
   } catch (error) {
     await app.close()
     throw error
+  }
+}
+
+/** Of what all processes of an address have together: this one's part, or where the whole is. */
+function partsOf(
+  { storedResponses: most, storedResponseBytes: mostBytes, bodyLimit }: ApiOptions,
+  siblings: Siblings | null,
+) {
+  if (siblings === null) return { responses: { most, mostBytes } }
+  return {
+    siblings,
+    responses: new SharedResponses(siblings, most > 0 && mostBytes > 0),
+    bodyMemory: Math.max(bodyLimit, siblings.partOf(usualBodyMemory(bodyLimit))),
   }
 }
 
@@ -119,14 +164,19 @@ async function openFront(
 function openGatewayFront(
   gateway: GatewayParts,
   options: ServeOptions,
-  { config, ...parts }: { config: ServerConfig; host: ServiceHost; apps: number; tenants: Tenants },
+  { config, ...parts }: Omit<BackendParts, "warm"> & { config: ServerConfig },
   reporter: Reporter,
 ): Promise<Front> {
   const warm = warmedGateway(config.classes, reporter)
   return openBackends(gateway, options, { ...parts, warm }, reporter)
 }
 
-function advisorOf(service: Service, options: ServeOptions, reporter: Reporter): Advisor {
+function advisorOf(
+  service: Service,
+  options: ServeOptions,
+  reporter: Reporter,
+  siblings: Siblings | null,
+): Advisor {
   const { scaleTarget, scaleEvery, scaleWindow, scaleDownAfter, coldStart, mostReplicas } = options
   return startAdvisor(
     service,
@@ -135,6 +185,7 @@ function advisorOf(service: Service, options: ServeOptions, reporter: Reporter):
       ...{ coldStartS: coldStart, mostReplicas },
     },
     (message) => reporter.log.warn(message),
+    siblings,
   )
 }
 
@@ -172,13 +223,6 @@ function announce(
     },
   )
   return url
-}
-
-/** Loaded only where a systemd waits to be told. */
-async function systemdOf(reporter: Reporter): Promise<Systemd | null> {
-  if (process.env.NOTIFY_SOCKET === undefined) return null
-  const { Systemd } = await import("./systemd.ts")
-  return Systemd.of(process.env, (message) => reporter.warn(message))
 }
 
 /** Nothing where all requests are of one tenant. */

@@ -18,28 +18,29 @@ const ECHO_MS = 500
 /** npm's shell dies of a signal and keeps it: that its process has another parent then is all that a server sees of it. */
 const ORPHAN_MS = 1000
 
+/** A process, or what is told of its parent's signals. */
+export interface SignalSource {
+  on(signal: NodeJS.Signals, hear: (signal: NodeJS.Signals, more?: unknown) => void): unknown
+}
+
 export interface SignalActions {
   drainSec: () => number
-  reload: (signal: string) => void
+  /** `config`: what its file says, where another process has read it. */
+  reload: (signal: string, config?: string) => void
   /** Told once, when it begins to stop. */
   stopping?: (text: string) => void
+  /** Default: this process. */
+  source?: SignalSource
 }
 
 export function onSignals(
   app: FastifyInstance,
   host: ServiceHost,
-  { drainSec, reload, stopping = () => {} }: SignalActions,
+  { drainSec, reload, stopping = () => {}, source = process }: SignalActions,
   reporter: Reporter,
 ): void {
-  let requested = false
-  let echoesUntilMs = 0
   const stop = async (signal: NodeJS.Signals) => {
-    const nowMs = performance.now()
-    if (nowMs < echoesUntilMs) return
-    if (process.env.npm_lifecycle_event !== undefined) echoesUntilMs = nowMs + ECHO_MS
-    if (requested) reporter.warn("stopping at once")
-    if (requested || host.service === null) return dieOf(signal)
-    requested = true
+    if (host.service === null) return dieOf(signal)
     stopping(`${signal}: running answers are finished first`)
     const ended = await drained(signal, host, drainSec(), reporter)
     app.server.closeIdleConnections()
@@ -54,14 +55,44 @@ export function onSignals(
     reporter.done("stopped")
     process.exit(0)
   }
-  for (const signal of STOPPING) process.on(signal, () => void stop(signal))
+  onStops(source, { stop: (signal) => void stop(signal), atOnce: dieOf }, reporter)
+  onOthers(source, (signal, config) => reload(signal, config), reporter)
+}
+
+/** `stop` is called once, `atOnce` for what comes after that. */
+export function onStops(
+  source: SignalSource,
+  { stop, atOnce }: Record<"stop" | "atOnce", (signal: NodeJS.Signals) => void>,
+  reporter: Reporter,
+): void {
+  let requested = false
+  let echoesUntilMs = 0
+  const heard = (signal: NodeJS.Signals) => {
+    const nowMs = performance.now()
+    if (nowMs < echoesUntilMs) return
+    if (process.env.npm_lifecycle_event !== undefined) echoesUntilMs = nowMs + ECHO_MS
+    if (requested) {
+      reporter.warn("stopping at once")
+      return atOnce(signal)
+    }
+    requested = true
+    stop(signal)
+  }
+  for (const signal of STOPPING) source.on(signal, heard)
   const parent = process.ppid
   if (process.env.npm_lifecycle_event !== undefined)
-    setInterval(() => process.ppid !== parent && !requested && void stop("SIGTERM"), ORPHAN_MS).unref()
+    setInterval(() => process.ppid !== parent && !requested && heard("SIGTERM"), ORPHAN_MS).unref()
+}
+
+export function onOthers(
+  source: SignalSource,
+  reload: (signal: string, config?: string) => void,
+  reporter: Reporter,
+): void {
   // It comes from what reads its configuration anew, and when a terminal goes.
-  process.on("SIGHUP", reload)
+  source.on("SIGHUP", (signal, config) => reload(signal, typeof config === "string" ? config : undefined))
   for (const signal of IGNORED)
-    process.on(signal, () =>
+    source.on(signal, () =>
       reporter.warn(`${signal} is ignored: nothing is read anew; SIGTERM stops the server`),
     )
 }
@@ -87,7 +118,7 @@ async function drained(
 
 /** An orderly exit would wait for the library's threads, one that loads a model for the event loop to take its log
  * lines, one in a step that hangs for its end: for ever. */
-function dieOf(signal: NodeJS.Signals): void {
+export function dieOf(signal: NodeJS.Signals): void {
   process.removeAllListeners(signal)
   process.kill(process.pid, signal)
   // The first process of a container is spared its own signals.

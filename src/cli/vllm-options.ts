@@ -9,5 +9,6 @@ export interface VllmOptions extends ApiOptions {
   vllmLog?: string
   verbose?: boolean
   backendTimeout: number
+  gateways: number
   metricsPort?: number
 }

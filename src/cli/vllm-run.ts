@@ -3,6 +3,7 @@ import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { parse, stringify } from "yaml"
 import { type BackendConfig, checkBackends } from "../config/backends.ts"
+import type { ServerConfig } from "../config/file.ts"
 import { UserError } from "../errors.ts"
 import { Service } from "../serve/service.ts"
 import type { Tenants } from "../serve/tenants.ts"
@@ -10,7 +11,8 @@ import { readVllmArguments, type VllmArguments } from "../vllm/arguments.ts"
 import { findVllm, launchOf } from "../vllm/launch.ts"
 import { policyOptions } from "./policy-options.ts"
 import type { Reporter } from "./reporter.ts"
-import { openBackends, warmedGateway } from "./serve-gateway.ts"
+import { checkParts, openBackends, warmedGateway } from "./serve-gateway.ts"
+import { serveGateways } from "./serve-gateways.ts"
 import { configOf, tenantsOf } from "./serve-parts.ts"
 import { serveFront } from "./serve-run.ts"
 import type { VllmOptions } from "./vllm-options.ts"
@@ -32,6 +34,10 @@ export async function serveVllm(
   const tenants = tenantsOf(options, config)
   policyOptions(options.set)
   const { policy } = options
+  if (options.gateways > 1) {
+    checkParts(options)
+    return serveSeveral(options, { executable, asked, config, tenants }, reporter)
+  }
   await serveFront(
     options,
     { tenants, config, mostApps: classes.all.length },
@@ -55,6 +61,39 @@ export async function serveVllm(
       return new Service({ front, classes, policy, tenants })
     },
   )
+}
+
+interface Launched {
+  executable: ReturnType<typeof findVllm>
+  asked: VllmArguments
+  config: ServerConfig
+  tenants: Tenants
+}
+
+/** The gateway's processes wait for vLLM as one would: their port is open meanwhile. */
+async function serveSeveral(
+  options: VllmOptions,
+  { executable, asked, config, tenants }: Launched,
+  reporter: Reporter,
+): Promise<void> {
+  const { classes, backends } = config
+  const processes = new VllmProcesses(options, reporter, () => {})
+  try {
+    const planner = await processes.startPlanner(plannerConfig(options, tenants, processes.folder))
+    const port = await freePort()
+    const own = backendOf(port, planner.url, asked)
+    checkBackends([...backends, own])
+    const names = classes.all.map(({ name }) => name)
+    const launch = launchOf(executable, asked, { port, socket: planner.socket, classes: names })
+    await serveGateways(Object.assign(options, { backend: [own] }), reporter, {
+      vllm: { policy: options.policy, mostApps: classes.all.length },
+      start: () => processes.startVllm(launch, port),
+      close: () => processes.close(),
+    })
+  } catch (error) {
+    await processes.close()
+    throw error
+  }
 }
 
 function backendOf(port: number, planner: string, { apiKey }: VllmArguments): BackendConfig {

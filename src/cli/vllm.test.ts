@@ -186,6 +186,30 @@ describe("a running vLLM", () => {
     await expect.poll(() => [pid, engine, planner].map(lives)).toEqual([false, false, false])
   })
 
+  test("several processes of the gateway before it are one; all end together", async () => {
+    const server = run(["m"], { loadMs: 300 }, ["--gateways", "2"])
+    const { url, openai } = await started(server)
+    const ready = server
+      .out()
+      .split("\n")
+      .find((line) => line.includes('"pids"'))!
+    const { pids, policy } = JSON.parse(ready) as { pids: number[]; policy: string }
+    expect([new Set(pids).size, policy]).toEqual([2, "slos-serve"])
+    for (let i = 0; i < 4; i++) {
+      const answer = await openai.chat.completions.create({ model: "m-1", messages: hi })
+      expect(answer.choices[0]!.message.content).toContain("eight")
+    }
+    expect(await (await fetch(`${url}/metrics`)).text()).toMatch(
+      /vllm:request_success_total\{[^}]*"stop"\} 4/,
+    )
+    const { pid, engine } = server.told()
+    const planner = plannerOf(server.child.pid!)
+    expect([pid, engine, planner, ...pids].map(lives)).toEqual(Array(5).fill(true))
+    server.child.kill("SIGTERM")
+    expect(await server.exit).toEqual({ code: 0, signal: null })
+    await expect.poll(() => [pid, engine, planner, ...pids].map(lives)).toEqual(Array(5).fill(false))
+  })
+
   test("streams that run are finished on SIGINT, with a vLLM that takes no notice of being asked to end", async () => {
     const server = run(["m"], { wordMs: 150, stubborn: true })
     const { openai } = await started(server)

@@ -2,6 +2,7 @@
 import { type Command, Option } from "commander"
 import { POLICY_NAMES } from "../core/policy/index.ts"
 import { addApiOptions } from "./api-options.ts"
+import { addGatewaysOption } from "./backend-options.ts"
 import { port, wholeNumber } from "./numbers.ts"
 import { createReporter } from "./reporter.ts"
 import type { VllmOptions } from "./vllm-options.ts"
@@ -22,7 +23,7 @@ Examples:
   slos-serve vllm --vllm ~/venv/bin/vllm --verbose -- ./my-model --served-model-name mine`
 
 export function register(program: Command): void {
-  addApiOptions(program.command("vllm"))
+  addGatewaysOption(addApiOptions(program.command("vllm")))
     .description("run vLLM with the planner inside it, and a gateway before it")
     .argument("[vllm-arguments...]", "after --: the model and the arguments of `vllm serve`")
     .addOption(new Option("--policy <name>", "scheduling policy").choices(POLICY_NAMES).default("slos-serve"))

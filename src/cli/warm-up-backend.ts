@@ -16,7 +16,9 @@ export async function madeUpBackend(): Promise<MadeUpBackend> {
     if (request.method === "GET") response.end(pageOf(request.url ?? ""))
     else answer(JSON.parse(await text(request)) as { max_tokens?: number }, response)
   })
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+  // Of this process alone, also where several share an address.
+  const address = { port: 0, host: "127.0.0.1", exclusive: true }
+  await new Promise<void>((resolve) => server.listen(address, resolve))
   const { port } = server.address() as AddressInfo
   return {
     url: `http://127.0.0.1:${port}`,

@@ -131,6 +131,7 @@ export const SETTINGS: Readonly<Record<string, Readonly<Record<string, Field>>>>
   server: {
     host: field("host", text("an address"), "address to listen on"),
     port: field("port", whole(0, 65_535), "port to listen on; 0 picks a free one"),
+    gateways: field("gateways", whole(1, 64), "processes before the backends that share the address"),
   },
   access: {
     objectives: field(

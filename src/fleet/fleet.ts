@@ -22,6 +22,8 @@ export interface FleetOptions extends Omit<DispatcherOptions, "chances"> {
   /** Some replica knows texts, not tokens: then texts are kept of answers under way. */
   texts?: boolean
   log?: (message: string, level: "error" | "info") => void
+  /** Told where each request goes. */
+  placed?: (request: Routed, replica: string) => void
   // For tests.
   chances?: DispatcherOptions["chances"]
   routed?: (job: Job) => Routed
@@ -32,6 +34,7 @@ export interface FleetOptions extends Omit<DispatcherOptions, "chances"> {
 /** One request under way. */
 interface Request {
   job: Job
+  routed: Routed
   sink: JobSink
   arrivedUs: number
   told: Map<number, Told>
@@ -109,10 +112,10 @@ export class Fleet {
     const { id, choices, generation, ageUs } = job
     const texts = this.#options.texts ?? false
     const told = new Map(choices.map(({ index, begun }) => [index, new Told(index, begun, nowUs, texts)]))
-    const request: Request = { job, sink, arrivedUs: nowUs - ageUs, told, left: choices.length, current: -1 }
-    this.#requests.set(id, request)
-    const patienceUs = this.#options.patienceUs?.(job) ?? patienceOf(generation) - ageUs
     const routed = this.#options.routed?.(job) ?? routedOf(generation)
+    const arrivedUs = nowUs - ageUs
+    this.#requests.set(id, { job, routed, sink, arrivedUs, told, left: choices.length, current: -1 })
+    const patienceUs = this.#options.patienceUs?.(job) ?? patienceOf(generation) - ageUs
     this.#tell({ type: "arrived", id, request: routed, choices: choices.length, patienceUs, onPromise })
   }
 
@@ -234,7 +237,14 @@ export class Fleet {
     const request = this.#requests.get(id)
     if (request === undefined) return
     request.current = job
+    this.#options.placed?.(request.routed, this.#hosts[replica]!.name)
     this.#hosts[replica]!.submit(this.#jobOf(request, job), this.#listen(request, job, replica))
+  }
+
+  /** Another fleet gave such a request to the replica of that name, where this one has it as well. */
+  placedElsewhere(request: Routed, name: string): void {
+    const replica = this.#hosts.findLastIndex((host) => host.name === name)
+    if (replica >= 0) this.#dispatcher.placedElsewhere(request, replica, this.#clock.nowUs())
   }
 
   /** What is left of it, as another replica is to be told. */

@@ -11,7 +11,8 @@ import { CostFit, type PRIOR } from "./cost-fit.ts"
 import type { EngineRules } from "./engine-rules.ts"
 import { EngineRun, type Prompt, type Stream } from "./engine-run.ts"
 import { KvReserve } from "./kv-reserve.ts"
-import { type Held, NOTHING_HELD, Sent, type TwinSpec, USUAL_TOKENS, unseenPrompt } from "./sent.ts"
+import { Others } from "./others.ts"
+import { type Held, NOTHING_HELD, Sent, type TwinSpec, USUAL_TOKENS } from "./sent.ts"
 import { Stretches, type Work } from "./stretches.ts"
 import type { EngineLoad, Forecast, TwinOffer } from "./twin-words.ts"
 
@@ -66,8 +67,7 @@ export class Twin {
   /** A request that the engine has to itself until its first token. */
   #lone: RequestId | null = null
   #lastTokenUs = 0
-  #others = { running: 0, waiting: 0, contextTokens: USUAL_TOKENS, seenUs: 0 }
-  #kvUsedTokens: number | null = null
+  readonly #others = new Others()
   #reserve = new KvReserve()
   /** What was asked last, and answered; null once anything was seen. `predictedUs`: the first token, uncalibrated, absolute. */
   #asked: { spec: TwinSpec; atUs: number; predictedUs: number; offer: TwinOffer } | null = null
@@ -114,6 +114,17 @@ export class Twin {
     if (this.#rules.mixed) this.#budget.sent(id, this.#streams)
   }
 
+  /** A request of another gateway went out to the engine, as that one says: with an id below 0. What is learnt of times is not
+   * learnt of such, for their tokens are heard of late. */
+  sentElsewhere(id: RequestId, spec: TwinSpec, nowUs: number): void {
+    this.#advance(nowUs)
+    this.#lone = this.#asked = null
+    this.#boundaryUs = this.#stepBeganUs(nowUs)
+    const sent = this.#sentOf(spec, nowUs)
+    sent.predictedUs = Infinity
+    this.#waiting.set(id, sent)
+  }
+
   /** The engine had so much of its prompt already. Before its first tokens. */
   cached(id: RequestId, tokens: number): void {
     const sent = this.#waiting.get(id)
@@ -133,7 +144,7 @@ export class Twin {
     this.#work.pairs += decoded * (sent.spec.promptTokens + sent.output)
     this.#lengths.grew(sent.spec.app, sent.output, sent.output + count)
     sent.grew(count, nowUs)
-    this.#stretches.tokens(id, count, this.#work, this.#others.running, nowUs)
+    if (id >= 0) this.#stretches.tokens(id, count, this.#work, this.#others.running, nowUs)
   }
 
   /** No more of it comes. `stopped`: it ended by itself, which says how long outputs are. */
@@ -150,20 +161,12 @@ export class Twin {
   }
 
   /** What the engine says of itself: more than was sent from here is others'. */
-  metrics({ running, waiting, kvUsedTokens }: EngineLoad, nowUs: number): void {
+  metrics(load: EngineLoad, nowUs: number): void {
     this.#asked = null
     this.#advance(nowUs)
-    const all = Math.max(0, running + waiting - this.inFlight)
     const started = this.#streams.size + this.#count((sent) => sent.started)
-    const othersRunning = Math.min(all, Math.max(0, running - started))
-    this.#kvUsedTokens = kvUsedTokens ?? null
-    const theirs = (kvUsedTokens ?? 0) - this.#heldTokens()
-    this.#others = {
-      running: othersRunning,
-      waiting: all - othersRunning,
-      contextTokens: othersRunning > 0 && theirs > 0 ? theirs / othersRunning : USUAL_TOKENS,
-      seenUs: nowUs,
-    }
+    const known = { inFlight: this.inFlight, started, heldTokens: this.#heldTokens() }
+    this.#others.seen(load, known, nowUs)
   }
 
   /** Would this request have its first token in time and keep its pace, and would all that were promised keep theirs?
@@ -212,7 +215,7 @@ export class Twin {
       nowUs,
       waiting: this.#waiting.size - started + this.#others.waiting,
       running: this.#streams.size + started + this.#others.running,
-      kvUsedTokens: this.#kvUsedTokens ?? this.#heldTokens(),
+      kvUsedTokens: this.#others.kvUsedTokens ?? this.#heldTokens(),
       ...{ kvCachedTokens: 0, kvEvictedTokens: 0, speculation: [] },
       prefillUsPerToken: (this.zeroLoadPrefillUs(USUAL_TOKENS) - this.fit.entryUs) / USUAL_TOKENS,
       kvCapacityTokens: this.#rules.kvTokens === Infinity ? 0 : this.#rules.kvTokens,
@@ -305,17 +308,12 @@ export class Twin {
   /** The engine from `atUs` on. `leastRest`: streams go on for so many tokens at least. With `others`, those of other
    * gateways that wait count as well; whether they have come on is seen in /metrics alone. */
   #run(atUs: number, { leastRest = 0, others = false, offered, held = [] }: RunWith): EngineRun {
-    const prompts: Prompt[] = [...held]
-    if (others)
-      for (let i = 0; i < this.#others.waiting; i++)
-        prompts.push(unseenPrompt(OFFERED - 1 - i, this.#others.seenUs))
+    const prompts: Prompt[] = [...held, ...(others ? this.#others.prompts(OFFERED - 1) : [])]
     for (const [id, sent] of this.#waiting) prompts.push(this.#promptOf(id, sent))
     if (offered !== undefined) prompts.push(offered)
     const streams: Stream[] = []
     for (const sent of this.#streams.values()) streams.push(this.#streamOf(sent, leastRest))
-    const { contextTokens } = this.#others
-    for (let i = 0; i < this.#others.running; i++)
-      streams.push({ contextTokens, remaining: Infinity, dueUs: Infinity, tpotUs: Infinity })
+    streams.push(...this.#others.streams())
     const watched = offered?.id ?? null
     return new EngineRun({ rules: this.#rules, cost: this.fit.model, prompts, streams, atUs, watched })
   }

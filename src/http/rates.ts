@@ -2,23 +2,33 @@
 import type { FastifyReply, FastifyRequest } from "fastify"
 import type { GenerationRequest } from "../serve/intake.ts"
 import { type ApiKey, checkAllowed, rateRefusal } from "../serve/key-ring.ts"
-import type { RateWindow } from "../serve/rate-window.ts"
+import type { RateCounter } from "../serve/rate-window.ts"
 import type { Service, ServiceHost } from "../serve/service.ts"
 import { spend } from "../serve/spending.ts"
 import type { AnswerSink } from "../text/answer.ts"
 
-/** Counts a request of a key that has so many a minute. Throws UserError for one too many. */
-export function takeRequest(host: ServiceHost, request: FastifyRequest, reply: FastifyReply): void {
+/** Counts a request of a key that has so many a minute: at once, or with a promise where it is counted elsewhere. Throws UserError for
+ * one too many. */
+export function takeRequest(
+  host: ServiceHost,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<void> | undefined {
   const { apiKey } = request
   request.rateHeaders = {}
-  if (apiKey === null || request.method !== "POST") return
+  if (apiKey === null || request.method !== "POST") return undefined
   const { requests } = apiKey
   const nowMs = performance.now()
-  const taken = requests === null || requests.take(1, nowMs) !== null
-  tellRates(request, reply, apiKey)
-  if (taken) return
-  countRefusal(host.service, request)
-  throw rateRefusal(apiKey.config.name, "requests", requests, requests.waitMs(1, nowMs))
+  const went = (slot: number | null) => {
+    tellRates(request, reply, apiKey)
+    if (requests === null || slot !== null) return
+    countRefusal(host.service, request)
+    throw rateRefusal(apiKey.config.name, "requests", requests, requests.waitMs(1, nowMs))
+  }
+  const taken = requests === null ? null : requests.take(1, nowMs)
+  if (taken instanceof Promise) return taken.then(went)
+  went(taken)
+  return undefined
 }
 
 /** Lets `serve` answer, where the request's key allows what it asks for, within the key's tokens a minute. Throws UserError. */
@@ -57,7 +67,7 @@ function tellRates(request: FastifyRequest, reply: FastifyReply, key: ApiKey | n
   if (!reply.sent) reply.headers(request.rateHeaders)
 }
 
-function ratesOf(what: "requests" | "tokens", window: RateWindow | null): Record<string, string> {
+function ratesOf(what: "requests" | "tokens", window: RateCounter | null): Record<string, string> {
   if (window === null) return {}
   const nowMs = performance.now()
   const used = window.used(nowMs)

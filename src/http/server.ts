@@ -6,13 +6,14 @@ import { DEFAULT_TENANT } from "../config/tenants.ts"
 import { type UserError, userError } from "../errors.ts"
 import type { ApiKey } from "../serve/key-ring.ts"
 import type { Service, ServiceHost } from "../serve/service.ts"
+import type { Siblings } from "../siblings/siblings.ts"
 import { registerJsonParser } from "./body.ts"
 import { registerCors } from "./cors.ts"
 import { errorBody, registerErrors, sendError } from "./errors.ts"
 import { type HostRules, hostFault } from "./hosts.ts"
 import type { Protected } from "./protectable.ts"
 import { takeRequest } from "./rates.ts"
-import { ResponseStore, type ResponseStoreOptions } from "./responses/store.ts"
+import { type KeepsResponses, ResponseStore, type ResponseStoreOptions } from "./responses/store.ts"
 import { arrivalRoutes } from "./routes/arrivals.ts"
 import { chatRoute } from "./routes/chat.ts"
 import { completionsRoute } from "./routes/completions.ts"
@@ -62,8 +63,10 @@ export interface ServerOptions extends Partial<LiveOptions> {
   tls?: TlsPair
   /** What bodies on their way may hold, bytes: for the first to come, and as much for tenants below their share. */
   bodyMemory?: number
-  /** What is kept of responses. */
-  responses?: ResponseStoreOptions
+  /** What is kept of responses, or what keeps them. */
+  responses?: ResponseStoreOptions | KeepsResponses
+  /** Others that serve the same address: what is asked of the whole server, all of them say. Default: there are none. */
+  siblings?: Siblings | null
   /** A request must be received in full within this time. */
   requestTimeoutMs?: number
 }
@@ -77,8 +80,10 @@ const TCP_KEEP_ALIVE_MS = 10_000
 /** A client's request id is taken over when it is harmless in a log and a header. */
 const REQUEST_ID = /^[\w.:-]{1,128}$/
 
+export const usualBodyMemory = (bodyLimit: number): number => Math.max(BODY_MEMORY, 8 * bodyLimit)
+
 export function buildServer(options: ServerOptions): FastifyInstance {
-  const { host } = options
+  const { host, siblings = null } = options
   const { bodyLimit: most = BODY_LIMIT, hosts = null, protect = [], corsOrigins = [] } = options
   const live = options.live ?? { bodyLimit: most, hosts, protect, corsOrigins }
   const { bodyLimit } = live
@@ -136,11 +141,7 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     done()
   })
   registerCors(app, live)
-  registerJsonParser(
-    app,
-    { live, bodyMemory: options.bodyMemory ?? Math.max(BODY_MEMORY, 8 * bodyLimit) },
-    host,
-  )
+  registerJsonParser(app, { live, bodyMemory: options.bodyMemory ?? usualBodyMemory(bodyLimit) }, host)
   registerErrors(app, live)
 
   const ready = (): Service => {
@@ -149,15 +150,17 @@ export function buildServer(options: ServerOptions): FastifyInstance {
       ? userError("shutting_down")
       : userError("not_ready", { detail: host.detail })
   }
-  const responses = new ResponseStore(options.responses)
+  const { responses: kept = {} } = options
+  const responses = "keeps" in kept ? kept : new ResponseStore(kept)
   // On the routes themselves, not by their URL: that can be spelled in several ways.
   app.register(async (api) => {
     api.addHook("onRequest", (request, reply, done) => {
       const { tenant, key } = host.tenants.originOf(request.headers)
       request.tenant = tenant
       request.apiKey = key
-      takeRequest(host, request, reply)
-      done()
+      const taken = takeRequest(host, request, reply)
+      if (taken === undefined) done()
+      else taken.then(() => done(), done)
     })
     chatRoute(api, ready)
     completionsRoute(api, ready)
@@ -167,7 +170,7 @@ export function buildServer(options: ServerOptions): FastifyInstance {
     modelRoutes(api, ready)
     tokenRoutes(api, ready, host)
     // Where tenants have keys each sees its own: what others ask, and how much, is theirs.
-    requestRoutes(api, ready, (request) => (host.tenants.hasKeys ? request.tenant : null))
+    requestRoutes(api, ready, (request) => (host.tenants.hasKeys ? request.tenant : null), siblings)
   })
   const outside = (what: Protected, routes: (scope: FastifyInstance) => void) =>
     app.register(async (scope) => {
@@ -177,10 +180,10 @@ export function buildServer(options: ServerOptions): FastifyInstance {
       routes(scope)
     })
   outside("health", (scope) => healthRoutes(scope, host))
-  outside("metrics", (scope) => metricsRoute(scope, host))
+  outside("metrics", (scope) => metricsRoute(scope, host, siblings))
   outside("status", (scope) => {
-    statusRoute(scope, host)
-    arrivalRoutes(scope, ready)
+    statusRoute(scope, host, siblings)
+    arrivalRoutes(scope, ready, siblings)
   })
   app.register(async (open) => {
     pageRoute(open)

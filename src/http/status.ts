@@ -3,11 +3,17 @@
 import type { SloClass } from "../config/slo-classes.ts"
 import type { AppSpeculation } from "../core/protocol.ts"
 import type { ReplicaRow } from "../serve/front.ts"
-import type { ServiceHost, TenantRow } from "../serve/service.ts"
+import type { Phase, Service, ServiceHost, TenantRow } from "../serve/service.ts"
 
-export function statusJson(host: ServiceHost): object {
+export type StatusJson = ReturnType<typeof servingJson>
+
+export function statusJson(host: ServiceHost): StatusJson | { phase: Phase; detail: string } {
   const { service, phase, detail } = host
-  if (service === null) return { phase, detail }
+  return service === null ? { phase, detail } : servingJson(host, service)
+}
+
+function servingJson(host: ServiceHost, service: Service) {
+  const { phase, detail } = host
   const { front, attainment } = service
   const nowUs = front.nowUs
   const snapshot = front.snapshot()
@@ -60,7 +66,7 @@ export function statusJson(host: ServiceHost): object {
   }
 }
 
-function replicaJson({ name, state, detail, snapshot, restarts }: ReplicaRow): object {
+function replicaJson({ name, state, detail, snapshot, restarts }: ReplicaRow) {
   const { running = 0, waiting = 0, kvUsedTokens = 0, kvCapacityTokens = 0 } = snapshot ?? {}
   return {
     ...{ name, state, detail: detail === "" ? null : detail, restarts },
@@ -70,7 +76,7 @@ function replicaJson({ name, state, detail, snapshot, restarts }: ReplicaRow): o
 }
 
 /** Counts since the start. */
-function tenantJson({ name, weight, live, figures }: TenantRow): object {
+function tenantJson({ name, weight, live, figures }: TenantRow) {
   const { kept, missed, bestEffort, refused, promptTokens, outputTokens } = figures
   return {
     ...{ name, weight, live },
@@ -90,7 +96,7 @@ function speculationJson(app: AppSpeculation | undefined): object | null {
   return { acceptance, hit_rate: hitRate, length, ...counts }
 }
 
-function classJson(c: SloClass): object {
+function classJson(c: SloClass) {
   const finite = (value: number, unit: number) => (Number.isFinite(value) ? value / unit : null)
   return {
     name: c.name,

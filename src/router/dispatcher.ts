@@ -11,6 +11,7 @@ import { HEALTH_DEFAULTS, type HealthOptions } from "./health.ts"
 import { Member } from "./member.ts"
 import { inOrder, Placing, type PlacingOptions, type PlacingTimes } from "./placing.ts"
 import { Router, type RouterOptions } from "./router.ts"
+import type { Routed } from "./target.ts"
 
 export interface DispatcherOptions extends Pick<PlacingOptions, "chances"> {
   router?: RouterOptions
@@ -98,6 +99,12 @@ export class Dispatcher {
       floor.want({ type: "wake", atUs: this.#wakeUs })
     }
     return floor.takeEffects()
+  }
+
+  /** Another dispatcher before the same replicas gave such a request to that one: its prompt is there now. */
+  placedElsewhere(request: Routed, replica: number, nowUs: number): void {
+    this.#floor.nowUs = nowUs
+    this.router.placed(request, this.#floor.members, replica, nowUs)
   }
 
   /** Invariants; throws on the first one broken. For tests and fuzzing. */

@@ -1,7 +1,7 @@
 /** The scaling signal of a server: every so often the arrivals of the last minutes are played with fewer and more replicas, and
  * what that says is kept for metrics. It serves nothing and must not keep what serves from a core. */
 import type { Advice, AdviceOptions } from "./advice.ts"
-import type { ArrivalRing } from "./arrival-ring.ts"
+import type { RingCopy } from "./arrival-ring.ts"
 import type { FleetSetup } from "./play.ts"
 import { type AdviceThread, WorkerThread } from "./thread.ts"
 import { Wanted } from "./wanted.ts"
@@ -21,7 +21,7 @@ export const ADVISOR_DEFAULTS: AdvisorOptions = {
 }
 
 export interface AdvisorSource {
-  ring: ArrivalRing
+  ring: { copy(): RingCopy | Promise<RingCopy> }
   /** What a replica is like now; null while none is known. */
   setup: () => FleetSetup | null
   /** Replicas that serve now. */
@@ -98,7 +98,7 @@ export class Advisor {
     }
     try {
       const { advice, busyMs } = await this.#thread.ask({
-        ...{ setup, copy: ring.copy(), nowUs: atUs, share },
+        ...{ setup, copy: await ring.copy(), nowUs: atUs, share },
         options: { ...options, mostReplicas: Math.max(mostReplicas, serving) },
       })
       this.busyMs += busyMs

@@ -2,7 +2,7 @@
 import fc from "fast-check"
 import { expect, it } from "vitest"
 import type { Arrival } from "./arrival.ts"
-import { ArrivalRing, arrivalsIn } from "./arrival-ring.ts"
+import { ArrivalRing, arrivalsIn, copiesTogether, movedCopy } from "./arrival-ring.ts"
 import { arrival, SLO } from "./testing.ts"
 
 const arriving = (atUs: number, more: Partial<Arrival> = {}) => ({
@@ -93,4 +93,36 @@ it("a copy is not changed by what comes later", () => {
   ring.arrived(arriving(5))
   expect(arrivalsIn(copy)).toMatchObject([{ atUs: 1, end: "live" }])
   expect(arrival(1).end).toBe("done")
+})
+
+it("several rings, each with a clock of its own, are as one from where all have everything", () => {
+  const arrivals = fc.array(fc.record({ gap: fc.nat(5), at: fc.nat(2), ends: fc.boolean() }), {
+    maxLength: 60,
+  })
+  const clocks = fc.array(fc.integer({ min: -1000, max: 1000 }), { minLength: 3, maxLength: 3 })
+  fc.assert(
+    fc.property(arrivals, clocks, fc.integer({ min: 1, max: 30 }), (all, aheadUs, capacity) => {
+      const rings = aheadUs.map((ahead) => new ArrivalRing(2000 + ahead, capacity))
+      const whole = new ArrivalRing(2000, all.length + 1)
+      let nowUs = 2000
+      for (const { gap, at, ends } of all) {
+        nowUs += gap
+        const [place, same] = [
+          rings[at]!.arrived(arriving(nowUs + aheadUs[at]!)),
+          whole.arrived(arriving(nowUs)),
+        ]
+        if (!ends) continue
+        rings[at]!.ended(place, { end: "done", endUs: nowUs + 1 + aheadUs[at]! })
+        whole.ended(same, { end: "done", endUs: nowUs + 1 })
+      }
+      const together = copiesTogether(rings.map((ring, i) => movedCopy(ring.copy(), -aheadUs[i]!)))
+      const shown = (copy: typeof together) =>
+        arrivalsIn(copy)
+          .filter(({ atUs }) => atUs >= together.sinceUs)
+          .map(({ atUs, endUs, end }) => ({ atUs, endUs, end }))
+      const order = (all: ReturnType<typeof shown>) => all.map((one) => JSON.stringify(one)).toSorted()
+      expect(order(shown(together))).toEqual(order(shown(whole.copy())))
+      expect(arrivalsIn(together).every(({ atUs }) => atUs >= together.sinceUs)).toBe(true)
+    }),
+  )
 })

@@ -93,6 +93,31 @@ export class ArrivalRing {
   }
 }
 
+/** The same by a clock that is ahead by so much. */
+export function movedCopy({ rows, sinceUs }: RingCopy, byUs: number): RingCopy {
+  const moved = rows.slice()
+  for (let at = 0; at < rows.length; at += WIDTH) {
+    moved[at + COLUMN.atUs]! += byUs
+    // 0: it lives.
+    if (rows[at + COLUMN.endUs] !== 0) moved[at + COLUMN.endUs]! += byUs
+  }
+  return { rows: moved, sinceUs: sinceUs + byUs }
+}
+
+/** Of several rings what all of them have everything of. */
+export function copiesTogether(copies: readonly RingCopy[]): RingCopy {
+  const sinceUs = Math.max(...copies.map((copy) => copy.sinceUs))
+  const rows = new Float64Array(copies.reduce((sum, copy) => sum + copy.rows.length, 0))
+  let end = 0
+  for (const copy of copies)
+    for (let at = 0; at < copy.rows.length; at += WIDTH) {
+      if (copy.rows[at + COLUMN.atUs]! < sinceUs) continue
+      rows.set(copy.rows.subarray(at, at + WIDTH), end)
+      end += WIDTH
+    }
+  return { rows: rows.slice(0, end), sinceUs }
+}
+
 /** In order of time, without those that no fleet has to serve. */
 export function arrivalsIn({ rows }: RingCopy): Arrival[] {
   const found: Arrival[] = []

@@ -5,44 +5,47 @@ import type { TenantConfig } from "../config/tenants.ts"
 import { type UserError, userError } from "../errors.ts"
 import type { ResolvedSlo } from "../replica/generation.ts"
 import { checkAsked } from "./asked-objectives.ts"
-import { RateWindow } from "./rate-window.ts"
+import { type RateCounter, RateWindow, renewedWindow } from "./rate-window.ts"
 
 /** Requests that may ask for objectives of their own: all, those with a key, or none. */
 export type ObjectivesFrom = "all" | "keys" | "none"
 
 type Headers = Readonly<Record<string, string | string[] | undefined>>
 
-export class ApiKey {
-  readonly config: ApiKeyConfig
-  readonly requests: RateWindow | null
-  readonly tokens: RateWindow | null
+/** Counts what a key takes of so much a minute; `before`: what did so until now. */
+export type CountRates = (of: CountedKey, limit: number, before: RateCounter | undefined) => RateCounter
 
-  /** `before`: the key of its name until now, of which what was counted goes on to count. */
-  constructor(config: ApiKeyConfig, before: ApiKey | undefined) {
-    this.config = config
-    this.requests = windowOf(config.requestsPerMinute, before?.requests)
-    this.tokens = windowOf(config.tokensPerMinute, before?.tokens)
-  }
+/** What is counted of which key. */
+export interface CountedKey {
+  key: string
+  what: "requests" | "tokens"
 }
 
-function windowOf(limit: number | null, before: RateWindow | null | undefined): RateWindow | null {
-  if (limit === null) return null
-  if (before?.limit === limit) return before
-  const window = new RateWindow(limit)
-  const nowMs = performance.now()
-  const used = before?.used(nowMs) ?? 0
-  // Of another bound: all that counts still does, as if it had just come.
-  if (used > 0) {
-    const slot = window.take(0, nowMs)
-    window.add(used, slot!)
+const countHere: CountRates = (_of, limit, before) =>
+  renewedWindow(limit, before instanceof RateWindow ? before : undefined)
+
+export class ApiKey {
+  readonly config: ApiKeyConfig
+  readonly requests: RateCounter | null
+  readonly tokens: RateCounter | null
+
+  /** `before`: the key of its name until now, of which what was counted goes on to count. */
+  constructor(config: ApiKeyConfig, before: ApiKey | undefined, count: CountRates = countHere) {
+    const counter = (what: CountedKey["what"], limit: number | null) =>
+      limit === null ? null : count({ key: config.name, what }, limit, before?.[what] ?? undefined)
+    this.config = config
+    this.requests = counter("requests", config.requestsPerMinute)
+    this.tokens = counter("tokens", config.tokensPerMinute)
   }
-  return window
 }
 
 export class KeyRing {
   #byDigest = new Map<string, ApiKey>()
+  readonly #count: CountRates | undefined
 
-  constructor(keys: readonly ApiKeyConfig[] = [], tenants: readonly TenantConfig[] = []) {
+  /** `count`: left out, in this process. */
+  constructor(keys: readonly ApiKeyConfig[] = [], tenants: readonly TenantConfig[] = [], count?: CountRates) {
+    this.#count = count
     this.renew(keys, tenants)
   }
 
@@ -51,7 +54,7 @@ export class KeyRing {
     const before = new Map([...this.#byDigest.values()].map((key) => [key.config.name, key]))
     const all = [...keys, ...tenants.flatMap(plainKeys)]
     this.#byDigest = new Map(
-      all.map((config) => [config.digest, new ApiKey(config, before.get(config.name))]),
+      all.map((config) => [config.digest, new ApiKey(config, before.get(config.name), this.#count)]),
     )
   }
 
@@ -105,7 +108,7 @@ export function checkAllowed(key: ApiKey | null, from: ObjectivesFrom, slo: Reso
 export function rateRefusal(
   name: string,
   what: "requests" | "tokens",
-  window: RateWindow,
+  window: RateCounter,
   waitMs: number,
 ): UserError {
   const seconds = Math.ceil(waitMs / 1000)

@@ -3,7 +3,30 @@
 
 const SLOTS = 240
 
-export class RateWindow {
+/** Counts what was taken of so much a minute, here or elsewhere. See `RateWindow`. */
+export interface RateCounter {
+  readonly limit: number
+  used(nowMs: number): number
+  take(count: number, nowMs: number): number | null | Promise<number | null>
+  add(count: number, slot: number): void
+  waitMs(count: number, nowMs: number): number
+}
+
+/** One of that bound, which goes on to count what the one `before` it did. */
+export function renewedWindow(limit: number, before: RateWindow | undefined): RateWindow {
+  if (before?.limit === limit) return before
+  const window = new RateWindow(limit)
+  const nowMs = performance.now()
+  const used = before?.used(nowMs) ?? 0
+  // Of another bound: all that counts still does, as if it had just come.
+  if (used > 0) {
+    const slot = window.take(0, nowMs)
+    window.add(used, slot!)
+  }
+  return window
+}
+
+export class RateWindow implements RateCounter {
   readonly limit: number
   readonly windowMs: number
   readonly #slotMs: number

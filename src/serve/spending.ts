@@ -29,7 +29,7 @@ export async function spend(
     (sum, { maxTokens }, i) => sum + prompts[i]! + each * (maxTokens ?? defaultMaxTokens),
     0,
   )
-  const slot = take(key, held)
+  const slot = await take(key, held)
   const usage = new Usage(requests.length, sinks.length)
   const settle = () => window.add(usage.tokens - held, slot)
   try {
@@ -40,10 +40,10 @@ export async function spend(
   }
 }
 
-function take({ config, tokens }: ApiKey, held: number): number {
+async function take({ config, tokens }: ApiKey, held: number): Promise<number> {
   const window = tokens!
   const nowMs = performance.now()
-  const slot = window.take(held, nowMs)
+  const slot = await window.take(held, nowMs)
   if (slot !== null) return slot
   const waitMs = window.waitMs(held, nowMs)
   if (Number.isFinite(waitMs)) throw rateRefusal(config.name, "tokens", window, waitMs)

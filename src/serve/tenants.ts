@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto"
 import type { ApiKeyConfig } from "../config/api-keys.ts"
 import { DEFAULT_TENANT, TENANT_NAME, type TenantConfig } from "../config/tenants.ts"
 import { UserError, userError } from "../errors.ts"
-import { type ApiKey, KeyRing, type ObjectivesFrom } from "./key-ring.ts"
+import { type ApiKey, type CountRates, KeyRing, type ObjectivesFrom } from "./key-ring.ts"
 import { type Salt, saltOf } from "./prefix.ts"
 
 /** Tenants that only the header names, at once; and in figures, ever. More are one tenant. */
@@ -29,6 +29,8 @@ export interface TenantOptions {
   sharePrefixes?: boolean
   /** Which requests may ask for objectives of their own. Default: all. */
   objectives?: ObjectivesFrom
+  /** What keys take of their rates is counted so, for as long as there are tenants. Default: in this process. */
+  countRates?: CountRates
 }
 
 /** What a request's tenant is to the core. */
@@ -56,7 +58,7 @@ export class Tenants {
   readonly #weights: number[]
   #allWeights = 0
   #options: TenantOptions
-  readonly #keys = new KeyRing()
+  readonly #keys: KeyRing
   readonly #configured = new Map<string, Tenant>()
   /** Configured once, and not any more: their requests may live. */
   readonly #retired = new Map<string, Tenant>()
@@ -70,7 +72,7 @@ export class Tenants {
   constructor(options: TenantOptions = {}) {
     const { tenants = [], sharePrefixes = false } = options
     this.#options = options
-    this.#keys.renew(options.keys ?? [], tenants)
+    this.#keys = new KeyRing(options.keys, tenants, options.countRates)
     this.#sharedSalt = sharePrefixes ? saltOf(this.#secret, "") : null
     const weights = new Map([DEFAULT_TENANT, OTHERS].map((name) => [name, 1]))
     for (const { name, weight } of tenants) weights.set(name, weight)

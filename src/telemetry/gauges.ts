@@ -1,6 +1,6 @@
 /** Gauges: what the server is like when /metrics is read; nothing is kept up to date in between. */
 import type { monitorEventLoopDelay } from "node:perf_hooks"
-import { Counter, Gauge, type Registry } from "prom-client"
+import { type Aggregator, Counter, Gauge, type Registry } from "prom-client"
 import type { AppSpeculation, Snapshot } from "../core/protocol.ts"
 import type { TenantFigures } from "./tenant-figures.ts"
 
@@ -72,11 +72,20 @@ const PER_CLASS: readonly Row<AppSpeculation>[] = [
   ["slos_serve_speculation_length", "Tokens verified per decode step of late.", (app) => app.length],
 ]
 
+/** Of several gateway processes each sees the whole of its backends; places in the queue and tenants' requests are each one's own. */
+export const WHOLE_SEEN = "max"
+
 export function registerGauges(registry: Registry, sources: GaugeSources): void {
   const { classes, snapshot } = sources
-  const gauge = (name: string, help: string, labelNames: string[], read: () => readonly Sample[]) =>
+  const gauge = (
+    name: string,
+    help: string,
+    labelNames: string[],
+    read: () => readonly Sample[],
+    aggregator: Aggregator = WHOLE_SEEN,
+  ) =>
     new Gauge({
-      ...{ name, help, labelNames, registers: [registry] },
+      ...{ name, help, labelNames, aggregator, registers: [registry] },
       collect() {
         for (const [labels, value] of read()) this.set(labels, value)
       },
@@ -96,8 +105,8 @@ export function registerGauges(registry: Registry, sources: GaugeSources): void 
   const { queue } = sources
   if (queue !== undefined) {
     const help = "Requests that have a place in the queue, those whose prompts are being read included."
-    gauge("slos_serve_queue_places_taken", help, [], () => [[{}, queue.taken]])
-    gauge("slos_serve_queue_places", "Requests that the queue takes.", [], () => [[{}, queue.limit]])
+    gauge("slos_serve_queue_places_taken", help, [], () => [[{}, queue.taken]], "sum")
+    gauge("slos_serve_queue_places", "Requests that the queue takes.", [], () => [[{}, queue.limit]], "sum")
   }
   const { oldestMs } = sources
   if (oldestMs !== undefined)
@@ -195,7 +204,7 @@ const BY_REPLICA: readonly Row<ReplicaSource>[] = [
 function registerReplicas(registry: Registry, replicas: () => readonly ReplicaSource[]): void {
   new Counter({
     ...{ name: "slos_serve_replica_restarts_total", help: "Times a replica was started anew." },
-    ...{ labelNames: ["replica"], registers: [registry] },
+    ...{ labelNames: ["replica"], aggregator: WHOLE_SEEN, registers: [registry] },
     collect() {
       this.reset()
       for (const { name, restarts } of replicas()) this.inc({ replica: name }, restarts)
@@ -203,7 +212,7 @@ function registerReplicas(registry: Registry, replicas: () => readonly ReplicaSo
   })
   for (const [name, help, read] of BY_REPLICA)
     new Gauge({
-      ...{ name, help, labelNames: ["replica"], registers: [registry] },
+      ...{ name, help, labelNames: ["replica"], aggregator: WHOLE_SEEN, registers: [registry] },
       collect() {
         this.reset()
         for (const replica of replicas()) this.set({ replica: replica.name }, read(replica))
@@ -215,6 +224,7 @@ function registerWatch(registry: Registry, watch: WatchSource): void {
   const registers = [registry]
   new Gauge({
     ...{ name: "slos_serve_engine_up", help: "1 while the engine computes, 0 while it is down.", registers },
+    aggregator: WHOLE_SEEN,
     collect() {
       this.set(watch.state === "ok" ? 1 : 0)
     },

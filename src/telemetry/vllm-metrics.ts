@@ -3,6 +3,7 @@
 import { Gauge, type Registry } from "prom-client"
 import type { EngineLimits, Outcome, Snapshot } from "../core/protocol.ts"
 import type { ObservedStep } from "../replica/observed.ts"
+import { WHOLE_SEEN } from "./gauges.ts"
 import { TallyCounter, TallyHistogram } from "./tally.ts"
 
 /** What a request asked for and got, all its answers together, once it has ended. */
@@ -190,7 +191,7 @@ function registerGauges({ registry, modelName, snapshot, limits }: VllmMetricsOp
   const gauge = (name: string, help: string, read: (snapshot: Snapshot) => number, more: object = {}) => {
     const labels = { model_name: modelName, engine: ENGINE, ...more }
     return new Gauge({
-      ...{ name: `vllm:${name}`, help, labelNames: Object.keys(labels), registers },
+      ...{ name: `vllm:${name}`, help, labelNames: Object.keys(labels), aggregator: WHOLE_SEEN, registers },
       collect() {
         this.set(labels, read(snapshot()))
       },
@@ -211,6 +212,7 @@ function registerGauges({ registry, modelName, snapshot, limits }: VllmMetricsOp
     name: "vllm:cache_config_info",
     help: "The KV cache: tokens of a block, and blocks (not only on GPUs).",
     ...{ labelNames: ["block_size", "num_gpu_blocks", "enable_prefix_caching", "engine"], registers },
+    aggregator: WHOLE_SEEN,
     collect() {
       const known = limits?.() ?? null
       this.reset()

@@ -22,12 +22,18 @@ export interface FrontEnd {
 
 const MISSING = "bench/get-rivals.sh brings it"
 
-/** `program`: its main.ts, of this checkout or another. */
-export function gateway(kind: "vllm" | "llama-server" | "openai", program = "src/cli/main.ts"): FrontEnd {
+/** `program`: its main.ts, of this checkout or another; `processes`: of the gateway. */
+export function gateway(
+  kind: "vllm" | "llama-server" | "openai",
+  program = "src/cli/main.ts",
+  processes = 1,
+): FrontEnd {
+  const several = processes === 1 ? [] : ["--gateways", String(processes)]
   return {
-    ...{ name: "slos-serve", kind: "slos-serve", pauses: false, missing: "" },
+    ...{ kind: "slos-serve", pauses: false, missing: "" },
+    name: ["slos-serve", ...several].join(" "),
     command: (port, backends) => [
-      ...[process.execPath, program, "serve", "--port", String(port), "--log-level", "warn"],
+      ...[process.execPath, program, "serve", "--port", String(port), "--log-level", "warn", ...several],
       ...backends.flatMap((url) => ["--backend", `${kind}=${url}`]),
     ],
   }

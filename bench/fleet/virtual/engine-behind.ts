@@ -1,9 +1,10 @@
 /** A simulated engine that owns its batching, and what stands before it: a gateway's twin and what it holds back (production
- * code, on virtual time), or nothing. */
+ * code, on virtual time), or nothing. Several gateways may stand before one engine, and tell each other what they have there. */
 import type { ReplicaConfig } from "../../../src/core/replica.ts"
 import { CacheHopes } from "../../../src/fleet/backends/cache-hopes.ts"
 import { type Holdable, Holding, type Later } from "../../../src/fleet/backends/holding.ts"
 import { Judge } from "../../../src/fleet/backends/judge.ts"
+import { type LoadWord, SharedLoad } from "../../../src/fleet/backends/shared-load.ts"
 import type { EngineRules } from "../../../src/fleet/engine-rules.ts"
 import { Twin, type TwinOptions, type TwinSpec } from "../../../src/fleet/twin.ts"
 import type { DispatchEvent, JobId } from "../../../src/router/dispatch.ts"
@@ -22,6 +23,10 @@ interface Course extends Holdable {
 
 export interface BehindOptions {
   index: number
+  /** Where another gateway stands before it already; left out: it is made. */
+  engine?: SimHost | undefined
+  /** To other gateways, in a moment; left out: they see each other in /metrics alone. */
+  tellSoon?: ((words: () => unknown) => void) | undefined
   config: ReplicaConfig
   reality: Reality
   rules: EngineRules
@@ -43,21 +48,28 @@ export class EngineBehind {
   readonly #holding: Holding<Course>
   readonly #courses = new Map<JobId, Course>()
   readonly #hopes = new CacheHopes()
+  readonly #shared: SharedLoad | null
   #ids = 0
 
   constructor(options: BehindOptions) {
     const { index, config, reality, rules, believed, apps, nowUs, later } = options
     this.#options = options
-    const world = new World(reality.seed, config.limits.blockTokens)
-    const machine = () => new Machine(index, config, reality, new Faults([]), world)
-    this.engine = new SimHost(index, { world, machine, deadlyAfter: () => Infinity, check: false })
-    this.engine.start()
+    this.engine = options.engine ?? engineOf(index, config, reality)
     this.twin = new Twin({ rules, apps, ...believed })
+    const { tellSoon } = options
+    const saw = ({ app, session, seen }: Parameters<SharedLoad["saw"]>[0] & object) =>
+      this.#hopes.saw(app, session, seen)
+    this.#shared =
+      tellSoon === undefined ? null : new SharedLoad({ twin: this.twin, tellSoon, clockUs: 0, saw })
     const send = (course: Course) => {
       this.twin.sent(course.id, course.spec, nowUs())
+      this.#shared?.sent(course.id, course.spec)
       this.#submit(course)
     }
-    const turnDown = ({ job }: Course) => options.tell({ type: "turnedDown", job })
+    const turnDown = ({ id, job }: Course) => {
+      this.#shared?.ended(id, false)
+      options.tell({ type: "turnedDown", job })
+    }
     this.#holding = new Holding(this.twin, nowUs, { send, turnDown }, later)
     this.#holding.open()
   }
@@ -70,7 +82,9 @@ export class EngineBehind {
   offer(request: SimRequest): boolean {
     const spec = this.#specOf(request)
     const { deadlineUs } = this.#judge(spec)
-    return this.twin.offer(spec, this.#options.nowUs(), this.#holding.around(deadlineUs)).takes
+    const own = this.#holding.around(deadlineUs)
+    const held = this.#shared?.around(deadlineUs, own) ?? own
+    return this.twin.offer(spec, this.#options.nowUs(), held).takes
   }
 
   /** `holds`: by the twin's word; else it goes to the engine at once. */
@@ -88,8 +102,12 @@ export class EngineBehind {
       cachedTokens: -1,
     }
     this.#courses.set(job, course)
-    if (holds) this.#holding.add(course)
-    else this.#submit(course)
+    if (!holds) {
+      this.#submit(course)
+      return
+    }
+    this.#shared?.held(course.id, spec, course.judge.deadlineUs)
+    this.#holding.add(course)
   }
 
   withdraw(job: JobId): boolean {
@@ -100,6 +118,7 @@ export class EngineBehind {
       this.engine.cancel(job, this.#options.nowUs())
       this.twin.ended(course.id, this.#options.nowUs(), false)
     }
+    this.#shared?.ended(course.id, false)
     this.#courses.delete(job)
     return true
   }
@@ -114,7 +133,7 @@ export class EngineBehind {
   digest(): DispatchEvent {
     const takenAtUs = this.#options.nowUs()
     const snapshot = this.twin.snapshot(takenAtUs)
-    const waiting = snapshot.waiting + this.#holding.size
+    const waiting = snapshot.waiting + this.#holding.size + (this.#shared?.heldElsewhere ?? 0)
     const { index: replica } = this.#options
     return { type: "digest", replica, snapshot: { ...snapshot, waiting }, takenAtUs, computes: true }
   }
@@ -135,8 +154,9 @@ export class EngineBehind {
     if (word.type === "tokens") {
       const first = !course.begun
       course.begun = true
-      if (first) this.twin.cached(course.id, course.cachedTokens)
+      if (first) for (const view of [this.twin, this.#shared]) view?.cached(course.id, course.cachedTokens)
       this.twin.tokens(course.id, word.tokens, nowUs())
+      this.#shared?.tokens(course.id, word.tokens)
       onTokens(word.job, word.tokens, word.answeringFrom >= 0)
       if (first) this.#holding.look()
     } else if (word.type === "ended") {
@@ -144,10 +164,18 @@ export class EngineBehind {
       const { app, session, promptTokens: prompt } = course.request.spec
       const seen = { prompt, cached: course.cachedTokens, output: course.request.outputTokens }
       this.#hopes.saw(app, nameOf(session), seen)
+      this.#shared?.saw({ app, session: nameOf(session), seen })
       this.twin.ended(course.id, nowUs(), true)
+      this.#shared?.ended(course.id, true)
       onEnd(word.job)
       this.#holding.look()
     }
+  }
+
+  /** What another gateway told. */
+  heardFrom(gateway: number, words: unknown): void {
+    this.#shared?.hear(words as LoadWord[], gateway, this.#options.nowUs())
+    this.#holding.look()
   }
 
   /** The engine knows promises as its API does: a deadline, where it goes by these. */
@@ -175,6 +203,14 @@ export class EngineBehind {
       () => {},
     )
   }
+}
+
+function engineOf(index: number, config: ReplicaConfig, reality: Reality): SimHost {
+  const world = new World(reality.seed, config.limits.blockTokens)
+  const machine = () => new Machine(index, config, reality, new Faults([]), world)
+  const engine = new SimHost(index, { world, machine, deadlyAfter: () => Infinity, check: false })
+  engine.start()
+  return engine
 }
 
 const nameOf = (session: number) => (session < 0 ? null : String(session))

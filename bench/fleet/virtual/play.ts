@@ -31,8 +31,18 @@ export interface Played {
   why: Record<string, number>
 }
 
+/** Processes of one gateway: how many, and whether they tell each other what they have (else: /metrics alone). */
+export interface Several {
+  gateways: number
+  tell: boolean
+}
+
 /** One way, µs. */
 const NETWORK_US = 500
+/** What processes tell each other is gathered for so long, and heard so much later. */
+const [TELL_US, HEARD_US] = [5000, 300]
+/** Numbers of jobs of one gateway. */
+const JOBS_A_GATEWAY = 1e9
 const [DIGEST_US, SCRAPE_US] = [50_000, 1_000_000]
 const PATIENCE_US = 60_000_000
 
@@ -42,12 +52,15 @@ export function play(
   front: FrontName,
   rules: EngineRules,
   prior?: TwinOptions["prior"],
+  several: Several = { gateways: 1, tell: false },
 ): Played {
-  return new Play(spec, front, rules, prior).run()
+  return new Play(spec, front, rules, prior, several).run()
 }
 
 interface Client {
   request: SimRequest
+  /** That it comes to. */
+  gateway: number
   judge: Judge
   promised: boolean
   job: JobId
@@ -60,11 +73,13 @@ class Play {
   readonly #front: FrontName
   readonly #seed: number
   readonly #heap = new EventHeap<() => void>()
-  readonly #engines: EngineBehind[]
-  readonly #dispatcher: Dispatcher
+  /** As each gateway sees them. */
+  readonly #views: EngineBehind[][]
+  readonly #dispatchers: Dispatcher[]
+  readonly #tells: boolean
   readonly #clients = new Map<RequestId, Client>()
   readonly #byJob = new Map<JobId, Client>()
-  readonly #effects: DispatchEffect[] = []
+  readonly #effects: { gateway: number; effect: DispatchEffect }[] = []
   /** By session. */
   readonly #homes = new Map<number, number>()
   #carrying = false
@@ -74,31 +89,54 @@ class Play {
   #jobs = 0
   readonly #played: Played = { kept: 0, total: 0, promised: 0, promisedKept: 0, why: {} }
 
-  constructor(spec: RunSpec, front: FrontName, rules: EngineRules, prior: TwinOptions["prior"]) {
+  constructor(
+    spec: RunSpec,
+    front: FrontName,
+    rules: EngineRules,
+    prior: TwinOptions["prior"],
+    { gateways, tell }: Several,
+  ) {
     this.#workload = new Workload(spec)
     this.#front = front
     this.#seed = spec.seed
+    this.#tells = tell && gateways > 1
     this.#pending = this.#workload.first.length
     const nowUs = () => this.#nowUs
     const later = (us: number, fn: () => void) => this.#cancellable(us, fn)
-    const believed = { kin: new CostFit(prior), ...(prior && { prior }) }
-    this.#engines = replicaConfigs(spec).map(
-      (config, index) =>
-        new EngineBehind({
-          ...{ index, config, rules, believed, apps: APPS.length, nowUs, later },
-          reality: { noiseSigma: spec.noiseSigma, bias: spec.bias, seed: spec.seed },
-          tell: (event) => this.#tell(event),
-          onTokens: (job, tokens, answering) => this.#tokens(job, tokens, answering),
-          onEnd: (job) => this.#ended(job),
+    this.#views = []
+    for (let gateway = 0; gateway < gateways; gateway++) {
+      const believed = { kin: new CostFit(prior), ...(prior && { prior }) }
+      this.#views[gateway] = replicaConfigs(spec).map(
+        (config, index) =>
+          new EngineBehind({
+            ...{ index, config, rules, believed, apps: APPS.length, nowUs, later },
+            reality: { noiseSigma: spec.noiseSigma, bias: spec.bias, seed: spec.seed },
+            engine: this.#views[0]?.[index]?.engine,
+            ...(this.#tells && { tellSoon: (words) => this.#tellSoon(gateway, index, words) }),
+            tell: (event) => this.#tell(gateway, event),
+            onTokens: (job, tokens, answering) => this.#tokens(job, tokens, answering),
+            onEnd: (job) => this.#ended(job),
+          }),
+      )
+    }
+    this.#dispatchers = this.#views.map(
+      (_, gateway) =>
+        new Dispatcher({
+          ...{ router: { reoffers: 3 }, chances: routingChances(spec.seed) },
+          firstJob: 1 + gateway * JOBS_A_GATEWAY,
         }),
     )
-    this.#dispatcher = new Dispatcher({ router: { reoffers: 3 }, chances: routingChances(spec.seed) })
+  }
+
+  get #engines(): EngineBehind[] {
+    return this.#views[0]!
   }
 
   run(): Played {
-    for (const replica of this.#engines.keys()) this.#tell({ type: "replicaUp", replica })
+    for (const gateway of this.#views.keys())
+      for (const replica of this.#engines.keys()) this.#tell(gateway, { type: "replicaUp", replica })
     for (const request of this.#workload.first) this.#arrives(request)
-    this.#every(DIGEST_US, (engine) => this.#tell(engine.digest()))
+    this.#every(DIGEST_US, (engine, gateway) => this.#tell(gateway, engine.digest()))
     this.#every(SCRAPE_US, (engine) => engine.scraped())
     while (this.#pending > 0 || this.#clients.size > 0) {
       this.#nowUs = this.#heap.nextUs
@@ -106,6 +144,16 @@ class Play {
       for (const engine of this.#engines) this.#decide(engine)
     }
     return this.#played
+  }
+
+  #tellSoon(gateway: number, index: number, words: () => unknown): void {
+    this.#in(TELL_US, () => {
+      const told = words()
+      this.#in(HEARD_US, () => {
+        for (const [other, views] of this.#views.entries())
+          if (other !== gateway) views[index]!.heardFrom(gateway, told)
+      })
+    })
   }
 
   #in(us: number, act: () => void): void {
@@ -120,8 +168,8 @@ class Play {
     }
   }
 
-  #every(us: number, act: (engine: EngineBehind) => void): void {
-    for (const engine of this.#engines) act(engine)
+  #every(us: number, act: (engine: EngineBehind, gateway: number) => void): void {
+    for (const [gateway, views] of this.#views.entries()) for (const view of views) act(view, gateway)
     this.#in(us, () => this.#every(us, act))
   }
 
@@ -135,10 +183,12 @@ class Play {
         () => 0,
         () => {},
       )
-      const client = { request, judge, promised: false, job: -1, at: -1, tokens: 0 }
+      const gateway = Math.floor(chance(this.#seed, spec.id, 7) * this.#views.length)
+      const client = { request, gateway, judge, promised: false, job: -1, at: -1, tokens: 0 }
       this.#clients.set(spec.id, client)
+      const arrived = { id: spec.id, request: spec, choices: 1, patienceUs: PATIENCE_US }
       if (this.#front !== "gateway") this.#give(++this.#jobs, client, this.#chosen(spec), false)
-      else this.#tell({ type: "arrived", id: spec.id, request: spec, choices: 1, patienceUs: PATIENCE_US })
+      else this.#tell(gateway, { type: "arrived", ...arrived })
     })
   }
 
@@ -159,41 +209,54 @@ class Play {
   #give(job: JobId, client: Client, at: number, holds: boolean): void {
     Object.assign(client, { job, at })
     this.#byJob.set(job, client)
-    if (holds) this.#engines[at]!.take(job, client.request, true)
+    if (holds) this.#views[client.gateway]![at]!.take(job, client.request, true)
     else this.#in(NETWORK_US, () => this.#engines[at]!.take(job, client.request, false))
   }
 
-  #tell(event: DispatchEvent): void {
-    this.#dispatcher.handle(event, this.#nowUs)
-    this.#effects.push(...this.#dispatcher.poll(this.#nowUs))
+  #tell(gateway: number, event: DispatchEvent): void {
+    const dispatcher = this.#dispatchers[gateway]!
+    dispatcher.handle(event, this.#nowUs)
+    for (const effect of dispatcher.poll(this.#nowUs)) this.#effects.push({ gateway, effect })
     if (this.#carrying) return
     this.#carrying = true
-    for (let effect = this.#effects.shift(); effect !== undefined; effect = this.#effects.shift())
-      this.#carryOut(effect)
+    for (let next = this.#effects.shift(); next !== undefined; next = this.#effects.shift())
+      this.#carryOut(next.gateway, next.effect)
     this.#carrying = false
   }
 
-  #carryOut(effect: DispatchEffect): void {
-    if (effect.type === "wake") this.#in(effect.atUs - this.#nowUs, () => this.#tell({ type: "woke" }))
-    else if (effect.type === "ask") this.#ask(effect)
-    else if (effect.type === "submit")
-      this.#give(effect.job, this.#clients.get(effect.id)!, effect.replica, true)
-    else if (effect.type === "withdraw") this.#withdraw(effect.job, effect.replica)
-    else if (effect.type === "probe") this.#tell({ type: "probed", replica: effect.replica, ok: true })
+  #carryOut(gateway: number, effect: DispatchEffect): void {
+    if (effect.type === "wake")
+      this.#in(effect.atUs - this.#nowUs, () => this.#tell(gateway, { type: "woke" }))
+    else if (effect.type === "ask") this.#ask(gateway, effect)
+    else if (effect.type === "submit") {
+      const client = this.#clients.get(effect.id)!
+      this.#placed(gateway, client.request, effect.replica)
+      this.#give(effect.job, client, effect.replica, true)
+    } else if (effect.type === "withdraw") this.#withdraw(gateway, effect.job, effect.replica)
+    else if (effect.type === "probe")
+      this.#tell(gateway, { type: "probed", replica: effect.replica, ok: true })
     else if (effect.type === "fail") this.#over(this.#clients.get(effect.id)!)
   }
 
-  #ask({ job, id, replica }: Extract<DispatchEffect, { type: "ask" }>): void {
-    const client = this.#clients.get(id)!
-    const takes = this.#engines[replica]!.offer(client.request)
-    client.promised ||= takes
-    this.#tell({ type: "offered", job, replica, takes })
+  #placed(gateway: number, { spec }: SimRequest, replica: number): void {
+    if (!this.#tells) return
+    this.#in(TELL_US + HEARD_US, () => {
+      for (const [other, dispatcher] of this.#dispatchers.entries())
+        if (other !== gateway) dispatcher.placedElsewhere(spec, replica, this.#nowUs)
+    })
   }
 
-  #withdraw(job: JobId, replica: number): void {
-    const ok = this.#engines[replica]!.withdraw(job)
+  #ask(gateway: number, { job, id, replica }: Extract<DispatchEffect, { type: "ask" }>): void {
+    const client = this.#clients.get(id)!
+    const takes = this.#views[gateway]![replica]!.offer(client.request)
+    client.promised ||= takes
+    this.#tell(gateway, { type: "offered", job, replica, takes })
+  }
+
+  #withdraw(gateway: number, job: JobId, replica: number): void {
+    const ok = this.#views[gateway]![replica]!.withdraw(job)
     if (ok) this.#byJob.delete(job)
-    this.#tell({ type: "withdrawn", job, ok })
+    this.#tell(gateway, { type: "withdrawn", job, ok })
   }
 
   #decide(behind: EngineBehind): void {
@@ -202,8 +265,9 @@ class Play {
     if (!machine.touched) return
     const wokeUs = machine.wakeAtUs
     const { step } = engine.decide(this.#nowUs)
+    const views = this.#views.map((each) => each[engine.index]!)
     if (step !== null) {
-      behind.began(step)
+      for (const view of views) view.began(step)
       this.#heap.push(step.atUs, 0, () => engine.stepOver(step, this.#nowUs))
     }
     if (machine.wakeAtUs !== wokeUs)
@@ -211,7 +275,7 @@ class Play {
     const words = engine.takeWords()
     if (words.length === 0) return
     this.#in(NETWORK_US, () => {
-      for (const word of words) behind.hear(word)
+      for (const word of words) for (const view of views) view.hear(word)
     })
   }
 
@@ -220,13 +284,13 @@ class Play {
     if (client === undefined) return
     client.tokens += tokens
     client.judge.tokens(tokens, answering, this.#nowUs)
-    if (this.#front === "gateway") this.#tell({ type: "progressed", job, choice: 0, tokens })
+    if (this.#front === "gateway") this.#tell(client.gateway, { type: "progressed", job, choice: 0, tokens })
   }
 
   #ended(job: JobId): void {
     const client = this.#byJob.get(job)
     if (client === undefined) return
-    if (this.#front === "gateway") this.#tell({ type: "choiceEnded", job, choice: 0 })
+    if (this.#front === "gateway") this.#tell(client.gateway, { type: "choiceEnded", job, choice: 0 })
     this.#over(client)
   }
 

@@ -125,6 +125,18 @@ function goOn(
   if (typeof least === "number") body.min_tokens = Math.max(0, least - tokens)
 }
 
+/** What the engine calls the model that the job asks for. `models`: what clients call them, and what it does; `served`: its first. */
+export function modelFor(
+  { body }: Job,
+  models: ReadonlyMap<string, string> = new Map(),
+  served: string | undefined,
+): string {
+  const asked = typeof body?.model === "string" ? body.model : ""
+  // `model:class` asks for an SLO class as well.
+  const found = models.get(asked) ?? models.get(asked.slice(0, asked.lastIndexOf(":")))
+  return found ?? [...models.values()][0] ?? served ?? asked
+}
+
 function handedOn(body: Readonly<Record<string, unknown>>): Record<string, unknown> {
   const own: Record<string, unknown> = {}
   for (const field of Object.keys(body))

@@ -8,6 +8,7 @@ import { z } from "zod"
 import { type BackendConfig, backendsSchema, buildBackends, checkBackends } from "../../config/backends.ts"
 import { UserError } from "../../errors.ts"
 import type { ReplicaHost } from "../../replica/host.ts"
+import type { Siblings } from "../../siblings/siblings.ts"
 import { CostFit } from "../cost-fit.ts"
 import { RemoteReplica } from "../remote-replica.ts"
 import { type Endpoint, endpointsOf, type Lookup } from "./addresses.ts"
@@ -27,6 +28,8 @@ export interface BackendSetOptions {
   probeMs?: number
   refreshMs?: number
   lookup?: Lookup
+  /** Other processes of this gateway, before the same backends. */
+  siblings?: Siblings | null
   log?: (message: string, level: "warn" | "info") => void
 }
 
@@ -159,7 +162,7 @@ export class BackendSet {
   }
 
   #open(endpoint: Endpoint, dispatcher: Agent): ReplicaHost {
-    const { apps, probeMs = PROBE_MS } = this.#options
+    const { apps, probeMs = PROBE_MS, siblings = null } = this.#options
     const { config, url, host } = endpoint
     const { weight, models, apiKey, priority, prefill } = config
     const name = new URL(url).host
@@ -169,7 +172,7 @@ export class BackendSet {
     return new RemoteHost({
       ...{ name, url, kind, weight, models, apiKey, apps, priority, prefill, dispatcher, probeMs },
       ...{ timeouts: this.#timeouts, hostHeader: host, planner: this.#plannerOf(endpoint, name) },
-      kin: this.#kinOf(config),
+      ...{ kin: this.#kinOf(config), siblings },
     })
   }
 

@@ -1,7 +1,9 @@
 /** One choice of a job at a backend: held, sent, and what has come of it. */
 import type { RequestId } from "../../core/protocol.ts"
 import type { Job, JobChoice, JobSink } from "../../replica/host.ts"
+import type { Usage } from "../../text/answer.ts"
 import type { TwinSpec } from "../twin.ts"
+import type { ReadUsage } from "./answer-reader.ts"
 import type { Judge } from "./judge.ts"
 
 export interface Course {
@@ -20,4 +22,15 @@ export interface Course {
   abort: (() => void) | null
   /** Some token of it is out. */
   begun: boolean
+}
+
+/** What it came to, by the engine's word; what was out when it came was computed elsewhere. */
+export function usageOf({ spec, begunTokens }: Course, usage: ReadUsage): Usage {
+  return {
+    promptTokens: usage.promptTokens ?? spec.promptTokens,
+    cachedTokens: usage.cachedTokens ?? 0,
+    completionTokens: begunTokens + usage.completionTokens,
+    reasoningTokens: usage.reasoningTokens,
+    ...{ drafts: 0, draftedTokens: 0, acceptedTokens: 0 },
+  }
 }

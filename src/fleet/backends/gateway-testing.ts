@@ -6,18 +6,24 @@ import { defaultSloClasses } from "../../config/slo-classes.ts"
 import { buildServer } from "../../http/server.ts"
 import { Service, ServiceHost } from "../../serve/service.ts"
 import { Tenants } from "../../serve/tenants.ts"
+import type { Siblings } from "../../siblings/siblings.ts"
 import { Fleet } from "../fleet.ts"
+import { ToldPlacements } from "../told-placements.ts"
 import { openGateway } from "./gateway.ts"
 
 /** Before these backends, each as `--backend` has it. Its model's name is "ours". */
-export async function openTestGateway(backends: readonly string[]) {
+export async function openTestGateway(backends: readonly string[], siblings: Siblings | null = null) {
   const classes = defaultSloClasses()
   const tenants = new Tenants()
-  const fleet = new Fleet({ texts: true })
+  const told = siblings === null ? null : new ToldPlacements(siblings)
+  const fleet = new Fleet({ texts: true, ...(told && { placed: told.placed }) })
+  told?.hearInto(fleet)
   const said: string[] = []
   const waits: string[] = []
   const opening = openGateway({
-    ...{ fleet, tenants, maxQueue: 100, apps: classes.all.length, probeMs: 20, servedName: "ours" },
+    ...{ fleet, tenants, siblings, maxQueue: 100, apps: classes.all.length, servedName: "ours" },
+    // What siblings tell is to be seen apart from what engines do.
+    probeMs: siblings === null ? 20 : 60_000,
     backends: backends.map((spec) => parseInlineBackend(spec, "--backend")),
     log: (message) => said.push(message),
     waiting: (detail) => waits.push(detail),

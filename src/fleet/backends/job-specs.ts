@@ -6,6 +6,13 @@ import type { ReadUsage } from "./answer-reader.ts"
 import { CacheHopes } from "./cache-hopes.ts"
 import { PromptSizes } from "./prompt-sizes.ts"
 
+/** How much of a prompt an engine had in its cache, of a session's round. */
+export interface CacheSeen {
+  app: number
+  session: string | null
+  seen: { prompt: number; cached: number; output: number }
+}
+
 export class JobSpecs {
   readonly #sizes = new PromptSizes()
   readonly #cache = new CacheHopes()
@@ -31,12 +38,24 @@ export class JobSpecs {
     }
   }
 
-  /** The engine counted so in a job that it computed as a whole. */
-  learn({ generation }: Job, { promptTokens, cachedTokens, completionTokens: output }: ReadUsage): void {
-    if (promptTokens === null) return
+  /** The engine counted so in a job that it computed as a whole. Answers what that says of its cache. */
+  learn(
+    { generation }: Job,
+    { promptTokens, cachedTokens, completionTokens: output }: ReadUsage,
+  ): CacheSeen | null {
+    if (promptTokens === null) return null
     const { prompt, slo, session } = generation
     this.#sizes.counted(prompt, promptTokens)
-    const seen = { prompt: promptTokens, cached: cachedTokens ?? 0, output }
-    if (cachedTokens !== null) this.#cache.saw(slo.class.app, session, seen)
+    if (cachedTokens === null) return null
+    const seen = {
+      ...{ app: slo.class.app, session },
+      seen: { prompt: promptTokens, cached: cachedTokens, output },
+    }
+    this.saw(seen)
+    return seen
+  }
+
+  saw({ app, session, seen }: CacheSeen): void {
+    this.#cache.saw(app, session, seen)
   }
 }

@@ -20,8 +20,8 @@ import type { EngineRules } from "../engine-rules.ts"
 import { type Held, NOTHING_HELD } from "../sent.ts"
 import { Twin, type TwinSpec } from "../twin.ts"
 import type { ReadStep } from "./answer-reader.ts"
-import { type Ask, askOf, cannotGoOn, priorityOf, unlimited } from "./ask.ts"
-import type { Course } from "./course.ts"
+import { type Ask, askOf, cannotGoOn, modelFor, priorityOf, unlimited } from "./ask.ts"
+import { type Course, usageOf } from "./course.ts"
 import { type ExchangeEnd, exchange } from "./exchange.ts"
 import { forecastView } from "./forecast.ts"
 import { Holding } from "./holding.ts"
@@ -34,6 +34,7 @@ import { type PrefillServers, prefillServers } from "./prefill-servers.ts"
 import { headersOf, Prober, type Served } from "./prober.ts"
 import type { RemoteHostOptions } from "./remote-options.ts"
 import type { RemotePlanner } from "./remote-planner.ts"
+import { type SiblingsLoad, shareLoad } from "./shared-load.ts"
 import { sloArgsOf } from "./slo-args.ts"
 import { endUnfit, unfitFor } from "./unfit.ts"
 
@@ -52,6 +53,8 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   #kind: BackendKind
   readonly #prober: Prober
   readonly #holding: Holding<Course>
+  /** null: no other process of this gateway has requests there. */
+  readonly #shared: SiblingsLoad | null
   readonly #specs: JobSpecs
   readonly #jobs = new Map<JobId, Taken>()
   /** Where its prompts are computed; null: at the engine itself. */
@@ -78,9 +81,11 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
       send: (course) => this.#send(course),
       turnDown: (course) => {
         course.judge.turnedDown(nowUs())
+        this.#shared?.ended(course.id, false)
         course.sink.turnedDown?.(course.choice.index)
       },
     })
+    this.#shared = shareLoad(options, this.twin, this.#specs, () => this.#holding.look())
     this.#prober = new Prober(options, {
       up: (served) => this.#up(served),
       down: (detail) => this.#down(detail),
@@ -122,8 +127,11 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     const courses = job.choices.map((choice) => this.#courseOf(job, choice, sink))
     this.#jobs.set(job.id, { job, courses })
     for (const course of courses) {
-      if (this.#planner === null) this.#holding.add(course)
-      else this.#send(course)
+      if (this.#planner !== null) this.#send(course)
+      else {
+        this.#shared?.held(course.id, course.spec, course.judge.deadlineUs)
+        this.#holding.add(course)
+      }
     }
   }
 
@@ -146,7 +154,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     const { weight = 1 } = this.#options
     const planned = this.#planner?.digest() ?? null
     const snapshot = planned?.snapshot ?? this.twin.snapshot(nowUs())
-    const waiting = Math.ceil((snapshot.waiting + this.#holding.size) / weight)
+    const waiting = Math.ceil((snapshot.waiting + this.#heldSize) / weight)
     const running = Math.ceil(snapshot.running / weight)
     const engine = { state: "ok" as const, detail: "", trips: 0, downUs: { hung: 0, failing: 0 } }
     return { snapshot: { ...snapshot, waiting, running }, ageUs: planned?.ageUs ?? 0, engine }
@@ -168,6 +176,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   async close(): Promise<void> {
     if (this.state === "closed") return
     this.#prober.close()
+    this.#shared?.close()
     this.#holding.shut()
     await this.#options.planner?.close()
     await this.#prefill?.close()
@@ -203,9 +212,16 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     return this.#specs.of(job, super.info?.limits.contextTokens ?? MOST_TOKENS, now)
   }
 
+  /** Here, and by others. */
+  get #heldSize(): number {
+    return this.#holding.size + (this.#shared?.heldElsewhere ?? 0)
+  }
+
   #heldAround(spec: TwinSpec, now: number): Held {
-    if (this.#holding.size === 0) return NOTHING_HELD
-    return this.#holding.around(this.#judge(spec, now, () => {}).deadlineUs)
+    if (this.#heldSize === 0) return NOTHING_HELD
+    const { deadlineUs } = this.#judge(spec, now, () => {})
+    const own = this.#holding.around(deadlineUs)
+    return this.#shared?.around(deadlineUs, own) ?? own
   }
 
   #judge(spec: RequestSpec, now: number, tell: (effect: ObservedEffect) => void): Judge {
@@ -240,7 +256,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     const deadlineMs = spec.tier === "slo" ? Date.now() + (judge.deadlineUs - now) / 1000 : Infinity
     const ask = askOf(job, choice, {
       kind: this.#kind,
-      model: this.#modelOf(job),
+      model: modelFor(job, options.models, this.#prober.served?.model),
       priorityMs: options.priority ? priorityOf(deadlineMs, Date.now()) : null,
       sloArgs: this.#kind.takesSloArgs ? sloArgsOf(course, now) : null,
       contextTokens: this.#prober.served?.contextTokens ?? null,
@@ -248,6 +264,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     })
     judge.sent(now)
     this.twin.sent(course.id, spec, now)
+    this.#shared?.sent(course.id, spec)
     if (this.#prefill === null || begunTokens > 0) this.#begin(course, ask)
     else course.abort = this.#prefill.compute(ask, (full, named) => this.#begin(course, full, named))
   }
@@ -268,23 +285,17 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     )
   }
 
-  #modelOf({ body }: Job): string {
-    const asked = typeof body?.model === "string" ? body.model : ""
-    const models = this.#options.models ?? new Map<string, string>()
-    // `model:class` asks for an SLO class as well.
-    const found = models.get(asked) ?? models.get(asked.slice(0, asked.lastIndexOf(":")))
-    return found ?? [...models.values()][0] ?? this.#prober.served?.model ?? asked
-  }
-
   #step(course: Course, { tokens, delta, answering, cachedTokens }: ReadStep): void {
     const now = nowUs()
     const first = !course.begun
-    if (first && cachedTokens !== null) this.twin.cached(course.id, cachedTokens)
+    if (first && cachedTokens !== null)
+      for (const view of [this.twin, this.#shared]) view?.cached(course.id, cachedTokens)
     if (first) course.sink.started?.(course.choice.index, course.judge.start)
     course.begun = true
     this.#prober.heard()
     course.judge.tokens(tokens.length, answering, now)
     this.twin.tokens(course.id, tokens.length, now)
+    this.#shared?.tokens(course.id, tokens.length)
     if (delta !== null) delta.completionTokens += course.begunTokens
     course.sink.tokens(course.choice.index, tokens, delta)
     if (first) this.#holding.look()
@@ -304,15 +315,11 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   #endOf(course: Course, end: ExchangeEnd): JobEnd {
     const { judge, job, begunTokens } = course
     if (end.kind === "finished") {
-      const { usage } = end
-      const promptTokens = usage.promptTokens ?? course.spec.promptTokens
-      if (begunTokens === 0) this.#specs.learn(job, usage)
-      const outcome = judge.end(end.reason === "length" ? "length" : "stop", usage, nowUs())
-      const completionTokens = begunTokens + usage.completionTokens
-      const { cachedTokens, reasoningTokens } = usage
-      const counts = { promptTokens, cachedTokens: cachedTokens ?? 0, completionTokens, reasoningTokens }
-      const none = { drafts: 0, draftedTokens: 0, acceptedTokens: 0 }
-      return { kind: "finished", reason: end.reason, stop: end.stop, usage: { ...counts, ...none }, outcome }
+      const { reason, usage } = end
+      const seen = begunTokens === 0 ? this.#specs.learn(job, usage) : null
+      this.#shared?.saw(seen)
+      const outcome = judge.end(reason === "length" ? "length" : "stop", usage, nowUs())
+      return { kind: "finished", reason, stop: end.stop, usage: usageOf(course, usage), outcome }
     }
     judge.end("failed", null, nowUs())
     if (end.kind === "failed" || end.kind === "lost") return end
@@ -329,6 +336,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   /** It is not here any more. */
   #leave(course: Course, stopped = false): void {
     if (!this.#holding.remove(course)) this.twin.ended(course.id, nowUs(), stopped)
+    this.#shared?.ended(course.id, stopped)
     course.abort?.()
     const taken = this.#jobs.get(course.job.id)
     if (taken === undefined) return

@@ -1,5 +1,6 @@
 /** What a remote backend is told at its beginning. */
 import type { Dispatcher } from "undici"
+import type { Siblings } from "../../siblings/siblings.ts"
 import type { CostFit } from "../cost-fit.ts"
 import type { Timeouts } from "./exchange.ts"
 import type { BackendKind } from "./kind.ts"
@@ -29,6 +30,8 @@ export interface RemoteHostOptions {
   planner?: RemotePlanner | null
   /** Servers that compute its prompts. Default: it does so itself. */
   prefill?: readonly string[]
+  /** Other processes of this gateway, which have requests there, too. */
+  siblings?: Siblings | null
   dispatcher: Dispatcher
   timeouts: Timeouts
   /** Between two looks at its health and /metrics, ms. */

@@ -33,11 +33,32 @@ interface Kept {
 /** A conversation up to some response. */
 export interface Conversation {
   items: readonly StoredItem[]
-  /** As the store knows it. */
+  /** That response. */
+  last: string | null
+  /** As the store knows it; null: only by that. */
   turn: Turn | null
 }
 
-export const NO_CONVERSATION: Conversation = { items: [], turn: null }
+export const NO_CONVERSATION: Conversation = { items: [], last: null, turn: null }
+
+type Soon<T> = T | Promise<T>
+
+/** Keeps responses: here, or where several processes keep theirs together. See `ResponseStore`. */
+export interface KeepsResponses {
+  readonly keeps: boolean
+  has(tenant: string, id: string): Soon<boolean>
+  get(tenant: string, id: string): Soon<ResponseObject | null>
+  item(tenant: string, id: string): Soon<StoredItem | null>
+  conversation(tenant: string, id: string): Soon<Conversation | null>
+  input(tenant: string, id: string): Soon<readonly StoredItem[] | null>
+  add(
+    tenant: string,
+    before: Conversation,
+    input: readonly StoredItem[],
+    response: ResponseObject,
+  ): Soon<void>
+  delete(tenant: string, id: string): Soon<boolean>
+}
 
 /** Of one tenant. */
 interface Shelf {
@@ -48,7 +69,7 @@ interface Shelf {
   bytes: number
 }
 
-export class ResponseStore {
+export class ResponseStore implements KeepsResponses {
   readonly #most: number
   readonly #mostBytes: number
   readonly #shelves = new Map<string, Shelf>()
@@ -92,7 +113,7 @@ export class ResponseStore {
     if (kept === null) return null
     const turns: Turn[] = []
     for (let turn: Turn | null = kept.turn; turn !== null; turn = turn.before) turns.push(turn)
-    return { items: turns.reverse().flatMap(({ items }) => items), turn: kept.turn }
+    return { items: turns.reverse().flatMap(({ items }) => items), last: id, turn: kept.turn }
   }
 
   /** What a response answered, without its answer. */

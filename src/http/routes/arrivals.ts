@@ -4,15 +4,18 @@ import { setImmediate as otherWork } from "node:timers/promises"
 import type { FastifyInstance } from "fastify"
 import { userError } from "../../errors.ts"
 import { linesOf } from "../../scale/recording-file.ts"
-import { recordedFleet } from "../../serve/scale.ts"
+import { ARRIVALS, recordedFleet, toldArrivals } from "../../serve/scale.ts"
 import type { Service } from "../../serve/service.ts"
+import { askingAll, type Siblings } from "../../siblings/siblings.ts"
 
 /** Between them the server does other things. */
 const LINES_A_PIECE = 128
 
-export function arrivalRoutes(app: FastifyInstance, ready: () => Service): void {
+export function arrivalRoutes(app: FastifyInstance, ready: () => Service, siblings: Siblings | null): void {
+  const all = askingAll(siblings, ARRIVALS, () => toldArrivals(ready()))
   app.get("/v1/slo/arrivals", async (_request, reply) => {
-    const recorded = recordedFleet(ready())
+    const service = ready()
+    const recorded = recordedFleet(service, await all(null))
     if (recorded === null) throw userError("not_ready", { detail: "no replica is known yet" })
     return reply
       .headers({ "content-type": "application/x-ndjson", "cache-control": "no-store" })

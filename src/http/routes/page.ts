@@ -2,7 +2,9 @@
 import { readFileSync } from "node:fs"
 import type { FastifyInstance } from "fastify"
 import type { ServiceHost } from "../../serve/service.ts"
-import { statusJson } from "../status.ts"
+import { askingAll, type Siblings } from "../../siblings/siblings.ts"
+import { type StatusJson, statusJson } from "../status.ts"
+import { summedStatus } from "../summed-status.ts"
 
 const PAGE = readFileSync(new URL("../page/index.html", import.meta.url))
 
@@ -18,8 +20,11 @@ export function pageRoute(app: FastifyInstance): void {
   )
 }
 
-export function statusRoute(app: FastifyInstance, host: ServiceHost): void {
-  app.get("/v1/slo/status", async (_request, reply) =>
-    reply.header("cache-control", "no-store").send(statusJson(host)),
-  )
+export function statusRoute(app: FastifyInstance, host: ServiceHost, siblings: Siblings | null): void {
+  // Those that are asked serve.
+  const all = askingAll(siblings, "status", () => statusJson(host) as StatusJson)
+  app.get("/v1/slo/status", async (_request, reply) => {
+    const status = host.phase === "ready" ? summedStatus(await all(null)) : statusJson(host)
+    return reply.header("cache-control", "no-store").send(status)
+  })
 }

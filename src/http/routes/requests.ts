@@ -1,8 +1,10 @@
 /** GET /v1/slo/requests and /v1/slo/requests/:id: how the last answers went, and why. */
 import type { FastifyInstance, FastifyRequest } from "fastify"
 import { UserError, userError } from "../../errors.ts"
-import { answerJson } from "../../explain/json.ts"
+import type { Asked } from "../../explain/journal.ts"
+import { type AnswerJson, answerJson } from "../../explain/json.ts"
 import type { Service } from "../../serve/service.ts"
+import { askingAll, type Siblings } from "../../siblings/siblings.ts"
 
 const USUAL = 100
 const MOST = 1000
@@ -12,24 +14,53 @@ export function requestRoutes(
   app: FastifyInstance,
   ready: () => Service,
   tenantOf: (request: FastifyRequest) => string | null,
+  siblings: Siblings | null,
 ): void {
-  app.get<{ Querystring: Record<string, string> }>("/v1/slo/requests", async (request, reply) => {
+  const recent = askingAll(siblings, "recent answers", (asked: Asked): Found => {
     const { journal } = ready().explainer
+    return { answers: journal.recent(asked).map(answerJson), kept: journal.size }
+  })
+  const ofRequest = askingAll(siblings, "answers of a request", ({ id, tenant }: OfRequest): Found => {
+    const { journal } = ready().explainer
+    return { answers: journal.find(id, tenant).map(answerJson), kept: journal.size }
+  })
+
+  app.get<{ Querystring: Record<string, string> }>("/v1/slo/requests", async (request, reply) => {
+    ready()
     const asked = { ...askedBy(request.query), tenant: tenantOf(request) }
-    return reply
-      .header("cache-control", "no-store")
-      .send({ requests: journal.recent(asked).map(answerJson), kept: journal.size })
+    const { answers, kept } = together(await recent(asked), "last first")
+    return reply.header("cache-control", "no-store").send({ requests: answers.slice(0, asked.most), kept })
   })
 
   app.get<{ Params: { id: string } }>("/v1/slo/requests/:id", async (request, reply) => {
-    const { journal } = ready().explainer
+    ready()
     const { id } = request.params
-    const found = journal.find(id, tenantOf(request))
-    if (found.length === 0) throw userError("request_not_found", { id: id.slice(0, 150), kept: journal.size })
-    return reply
-      .header("cache-control", "no-store")
-      .send({ id: found[0]!.id, answers: found.map(answerJson) })
+    const { answers, kept } = together(await ofRequest({ id, tenant: tenantOf(request) }), "first first")
+    if (answers.length === 0) throw userError("request_not_found", { id: id.slice(0, 150), kept })
+    return reply.header("cache-control", "no-store").send({ id: answers[0]!.id, answers })
   })
+}
+
+interface OfRequest {
+  id: string
+  tenant: string | null
+}
+
+interface Found {
+  answers: AnswerJson[]
+  /** Of how many. */
+  kept: number
+}
+
+/** Each tells them in that order. */
+function together(all: readonly Found[], order: "first first" | "last first"): Found {
+  const answers = all.flatMap((one) => one.answers)
+  const sign = order === "first first" ? 1 : -1
+  const byEnd = (a: AnswerJson, b: AnswerJson) => sign * (Date.parse(a.ended_at) - Date.parse(b.ended_at))
+  return {
+    answers: all.length === 1 ? answers : answers.sort(byEnd),
+    kept: all.reduce((sum, { kept }) => sum + kept, 0),
+  }
 }
 
 const KNOWN = ["missed", "limit", "since"]

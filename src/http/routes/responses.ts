@@ -17,20 +17,20 @@ import {
   responsesSchema,
   type StoredItem,
 } from "../responses/schema.ts"
-import { type Conversation, NO_CONVERSATION, type ResponseStore } from "../responses/store.ts"
+import { type Conversation, type KeepsResponses, NO_CONVERSATION } from "../responses/store.ts"
 import { chatOf, RESPONSES_FIELDS } from "../responses/to-chat.ts"
 import { ignoredFields } from "../sampling.ts"
 
 type OfResponse = { Params: { id: string }; Querystring: Record<string, string | string[]> }
 
-export function responsesRoutes(app: FastifyInstance, ready: () => Service, store: ResponseStore): void {
+export function responsesRoutes(app: FastifyInstance, ready: () => Service, store: KeepsResponses): void {
   app.post("/v1/responses", async (request, reply) => {
     const service = ready()
     const body = validate(responsesSchema, request.body)
-    return inFieldsOf(RESPONSES_FIELDS, () => {
+    return inFieldsOf(RESPONSES_FIELDS, async () => {
       const { tenant } = request
-      const before = conversationBefore(store, tenant, body)
-      const input = namedItems(resolved(store, tenant, itemsOf(body.input)))
+      const before = await conversationBefore(store, tenant, body)
+      const input = namedItems(await resolved(store, tenant, itemsOf(body.input)))
       const items = [...before.items, ...input]
       if (items.length > MOST_ITEMS) throw tooLong(body)
       const chat = chatOf(body, items, exactBody(request.body))
@@ -38,13 +38,17 @@ export function responsesRoutes(app: FastifyInstance, ready: () => Service, stor
       const stream = body.stream ?? false
       const stored = store.keeps && body.store !== false
       const format = new ResponsesFormat({
-        id: idOf(request, store),
+        id: await idOf(request, store),
         model: body.model ?? service.front.model.name,
         slo: generation.slo,
         ...{ body, stream, stored },
         ignored: ignoredFields(chat.body),
         done: (response) => {
-          if (stored) store.add(tenant, before, input, response)
+          if (!stored) return
+          const kept = store.add(tenant, before, input, response)
+          // Told by the log: the answer is right all the same.
+          if (kept instanceof Promise)
+            kept.catch((error: Error) => request.log.warn(`a response is not kept: ${error.message}`))
         },
       })
       const one = { generations: [generation], perPrompt: 1, body: chat.wire }
@@ -56,49 +60,56 @@ export function responsesRoutes(app: FastifyInstance, ready: () => Service, stor
     checkQuery(request.query, ["include"])
     return reply
       .header("cache-control", "no-store")
-      .send(kept(store.get(request.tenant, request.params.id), request))
+      .send(kept(await store.get(request.tenant, request.params.id), request))
   })
 
   app.delete<OfResponse>("/v1/responses/:id", async (request) => {
     const { id } = request.params
-    kept(store.delete(request.tenant, id) || null, request)
+    kept((await store.delete(request.tenant, id)) || null, request)
     return { id, object: "response", deleted: true }
   })
 
   app.get<OfResponse>("/v1/responses/:id/input_items", async (request, reply) => {
     const { tenant, params, query } = request
     checkQuery(query, ["include", "after", "limit", "order"])
-    const items = kept(store.input(tenant, params.id), request)
+    const items = kept(await store.input(tenant, params.id), request)
     return reply.header("cache-control", "no-store").send(pageOf(items, query))
   })
 }
 
 /** Of the request, as its log line has it, unless a client used that before. */
-function idOf({ id, tenant }: FastifyRequest, store: ResponseStore): string {
+async function idOf({ id, tenant }: FastifyRequest, store: KeepsResponses): Promise<string> {
   const own = `resp_${id}`
-  return store.has(tenant, own) ? `resp_${randomUUID()}` : own
+  return (await store.has(tenant, own)) ? `resp_${randomUUID()}` : own
 }
 
-function conversationBefore(
-  store: ResponseStore,
+async function conversationBefore(
+  store: KeepsResponses,
   tenant: string,
   { previous_response_id: id }: ResponsesBody,
-): Conversation {
+): Promise<Conversation> {
   if (id === null || id === undefined) return NO_CONVERSATION
-  const conversation = store.conversation(tenant, id)
+  const conversation = await store.conversation(tenant, id)
   if (conversation !== null) return conversation
   throw userError("response_not_found", { id: id.slice(0, 150) }, { param: "previous_response_id" })
 }
 
 /** Items that a client only names are those of answers that are kept. */
-function resolved(store: ResponseStore, tenant: string, items: readonly InputItem[]): StoredItem[] {
-  return items.map((item, index) => {
-    if (item.type !== "item_reference") return item
-    const found = store.item(tenant, item.id)
-    if (found !== null) return found
-    const param = `input[${index}].id`
-    throw userError("response_item_not_found", { param, id: item.id.slice(0, 150) }, { param })
-  })
+async function resolved(
+  store: KeepsResponses,
+  tenant: string,
+  items: readonly InputItem[],
+): Promise<StoredItem[]> {
+  const all: StoredItem[] = []
+  for (const [index, item] of items.entries()) {
+    const found = item.type === "item_reference" ? await store.item(tenant, item.id) : item
+    if (found !== null) all.push(found)
+    else if (item.type === "item_reference") {
+      const param = `input[${index}].id`
+      throw userError("response_item_not_found", { param, id: item.id.slice(0, 150) }, { param })
+    }
+  }
+  return all
 }
 
 function tooLong({ previous_response_id: previous }: ResponsesBody): UserError {

@@ -1,0 +1,213 @@
+/** What gateways of one address tell each other of the requests that each has at one engine, so that the twin of each knows those of
+ * all: what it is sent, what came back, and what the others hold. Without it they would see each other in /metrics alone, once a
+ * second, and without deadlines. */
+import type { RequestId } from "../../core/protocol.ts"
+import type { Siblings, TellSoon } from "../../siblings/siblings.ts"
+import type { Held, Twin, TwinSpec } from "../twin.ts"
+import type { CacheSeen, JobSpecs } from "./job-specs.ts"
+import type { RemoteHostOptions } from "./remote-options.ts"
+
+/** Times are of a clock that all of them have. */
+export type LoadWord =
+  | { type: "held"; id: RequestId; spec: TwinSpec; deadlineUs: number }
+  | { type: "sent"; id: RequestId; spec: TwinSpec }
+  | { type: "cached" | "tokens"; id: RequestId; tokens: number }
+  /** It is not there any more, nor held. `stopped`: it ended by itself. */
+  | { type: "ended"; id: RequestId; stopped: boolean }
+  | { type: "saw"; seen: CacheSeen }
+
+export interface LoadOptions {
+  twin: Twin
+  tellSoon: TellSoon
+  /** From the clock here to the one that all have, µs. */
+  clockUs: number
+  /** What the engine had of a session's prompt in its cache. */
+  saw: (seen: CacheSeen) => void
+}
+
+/** What is held by another. */
+interface Theirs {
+  spec: TwinSpec
+  deadlineUs: number
+}
+
+/** Ids of others' requests, down from here: a twin's own are above 0, and forecasts use a few below. */
+const [FIRST_ID, IDS_A_SIBLING] = [-(2 ** 42), 2 ** 32]
+
+const idOf = (from: number, id: RequestId): RequestId => FIRST_ID - from * IDS_A_SIBLING - id
+
+export class SharedLoad {
+  readonly #options: LoadOptions
+  #words: LoadWord[] = []
+  /** Held or grown since what was told last: most of what is held is sent at once, and tokens come one by one. */
+  readonly #newlyHeld = new Map<RequestId, LoadWord>()
+  readonly #newTokens = new Map<RequestId, number>()
+  #telling = false
+  /** What others hold, and what they have sent, by ids here. */
+  readonly #held = new Map<RequestId, Theirs>()
+  readonly #sent = new Set<RequestId>()
+
+  constructor(options: LoadOptions) {
+    this.#options = options
+  }
+
+  /** Promises that others hold. */
+  get heldElsewhere(): number {
+    return this.#held.size
+  }
+
+  // What is told of the own ones.
+
+  held(id: RequestId, spec: TwinSpec, deadlineUs: number): void {
+    if (spec.tier !== "slo") return
+    const { clockUs } = this.#options
+    this.#newlyHeld.set(id, {
+      ...{ type: "held", id, deadlineUs: deadlineUs + clockUs },
+      spec: movedBy(spec, clockUs),
+    })
+    this.#tellSoon()
+  }
+
+  sent(id: RequestId, spec: TwinSpec): void {
+    this.#newlyHeld.delete(id)
+    this.#tell({ type: "sent", id, spec: movedBy(spec, this.#options.clockUs) })
+  }
+
+  cached(id: RequestId, tokens: number): void {
+    this.#tell({ type: "cached", id, tokens })
+  }
+
+  tokens(id: RequestId, count: number): void {
+    this.#newTokens.set(id, (this.#newTokens.get(id) ?? 0) + count)
+    this.#tellSoon()
+  }
+
+  ended(id: RequestId, stopped: boolean): void {
+    if (this.#newlyHeld.delete(id)) return
+    this.#tellTokens(id)
+    this.#tell({ type: "ended", id, stopped })
+  }
+
+  saw(seen: CacheSeen | null): void {
+    if (seen !== null) this.#tell({ type: "saw", seen })
+  }
+
+  // What others told.
+
+  hear(words: readonly LoadWord[], from: number, nowUs: number): void {
+    for (const word of words) {
+      if (word.type === "saw") this.#options.saw(word.seen)
+      else this.#heard(word, idOf(from, word.id), nowUs)
+    }
+  }
+
+  /** It is gone, and so are its connections. */
+  left(from: number, nowUs: number): void {
+    const isIts = (id: RequestId) => id <= idOf(from, 0) && id > idOf(from + 1, 0)
+    for (const id of [...this.#sent].filter(isIts)) this.#end(id, false, nowUs)
+    for (const id of [...this.#held.keys()].filter(isIts)) this.#held.delete(id)
+  }
+
+  /** What goes out before a request with this deadline, and after: `own`, and what others hold. */
+  around(deadlineUs: number, own: Held): Held {
+    const theirs = [...this.#held.values()]
+    const specs = (which: (one: Theirs) => boolean) => theirs.filter(which).map(({ spec }) => spec)
+    return {
+      before: [...own.before, ...specs((one) => one.deadlineUs <= deadlineUs)],
+      after: [...own.after, ...specs((one) => one.deadlineUs > deadlineUs)],
+    }
+  }
+
+  #heard(word: Exclude<LoadWord, { type: "saw" }>, id: RequestId, nowUs: number): void {
+    const { twin, clockUs } = this.#options
+    if (word.type === "held")
+      this.#held.set(id, { spec: movedBy(word.spec, -clockUs), deadlineUs: word.deadlineUs - clockUs })
+    else if (word.type === "sent") {
+      this.#held.delete(id)
+      this.#sent.add(id)
+      twin.sentElsewhere(id, movedBy(word.spec, -clockUs), nowUs)
+    } else if (word.type === "ended") this.#end(id, word.stopped, nowUs)
+    // One that began before this process did is known by /metrics alone.
+    else if (!this.#sent.has(id)) return
+    else if (word.type === "cached") twin.cached(id, word.tokens)
+    else twin.tokens(id, word.tokens, nowUs)
+  }
+
+  #end(id: RequestId, stopped: boolean, nowUs: number): void {
+    this.#held.delete(id)
+    if (this.#sent.delete(id)) this.#options.twin.ended(id, nowUs, stopped)
+  }
+
+  #tell(word: LoadWord): void {
+    this.#words.push(word)
+    this.#tellSoon()
+  }
+
+  #tellTokens(id: RequestId): void {
+    const tokens = this.#newTokens.get(id)
+    if (tokens === undefined) return
+    this.#newTokens.delete(id)
+    this.#words.push({ type: "tokens", id, tokens })
+  }
+
+  #tellSoon(): void {
+    if (this.#telling) return
+    this.#telling = true
+    this.#options.tellSoon(() => this.#takeWords())
+  }
+
+  #takeWords(): LoadWord[] {
+    this.#telling = false
+    for (const id of [...this.#newTokens.keys()]) this.#tellTokens(id)
+    const words = [...this.#words, ...this.#newlyHeld.values()]
+    this.#words = []
+    this.#newlyHeld.clear()
+    return words
+  }
+}
+
+/** From `performance.now()` to the clock of the machine, which began when it did, µs. */
+const CLOCK_US = Number(process.hrtime.bigint() / 1000n) - performance.now() * 1000
+
+/** Of one engine, between this process and its siblings; null: it has none, or another process plans for all of them. `look`: what
+ * others said may change what is to be done. */
+export function shareLoad(
+  { siblings, planner, name }: Pick<RemoteHostOptions, "siblings" | "planner" | "name">,
+  twin: Twin,
+  specs: JobSpecs,
+  look: () => void,
+): SiblingsLoad | null {
+  if (!siblings || planner) return null
+  return new SiblingsLoad(siblings, `load of ${name}`, twin, specs, look)
+}
+
+export class SiblingsLoad extends SharedLoad {
+  readonly #stop: (() => void)[]
+
+  constructor(siblings: Siblings, topic: string, twin: Twin, specs: JobSpecs, look: () => void) {
+    super({
+      ...{ twin, clockUs: CLOCK_US, saw: (seen) => specs.saw(seen) },
+      tellSoon: (words) => siblings.tellSoon(topic, words),
+    })
+    const nowUs = () => Math.round(performance.now() * 1000)
+    this.#stop = [
+      siblings.onTold(topic, (words: readonly LoadWord[], from) => {
+        this.hear(words, from, nowUs())
+        look()
+      }),
+      siblings.onLeft((from) => {
+        this.left(from, nowUs())
+        look()
+      }),
+    ]
+  }
+
+  /** Nothing is heard any more. */
+  close(): void {
+    for (const stop of this.#stop) stop()
+  }
+}
+
+function movedBy(spec: TwinSpec, us: number): TwinSpec {
+  return spec.arrivalUs === undefined ? spec : { ...spec, arrivalUs: spec.arrivalUs + us }
+}

@@ -1,0 +1,43 @@
+/** Keys' rates over several processes: as much as over one. */
+import { expect, test } from "vitest"
+import { linked } from "../siblings/testing.ts"
+import { answerRates, countTogether } from "./shared-rates.ts"
+
+function counters(limit: number, what: "requests" | "tokens" = "requests") {
+  const { hub, all } = linked(3)
+  answerRates(hub)
+  return all.map((one) => countTogether(one)({ key: "k", what }, limit, undefined))
+}
+
+test("of many at once, over all, exactly so many are taken", async () => {
+  const all = counters(10)
+  const asked = Array.from({ length: 40 }, (_, i) => all[i % 3]!.take(1, 0))
+  const slots = await Promise.all(asked)
+  expect(slots.filter((slot) => slot !== null)).toHaveLength(10)
+  expect(all[0]!.used(0)).toBe(10)
+  expect(all[0]!.waitMs(1, 0)).toBeGreaterThan(55_000)
+  expect(all[0]!.waitMs(10, 0)).toBeGreaterThan(55_000)
+})
+
+test("what is given back at one may be taken at another", async () => {
+  const [one, other] = counters(100, "tokens")
+  const slot = await one!.take(80, 0)
+  expect(await other!.take(50, 0)).toBeNull()
+  expect(other!.waitMs(50, 0)).toBeGreaterThan(0)
+  one!.add(-60, slot!)
+  await expect.poll(() => other!.take(50, 0)).not.toBeNull()
+  expect(other!.used(0)).toBe(70)
+  expect(await other!.take(101, 0)).toBeNull()
+  expect(other!.waitMs(101, 0)).toBe(Infinity)
+})
+
+test("another limit counts what was taken under the one before", async () => {
+  const { hub, all } = linked(2)
+  answerRates(hub)
+  const of = { key: "k", what: "requests" as const }
+  const before = countTogether(all[0]!)(of, 10, undefined)
+  for (let i = 0; i < 4; i++) await before.take(1, 0)
+  const after = countTogether(all[1]!)(of, 5, before)
+  expect(await after.take(1, 0)).not.toBeNull()
+  expect(await after.take(1, 0)).toBeNull()
+})

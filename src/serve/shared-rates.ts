@@ -1,0 +1,83 @@
+/** Rates of API keys that several processes serve together: their parent counts, so that a key has as much of all of them as it would
+ * of one. */
+import type { Hub } from "../siblings/hub.ts"
+import type { Siblings } from "../siblings/siblings.ts"
+import type { CountedKey, CountRates } from "./key-ring.ts"
+import { type RateCounter, type RateWindow, renewedWindow } from "./rate-window.ts"
+
+interface Taking extends CountedKey {
+  count: number
+  limit: number
+}
+
+interface Adding extends CountedKey {
+  count: number
+  slot: number
+}
+
+/** After it was taken, or not. */
+interface Taken {
+  slot: number | null
+  used: number
+  /** Until so much is free, ms, and until all is. */
+  waitMs: number
+  resetMs: number
+}
+
+const [TAKE, ADD] = ["rates: take", "rates: add"]
+
+class SharedWindow implements RateCounter {
+  readonly limit: number
+  readonly #of: CountedKey
+  readonly #siblings: Siblings
+  #taken: Taken = { slot: null, used: 0, waitMs: 0, resetMs: 0 }
+
+  constructor(siblings: Siblings, of: CountedKey, limit: number) {
+    this.#siblings = siblings
+    this.#of = of
+    this.limit = limit
+  }
+
+  async take(count: number): Promise<number | null> {
+    const { limit } = this
+    this.#taken = await this.#siblings.ask<Taken>(TAKE, { ...this.#of, count, limit } satisfies Taking)
+    return this.#taken.slot
+  }
+
+  add(count: number, slot: number): void {
+    const adding: Adding = { ...this.#of, count, slot }
+    // Where the parent does not hear of it, more counts than was used: for a minute.
+    this.#siblings.ask(ADD, adding).catch(() => {})
+  }
+
+  /** As the last request found it. */
+  used(): number {
+    return this.#taken.used
+  }
+
+  /** Of what was asked for last, or of all. */
+  waitMs(count: number): number {
+    return count === this.limit ? this.#taken.resetMs : this.#taken.waitMs
+  }
+}
+
+export function countTogether(siblings: Siblings): CountRates {
+  return (of, limit) => new SharedWindow(siblings, of, limit)
+}
+
+/** The parent's side. */
+export function answerRates(hub: Hub): void {
+  const windows = new Map<string, RateWindow>()
+  const nameOf = ({ what, key }: CountedKey) => `${what} ${key}`
+  hub.answers(TAKE, (asked: Taking): Taken => {
+    const window = renewedWindow(asked.limit, windows.get(nameOf(asked)))
+    windows.set(nameOf(asked), window)
+    const nowMs = performance.now()
+    const slot = window.take(asked.count, nowMs)
+    return {
+      ...{ slot, used: window.used(nowMs), waitMs: window.waitMs(asked.count, nowMs) },
+      resetMs: window.waitMs(window.limit, nowMs),
+    }
+  })
+  hub.answers(ADD, (asked: Adding) => windows.get(nameOf(asked))?.add(asked.count, asked.slot))
+}

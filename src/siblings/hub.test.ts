@@ -1,0 +1,75 @@
+/** What processes of one address tell each other, and what all of them are asked. */
+import { expect, test } from "vitest"
+import { Hub } from "./hub.ts"
+import { askingAll } from "./siblings.ts"
+import { linked } from "./testing.ts"
+
+test("what one tells all others hear, in order, and it does not", async () => {
+  const { all } = linked(3)
+  const heard: [number, number, unknown][] = []
+  for (const one of all) one.onTold("news", (word: unknown, from) => heard.push([one.index, from, word]))
+  all[1]!.tellSoon("news", () => "first")
+  all[1]!.tellSoon("gossip", () => "of no interest")
+  all[1]!.tellSoon("news", () => "second")
+  await expect.poll(() => heard.length).toBe(4)
+  expect(heard.filter(([at]) => at === 0)).toEqual([
+    [0, 1, "first"],
+    [0, 1, "second"],
+  ])
+  expect(heard.map(([at]) => at).toSorted()).toEqual([0, 0, 2, 2])
+})
+
+test("all that serve are asked, the one that asks included", async () => {
+  const { all, hub } = linked(3)
+  const asking = all.map((one) => askingAll(one, "sum", (by: number) => by * (one.index + 1)))
+  expect(await asking[2]!(10)).toEqual([10, 20, 30])
+  hub.left(0)
+  expect(await asking[2]!(10)).toEqual([20, 30])
+  expect(await askingAll(null, "sum", (by: number) => by)(7)).toEqual([7])
+})
+
+test("one that leaves while it is asked is left out; the others are told that it left", async () => {
+  const { all, hub } = linked(2)
+  const left: number[] = []
+  all[0]!.onLeft((from) => left.push(from))
+  all[0]!.answers("how", () => "well")
+  all[1]!.answers("how", () => new Promise(() => {}))
+  const asked = all[0]!.askAll("how", null)
+  setTimeout(() => hub.left(1), 20)
+  expect(await asked).toEqual(["well"])
+  await expect.poll(() => left).toEqual([1])
+})
+
+test("where one does not answer, or cannot, there is no answer rather than a part of it", async () => {
+  const { all } = linked(2, new Hub(30))
+  for (const one of all) one.answers("how", () => "well")
+  all[1]!.answers("how", () => new Promise(() => {}))
+  await expect(all[0]!.askAll("how", null)).rejects.toMatchObject({ status: 503 })
+  all[1]!.answers("how", () => {
+    throw new Error("not well")
+  })
+  await expect(all[0]!.askAll("how", null)).rejects.toThrow(/process 1 of this gateway: not well/)
+  await expect(all[0]!.ask("nothing of that kind", null)).rejects.toMatchObject({ status: 503 })
+})
+
+test("the parts of all add up to the whole", () => {
+  const { all } = linked(3)
+  for (const whole of [3, 4, 5, 100, 2048])
+    expect(all.reduce((sum, one) => sum + one.partOf(whole), 0)).toBe(whole)
+  expect(all.map((one) => one.partOf(1))).toEqual([1, 1, 1])
+})
+
+test("a signal that comes before its listener is not lost", async () => {
+  const [one] = linked(1).all
+  one!.heard({ type: "signal", signal: "SIGHUP", config: "a" })
+  one!.heard({ type: "signal", signal: "SIGTERM" })
+  const heard: unknown[] = []
+  one!.on("SIGHUP", (...all) => heard.push(all))
+  one!.heard({ type: "signal", signal: "SIGHUP", config: "b" })
+  one!.on("SIGTERM", (...all) => heard.push(all))
+  expect(heard).toEqual([
+    ["SIGHUP", "a"],
+    ["SIGHUP", "b"],
+    ["SIGTERM", undefined],
+  ])
+})

@@ -1,0 +1,105 @@
+/** Between the processes of one address, in their parent: hands on what they tell each other, asks all of them, and answers for what
+ * there is but once. */
+import { ALIVE, type Answer, type AskedOfAll, type FromSibling, OF_ALL, type ToSibling } from "./messages.ts"
+import { answerTo } from "./siblings.ts"
+
+/** A process that is asked and does not answer for so long hangs, ms: what all were asked has no answer then. */
+const MOST_WAIT_MS = 5000
+
+interface Member {
+  send: (message: ToSibling) => void
+  /** Questions to it, by their ids. */
+  open: Map<number, (answer: Answer | null) => void>
+}
+
+/** What one of them said. */
+export interface Said<T> {
+  from: number
+  value: T
+}
+
+export class Hub {
+  readonly #members = new Map<number, Member>()
+  readonly #answers = new Map<string, (asked: never) => unknown>()
+  readonly #mostWaitMs: number
+  #questions = 0
+
+  constructor(mostWaitMs = MOST_WAIT_MS) {
+    this.#mostWaitMs = mostWaitMs
+  }
+
+  /** It serves from now on. */
+  joined(index: number, send: (message: ToSibling) => void): void {
+    this.#members.set(index, { send, open: new Map() })
+  }
+
+  left(index: number): void {
+    const member = this.#members.get(index)
+    if (member === undefined) return
+    this.#members.delete(index)
+    // Without its answer: what it had to say is gone.
+    for (const over of member.open.values()) over(null)
+    for (const { send } of this.#members.values()) send({ type: "left", from: index })
+  }
+
+  /** What is answered here, for all of them. */
+  answers(what: string, answer: (asked: never) => unknown): void {
+    this.#answers.set(what, answer)
+  }
+
+  /** From the process of that number, whose `send` answers it: it may ask before it serves. */
+  heard(index: number, message: FromSibling, send: (message: ToSibling) => void): void {
+    if (message.type === "answered") this.#members.get(index)?.open.get(message.id)?.(message.answer)
+    else if (message.type === "ask") void this.#answer(message, send)
+    else if (message.type === "tell")
+      for (const [other, member] of this.#members)
+        if (other !== index) member.send({ type: "told", from: index, told: message.told })
+  }
+
+  /** What each that serves answers. Rejects where one does not, or cannot. */
+  async askAll<T>(what: string, asked: unknown): Promise<Said<T>[]> {
+    const all = [...this.#members].map(async ([from, member]) => ({
+      from,
+      answer: await this.#ask(member, what, asked),
+    }))
+    const found: Said<T>[] = []
+    for (const { from, answer } of await Promise.all(all)) {
+      if (answer === null) continue
+      if ("error" in answer) throw new Error(`process ${from} of this gateway: ${answer.error}`)
+      found.push({ from, value: answer.value as T })
+    }
+    return found
+  }
+
+  /** Whether the process of that number, which serves, answers still. */
+  async answersStill(index: number): Promise<boolean> {
+    const member = this.#members.get(index)
+    const answer = member === undefined ? null : await this.#ask(member, ALIVE, null)
+    return answer !== null && "value" in answer
+  }
+
+  /** null: it is gone. */
+  #ask(member: Member, what: string, asked: unknown): Promise<Answer | null> {
+    const id = ++this.#questions
+    return new Promise((resolve) => {
+      const over = (answer: Answer | null) => {
+        clearTimeout(late)
+        member.open.delete(id)
+        resolve(answer)
+      }
+      const late = setTimeout(() => over({ error: "it does not answer" }), this.#mostWaitMs)
+      member.open.set(id, over)
+      member.send({ type: "ask", id, what, asked })
+    })
+  }
+
+  async #answer(
+    { id, what, asked }: Extract<FromSibling, { type: "ask" }>,
+    send: (message: ToSibling) => void,
+  ): Promise<void> {
+    const toAll = async ({ what, asked }: AskedOfAll) =>
+      (await this.askAll(what, asked)).map(({ value }) => value)
+    const answer = await answerTo(what === OF_ALL ? toAll : this.#answers.get(what), asked)
+    send({ type: "answered", id, answer })
+  }
+}

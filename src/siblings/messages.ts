@@ -1,0 +1,40 @@
+/** What the processes of one address and their parent say to each other (`serve --gateways`). Plain data, as structured clones. */
+
+/** Something that all others are told: of what, and what. */
+export interface Told {
+  topic: string
+  word: unknown
+}
+
+/** What came of a question. `error`: for people. */
+export type Answer = { value: unknown } | { error: string }
+
+/** From a process. */
+export type FromSibling =
+  /** It serves. `lines`, `values`: what a start says to people, and to a log. */
+  | { type: "ready"; lines: readonly string[]; values: Record<string, unknown> }
+  /** It cannot start. `user`: for a reason that its operator can put right. */
+  | { type: "failed"; message: string; user: boolean }
+  | { type: "tell"; told: readonly Told[] }
+  | { type: "ask"; id: number; what: string; asked: unknown }
+  | { type: "answered"; id: number; answer: Answer }
+
+/** To a process. */
+export type ToSibling =
+  | { type: "told"; from: number; told: readonly Told[] }
+  /** That one is gone; the one that comes in its place has its number, and knows nothing of it. */
+  | { type: "left"; from: number }
+  | { type: "ask"; id: number; what: string; asked: unknown }
+  | { type: "answered"; id: number; answer: Answer }
+  /** As if the process had been sent it. `config`: the text of its config file, where that is to be read again. */
+  | { type: "signal"; signal: NodeJS.Signals; config?: string }
+
+/** A question that each process answers, and the hub sends on to all. */
+export interface AskedOfAll {
+  what: string
+  asked: unknown
+}
+
+export const OF_ALL = "of all"
+/** Each answers that: it does not stand still. */
+export const ALIVE = "alive"

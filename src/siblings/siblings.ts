@@ -1,0 +1,149 @@
+/** The other processes that serve an address together with this one: what is told them, and what is asked of them or of their
+ * parent, which has what there is but once. */
+import { userError } from "../errors.ts"
+import {
+  ALIVE,
+  type Answer,
+  type AskedOfAll,
+  type FromSibling,
+  OF_ALL,
+  type Told,
+  type ToSibling,
+} from "./messages.ts"
+
+/** What is told within so long goes in one message, ms: each costs every process some tens of microseconds. */
+const TELL_MS = 5
+/** Their parent does little else than answering. */
+const MOST_WAIT_MS = 10_000
+
+/** Tells all others in a moment what `words` answers then. */
+export type TellSoon = (words: () => unknown) => void
+
+export class Siblings {
+  /** Which one this is, of how many. */
+  readonly index: number
+  readonly count: number
+  readonly #send: (message: FromSibling) => void
+  readonly #hears = new Map<string, (word: unknown, from: number) => void>()
+  readonly #answers = new Map<string, (asked: never) => unknown>()
+  readonly #open = new Map<number, (answer: Answer) => void>()
+  readonly #signalled = new Map<NodeJS.Signals, (signal: NodeJS.Signals, config?: string) => void>()
+  /** Before there was a listener. */
+  #early: Extract<ToSibling, { type: "signal" }>[] = []
+  #leaving: ((from: number) => void)[] = []
+  #telling: { topic: string; words: () => unknown }[] = []
+  #questions = 0
+
+  constructor(index: number, count: number, send: (message: FromSibling) => void) {
+    this.index = index
+    this.count = count
+    this.#send = send
+    this.answers(ALIVE, () => true)
+  }
+
+  /** Of a whole that all have together: this one's part. The parts of all add up to it where it is enough for all. */
+  partOf(whole: number): number {
+    const rest = whole % this.count
+    return Math.max(1, Math.floor(whole / this.count) + (this.index < rest ? 1 : 0))
+  }
+
+  tellSoon(topic: string, words: () => unknown): void {
+    if (this.#telling.length === 0) setTimeout(() => this.#tell(), TELL_MS)
+    this.#telling.push({ topic, words })
+  }
+
+  /** One listener a topic, until it is given up by the answer. */
+  onTold(topic: string, hear: (word: never, from: number) => void): () => void {
+    this.#hears.set(topic, hear as (word: unknown, from: number) => void)
+    return () => this.#hears.delete(topic)
+  }
+
+  onLeft(hear: (from: number) => void): () => void {
+    this.#leaving.push(hear)
+    return () => {
+      this.#leaving = this.#leaving.filter((other) => other !== hear)
+    }
+  }
+
+  /** What this process has to say when all are asked that. */
+  answers(what: string, answer: (asked: never) => unknown): void {
+    this.#answers.set(what, answer)
+  }
+
+  /** Their parent. Rejects with UserError where it does not answer. */
+  async ask<T>(what: string, asked: unknown): Promise<T> {
+    const id = ++this.#questions
+    const answer = await new Promise<Answer>((resolve) => {
+      const late = setTimeout(() => resolve({ error: "the parent process does not answer" }), MOST_WAIT_MS)
+      this.#open.set(id, (answer) => {
+        clearTimeout(late)
+        resolve(answer)
+      })
+      this.#send({ type: "ask", id, what, asked })
+    })
+    this.#open.delete(id)
+    if ("error" in answer) throw userError("not_ready", { detail: answer.error })
+    return answer.value as T
+  }
+
+  /** All that serve, this process included. */
+  askAll<T>(what: string, asked: unknown): Promise<T[]> {
+    return this.ask<T[]>(OF_ALL, { what, asked } satisfies AskedOfAll)
+  }
+
+  /** Signals are their parent's alone: a terminal sends them to all, and none is to come twice. One listener each, which is told of
+   * earlier ones, too. `config`: what the file says that is to be read again. */
+  on(signal: NodeJS.Signals, hear: (signal: NodeJS.Signals, config?: string) => void): void {
+    this.#signalled.set(signal, hear)
+    const early = this.#early
+    this.#early = []
+    for (const one of early) this.heard(one)
+  }
+
+  heard(message: ToSibling): void {
+    if (message.type === "signal") {
+      const hear = this.#signalled.get(message.signal)
+      if (hear === undefined) this.#early.push(message)
+      else hear(message.signal, message.config)
+    } else if (message.type === "told")
+      for (const { topic, word } of message.told) this.#hears.get(topic)?.(word, message.from)
+    else if (message.type === "left") for (const hear of this.#leaving) hear(message.from)
+    else if (message.type === "answered") this.#open.get(message.id)?.(message.answer)
+    else if (message.type === "ask") void this.#answer(message)
+  }
+
+  #tell(): void {
+    const telling = this.#telling
+    this.#telling = []
+    const told = telling.map(({ topic, words }): Told => ({ topic, word: words() }))
+    this.#send({ type: "tell", told })
+  }
+
+  async #answer({ id, what, asked }: Extract<ToSibling, { type: "ask" }>): Promise<void> {
+    this.#send({ type: "answered", id, answer: await answerTo(this.#answers.get(what), asked) })
+  }
+}
+
+/** What `answer` says to it, or why that is nothing. */
+export async function answerTo(
+  answer: ((asked: never) => unknown) | undefined,
+  asked: unknown,
+): Promise<Answer> {
+  if (answer === undefined) return { error: "it is not known there" }
+  try {
+    return { value: await answer(asked as never) }
+  } catch (error) {
+    return { error: (error as Error).message }
+  }
+}
+
+/** A question to all processes that serve, each of which answers with `answer`; to this one alone where there are no others. */
+export function askingAll<A, T>(
+  siblings: Siblings | null,
+  what: string,
+  answer: (asked: A) => T | Promise<T>,
+): (asked: A) => Promise<T[]> {
+  if (siblings === null) return async (asked) => [await answer(asked)]
+  siblings.answers(what, answer as (asked: never) => unknown)
+  return (asked) => siblings.askAll<T>(what, asked)
+}
