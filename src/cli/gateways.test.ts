@@ -98,6 +98,8 @@ describe("two processes", () => {
     expect(answers.map(({ status }) => status)).toEqual(Array(8).fill(200))
     await expect.poll(() => answering(said())).toEqual(new Set(pids))
     expect(await times(4, () => metric(url, ENDED))).toEqual([8, 8, 8, 8])
+    // One of them forecasts how many engines are wanted.
+    expect(await times(2, () => metric(url, "slos_serve_replicas "))).toEqual([1, 1])
 
     const status = await times(3, async () => JSON.parse((await ask(url, "/v1/slo/status")).text))
     for (const one of status) {
