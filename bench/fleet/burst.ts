@@ -8,7 +8,7 @@ import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { Command } from "commander"
 import { quantile } from "simple-statistics"
-import { port, wholeNumber } from "../../src/cli/numbers.ts"
+import { numberIn, port, wholeNumber } from "../../src/cli/numbers.ts"
 import { Random } from "../../src/random.ts"
 import { childrenOf, type StageOptions, workersStage } from "./chaos/stage.ts"
 import { type Followed, follow, inTime } from "./chaos/stream.ts"
@@ -48,12 +48,12 @@ const LAST_MS = 5000
 
 async function main(): Promise<void> {
   const options = new Command("bench/fleet/burst.ts")
-    .option("--rate <n>", "requests a second, before and after", Number, 4)
-    .option("--times <n>", "as many in the burst", Number, 10)
-    .option("--calm-s <n>", "before, and after", Number, 30)
-    .option("--burst-s <n>", "of the burst", Number, 60)
-    .option("--watch-s <n>", "after the burst, until all is as before", Number, 180)
-    .option("--rest-s <n>", "of rest, before memory is looked at again", Number, 30)
+    .option("--rate <n>", "requests a second, before and after", numberIn(0.1, 1000), 4)
+    .option("--times <n>", "as many in the burst", numberIn(1, 1000), 10)
+    .option("--calm-s <n>", "before, and after", numberIn(1, 3600), 30)
+    .option("--burst-s <n>", "of the burst", numberIn(1, 3600), 60)
+    .option("--watch-s <n>", "after the burst, until all is as before", numberIn(1, 3600), 180)
+    .option("--rest-s <n>", "of rest, before memory is looked at again", numberIn(0, 3600), 30)
     .option("--max-queue <n>", "as for serve", wholeNumber(1, 100_000), 256)
     .option("--replicas <n>", "as for serve", wholeNumber(2, 16), 2)
     .option("--no-return", "what is refused does not come back: the burst ends when it ends")

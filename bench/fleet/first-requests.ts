@@ -1,13 +1,15 @@
-/** What a gateway's first requests cost, one after the other, after its start: code that V8 has not compiled yet takes several
- * times as long. `node bench/fleet/first-requests.ts`; with `--against <main.ts>` another checkout's takes turns with it. */
+/** What the first requests cost, one after the other, of a gateway or an endpoint picker just started: code that V8 has not
+ * compiled yet takes several times as long. `node bench/fleet/first-requests.ts`, `--of picker`; with `--against <main.ts>`
+ * another checkout's takes turns with it. */
 import { spawn } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Command } from "commander"
+import { Command, Option } from "commander"
 import { median } from "simple-statistics"
 import { port as portOf, wholeNumber } from "../../src/cli/numbers.ts"
 import { Server } from "../real/servers.ts"
+import { PickerBehindEnvoy } from "./first/picker.ts"
 import { cpuUsOf } from "./rivals/cpu.ts"
 import { gateway } from "./rivals/proxies.ts"
 
@@ -16,6 +18,7 @@ const GROUPS = [1, 10, 40, 100, 200] as const
 const PAUSE_MS = 20
 
 interface Options {
+  of: keyof typeof STARTS
   starts: number
   serve: string
   against?: string
@@ -23,61 +26,89 @@ interface Options {
   out?: string
 }
 
-interface Start {
+/** What is measured: `pid` and all that it started. */
+interface Started {
+  pid: number
+  /** Where requests go. */
+  url: string
+  /** From its start until it said that it is ready. */
+  readyMs: number
+  stop(): Promise<void>
+}
+
+interface Seen {
   readyMs: number
   /** By group: medians of ms to the whole answer, and mean CPU ms a request. */
   tookMs: number[]
   cpuMs: number[]
 }
 
+const STARTS = {
+  async gateway(program: string, port: number, engine: number, folder: string): Promise<Started> {
+    const front = gateway("vllm", program)
+    const beganMs = performance.now()
+    const command = front.command(port, [`http://127.0.0.1:${engine}`], folder)!
+    const server = await Server.start(front, command, port, join(folder, "gateway.log"))
+    await server.ready(60_000)
+    const readyMs = performance.now() - beganMs
+    return { pid: server.pid, url: server.target.url, readyMs, stop: () => server.stop() }
+  },
+  picker: (program: string, port: number, engine: number): Promise<Started> =>
+    PickerBehindEnvoy.start(program, { gateway: port, picker: port + 2, admin: port + 3, engine }),
+}
+
 async function main(): Promise<void> {
   const options = new Command("bench/fleet/first-requests.ts")
+    .addOption(
+      new Option("--of <what>", "picker: behind a real Envoy (bench/get-envoy.sh), alone counted")
+        .choices(Object.keys(STARTS))
+        .default("gateway"),
+    )
     .option("--starts <n>", "of each", wholeNumber(1, 100), 3)
-    .option("--serve <main.ts>", "the gateway's", "src/cli/main.ts")
+    .option("--serve <main.ts>", "its program", "src/cli/main.ts")
     .option("--against <main.ts>", "of another checkout")
     .option("--port <n>", "first port", portOf, 18700)
     .option("--out <file>", "for all figures, as JSON")
     .parse()
     .opts<Options>()
-  const { port, starts, serve, against, out } = options
+  const { of, port, starts, serve, against, out } = options
   const engine = spawn(process.execPath, ["bench/fleet/rivals/engine.ts", "1", String(port + 1)], {
     stdio: "inherit",
     cwd: join(import.meta.dirname, "../.."),
   })
   const folder = mkdtempSync(join(tmpdir(), "slos-serve-first-"))
   const systems = new Map([["this", serve], ...(against === undefined ? [] : [["before", against] as const])])
-  const seen = new Map([...systems.keys()].map((name): [string, Start[]] => [name, []]))
+  const seen = new Map([...systems.keys()].map((name): [string, Seen[]] => [name, []]))
   try {
     for (let i = 0; i < starts; i++)
-      for (const [name, program] of systems) seen.get(name)!.push(await start(program, port, folder))
+      for (const [name, program] of systems) {
+        const started = await STARTS[of](program, port, port + 1, folder)
+        seen.get(name)!.push(await measured(started))
+      }
   } finally {
     engine.kill("SIGKILL")
     rmSync(folder, { recursive: true, force: true })
   }
   for (const [name, all] of seen) console.log(`${name}: ${textOf(all)}`)
   if (out !== undefined)
-    writeFileSync(out, `${JSON.stringify({ groups: GROUPS, seen: Object.fromEntries(seen) })}\n`)
+    writeFileSync(out, `${JSON.stringify({ of, groups: GROUPS, seen: Object.fromEntries(seen) })}\n`)
 }
 
-async function start(program: string, port: number, folder: string): Promise<Start> {
-  const front = gateway("vllm", program)
-  const command = front.command(port, [`http://127.0.0.1:${port + 1}`], folder)!
-  const beganMs = performance.now()
-  const server = await Server.start(front, command, port, join(folder, "gateway.log"))
+async function measured(started: Started): Promise<Seen> {
+  const { pid, url, readyMs } = started
   try {
-    await server.ready(60_000)
-    const found: Start = { readyMs: performance.now() - beganMs, tookMs: [], cpuMs: [] }
+    const found: Seen = { readyMs, tookMs: [], cpuMs: [] }
     let sent = 0
     for (const upTo of GROUPS) {
       const took: number[] = []
-      const fromUs = cpuUsOf(server.pid)
-      for (; sent < upTo; sent++) took.push(await ask(server.target.url))
+      const fromUs = cpuUsOf(pid)
+      for (; sent < upTo; sent++) took.push(await ask(url))
       found.tookMs.push(median(took))
-      found.cpuMs.push((cpuUsOf(server.pid) - fromUs) / 1000 / took.length)
+      found.cpuMs.push((cpuUsOf(pid) - fromUs) / 1000 / took.length)
     }
     return found
   } finally {
-    await server.stop()
+    await started.stop()
   }
 }
 
@@ -103,8 +134,8 @@ async function ask(url: string): Promise<number> {
   return tookMs
 }
 
-function textOf(all: readonly Start[]): string {
-  const of = (pick: (one: Start) => number) => median(all.map(pick)).toFixed(1)
+function textOf(all: readonly Seen[]): string {
+  const of = (pick: (one: Seen) => number) => median(all.map(pick)).toFixed(1)
   const groups = GROUPS.map((upTo, i) => {
     const from = (GROUPS[i - 1] ?? 0) + 1
     const name = from === upTo ? String(upTo) : `${from}–${upTo}`

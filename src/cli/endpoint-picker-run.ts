@@ -13,32 +13,39 @@ import type { TlsFiles } from "../fleet/picker/server.ts"
 import { Twins } from "../fleet/picker/twins.ts"
 import type { PickerCommand } from "./endpoint-picker-options.ts"
 import type { Reporter } from "./reporter.ts"
+import { warmUpPicker } from "./warm-up-picker.ts"
+import { warmed } from "./warmed.ts"
 
 export async function runPicker(options: PickerCommand, reporter: Reporter): Promise<void> {
   const classes = options.config === undefined ? defaultSloClasses() : readSloClasses(options.config)
+  const alike = {
+    ...{ classes, named: 1 + options.fallbacks },
+    rewrite: { priority: options.priority, sloArguments: options.sloArguments ?? false },
+  }
   const picker = new EndpointPicker({
+    ...alike,
     host: options.host,
     port: options.port,
     metricsPort: options.metrics ? options.metricsPort : null,
     tls: tlsOf(options),
     endpoints: options.endpoint ?? [],
     endpointsFile: options.endpointsFile ?? null,
-    classes,
     flow: {
       mostHeld: options.mostHeld,
       mostHeldBytes: options.heldMemory,
       longestHoldUs: options.longestHold * 1e6,
       late: options.late,
     },
-    rewrite: { priority: options.priority, sloArguments: options.sloArguments ?? false },
     bodyLimit: options.bodyLimit,
-    named: 1 + options.fallbacks,
     chooser: chooserOf(options, classes, reporter),
     warn: (message) => reporter.warn(message),
   })
-  const { port, metricsPort } = await start(picker)
-  announce(options, port, metricsPort, picker, reporter)
   onSignals(picker, options.drainTimeout, reporter)
+  const { port, metricsPort } = await start(picker, () => {
+    const chooser = chooserOf({ ...options, probeEvery: 0 }, classes, reporter)
+    return warmed((forMs) => warmUpPicker({ ...alike, chooser }, forMs), reporter)
+  })
+  announce(options, port, metricsPort, picker, reporter)
 }
 
 function chooserOf(options: PickerCommand, classes: SloClasses, reporter: Reporter): Chooser {
@@ -54,9 +61,12 @@ function chooserOf(options: PickerCommand, classes: SloClasses, reporter: Report
 }
 
 /** What has begun to listen is closed when the rest fails: the process would stay. */
-async function start(picker: EndpointPicker): Promise<{ port: number; metricsPort: number | null }> {
+async function start(
+  picker: EndpointPicker,
+  warm: () => Promise<void>,
+): Promise<{ port: number; metricsPort: number | null }> {
   try {
-    return await picker.start()
+    return await picker.start(warm)
   } catch (error) {
     await picker.stop(0)
     throw error

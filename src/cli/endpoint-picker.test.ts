@@ -67,6 +67,15 @@ it("serves health and metrics, follows its file, and stops in order", async () =
   expect(said()).toContain("stopped")
 })
 
+it("is ready once it has warmed up, of which its metrics say nothing", async () => {
+  const { ready, said } = await start(["--endpoint", "127.0.0.1:8001", "--log-level", "debug"])
+  expect(said()).toMatch(/warm: \d+ made-up requests/)
+  expect((await fetch(ready.metrics!.replace("/metrics", "/health"))).status).toBe(200)
+  const metrics = await (await fetch(ready.metrics!)).text()
+  expect(metrics).toMatch(/^slos_serve_picker_endpoints 1$/m)
+  expect(metrics).not.toMatch(/^slos_serve_picker_(picked|answered)_total.* [1-9]/m)
+})
+
 it("starts with the arguments of the Kubernetes example, before its pods have a name", async () => {
   const file = new URL("../../examples/inference-pool.yaml", import.meta.url)
   interface Document {

@@ -11,8 +11,8 @@ import type { Tenants } from "../serve/tenants.ts"
 import type { Siblings } from "../siblings/siblings.ts"
 import type { Reporter } from "./reporter.ts"
 import type { ServeOptions } from "./serve-options.ts"
-import { warmed } from "./serve-parts.ts"
 import { warmUpGateway } from "./warm-up.ts"
+import { warmed } from "./warmed.ts"
 
 /** What is shown in a policy's place: each backend has its own. */
 export const GATEWAY = "gateway"
@@ -31,6 +31,7 @@ export function gatewayOf(options: ServeOptions, configured: readonly BackendCon
   const file = options.backendFile
   if (backends.length === 0 && file === undefined) return null
   checkBackends(backends)
+  checkNotItself(backends, options)
   return { backends, file }
 }
 
@@ -62,6 +63,28 @@ export interface BackendParts {
   /** Default: there are none. */
   siblings?: Siblings | null
 }
+
+/** It would wait for itself for ever: its default port is that of other engines as well. */
+function checkNotItself(
+  backends: readonly BackendConfig[],
+  { host, port }: Pick<ServeOptions, "host" | "port">,
+): void {
+  const own = addressOf(host)
+  const anywhere = own === "0.0.0.0" || own === "::"
+  const itself = backends.find(({ url }) => {
+    const { hostname, port: its, protocol } = new URL(url)
+    const address = addressOf(hostname)
+    const isHere = address === own || (anywhere && (address.startsWith("127.") || address === "::1"))
+    return isHere && Number(its || (protocol === "https:" ? 443 : 80)) === port
+  })
+  if (itself === undefined) return
+  throw new UserError(
+    `the backend ${itself.url} would be this server itself, which listens on port ${port}; give the engine's port, or ` +
+      "another --port here",
+  )
+}
+
+const addressOf = (host: string) => (host === "localhost" ? "127.0.0.1" : host.replace(/^\[|\]$/g, ""))
 
 /** Beside what a gateway's start waits for: its engines may take minutes, or be there already. */
 export function warmedGateway(classes: SloClasses, reporter: Reporter): Promise<void> {

@@ -12,6 +12,7 @@ import type { Reporter } from "./reporter.ts"
 import type { ReadyEngine } from "./serve-engine.ts"
 import type { ServeOptions } from "./serve-options.ts"
 import type { WarmUpOptions } from "./warm-up-replica.ts"
+import { warmed } from "./warmed.ts"
 
 /** V8 would let garbage grow to several times what lives, then stop for all of it at once
  * (bench/results/heap-growth.json). */
@@ -75,10 +76,7 @@ function policyOptions(options: ServeOptions): Partial<PolicyOptions> {
   }
 }
 
-/** At most, at the start of a process: it takes one to two where other programs do not have most of the processor. */
-const WARM_UP_MS = 4000
-
-/** Beside what a start waits for anyway. One that fails makes a server slow at first, which serves all the same. */
+/** Beside what a start waits for anyway. */
 export async function warmedUp(
   warmUp: (options: WarmUpOptions, forMs: number) => Promise<number>,
   options: ServeOptions,
@@ -89,16 +87,6 @@ export async function warmedUp(
   if (options.engine === "fake") return
   const warm = { classes, policy: options.policy, policyOptions: policyOptions(options) }
   await warmed((forMs) => warmUp(warm, forMs), reporter)
-}
-
-/** `run` answers how many requests it was. */
-export async function warmed(run: (forMs: number) => Promise<number>, reporter: Reporter): Promise<void> {
-  try {
-    const requests = await run(WARM_UP_MS)
-    reporter.log.debug(`warm: ${requests} made-up requests`)
-  } catch (error) {
-    reporter.warn(`the first requests will be slow: warming up failed (${(error as Error).message})`)
-  }
 }
 
 export function openDriver(

@@ -1,4 +1,4 @@
-/** A made-up replica and made-up requests, for a process to warm up on (warm-up.ts). */
+/** A made-up replica, for a process to warm up on (warm-up.ts). */
 import { duplexPair } from "node:stream"
 import type { SloClasses } from "../config/slo-classes.ts"
 import type { CostModel } from "../core/cost.ts"
@@ -14,6 +14,7 @@ import { LocalFront } from "../serve/local-front.ts"
 import { resolveSlo } from "../serve/slo-resolve.ts"
 import { WireHost } from "../wire/host.ts"
 import { WireServer } from "../wire/server.ts"
+import { messagesOf, OUTPUT_TOKENS, often, TPOT_MS, TTFT_MS, tokensOf } from "./warm-up-requests.ts"
 
 export interface WarmUpOptions {
   classes: SloClasses
@@ -21,10 +22,6 @@ export interface WarmUpOptions {
   policyOptions: Partial<PolicyOptions>
 }
 
-/** More change little: what runs often is compiled. */
-const MOST_REQUESTS = 150
-/** So that batches have several. */
-const AT_ONCE = 2
 const LIMITS: EngineLimits = {
   ...{ kvTokens: 16_384, blockTokens: 16, maxSequences: 16, maxBatchTokens: 512, contextTokens: 1024 },
   ...{ minChunkTokens: 16, unifiedKv: false },
@@ -35,10 +32,6 @@ const COST: CostModel = {
   ...{ residualSigma: 0.1, fastPassTokens: 16, unifiedKv: false },
 }
 const NO_TIME: CostModel = { ...COST, pieces: [{ step: 1 }] }
-const OUTPUT_TOKENS = 8
-const TTFT_MS = 10_000
-const TPOT_MS = 1000
-const WORDS = "the quick brown fox jumps over the lazy dog while it rains in the hills ".repeat(6)
 
 /** Takes `forMs`, or less; resolves with how many requests it was. */
 export async function warmUpWorker(options: WarmUpOptions, forMs: number): Promise<number> {
@@ -65,32 +58,6 @@ export async function wiredReplica(options: WarmUpOptions): Promise<WireHost> {
     host.onState((state) => state === "ready" && resolve())
   })
   return host
-}
-
-export async function often(forMs: number, run: (n: number) => Promise<unknown>): Promise<number> {
-  const endMs = performance.now() + forMs
-  let count = 0
-  while (count < MOST_REQUESTS && performance.now() < endMs) {
-    await Promise.all(Array.from({ length: AT_ONCE }, (_, i) => run(count + i)))
-    count += AT_ONCE
-  }
-  return count
-}
-
-/** Of every kind that is common, in turn. */
-export function bodyOf(n: number): { path: string; body: object } {
-  const slo = { ttft_ms: TTFT_MS, tpot_ms: TPOT_MS }
-  const common = { max_tokens: OUTPUT_TOKENS, temperature: 0, ignore_eos: true, slo, stream: n % 4 < 3 }
-  if (n % 2 === 0) return { path: "/v1/completions", body: { ...common, prompt: tokensOf(n) } }
-  return { path: "/v1/chat/completions", body: { ...common, messages: messagesOf(n) } }
-}
-
-function tokensOf(n: number): number[] {
-  return Array.from({ length: 16 + ((n * 167) % 400) }, (_, i) => 32 + ((n * 31 + i * 7) % 224))
-}
-
-function messagesOf(n: number) {
-  return [{ role: "user", content: WORDS.slice(0, 20 + ((n * 67) % 400)) }]
 }
 
 function computed(host: WireHost, job: Job): Promise<void> {

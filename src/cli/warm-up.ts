@@ -14,7 +14,8 @@ import type { Front } from "../serve/front.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
 import { Tenants } from "../serve/tenants.ts"
 import { madeUpBackend } from "./warm-up-backend.ts"
-import { bodyOf, madeUpReplica, often, type WarmUpOptions, wiredReplica } from "./warm-up-replica.ts"
+import { madeUpReplica, type WarmUpOptions, wiredReplica } from "./warm-up-replica.ts"
+import { bodyOf, often } from "./warm-up-requests.ts"
 
 /** A server with one replica in its process. Takes `forMs`, or less; resolves with how many requests it was. */
 export function warmUpServer(options: WarmUpOptions, forMs: number): Promise<number> {

@@ -161,7 +161,8 @@ function normalUrl(text: string, where: string): string {
 export function checkBackends(backends: readonly BackendConfig[]): void {
   const seen = new Set<string>()
   for (const { url } of backends) {
-    if (seen.has(url)) throw new UserError(`two backends have the address ${url}; leave one of them out`)
-    seen.add(url)
+    const address = url.replace("//localhost", "//127.0.0.1")
+    if (seen.has(address)) throw new UserError(`two backends have the address ${url}; leave one of them out`)
+    seen.add(address)
   }
 }

@@ -286,3 +286,18 @@ describe("over real replicas on the fake engine", () => {
     expect(fleet.live).toBe(0)
   }, 60_000)
 })
+
+test("a stream that waits in vain ends in its time, where nothing else happens that would wake its fleet", async () => {
+  for (let i = 0; i < 10; i++) {
+    const host = new SaidHost("alone")
+    const times = { resumePatienceUs: 20_000 + 137 * i }
+    const fleet = new Fleet({ hosts: [host], digestMs: Number.POSITIVE_INFINITY, patienceUs: () => 0, times })
+    const sink = new Kept()
+    fleet.submit(jobOf(), sink)
+    host.submitted[0]!.sink.tokens(0, [11], delta("a"))
+    host.become("down", "it is gone")
+    const [end] = await sink.over()
+    expect(end).toMatchObject({ kind: "lost", detail: expect.stringContaining("it is gone") })
+    await fleet.close()
+  }
+})

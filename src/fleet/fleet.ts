@@ -225,7 +225,7 @@ export class Fleet {
   #ask({ job, id, replica, deadlineUs }: Extract<DispatchEffect, { type: "ask" }>): void {
     const request = this.#requests.get(id)
     if (request === undefined) return
-    const deadlineMs = (deadlineUs - this.#clock.nowUs()) / 1000
+    const deadlineMs = Math.max(0, (deadlineUs - this.#clock.nowUs()) / 1000)
     const answered = (takes: boolean) => this.#tell({ type: "offered", job, replica, takes })
     this.#hosts[replica]!.offer(this.#jobOf(request, job), deadlineMs).then(
       ({ takes }) => answered(takes),

@@ -15,12 +15,15 @@ import { WatchedHost } from "../replica/watched-host.ts"
 import { inWords, Restarts } from "../router/health.ts"
 import { WireHost } from "../wire/host.ts"
 import { Comeback } from "./comeback.ts"
+import { otherModel, type Serving } from "./one-model.ts"
 
 export interface RenewedOptions {
   name: string
   log?: (message: string, level: "error" | "warn" | "info" | "debug") => void
   /** See WireHost. */
   silenceMs?: number
+  /** Another one that is ready, where all are to serve one model. */
+  beside?: () => Serving | null
   /** When it is tried again. */
   restarts?: Restarts
 }
@@ -145,6 +148,11 @@ export abstract class RenewedHost extends WatchedHost implements ReplicaHost {
   }
 
   #ready(wire: WireHost): void {
+    const wrong = otherModel(wire.info!.model.name, this.#options.beside?.() ?? null)
+    if (wrong !== null) {
+      this.over(wrong)
+      return
+    }
     this.serves(wire.info)
     this.#lives++
     this.#comeback.ready(performance.now())

@@ -1,5 +1,6 @@
 /** Gateways reach a server's replica over its HTTP port; other upgrades change nothing. The suite of all hosts runs over it. */
 import { afterEach, expect, test } from "vitest"
+import type { Serving } from "../fleet/one-model.ts"
 import { RemoteReplica } from "../fleet/remote-replica.ts"
 import { Restarts } from "../router/health.ts"
 import { hostSuite, jobOf, Kept, SUITE_MAX_QUEUE } from "../serve/host.suite.ts"
@@ -84,4 +85,15 @@ test("a client that offers another protocol is answered in this one", async () =
     asked.end()
   })
   expect(status).toBe(200)
+})
+
+test("one that cannot be used with its model is down and says why, until it can", async () => {
+  const { url } = await serve()
+  let beside: Serving | null = { name: "near", model: "another" }
+  const host = new RemoteReplica({ name: "far", url, apiKey: null, restarts: quick(), beside: () => beside })
+  closers.unshift(() => host.close())
+  await until(() => expect(host.detail).toMatch(/it serves .*, and near serves another; give both one name/))
+  expect(host.state).toBe("down")
+  beside = null
+  await ready(host)
 })

@@ -52,10 +52,13 @@ function replicaOf(host: ServiceHost): ReplicaHost {
   if (refusal !== null) throw refusal
   const replica = service?.front.replica
   if (replica) return replica
-  throw new UserError("This server is a gateway itself: it has no planner to answer offers.", {
-    status: 404,
-    code: "unknown_url",
-  })
+  throw new UserError(
+    "This server has other processes compute, and no planner of its own to answer offers; give it as openai=URL.",
+    {
+      status: 404,
+      code: "unknown_url",
+    },
+  )
 }
 
 function refuse(stream: Duplex, error: unknown): void {

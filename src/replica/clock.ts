@@ -13,7 +13,17 @@ export interface Clock {
 export const realClock: Clock = {
   nowUs: () => Math.round(performance.now() * 1000),
   wakeAt(atUs, fn) {
-    const timer = setTimeout(fn, Math.max(0, (atUs - performance.now() * 1000) / 1000))
+    let timer: NodeJS.Timeout
+    // Node cuts delays to whole milliseconds, counts them from the beginning of this round of the event loop, and so calls
+    // early: the state machines do nothing before a time that they named, and named no other.
+    const wait = () => {
+      const leftUs = atUs - realClock.nowUs()
+      timer = setTimeout(
+        () => (realClock.nowUs() < atUs ? wait() : fn()),
+        Math.max(0, Math.ceil(leftUs / 1000)),
+      )
+    }
+    wait()
     return () => clearTimeout(timer)
   },
   soon: (fn) => void setImmediate(fn),

@@ -144,6 +144,10 @@ describe("what cannot be meant is an error at once", () => {
       { backends: [config("http://a:1"), config("http://a:1/v1")] },
       "two backends have the address http://a:1",
     ],
+    [
+      { backends: [config("http://127.0.0.1:1"), config("http://localhost:1")] },
+      "two backends have the address http://localhost:1",
+    ],
     [{ file: "/nowhere/backends.yaml" }, "/nowhere/backends.yaml: ENOENT"],
   ] as const)("%o", async (options, message) => {
     await expect(open(options)).rejects.toThrow(message)
@@ -172,4 +176,51 @@ test("a backend says what kind it is, where its operator does not", async () => 
   host!.submit(jobOf(), sink)
   await sink.over()
   expect(backend.asked[0]!.body).toMatchObject({ timings_per_token: true })
+})
+
+describe("one of another model than those that serve", () => {
+  const both = async (...names: [string, string]) => {
+    const [one, other] = [await FakeBackend.open({ model: "m-1" }), await FakeBackend.open({ model: "m-2" })]
+    opened.push(one, other)
+    const { there, said } = await open({
+      backends: [config(one.url + names[0]), config(other.url + names[1])],
+    })
+    const states = () => [...there].map(({ state }) => state).sort()
+    return { one, other, there, said, states }
+  }
+
+  test("is not used, and it is said what to do, until the others are gone", async () => {
+    const { one, other, there, said, states } = await both("", "")
+    await until(() => expect(states()).toEqual(["ready", "starting"]))
+    await until(() =>
+      expect(said.join("\n")).toMatch(/it serves m-\d, and 127.0.0.1:\d+ serves m-\d; give both one name/),
+    )
+    const [used, unused] = [...there].sort((a) => (a.state === "ready" ? -1 : 1)) as [
+      ReplicaHost,
+      ReplicaHost,
+    ]
+    await (used.info!.model.name === "m-1" ? one : other).close()
+    await until(() => expect(unused.state).toBe("ready"), { timeout: 15_000 })
+    expect(used.state).toBe("down")
+  })
+
+  test("is asked for theirs where it has that as well", async () => {
+    const one = await fake()
+    const other = await FakeBackend.open({ model: "m-1", listedFirst: ["m-0"] })
+    opened.push(other)
+    const file = join(await folder(), "backends.yaml")
+    await writeFile(file, `- ${one.url}\n`)
+    const { there } = await open({ file })
+    await until(() => expect([...there].map(({ state }) => state)).toEqual(["ready"]))
+    await writeFile(file, `- ${one.url}\n- ${other.url}\n`)
+    await until(() => expect([...there].map(({ state }) => state)).toEqual(["ready", "ready"]), {
+      timeout: 5000,
+    })
+    expect([...there].map(({ info }) => info!.model.name)).toEqual(["m-1", "m-1"])
+  })
+
+  test("is used where both have one name for clients", async () => {
+    const { states } = await both(",model=chat:m-1", ",model=chat:m-2")
+    await until(() => expect(states()).toEqual(["ready", "ready"]))
+  })
 })

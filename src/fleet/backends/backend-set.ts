@@ -10,6 +10,7 @@ import { UserError } from "../../errors.ts"
 import type { ReplicaHost } from "../../replica/host.ts"
 import type { Siblings } from "../../siblings/siblings.ts"
 import { CostFit } from "../cost-fit.ts"
+import type { Serving } from "../one-model.ts"
 import { RemoteReplica } from "../remote-replica.ts"
 import { type Endpoint, endpointsOf, type Lookup } from "./addresses.ts"
 import type { Timeouts } from "./exchange.ts"
@@ -167,13 +168,21 @@ export class BackendSet {
     const { weight, models, apiKey, priority, prefill } = config
     const name = new URL(url).host
     // It answers offers itself.
-    if (config.kind === "slos-serve") return new RemoteReplica({ name, url, apiKey })
+    if (config.kind === "slos-serve") return new RemoteReplica({ name, url, apiKey, beside: this.#beside })
     const kind = config.kind === null ? null : BACKEND_KINDS[config.kind]
     return new RemoteHost({
       ...{ name, url, kind, weight, models, apiKey, apps, priority, prefill, dispatcher, probeMs },
       ...{ timeouts: this.#timeouts, hostHeader: host, planner: this.#plannerOf(endpoint, name) },
-      ...{ kin: this.#kinOf(config), siblings },
+
+      ...{ kin: this.#kinOf(config), siblings, beside: this.#beside },
     })
+  }
+
+  readonly #beside = (): Serving | null => {
+    for (const { host } of this.#members.values())
+      if (host.state === "ready" && host.info !== null)
+        return { name: host.name, model: host.info.model.name }
+    return null
   }
 
   /** Engines of one kind that have the same models are taken to be alike, until more is known of each. */

@@ -1,6 +1,7 @@
 /** Whether an engine is there: asked again and again, with a pause that grows while it is not. What it serves, and how
  * busy it says it is, are asked along the way. */
 import { type Dispatcher, request } from "undici"
+import { otherModel, type Serving } from "../one-model.ts"
 import { networkText } from "./exchange.ts"
 import { Gauges } from "./gauges.ts"
 import type { BackendKind, Learnt } from "./kind.ts"
@@ -15,6 +16,8 @@ export interface ProberOptions {
   models?: ReadonlyMap<string, string>
   dispatcher: Dispatcher
   probeMs: number
+  /** Another one that is ready. */
+  beside?: () => Serving | null
 }
 
 /** What it serves. */
@@ -96,6 +99,7 @@ export class Prober {
     try {
       await this.#get(this.#kind.healthPath)
       const learnt = this.#isUp ? null : await this.#findServed()
+      if (!this.#isUp) this.#mayServe(this.served!.model)
       this.#success()
       if (learnt !== null && !this.#closed) this.#sink.learnt(learnt)
       await this.#readMetrics()
@@ -137,12 +141,21 @@ export class Prober {
     const missing = wanted.find((model) => !names.includes(model))
     if (missing !== undefined)
       throw new Error(`it does not serve the model ${missing}; it serves ${names.slice(0, 5).join(", ")}`)
-    const found = listed.find(({ model }) => model === wanted[0]) ?? listed[0]!
+    const usual = wanted[0] ?? this.#options.beside?.()?.model
+    const found = listed.find(({ model }) => model === usual) ?? listed[0]!
     this.#kind = this.#options.kind ?? ownKind(found.owner)
     this.served = { kind: this.#kind, model: found.model, contextTokens: found.contextTokens }
     const { probe } = this.#kind
     const answer = probe === null ? null : await this.#get(probe.path).catch(() => null)
     return answer === null ? null : probe!.learn(JSON.parse(answer))
+  }
+
+  /** Asked once no other can become ready between the answer and its own turn. */
+  #mayServe(model: string): void {
+    const { models, beside } = this.#options
+    const [name = model] = models?.keys() ?? []
+    const wrong = otherModel(name, beside?.() ?? null)
+    if (wrong !== null) throw new Error(wrong)
   }
 
   async #readMetrics(): Promise<void> {

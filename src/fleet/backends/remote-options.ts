@@ -2,6 +2,7 @@
 import type { Dispatcher } from "undici"
 import type { Siblings } from "../../siblings/siblings.ts"
 import type { CostFit } from "../cost-fit.ts"
+import type { Serving } from "../one-model.ts"
 import type { Timeouts } from "./exchange.ts"
 import type { BackendKind } from "./kind.ts"
 import type { RemotePlanner } from "./remote-planner.ts"
@@ -34,6 +35,8 @@ export interface RemoteHostOptions {
   siblings?: Siblings | null
   dispatcher: Dispatcher
   timeouts: Timeouts
+  /** Another one that is ready. */
+  beside?: () => Serving | null
   /** Between two looks at its health and /metrics, ms. */
   probeMs: number
 }

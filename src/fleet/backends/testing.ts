@@ -13,6 +13,8 @@ export interface FakeOptions {
   /** Before the first. Default: the same. */
   firstMs?: number
   model?: string
+  /** Other models, listed before it. */
+  listedFirst?: readonly string[]
   port?: number
   /** Most at a time; further ones wait. */
   slots?: number
@@ -53,6 +55,7 @@ export class FakeBackend {
         wordMs: 1,
         firstMs: options.wordMs ?? 1,
         model: "m-1",
+        listedFirst: [],
         port: 0,
         slots: 1000,
       },
@@ -101,8 +104,10 @@ export class FakeBackend {
     const { kind, model } = this.options
     if (!this.healthy) json(response, 503, { error: "not now" })
     else if (path === "/health") json(response, 200, kind === "llama-server" ? { status: "ok" } : {})
-    else if (path === "/v1/models") json(response, 200, { object: "list", data: [this.#model(model)] })
-    else if (path === "/metrics" && kind !== "openai")
+    else if (path === "/v1/models") {
+      const data = [...this.options.listedFirst, model].map((each) => this.#model(each))
+      json(response, 200, { object: "list", data })
+    } else if (path === "/metrics" && kind !== "openai")
       response.writeHead(this.metricsStatus).end(this.#metrics())
     else if (path === "/props" && kind === "llama-server")
       json(response, 200, { total_slots: this.options.slots })

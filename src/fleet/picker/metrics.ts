@@ -27,9 +27,10 @@ export class PickerMetrics {
   readonly #heldSeconds: Histogram
   readonly #endpoints = new Set<Endpoint>()
 
-  constructor(gauges: PickerGauges) {
+  /** `process`: with those of the process, which cost it an observer of its garbage collections. */
+  constructor(gauges: PickerGauges, { process }: { process: boolean }) {
     const registers = [this.registry]
-    collectDefaultMetrics({ register: this.registry })
+    if (process) collectDefaultMetrics({ register: this.registry })
     const counter = <Label extends string>(name: string, help: string, ...labelNames: Label[]) =>
       new Counter({ name: `${PREFIX}_${name}`, help, labelNames, registers })
     this.#picked = counter("picked_total", "Requests sent to each endpoint", "endpoint")

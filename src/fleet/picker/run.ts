@@ -30,6 +30,11 @@ export interface PickerOptions {
   warn(message: string): void
 }
 
+interface Ports {
+  port: number
+  metricsPort: number | null
+}
+
 /** Names and the file are read again so often. */
 const READ_AGAIN_MS = 1000
 
@@ -49,13 +54,14 @@ export class EndpointPicker {
     const open = options.endpoints.length === 0 && options.endpointsFile === null
     this.#flow = new FlowControl(flow, chooser, nowUs, open)
     this.#watch = new EndpointWatch({ given: options.endpoints, file: options.endpointsFile }, warn)
-    this.#metrics = new PickerMetrics({
+    const gauges = {
       held: () => this.#flow.held,
       heldBytes: () => this.#flow.heldBytes,
       endpoints: () => this.#flow.endpoints.length,
       ejected: () => this.#flow.ejected,
       streams: () => this.#server.streams,
-    })
+    }
+    this.#metrics = new PickerMetrics(gauges, { process: options.metricsPort !== null })
     const epochMs = () => performance.timeOrigin + performance.now()
     const parts = { flow: this.#flow, metrics: this.#metrics, classes, rewrite, bodyLimit, named }
     const { host, port, tls } = options
@@ -63,14 +69,16 @@ export class EndpointPicker {
     this.#server = new PickerServer({ ...parts, nowUs, epochMs }, { host, port, tls, bodyLimit, onFault })
   }
 
-  /** Answers the ports, that of the metrics null where there is none. Throws UserError. */
-  async start(): Promise<{ port: number; metricsPort: number | null }> {
+  /** Answers the ports, that of the metrics null where there is none. It serves at once, and says that it is ready when `warm`
+   * is over. Throws UserError. */
+  async start(warm: () => Promise<void> = async () => {}): Promise<Ports> {
     const endpoints = await this.#watch.read()
     this.#flow.setEndpoints(endpoints)
     this.#watch.follow(READ_AGAIN_MS, (changed) => this.#changed(changed), endpoints)
     const metricsPort = await this.#listenWeb()
     const port = await this.#server.listen()
-    this.#server.setReady(true)
+    await warm()
+    this.#setReady(true)
     return { port, metricsPort }
   }
 
@@ -84,7 +92,7 @@ export class EndpointPicker {
 
   /** Answers how many requests and responses were broken off when the time was over. */
   async stop(drainMs: number): Promise<number> {
-    this.#ready = false
+    this.#setReady(false)
     const broken = await this.#server.drain(drainMs)
     this.#watch.close()
     this.#options.chooser.close()
@@ -93,7 +101,12 @@ export class EndpointPicker {
     return broken
   }
 
-  #ready = true
+  #ready = false
+
+  #setReady(ready: boolean): void {
+    this.#ready = ready
+    this.#server.setReady(ready)
+  }
 
   #changed(endpoints: string[]): void {
     this.#options.warn(`endpoints are now ${endpoints.join(", ") || "none"}`)

@@ -1,21 +1,9 @@
 /** The picker over a real gRPC socket, with a client that plays Envoy's part: every mode, every refusal, hostile streams. */
 import { afterEach, describe, expect, it } from "vitest"
+import { bodyMessage, type EnvoyStream, headerMap, headersMessage } from "./envoy-part.ts"
 import { LeastLoaded } from "./least-loaded.ts"
 import type { PickerOptions } from "./run.ts"
-import {
-  A,
-  B,
-  bodyIn,
-  bodyMessage,
-  CHAT,
-  type EnvoyStream,
-  headerMap,
-  headersIn,
-  headersMessage,
-  metadataIn,
-  subset,
-  TestPicker,
-} from "./testing.ts"
+import { A, B, bodyIn, CHAT, headersIn, metadataIn, subset, TestPicker } from "./testing.ts"
 import { BODY_MODE } from "./wire.ts"
 
 const open: TestPicker[] = []

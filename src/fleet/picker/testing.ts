@@ -1,9 +1,9 @@
-/** Plays Envoy's part against a picker: a client of the gRPC service that sends the pieces of a request as Envoy does. */
-import { type ClientDuplexStream, credentials, makeGenericClientConstructor } from "@grpc/grpc-js"
+/** A picker of tests' own, and what they read in its messages. */
 import { defaultSloClasses } from "../../config/slo-classes.ts"
+import { EnvoyPart, type EnvoyStream } from "./envoy-part.ts"
 import { LeastLoaded } from "./least-loaded.ts"
 import { EndpointPicker, type PickerOptions } from "./run.ts"
-import { loadService, type ProcessingRequest, type ProcessingResponse, type Struct } from "./wire.ts"
+import type { ProcessingRequest, ProcessingResponse, Struct } from "./wire.ts"
 
 export const A = "127.0.0.1:8001"
 export const B = "127.0.0.1:8002"
@@ -25,57 +25,17 @@ export function pickerOptions(changes: Partial<PickerOptions> = {}): PickerOptio
   }
 }
 
-/** One HTTP request of Envoy's. */
-export class EnvoyStream {
-  readonly call: ClientDuplexStream<ProcessingRequest, ProcessingResponse>
-  readonly #told: ProcessingResponse[] = []
-  #waiting: (() => void) | null = null
-  #over = false
-
-  constructor(call: ClientDuplexStream<ProcessingRequest, ProcessingResponse>) {
-    this.call = call
-    const wake = () => this.#waiting?.()
-    call.on("data", (message: ProcessingResponse) => {
-      this.#told.push(message)
-      wake()
-    })
-    for (const event of ["end", "error"] as const)
-      call.on(event, () => {
-        this.#over = true
-        wake()
-      })
-  }
-
-  say(message: ProcessingRequest | Record<string, unknown>): this {
-    this.call.write(message as ProcessingRequest)
-    return this
-  }
-
-  /** The next message; null when the stream is over. */
-  async next(): Promise<ProcessingResponse | null> {
-    while (this.#told.length === 0 && !this.#over)
-      await new Promise<void>((resolve) => (this.#waiting = resolve))
-    return this.#told.shift() ?? null
-  }
-
-  /** What has come so far. */
-  get pending(): number {
-    return this.#told.length
-  }
-}
-
 export class TestPicker {
   readonly picker: EndpointPicker
   readonly port: number
   readonly metricsPort: number
-  readonly #client: InstanceType<ReturnType<typeof makeGenericClientConstructor>>
+  readonly #envoy: EnvoyPart
 
   private constructor(picker: EndpointPicker, port: number, metricsPort: number) {
     this.picker = picker
     this.port = port
     this.metricsPort = metricsPort
-    const Client = makeGenericClientConstructor(loadService(), "ExternalProcessor")
-    this.#client = new Client(`127.0.0.1:${port}`, credentials.createInsecure())
+    this.#envoy = new EnvoyPart(`127.0.0.1:${port}`)
   }
 
   static async start(changes: Partial<PickerOptions> = {}): Promise<TestPicker> {
@@ -85,8 +45,7 @@ export class TestPicker {
   }
 
   open(): EnvoyStream {
-    const process = this.#client.process!.bind(this.#client) as unknown as () => EnvoyStream["call"]
-    return new EnvoyStream(process())
+    return this.#envoy.open()
   }
 
   async metrics(): Promise<string> {
@@ -94,33 +53,12 @@ export class TestPicker {
   }
 
   async close(): Promise<void> {
-    this.#client.close()
+    this.#envoy.close()
     await this.picker.stop(0)
   }
 }
 
 export const CHAT = { ":method": "POST", ":path": "/v1/chat/completions", "content-type": "application/json" }
-
-export function headersMessage(
-  headers: Record<string, string>,
-  more: Partial<ProcessingRequest> & { endOfStream?: boolean; mode?: number; responseMode?: number } = {},
-): ProcessingRequest {
-  const { endOfStream = false, mode, responseMode, ...rest } = more
-  const modes = mode === undefined ? {} : { requestBodyMode: mode, responseBodyMode: responseMode ?? 0 }
-  return {
-    requestHeaders: { headers: headerMap(headers), endOfStream },
-    ...(mode !== undefined && { protocolConfig: modes }),
-    ...rest,
-  }
-}
-
-export const headerMap = (headers: Record<string, string>) => ({
-  headers: Object.entries(headers).map(([key, value]) => ({ key, rawValue: Buffer.from(value) })),
-})
-
-export const bodyMessage = (body: string, endOfStream = true): ProcessingRequest => ({
-  requestBody: { body: Buffer.from(body), endOfStream },
-})
 
 export const subset = (...endpoints: string[]): Partial<ProcessingRequest> => {
   const values = endpoints.map((stringValue) => ({ stringValue }))
