@@ -67,7 +67,9 @@ function openFake(options: ServeOptions): Engine {
     unifiedKv: true,
   }
   const speculate = options.speculate === "off" ? "off" : "lookup"
-  return fakeEngine({ cost: FAKE_COST, limits, time: "real", noise: 0.05, outputTokens: 200, speculate })
+  const named = options.servedName === undefined ? {} : { name: options.servedName }
+  const how = { time: "real", noise: 0.05, outputTokens: 200, speculate } as const
+  return fakeEngine({ cost: FAKE_COST, limits, ...how, ...named })
 }
 
 async function openReal(options: ServeOptions, reporter: Reporter): Promise<Engine> {

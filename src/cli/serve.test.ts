@@ -180,12 +180,22 @@ describe("a running server", () => {
   })
 
   it("says that a random model is one", async () => {
-    const server = run("serve", "--engine", "fake", "--port", "0", "--config", "examples/slo-classes.yaml")
+    const server = run(
+      "serve",
+      "--engine",
+      "fake",
+      "--port",
+      "0",
+      "--config",
+      "examples/slo-classes.yaml",
+      "--served-name",
+      "ours",
+    )
     const url = await started(server)
     const models = (await (await fetch(`${url}/v1/models`)).json()) as {
       data: { id: string; random_weights?: boolean }[]
     }
-    expect(models.data[0]).toMatchObject({ id: "fake", random_weights: true })
+    expect(models.data[0]).toMatchObject({ id: "ours", random_weights: true })
     expect(models.data.map((m) => m.id)).toContain("code-completion")
     server.child.kill("SIGTERM")
     expect((await server.exit).code).toBe(0)
