@@ -173,7 +173,6 @@ export class BackendSet {
     return new RemoteHost({
       ...{ name, url, kind, weight, models, apiKey, apps, priority, prefill, dispatcher, probeMs },
       ...{ timeouts: this.#timeouts, hostHeader: host, planner: this.#plannerOf(endpoint, name) },
-
       ...{ kin: this.#kinOf(config), siblings, beside: this.#beside },
     })
   }
