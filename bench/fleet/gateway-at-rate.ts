@@ -31,7 +31,8 @@ const { values } = parseArgs({
     budget: { type: "string" },
     replicas: { type: "string", default: "2" },
     rates: { type: "string", default: "4" },
-    seconds: { type: "string", default: "100" },
+    seconds: { type: "string" },
+    "lead-in": { type: "string" },
     seeds: { type: "string", default: "1" },
     paces: { type: "string", default: "1" },
     fronts: { type: "string", default: FRONTS.join(",") },
@@ -80,7 +81,8 @@ function ofRivals(model: keyof typeof LOADS, profile: string): Case {
     rules: { ...ENGINE_RULES["llama-server"], maxSequences: slots },
     prior: llamaServer.prior,
     spec: {
-      ...{ scale, burstiness: BURSTINESS, classes: readClasses(classes), durationS: durationSec, leadIn: 0 },
+      ...{ scale, burstiness: BURSTINESS, classes: readClasses(classes) },
+      ...{ durationS: Number(values.seconds ?? durationSec), leadIn: Number(values["lead-in"] ?? 0) },
     },
   }
 }
@@ -99,7 +101,8 @@ for (const rate of values.rates.split(",").map(Number))
         ...RUN_DEFAULTS,
         ...{ scenario, policy: policy as RunSpec["policy"], hardware, replicas, seed },
         ...{ options: { tokenBudget: budget }, paces: values.paces.split(",").map(Number) },
-        ...{ ratePerSec: rate * replicas, durationS: Number(values.seconds), leadIn: 0.2 },
+        ...{ ratePerSec: rate * replicas, durationS: Number(values.seconds ?? 100) },
+        leadIn: Number(values["lead-in"] ?? 0.2),
         classes: readClasses(undefined),
         maxSequenceTokens: hardware.contextTokens - 1,
         ...spec,
@@ -112,6 +115,8 @@ for (const rate of values.rates.split(",").map(Number))
           ...{ scenario: rivals ?? scenario, engine, budget, replicas, rate, seed, front },
           ...(several.gateways > 1 && { gateways: several.gateways, ...(values.apart && { apart: true }) }),
           ...(values.paces !== "1" && { paces: values.paces }),
+          ...(values.seconds !== undefined && { seconds: Number(values.seconds) }),
+          ...(values["lead-in"] !== undefined && { leadIn: Number(values["lead-in"]) }),
           ...(values.believed !== undefined && { believed: Number(values.believed) }),
           ...{ kept: percent(kept / total), total },
           ...(promised > 0 && {

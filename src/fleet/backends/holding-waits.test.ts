@@ -167,8 +167,10 @@ describe("best effort for which there is no room", () => {
     }
     const holding = new Holding<Course>(twin, () => clock.nowUs, sink, later)
     holding.open()
-    const add = (id: number, tier: "slo" | "bestEffort") =>
-      holding.add(courseOf(specWith(id, { tier, arrivalUs: clock.nowUs }, 60_000_000), clock.nowUs))
+    const add = (id: number, tier: "slo" | "bestEffort", changes: Partial<TwinSpec> = {}) =>
+      holding.add(
+        courseOf(specWith(id, { tier, arrivalUs: clock.nowUs, ...changes }, 60_000_000), clock.nowUs),
+      )
     const until = (us: number) => {
       for (let next = clock.wakes[0]; next !== undefined && next.atUs <= us; next = clock.wakes[0]) {
         clock.wakes.shift()
@@ -177,7 +179,7 @@ describe("best effort for which there is no room", () => {
       }
       clock.nowUs = us
     }
-    return { offer, sent, add, until }
+    return { offer, sent, add, until, twin }
   }
 
   test.each(["keepsOthers", "leavesRoom"] as const)("waits until there is (%s)", (said) => {
@@ -197,6 +199,45 @@ describe("best effort for which there is no room", () => {
     add(2, "slo")
     until(1_000_000)
     expect(sent).toEqual([{ id: 2, atUs: 0 }])
+  })
+
+  test("waits where it is late and leaves no time for a promise like the latest, as long as there was one lately", () => {
+    const { offer, sent, add, until, twin } = full()
+    const leaves = { first: true, next: true }
+    vi.spyOn(twin, "offer").mockImplementation(({ tier }, _nowUs, held) =>
+      held?.before.length === 1
+        ? { ...offer, takes: leaves.next, leavesRoom: true }
+        : { ...offer, takes: leaves.first, leavesRoom: true, firstTokenUs: tier === "slo" ? 0 : 1 },
+    )
+    until(70_000_000)
+    add(1, "slo")
+    leaves.next = false
+    // One is late, one may still be in time: that goes.
+    add(2, "bestEffort", { arrivalUs: 0 })
+    until(75_000_000)
+    expect(sent.map(({ id }) => id)).toEqual([1])
+    leaves.next = true
+    until(75_200_000)
+    expect(sent.map(({ id }) => id)).toEqual([1, 2])
+    leaves.next = false
+    add(3, "bestEffort")
+    expect(sent.map(({ id }) => id)).toEqual([1, 2, 3])
+    // Without a promise for a minute there is nothing to leave time for.
+    add(4, "bestEffort", { arrivalUs: 0 })
+    until(99_900_000)
+    expect(sent.map(({ id }) => id)).toEqual([1, 2, 3])
+  })
+
+  test("goes out one by one, the slower the engine reads prompts the more rarely", () => {
+    const { sent, add, until, twin } = full()
+    vi.spyOn(twin, "zeroLoadPrefillUs").mockImplementation((tokens) => tokens * 10_000)
+    for (const id of [1, 2, 3]) add(id, "bestEffort", { promptTokens: 100 })
+    until(100_000_000)
+    const [first, second, third] = sent.map(({ atUs }) => atUs) as [number, number, number]
+    // A second each: a twentieth of the time.
+    expect(second - first).toBeGreaterThanOrEqual(20_000_000)
+    expect(second - first).toBeLessThan(20_200_000)
+    expect(third - second).toBeGreaterThanOrEqual(20_000_000)
   })
 
   test("goes out in the end all the same, one by one", () => {

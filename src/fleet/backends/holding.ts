@@ -1,14 +1,17 @@
 /** What is given to an engine, and when: what would only wait there waits here, by deadline, where it can still be
  * overtaken, or go elsewhere. */
 import type { RequestId } from "../../core/protocol.ts"
+import { TimeReserve } from "../time-reserve.ts"
 import type { Held, Twin, TwinOffer, TwinSpec } from "../twin.ts"
 
 /** An engine is sent what it would begin so soon, so that it never runs dry. */
 const LEAD_US = 30_000
 /** A request without a promise goes out after so long, whatever it does to promises; and then no other like it for a while: the
- * rest of a long queue at once would leave room for no promise. */
+ * rest of a long queue at once would leave room for no promise. Their prompts have so much of a busy engine's time at most: one
+ * every two seconds is half of what a slow engine can do. */
 const PATIENCE_US = 30_000_000
 const FORCED_EVERY_US = 2_000_000
+const FORCED_SHARE = 0.05
 /** Looked at again after so long, at the latest and at the earliest. */
 const MOST_WAIT_US = 100_000
 const LEAST_WAIT_US = 2_000
@@ -43,12 +46,14 @@ export class Holding<Course extends Holdable> {
   /** Nothing goes out before, µs. */
   #pausedUntilUs = -Infinity
   #closed = true
-  /** When the last one went out whatever it did to promises. */
-  #forcedUs = -Infinity
+  /** Until then no other one goes out whatever it does to promises. */
+  #unforcedUntilUs = -Infinity
+  readonly #reserve: TimeReserve
 
   /** `later`: a simulation brings its own. */
   constructor(twin: Twin, nowUs: () => number, sink: HoldingSink<Course>, later: Later = laterInRealTime) {
     this.#twin = twin
+    this.#reserve = new TimeReserve(twin)
     this.#nowUs = nowUs
     this.#sink = sink
     this.#later = later
@@ -122,6 +127,7 @@ export class Holding<Course extends Holdable> {
         }
       }
       this.#held.shift()
+      this.#reserve.sent(course.spec, nowUs)
       this.#sink.send(course)
     }
   }
@@ -143,21 +149,25 @@ export class Holding<Course extends Holdable> {
   }
 
   /** How long the first one has to wait still, µs; 0 when it is to go. */
-  #waitUs(
-    { spec, sinceUs }: Course,
-    { queuesUs, keepsOthers, leavesRoom }: TwinOffer,
-    nowUs: number,
-  ): number {
-    const harms = !keepsOthers || !leavesRoom
-    if (spec.tier === "bestEffort" && harms) return this.#forces(sinceUs, nowUs) ? 0 : MOST_WAIT_US
-    const waitUs = queuesUs - LEAD_US
+  #waitUs(course: Course, offer: TwinOffer, nowUs: number): number {
+    if (course.spec.tier === "bestEffort" && this.#harms(course, offer, nowUs))
+      return this.#forces(course, nowUs) ? 0 : MOST_WAIT_US
+    const waitUs = offer.queuesUs - LEAD_US
     return waitUs <= 0 ? 0 : Math.min(MOST_WAIT_US, Math.max(LEAST_WAIT_US, waitUs))
   }
 
+  /** To promises that there are, or to those to come. What may still be in time itself is as good as these. */
+  #harms({ spec, judge }: Course, { keepsOthers, leavesRoom }: TwinOffer, nowUs: number): boolean {
+    if (!keepsOthers || !leavesRoom) return true
+    const mayBeInTime = nowUs <= judge.deadlineUs && judge.deadlineUs < Infinity
+    return !mayBeInTime && !this.#reserve.leaves(spec, nowUs)
+  }
+
   /** It has waited so long that it goes whatever it does to promises; unless another did so a moment ago. */
-  #forces(sinceUs: number, nowUs: number): boolean {
-    if (nowUs - sinceUs < PATIENCE_US || nowUs - this.#forcedUs < FORCED_EVERY_US) return false
-    this.#forcedUs = nowUs
+  #forces({ spec, sinceUs }: Course, nowUs: number): boolean {
+    if (nowUs - sinceUs < PATIENCE_US || nowUs < this.#unforcedUntilUs) return false
+    const takesUs = this.#twin.zeroLoadPrefillUs(spec.promptTokens)
+    this.#unforcedUntilUs = nowUs + Math.max(FORCED_EVERY_US, takesUs / FORCED_SHARE)
     return true
   }
 

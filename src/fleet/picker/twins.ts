@@ -5,6 +5,7 @@ import type { RequestId } from "../../core/protocol.ts"
 import type { BackendKind } from "../backends/kind.ts"
 import { CostFit } from "../cost-fit.ts"
 import type { EngineRules } from "../engine-rules.ts"
+import { TimeReserve } from "../time-reserve.ts"
 import { type EngineLoad, Twin, type TwinSpec } from "../twin.ts"
 import { Affinity } from "./affinity.ts"
 import type { Ask } from "./ask.ts"
@@ -41,6 +42,7 @@ export class Twins implements Chooser {
   readonly #options: TwinsOptions
   readonly #byLoad: LeastLoaded
   readonly #twins = new Map<Endpoint, Twin>()
+  readonly #reserves = new WeakMap<Twin, TimeReserve>()
   /** A pool's endpoints serve one model. */
   readonly #kin: CostFit
   readonly #affinity = new Affinity()
@@ -89,12 +91,14 @@ export class Twins implements Chooser {
     const free = this.#free(ask, among)
     if (!ask.followed) return free
     const spec: TwinSpec = { ...this.#specOf(ask), tier: "bestEffort" }
+    const isLate = nowUs > ask.arrivalUs + ask.slo.slo.ttftUs
     for (const endpoint of this.#affinity.order(ask, free).slice(0, HOPS)) {
       const twin = this.#twin(endpoint)
       // An idle endpoint takes anything: a twin that is wrong for ever would keep it idle for ever.
       if (twin.inFlight === 0) return first(endpoint, free)
       const { keepsOthers, leavesRoom, queuesUs } = twin.offer(spec, nowUs)
-      if (keepsOthers && leavesRoom && queuesUs <= SOON_US) return first(endpoint, free)
+      const harms = !keepsOthers || !leavesRoom || (isLate && !this.#reserves.get(twin)!.leaves(spec, nowUs))
+      if (!harms && queuesUs <= SOON_US) return first(endpoint, free)
     }
     return []
   }
@@ -107,6 +111,7 @@ export class Twins implements Chooser {
     const { bytes } = ask
     let twin = ask.followed ? this.#twin(endpoint) : null
     twin?.sent(id, spec, nowUs)
+    if (twin !== null) this.#reserves.get(twin)!.sent(spec, nowUs)
     return {
       servedBy: (other) => {
         load.servedBy(other)
@@ -185,6 +190,7 @@ export class Twins implements Chooser {
     const { prior } = kind
     const twin = new Twin({ rules, apps, kin: this.#kin, ...(prior && { prior }) })
     this.#twins.set(endpoint, twin)
+    this.#reserves.set(twin, new TimeReserve(twin))
     return twin
   }
 
