@@ -88,6 +88,33 @@ describe("chat completions", () => {
     expect(new Set(counts).size).toBe(counts.length)
   })
 
+  it.each(["chat", "text"])("counts tokens without text as they come (%s)", async (kind) => {
+    const asked = {
+      ...{ model: "fake", stream: true as const },
+      stream_options: { include_usage: true, continuous_usage_stats: true } as { include_usage: boolean },
+    }
+    const chunks =
+      kind === "chat"
+        ? await collect(await client.chat.completions.create({ ...asked, messages: user("EMOJI") }))
+        : await collect(await client.completions.create({ ...asked, prompt: "EMOJI" }))
+    const told = chunks.flatMap(({ choices: [choice], usage }) => {
+      if (choice === undefined || !usage) return []
+      return [[usage.completion_tokens, "delta" in choice ? choice.delta.content : choice.text]]
+    })
+    // A character of four tokens comes with its last one.
+    expect(told).toEqual([
+      ...[
+        [1, "a"],
+        [2, ""],
+        [3, ""],
+        [4, ""],
+        [5, "🙂"],
+      ],
+      [6, "b"],
+    ])
+    expect(chunks.at(-1)).toMatchObject({ choices: [], usage: { completion_tokens: 7 } })
+  })
+
   it("never cuts a character in two", async () => {
     const stream = await client.chat.completions.create({
       model: "fake",

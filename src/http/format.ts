@@ -2,7 +2,7 @@
  * several answers to each of its prompts. Chunks are JSON text, most of which is the same in every one. */
 import type { UserError } from "../errors.ts"
 import type { ResolvedSlo } from "../serve/slo-resolve.ts"
-import type { AnswerDelta, AnswerEnd, TextLogprob } from "../text/answer.ts"
+import { type AnswerDelta, type AnswerEnd, isCount, type TextLogprob } from "../text/answer.ts"
 import type { CallDelta } from "../text/tools/parts.ts"
 import type { Delivered } from "./delivery.ts"
 import { errorBody } from "./errors.ts"
@@ -30,6 +30,8 @@ export interface FormatOptions {
 
 /** Streams are told as text of events. */
 export interface Format {
+  /** Chunks say how many tokens there are so far: also those without text are wanted. Left out: they do not. */
+  readonly tellsCounts?: boolean
   /** Before any text of a choice; empty when there is nothing. */
   opening(choice: number): string
   chunk(delta: AnswerDelta, choice: number): string
@@ -51,6 +53,7 @@ function event(data: string): string {
 }
 
 abstract class BaseFormat {
+  readonly tellsCounts: boolean
   protected readonly options: FormatOptions
   readonly #chunk: { prefix: string; object: string }
   readonly #created = Math.floor(Date.now() / 1000)
@@ -59,6 +62,7 @@ abstract class BaseFormat {
 
   constructor(options: FormatOptions, chunk: { prefix: string; object: string }) {
     this.options = options
+    this.tellsCounts = options.continuousUsage === true
     this.#chunk = chunk
     // Everything before the choice, and after it, of a chunk.
     this.#head = `${JSON.stringify(this.envelope(chunk.prefix, chunk.object)).slice(0, -1)},"choices":[{"index":`
@@ -197,7 +201,7 @@ export class ChatFormat extends BaseFormat implements Format {
     const calls = delta.toolCalls.map(toolCallChunk)
     return {
       ...(delta.reasoning === "" ? {} : { reasoning_content: delta.reasoning }),
-      ...(delta.content === "" ? {} : { content: delta.content }),
+      ...(delta.content === "" && !isCount(delta) ? {} : { content: delta.content }),
       ...(calls.length === 0 ? {} : { tool_calls: calls }),
     }
   }

@@ -4,7 +4,7 @@ import { userError } from "../errors.ts"
 import type { Generation } from "../replica/generation.ts"
 import type { Exchanged } from "../serve/explainer.ts"
 import type { Service } from "../serve/service.ts"
-import type { AnswerDelta, AnswerEnd, AnswerSink } from "../text/answer.ts"
+import { type AnswerDelta, type AnswerEnd, type AnswerSink, isCount } from "../text/answer.ts"
 import { exactBody } from "./body.ts"
 import type { Exact } from "./chat-generation.ts"
 import { Delivery } from "./delivery.ts"
@@ -153,7 +153,7 @@ class CollectingSink implements AnswerSink {
   }
 
   delta(delta: AnswerDelta): void {
-    this.#delivery.note()
+    if (!isCount(delta)) this.#delivery.note()
     append(this.all, delta)
   }
 

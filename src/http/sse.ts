@@ -2,7 +2,7 @@
  * chunks instead of a growing buffer; a reader that stops reading is dropped. */
 import type { ServerResponse } from "node:http"
 import { type UserError, userError } from "../errors.ts"
-import type { AnswerDelta, AnswerEnd, AnswerSink } from "../text/answer.ts"
+import { type AnswerDelta, type AnswerEnd, type AnswerSink, isCount } from "../text/answer.ts"
 import { addCall } from "../text/text-stream.ts"
 import { Delivery } from "./delivery.ts"
 import type { Finished, Format } from "./format.ts"
@@ -139,7 +139,8 @@ export class SseStream {
   }
 
   #delta(choice: Choice, delta: AnswerDelta): void {
-    choice.delivery.note()
+    if (!isCount(delta)) choice.delivery.note()
+    else if (!this.#format.tellsCounts) return
     if (choice.waiting === null) choice.waiting = delta
     else append(choice.waiting, delta)
     flushLater(this, this.#engineHere)
@@ -170,7 +171,8 @@ export class SseStream {
       choice.opened = true
       text += this.#format.opening(index)
     }
-    if (waiting !== null) text += this.#format.chunk(waiting, index)
+    // The end tells the count as well.
+    if (waiting !== null && (end === null || !isCount(waiting))) text += this.#format.chunk(waiting, index)
     choice.waiting = null
     if (end !== null) text += this.#format.closing(end, index)
     choice.closed = end !== null

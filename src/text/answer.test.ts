@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest"
 import type { Outcome } from "../core/protocol.ts"
 import { ControlTokens } from "../engine/control-tokens.ts"
 import type { StepRow, Tokenizer } from "../engine/port.ts"
-import { Answer, type AnswerDelta, type AnswerEnd, type AnswerOptions, type Seen } from "./answer.ts"
+import { Answer, type AnswerDelta, type AnswerEnd, type AnswerOptions, isCount, type Seen } from "./answer.ts"
 import { addCall } from "./text-stream.ts"
 import { HERMES } from "./tools/hermes.ts"
 import type { CallDelta } from "./tools/parts.ts"
@@ -164,6 +164,24 @@ test("wherever it is cut, and however its tokens are grouped, the client sees th
     { numRuns: 2000 },
   )
   expect(cuts).toBeGreaterThan(250)
+})
+
+test("a step without text tells its count, and it alone; what ends the answer as well", () => {
+  const client = new Client()
+  const pieces = [...new TextEncoder().encode("a🙂")].map((byte) => Uint8Array.of(byte))
+  const answer = new Answer(tokenizerOf(pieces), client, {
+    ...{ promptTokens: 7, thinking: false, thinkingTokens: null },
+    text: { stops: [], minTokens: 0, think: null, calls: null, singleCall: false },
+  })
+  const plain = ({ logprobs: _, ...row }: StepRow) => row
+  for (const tokens of [[1], [2], [3, 4], [5], [END]]) answer.onTokens(plain(rowOf(tokens)))
+  expect(client.deltas.map((delta) => [delta.completionTokens, delta.content, isCount(delta)])).toEqual([
+    [1, "a", false],
+    [2, "", true],
+    [4, "", true],
+    [5, "🙂", false],
+    [6, "", true],
+  ])
 })
 
 /** How often it drafted is only known of the steps that a replica took itself. */

@@ -25,6 +25,19 @@ export interface AnswerDelta extends TextDelta {
   completionTokens: number
 }
 
+/** It says how many tokens there are, and nothing else: their text is held back, or there is none. */
+export function isCount({
+  content,
+  reasoning,
+  toolCalls,
+  logprobs,
+  prompt,
+  embedding,
+}: AnswerDelta): boolean {
+  if (content !== "" || reasoning !== "" || toolCalls.length > 0 || logprobs.length > 0) return false
+  return prompt === undefined && embedding === undefined
+}
+
 export interface Usage {
   promptTokens: number
   cachedTokens: number
@@ -114,9 +127,8 @@ export class Answer {
     speculated.draftedTokens += row.drafted
     speculated.acceptedTokens += row.tokens.length - 1
     const logprobs = row.logprobs?.slice(0, seen.tokens).map(this.#textOf) ?? []
-    const some = text.content !== "" || text.reasoning !== "" || text.toolCalls.length > 0
-    if (some || logprobs.length > 0 || row.prompt !== undefined)
-      this.#sink.delta({ ...text, logprobs, ...prompt, ...this.#counts })
+    // Also a step without text: its tokens are there, and clients that count tokens are told so now.
+    this.#sink.delta({ ...text, logprobs, ...prompt, ...this.#counts })
     return seen
   }
 

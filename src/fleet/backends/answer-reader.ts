@@ -9,7 +9,7 @@ export const UNKNOWN_TOKEN = -1
 
 export interface ReadStep {
   tokens: readonly number[]
-  delta: AnswerDelta | null
+  delta: AnswerDelta
   /** The first of these tokens is the answer's first after thinking. */
   answering: boolean
   /** Prompt tokens that the engine had in its cache; null while it has not said. */
@@ -76,8 +76,7 @@ export class AnswerReader {
     if (reasoning !== "") this.usage.reasoningTokens += tokens.length
     const logprobs = logprobsOf(choice)
     const counts = { promptTokens: this.#promptTokens, completionTokens: this.usage.completionTokens }
-    const shown = content !== "" || reasoning !== "" || toolCalls.length > 0 || logprobs.length > 0
-    const delta = shown ? { content, reasoning, toolCalls, logprobs, ...counts } : null
+    const delta = { content, reasoning, toolCalls, logprobs, ...counts }
     const said = chunk.usage?.prompt_tokens_details?.cached_tokens ?? chunk.timings?.cache_n ?? null
     return { tokens, delta, answering, cachedTokens: said }
   }

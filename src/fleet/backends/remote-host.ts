@@ -296,7 +296,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     course.judge.tokens(tokens.length, answering, now)
     this.twin.tokens(course.id, tokens.length, now)
     this.#shared?.tokens(course.id, tokens.length)
-    if (delta !== null) delta.completionTokens += course.begunTokens
+    delta.completionTokens += course.begunTokens
     course.sink.tokens(course.choice.index, tokens, delta)
     if (first) this.#holding.look()
   }
