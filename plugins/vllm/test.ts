@@ -18,7 +18,7 @@ function versions(): string[] {
 }
 
 /** What depends on vLLM's version; all else is looked at once, with the first one. */
-const OF_VERSION = ["scheduler", "adapters", "engine", "fallback", "grammar", "support"].map(
+const OF_VERSION = ["scheduler", "adapters", "engine", "fallback", "grammar", "models", "support", "verify"].map(
   (name) => `tests/test_${name}.py`,
 )
 

@@ -5,9 +5,10 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { moduleBeside } from "../beside.ts"
-import { UserError } from "../errors.ts"
+import { UserError, userError } from "../errors.ts"
 import { cacheFolder } from "../models/cache.ts"
 import { ChildLog, saidBy } from "../vllm/child-log.ts"
+import { Failure } from "../vllm/failure.ts"
 import { OrphanGuard } from "../vllm/guard.ts"
 import { KeptProcess } from "../vllm/kept-process.ts"
 import type { Launch } from "../vllm/launch.ts"
@@ -28,9 +29,10 @@ export class VllmProcesses {
   readonly #doing: (detail: string) => void
   readonly #guard = new OrphanGuard()
   readonly #logs: { vllm: ChildLog; planner: ChildLog }
+  readonly #failures = { vllm: new Failure(), planner: new Failure() }
   readonly #kept: KeptProcess[] = []
-  /** vLLM comes up for the first time. */
-  #loading = false
+  /** What comes up for the first time. */
+  #loading: "planner" | "vllm" | null = null
 
   /** `doing`: what is being waited for, for those that ask meanwhile. Throws UserError where no log can be written. */
   constructor(options: VllmOptions, reporter: Reporter, doing: (detail: string) => void) {
@@ -48,7 +50,7 @@ export class VllmProcesses {
   async startPlanner(config: string | null): Promise<{ socket: string; url: string }> {
     const socket = join(this.folder, "planner.sock")
     const { policy, set, metricsPort } = this.#options
-    const port = metricsPort || (await freePort())
+    const port = await freePort(metricsPort)
     const args = [
       ...[MAIN, "planner", "--socket", socket, "--metrics-port", String(port), "--policy", policy],
       ...set.flatMap((entry) => ["--set", entry]),
@@ -57,7 +59,7 @@ export class VllmProcesses {
     this.#reporter.begin("the planner is starting")
     const launch = { program: process.execPath, args, environment: noOptions(process.env) }
     const isReady = async () => (await answers({ path: socket })) && (await answers({ port }))
-    await this.#keep("the planner", launch, this.#logs.planner, isReady)
+    await this.#keep("the planner", launch, "planner", isReady)
     const url = `http://127.0.0.1:${port}`
     this.#reporter.done(`the planner is ready (${url})`)
     return { socket, url }
@@ -65,11 +67,8 @@ export class VllmProcesses {
 
   async startVllm(launch: Launch, port: number): Promise<void> {
     this.#reporter.begin("vLLM is starting")
-    this.#loading = true
-    const log = this.#logs.vllm
-    await this.#keep("vLLM", launch, log, () => isHealthy(port))
-    this.#loading = false
-    this.#reporter.done(`vLLM is ready (its log: ${log.file})`)
+    await this.#keep("vLLM", launch, "vllm", () => isHealthy(port))
+    this.#reporter.done(`vLLM is ready (its log: ${this.#logs.vllm.file})`)
   }
 
   async close(): Promise<void> {
@@ -79,15 +78,25 @@ export class VllmProcesses {
     rmSync(this.folder, { recursive: true, force: true })
   }
 
-  async #keep(name: string, launch: Launch, log: ChildLog, isReady: () => Promise<boolean>): Promise<void> {
+  async #keep(
+    name: string,
+    launch: Launch,
+    which: "vllm" | "planner",
+    isReady: () => Promise<boolean>,
+  ): Promise<void> {
+    const log = this.#logs[which]
+    this.#loading = which
     const tell = (message: string, level: "info" | "error") => this.#reporter.log[level](message)
     const kept = new KeptProcess({ name, launch, guard: this.#guard, log, isReady, tell })
     this.#kept.push(kept)
     try {
       await kept.start()
+      this.#loading = null
     } catch (error) {
-      for (const line of log.last) this.#reporter.warn(`  ${line}`)
       const { message } = error as Error
+      const { reason } = this.#failures[which]
+      if (reason !== null) throw new UserError(`${message}: ${reason} (all that it said is in ${log.file})`)
+      for (const line of log.last) this.#reporter.warn(`  ${line}`)
       throw new UserError(`${message}; above are its last lines, all of them are in ${log.file}`)
     }
   }
@@ -95,14 +104,18 @@ export class VllmProcesses {
   /** Log lines of ours: what it warns of is said here as well. */
   #heardPlanner(line: string): void {
     const said = loggedIn(line)
+    // Its last words are said once, as the reason.
+    if (this.#loading === "planner" && said === null && this.#failures.planner.take(line)) return
     if (this.#options.verbose || said === null) this.#reporter.warn(`planner: ${said?.msg ?? line}`)
     else if (said.level >= WARN) this.#reporter.log.warn(`planner: ${said.msg}`)
   }
 
   #heard(line: string): void {
     if (this.#options.verbose) this.#reporter.warn(line)
+    if (this.#loading !== "vllm") return
+    this.#failures.vllm.take(line)
     const said = saidBy(line)
-    if (!this.#loading || said === null) return
+    if (said === null) return
     this.#doing(`vLLM is loading: ${said}`)
     if (!this.#options.verbose) this.#reporter.progress(`vLLM: ${said}`)
   }
@@ -139,12 +152,20 @@ async function isHealthy(port: number): Promise<boolean> {
   return response.status === 200
 }
 
-/** One of this machine that was free a moment ago. */
-export function freePort(): Promise<number> {
+/** One of this machine that was free a moment ago; that of `--metrics-port`, if that is given. */
+export function freePort(asked = 0): Promise<number> {
   return new Promise((resolve, reject) => {
     const probe = createServer()
-    probe.on("error", reject)
-    probe.listen(0, "127.0.0.1", () => {
+    probe.on("error", (error: NodeJS.ErrnoException) => {
+      const where = {
+        port: asked,
+        host: "127.0.0.1",
+        option: "--metrics-port",
+        detail: error.code ?? error.message,
+      }
+      reject(userError(error.code === "EADDRINUSE" ? "port_in_use" : "cannot_listen", where))
+    })
+    probe.listen(asked, "127.0.0.1", () => {
       const { port } = probe.address() as AddressInfo
       probe.close(() => resolve(port))
     })

@@ -8,7 +8,7 @@ import { UserError } from "../errors.ts"
 import { Service } from "../serve/service.ts"
 import type { Tenants } from "../serve/tenants.ts"
 import { readVllmArguments, type VllmArguments } from "../vllm/arguments.ts"
-import { findVllm, launchOf } from "../vllm/launch.ts"
+import { checkModel, findVllm, launchOf } from "../vllm/launch.ts"
 import { policyOptions } from "./policy-options.ts"
 import type { Reporter } from "./reporter.ts"
 import { checkParts, openBackends, warmedGateway } from "./serve-gateway.ts"
@@ -29,6 +29,7 @@ export async function serveVllm(
     )
   const asked = readVllmArguments(args)
   const executable = findVllm(options.vllm)
+  checkModel(executable, asked)
   const config = configOf(options)
   const { classes, backends } = config
   const tenants = tenantsOf(options, config)

@@ -1,6 +1,7 @@
 /** `slos-serve vllm` as a user runs it, on a program that looks like vLLM from outside: start, answers, deaths, the end of all it started. */
 import { type ChildProcess, spawn } from "node:child_process"
 import { chmodSync, existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs"
+import { type AddressInfo, createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import OpenAI from "openai"
@@ -137,14 +138,35 @@ describe("what cannot be meant is one line and exit code 2", () => {
   })
 })
 
-test("a vLLM that ends while it loads: its last lines, and that it was not started again", async () => {
+test("a vLLM that ends while it loads: why, in one line, and it is not started again", async () => {
   const server = run(["m"], { fails: "ValueError: no such model" })
   expect((await server.exit).code).toBe(2)
-  expect(server.out()).toMatch(/ValueError: no such model/)
+  expect(server.out()).not.toMatch(/Traceback/)
   expect(server.err()).toMatch(
-    /error: vLLM ended with exit code 1 before it was ready; above are its last lines, all of them are in .*\.log\n$/,
+    /^error: vLLM ended with exit code 1 before it was ready: no such model \(all that it said is in .*\.log\)\n$/,
   )
   expect(lives(server.told().engine)).toBe(false)
+})
+
+test("one that does not say why: its last lines", async () => {
+  const server = run(["m"], { fails: "Killed" })
+  expect((await server.exit).code).toBe(2)
+  expect(server.out()).toMatch(/Killed/)
+  expect(server.err()).toMatch(
+    /^error: vLLM ended with exit code 1 before it was ready; above are its last lines, all of them are in .*\.log\n$/,
+  )
+})
+
+test("a port of the planner that is taken", async () => {
+  const other = createServer()
+  await new Promise<void>((done) => other.listen(0, "127.0.0.1", done))
+  const { port } = other.address() as AddressInfo
+  const server = run(["m"], {}, ["--metrics-port", String(port)])
+  expect((await server.exit).code).toBe(2)
+  expect(server.err()).toMatch(
+    new RegExp(`^error: port ${port} on 127\\.0\\.0\\.1 is already in use; .*--metrics-port\n$`),
+  )
+  other.close()
 })
 
 describe("a running vLLM", () => {

@@ -16,11 +16,14 @@ const read = (line: string) => readVllmArguments(line.split(" ").filter((word) =
 describe("what is read", () => {
   test("the model, with or without a flag; the rest as it is, in order", () => {
     expect(read("my/model --dtype float32 -tp 2 --lora-modules a=b c=d --enforce-eager")).toEqual({
-      ...{ model: "my/model", additional: {}, apiKey: null },
+      ...{ model: "my/model", namesModel: true, additional: {}, apiKey: null },
       args: "--dtype float32 -tp 2 --lora-modules a=b c=d --enforce-eager".split(" "),
     })
     expect(read("--model my/model").model).toBeNull()
     expect(read("--model my/model").args).toEqual(["--model", "my/model"])
+    expect(read("--seed 1 my/model")).toMatchObject({ model: null, namesModel: false })
+    expect(read("--seed 1 --model=my/model").namesModel).toBe(true)
+    expect(read(`--config ${file("model.yaml", "model: m")}`).namesModel).toBe(true)
   })
 
   test("--additional-config is taken out, wherever and however it stands, and merged", () => {
@@ -66,6 +69,18 @@ describe("what is refused, with a reason", () => {
     ["m --kv-transfer-config.kv_connector Nixl", /a KV connector/],
     ["m --scheduling-policy priority", /--scheduling-policy .*the planner orders requests/],
     ["m --runner pooling", /generate text/],
+    ["m --convert embed", /generate text/],
+    ["serve my/model", /leave out serve/],
+    ["vllm serve my/model", /leave out vllm/],
+    [
+      `m --additional-config {"slos_serve":{"dead_line":3}}`,
+      /slos_serve has no setting dead_line; settings are deadline_ms, /,
+    ],
+    [
+      `m --additional-config {"slos_serve":{"socket":"x"}}`,
+      /slos_serve\.socket cannot be given here: slos-serve vllm sets it/,
+    ],
+    [`m --additional-config {"slos_serve":3}`, /slos_serve is no JSON object/],
     ["m --no-enable-chunked-prefill", /cuts prompts into chunks/],
     ["m --long-prefill-token-threshold 100", /how long chunks are/],
     ["m --headless", /ranks on other machines/],

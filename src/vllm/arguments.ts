@@ -8,6 +8,8 @@ export interface VllmArguments {
   args: readonly string[]
   /** The one that comes first, without a flag; null: --model, or vLLM's own default. */
   model: string | null
+  /** It is named, in whichever way. */
+  namesModel: boolean
   /** Of --additional-config, wherever it stands. */
   additional: Readonly<Record<string, unknown>>
   /** Of --api-key; null: none, or VLLM_API_KEY. */
@@ -73,6 +75,7 @@ const ONLY: Readonly<Record<string, { values: readonly string[]; why: string }>>
   nnodes: { values: ["1"], why: ELSEWHERE },
   runner: { values: ["auto", "generate"], why: "the planner plans models that generate text" },
   task: { values: ["auto", "generate"], why: "the planner plans models that generate text" },
+  convert: { values: ["auto", "none"], why: "the planner plans models that generate text" },
 }
 
 /** What is read of the others. */
@@ -91,6 +94,7 @@ const KNOWN = [...Object.keys(REFUSED), ...Object.keys(ONLY), ...READ]
 /** Throws UserError for what this command cannot run vLLM with. */
 export function readVllmArguments(args: readonly string[]): VllmArguments {
   const [first] = args
+  checkFirst(args)
   const model = first !== undefined && !first.startsWith("-") ? first : null
   const given = parse(args, model === null ? 0 : 1)
   for (const { name } of given) checkSpelling(name)
@@ -110,9 +114,39 @@ export function readVllmArguments(args: readonly string[]): VllmArguments {
   return {
     args: args.flatMap((arg, at) => (cut.has(at) || (model !== null && at === 0) ? [] : spelled(arg))),
     model,
-    additional: [recordOf(fromFile), ...own].reduce(merged, {}),
+    namesModel: model !== null || given.some(({ name }) => name === "model") || file.has("model"),
+    additional: checkPlugin([recordOf(fromFile), ...own].reduce(merged, {})),
     apiKey: textOf(last(given, "api-key")?.value ?? file.get("api-key")),
   }
+}
+
+/** What stands before the model on the command line that this one takes the place of. */
+const BEFORE = ["serve", "vllm"]
+
+function checkFirst([first = "", second]: readonly string[]): void {
+  if (!BEFORE.includes(first) || second === undefined || second.startsWith("-")) return
+  throw new UserError(
+    `after -- comes what follows on \`vllm serve\`: leave out ${first}, as in slos-serve vllm -- Qwen/Qwen3-8B`,
+  )
+}
+
+/** Settings of the plug-in: those that can be given here, and those that cannot. */
+const PLUGIN = {
+  ours: ["socket", "start", "command", "arguments"],
+  given: ["deadline_ms", "hang_seconds", "start_seconds", "name"],
+}
+
+function checkPlugin(additional: Record<string, unknown>): Record<string, unknown> {
+  const { slos_serve: settings } = additional
+  if (settings === undefined) return additional
+  const refuse = (what: string) =>
+    new UserError(`vLLM's argument --additional-config: ${what}; settings are ${PLUGIN.given.join(", ")}`)
+  if (!isRecord(settings)) throw refuse("slos_serve is no JSON object")
+  for (const name of Object.keys(settings)) {
+    if (PLUGIN.ours.includes(name)) throw refuse(`slos_serve.${name} cannot be given here: ${OURS}`)
+    if (!PLUGIN.given.includes(name)) throw refuse(`slos_serve has no setting ${name.slice(0, 40)}`)
+  }
+  return additional
 }
 
 function checkSpelling(name: string): void {

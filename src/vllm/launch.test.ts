@@ -4,7 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect, test } from "vitest"
 import { readVllmArguments } from "./arguments.ts"
-import { findVllm, launchOf, PLUGIN_FOLDER } from "./launch.ts"
+import { checkModel, findVllm, launchOf, PLUGIN_FOLDER } from "./launch.ts"
 
 const root = mkdtempSync(join(tmpdir(), "slos-serve-test-"))
 
@@ -87,5 +87,13 @@ describe("what it is started with", () => {
     const module = { program: "python", before: ["-m", "x"], takesModel: false }
     expect(launchOf(module, asked, options, {}).args.slice(0, 4)).toEqual(["-m", "x", "--model", "my/model"])
     expect(launchOf(module, asked, options, {}).environment.PYTHONPATH).toBe(PLUGIN_FOLDER)
+  })
+
+  test("its server module passes over a model that is not named first: that is refused", () => {
+    const module = { program: "python", before: ["-m", "x"], takesModel: false }
+    const late = readVllmArguments(["--seed", "1", "my/model"])
+    expect(() => checkModel(module, late)).toThrow(/first of what comes after --/)
+    expect(() => checkModel(module, asked)).not.toThrow()
+    expect(() => checkModel(cli, late)).not.toThrow()
   })
 })

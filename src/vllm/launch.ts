@@ -93,6 +93,15 @@ export interface Launch {
   environment: Record<string, string | undefined>
 }
 
+/** Throws UserError where vLLM would take a model that was not asked for: its server module reads none but after --model, and passes
+ * over a name that stands after other arguments. */
+export function checkModel({ takesModel }: Executable, { namesModel }: VllmArguments): void {
+  if (takesModel || namesModel) return
+  throw new UserError(
+    "say which model vLLM is to serve, first of what comes after --: slos-serve vllm -- Qwen/Qwen3-8B --max-model-len 16384",
+  )
+}
+
 /** vLLM reads the last of an argument that comes twice: ours come last. */
 export function launchOf(
   { program, before, takesModel }: Executable,

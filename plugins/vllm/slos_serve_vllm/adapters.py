@@ -2,7 +2,7 @@
 requests have more: 0.32 counts those that are in the step, 0.33 all."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from vllm.v1.request import Request
@@ -18,18 +18,22 @@ class AdapterPlaces:
         """None: the engine knows no adapters."""
         self._most = most
 
-    @contextmanager
-    def fit(self, scheduler: "PlannedScheduler", may_run: Callable[[Request], bool]) -> Iterator[None]:
+    def fit(
+        self, scheduler: "PlannedScheduler", may_run: Callable[[Request], bool]
+    ) -> AbstractContextManager[None]:
         """Within, vLLM sees running requests of no more adapters than fit a step: the first of those that may run."""
-        if self._most is None:
-            yield
-            return
+        return nullcontext() if self._most is None else self._fit(scheduler, may_run, self._most)
+
+    @contextmanager
+    def _fit(
+        self, scheduler: "PlannedScheduler", may_run: Callable[[Request], bool], most: int
+    ) -> Iterator[None]:
         taken: set[int] = set()
         seen: list[Request] = []
         hidden: list[Request] = []
         for request in scheduler.running:
             adapter = adapter_of(request)
-            is_in = adapter in taken or len(taken) < self._most
+            is_in = adapter in taken or len(taken) < most
             if adapter > 0 and not (is_in and may_run(request)):
                 hidden.append(request)
                 continue

@@ -36,6 +36,8 @@ class Arrangement:
         "by_name",
         "caps",
         "drafts",
+        "grown",
+        "held",
         "is_elsewhere",
         "names",
         "padded",
@@ -73,6 +75,10 @@ class Arrangement:
         """Those that vLLM gave drafts that no plan asked for."""
         self.short: set[str] = set()
         """Those that begin, here or in a step before, and of which less is cached than the plan counts on."""
+        self.held: set[str] = set()
+        """Those of which vLLM runs less than planned, if any: their pieces would end where they may not."""
+        self.grown: set[str] = set()
+        """Those that run further than planned, to where their pieces may end."""
         running = RequestStatus.RUNNING
         for known, position in zip(found, plan.positions, strict=True):
             if known is None:
@@ -112,6 +118,19 @@ class Arrangement:
     def cut(self, name: str, tokens: int) -> None:
         """No more of it than so many, if any."""
         self.caps[name] = max(1, min(self.caps[name], tokens))
+
+    def ends_at(self, name: str, tokens: int, planned: int) -> None:
+        """So many of it, where that is other than planned."""
+        if tokens > planned:
+            self.caps[name] = tokens
+            self.grown.add(name)
+        elif tokens < planned:
+            self.held.add(name)
+
+    @property
+    def took_more(self) -> bool:
+        """Some took more than was planned: others may find less than they should."""
+        return bool(self.padded or self.grown)
 
     def waits(self, name: str) -> bool:
         """It does not run."""
@@ -166,7 +185,8 @@ def arranged(scheduler: "PlannedScheduler", arrangement: Arrangement) -> Iterato
         last = len(order)
         scheduler.running.sort(key=lambda request: order.get(request.request_id, last))
         scheduler.is_reordered = True
-    queues = {name: getattr(scheduler, name) for name in WAITING_QUEUES if hasattr(scheduler, name)}
+    # Where nothing waits there is nothing to hide, and what is preempted finds its place by itself.
+    queues = {name: queue for name, queue in _queues(scheduler) if queue}
     for name, queue in queues.items():
         shown = create_request_queue(scheduler.policy)
         for request in _in_sight(scheduler, arrangement, queue):
@@ -181,6 +201,10 @@ def arranged(scheduler: "PlannedScheduler", arrangement: Arrangement) -> Iterato
             # `prepend_requests` turns them round.
             queue.prepend_requests(reversed(list(getattr(scheduler, name))))
             setattr(scheduler, name, queue)
+
+
+def _queues(scheduler: "PlannedScheduler") -> list[tuple[str, RequestQueue]]:
+    return [(name, getattr(scheduler, name)) for name in WAITING_QUEUES if hasattr(scheduler, name)]
 
 
 def _in_sight(scheduler: "PlannedScheduler", arrangement: Arrangement, queue: RequestQueue) -> list[Request]:

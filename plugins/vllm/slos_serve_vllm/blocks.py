@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vllm.v1.request import Request
+
 if TYPE_CHECKING:
     from .scheduler import PlannedScheduler
 
@@ -33,6 +35,24 @@ def room_behind(scheduler: "PlannedScheduler", blocks: Any) -> int:
     held = sum(block.ref_cnt > 0 for group in blocks.blocks for block in group)
     free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
     return _planned_tokens(scheduler, held + free, 1)
+
+
+def prefix_of(scheduler: "PlannedScheduler", request: Request, most: int) -> tuple[Any, int]:
+    """What the cache has of its beginning, no more than so many tokens: blocks, and tokens in them. What is found without that
+    bound cannot be cut to it: of a window or a state there is only what goes on from its own end."""
+    kv = scheduler.kv_cache_manager
+    blocks, found, *_ = kv.coordinator.find_longest_cache_hit(request.block_hashes, most)
+    return kv.create_kv_cache_blocks(blocks), int(found)
+
+
+def is_of_this_step(scheduler: "PlannedScheduler", blocks: Any) -> bool:
+    """It ends with a state that is computed in this very step: vLLM lets no other request begin from there before the next."""
+    managers = scheduler.kv_cache_manager.coordinator.single_type_managers
+    for group, manager in zip(blocks.blocks, managers, strict=True):
+        made = getattr(manager, "cached_blocks_this_step", ())
+        if made and group and group[-1].block_hash in made:
+            return True
+    return False
 
 
 def in_use(scheduler: "PlannedScheduler", blocks: Any) -> Any:

@@ -1,11 +1,12 @@
 """The connection to the planner: never waits longer than it is told to, and comes back by itself when it is lost."""
 
 import logging
+import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,8 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _MOST_TOLD = 20
 _CLOSED = "it closed the connection"
+_CREDENTIALS = struct.Struct("3i")
+"""pid, user, group."""
 _log = logging.getLogger("vllm.slos_serve")
 
 Message = dict[str, Any]
@@ -136,6 +139,12 @@ class Client:
             if self._starter is not None:
                 self._starter.start_if_due()
             return
+        if (owner := _stranger(connection)) is not None:
+            connection.close()
+            self.lose(
+                f"it is another user's (uid {owner}): name a socket of this user's own in slos_serve's setting `socket`"
+            )
+            return
         self._socket = connection
         self._began_s = self._clock()
         self.send({"type": "hello", "protocol": PROTOCOL, "version": VERSION})
@@ -184,17 +193,17 @@ class Client:
         would be old when it reads again."""
         if self._socket is None:
             return False
-        frame = memoryview(encode_frame(message))
-        end_s = self._clock() + (_SEND_S if self.ready else self._hang_s)
+        rest = encode_frame(message)
         try:
-            while True:
-                with suppress(BlockingIOError):
-                    frame = frame[self._socket.send(frame) :]
-                if len(frame) == 0:
-                    return True
+            # As a rule the socket takes all of it at once.
+            rest = rest[_sent(self._socket, rest) :]
+            end_s = self._clock() + (_SEND_S if self.ready else self._hang_s) if rest else 0.0
+            while rest:
                 if not _waits_for(self._socket, select.POLLOUT, end_s - self._clock()):
                     self.lose("it does not read what it is told")
                     return False
+                rest = rest[_sent(self._socket, rest) :]
+            return True
         except OSError as error:
             # One that closes at once may have said why: `tick` reads its last words, and loses it when there are no more.
             if self.ready or not isinstance(error, ConnectionError):
@@ -234,6 +243,24 @@ class Client:
                 self._inbox.append(message)
         except FrameError as error:
             self.lose(str(error))
+
+
+def _stranger(connection: socket.socket) -> int | None:
+    """The user of the process that listens there, where that is neither this one nor root: it would command this engine."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    _, user, _ = _CREDENTIALS.unpack(
+        connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    )
+    return None if user in (0, os.getuid()) else int(user)
+
+
+def _sent(connection: socket.socket, data: bytes) -> int:
+    """How many of the bytes it took."""
+    try:
+        return connection.send(data)
+    except BlockingIOError:
+        return 0
 
 
 def _what_is_there(connection: socket.socket) -> bytes | None:

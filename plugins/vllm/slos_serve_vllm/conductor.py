@@ -45,10 +45,12 @@ class Counters:
     """Plans that were run all the same: those that were to take their places were late."""
     short_prefixes: int = 0
     """Requests that began with less of their prompt cached than the plan counted on."""
+    moved_ends: int = 0
+    """Pieces of prompts that ended elsewhere than planned, since they may not end there."""
     mismatches: int = 0
     """Steps of a plan in which vLLM did something else."""
     starved_steps: int = 0
-    """Steps of vLLM's own because nothing was planned for long."""
+    """Steps of vLLM's own because nothing was planned for long, or nothing that was could run."""
     connections: int = 0
 
 
@@ -93,6 +95,8 @@ class Conductor:
         """When the last step landed, where more was to do at once; None: the engine has had nothing to do since."""
         self._idle_since_s: float | None = None
         """Since when plans have run nothing, though there were requests."""
+        self._is_stuck = False
+        """No request of the last plan could run, since others have the room for its pictures: no plan need ever run these."""
         self._forget()
 
     def _forget(self) -> None:
@@ -159,8 +163,8 @@ class Conductor:
         if len(self.live) == 0:
             self._tell(None, None)
             return nothing()
-        if self._is_starved():
-            self._idle_since_s = None
+        if self._is_starved() or self._is_stuck:
+            self._idle_since_s, self._is_stuck = None, False
             self.counters.starved_steps += 1
             return None
         if self._is_to_idle():
@@ -228,6 +232,9 @@ class Conductor:
             return
         self.counters.planned_steps += runs
         self.counters.short_prefixes += len(arrangement.short)
+        moved = arrangement.held | arrangement.grown
+        self.counters.moved_ends += len(moved)
+        self._is_stuck = bool(moved) and not runs and not self._in_air
         comparison = compare(plan, arrangement, step, self._guess_tokens)
         if comparison.faults:
             self._count_mismatch(comparison.faults)

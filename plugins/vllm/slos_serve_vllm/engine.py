@@ -8,6 +8,7 @@ from vllm.platforms import current_platform
 from .blocks import kv_tokens
 from .client import Message
 from .config import Config
+from .pieces import keeps_states
 
 if TYPE_CHECKING:
     from .scheduler import PlannedScheduler
@@ -23,6 +24,7 @@ def engine_message(
     parallel, compilation = vllm.parallel_config, vllm.compilation_config
     rank = parallel.data_parallel_index
     batch_tokens = step_tokens(scheduler)
+    chunk_tokens = scheduler.cache_config.block_size if keeps_states(scheduler) else _LEAST_CHUNK_TOKENS
     adapters = most_adapters(scheduler)
     name = config.name or vllm.model_config.served_model_name or vllm.model_config.model
     return {
@@ -34,7 +36,7 @@ def engine_message(
             "maxSequences": scheduler.max_num_active_reqs,
             "maxBatchTokens": batch_tokens,
             "contextTokens": scheduler.max_model_len,
-            "minChunkTokens": min(_LEAST_CHUNK_TOKENS, batch_tokens),
+            "minChunkTokens": min(chunk_tokens, batch_tokens),
             **({} if adapters is None else {"maxAdapters": adapters}),
         },
         "depth": depth_of(scheduler),

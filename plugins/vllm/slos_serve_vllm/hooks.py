@@ -18,6 +18,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "update_from_output": ("scheduler_output", "model_runner_output"),
     "_reserve_prefill_lookahead": ("request", "num_computed_tokens", "num_new_tokens"),
     "_get_local_prefix_cache_hit": ("request",),
+    "_try_schedule_encoder_inputs": ("request", "num_computed_tokens", "num_new_tokens"),
+    "_mamba_block_aligned_split": ("request", "num_new_tokens"),
     "_preempt_request": ("request", "timestamp"),
     "_is_blocked_waiting_status": ("status",),
 }
@@ -34,6 +36,7 @@ ATTRIBUTES = (
     "scheduler_reserve_full_isl",
     "hash_block_size",
     "num_prefill_lookahead",
+    "need_mamba_block_aligned_split",
     "max_num_active_reqs",
     "max_num_scheduled_tokens",
 )
@@ -52,7 +55,7 @@ def check_hooks(scheduler: "PlannedScheduler", version: str) -> None:
     for name in ATTRIBUTES:
         if not hasattr(scheduler, name):
             raise _missing(f"Scheduler.{name}", version)
-    for name in ("truncate_computed_blocks", "watermark_blocks"):
+    for name in ("coordinator", "create_kv_cache_blocks", "watermark_blocks"):
         if not hasattr(scheduler.kv_cache_manager, name):
             raise _missing(f"KVCacheManager.{name}", version)
     if not version.startswith(tuple(f"{tested}." for tested in TESTED_VERSIONS)):

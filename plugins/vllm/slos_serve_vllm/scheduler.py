@@ -15,13 +15,14 @@ from vllm.v1.request import Request
 
 from .adapters import AdapterPlaces
 from .arrange import Arrangement, arranged, evict
-from .blocks import free_tokens, in_use, room_behind
+from .blocks import free_tokens, in_use, is_of_this_step, prefix_of, room_behind
 from .caps import capped
 from .client import Client
 from .conductor import Conductor
 from .config import read_config, socket_of
 from .engine import depth_of, engine_message, most_adapters
 from .hooks import check_hooks
+from .pieces import aligned, cuts_pictures, to_picture_end
 from .requests import LiveRequests
 from .spawn import Starter, command_of, private_folder
 from .support import check_support
@@ -63,9 +64,12 @@ class PlannedScheduler(Base):
         config = read_config(self.vllm_config.additional_config)
         check_hooks(self, vllm_version())
         check_support(self)
+        self._admission = (self.scheduler_reserve_full_isl, self.kv_cache_manager.watermark_blocks)
+        self.scheduler_reserve_full_isl, self.kv_cache_manager.watermark_blocks = False, 0
         self._adapters = AdapterPlaces(most_adapters(self))
         # Asked for each request of each step: what does nothing is not called.
         self._looks_ahead = self.num_prefill_lookahead > 0
+        self._cuts_pictures = cuts_pictures(self)
         self._tell_caps: Callable[[dict[str, int] | None], None] = lambda _: None
         if self.num_spec_tokens == 0 and not self._looks_ahead:
             reserve, self._tell_caps = capped(self._unplanned)
@@ -115,7 +119,7 @@ class PlannedScheduler(Base):
         plan = self.conductor.plan_of_step()
         if plan is None:
             self._restore_order()
-            with self._adapters.fit(self, lambda request: True):
+            with self._adapters.fit(self, lambda request: True), self._vllm_admits():
                 output = super().schedule(throttle_prefills)
             self.conductor.scheduled(output, None, None)
             return output
@@ -127,7 +131,6 @@ class PlannedScheduler(Base):
             with (
                 arranged(self, arrangement),
                 self._adapters.fit(self, lambda request: self._may_run(request, arrangement)),
-                self._planner_admits(),
             ):
                 output = super().schedule(throttle_prefills)
         finally:
@@ -170,6 +173,44 @@ class PlannedScheduler(Base):
             return allowed
         return min(allowed, cap)
 
+    def _try_schedule_encoder_inputs(
+        self,
+        request: Request,
+        num_computed_tokens: int,
+        num_new_tokens: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Which pictures are encoded for a piece of a prompt. vLLM asks before it asks how long the piece may be, and would
+        encode what the plan does not reach."""
+        ask, arrangement = super()._try_schedule_encoder_inputs, self._arrangement
+        if arrangement is None or request.request_id in self._unplanned:
+            return ask(request, num_computed_tokens, num_new_tokens, *args, **kwargs)
+        name = request.request_id
+        planned = wanted = min(num_new_tokens, arrangement.caps.get(name, 0))
+        if planned > 0 and not self._cuts_pictures:
+            wanted = min(num_new_tokens, to_picture_end(request, num_computed_tokens, planned))
+        answer = ask(request, num_computed_tokens, wanted, *args, **kwargs)
+        # Less where the encoder has no room for the next one, or it would be cut.
+        arrangement.ends_at(name, answer[1], planned)
+        return answer
+
+    def _mamba_block_aligned_split(
+        self, request: Request, num_new_tokens: int, *args: Any, **kwargs: Any
+    ) -> int:
+        """Where a piece of a prompt ends for state-space layers. vLLM asks before it asks how long the piece may be."""
+        split, arrangement = super()._mamba_block_aligned_split, self._arrangement
+        if arrangement is None or request.request_id in self._unplanned:
+            return int(split(request, num_new_tokens, *args, **kwargs))
+        block = self.cache_config.block_size
+        return aligned(
+            arrangement,
+            request,
+            num_new_tokens,
+            block,
+            lambda tokens: int(split(request, tokens, *args, **kwargs)),
+        )
+
     def _get_local_prefix_cache_hit(self, request: Request, *args: Any) -> Any:
         """What vLLM finds in its cache, no more than the plan counts on: it would compute other tokens than those planned."""
         hit = super()._get_local_prefix_cache_hit(request, *args)
@@ -179,15 +220,16 @@ class PlannedScheduler(Base):
         blocks, found, *rest = hit
         if position is None:
             return hit
+        if found > position:
+            blocks, found = prefix_of(self, request, position)
         if found < position:
             self._arrangement.short.add(request.request_id)
-        elif found > position:
-            found = position // self.block_size * self.block_size
-            blocks = self.kv_cache_manager.truncate_computed_blocks(blocks, found)
         blocks = in_use(self, blocks)
         if found < position:
             # The room of the plan holds less of it: what is left of it runs, rather than nothing.
             self._arrangement.cut(request.request_id, room_behind(self, blocks) - found)
+        if is_of_this_step(self, blocks):
+            self._arrangement.held.add(request.request_id)
         return (blocks, found, *rest)
 
     def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kwargs: Any) -> None:
@@ -225,16 +267,15 @@ class PlannedScheduler(Base):
         return request.request_id in arrangement.caps or request.request_id in self._unplanned
 
     @contextmanager
-    def _planner_admits(self) -> Iterator[None]:
-        """Which requests may begin, and how much room is kept free for others, is the planner's business: without this vLLM
-        would hold back what was planned until its whole prompt fits."""
-        kv, whole_prompt = self.kv_cache_manager, self.scheduler_reserve_full_isl
-        kept_free = kv.watermark_blocks
-        self.scheduler_reserve_full_isl, kv.watermark_blocks = False, 0
+    def _vllm_admits(self) -> Iterator[None]:
+        """Within, vLLM holds back requests until their whole prompts fit, and keeps room free for others, as it is set to. In
+        planned steps that is the planner's business."""
+        kv = self.kv_cache_manager
+        self.scheduler_reserve_full_isl, kv.watermark_blocks = self._admission
         try:
             yield
         finally:
-            self.scheduler_reserve_full_isl, kv.watermark_blocks = whole_prompt, kept_free
+            self.scheduler_reserve_full_isl, kv.watermark_blocks = False, 0
 
     def _restore_order(self) -> None:
         """vLLM's own order of running requests: first come, first kept."""

@@ -76,8 +76,9 @@ class Comparison:
     exact: bool
     """To the token and the draft: nothing more need be told."""
     faults: list[str]
-    """Where vLLM did not do what it was told to, in words. None are: drafts that were not there, places that were guessed, and
-    prefixes of which less is cached than the plan counts on (what computes one may be aborted in the air)."""
+    """Where vLLM did not do what it was told to, in words. None are: drafts that were not there, places that were guessed,
+    prefixes of which less is cached than the plan counts on (what computes one may be aborted in the air), and pieces that may
+    not end where they were to."""
 
 
 def compare(plan: Plan, arrangement: Arrangement, step: Step, guess_tokens: int) -> Comparison:
@@ -85,6 +86,7 @@ def compare(plan: Plan, arrangement: Arrangement, step: Step, guess_tokens: int)
     scheduled = step.output.num_scheduled_tokens
     if (
         arrangement.caps == scheduled
+        and not arrangement.grown
         and arrangement.drafts == step.drafted
         and len(arrangement.caps) == len(plan.ids)
         and _is_placed(plan, arrangement, step)
@@ -93,14 +95,14 @@ def compare(plan: Plan, arrangement: Arrangement, step: Step, guess_tokens: int)
     placed = step.placed()
     faults: list[str] = []
     # They take more room than planned, and where they find none vLLM looks at no other that waits.
-    has_no_room = any(name not in scheduled for name in arrangement.short)
+    has_no_room = any(name not in scheduled for name in arrangement.short | arrangement.held)
     for place, name in enumerate(arrangement.names):
         if name is None:
             continue
         planned = (plan.positions[place], plan.tokens[place], arrangement.drafts.get(name, 0))
         if name not in scheduled:
-            # What was padded may have taken the last of what a step may compute, or find too little left itself.
-            if arrangement.is_ending(name) or arrangement.padded:
+            # What took more may have taken the last of what a step may compute, or find too little left itself.
+            if arrangement.is_ending(name) or arrangement.took_more or name in arrangement.held:
                 continue
             if has_no_room and arrangement.waits(name):
                 continue
@@ -110,9 +112,10 @@ def compare(plan: Plan, arrangement: Arrangement, step: Step, guess_tokens: int)
         real = (placed[name], step.computed(name), step.drafted.get(name, 0))
         is_elsewhere = abs(real[0] - planned[0]) > guess_tokens and name not in arrangement.short
         has_more_drafts = real[2] > planned[2] and name not in arrangement.padded
-        # What was padded takes its drafts from what others of the step may have.
-        is_excused = arrangement.padded or name in arrangement.short
-        is_other = real[1] > planned[1] or (real[1] < planned[1] and not is_excused)
+        # What took more took it from what others of the step may have.
+        is_excused = arrangement.took_more or name in arrangement.short or name in arrangement.held
+        is_more = real[1] > planned[1] and name not in arrangement.grown
+        is_other = is_more or (real[1] < planned[1] and not is_excused)
         if is_other or has_more_drafts or is_elsewhere:
             faults.append(f"{name}: {_words(*planned)} was planned, {_words(*real)} ran")
     faults += [f"{name} was not planned, and ran" for name in step.names if name not in arrangement.caps]

@@ -41,14 +41,14 @@ def check_support(scheduler: "PlannedScheduler") -> None:
         raise ConfigError(f"slos-serve: {refusal}")
     if getattr(scheduler, "num_sampled_tokens_per_step", 1) != 1:
         raise ConfigError("slos-serve: models that sample several tokens a step are not supported")
-    vllm, groups = scheduler.vllm_config, scheduler.kv_cache_config.kv_cache_groups
+    if len(scheduler.kv_cache_config.kv_cache_groups) > 1:
+        _log.warning(
+            "slos-serve: the model keeps KV in several groups (windows, states); plans count each as if it kept everything, and "
+            "use less of the KV than there is"
+        )
     untested = {
         "context parallelism": scheduler.dcp_world_size * scheduler.pcp_world_size > 1,
-        "KV in several groups (sliding windows, state-space layers), counted as if each kept everything": len(
-            groups
-        )
-        > 1,
-        "pictures and sound, whose encoders have budgets that no plan knows of": vllm.model_config.is_multimodal_model,
+        "prefixes whose last window is computed anew": getattr(scheduler, "prefix_replay_tokens", 0) > 0,
     }
     for what, is_used in untested.items():
         if is_used:

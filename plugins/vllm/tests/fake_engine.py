@@ -3,18 +3,29 @@
 import random
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm.lora.request import LoRARequest
+from vllm.multimodal.inputs import MultiModalFeatureSpec
 from vllm.utils.hashing import get_hash_fn_by_name
+from vllm.v1.core.encoder_cache_manager import EncoderCacheManager
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.kv_cache_interface import (
+    FullAttentionSpec,
+    KVCacheConfig,
+    KVCacheGroupSpec,
+    KVCacheSpec,
+    MambaSpec,
+    SlidingWindowSpec,
+)
 from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
@@ -81,18 +92,32 @@ def engine_config(folder: Path, is_async: bool, drafts: int, in_air: int, **more
     return config
 
 
+LAYERS: dict[str, KVCacheSpec] = {
+    "full": FullAttentionSpec(block_size=BLOCK_TOKENS, num_kv_heads=1, head_size=32, dtype=torch.float32),
+    "window": SlidingWindowSpec(
+        block_size=BLOCK_TOKENS, num_kv_heads=1, head_size=32, dtype=torch.float32, sliding_window=40
+    ),
+    "states": MambaSpec(
+        block_size=BLOCK_TOKENS, shapes=((1024,),), dtypes=(torch.float32,), mamba_cache_mode="align"
+    ),
+}
+"""Kinds of layers that keep KV, each a group of its own."""
+
+
 def make_scheduler(
-    config: VllmConfig, blocks: int, settings: dict[str, Any], kind: Any = None
+    config: VllmConfig,
+    blocks: int,
+    settings: dict[str, Any],
+    kind: Any = None,
+    layers: Sequence[str] = ("full",),
 ) -> PlannedScheduler:
     """The scheduler alone, with so many KV blocks; of virtual time, if not of another `kind`."""
     config.additional_config = {"slos_serve": settings}
     config.cache_config.num_gpu_blocks = blocks
-    layer = FullAttentionSpec(
-        block_size=BLOCK_TOKENS, num_kv_heads=1, head_size=32, dtype=config.model_config.dtype
-    )
-    kv = KVCacheConfig(
-        num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], layer)]
-    )
+    if "states" in layers:
+        config.cache_config.mamba_cache_mode = "align"
+    groups = [KVCacheGroupSpec([kind], LAYERS[kind]) for kind in layers]
+    kv = KVCacheConfig(num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=groups)
     virtual = VirtualAsyncScheduler if config.scheduler_config.async_scheduling else VirtualScheduler
     return (kind or virtual)(
         vllm_config=config,
@@ -101,6 +126,12 @@ def make_scheduler(
         block_size=BLOCK_TOKENS,
         hash_block_size=BLOCK_TOKENS,
     )
+
+
+def give_encoder(scheduler: PlannedScheduler, tokens: int) -> None:
+    """Pictures can be encoded, so many tokens a step, and as many are kept until pieces of prompts have passed them."""
+    scheduler.max_num_encoder_input_tokens = tokens
+    scheduler.encoder_cache_manager = EncoderCacheManager(cache_size=tokens)
 
 
 @dataclass
@@ -122,6 +153,8 @@ class FakeEngine:
         self.ended: set[str] = set()
         self.ran: list[dict[str, int]] = []
         """What each step computed."""
+        self.watch: Callable[[PlannedScheduler, SchedulerOutput], None] = lambda _scheduler, _output: None
+        """Sees each step once it is scheduled."""
         self._in_air = in_air
         self._random = random.Random(seed)
         self._stop = stop
@@ -140,6 +173,7 @@ class FakeEngine:
     def step(self) -> None:
         """One turn of the engine core: schedules while there is room in the air, then waits for the oldest step."""
         output = self.scheduler.schedule()
+        self.watch(self.scheduler, output)
         count = output.total_num_scheduled_tokens
         if count > 0:
             self.ran.append(dict(output.num_scheduled_tokens))
@@ -202,6 +236,7 @@ class RequestMaker:
         most: int,
         adapter: int = 0,
         prompt_logprobs: int | None = None,
+        pictures: Sequence[MultiModalFeatureSpec] = (),
         **arguments: Any,
     ) -> Request:
         stops = SamplingParams(
@@ -218,5 +253,6 @@ class RequestMaker:
             pooling_params=None,
             arrival_time=time.time(),
             block_hasher=self._hasher,
+            mm_features=list(pictures),
             lora_request=LoRARequest(f"adapter-{adapter}", adapter, "nowhere") if adapter else None,
         )

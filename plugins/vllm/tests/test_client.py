@@ -1,6 +1,7 @@
 """The client against planners that misbehave: it says so, never waits for long, and comes back."""
 
 import logging
+import os
 import re
 import socket
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from slos_serve_vllm import client as client_module
 from slos_serve_vllm.client import Client
 from slos_serve_vllm.frames import column, encode_frame
 
@@ -206,3 +208,25 @@ def test_nothing_listens(tmp_path: Path) -> None:
     assert not client.send(STEP)
     assert client.receive(0.0) is None
     assert READY["type"] == "ready"
+
+
+def test_a_planner_of_another_user_is_not_obeyed(
+    meet: type[Bench], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("vllm").propagate = True
+    monkeypatch.setattr(client_module, "_stranger", lambda connection: 1234)
+    bench = meet(serves)
+    assert not bench.client.wait_until_ready(SHORT_S)
+    assert "it is another user's (uid 1234)" in caplog.text
+
+
+def test_whose_the_planner_is(tmp_path: Path) -> None:
+    planner = FakePlanner(tmp_path / "p.sock", serves)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(tmp_path / "p.sock"))
+        assert client_module._stranger(connection) is None
+        with pytest.MonkeyPatch.context() as patch:
+            # As another user sees it, where this one is not root.
+            patch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+            assert client_module._stranger(connection) == (os.geteuid() or None)
+    planner.close()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from .fake_engine import CLOCK, FakeEngine, RequestMaker, engine_config, make_scheduler
-
-STEPS = 2_000
+from .fake_engine import CLOCK, FakeEngine, RequestMaker, engine_config, give_encoder, make_scheduler
+from .pictures import with_pictures
+from .watch import watch
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,12 @@ class Case:
     """Requests are of so many adapters or of none, of which a step has two at most."""
     logprobs: float = 0.0
     """Chance that the log-probabilities of a prompt are asked for."""
+    encoder_tokens: int = 0
+    """Of pictures in prompts, so many may be encoded in a step; 0: there are none."""
+    cuts_pictures: bool = True
+    layers: tuple[str, ...] = ("full",)
+    """Kinds of layers that keep KV."""
+    steps: int = 2_000
 
 
 CASES = [
@@ -73,6 +79,49 @@ CASES = [
         has_draft_model=True,
     ),
     Case("async, two stages", is_async=True, in_air=3, blocks=70, abort=0.05, stop=0.01),
+    Case("pictures", encoder_tokens=96, abort=0.05, stop=0.01, steps=1_000),
+    Case(
+        "pictures, few blocks, none cut",
+        encoder_tokens=64,
+        cuts_pictures=False,
+        blocks=90,
+        abort=0.05,
+        steps=1_000,
+    ),
+    Case(
+        "async, pictures, none cut",
+        is_async=True,
+        in_air=2,
+        encoder_tokens=96,
+        cuts_pictures=False,
+        steps=1_000,
+    ),
+    Case("windows, few blocks", layers=("window",), blocks=70, abort=0.05, stop=0.01, steps=1_000),
+    Case(
+        "windows beside full attention",
+        layers=("full", "window"),
+        blocks=160,
+        abort=0.05,
+        stop=0.01,
+        steps=1_000,
+    ),
+    Case(
+        "states beside full attention",
+        layers=("full", "states"),
+        blocks=160,
+        abort=0.05,
+        stop=0.01,
+        steps=1_000,
+    ),
+    Case(
+        "async, states",
+        is_async=True,
+        in_air=2,
+        layers=("full", "states"),
+        blocks=160,
+        abort=0.05,
+        steps=1_000,
+    ),
 ]
 
 
@@ -82,8 +131,8 @@ def test_what_runs_is_what_was_planned(case: Case, folder: Path, settings: dict[
     counters = engine.scheduler.conductor.counters
     assert counters.mismatches == 0
     assert (counters.own_steps, counters.late_plans, counters.connections) == (0, 0, 1)
-    assert (counters.renewed_plans > STEPS / 50) == case.renews
-    assert counters.planned_steps > STEPS / 2
+    assert (counters.renewed_plans > case.steps / 50) == case.renews
+    assert counters.planned_steps > case.steps / 2
     assert engine.ended == set(engine.tokens)
     assert all(engine.tokens[name] for name in engine.tokens.keys() - aborted)
 
@@ -101,14 +150,18 @@ def live(case: Case, folder: Path, settings: dict[str, Any]) -> tuple[FakeEngine
         is_v2=case.is_v2,
         has_draft_model=case.has_draft_model,
     )
-    scheduler = make_scheduler(config, case.blocks, settings)
+    config.scheduler_config.disable_chunked_mm_input = not case.cuts_pictures
+    scheduler = make_scheduler(config, case.blocks, settings, layers=case.layers)
+    if case.encoder_tokens:
+        give_encoder(scheduler, case.encoder_tokens)
     # Not by how long answers take on this machine.
     scheduler.conductor.patience.is_worth_another = lambda planned_s: case.renews  # type: ignore[method-assign]
     engine = FakeEngine(scheduler, case.in_air, seed=1, stop=case.stop)
+    engine.watch = watch
     make, chance = RequestMaker(config), random.Random(2)
     families = [[chance.randrange(3, 500) for _ in range(200)] for _ in range(4)]
     aborted: set[str] = set()
-    for _ in range(STEPS):
+    for _ in range(case.steps):
         if chance.random() < case.abort and scheduler.requests:
             name = chance.choice(sorted(scheduler.requests))
             aborted.add(name)
@@ -119,7 +172,10 @@ def live(case: Case, folder: Path, settings: dict[str, Any]) -> tuple[FakeEngine
             name, most, slo = f"r{len(engine.tokens)}", chance.choice([1, 5, 40, 90]), slo_of(chance)
             adapter = chance.randint(0, case.adapters) if case.adapters else 0
             logprobs = 3 if case.logprobs and chance.random() < case.logprobs else None
-            engine.add(make(name, prompt, most, adapter, logprobs, **slo))
+            pictures: list[Any] = []
+            if case.encoder_tokens:
+                prompt, pictures = with_pictures(chance, prompt)
+            engine.add(make(name, prompt, most, adapter, logprobs, pictures, **slo))
         engine.step()
     engine.run_until_idle()
     scheduler.shutdown()

@@ -46,7 +46,7 @@ def test_refuses_what_cannot_be_planned(folder: Path, change: Any, told: str) ->
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(Scheduler, "_reserve_prefill_lookahead"), (KVCacheManager, "truncate_computed_blocks")],
+    [(Scheduler, "_reserve_prefill_lookahead"), (KVCacheManager, "create_kv_cache_blocks")],
 )
 def test_names_the_hook_that_is_missing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str

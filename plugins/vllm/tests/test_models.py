@@ -1,0 +1,79 @@
+"""Real engines whose models, or whose processes, are of other kinds: the tokens are those of vLLM's own scheduler."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vllm import SamplingParams
+from vllm.v1.engine.llm_engine import LLMEngine
+
+from .real_engine import Answers, check_planned, engine_of, give, run
+from .tiny_listener import prompt_with, write_tiny_listener
+from .tiny_models import CAN_SHARE, CONFIGS, write_model_of
+
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_same_tokens_where_layers_keep_other_kv(
+    kind: str, settings: dict[str, Any], folder: Path
+) -> None:
+    model = write_model_of(kind, folder / "model")
+    answers: list[Answers] = []
+    for given in (None, settings):
+        engine = engine_of(model, given, enable_prefix_caching=CAN_SHARE[kind])
+        give(engine)
+        # What the first ones left in the cache is gone on from.
+        first = run(engine)
+        give(engine)
+        answers.append({**first, **{f"again {name}": tokens for name, tokens in run(engine).items()}})
+    assert answers[0] == answers[1]
+    check_planned(engine)
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_the_same_tokens_with_sounds(is_cut: bool, settings: dict[str, Any], folder: Path) -> None:
+    model = write_tiny_listener(folder / "listener")
+    answers: list[Answers] = []
+    for given in (None, settings):
+        engine = engine_of(
+            model,
+            given,
+            skip_tokenizer_init=False,
+            limit_mm_per_prompt={"audio": 3},
+            # No less than the longest sound may take where none is cut.
+            max_num_batched_tokens=128 if is_cut else 768,
+            disable_chunked_mm_input=not is_cut,
+        )
+        give_sounds(engine)
+        answers.append(run(engine))
+    assert answers[0] == answers[1]
+    check_planned(engine)
+
+
+def give_sounds(engine: LLMEngine) -> None:
+    chance = random.Random(4)
+    for number in range(16):
+        parameters = SamplingParams(
+            temperature=0.0, max_tokens=chance.choice([5, 20]), ignore_eos=True, detokenize=False
+        )
+        engine.add_request(f"r{number}", prompt_with(chance, number % 4), parameters)
+
+
+def test_the_same_tokens_of_two_stages(model: str, own_answers: Answers, settings: dict[str, Any]) -> None:
+    engine = engine_of(
+        model,
+        settings,
+        pipeline_parallel_size=2,
+        distributed_executor_backend="mp",
+        # Processors make room for what comes from the stage before only where they compile.
+        enforce_eager=False,
+        compilation_config={"mode": 2, "backend": "eager"},
+    )
+    try:
+        give(engine)
+        assert run(engine) == own_answers
+        check_planned(engine)
+    finally:
+        engine.engine_core.shutdown()
