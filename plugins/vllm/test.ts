@@ -18,9 +18,16 @@ function versions(): string[] {
 }
 
 /** What depends on vLLM's version; all else is looked at once, with the first one. */
-const OF_VERSION = ["scheduler", "adapters", "engine", "fallback", "grammar", "models", "support", "verify"].map(
-  (name) => `tests/test_${name}.py`,
-)
+const OF_VERSION = [
+  "scheduler",
+  "adapters",
+  "engine",
+  "fallback",
+  "grammar",
+  "models",
+  "support",
+  "verify",
+].map((name) => `tests/test_${name}.py`)
 
 const isGateway = process.argv[2] === "--gateway"
 const asked = process.argv.slice(2)

@@ -1,3 +1,4 @@
+/** The reasons that programs give for having ended: of vLLM, of argparse, of our own. */
 import { describe, expect, test } from "vitest"
 import { Failure } from "./failure.ts"
 

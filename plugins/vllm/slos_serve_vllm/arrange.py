@@ -208,9 +208,12 @@ def _queues(scheduler: "PlannedScheduler") -> list[tuple[str, RequestQueue]]:
 
 
 def _in_sight(scheduler: "PlannedScheduler", arrangement: Arrangement, queue: RequestQueue) -> list[Request]:
-    """Which requests of a queue vLLM is to see: those of the plan, after those that wait for something of vLLM's own. It would
-    never ask again whether a grammar is there, or end a request whose grammar cannot be compiled."""
-    own = (
-        [request for request in queue if scheduler.is_vllms_own(request)] if scheduler.has_vllms_own() else []
-    )
-    return own + [request for request in arrangement.waiting if request in queue and request not in own]
+    """Which requests of a queue vLLM is to see: those of the plan, then those that wait for something of vLLM's own. It would
+    never ask again whether a grammar is there, or end a request whose grammar cannot be compiled. Before those of the plan, one
+    whose grammar is there just now would end vLLM's look at the queue: it may run, but not in this step."""
+    planned = [request for request in arrangement.waiting if request in queue]
+    if not scheduler.has_vllms_own():
+        return planned
+    return planned + [
+        request for request in queue if scheduler.is_vllms_own(request) and request not in planned
+    ]

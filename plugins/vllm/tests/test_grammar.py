@@ -49,3 +49,28 @@ def test_waits_for_its_grammar_and_then_runs_as_planned(folder: Path, settings: 
     counters = engine.scheduler.conductor.counters
     assert (counters.mismatches, counters.own_steps) == (0, 0)
     engine.scheduler.shutdown()
+
+
+def test_one_that_is_compiled_while_a_step_is_scheduled_keeps_no_other_from_it(
+    folder: Path, settings: dict[str, Any]
+) -> None:
+    config = engine_config(folder, False, 0, 1)
+    scheduler = make_scheduler(config, 400, settings)
+    engine, make = FakeEngine(scheduler, 1, seed=1), RequestMaker(config)
+    waits = make("waits", [5] * 40, 6)
+    compiled, plan_of_step = with_grammar(waits), scheduler.conductor.plan_of_step
+
+    def and_then_it_is_there() -> Any:
+        plan = plan_of_step()
+        if not compiled.done():
+            compiled.set_result(Grammar())
+        return plan
+
+    scheduler.conductor.plan_of_step = and_then_it_is_there  # type: ignore[method-assign]
+    for request in (waits, make("plain", [7] * 40, 20)):
+        engine.add(request)
+    engine.run_until_idle()
+    assert {name: len(tokens) for name, tokens in engine.tokens.items()} == {"waits": 6, "plain": 20}
+    counters = scheduler.conductor.counters
+    assert (counters.mismatches, counters.own_steps) == (0, 0)
+    scheduler.shutdown()
