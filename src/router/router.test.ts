@@ -151,6 +151,17 @@ describe("prefix-offer", () => {
     expect(sent(3).route(specOf(0, long("a")), targets, 2, [0, 0.5])).not.toBe(3)
   })
 
+  test("of prompts that were sent since a snapshot was taken only what is to be computed stands before others", () => {
+    const slow = { prefillUsPerToken: 1000, running: 100 }
+    const targets = fleet(slow, slow, slow, slow)
+    const router = sent(3)
+    for (let i = 0; i < 3; i++) router.placed(long("a"), targets, 3, 10 + i)
+    expect(order(router, targets)[0]).toBe(3)
+    // Others' prompts are all to be computed.
+    for (let i = 0; i < 3; i++) router.placed(long("xyz"[i]!), targets, 3, 20 + i)
+    expect(order(router, targets)[0]).not.toBe(3)
+  })
+
   test("a prefix that the replica has evicted is worth nothing", () => {
     const slow = { prefillUsPerToken: 101 }
     expect(order(sent(3), fleet({}, {}, {}, slow))[0]).toBe(3)

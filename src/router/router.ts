@@ -75,9 +75,11 @@ export class Router {
 
   /** The request was given to this replica. */
   placed(request: Routed, targets: readonly ReplicaView[], index: number, nowUs: number): void {
-    this.#recent.note(index, request.promptTokens, nowUs)
-    if (this.affinity || ROUTERS[this.kind].byPrefix)
-      this.#prefixes.sent(request, index, targets[index]!.snapshot())
+    const byPrefix = ROUTERS[this.kind].byPrefix
+    const snapshot = targets[index]!.snapshot()
+    const known = byPrefix ? this.#prefixes.known(request, index, snapshot) : 0
+    this.#recent.note(index, request.promptTokens - known, nowUs)
+    if (this.affinity || byPrefix) this.#prefixes.sent(request, index, snapshot)
   }
 
   /** The replica is lost or starts afresh: nothing that was sent there is there any more. */
