@@ -1,5 +1,5 @@
 /** Batches in the air. */
-import { expect, test } from "vitest"
+import { describe, expect, test } from "vitest"
 import { Flight } from "./flight.ts"
 import { BatchBuilder } from "./planner/batch-builder.ts"
 import type { Batch } from "./protocol.ts"
@@ -104,4 +104,62 @@ test("what is written off is lost in every batch that carries it", () => {
   const flight = three()
   flight.writeOff(1)
   expect(flight.batches.map(({ preemptions }) => preemptions)).toEqual([[-1, 0], [-1], [-1]])
+})
+
+describe("room that the others in flight take", () => {
+  /** Request 1 in batches of these items: from where on, and how many tokens. */
+  function flightWith(...items: [position: number, tokens: number, draft?: number][]): Flight {
+    const flight = new Flight()
+    const request = liveOf(1)
+    for (const [at, [position, tokens, draft = 0]] of items.entries()) {
+      const built = new BatchBuilder(contextOf())
+      const item = { id: 1, position, tokens, sample: true, draft }
+      built.items.push(item)
+      built.requests.push(request)
+      const batch = { number: at + 1, items: [item], evict: [], release: [], predictedUs: 1000 }
+      flight.takeOff(batch, built, 0)
+    }
+    return flight
+  }
+  const reach = (flight: Flight, number: number, end?: number) =>
+    flight.reachWithout(flight.batch(number), new Map(end === undefined ? [] : [[1, end]])).get(1)
+
+  test("is as much as the furthest of them", () => {
+    expect(reach(flightWith([0, 30], [30, 1, 3], [34, 1]), 1, 30)).toBe(35)
+    expect(reach(flightWith([0, 30], [30, 1, 3]), 2, 34)).toBe(30)
+  })
+
+  test("goes on from where the engine is, where they were planned further on", () => {
+    expect(reach(flightWith([64, 20], [84, 1], [85, 1]), 1, 20)).toBe(22)
+    expect(reach(flightWith([64, 20], [84, 1, 4], [89, 1]), 1, 20)).toBe(26)
+  })
+
+  test("and from where they begin, where they were planned when that was known", () => {
+    expect(reach(flightWith([64, 20], [84, 1], [21, 40]), 1, 20)).toBe(61)
+  })
+
+  test("of what did not run, goes on from where it was to begin, or is", () => {
+    expect(reach(flightWith([64, 20], [84, 1]), 1)).toBe(65)
+    expect(reach(flightWith([0, 20], [84, 5], [89, 1]), 2)).toBe(21)
+  })
+
+  test("is none of what has lost its KV since", () => {
+    const flight = flightWith([0, 30], [30, 1])
+    flight.writeOff(1)
+    expect(reach(flight, 1, 30)).toBeUndefined()
+  })
+})
+
+test("a batch frees no more than there is of what it drops, and so takes more", () => {
+  const flight = three()
+  const dropped = new Map([
+    [7, 5],
+    [8, 2],
+  ])
+  Object.assign(flight.batch(4), { dropped, tookTokens: -112 })
+  flight.freesLess(9, 3, 16)
+  flight.freesLess(7, 2, 16)
+  expect([flight.batch(4).tookTokens, dropped.get(7)]).toEqual([-80, 3])
+  flight.freesLess(7, 9, 16)
+  expect([flight.batch(4).tookTokens, dropped.get(7), dropped.get(8)]).toEqual([-32, 0, 2])
 })

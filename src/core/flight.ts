@@ -111,15 +111,24 @@ export class Flight {
     return this.batches.some(({ items }) => items.some((item) => item.id === id))
   }
 
-  /** Tokens that those in flight, but for one, take room for, of each request that keeps its KV. */
-  reachWithout(but: Airborne): Map<RequestId, number> {
+  /** Tokens that those in flight, but for one, take room for, of each request that keeps its KV. `ends`: where what ran in that one
+   * is after it; what was planned after it begins no further on. */
+  reachWithout(but: Airborne, ends: Map<RequestId, number> = new Map()): Map<RequestId, number> {
     const reach = new Map<RequestId, number>()
+    let isAfter = false
     for (const batch of this.batches) {
-      if (batch === but) continue
+      if (batch === but) {
+        isAfter = true
+        for (const { id, position } of batch.items)
+          if (!ends.has(id)) ends.set(id, Math.min(position, reach.get(id) ?? position))
+        continue
+      }
       for (let i = 0; i < batch.items.length; i++) {
         const { id, position, tokens, draft } = batch.items[i]!
         if (batch.requests[i]?.preemptions !== batch.preemptions[i]) continue
-        reach.set(id, Math.max(reach.get(id) ?? 0, position + tokens + draft))
+        const end = (isAfter ? Math.min(position, ends.get(id) ?? Infinity) : position) + tokens + draft
+        if (isAfter) ends.set(id, end)
+        reach.set(id, Math.max(reach.get(id) ?? 0, end))
       }
     }
     return reach

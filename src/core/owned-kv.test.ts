@@ -335,6 +335,22 @@ describe("what it counts as free", () => {
     expect(played.runs().items).toMatchObject([{ id: 2 }, { id: 3, position: 0, tokens: 48 }])
   })
 
+  test("counts what later plans were to reach from further on: it is taken when they do", () => {
+    const played = owned({ depth: 3, limits: { ...LIMITS, kvTokens: 128, minChunkTokens: 1 } })
+    played.arrives(1, { promptTokens: 50, maxOutputTokens: 1, prefix: [1, 2, 3] })
+    played.step()
+    played.arrives(2, { promptTokens: 60, maxOutputTokens: 9, prefix: [1, 2, 3] })
+    const [first, second] = [played.runs(), played.runs()]
+    expect([first.items, second.items]).toMatchObject([
+      [{ id: 2, position: 48, tokens: 12 }],
+      [{ id: 2, position: 60, tokens: 1 }],
+    ])
+    // Nothing of the prefix is there any more.
+    tell(played, { batch: first.number, items: [item(2, 0, 12)] })
+    free(played, 32, first.number)
+    expect(played.runs().items).toMatchObject([{ id: 2, position: 13, tokens: 35 }])
+  })
+
   test("of a batch that is told as it ran, requests that a later plan evicts stay evicted", () => {
     const played = owned({ depth: 3, limits: { ...LIMITS, kvTokens: 128, minChunkTokens: 1 } })
     played.arrives(1, { promptTokens: 47, maxOutputTokens: 20 })

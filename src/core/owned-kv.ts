@@ -85,10 +85,10 @@ export class OwnedKv {
   #replace(batch: Airborne, items: readonly RanItem[], nowUs: number): void {
     const plan = new Map(batch.items.map(({ id }, at) => [id, at]))
     const ids = new Set(items.map(({ id }) => id))
-    const reach = this.#flight.reachWithout(batch)
-    for (const { id, position, tokens, draft } of items) {
-      const at = plan.get(id)
-      if (at !== undefined) this.#tookLess(batch, at, position + tokens + draft)
+    const reach = this.#flight.reachWithout(batch, new Map(items.map((item) => [item.id, endOf(item)])))
+    for (const item of items) {
+      const at = plan.get(item.id)
+      if (at !== undefined) this.#tookLess(batch, at, endOf(item))
     }
     for (const [id, at] of plan) {
       if (ids.has(id)) continue
@@ -101,7 +101,7 @@ export class OwnedKv {
     for (const item of items) {
       const at = plan.get(item.id)
       const request = this.#board(boarding, batch, at, item, coming, nowUs)
-      if (request !== null) this.#settle(request, reach, item.position + item.tokens + item.draft)
+      if (request !== null) this.#settle(request, reach, endOf(item))
     }
     Object.assign(batch, boarding)
     this.#time(batch)
@@ -123,13 +123,13 @@ export class OwnedKv {
 
   /** A planned item of a request that has lost its KV since ends after `reach` tokens: what it was to take beyond does not become free. */
   #tookLess({ items, requests, preemptions }: Airborne, at: number, reach: number): void {
-    const { id, position, tokens, draft } = items[at]!
+    const item = items[at]!
     if (requests[at]?.preemptions === preemptions[at]) return
     const { blockTokens } = this.#kv.limits
-    const blocks = Math.ceil((position + tokens + draft) / blockTokens) - Math.ceil(reach / blockTokens)
+    const blocks = Math.ceil(endOf(item) / blockTokens) - Math.ceil(reach / blockTokens)
     if (blocks <= 0) return
-    this.#kv.orders.freesLess(id, blocks)
-    this.#flight.freesLess(id, blocks, blockTokens)
+    this.#kv.orders.freesLess(item.id, blocks)
+    this.#flight.freesLess(item.id, blocks, blockTokens)
   }
 
   /** It has what is in place, what other batches in flight take (`reach`), and so many tokens in this one: what it was given beyond
@@ -237,6 +237,11 @@ export class OwnedKv {
     batch.shape = shape
     this.#flight.retime(batch, Math.round(this.#context.stepUs(shape, withPrefill)))
   }
+}
+
+/** Tokens that have room after it. */
+function endOf({ position, tokens, draft }: RanItem): number {
+  return position + tokens + draft
 }
 
 function isSame(planned: BatchItem, ran: RanItem): boolean {
