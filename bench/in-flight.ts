@@ -30,9 +30,9 @@ const options = burstCommand("bench/in-flight.ts", {
   )
   .option(
     "--answers <list>",
-    "a plan is renewed that lasts so many answers",
+    "a plan may be renewed that lasts so many answers",
     listOf(["1", "3", "5", "10", "20", "30"]),
-    ["30"],
+    ["10"],
   )
   .option("--learn", "planners are not told what steps take: they begin with a guess")
   .parse()
@@ -44,9 +44,15 @@ interface System {
   policy: PolicyName
   budget?: number
   depth: number
-  /** Plans are renewed that last so many answers. */
+  /** Plans may be renewed that last so many answers. */
   answers?: number
 }
+
+/** As the plug-in has it (patience.py). */
+const ANYWAY = 30
+const renewalFrom = (from: number) => ({
+  ...{ fromUs: from * answerUs, anywayFromUs: Math.max(from, ANYWAY) * answerUs, answerUs },
+})
 
 function systemsOf({ work }: Engine): System[] {
   const priorities = work.budgets.map(
@@ -87,7 +93,7 @@ function play(engine: Engine, percent: number, seed: number, system: System): Ro
   const fleet: FleetOptions = {
     ...{ replicas: [config], seed, noiseSigma: noise / 100 },
     requests: arrivalsOf(engine, percent / 100, { seed, requests }),
-    ...(answers !== undefined && { renewal: { fromUs: answers * answerUs, answerUs } }),
+    ...(answers !== undefined && { renewal: renewalFrom(answers) }),
     ...(learn && policy === "slos-serve" && { learnCost: { guess: engine.guess } }),
     onEffect: (effect) => {
       if (effect.type !== "finished") return

@@ -42,9 +42,15 @@ export interface Reality {
 export interface Renewal {
   /** Of plans of steps that should last so long, µs. */
   fromUs: number
+  /** Of shorter ones than this only while asking takes no more than a share of the time (SHARE_ASKED). Default: of all. */
+  anywayFromUs?: number
   /** What asking costs, µs: nothing is computed meanwhile, unless a step is. */
   answerUs: number
 }
+
+/** As the plug-in's (patience.py): of the time that steps take, and so much saved up, µs. */
+const SHARE_ASKED = 0.03
+const MOST_SAVED_US = 50_000
 
 /** Keeps noise apart from other luck of the same seed. */
 const NOISE_STREAM = 0x6e6f6973
@@ -85,6 +91,8 @@ export class Machine implements Target {
   wakeAtUs = Infinity
   busyUs = 0
   steps = 0
+  /** What asking may take yet, µs. */
+  #savedUs = MOST_SAVED_US
   /** Plans that others took the place of. */
   renewed = 0
   batchTokens = 0
@@ -167,9 +175,12 @@ export class Machine implements Target {
   /** The last plan, where that is to be another. Those before it are scheduled already. */
   #renew(): { step: null; events: readonly Event[] } | null {
     const last = this.#waiting.at(-1)
-    const { fromUs } = this.#reality.renewal ?? { fromUs: Infinity }
-    if (last === undefined || this.#waiting.length < this.depth - 1) return null
-    if (this.#known === this.routed || last.predictedUs < fromUs) return null
+    const { renewal } = this.#reality
+    if (renewal === undefined || last === undefined || this.#waiting.length < this.depth - 1) return null
+    const { fromUs, anywayFromUs = fromUs, answerUs } = renewal
+    const from = this.#savedUs > 0 ? fromUs : anywayFromUs
+    if (this.#known === this.routed || last.predictedUs < from) return null
+    this.#savedUs = Math.max(-MOST_SAVED_US, this.#savedUs - answerUs)
     this.#waiting.pop()
     this.#asks = this.#waiting.length === 0
     this.renewed++
@@ -215,6 +226,7 @@ export class Machine implements Target {
     const durationUs = Math.max(1, Math.round(us + askedUs))
     this.steps++
     this.busyUs += durationUs
+    this.#savedUs = Math.min(MOST_SAVED_US, this.#savedUs + SHARE_ASKED * durationUs)
     this.batchTokens += shape.tokens
     const reason = fails?.(number, this.index) ?? this.#faults.failure(this.index, nowUs)
     const plays = this.#world.aboard(items)

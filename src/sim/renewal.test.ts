@@ -45,3 +45,23 @@ test("with two batches scheduled the second is made anew while the first is comp
   expect(playedSecond(3)).toMatchObject({ outUs: outUs + STEP_US, renewed: 0 })
   expect(playedSecond(3, { fromUs: 0, answerUs: 700 })).toMatchObject({ outUs, renewed: 1 })
 })
+
+test("shorter plans only while asking takes little of the time", () => {
+  const requests = [
+    { atUs: 0, outputTokens: 40, spec: specOf(1, { maxOutputTokens: 40 }) },
+    ...[75_000, 135_000, 215_000].map((atUs, i) => ({
+      ...{ atUs, outputTokens: 1 },
+      spec: specOf(2 + i, { promptTokens: 50, maxOutputTokens: 1 }),
+    })),
+  ]
+  const renewedOf = (anywayFromUs?: number) =>
+    simulateFleet({
+      replicas: [{ limits: LIMITS, cost, policy: "slos-serve", apps: 1, depth: 2, engineOwnsKv: true }],
+      ...{ requests, seed: 1, check: true },
+      renewal: { fromUs: 0, answerUs: 60_000, ...(anywayFromUs !== undefined && { anywayFromUs }) },
+    }).renewed
+  expect(renewedOf()).toBe(3)
+  expect(renewedOf(STEP_US)).toBe(3)
+  // The first takes more than is saved up, and a step pays for 0.6 ms.
+  expect(renewedOf(STEP_US + 1)).toBe(1)
+})

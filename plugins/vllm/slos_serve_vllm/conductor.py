@@ -187,7 +187,10 @@ class Conductor:
 
     def _renewed(self, plan: Plan) -> Plan | None:
         """The plan that takes its place. Where that is late the old one is as good as ever."""
+        began_s = time.monotonic()
         renewed = self._answer()
+        if plan.batch > 0:
+            self.patience.renewal_took(time.monotonic() - began_s)
         if renewed is not None:
             self.counters.renewed_plans += plan.batch > 0
             return renewed

@@ -8,8 +8,13 @@ _LATE_IN_A_ROW = 3
 """After so many no step waits for its plan any more, until one is there in time."""
 _STEP_WEIGHT = 0.2
 _ANSWER_WEIGHT = 0.25
-_ANSWERS_PER_STEP = 30
-"""A plan that lasts so many answers is worth one: what arrived meanwhile would be left out of it, and it takes 3% longer."""
+_ANSWERS_PER_STEP = 10
+"""A plan that lasts so many answers may be worth one: what arrived meanwhile would be left out of it."""
+_ANSWERS_ANYWAY = 30
+"""One that lasts so many always is: it takes 3% longer."""
+_SHARE_ASKED = 0.03
+_MOST_SAVED_S = 0.05
+"""Shorter ones are while asking takes no more than this share of the time that steps take, with so much saved up for bursts."""
 _FORGETTING = 0.99
 """One slow answer is no reason to ask never again: that one was is forgotten by so much a step."""
 
@@ -23,6 +28,7 @@ class Patience:
         self._step_s = 0.0
         self._answer_s: float | None = None
         self._late_in_a_row = 0
+        self._saved_s = _MOST_SAVED_S
 
     def limit_s(self, least_s: float) -> float:
         """How long the next step may wait for its plan; `least_s` where steps are short."""
@@ -35,16 +41,19 @@ class Patience:
     def is_worth_another(self, planned_s: float) -> bool:
         """A plan of a step that should take so long does not know of what has arrived since: is it worth what the answer takes to
         ask for one that does? Not before an answer was seen."""
-        from_s = self.renews_from_s
-        return from_s is not None and planned_s >= from_s
+        if self._answer_s is None:
+            return False
+        answers = planned_s / self._answer_s if self._answer_s > 0 else float("inf")
+        return answers >= _ANSWERS_ANYWAY or (answers >= _ANSWERS_PER_STEP and self._saved_s > 0)
 
     @property
     def renews_from_s(self) -> float | None:
-        """How long plans must last to be worth another; None before an answer was seen."""
+        """How long plans must last that may be worth another; None before an answer was seen."""
         return None if self._answer_s is None else _ANSWERS_PER_STEP * self._answer_s
 
     def step_took(self, seconds: float) -> None:
         """A step has landed."""
+        self._saved_s = min(_MOST_SAVED_S, self._saved_s + _SHARE_ASKED * seconds)
         self._step_s += (_STEP_WEIGHT if self._step_s > 0 else 1.0) * (seconds - self._step_s)
         if self._answer_s is not None:
             self._answer_s *= _FORGETTING
@@ -53,6 +62,10 @@ class Patience:
         """A question was asked and waited for: so long, answered or not."""
         before = seconds if self._answer_s is None else self._answer_s
         self._answer_s = before + _ANSWER_WEIGHT * (seconds - before)
+
+    def renewal_took(self, seconds: float) -> None:
+        """Another plan was asked for in the place of one that was there. Being slow once is forgotten soon."""
+        self._saved_s = max(-_MOST_SAVED_S, self._saved_s - seconds)
 
     def plan_was_late(self) -> None:
         """A step goes without its plan."""

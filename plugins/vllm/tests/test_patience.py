@@ -53,9 +53,41 @@ def test_only_a_plan_that_is_long_against_an_answer_is_worth_another() -> None:
     assert not patience.is_worth_another(1000.0)
     assert patience.renews_from_s is None
     patience.answer_took(0.001)
-    assert patience.renews_from_s == pytest.approx(0.03)
+    assert patience.renews_from_s == pytest.approx(0.01)
+    assert not patience.is_worth_another(0.009)
+    assert patience.is_worth_another(0.011)
+
+
+def test_plans_that_are_not_so_long_are_while_asking_takes_little_of_the_time() -> None:
+    patience = after(0.06)
+    patience.answer_took(0.001)
+    patience.renewal_took(0.03)
+    assert patience.is_worth_another(0.011)
+    patience.renewal_took(0.03)
     assert not patience.is_worth_another(0.029)
     assert patience.is_worth_another(0.031)
+    # A step of 60 ms pays for 1.8 ms: 10 are owed.
+    for _ in range(5):
+        patience.step_took(0.06)
+    assert not patience.is_worth_another(0.02)
+    patience.step_took(0.06)
+    assert patience.is_worth_another(0.02)
+    # No more is saved up than at first.
+    for _ in range(100):
+        patience.step_took(0.06)
+    patience.renewal_took(0.06)
+    patience.answer_took(0.001)
+    assert not patience.is_worth_another(0.006)
+
+
+def test_what_asking_once_took_is_paid_for_soon() -> None:
+    patience = after(0.06)
+    patience.answer_took(0.001)
+    patience.renewal_took(9.0)
+    assert not patience.is_worth_another(0.011)
+    for _ in range(28):
+        patience.step_took(0.06)
+    assert patience.is_worth_another(0.02)
 
 
 def test_a_slow_answer_counts_and_is_forgotten() -> None:
@@ -69,4 +101,4 @@ def test_a_slow_answer_counts_and_is_forgotten() -> None:
     # Answers that go on being slow are not.
     for _ in range(20):
         patience.answer_took(0.03)
-    assert not patience.is_worth_another(0.5)
+    assert not patience.is_worth_another(0.25)

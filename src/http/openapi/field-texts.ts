@@ -6,7 +6,8 @@ export const FIELD_TEXTS: Readonly<Record<string, string>> = {
   prompt: "A text, token ids, or several of either, each of which is answered.",
   input: "A text, token ids, or several of either.",
   stream: "Answer with server-sent events while tokens come.",
-  stream_options: "`include_usage`: a last chunk with the usage; `continuous_usage_stats`: in each chunk, and a chunk for each step.",
+  stream_options:
+    "`include_usage`: a last chunk with the usage; `continuous_usage_stats`: in each chunk, and a chunk for each step.",
   max_tokens: "Most tokens of the answer. -1: until the context ends.",
   max_completion_tokens: "As `max_tokens`, and stronger.",
   min_tokens: "No end of the answer before so many tokens.",
