@@ -19,6 +19,16 @@ test("what one tells all others hear, in order, and it does not", async () => {
   expect(heard.map(([at]) => at).toSorted()).toEqual([0, 0, 2, 2])
 })
 
+test("a listener that ends takes none away that came after it", async () => {
+  const { all } = linked(2)
+  const heard: unknown[] = []
+  const stop = all[0]!.onTold("news", () => heard.push("the first"))
+  all[0]!.onTold("news", (word: unknown) => heard.push(word))
+  stop()
+  all[1]!.tellSoon("news", () => "news")
+  await expect.poll(() => heard).toEqual(["news"])
+})
+
 test("all that serve are asked, the one that asks included", async () => {
   const { all, hub } = linked(3)
   const asking = all.map((one) => askingAll(one, "sum", (by: number) => by * (one.index + 1)))

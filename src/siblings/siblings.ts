@@ -52,10 +52,14 @@ export class Siblings {
     this.#telling.push({ topic, words })
   }
 
-  /** One listener a topic, until it is given up by the answer. */
+  /** One listener a topic: the last, until it is given up by the answer. */
   onTold(topic: string, hear: (word: never, from: number) => void): () => void {
-    this.#hears.set(topic, hear as (word: unknown, from: number) => void)
-    return () => this.#hears.delete(topic)
+    const hearing = hear as (word: unknown, from: number) => void
+    this.#hears.set(topic, hearing)
+    return () => {
+      // Another may listen by now.
+      if (this.#hears.get(topic) === hearing) this.#hears.delete(topic)
+    }
   }
 
   onLeft(hear: (from: number) => void): () => void {

@@ -13,12 +13,14 @@ export interface CacheSeen {
   seen: { prompt: number; cached: number; output: number }
 }
 
+/** Of all backends: what others were told of a request outlives a backend that comes back as a new one. */
+let ids = 0
+
 export class JobSpecs {
   readonly #sizes = new PromptSizes()
   readonly #cache = new CacheHopes()
   /** Prompts are computed elsewhere: all but their last token is there when they come. */
   readonly #isPrefilled: boolean
-  #ids = 0
 
   constructor(isPrefilled: boolean) {
     this.#isPrefilled = isPrefilled
@@ -31,7 +33,7 @@ export class JobSpecs {
     const { app } = slo.class
     const cachedTokens = this.#isPrefilled ? promptTokens - 1 : this.#cache.tokens(app, session, promptTokens)
     return {
-      ...{ id: ++this.#ids, app, session: -1, arrivalUs: nowUs - ageUs, prefix: [] },
+      ...{ id: ++ids, app, session: -1, arrivalUs: nowUs - ageUs, prefix: [] },
       ...{ promptTokens, cachedTokens },
       maxOutputTokens: Math.min(maxTokens ?? contextTokens, contextTokens),
       ...{ slo: slo.slo, tier: slo.tier, thinking: slo.thinking },
