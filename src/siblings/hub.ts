@@ -1,13 +1,26 @@
 /** Between the processes of one address, in their parent: hands on what they tell each other, asks all of them, and answers for what
  * there is but once. */
-import { ALIVE, type Answer, type AskedOfAll, type FromSibling, OF_ALL, type ToSibling } from "./messages.ts"
+import {
+  ALIVE,
+  type Answer,
+  type AskedOfAll,
+  type FromSibling,
+  OF_ALL,
+  type ToldBytes,
+  type ToSibling,
+} from "./messages.ts"
 import { answerTo } from "./siblings.ts"
 
 /** A process that is asked and does not answer for so long hangs, ms: what all were asked has no answer then. */
 const MOST_WAIT_MS = 5000
 
+/** What the others told within so long goes to each in one message, ms: else messages would grow with the square of their number. */
+const GATHER_MS = 2
+
 interface Member {
   send: (message: ToSibling) => void
+  /** What it is to be told. */
+  told: Extract<ToSibling, { type: "told" }>["all"][number][]
   /** Questions to it, by their ids. */
   open: Map<number, (answer: Answer | null) => void>
 }
@@ -30,7 +43,7 @@ export class Hub {
 
   /** It serves from now on. */
   joined(index: number, send: (message: ToSibling) => void): void {
-    this.#members.set(index, { send, open: new Map() })
+    this.#members.set(index, { send, told: [], open: new Map() })
   }
 
   left(index: number): void {
@@ -39,7 +52,11 @@ export class Hub {
     this.#members.delete(index)
     // Without its answer: what it had to say is gone.
     for (const over of member.open.values()) over(null)
-    for (const { send } of this.#members.values()) send({ type: "left", from: index })
+    for (const other of this.#members.values()) {
+      // What it told before comes before.
+      this.#hand(other)
+      other.send({ type: "left", from: index })
+    }
   }
 
   /** What is answered here, for all of them. */
@@ -51,9 +68,7 @@ export class Hub {
   heard(index: number, message: FromSibling, send: (message: ToSibling) => void): void {
     if (message.type === "answered") this.#members.get(index)?.open.get(message.id)?.(message.answer)
     else if (message.type === "ask") void this.#answer(message, send)
-    else if (message.type === "tell")
-      for (const [other, member] of this.#members)
-        if (other !== index) member.send({ type: "told", from: index, told: message.told })
+    else if (message.type === "tell") this.#tell(index, message.told)
   }
 
   /** What each that serves answers. Rejects where one does not, or cannot. */
@@ -69,6 +84,20 @@ export class Hub {
       found.push({ from, value: answer.value as T })
     }
     return found
+  }
+
+  #tell(from: number, told: ToldBytes): void {
+    for (const [index, member] of this.#members) {
+      if (index === from) continue
+      if (member.told.length === 0) setTimeout(() => this.#hand(member), GATHER_MS)
+      member.told.push({ from, told })
+    }
+  }
+
+  #hand(member: Member): void {
+    const all = member.told
+    member.told = []
+    if (all.length > 0) member.send({ type: "told", all })
   }
 
   /** Whether the process of that number, which serves, answers still. */

@@ -6,6 +6,9 @@ export interface Told {
   word: unknown
 }
 
+/** What was told at one time, as bytes: the hub hands them on as they are. */
+export type ToldBytes = Uint8Array
+
 /** What came of a question. `error`: for people. */
 export type Answer = { value: unknown } | { error: string }
 
@@ -15,13 +18,13 @@ export type FromSibling =
   | { type: "ready"; lines: readonly string[]; values: Record<string, unknown> }
   /** It cannot start. `user`: for a reason that its operator can put right. */
   | { type: "failed"; message: string; user: boolean }
-  | { type: "tell"; told: readonly Told[] }
+  | { type: "tell"; told: ToldBytes }
   | { type: "ask"; id: number; what: string; asked: unknown }
   | { type: "answered"; id: number; answer: Answer }
 
 /** To a process. */
 export type ToSibling =
-  | { type: "told"; from: number; told: readonly Told[] }
+  | { type: "told"; all: readonly { from: number; told: ToldBytes }[] }
   /** That one is gone; the one that comes in its place has its number, and knows nothing of it. */
   | { type: "left"; from: number }
   | { type: "ask"; id: number; what: string; asked: unknown }
