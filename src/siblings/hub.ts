@@ -15,7 +15,7 @@ import { answerTo } from "./siblings.ts"
 const MOST_WAIT_MS = 5000
 
 /** What the others told within so long goes to each in one message, ms: else messages would grow with the square of their number. */
-const GATHER_MS = 2
+const GATHER_MS = 1
 
 interface Member {
   send: (message: ToSibling) => void

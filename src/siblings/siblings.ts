@@ -13,7 +13,7 @@ import {
 } from "./messages.ts"
 
 /** What is told within so long goes in one message, ms: that costs a third of a millisecond, whatever is in it. */
-const TELL_MS = 10
+const TELL_MS = 4
 /** Their parent does little else than answering. */
 const MOST_WAIT_MS = 10_000
 

@@ -39,8 +39,8 @@ export interface Several {
 
 /** One way, µs. */
 const NETWORK_US = 500
-/** What processes tell each other is gathered for so long, and heard so much later (src/siblings). */
-const [TELL_US, HEARD_US] = [10_000, 2500]
+/** What processes tell each other is gathered for so long, by them and their parent (src/siblings), and heard so much later. */
+const [TELL_US, HEARD_US] = [5000, 300]
 /** Numbers of jobs of one gateway. */
 const JOBS_A_GATEWAY = 1e9
 const [DIGEST_US, SCRAPE_US] = [50_000, 1_000_000]
