@@ -2,6 +2,7 @@
 import { pino } from "pino"
 import { afterEach, describe, expect, it } from "vitest"
 import type { AnswerJson, PartsJson } from "../explain/json.ts"
+import { until } from "../serve/until-testing.ts"
 import { type TestServerOptions, testServer } from "./testing.ts"
 
 let server: Awaited<ReturnType<typeof testServer>>
@@ -20,7 +21,10 @@ const complete = (body: object = {}, headers: Record<string, string> = {}) =>
     payload: { prompt: "hi", max_tokens: 5, ignore_eos: true, ...body },
   })
 /** They are told of in a later turn than the answer's end. */
-const told = () => new Promise((resolve) => setTimeout(resolve, 5))
+const told = (answers = 1, headers: Record<string, string> = {}) =>
+  until(async () =>
+    expect((await get("/v1/slo/requests?limit=1000", headers)).body.requests).toHaveLength(answers),
+  )
 const sumOf = (parts: PartsJson) => Object.values(parts).reduce((sum, ms) => sum + ms, 0)
 
 describe("a request", () => {
@@ -71,7 +75,7 @@ describe("a request", () => {
     const lines: Record<string, unknown>[] = []
     await serving({ logger: loggerInto(lines) })
     const response = await complete({ n: 3, slo: { ttft_ms: 60_000, tpot_ms: 10_000 } })
-    await told()
+    await told(3)
     const { body } = await get(`/v1/slo/requests/${response.json().id}`)
     expect(body.answers.map(({ choice, choices }: AnswerJson) => [choice, choices]).sort()).toEqual([
       ...[
@@ -94,7 +98,7 @@ describe("a request", () => {
     await serving({ maxQueue: 1, logger: loggerInto(lines) })
     const refused = await complete({ n: 1, prompt: ["a", "b"] })
     expect(refused.statusCode).toBe(429)
-    await told()
+    await told(2)
     const { body } = await get(`/v1/slo/requests/${refused.headers["x-request-id"]}`)
     expect(body.answers).toHaveLength(2)
     expect(body.answers[0]).toMatchObject({
@@ -126,7 +130,7 @@ describe("a request", () => {
     const { expected_wait_ms } = refused.json().metrics
     expect(expected_wait_ms).toBeGreaterThan(0)
     expect(Number(refused.headers["retry-after-ms"])).toBeGreaterThanOrEqual(expected_wait_ms)
-    await told()
+    await told(2)
     const { body } = await get(`/v1/slo/requests/${refused.headers["x-request-id"]}`)
     expect(body.answers[0].expected_wait_ms).toBe(expected_wait_ms)
     await first
@@ -137,7 +141,7 @@ describe("the list", () => {
   it("has the last first, within the limit and since a time", async () => {
     await serving()
     for (const id of ["a", "b", "c"]) await complete({}, { "x-request-id": id })
-    await told()
+    await told(3)
     const ids = async (query: string) =>
       (await get(`/v1/slo/requests${query}`)).body.requests.map(({ id }: AnswerJson) => id)
     expect(await ids("")).toEqual(["c", "b", "a"])
@@ -181,7 +185,8 @@ describe("with keys", () => {
     await serving({ tenancy })
     await complete({}, { ...by("a"), "x-request-id": "of-a" })
     await complete({}, { ...by("b"), "x-request-id": "of-b" })
-    await told()
+    await told(1, by("a"))
+    await told(1, by("b"))
     const { body } = await get("/v1/slo/requests", by("a"))
     expect(body.requests.map(({ id }: AnswerJson) => id)).toEqual(["of-a"])
     expect((await get("/v1/slo/requests/of-a", by("a"))).status).toBe(200)
