@@ -1,5 +1,6 @@
 """vLLM's schedulers, which do what the planner says, step by step, and what vLLM would do by itself when it says nothing."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,11 +25,12 @@ from .engine import depth_of, engine_message, most_adapters
 from .hooks import check_hooks
 from .pieces import aligned, cuts_pictures, to_picture_end
 from .requests import LiveRequests
-from .spawn import Starter, command_of, private_folder
+from .spawn import NOT_INSTALLED, Starter, command_of, private_folder
 from .support import check_support
 from .thinking import Thoughts
 
 _OTHER_RANKS_WAIT_S = 10.0
+_log = logging.getLogger("vllm.slos_serve")
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -84,6 +86,8 @@ class PlannedScheduler(Base):
         if config.socket is None:
             private_folder(socket.parent)
         command = command_of(config) if config.start else None
+        if config.start and command is None:
+            _log.error("slos-serve: no planner can be started: %s", NOT_INSTALLED)
         # The ranks of one vLLM share a planner, which the first of them starts.
         first_s = 0.0 if self.parallel_config.data_parallel_index == 0 else _OTHER_RANKS_WAIT_S
         self._starter = Starter(command, socket, config.arguments, first_s) if command is not None else None
@@ -99,7 +103,9 @@ class PlannedScheduler(Base):
             self.clock_us,
             lambda: free_tokens(self),
         )
-        self.conductor.wait_for_planner(config.start_seconds)
+        # Nothing comes to a socket of this vLLM's own by itself.
+        is_alone = config.socket is None and command is None
+        self.conductor.wait_for_planner(0.0 if is_alone else config.start_seconds)
 
     # -- What vLLM calls
 

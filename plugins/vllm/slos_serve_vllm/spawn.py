@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import shlex
 import shutil
 import signal
 import stat
@@ -19,6 +20,10 @@ _STOP_S = 5.0
 # Where the signal of a parent that ends does not exist.
 _GOES_AWAY = ("--exit-when-idle", "60")
 _PR_SET_PDEATHSIG = 1
+NOT_INSTALLED = (
+    "there is no slos-serve on the PATH, and no npx; install Node and slos-serve (npm install -g slos-serve), or say in "
+    "slos_serve's setting `command` how it is started"
+)
 _log = logging.getLogger("vllm.slos_serve")
 
 
@@ -52,6 +57,7 @@ class Starter:
         self._pause_s = _PAUSE_S
         self._not_before_s = time.monotonic() + first_s
         self._ended = False
+        self._has_told = False
         atexit.register(self.stop)
 
     def start_if_due(self) -> None:
@@ -63,6 +69,7 @@ class Starter:
             or (self._process is not None and self._process.poll() is None)
         ):
             return
+        self._tell_of_its_end()
         self._not_before_s = now_s + self._pause_s
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
         try:
@@ -77,7 +84,18 @@ class Starter:
                 "slos-serve: cannot start a planner (%s): %s", self._command[0], error.strerror or error
             )
             return
-        _log.info("slos-serve: starts a planner: %s", " ".join(self._command))
+        _log.info("slos-serve: starts a planner: %s", shlex.join(self._command))
+
+    def _tell_of_its_end(self) -> None:
+        """Once: one that cannot start is started again and again."""
+        if self._process is None or self._has_told:
+            return
+        self._has_told = True
+        _log.error(
+            "slos-serve: the planner has ended with exit code %s and is started again: %s",
+            self._process.returncode,
+            shlex.join(self._command),
+        )
 
     def stop(self) -> None:
         """Ends the planner that this has started."""

@@ -8,7 +8,19 @@ import pytest
 from vllm import SamplingParams
 from vllm.v1.engine.llm_engine import LLMEngine
 
-from .real_engine import Answers, check_planned, engine_of, give, run
+from slos_serve_vllm.scheduler import SloAsyncScheduler
+
+from .conftest import settings_for
+from .planner_process import PlannerProcess
+from .real_engine import (
+    Answers,
+    allow_async,
+    check_planned,
+    engine_of,
+    give,
+    run,
+    scheduler_of,
+)
 from .tiny_listener import prompt_with, write_tiny_listener
 from .tiny_models import CAN_SHARE, CONFIGS, write_model_of
 
@@ -17,26 +29,37 @@ pytestmark = pytest.mark.usefixtures("in_this_process")
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_the_same_tokens_where_layers_keep_other_kv(
-    kind: str, settings: dict[str, Any], folder: Path
+    kind: str, planner: PlannerProcess, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = write_model_of(kind, folder / "model")
-    answers: list[Answers] = []
-    for given in (None, settings):
-        engine = engine_of(model, given, enable_prefix_caching=CAN_SHARE[kind])
-        give(engine)
-        # What the first ones left in the cache is gone on from.
-        first = run(engine)
-        give(engine)
-        answers.append({**first, **{f"again {name}": tokens for name, tokens in run(engine).items()}})
-    assert answers[0] == answers[1]
+    own = said_by(engine_of(model, None, enable_prefix_caching=CAN_SHARE[kind]))
+    engine = engine_of(model, settings_for(planner), enable_prefix_caching=CAN_SHARE[kind])
+    assert said_by(engine) == own
+    check_planned(engine)
+    allow_async(monkeypatch)
+    engine = engine_of(model, settings_for(planner), enable_prefix_caching=CAN_SHARE[kind])
+    assert type(scheduler_of(engine)) is SloAsyncScheduler
+    assert said_by(engine) == own
     check_planned(engine)
 
 
+def said_by(engine: LLMEngine) -> Answers:
+    give(engine)
+    first = run(engine)
+    # What the first ones left in the cache is gone on from.
+    give(engine)
+    return {**first, **{f"again {name}": tokens for name, tokens in run(engine).items()}}
+
+
 @pytest.mark.parametrize("is_cut", [True, False])
-def test_the_same_tokens_with_sounds(is_cut: bool, settings: dict[str, Any], folder: Path) -> None:
+def test_the_same_tokens_with_sounds(
+    is_cut: bool, planner: PlannerProcess, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = write_tiny_listener(folder / "listener")
     answers: list[Answers] = []
-    for given in (None, settings):
+    for given in (None, settings_for(planner), settings_for(planner)):
+        if len(answers) == 2:
+            allow_async(monkeypatch)
         engine = engine_of(
             model,
             given,
@@ -48,8 +71,10 @@ def test_the_same_tokens_with_sounds(is_cut: bool, settings: dict[str, Any], fol
         )
         give_sounds(engine)
         answers.append(run(engine))
-    assert answers[0] == answers[1]
-    check_planned(engine)
+        if given is not None:
+            check_planned(engine)
+    assert answers[1] == answers[0]
+    assert answers[2] == answers[0]
 
 
 def give_sounds(engine: LLMEngine) -> None:
