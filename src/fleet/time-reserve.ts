@@ -18,8 +18,10 @@ export class TimeReserve {
   }
 
   /** With this request there, could one like the latest promised one still be promised? Without it, an engine between two
-   * promises is filled with late requests, and all that come next are late as well. */
-  leaves(spec: TwinSpec, nowUs: number): boolean {
+   * promises is filled with late requests, and all that come next are late as well. `dueUs`: of its own first token; what may
+   * still be in time is as good as what may come. */
+  leaves(spec: TwinSpec, nowUs: number, dueUs: number): boolean {
+    if (nowUs <= dueUs && dueUs < Infinity) return true
     const latest = this.#latest
     if (latest === null || nowUs - latest.atUs > LATELY_US) return true
     return this.#twin.offer({ ...latest.spec, arrivalUs: nowUs }, nowUs, { before: [spec], after: [] }).takes

@@ -156,11 +156,9 @@ export class Holding<Course extends Holdable> {
     return waitUs <= 0 ? 0 : Math.min(MOST_WAIT_US, Math.max(LEAST_WAIT_US, waitUs))
   }
 
-  /** To promises that there are, or to those to come. What may still be in time itself is as good as these. */
+  /** To promises that there are, or to those to come. */
   #harms({ spec, judge }: Course, { keepsOthers, leavesRoom }: TwinOffer, nowUs: number): boolean {
-    if (!keepsOthers || !leavesRoom) return true
-    const mayBeInTime = nowUs <= judge.deadlineUs && judge.deadlineUs < Infinity
-    return !mayBeInTime && !this.#reserve.leaves(spec, nowUs)
+    return !keepsOthers || !leavesRoom || !this.#reserve.leaves(spec, nowUs, judge.deadlineUs)
   }
 
   /** It has waited so long that it goes whatever it does to promises; unless another did so a moment ago. */

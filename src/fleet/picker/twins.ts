@@ -91,13 +91,13 @@ export class Twins implements Chooser {
     const free = this.#free(ask, among)
     if (!ask.followed) return free
     const spec: TwinSpec = { ...this.#specOf(ask), tier: "bestEffort" }
-    const isLate = nowUs > ask.arrivalUs + ask.slo.slo.ttftUs
+    const dueUs = ask.arrivalUs + ask.slo.slo.ttftUs
     for (const endpoint of this.#affinity.order(ask, free).slice(0, HOPS)) {
       const twin = this.#twin(endpoint)
       // An idle endpoint takes anything: a twin that is wrong for ever would keep it idle for ever.
       if (twin.inFlight === 0) return first(endpoint, free)
       const { keepsOthers, leavesRoom, queuesUs } = twin.offer(spec, nowUs)
-      const harms = !keepsOthers || !leavesRoom || (isLate && !this.#reserves.get(twin)!.leaves(spec, nowUs))
+      const harms = !keepsOthers || !leavesRoom || !this.#reserves.get(twin)!.leaves(spec, nowUs, dueUs)
       if (!harms && queuesUs <= SOON_US) return first(endpoint, free)
     }
     return []
