@@ -2,6 +2,7 @@ import { defineConfig } from "vitest/config"
 
 export default defineConfig({
   test: {
+    setupFiles: process.env.PROPERTY_SEED === undefined ? [] : ["test/property-seed.ts"],
     include: ["src/**/*.test.ts", "test/**/*.test.ts", "deploy/**/*.test.ts"],
     testTimeout: 60_000,
     hookTimeout: 120_000,
