@@ -13,6 +13,7 @@ import { cases, headOf, helm, lint, RENDERED, render } from "./render.ts"
 interface Container {
   name: string
   args: string[]
+  resources: { requests: Labels; limits: Labels }
   ports: { name: string }[]
   volumeMounts: { name: string }[]
 }
@@ -34,6 +35,12 @@ const objectsIn = (text: string): Kube[] =>
     const object = document.toJS() as Kube | null
     return object === null ? [] : [object]
   })
+const containerOf = ({ spec }: Kube): Container => spec.template.spec.containers[0]
+const resourcesOf = (text: string) =>
+  objectsIn(text)
+    .filter(({ kind }) => kind === "Deployment")
+    .map(containerOf)
+    .find(({ name }) => name === "gateway")?.resources
 const selects = (selector: Labels, labels: Labels) =>
   Object.entries(selector).every(([key, value]) => labels[key] === value)
 
@@ -56,8 +63,37 @@ describe.skipIf(!hasHelm)("helm", () => {
     [["--set", "gateway.replica=3"], /additional properties 'replica' not allowed/],
     [["--set-json", 'backends=[{"url":"10.0.0.7:8000"}]'], /does not match pattern/],
     [["--set", "config.backends=x"], /at '\/config'/],
+    [["--set", "gateway.processes=0"], /at .\/gateway\/processes/],
+    [["--set-json", 'gateway.args=["--gateways","4"]'], /gateway.args has --gateways: say gateway.processes/],
+    [["--set-json", 'gateway.args=["--gateways=4"]'], /gateway.args has --gateways: say gateway.processes/],
+    [["--set", "config.server.gateways=4"], /config.server.gateways: say gateway.processes/],
+    [
+      ["--set", "gateway.autoscaling.minReplicas=7"],
+      /gateway.autoscaling: minReplicas is 7, and maxReplicas 6/,
+    ],
+    [["--set", "gateway.autoscaling.minReplicas=1"], /minAvailable is 1 of 1 gateways: no node/],
+    [["--set", "scaling.minReplicas=13"], /scaling: minReplicas is 13, and maxReplicas 12/],
+    [["--set", "gateway.port=null"], /at .\/gateway.*missing property .port/],
+    [["--set", "gateway=null"], /missing property .gateway/],
+    [["--set-json", 'backends=[{"url":"http://a"},{"url":"http://a/"}]'], /backends has http:\/\/a twice/],
+    [["--set-json", 'backends=[{"url":"http://a","models":{"a,b":"c"}}]'], /invalid propertyName 'a,b'/],
+    [["--set", "picker.enabled=true,picker.port=9090"], /picker.port and picker.metricsPort are both 9090/],
+    [["--set", "scaling.kind=none,vllm.enabled=false,gateway.enabled=false"], /nothing to install/],
   ])("refuses %j with a reason", (args, reason) => {
     expect(() => render("vllm-keda", ...args)).toThrow(reason)
+  })
+
+  it("takes so much for each process of a gateway, and what is named in its place", () => {
+    const four = ["--set", "gateway.processes=4"]
+    expect(resourcesOf(render("vllm-keda", ...four)!)).toEqual({
+      requests: { cpu: "4", memory: "2048Mi" },
+      limits: { memory: "8Gi" },
+    })
+    const named = 'gateway.resources={"requests":{"cpu":"500m"},"limits":{"memory":null}}'
+    expect(resourcesOf(render("vllm-keda", ...four, "--set-json", named)!)).toEqual({
+      requests: { cpu: "500m", memory: "2048Mi" },
+      limits: {},
+    })
   })
 
   it("names a backend's every setting in its argument", () => {
@@ -86,7 +122,6 @@ describe.each(cases)("what is rendered for %s", (name) => {
   const of = (kind: string) => objects.filter((object) => object.kind === kind)
   const podsOf = (labels: Labels) =>
     of("Deployment").filter(({ spec }) => selects(labels, spec.template.metadata.labels))
-  const containerOf = ({ spec }: Kube): Container => spec.template.spec.containers[0]
   const portsOf = (pods: Kube[]) => pods.flatMap((pod) => containerOf(pod).ports.map((port) => port.name))
 
   it("is of the chart as it is", () => {
@@ -146,6 +181,11 @@ describe.each(cases)("what is rendered for %s", (name) => {
     expect(ours.length).toBeGreaterThan(0)
     for (const { name: program, args } of ours)
       expect(takes(program === "picker" ? registerPicker : registerServe, args)).toEqual([])
+  })
+
+  it("asks for a core for each process of a gateway", () => {
+    for (const { name: program, args, resources } of of("Deployment").map(containerOf))
+      if (program === "gateway") expect(args[args.indexOf("--gateways") + 1]).toBe(resources.requests.cpu)
   })
 
   it("has a config that the server reads", () => {

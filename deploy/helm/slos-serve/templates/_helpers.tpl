@@ -71,7 +71,13 @@ checksum/config: {{ include (print $.Template.BasePath "/configmap.yaml") . | sh
 {{- if not $backends -}}
 {{- fail "the gateway has no engine to stand in front of: set vllm.enabled, or name some in backends" -}}
 {{- end -}}
+{{- $seen := dict -}}
 {{- range $backends }}
+{{- $address := trimSuffix "/" .url -}}
+{{- if hasKey $seen $address -}}
+{{- fail (printf "backends has %s twice: a gateway does not start with two backends of one address" $address) -}}
+{{- end -}}
+{{- $_ := set $seen $address true }}
 {{- $text := .url -}}
 {{- if .kind }}{{ $text = printf "%s=%s" .kind .url }}{{ end -}}
 {{- if .weight }}{{ $text = printf "%s,weight=%v" $text .weight }}{{ end -}}
@@ -89,4 +95,50 @@ checksum/config: {{ include (print $.Template.BasePath "/configmap.yaml") . | sh
   podSelector:
     matchLabels:
       app.kubernetes.io/name: prometheus
+{{- end -}}
+
+{{/* Of the gateway's container: so much for each process, and what `gateway.resources` names in its place; null: none. */}}
+{{- define "slos-serve.gatewayResources" -}}
+{{- $processes := int .processes -}}
+{{- $own := dict "requests" (dict "cpu" (toString $processes) "memory" (printf "%dMi" (mul 512 $processes))) "limits" (dict "memory" (printf "%dGi" (mul 2 $processes))) -}}
+{{- range $part, $named := .resources -}}
+{{- if and (kindIs "map" $named) (hasKey $own $part) -}}
+{{- range $what, $much := $named -}}
+{{- if kindIs "invalid" $much -}}{{- $_ := unset (get $own $part) $what -}}{{- else -}}{{- $_ := set (get $own $part) $what $much -}}{{- end -}}
+{{- end -}}
+{{- else if kindIs "invalid" $named -}}{{- $_ := unset $own $part -}}
+{{- else -}}{{- $_ := set $own $part $named -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $own -}}
+{{- end -}}
+
+{{/* Refuses values that Kubernetes takes and that cannot be meant. */}}
+{{- define "slos-serve.checkGateway" -}}
+{{- range .Values.gateway.args -}}
+{{- if or (eq . "--gateways") (hasPrefix "--gateways=" .) -}}
+{{- fail "gateway.args has --gateways: say gateway.processes, by which the pod's CPU and memory go too" -}}
+{{- end -}}
+{{- end -}}
+{{- if hasKey (.Values.config.server | default dict) "gateways" -}}
+{{- fail "config.server.gateways: say gateway.processes, by which the pod's CPU and memory go too" -}}
+{{- end -}}
+{{- $least := .Values.gateway.replicas -}}
+{{- with .Values.gateway.autoscaling -}}
+{{- if .enabled -}}
+{{- $least = .minReplicas -}}
+{{- include "slos-serve.checkRange" (dict "where" "gateway.autoscaling" "range" .) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.gateway.podDisruptionBudget -}}
+{{- if and .enabled (not (kindIs "string" .minAvailable)) (gt (int $least) 0) (ge (int .minAvailable) (int $least)) -}}
+{{- fail (printf "gateway.podDisruptionBudget.minAvailable is %d of %d gateways: no node under one could be drained; have more gateways, or set podDisruptionBudget.enabled to false" (int .minAvailable) (int $least)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "slos-serve.checkRange" -}}
+{{- if gt (int .range.minReplicas) (int .range.maxReplicas) -}}
+{{- fail (printf "%s: minReplicas is %d, and maxReplicas %d" .where (int .range.minReplicas) (int .range.maxReplicas)) -}}
+{{- end -}}
 {{- end -}}
