@@ -6,10 +6,12 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js"
 import { bodyPieces } from "../../src/fleet/picker/messages.ts"
+import { bearResets } from "../../src/fleet/picker/server.ts"
 import { loadService, type ProcessingRequest, type ProcessingResponse } from "../../src/fleet/picker/wire.ts"
 
 const EMPTY = Buffer.alloc(0)
 const server = new Server()
+bearResets(server)
 
 function serve(call: ServerDuplexStream<ProcessingRequest, ProcessingResponse>): void {
   let duplex = { request: true, response: true }

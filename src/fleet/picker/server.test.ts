@@ -1,4 +1,5 @@
 /** The picker over a real gRPC socket, with a client that plays Envoy's part: every mode, every refusal, hostile streams. */
+import { connect } from "node:http2"
 import { afterEach, describe, expect, it } from "vitest"
 import { bodyMessage, type EnvoyStream, headerMap, headersMessage } from "./envoy-part.ts"
 import { LeastLoaded } from "./least-loaded.ts"
@@ -399,14 +400,8 @@ describe("bad input", () => {
   it("bytes that are no message end their stream alone", async () => {
     const started = await picker()
     const good = started.open()
-    const { connect } = await import("node:http2")
     const session = connect(`http://127.0.0.1:${started.port}`)
-    const raw = session.request({
-      ":method": "POST",
-      ":path": "/envoy.service.ext_proc.v3.ExternalProcessor/Process",
-      "content-type": "application/grpc",
-      te: "trailers",
-    })
+    const raw = session.request(PROCESS)
     raw.write(Buffer.from([0, 0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff]))
     const status = await new Promise((resolve) => {
       raw.on("trailers", (trailers) => resolve(trailers["grpc-status"]))
@@ -418,6 +413,16 @@ describe("bad input", () => {
     expect((await chat(good)).endpoint).toBeDefined()
   })
 
+  it("gateways reset each stream when they are done with it: thousands of resets end no connection", async () => {
+    const started = await picker()
+    for (let batch = 0; batch < 30; batch++) {
+      const streams = Array.from({ length: 50 }, () => started.open())
+      const picked = await Promise.all(streams.map((stream) => chat(stream)))
+      expect(picked.filter(({ endpoint }) => endpoint === undefined)).toEqual([])
+      for (const stream of streams) stream.call.cancel()
+    }
+  })
+
   it("messages of an observer are read and not answered", async () => {
     const started = await picker()
     const stream = started.open().say(headersMessage(CHAT, { observabilityMode: true }))
@@ -425,6 +430,13 @@ describe("bad input", () => {
     expect(await stream.next()).toBeNull()
   })
 })
+
+const PROCESS = {
+  ":method": "POST",
+  ":path": "/envoy.service.ext_proc.v3.ExternalProcessor/Process",
+  "content-type": "application/grpc",
+  te: "trailers",
+}
 
 function gaugeOf(text: string, name: string): number {
   return Number(new RegExp(`^slos_serve_picker_${name} (\\S+)$`, "m").exec(text)?.[1])

@@ -1,4 +1,5 @@
 /** The endpoint picker as a gRPC server: Envoy's external processing, health, TLS, and an end in order. */
+import type { SecureServerOptions } from "node:http2"
 import {
   experimental,
   Server,
@@ -38,6 +39,7 @@ const LIVENESS = "liveness"
 const CERTIFICATE_REFRESH_MS = 60_000
 /** What a message has beside a body. */
 const MESSAGE_OVERHEAD_BYTES = 1 << 20
+const ANY_NUMBER = 1e9
 
 export class PickerServer {
   readonly #server: Server
@@ -55,6 +57,7 @@ export class PickerServer {
       // A gateway that vanished without a word is noticed.
       "grpc.keepalive_time_ms": 30_000,
     })
+    bearResets(this.#server)
     this.#health.addToServer(this.#server)
     const process = (call: Call) => this.#serve(call)
     this.#server.addService(loadService(), { process } as UntypedServiceImplementation)
@@ -143,6 +146,17 @@ export class PickerServer {
     call.on("cancelled", closed)
     call.on("error", closed)
   }
+}
+
+/** Envoy ends the stream of each request by resetting it, and keeps all of them on one connection. Node takes 1,000 resets at once
+ * and 33 a second of a connection (against clients that open streams to reset them), then ends it: each request under way fails
+ * with a 500. The library has no option for it. */
+export function bearResets(server: Server): void {
+  const { commonServerOptions } = server as unknown as { commonServerOptions: SecureServerOptions }
+  Object.assign(commonServerOptions, {
+    streamResetBurst: ANY_NUMBER,
+    streamResetRate: ANY_NUMBER,
+  } satisfies SecureServerOptions)
 }
 
 function secured({ certificate, key, clientAuthority }: TlsFiles): ServerCredentials {
