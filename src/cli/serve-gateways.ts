@@ -12,6 +12,7 @@ import { answerRates } from "../serve/shared-rates.ts"
 import { Hub } from "../siblings/hub.ts"
 import type { ToSibling } from "../siblings/messages.ts"
 import { SiblingProcess } from "../siblings/sibling-process.ts"
+import { parentProcess } from "../telemetry/parent-process.ts"
 import { type MetricsJson, SummedMetrics } from "../telemetry/summed-metrics.ts"
 import type { BeforeVllm, GatewayOptions, GatewaySetup } from "./gateway-setup.ts"
 import { renewableOf } from "./option-sources.ts"
@@ -74,7 +75,7 @@ class Gateways {
     this.#beside = beside
     this.#configs = config === undefined ? [] : [readText(config)]
     const hub = hubFor(options)
-    const metrics = new SummedMetrics(() => hub.askAll<MetricsJson>(METRICS, null))
+    const metrics = new SummedMetrics(() => hub.askAll<MetricsJson>(METRICS, null), parentProcess())
     hub.answers(METRICS_PAGE, () => metrics.page())
     // Connections are handed out in turn here: where each process listens for itself the system chooses by their ports, which leaves
     // few kept connections uneven, and a second server on the same port would share it silently.

@@ -1,6 +1,7 @@
 /** Metrics of several processes as one page. */
-import { Counter, Gauge, Registry } from "prom-client"
+import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client"
 import { expect, test } from "vitest"
+import { parentProcess } from "./parent-process.ts"
 import { type MetricsJson, SummedMetrics } from "./summed-metrics.ts"
 import { TallyHistogram } from "./tally.ts"
 
@@ -51,6 +52,29 @@ test("counts are added up by their labels, as are places; what all see is not", 
   expect(page).toContain("seconds_sum 3.5")
   expect(page).toContain("seconds_count 3")
   expect(page.match(/# TYPE ended_total counter/g)).toHaveLength(1)
+})
+
+test("what their parent takes is part of it, and nothing else of it is", async () => {
+  const { all } = together()
+  const values = [...all].map(async ([from, { registry, places }]) => {
+    places.set(50)
+    collectDefaultMetrics({ register: registry })
+    return { from, value: structuredClone(await registry.getMetricsAsJSON()) as MetricsJson }
+  })
+  const said = await Promise.all(values)
+  const own = parentProcess()
+  const parent = new Counter({ name: "ended_total", help: "Ended.", labelNames: ["class"], registers: [own] })
+  parent.inc({ class: "chat" }, 5)
+  const shown = async (registry?: Registry) => {
+    const { text } = await new SummedMetrics(async () => said, registry).page()
+    return (name: string) => Number(text.match(new RegExp(`^${name} (.+)`, "m"))?.[1])
+  }
+  const [without, withIt] = [await shown(), await shown(own)]
+  expect(withIt('ended_total{class="chat"}')).toBe(5)
+  for (const name of ["process_cpu_seconds_total", "process_resident_memory_bytes"])
+    expect(withIt(name)).toBeGreaterThan(without(name))
+  for (const name of ["nodejs_heap_size_used_bytes", "nodejs_eventloop_lag_mean_seconds", "places"])
+    expect(withIt(name)).toBe(without(name))
 })
 
 test("what one counted that is gone stays as it was shown; what it was like does not", async () => {

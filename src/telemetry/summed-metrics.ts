@@ -1,6 +1,6 @@
 /** The metrics of several processes as one page: each metric says itself how it is put together. What processes counted that are
  * gone stays in it as it was shown last: a counter that falls would be taken for one that began again. */
-import { AggregatorRegistry, type Registry } from "prom-client"
+import { AggregatorRegistry, Registry } from "prom-client"
 
 /** Plain data. */
 export type MetricsJson = Awaited<ReturnType<Registry["getMetricsAsJSON"]>>
@@ -16,22 +16,26 @@ export type AskMetrics = () => Promise<readonly { from: number; value: MetricsJs
 
 export class SummedMetrics {
   readonly #ask: AskMetrics
+  /** Of this process. */
+  readonly #own: Registry
   /** Of each process, as shown last. */
   readonly #shown = new Map<number, MetricsJson>()
   readonly #losses = new Map<number, number>()
   #gone: MetricsJson = []
 
-  constructor(ask: AskMetrics) {
+  constructor(ask: AskMetrics, own = new Registry()) {
     this.#ask = ask
+    this.#own = own
   }
 
   async page(): Promise<MetricsPage> {
+    const own = await this.#own.getMetricsAsJSON()
     const losses = new Map(this.#losses)
     // One that ended since it answered is among those that are gone by now.
     const isThere = ({ from }: { from: number }) => this.#losses.get(from) === losses.get(from)
     const said = (await this.#ask()).filter(isThere)
     for (const { from, value } of said) this.#shown.set(from, value)
-    const registry = aggregated([...said.map(({ value }) => value), this.#gone])
+    const registry = aggregated([...said.map(({ value }) => value), this.#gone, own])
     return { contentType: registry.contentType, text: await registry.metrics() }
   }
 
