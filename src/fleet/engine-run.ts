@@ -316,11 +316,12 @@ export class EngineRun {
   }
 
   /** Which promises to these prompts, and to streams, did not hold: first tokens that came late or not at all by now, and
-   * paces. Not those of prompts with a negative id, nor the watched one's pace. */
+   * paces. Not the watched one's. */
   broken(prompts: readonly Prompt[]): string[] {
     const broken: string[] = []
     for (const { id, deadlineUs, firstTokenUs } of prompts) {
-      if (id >= 0 && Math.min(firstTokenUs, this.nowUs) > deadlineUs) broken.push(`first token of ${id}`)
+      if (id !== this.#watched && Math.min(firstTokenUs, this.nowUs) > deadlineUs)
+        broken.push(`first token of ${id}`)
     }
     for (const pace of this.latePaces) if (pace !== "watched") broken.push(`pace of ${pace} µs`)
     return broken

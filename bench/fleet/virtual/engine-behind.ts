@@ -59,11 +59,14 @@ export class EngineBehind {
     const { tellSoon } = options
     const saw = ({ app, session, seen }: Parameters<SharedLoad["saw"]>[0] & object) =>
       this.#hopes.saw(app, session, seen)
+    const sentElsewhere = (spec: TwinSpec, forced: boolean) => this.#holding.sentElsewhere(spec, forced)
     this.#shared =
-      tellSoon === undefined ? null : new SharedLoad({ twin: this.twin, tellSoon, clockUs: 0, saw })
-    const send = (course: Course) => {
+      tellSoon === undefined
+        ? null
+        : new SharedLoad({ twin: this.twin, tellSoon, clockUs: 0, saw, sentElsewhere })
+    const send = (course: Course, forced: boolean) => {
       this.twin.sent(course.id, course.spec, nowUs())
-      this.#shared?.sent(course.id, course.spec)
+      this.#shared?.sent(course.id, course.spec, forced)
       this.#submit(course)
     }
     const turnDown = ({ id, job }: Course) => {

@@ -179,7 +179,10 @@ describe("best effort for which there is no room", () => {
       }
       clock.nowUs = us
     }
-    return { offer, sent, add, until, twin }
+    /** Another process of the gateway sends one like those that `add` adds. */
+    const elsewhere = (id: number, tier: "slo" | "bestEffort", forced: boolean) =>
+      holding.sentElsewhere(specWith(id, { tier, arrivalUs: clock.nowUs }, 60_000_000), forced)
+    return { offer, sent, add, until, twin, elsewhere }
   }
 
   test.each(["keepsOthers", "leavesRoom"] as const)("waits until there is (%s)", (said) => {
@@ -228,6 +231,19 @@ describe("best effort for which there is no room", () => {
     expect(sent.map(({ id }) => id)).toEqual([1, 2, 3])
   })
 
+  test("waits where it is late and leaves no time for a promise of another process", () => {
+    const { offer, sent, add, until, twin, elsewhere } = full()
+    vi.spyOn(twin, "offer").mockImplementation((_spec, _nowUs, held) => ({
+      ...{ ...offer, leavesRoom: true },
+      takes: held?.before.length !== 1,
+    }))
+    until(70_000_000)
+    elsewhere(11, "slo", false)
+    add(1, "bestEffort", { arrivalUs: 0 })
+    until(75_000_000)
+    expect(sent).toEqual([])
+  })
+
   test("goes out one by one, the slower the engine reads prompts the more rarely", () => {
     const { sent, add, until, twin } = full()
     vi.spyOn(twin, "zeroLoadPrefillUs").mockImplementation((tokens) => tokens * 10_000)
@@ -238,6 +254,25 @@ describe("best effort for which there is no room", () => {
     expect(second - first).toBeGreaterThanOrEqual(20_000_000)
     expect(second - first).toBeLessThan(20_200_000)
     expect(third - second).toBeGreaterThanOrEqual(20_000_000)
+  })
+
+  test("goes out of all processes together no more often: two that go at one moment are followed by two pauses", () => {
+    const { sent, add, until, elsewhere } = full()
+    for (const id of [1, 2]) add(id, "bestEffort")
+    until(29_500_000)
+    elsewhere(11, "bestEffort", true)
+    // What harms no promise, or was promised, takes nothing of it.
+    elsewhere(12, "bestEffort", false)
+    elsewhere(13, "slo", false)
+    until(31_400_000)
+    expect(sent).toEqual([])
+    until(31_700_000)
+    expect(sent.map(({ id }) => id)).toEqual([1])
+    elsewhere(14, "bestEffort", true)
+    until(35_400_000)
+    expect(sent).toHaveLength(1)
+    until(35_700_000)
+    expect(sent.map(({ id }) => id)).toEqual([1, 2])
   })
 
   test("goes out in the end all the same, one by one", () => {

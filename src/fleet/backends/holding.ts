@@ -12,6 +12,8 @@ const LEAD_US = 30_000
 const PATIENCE_US = 30_000_000
 const FORCED_EVERY_US = 2_000_000
 const FORCED_SHARE = 0.05
+/** In place of a wait. */
+const FORCED = -1
 /** Looked at again after so long, at the latest and at the earliest. */
 const MOST_WAIT_US = 100_000
 const LEAST_WAIT_US = 2_000
@@ -28,7 +30,8 @@ export interface Holdable {
 }
 
 export interface HoldingSink<Course extends Holdable> {
-  send(course: Course): void
+  /** `forced`: whatever it does to promises. */
+  send(course: Course, forced: boolean): void
   /** Its first token would come too late. */
   turnDown(course: Course): void
 }
@@ -107,6 +110,13 @@ export class Holding<Course extends Holdable> {
     this.look()
   }
 
+  /** Another process of this gateway sent one: what the engine has for promises and for late requests is of all of them. */
+  sentElsewhere(spec: TwinSpec, forced: boolean): void {
+    const nowUs = this.#nowUs()
+    this.#reserve.sent(spec, nowUs)
+    if (forced) this.#forced(spec, nowUs)
+  }
+
   /** Send what is to be sent now. */
   look(): void {
     while (!this.#closed && this.#held.length > 0) {
@@ -116,6 +126,7 @@ export class Holding<Course extends Holdable> {
         this.#wakeIn(this.#pausedUntilUs - nowUs)
         return
       }
+      let forced = false
       if (!this.#guesses) {
         const offer = this.#twin.offer(course.spec, nowUs)
         if (this.#isTooLate(course, offer)) continue
@@ -125,10 +136,11 @@ export class Holding<Course extends Holdable> {
           this.#wakeIn(waitUs)
           return
         }
+        forced = waitUs < 0
       }
       this.#held.shift()
       this.#reserve.sent(course.spec, nowUs)
-      this.#sink.send(course)
+      this.#sink.send(course, forced)
     }
   }
 
@@ -148,10 +160,10 @@ export class Holding<Course extends Holdable> {
     return true
   }
 
-  /** How long the first one has to wait still, µs; 0 when it is to go. */
+  /** How long the first one has to wait still, µs; 0 when it is to go, FORCED whatever it does to promises. */
   #waitUs(course: Course, offer: TwinOffer, nowUs: number): number {
     if (course.spec.tier === "bestEffort" && this.#harms(course, offer, nowUs))
-      return this.#forces(course, nowUs) ? 0 : MOST_WAIT_US
+      return this.#forces(course, nowUs) ? FORCED : MOST_WAIT_US
     const waitUs = offer.queuesUs - LEAD_US
     return waitUs <= 0 ? 0 : Math.min(MOST_WAIT_US, Math.max(LEAST_WAIT_US, waitUs))
   }
@@ -164,9 +176,15 @@ export class Holding<Course extends Holdable> {
   /** It has waited so long that it goes whatever it does to promises; unless another did so a moment ago. */
   #forces({ spec, sinceUs }: Course, nowUs: number): boolean {
     if (nowUs - sinceUs < PATIENCE_US || nowUs < this.#unforcedUntilUs) return false
-    const takesUs = this.#twin.zeroLoadPrefillUs(spec.promptTokens)
-    this.#unforcedUntilUs = nowUs + Math.max(FORCED_EVERY_US, takesUs / FORCED_SHARE)
+    this.#forced(spec, nowUs)
     return true
+  }
+
+  /** No other one does for a while; two that did at one moment have a while each. */
+  #forced({ promptTokens }: TwinSpec, nowUs: number): void {
+    const takesUs = this.#twin.zeroLoadPrefillUs(promptTokens)
+    const whileUs = Math.max(FORCED_EVERY_US, takesUs / FORCED_SHARE)
+    this.#unforcedUntilUs = Math.max(this.#unforcedUntilUs, nowUs) + whileUs
   }
 
   /** In the place of an earlier call: `look` finds again what is to be waited for, also where a timer fires before its time. */

@@ -78,14 +78,14 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     const { prior } = this.#kind
     this.twin = new Twin({ rules: this.#rules, apps, ...(prior && { prior }), ...(kin && { kin }) })
     this.#holding = new Holding(this.twin, nowUs, {
-      send: (course) => this.#send(course),
+      send: (course, forced) => this.#send(course, forced),
       turnDown: (course) => {
         course.judge.turnedDown(nowUs())
         this.#shared?.ended(course.id, false)
         course.sink.turnedDown?.(course.choice.index)
       },
     })
-    this.#shared = shareLoad(options, this.twin, this.#specs, () => this.#holding.look())
+    this.#shared = shareLoad(options, this.twin, this.#specs, this.#holding)
     this.#prober = new Prober(options, {
       up: (served) => this.#up(served),
       down: (detail) => this.#down(detail),
@@ -250,7 +250,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     }
   }
 
-  #send(course: Course): void {
+  #send(course: Course, forced = false): void {
     const { options, now } = { options: this.#options, now: nowUs() }
     const { job, choice, begunTokens, judge, spec } = course
     const deadlineMs = spec.tier === "slo" ? Date.now() + (judge.deadlineUs - now) / 1000 : Infinity
@@ -264,7 +264,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     })
     judge.sent(now)
     this.twin.sent(course.id, spec, now)
-    this.#shared?.sent(course.id, spec)
+    this.#shared?.sent(course.id, spec, forced)
     if (this.#prefill === null || begunTokens > 0) this.#begin(course, ask)
     else course.abort = this.#prefill.compute(ask, (full, named) => this.#begin(course, full, named))
   }

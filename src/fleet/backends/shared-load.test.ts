@@ -1,17 +1,18 @@
 /** Gateways of one address tell each other what they have at an engine. */
 import { expect, test } from "vitest"
 import { specOf } from "../../core/testing.ts"
-import { ENGINE_RULES } from "../engine-rules.ts"
+import { ENGINE_RULES, type EngineRules } from "../engine-rules.ts"
 import { NOTHING_HELD } from "../sent.ts"
 import { Twin, type TwinSpec } from "../twin.ts"
 import { type LoadWord, SharedLoad } from "./shared-load.ts"
 
 /** Each with a clock of its own. */
-function gateways(count: number, clocksUs: readonly number[] = []) {
+function gateways(count: number, clocksUs: readonly number[] = [], rules: EngineRules = ENGINE_RULES.vllm) {
   const waiting: (() => void)[] = []
   const saw: object[] = []
+  const heard: [number, string, boolean][] = []
   const all = Array.from({ length: count }, (_, index) => {
-    const twin = new Twin({ rules: { ...ENGINE_RULES.vllm, maxSequences: 4 } })
+    const twin = new Twin({ rules: { ...rules, maxSequences: 4 } })
     const clockUs = clocksUs[index] ?? 0
     const tellSoon = (words: () => unknown) => {
       waiting.push(() => {
@@ -20,7 +21,10 @@ function gateways(count: number, clocksUs: readonly number[] = []) {
           if (to !== index) other.load.hear(told, index, nowUs - other.clockUs)
       })
     }
-    const load = new SharedLoad({ twin, tellSoon, clockUs, saw: (seen) => saw.push(seen) })
+    const load = new SharedLoad({
+      ...{ twin, tellSoon, clockUs, saw: (seen: object) => saw.push(seen) },
+      sentElsewhere: ({ tier }, forced) => heard.push([index, tier, forced]),
+    })
     return { twin, load, clockUs }
   })
   let nowUs = 1_000_000
@@ -29,7 +33,7 @@ function gateways(count: number, clocksUs: readonly number[] = []) {
     for (const tell of waiting.splice(0)) tell()
   }
   const now = (index: number) => nowUs - (clocksUs[index] ?? 0)
-  return { all, later, now, saw }
+  return { all, later, now, saw, heard }
 }
 
 const promise = (changes: Partial<TwinSpec> = {}): TwinSpec => ({
@@ -37,12 +41,18 @@ const promise = (changes: Partial<TwinSpec> = {}): TwinSpec => ({
   ...changes,
 })
 
+/** How fast the engine is. */
+function knowsIts(twin: Twin): void {
+  for (let i = 0; i < 200; i++)
+    twin.fit.observe({ entries: 0, steps: 10, tokens: 1000, sequences: 10, pairs: 0, us: 500_000 }, 1000)
+}
+
 test("each knows the requests of all from their sending to their end", () => {
   const { all, later, now } = gateways(3)
   const [one, other, third] = all
   for (const [at, gateway] of [one!, other!].entries()) {
     gateway.twin.sent(1, promise(), now(at))
-    gateway.load.sent(1, promise())
+    gateway.load.sent(1, promise(), false)
   }
   later(5000)
   expect(all.map(({ twin }) => twin.inFlight)).toEqual([2, 2, 2])
@@ -63,7 +73,7 @@ test("what others have in /metrics is less by what they tell", () => {
   const [one, other] = all
   one!.twin.metrics({ running: 1, waiting: 0 }, now(0))
   expect(one!.twin.snapshot(now(0)).running).toBe(1)
-  other!.load.sent(1, promise())
+  other!.load.sent(1, promise(), false)
   later(5000)
   one!.twin.metrics({ running: 1, waiting: 0 }, now(0))
   expect(one!.twin.snapshot(now(0))).toMatchObject({ running: 0, waiting: 1 })
@@ -72,7 +82,7 @@ test("what others have in /metrics is less by what they tell", () => {
 test("of one that is gone nothing is left, of another of the same engine all is", () => {
   const { all, later, now } = gateways(3)
   for (const at of [1, 2]) {
-    for (let id = 1; id <= 5; id++) all[at]!.load.sent(id, promise())
+    for (let id = 1; id <= 5; id++) all[at]!.load.sent(id, promise(), false)
     all[at]!.load.held(6, promise(), 2_000_000)
   }
   later(5000)
@@ -98,7 +108,7 @@ test("what is held elsewhere goes before or after by its deadline, whatever the 
   const tokens = (specs: readonly TwinSpec[]) => specs.map(({ promptTokens }) => promptTokens)
   const { before, after } = one!.load.around(2_000_000, NOTHING_HELD)
   expect([tokens(before), tokens(after)]).toEqual([[111], [222]])
-  other!.load.sent(1, promise({ arrivalUs: due(1_000_000) }))
+  other!.load.sent(1, promise({ arrivalUs: due(1_000_000) }), false)
   other!.load.ended(2, false)
   later(5000)
   expect(one!.load.heldElsewhere).toBe(0)
@@ -109,13 +119,13 @@ test("held and sent in one moment is told once; tokens of one moment are, too", 
   const told: LoadWord[] = []
   let take = () => {}
   const load = new SharedLoad({
-    ...{ twin: new Twin({ rules: ENGINE_RULES.vllm }), clockUs: 0, saw: () => {} },
+    ...{ twin: new Twin({ rules: ENGINE_RULES.vllm }), clockUs: 0, saw: () => {}, sentElsewhere: () => {} },
     tellSoon: (words) => {
       take = () => told.push(...(words() as LoadWord[]))
     },
   })
   load.held(1, promise(), 2_000_000)
-  load.sent(1, promise())
+  load.sent(1, promise(), false)
   load.held(2, promise(), 2_000_000)
   load.ended(2, false)
   for (let i = 0; i < 5; i++) load.tokens(1, 2)
@@ -132,17 +142,48 @@ test("an offer is answered with the prompts of others before it", () => {
   const { all, later, now } = gateways(2)
   const [one, other] = all
   // Both know how fast the engine is.
-  for (const { twin } of all)
-    for (let i = 0; i < 200; i++)
-      twin.fit.observe({ entries: 0, steps: 10, tokens: 1000, sequences: 10, pairs: 0, us: 500_000 }, 1000)
+  for (const { twin } of all) knowsIts(twin)
   expect(one!.twin.fit.confident).toBe(true)
   const patient = { ...promise().slo, ttftUs: 60_000_000, tpotUs: 10_000_000 }
   const asked = promise({ promptTokens: 4000, arrivalUs: now(0), slo: patient })
   const aloneUs = one!.twin.offer(asked, now(0)).firstTokenUs - now(0)
   const soon = { ...asked, slo: { ...patient, ttftUs: 2 * aloneUs } }
   expect(one!.twin.offer(soon, now(0)).takes).toBe(true)
-  for (let id = 1; id <= 3; id++) other!.load.sent(id, asked)
+  for (let id = 1; id <= 3; id++) other!.load.sent(id, asked, false)
   later(0)
   expect(one!.twin.offer({ ...soon }, now(0)).takes).toBe(false)
   expect(one!.twin.offer({ ...asked }, now(0)).takes).toBe(true)
+})
+
+test("what is sent is told once to each other, with whether it was forced out", () => {
+  const { all, later, heard } = gateways(3)
+  all[1]!.load.sent(1, promise(), false)
+  all[1]!.load.sent(2, { ...promise(), tier: "bestEffort" }, true)
+  later(5000)
+  const told = (to: number) => [
+    [to, "slo", false],
+    [to, "bestEffort", true],
+  ]
+  expect(heard).toEqual([...told(0), ...told(2)])
+})
+
+test("no offer is answered so that a first token would be late that another promised", () => {
+  const { all, later, now } = gateways(2, [], ENGINE_RULES["vllm-priority"])
+  const [one, other] = all
+  for (const { twin } of all) knowsIts(twin)
+  const due = (ttftUs: number) => ({ ...promise().slo, ttftUs, tpotUs: 10_000_000 })
+  const asked = promise({ promptTokens: 4000, arrivalUs: now(0), slo: due(60_000_000) })
+  const aloneUs = one!.twin.offer(asked, now(0)).firstTokenUs - now(0)
+  // The engine is busy; what waits there is in time by itself, but not after the other, which is due before it.
+  other!.load.sent(1, { ...asked, tier: "bestEffort" }, false)
+  later(0)
+  later(aloneUs / 2)
+  const theirs = { ...asked, promptTokens: 16_000, arrivalUs: now(0), slo: due(4.8 * aloneUs) }
+  other!.load.sent(2, theirs, false)
+  later(0)
+  const next = { ...asked, arrivalUs: now(0), slo: due(3.5 * aloneUs) }
+  expect(one!.twin.offer(next, now(0))).toMatchObject({ takes: false, keepsOthers: false })
+  other!.load.ended(2, false)
+  later(0)
+  expect(one!.twin.offer({ ...next }, now(0))).toMatchObject({ takes: true, keepsOthers: true })
 })

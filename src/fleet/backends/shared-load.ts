@@ -10,7 +10,8 @@ import type { RemoteHostOptions } from "./remote-options.ts"
 /** Times are of a clock that all of them have. */
 export type LoadWord =
   | { type: "held"; id: RequestId; spec: TwinSpec; deadlineUs: number }
-  | { type: "sent"; id: RequestId; spec: TwinSpec }
+  /** `forced`: whatever it does to promises. */
+  | { type: "sent"; id: RequestId; spec: TwinSpec; forced: boolean }
   | { type: "cached" | "tokens"; id: RequestId; tokens: number }
   /** It is not there any more, nor held. `stopped`: it ended by itself. */
   | { type: "ended"; id: RequestId; stopped: boolean }
@@ -23,6 +24,8 @@ export interface LoadOptions {
   clockUs: number
   /** What the engine had of a session's prompt in its cache. */
   saw: (seen: CacheSeen) => void
+  /** Another sent this one. */
+  sentElsewhere: (spec: TwinSpec, forced: boolean) => void
 }
 
 /** What is held by another. */
@@ -68,9 +71,9 @@ export class SharedLoad {
     this.#tellSoon()
   }
 
-  sent(id: RequestId, spec: TwinSpec): void {
+  sent(id: RequestId, spec: TwinSpec, forced: boolean): void {
     this.#newlyHeld.delete(id)
-    this.#tell({ type: "sent", id, spec: movedBy(spec, this.#options.clockUs) })
+    this.#tell({ type: "sent", id, spec: movedBy(spec, this.#options.clockUs), forced })
   }
 
   cached(id: RequestId, tokens: number): void {
@@ -119,13 +122,15 @@ export class SharedLoad {
   }
 
   #heard(word: Exclude<LoadWord, { type: "saw" }>, id: RequestId, nowUs: number): void {
-    const { twin, clockUs } = this.#options
+    const { twin, clockUs, sentElsewhere } = this.#options
     if (word.type === "held")
       this.#held.set(id, { spec: movedBy(word.spec, -clockUs), deadlineUs: word.deadlineUs - clockUs })
     else if (word.type === "sent") {
       this.#held.delete(id)
       this.#sent.add(id)
-      twin.sentElsewhere(id, movedBy(word.spec, -clockUs), nowUs)
+      const spec = movedBy(word.spec, -clockUs)
+      twin.sentElsewhere(id, spec, nowUs)
+      sentElsewhere(spec, word.forced)
     } else if (word.type === "ended") this.#end(id, word.stopped, nowUs)
     // One that began before this process did is known by /metrics alone.
     else if (!this.#sent.has(id)) return
@@ -169,35 +174,42 @@ export class SharedLoad {
 /** From `performance.now()` to the clock of the machine, which began when it did, µs. */
 const CLOCK_US = Number(process.hrtime.bigint() / 1000n) - performance.now() * 1000
 
-/** Of one engine, between this process and its siblings; null: it has none, or another process plans for all of them. `look`: what
- * others said may change what is to be done. */
+/** Of one engine, between this process and its siblings; null: it has none, or another process plans for all of them. `holding`: what
+ * others said may change what is to be sent. */
 export function shareLoad(
   { siblings, planner, name }: Pick<RemoteHostOptions, "siblings" | "planner" | "name">,
   twin: Twin,
   specs: JobSpecs,
-  look: () => void,
+  holding: Sending,
 ): SiblingsLoad | null {
   if (!siblings || planner) return null
-  return new SiblingsLoad(siblings, `load of ${name}`, twin, specs, look)
+  return new SiblingsLoad(siblings, `load of ${name}`, twin, specs, holding)
+}
+
+/** Of what holds requests back. */
+interface Sending {
+  look(): void
+  sentElsewhere(spec: TwinSpec, forced: boolean): void
 }
 
 export class SiblingsLoad extends SharedLoad {
   readonly #stop: (() => void)[]
 
-  constructor(siblings: Siblings, topic: string, twin: Twin, specs: JobSpecs, look: () => void) {
+  constructor(siblings: Siblings, topic: string, twin: Twin, specs: JobSpecs, holding: Sending) {
     super({
       ...{ twin, clockUs: CLOCK_US, saw: (seen) => specs.saw(seen) },
+      sentElsewhere: (spec, forced) => holding.sentElsewhere(spec, forced),
       tellSoon: (words) => siblings.tellSoon(topic, words),
     })
     const nowUs = () => Math.round(performance.now() * 1000)
     this.#stop = [
       siblings.onTold(topic, (words: readonly LoadWord[], from) => {
         this.hear(words, from, nowUs())
-        look()
+        holding.look()
       }),
       siblings.onLeft((from) => {
         this.left(from, nowUs())
-        look()
+        holding.look()
       }),
     ]
   }
