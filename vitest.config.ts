@@ -1,10 +1,15 @@
 import { defineConfig } from "vitest/config"
 
+const { PROPERTY_SEED, PROPERTY_FACTOR } = process.env
+
 export default defineConfig({
   test: {
-    setupFiles: process.env.PROPERTY_SEED === undefined ? [] : ["test/property-seed.ts"],
+    setupFiles: [
+      ...(PROPERTY_SEED === undefined ? [] : ["test/property-seed.ts"]),
+      ...(PROPERTY_FACTOR === undefined ? [] : ["test/property-factor.ts"]),
+    ],
     include: ["src/**/*.test.ts", "test/**/*.test.ts", "deploy/**/*.test.ts"],
-    testTimeout: 60_000,
+    testTimeout: 60_000 * Number(PROPERTY_FACTOR ?? 1),
     hookTimeout: 120_000,
     // As long as a busy machine may take.
     expect: { poll: { timeout: 30_000 } },

@@ -215,7 +215,7 @@ describe("two processes", () => {
   test("none outlives the parent", SLOW, async () => {
     const { child, pids } = await gateways({})
     child.kill("SIGKILL")
-    for (const pid of pids) await expect.poll(() => isThere(pid), { timeout: 10_000 }).toBe(false)
+    for (const pid of pids) await expect.poll(() => isThere(pid)).toBe(false)
   })
 })
 

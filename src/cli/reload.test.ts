@@ -194,13 +194,11 @@ describe.skipIf(!HAS_OPENSSL)("TLS", () => {
     // Half of a pair is none.
     copyFileSync(two.cert, cert)
     await hup()
-    await expect
-      .poll(said, { timeout: 10_000 })
-      .toMatch(/the one before is kept: TLS: .* are no certificate and its key/)
+    await expect.poll(said).toMatch(/the one before is kept: TLS: .* are no certificate and its key/)
     expect(await nameOf(port)).toBe("one")
     // Seen without a signal.
     copyFileSync(two.key, key)
-    await expect.poll(() => nameOf(port), { timeout: 20_000, interval: 200 }).toBe("two")
+    await expect.poll(() => nameOf(port), { interval: 200 }).toBe("two")
     expect(await text).toMatch(/data: \[DONE\]\n\n$/)
     expect(said()).not.toContain("PRIVATE KEY")
     child.kill("SIGTERM")

@@ -44,7 +44,7 @@ async function busy(more: { silenceMs?: number } = {}) {
   await host.ready()
   const sink = new Kept()
   host.submit(jobOf({ maxTokens: 900 }), sink)
-  await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0), { timeout: 10_000 })
+  await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
   return { host, sink }
 }
 

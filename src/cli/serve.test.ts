@@ -56,7 +56,7 @@ function file(name: string, content: string): string {
 }
 
 async function started(server: Run): Promise<string> {
-  for (let i = 0; i < 600; i++) {
+  for (let i = 0; i < 2400; i++) {
     const ready = server
       .out()
       .split("\n")
@@ -161,9 +161,13 @@ describe("a running server", () => {
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ prompt: "hi", max_tokens: 4000, ignore_eos: true }),
     }).catch(() => "cut off")
-    await new Promise((resolve) => setTimeout(resolve, 200))
+    const live = async () => {
+      const status = (await (await fetch(`${url}/v1/slo/status`)).json()) as { requests: { running: number } }
+      return status.requests.running
+    }
+    await expect.poll(live).toBe(1)
     server.child.kill("SIGINT")
-    await new Promise((resolve) => setTimeout(resolve, 200))
+    await expect.poll(server.out).toContain("SIGINT: finishing 1 requests")
     server.child.kill("SIGINT")
     expect((await server.exit).signal).toBe("SIGINT")
     expect(await answer).toBe("cut off")
@@ -242,7 +246,7 @@ describe("a running server", () => {
     const url = await started(server)
     for (const signal of ["SIGHUP", "SIGUSR2", "SIGHUP"] as const) {
       server.child.kill(signal)
-      await expect.poll(server.out, { timeout: 10_000 }).toMatch(`${signal} is ignored`)
+      await expect.poll(server.out).toMatch(`${signal} is ignored`)
     }
     server.child.stdout!.destroy()
     server.child.stderr!.destroy()
@@ -264,7 +268,7 @@ describe("a running server", () => {
     const url = await started(server)
     const answer = complete(url, { max_tokens: 4000 })
     await expect
-      .poll(async () => (await fetch(`${url}/metrics`)).text(), { timeout: 10_000 })
+      .poll(async () => (await fetch(`${url}/metrics`)).text())
       .toMatch(/^vllm:num_requests_running\{.*\} 1$/m)
     server.child.kill("SIGUSR2")
     expect((await answer).status).toBe(503)

@@ -18,7 +18,7 @@ chmodSync(PROGRAM, 0o755)
 const running = new Set<ChildProcess>()
 afterEach(async () => {
   for (const child of running) child.kill("SIGKILL")
-  await expect.poll(() => running.size, { timeout: 10_000 }).toBe(0)
+  await expect.poll(() => running.size).toBe(0)
 })
 
 let runs = 0
@@ -265,9 +265,7 @@ describe("a running vLLM", () => {
       if (text === "one") server.child.kill("SIGHUP")
     }
     expect(text).toBe("one two three four five six seven eight")
-    await expect
-      .poll(server.out, { timeout: 10_000 })
-      .toMatch(/SIGHUP: .* changed: limits\.max_queue, .*keys/)
+    await expect.poll(server.out).toMatch(/SIGHUP: .* changed: limits\.max_queue, .*keys/)
     await expect(clientOf(KEYS.KEY_B).chat.completions.create(ask)).rejects.toMatchObject({ status: 401 })
     expect((await clientOf(KEYS.KEY_C).chat.completions.create(ask)).choices).toHaveLength(1)
     expect(await (await fetch(`${url}/metrics`)).text()).toMatch(/^slos_serve_queue_places 7$/m)
@@ -304,14 +302,12 @@ describe("a running vLLM", () => {
     const { pid, engine } = server.told()
     const planner = plannerOf(server.child.pid!)
     server.child.kill("SIGKILL")
-    await expect
-      .poll(() => [pid, engine, planner].map(lives), { timeout: 20_000 })
-      .toEqual([false, false, false])
+    await expect.poll(() => [pid, engine, planner].map(lives)).toEqual([false, false, false])
     const loading = run(["m"], { loadMs: 60_000 })
     await expect.poll(() => existsSync(loading.file), { timeout: 30_000 }).toBe(true)
     const left = loading.told()
     loading.child.kill("SIGINT")
     expect((await loading.exit).signal).toBe("SIGINT")
-    await expect.poll(() => [left.pid, left.engine].map(lives), { timeout: 20_000 }).toEqual([false, false])
+    await expect.poll(() => [left.pid, left.engine].map(lives)).toEqual([false, false])
   })
 })

@@ -33,7 +33,7 @@ test.each(Object.entries(kinds))("%s serves its requests and is gone", async (_,
   const open = () => process.getActiveResourcesInfo().filter((kind) => kind !== "Immediate").length
   const before = open()
   expect(await warmUp(optionsOf("slos-serve"), 50)).toBeGreaterThan(1)
-  await expect.poll(open, { timeout: 5000 }).toBeLessThanOrEqual(before)
+  await expect.poll(open).toBeLessThanOrEqual(before)
 })
 
 test.each(POLICY_NAMES)("policy %s warms up as well", async (policy) => {

@@ -112,12 +112,10 @@ describe("on the fake engine", () => {
       { signal: abort.signal },
     )
     const rejected = expect(answer).rejects.toThrow()
-    await expect.poll(() => server.driver.snapshot(), { timeout: 10_000 }).toMatchObject({ running: 4 })
+    await expect.poll(() => server.driver.snapshot()).toMatchObject({ running: 4 })
     abort.abort()
     await rejected
-    await expect
-      .poll(() => server.driver.snapshot(), { timeout: 10_000 })
-      .toMatchObject({ running: 0, waiting: 0 })
+    await expect.poll(() => server.driver.snapshot()).toMatchObject({ running: 0, waiting: 0 })
     await server.driver.drain()
     expect(new Set(ended)).toEqual(new Set(["cancelled"]))
     server.driver.replica.check()

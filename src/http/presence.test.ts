@@ -40,8 +40,7 @@ function ask(fields: object, version = "1.1"): Asked {
   return { socket, all, begun: new Promise((resolve) => socket.once("data", () => resolve())) }
 }
 
-const idle = () =>
-  expect.poll(() => server.driver.snapshot(), { timeout: 10_000 }).toMatchObject({ running: 0, waiting: 0 })
+const idle = () => expect.poll(() => server.driver.snapshot()).toMatchObject({ running: 0, waiting: 0 })
 
 describe.concurrent("a client that closes its sending side after its request", () => {
   it("gets a short answer, and nothing before it", async () => {

@@ -123,8 +123,8 @@ describe("a request", () => {
 
   it("that was refused says when there should be room", async () => {
     await serving({ maxQueue: 1, fake: { cost: { ...COST, pieces: [{ step: 20_000, tokens: 5 }] } } })
-    const first = complete({ max_tokens: 20, slo: { class: "best_effort" } })
-    await new Promise((resolve) => setTimeout(resolve, 30))
+    const first = complete({ max_tokens: 100, slo: { class: "best_effort" } })
+    await expect.poll(() => server.driver.queue.taken).toBe(1)
     const refused = await complete({ slo: { class: "best_effort" } })
     expect([refused.statusCode, refused.json().error.code]).toEqual([429, "queue_full"])
     const { expected_wait_ms } = refused.json().metrics

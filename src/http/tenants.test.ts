@@ -182,7 +182,7 @@ describe("a session", () => {
       ...{ ignore_eos: true, slo: { session: "q", ...late } },
     })
     for await (const _ of stream) break
-    await expect.poll(() => server.driver.queue.taken, { timeout: 20_000 }).toBe(0)
+    await expect.poll(() => server.driver.queue.taken).toBe(0)
     expect(await wasMissed("a", "q")).toBe(false)
     expect(engine.model.name).toBe("fake")
   })
@@ -196,7 +196,7 @@ describe("a full queue", () => {
     await serving({ engine: held, maxQueue: 4, tenancy: { tenants: [tenant("a"), tenant("b", 3)] } })
     held.hold()
     const flood = Array.from({ length: 4 }, () => complete(by("a")))
-    await expect.poll(() => server.driver.queue.taken, { timeout: 20_000 }).toBe(4)
+    await expect.poll(() => server.driver.queue.taken).toBe(4)
     return { held, flood }
   }
 
@@ -208,7 +208,7 @@ describe("a full queue", () => {
       "takes 4 requests, every answer counted, and 4 are live; this",
     )
     const own = [complete(by("b")), complete(by("b"), { n: 2 })]
-    await expect.poll(() => server.driver.queue.taken, { timeout: 20_000 }).toBe(7)
+    await expect.poll(() => server.driver.queue.taken).toBe(7)
     const [again, more] = [await complete(by("a")), await complete(by("b"))]
     expect([again.statusCode, more.statusCode]).toEqual([429, 429])
     expect(again.json().error).toMatchObject({ code: "queue_full", type: "rate_limit_error" })
@@ -243,10 +243,10 @@ describe("bodies on their way", () => {
       const answer = await complete(by(name))
       return answer.statusCode === 200 ? 200 : answer.json().error.code
     }
-    await expect.poll(() => codes("a"), { timeout: 20_000 }).toBe("too_many_large_bodies")
+    await expect.poll(() => codes("a")).toBe("too_many_large_bodies")
     expect(await codes("b")).toBe(200)
     for (const socket of slow) socket.destroy()
-    await expect.poll(() => codes("a"), { timeout: 20_000 }).toBe(200)
+    await expect.poll(() => codes("a")).toBe(200)
   })
 })
 

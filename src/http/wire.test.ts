@@ -27,7 +27,7 @@ function reach(url: string, apiKey: string | null = null) {
   return host
 }
 
-const ready = (host: RemoteReplica) => until(() => expect(host.state).toBe("ready"), { timeout: 5000 })
+const ready = (host: RemoteReplica) => until(() => expect(host.state).toBe("ready"))
 
 hostSuite("on the HTTP port of another server", async () => {
   const server = await testServer({

@@ -64,7 +64,7 @@ export function engineDownSuite(subject: DownSubject): void {
     await expect.poll(() => asked.tokens.length, { interval: 2 }).toBeGreaterThan(1)
     return asked
   }
-  const state = () => expect.poll(() => driver.watch.state, { timeout: 20_000 })
+  const state = () => expect.poll(() => driver.watch.state)
   const used = () => driver.snapshot().kvUsedTokens - driver.snapshot().kvCachedTokens
 
   async function servesAsEver(expected: readonly number[]): Promise<void> {

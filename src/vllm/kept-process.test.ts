@@ -75,9 +75,7 @@ describe("start and end", () => {
     )
     await kept.start()
     const first = pidIn(lines)
-    await expect
-      .poll(() => told, { timeout: 10_000 })
-      .toEqual(["it died of SIGKILL; it is started again now", "it is back"])
+    await expect.poll(() => told).toEqual(["it died of SIGKILL; it is started again now", "it is back"])
     expect(lives(first)).toBe(false)
     expect(kept.restarted).toBe(1)
     expect(kept.pid).toBeDefined()
@@ -90,10 +88,10 @@ describe("start and end", () => {
     await expect.poll(() => lines).toContain("ready")
     const first = pidIn(lines)
     well = false
-    await expect.poll(() => told.length, { timeout: 10_000 }).toBe(2)
+    await expect.poll(() => told.length).toBe(2)
     expect(told).toEqual(["it has not answered for 0.2 s", "it died of SIGKILL; it is started again now"])
     well = true
-    await expect.poll(() => told.at(-1), { timeout: 10_000 }).toBe("it is back")
+    await expect.poll(() => told.at(-1)).toBe("it is back")
     expect(lives(first)).toBe(false)
     expect(kept.restarted).toBe(1)
   })
@@ -128,11 +126,11 @@ test("what is watched over ends when its starter is killed, whatever it makes of
   const program = join(folder, "starter.ts")
   writeFileSync(program, starter)
   const child = spawn(process.execPath, [program], { stdio: "inherit" })
-  await expect.poll(() => existsSync(told), { timeout: 20_000 }).toBe(true)
+  await expect.poll(() => existsSync(told)).toBe(true)
   const [polite, group, other] = JSON.parse(readFileSync(told, "utf8")) as [number, number, number]
   expect([polite, group, other].map(lives)).toEqual([true, true, true])
   child.kill("SIGKILL")
-  await expect.poll(() => [polite, group].map(lives), { timeout: 20_000 }).toEqual([false, false])
+  await expect.poll(() => [polite, group].map(lives)).toEqual([false, false])
   expect(lives(other)).toBe(true)
   process.kill(other, "SIGKILL")
 })

@@ -120,7 +120,7 @@ describe("a file", () => {
     second.options.firstMs = 300
     leaving.submit(jobOf(), sink)
     await writeFile(file, "backends: []\n")
-    await until(() => expect(names()).toHaveLength(1), { timeout: 5000 })
+    await until(() => expect(names()).toHaveLength(1))
     // What it had ends.
     expect((await sink.over())[0]).toMatchObject({ kind: "finished" })
     await until(() => expect(leaving.state).toBe("closed"))
@@ -133,7 +133,7 @@ describe("a file", () => {
     const { names, said } = await open({ file })
     expect(names()).toHaveLength(1)
     await writeFile(file, "- url: http://a\n  wait: 2\n")
-    await until(() => expect(said.at(-1)).toContain("the backends stay as they are"), { timeout: 5000 })
+    await until(() => expect(said.at(-1)).toContain("the backends stay as they are"))
     expect(names()).toHaveLength(1)
   })
 })
@@ -161,7 +161,7 @@ test("one that is not there is said once, and again when it serves", async () =>
   await until(() => expect(said).toHaveLength(1))
   expect(said[0]).toMatch(/^backend 127.0.0.1:\d+ is not there \(nothing listens there\); it is tried again$/)
   await backend.listen()
-  await until(() => expect([...there][0]!.state).toBe("ready"), { timeout: 10_000 })
+  await until(() => expect([...there][0]!.state).toBe("ready"))
   expect(said[1]).toMatch(/serves m-1$/)
 })
 
@@ -200,7 +200,7 @@ describe("one of another model than those that serve", () => {
       ReplicaHost,
     ]
     await (used.info!.model.name === "m-1" ? one : other).close()
-    await until(() => expect(unused.state).toBe("ready"), { timeout: 15_000 })
+    await until(() => expect(unused.state).toBe("ready"))
     expect(used.state).toBe("down")
   })
 
@@ -213,9 +213,7 @@ describe("one of another model than those that serve", () => {
     const { there } = await open({ file })
     await until(() => expect([...there].map(({ state }) => state)).toEqual(["ready"]))
     await writeFile(file, `- ${one.url}\n- ${other.url}\n`)
-    await until(() => expect([...there].map(({ state }) => state)).toEqual(["ready", "ready"]), {
-      timeout: 5000,
-    })
+    await until(() => expect([...there].map(({ state }) => state)).toEqual(["ready", "ready"]))
     expect([...there].map(({ info }) => info!.model.name)).toEqual(["m-1", "m-1"])
   })
 

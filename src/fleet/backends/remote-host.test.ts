@@ -316,7 +316,7 @@ describe("what goes wrong is of one request alone", () => {
     backend.misbehave = null
     expect((await host.offer(jobOf(), 100)).takes).toBe(false)
     expect((await run(host, jobOf())).ends[0]).toMatchObject({ kind: "lost", reason: "refused" })
-    await until(async () => expect((await host.offer(jobOf(), 100)).takes).toBe(true), { timeout: 5000 })
+    await until(async () => expect((await host.offer(jobOf(), 100)).takes).toBe(true))
     expect(backend.asked).toHaveLength(1)
     expect((await run(host, jobOf())).ends[0]).toMatchObject({ kind: "finished" })
   })
@@ -332,7 +332,7 @@ describe("an engine that goes and comes", () => {
     expect((await host.offer(jobOf(), 100)).takes).toBe(false)
     expect((await run(host, jobOf())).ends[0]).toMatchObject({ kind: "lost", reason: "refused" })
     await backend.listen()
-    await until(() => expect(host.state).toBe("ready"), { timeout: 10_000 })
+    await until(() => expect(host.state).toBe("ready"))
     expect((await run(host, jobOf())).ends[0]).toMatchObject({ kind: "finished" })
   })
 
@@ -345,7 +345,7 @@ describe("an engine that goes and comes", () => {
     for (const sink of sinks) expect((await sink.over())[0]).toMatchObject({ kind: "lost", reason: "died" })
     await until(() => expect(host.state).toBe("down"))
     await backend.listen()
-    await until(() => expect(host.state).toBe("ready"), { timeout: 10_000 })
+    await until(() => expect(host.state).toBe("ready"))
     expect((await run(host, jobOf())).ends[0]).toMatchObject({ kind: "finished" })
   })
 
@@ -356,7 +356,7 @@ describe("an engine that goes and comes", () => {
     await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
     backend.healthy = false
     expect((await sink.over())[0]).toMatchObject({ kind: "finished" })
-    await until(() => expect(host.state).toBe("down"), { timeout: 5000 })
+    await until(() => expect(host.state).toBe("down"))
   })
 
   test("given up, it loses what it has at once, and is taken back when it answers", async () => {
@@ -367,7 +367,7 @@ describe("an engine that goes and comes", () => {
     host.giveUp("it is stuck")
     expect((await sink.over())[0]).toMatchObject({ kind: "lost", reason: "died", detail: "it is stuck" })
     backend.options.firstMs = 1
-    await until(() => expect(host.state).toBe("ready"), { timeout: 5000 })
+    await until(() => expect(host.state).toBe("ready"))
     expect((await run(host, jobOf())).ends[0]).toMatchObject({ kind: "finished" })
   })
 

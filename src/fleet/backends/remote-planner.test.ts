@@ -30,7 +30,7 @@ async function open() {
   })
   opened.push(backend, dispatcher, host)
   await until(() => expect(host.state).toBe("ready"))
-  const ready = () => until(() => expect(asked.ready).toBe(true), { timeout: 5000 })
+  const ready = () => until(() => expect(asked.ready).toBe(true))
   return { backend, host, path, url, asked, ready, closePlanner: close }
 }
 
@@ -84,7 +84,7 @@ test("while the planner is away the twin answers, and what is sent is served", a
   expect(await host.offer(urgent(), 1000)).toMatchObject({ takes: false })
   await until(() => expect(host.digest().snapshot.waiting).toBeGreaterThan(15))
   await closePlanner()
-  await until(() => expect(asked.ready).toBe(false), { timeout: 5000 })
+  await until(() => expect(asked.ready).toBe(false))
   expect(host.digest().snapshot.waiting).toBe(0)
   expect(await host.offer(job(), 1000)).toMatchObject({ takes: true })
   const sink = new Kept()
@@ -98,7 +98,7 @@ test("a planner itself computes nothing, and says so", async () => {
   await ready()
   const mistaken = new RemoteReplica({ name: "mistaken", url })
   opened.push(mistaken)
-  await until(() => expect(mistaken.state).toBe("ready"), { timeout: 5000 })
+  await until(() => expect(mistaken.state).toBe("ready"))
   const sink = new Kept()
   mistaken.submit(jobOf(), sink)
   expect((await sink.over())[0]).toMatchObject({
