@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest"
 import { Flight } from "./flight.ts"
 import { BatchBuilder } from "./planner/batch-builder.ts"
 import type { Batch } from "./protocol.ts"
+import type { LiveRequest } from "./request.ts"
 import { contextOf, liveOf } from "./testing.ts"
 
 /** A batch with the prefills of requests 1 and 4: 100 tokens, 5 ms and 0.1 ms a token. */
@@ -141,6 +142,42 @@ describe("room that the others in flight take", () => {
   test("of what did not run, goes on from where it was to begin, or is", () => {
     expect(reach(flightWith([64, 20], [84, 1]), 1)).toBe(65)
     expect(reach(flightWith([0, 20], [84, 5], [89, 1]), 2)).toBe(21)
+  })
+
+  /** Blocks that each batch takes, after what ran in batch `number` ended with room for `end` tokens. */
+  const taken = (flight: Flight, number: number, end: number, computed = 0) => {
+    const batch = flight.batch(number)
+    flight.takesFrom(batch, { ...batch.requests[0]!, id: 1, computed } as LiveRequest, end, 16)
+    return flight.batches.map(({ tookTokens }) => tookTokens / 16)
+  }
+
+  test("is taken by each from where it really begins, which may be a block more or less than planned", () => {
+    expect(taken(flightWith([64, 20], [84, 8], [92, 4]), 1, 30)).toEqual([0, 1, 0])
+    expect(taken(flightWith([64, 16], [80, 8], [88, 4]), 1, 20)).toEqual([0, -1, 0])
+    expect(taken(flightWith([64, 20], [84, 4, 4], [92, 1]), 1, 28)).toEqual([0, 1, 0])
+    // By what is in place, and what those before it take, where that is more.
+    expect(taken(flightWith([64, 20], [84, 8]), 1, 20, 30)).toEqual([0, 1])
+    expect(taken(flightWith([20, 10], [64, 20], [84, 8]), 2, 20)).toEqual([0, 0, 1])
+    // What was planned when that was known begins there.
+    expect(taken(flightWith([64, 20], [84, 1], [21, 40]), 1, 20)).toEqual([0, 0, 0])
+  })
+
+  test("is counted anew each time that something ran otherwise", () => {
+    const flight = flightWith([64, 20], [84, 8], [92, 4])
+    expect(taken(flight, 1, 30)).toEqual([0, 1, 0])
+    flight.batches[0]!.items = [{ id: 1, position: 10, tokens: 20, sample: true, draft: 0 }]
+    expect(taken(flight, 2, 46)).toEqual([0, 1, 1])
+    expect(taken(flight, 2, 46)).toEqual([0, 1, 1])
+    expect(taken(flight, 2, 34)).toEqual([0, 1, 0])
+  })
+
+  test("is as planned of others, and of what has lost its KV since", () => {
+    const flight = flightWith([64, 20], [84, 8])
+    flight.batches[1]!.preemptions[0] = -1
+    expect(taken(flight, 1, 30)).toEqual([0, 0])
+    const others = flightWith([64, 20], [84, 8])
+    others.batches[1]!.items = [{ id: 2, position: 84, tokens: 8, sample: true, draft: 0 }]
+    expect(taken(others, 1, 30)).toEqual([0, 0])
   })
 
   test("is none of what has lost its KV since", () => {

@@ -29,6 +29,8 @@ export interface Airborne {
   shape: StepShape
   /** Room of the KV pool that it took when it was decided: what became free by it counts against it. */
   tookTokens: number
+  /** Blocks that it takes of requests of which the batches before it took others than planned. */
+  takes: Map<RequestId, number>
   /** Predicted, µs; and when it should land, absolute µs. */
   predictedUs: number
   endsUs: number
@@ -64,16 +66,33 @@ export class Flight {
     const endsUs = this.clearUs(nowUs) + predictedUs
     for (const request of requests) request.inAir++
     const preemptions = requests.map((request) => request.preemptions)
-    const made = { number, dropped, items, requests, preemptions, kind, shape: built.shape() }
+    const made = {
+      number,
+      dropped,
+      items,
+      requests,
+      preemptions,
+      takes: new Map(),
+      kind,
+      shape: built.shape(),
+    }
     this.batches.push({ ...made, tookTokens, tookOffUs: nowUs, predictedUs, endsUs, failed: false })
   }
 
   /** A batch of the engine's own joins, without items so far. */
   joins(number: number, nowUs: number): Airborne {
     const endsUs = this.clearUs(nowUs)
-    const empty = { number, dropped: new Map(), items: [], requests: [], preemptions: [], shape: NO_SHAPE }
+    const none = { dropped: new Map(), items: [], requests: [], preemptions: [], takes: new Map() }
     const times = { tookOffUs: nowUs, predictedUs: 0, endsUs }
-    const own: Airborne = { ...empty, ...times, kind: "decode", tookTokens: 0, failed: false }
+    const own: Airborne = {
+      number,
+      ...none,
+      ...times,
+      kind: "decode",
+      shape: NO_SHAPE,
+      tookTokens: 0,
+      failed: false,
+    }
     this.batches.push(own)
     return own
   }
@@ -148,6 +167,34 @@ export class Flight {
       const less = Math.min(before, blocks)
       batch.dropped.set(id, before - less)
       batch.tookTokens += less * blockTokens
+    }
+  }
+
+  /** What ran in `batch` leaves a request, of which `computed` tokens are in place, with room for `end` tokens: those behind it take
+   * blocks from there, not from where they were planned to, and what they take is free by the count of an engine that has not
+   * come to them. */
+  takesFrom(batch: Airborne, { id, computed }: LiveRequest, end: number, blockTokens: number): void {
+    const blocks = (tokens: number) => Math.ceil(tokens / blockTokens)
+    let planned = computed
+    let real = computed
+    let isAfter = false
+    for (const other of this.batches) {
+      const at = other.items.findIndex((item) => item.id === id)
+      if (other === batch) real = Math.max(real, end)
+      if (at >= 0 && other.requests[at]?.preemptions === other.preemptions[at]) {
+        const { position, tokens, draft } = other.items[at]!
+        const to = position + tokens + draft
+        if (isAfter) {
+          const realTo = Math.min(position, real) + tokens + draft
+          const takes = Math.max(0, blocks(realTo) - blocks(real))
+          const took = other.takes.get(id) ?? Math.max(0, blocks(to) - blocks(Math.min(planned, position)))
+          other.takes.set(id, takes)
+          other.tookTokens += (takes - took) * blockTokens
+          real = Math.max(real, realTo)
+        } else if (other !== batch) real = Math.max(real, to)
+        planned = Math.max(planned, to)
+      }
+      isAfter ||= other === batch
     }
   }
 

@@ -104,6 +104,7 @@ describe("the line foreseen", () => {
         kind: "mixed" as const,
         shape,
         tookTokens: 0,
+        takes: new Map(),
       },
       ...{
         items: [{ ...item(0, 100, sample), id: request.id }],

@@ -116,6 +116,22 @@ describe("what ran in place of a plan", () => {
     expect(() => played.done(third)).toThrow("not in flight")
   })
 
+  test("a batch of which nothing ran but its evictions leaves none to be made, and what they freed is free once", () => {
+    const played = owned({ limits: { ...LIMITS, kvTokens: 128, minChunkTokens: 1 } })
+    played.arrives(1, { promptTokens: 47, maxOutputTokens: 20 })
+    played.arrives(2, { promptTokens: 70, maxOutputTokens: 20 })
+    const [first, second] = [played.runs(), played.runs()]
+    played.done(first)
+    const third = played.runs()
+    expect(third.evict).toEqual([2])
+    tell(played, { batch: third.number, items: [], evicted: true })
+    // Of its eight blocks request 1 has three.
+    played.replica.handle({ type: "kvFree", tokens: 80 }, played.nowUs)
+    expect(played.replica.freeKvTokens).toBe(80)
+    expect(played.runs()).toMatchObject({ evict: [], items: [{ id: 1, position: 48, tokens: 1 }] })
+    played.done(second)
+  })
+
   test("the room that a batch was to take for a running request is free when it never ran", () => {
     const played = owned({ depth: 1 })
     const used = () => played.replica.snapshot(0).kvUsedTokens

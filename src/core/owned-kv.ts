@@ -52,14 +52,14 @@ export class OwnedKv {
     this.#place(request, Math.min(said, most), request.inAir === 0)
   }
 
-  ran({ batch: number, items, preempted = [] }: Ran, nowUs: number): void {
+  ran({ batch: number, items, preempted = [], evicted = false }: Ran, nowUs: number): void {
     const flight = this.#flight
     this.#kv.bound(null)
     for (const id of preempted) {
       const request = this.#line.get(id)
       if (request !== undefined) this.#line.loseKv(request, true)
     }
-    if (items.length === 0) this.#neverRan(flight.batch(number))
+    if (items.length === 0) this.#neverRan(flight.batch(number), evicted)
     else this.#replace(number < 1 ? flight.joins(number, nowUs) : flight.batch(number), items, nowUs)
   }
 
@@ -72,13 +72,14 @@ export class OwnedKv {
     if (cached) this.#kv.dropCache()
   }
 
-  /** What it was to evict is still to go. */
-  #neverRan(batch: Airborne): void {
-    this.#flight.cancel(batch)
+  /** What it was to evict is still to go, if that is not so already. */
+  #neverRan(batch: Airborne, evicted: boolean): void {
     const reach = this.#flight.reachWithout(batch)
     for (let at = 0; at < batch.items.length; at++) this.#leave(batch, at, reach)
+    this.#flight.cancel(batch)
     for (const [id, blocks] of batch.dropped)
-      if (this.#line.get(id) !== undefined && !this.#kv.holds(id)) this.#kv.orders.drop(id, blocks)
+      if (!evicted && this.#line.get(id) !== undefined && !this.#kv.holds(id))
+        this.#kv.orders.drop(id, blocks)
     this.#line.releaseLeft()
   }
 
@@ -101,7 +102,7 @@ export class OwnedKv {
     for (const item of items) {
       const at = plan.get(item.id)
       const request = this.#board(boarding, batch, at, item, coming, nowUs)
-      if (request !== null) this.#settle(request, reach, endOf(item))
+      if (request !== null) this.#settle(batch, request, reach, endOf(item))
     }
     Object.assign(batch, boarding)
     this.#time(batch)
@@ -118,7 +119,7 @@ export class OwnedKv {
       this.#didNotStart(request)
       return
     }
-    this.#settle(request, reach)
+    this.#settle(batch, request, reach)
   }
 
   /** A planned item of a request that has lost its KV since ends after `reach` tokens: what it was to take beyond does not become free. */
@@ -134,8 +135,9 @@ export class OwnedKv {
 
   /** It has what is in place, what other batches in flight take (`reach`), and so many tokens in this one: what it was given beyond
    * would be counted as taken, and the engine says that it is free. */
-  #settle(request: LiveRequest, reach: ReadonlyMap<RequestId, number>, here = 0): void {
+  #settle(batch: Airborne, request: LiveRequest, reach: ReadonlyMap<RequestId, number>, here = 0): void {
     const { id, computed } = request
+    this.#flight.takesFrom(batch, request, here, this.#kv.limits.blockTokens)
     // Where a step began further back than planned others may think that they share more.
     this.#kv.uncomputed(id, computed)
     this.#kv.shrink(id, Math.max(computed, here, reach.get(id) ?? 0))
@@ -202,7 +204,7 @@ export class OwnedKv {
     const { id } = request
     this.#attach(request)
     if (!inAir) this.#place(request, Math.min(position, request.known - 1), request.inAir === 1)
-    if (this.#kv.holds(id)) this.#kv.grow(id, position + tokens + draft)
+    if (this.#kv.holds(id)) this.#grow(id, position + tokens + draft)
     if (request.startedUs >= 0) return
     request.startedUs = nowUs
     request.cachedTokens = position
@@ -225,7 +227,12 @@ export class OwnedKv {
     if (tokens > 0) this.#attach(request)
     if (!kv.holds(id)) this.#flight.writeOff(id)
     request.computed = kv.holds(id) ? tokens : 0
-    if (request.computed > 0) kv.grow(id, tokens)
+    if (request.computed > 0) this.#grow(id, tokens)
+  }
+
+  /** As far as there is room: with nothing counted as its own, what others share with it would be theirs alone, and free without them. */
+  #grow(id: RequestId, tokens: number): void {
+    this.#kv.grow(id, Math.min(tokens, this.#kv.heldTokens(id) + this.#kv.spareTokens))
   }
 
   /** It takes as long as what ran. */

@@ -115,10 +115,12 @@ export type Event =
 export interface Ran {
   type: "ran"
   /** Of a batch in flight: it consists of `items` from now on, and planned requests that are not among them did not run.
-   * Without items the batch did not run at all, nor were its evictions made: no `stepDone` follows. A number below 1 is
-   * one that the driver made for a batch of the engine's own, without a plan: distinct among those in flight. */
+   * Without items the batch did not run at all: no `stepDone` follows. A number below 1 is one that the driver made for a
+   * batch of the engine's own, without a plan: distinct among those in flight. */
   batch: number
   items: readonly RanItem[]
+  /** Of one without items: its evictions were made all the same. Left out: they were not. */
+  evicted?: boolean
   /** Live requests whose KV the engine took for it, beyond what the plan evicts. */
   preempted?: readonly RequestId[]
 }

@@ -69,12 +69,13 @@ describe("whose choice a step was", () => {
     expect(unused).toEqual([1])
     expect(take({ ran: other(0, 9) })).toMatchObject([{ type: "ran", batch: -1, items: [{ id: 9 }] }])
   })
-  test("none: the plan never ran", () => {
+  test("none: the plan never ran, or nothing of it could", () => {
     const { engine, take, scheduled, unused } = heard()
     engine.planned(1)
-    expect(take()).toMatchObject([{ type: "ran", batch: 1, items: [] }])
+    expect(take()).toEqual([{ type: "ran", batch: 1, items: [], atUs: 1000 }])
     engine.planned(2)
-    expect(take({ ran: other(2) })).toMatchObject([{ type: "ran", batch: 2, items: [] }])
+    // What it evicts was given up before.
+    expect(take({ ran: other(2) })).toEqual([{ type: "ran", batch: 2, items: [], evicted: true, atUs: 900 }])
     expect(scheduled).toEqual([])
     expect(unused).toEqual([1, 2])
     expect(take()).toEqual([])

@@ -125,7 +125,12 @@ export class EngineEvents {
 
   #changed(batch: number, ran: Ran | null, preempted: RequestId[], atUs: number): void {
     const items = ran === null ? [] : itemsOf(ran)
-    this.#sink.post({ type: "ran", batch, items, ...(preempted.length > 0 && { preempted }) }, atUs)
+    // The plug-in gives up what a plan evicts before it looks at what may run.
+    const evicted = ran !== null && items.length === 0
+    this.#sink.post(
+      { type: "ran", batch, items, ...(evicted && { evicted }), ...(preempted.length > 0 && { preempted }) },
+      atUs,
+    )
   }
 
   #flies(seq: number, batch: number, of: StepOf): void {

@@ -195,7 +195,7 @@ export class Machine implements Target {
     const events: Event[] = []
     if (batch !== undefined && !strays) {
       const ran = ways.schedule(batch)
-      events.push({ type: "ran", batch: batch.number, ...ran })
+      events.push({ type: "ran", batch: batch.number, ...ran, evicted: true })
       if (ran.items.length > 0)
         return { step: this.#takeOff(batch.number, this.#sampled(ran.items), nowUs), events }
     } else if (batch !== undefined) events.push({ type: "ran", batch: batch.number, items: [] })

@@ -92,7 +92,8 @@ const ran = z
     batch: count,
     /** When it was scheduled. */
     atUs: us,
-    /** It is the plan to the token: the columns are left out. Empty columns: nothing of the plan could run, nothing lands. */
+    /** It is the plan to the token: the columns are left out. Empty columns: nothing of the plan could run but its
+     * evictions, nothing lands. */
     exact: z.boolean(),
     ids: counts.optional(),
     /** Tokens whose KV was in place before (what was found in the cache included). */
