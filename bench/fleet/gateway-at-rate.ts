@@ -5,7 +5,8 @@
  *     node bench/fleet/gateway-at-rate.ts --scenario chatbot --engine vllm --replicas 2 --rates 4,6,8 --seeds 1,2,3
  *
  * `--gateways 4`: as many processes of the gateway, which tell each other what they have; `--apart`: they do not, and see each other in
- * /metrics alone. Requests come to any of them.
+ * /metrics alone. `--peers 1`: as many gateways on machines of their own, which tell each other over a network that takes 1 ms one way.
+ * Requests come to any of them.
  *
  * The engines of bench/fleet/rivals.ts, with its requests: llama-servers whose steps take 128 tokens, which they tell nobody. Step
  * times are those of a profile (slos-serve profile --threads 1 --out).
@@ -21,7 +22,7 @@ import { readClasses } from "../../src/load/classes.ts"
 import { HARDWARE, type Hardware, SCENARIO_HARDWARE } from "../../src/sim/presets.ts"
 import { RUN_DEFAULTS, type RunSpec } from "../../src/study/spec.ts"
 import { BURSTINESS, CONTEXT_TOKENS, LOADS } from "./rivals/loads.ts"
-import { FRONTS, type FrontName, play } from "./virtual/play.ts"
+import { FRONTS, type FrontName, peersOver, play, SIBLINGS } from "./virtual/play.ts"
 
 const { values } = parseArgs({
   options: {
@@ -41,6 +42,7 @@ const { values } = parseArgs({
     believed: { type: "string" },
     gateways: { type: "string", default: "1" },
     apart: { type: "boolean", default: false },
+    peers: { type: "string" },
   },
 })
 
@@ -92,6 +94,7 @@ const { scenario, engine, hardware, budget, rules, prior, spec } =
   rivals === undefined ? ofScenario() : ofRivals(rivals as keyof typeof LOADS, profile!)
 const policy = { "vllm-priority": "vllm-priority", sglang: "vllm-prefill-first" }[engine as string] ?? "vllm"
 const replicas = Number(values.replicas)
+const told = values.peers === undefined ? SIBLINGS : peersOver(1000 * Number(values.peers))
 const believed = { ...rules, ...(values.believed !== undefined && { tokenBudget: Number(values.believed) }) }
 
 for (const rate of values.rates.split(",").map(Number))
@@ -107,13 +110,14 @@ for (const rate of values.rates.split(",").map(Number))
         maxSequenceTokens: hardware.contextTokens - 1,
         ...spec,
       }
-      const several = { gateways: Number(values.gateways), tell: !values.apart }
+      const several = { gateways: Number(values.gateways), tell: values.apart ? null : told }
       const { kept, total, promised, promisedKept, why } = play(run, front, believed, prior, several)
       const percent = (share: number) => Math.round(10_000 * share) / 100
       console.log(
         JSON.stringify({
           ...{ scenario: rivals ?? scenario, engine, budget, replicas, rate, seed, front },
           ...(several.gateways > 1 && { gateways: several.gateways, ...(values.apart && { apart: true }) }),
+          ...(several.gateways > 1 && values.peers !== undefined && { peersMs: Number(values.peers) }),
           ...(values.paces !== "1" && { paces: values.paces }),
           ...(values.seconds !== undefined && { seconds: Number(values.seconds) }),
           ...(values["lead-in"] !== undefined && { leadIn: Number(values["lead-in"]) }),

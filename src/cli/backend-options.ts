@@ -1,6 +1,8 @@
 /** Options of `serve` where other servers compute: a gateway has no engine of its own. */
 import type { Command } from "commander"
 import { type BackendConfig, parseInlineBackend } from "../config/backends.ts"
+import { PEER_PORT, type PeerAddress, parsePeer, SECRET_FORM } from "../config/peers.ts"
+import { isReference } from "../config/secrets.ts"
 import { UserError } from "../errors.ts"
 import { wholeNumber } from "./numbers.ts"
 
@@ -10,6 +12,12 @@ export interface BackendOptions {
   backendTimeout: number
   /** Processes. */
   gateways: number
+  /** Other gateways before the same backends. */
+  peer?: PeerAddress[]
+  peerFile?: string
+  peerPort?: number
+  /** Where their secret is: env:NAME or file:PATH. */
+  peerSecret?: string
 }
 
 /** Of an engine in this process: said beside backends, they cannot be meant. */
@@ -54,6 +62,29 @@ export function addBackendOptions(command: Command): Command {
       wholeNumber(1, 86_400),
       300,
     )
+    .option(
+      "--peer <host:port>",
+      "another gateway before the same backends, on another machine: each then knows what the other does; a name with several " +
+        "addresses is as many, this gateway among them or not; once for each; also in the config",
+      (text: string, before: PeerAddress[] = []) => [...before, parsePeer(text, "--peer")],
+    )
+    .option("--peer-file <file>", "a YAML list of more of them, read again whenever it changes")
+    .option(
+      "--peer-port <number>",
+      `port for peers, on the address of --host (default, where there are peers: ${PEER_PORT})`,
+      wholeNumber(1, 65_535),
+    )
+    .option(
+      "--peer-secret <where>",
+      "what all peers have in common, and others do not: env:NAME (a variable that has it) or file:PATH",
+      peerSecret,
+    )
+}
+
+function peerSecret(text: string): string {
+  if (isReference(text)) return text
+  // Not shown: it may be the secret.
+  throw new UserError(`--peer-secret ${SECRET_FORM}`)
 }
 
 /** Throws UserError for options that no gateway has. */

@@ -83,7 +83,7 @@ describe("the file", () => {
       for (const { option, schema } of Object.values(fields)) {
         const flag = command.options.find((one) => one.attributeName() === option)!
         if (flag.parseArg === undefined || flag.argChoices !== undefined) continue
-        if (["allowedHost", "corsOrigin", "protect"].includes(option)) continue
+        if (["allowedHost", "corsOrigin", "peer", "peerSecret", "protect"].includes(option)) continue
         for (const value of values) {
           const parsed = schema.safeParse(value)
           let taken: unknown

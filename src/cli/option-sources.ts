@@ -8,7 +8,7 @@ const PREFIX = "SLOS_SERVE_"
 /** Other programs, or other parts of this one, read these. */
 const NOT_OPTIONS = ["CACHE", "CLASSES", "KEY", "NODE", "PYPI", "IMAGE"]
 /** Options that may stand several times: in the environment blanks or lines are between them. */
-const LISTS = ["allowedHost", "backend", "corsOrigin", "endpoint", "set", "tenant"]
+const LISTS = ["allowedHost", "backend", "corsOrigin", "endpoint", "peer", "set", "tenant"]
 /** A file says nothing of these commands' options. */
 const WITH_FILE = ["serve", "vllm", "show"]
 

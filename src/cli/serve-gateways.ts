@@ -5,6 +5,7 @@ import { moduleBeside } from "../beside.ts"
 import { parseConfig } from "../config/file.ts"
 import { readText } from "../config/yaml-file.ts"
 import { UserError } from "../errors.ts"
+import type { Peers } from "../fleet/peers/peers.ts"
 import { keepTogether } from "../http/responses/shared-store.ts"
 import { ResponseStore } from "../http/responses/store.ts"
 import { METRICS, METRICS_PAGE } from "../http/routes/health.ts"
@@ -13,11 +14,14 @@ import { Hub } from "../siblings/hub.ts"
 import type { ToSibling } from "../siblings/messages.ts"
 import { SiblingProcess } from "../siblings/sibling-process.ts"
 import { parentProcess } from "../telemetry/parent-process.ts"
+import { registerPeers } from "../telemetry/peer-gauges.ts"
 import { type MetricsJson, SummedMetrics } from "../telemetry/summed-metrics.ts"
 import type { BeforeVllm, GatewayOptions, GatewaySetup } from "./gateway-setup.ts"
 import { renewableOf } from "./option-sources.ts"
 import type { Reporter } from "./reporter.ts"
 import type { ServeOptions } from "./serve-options.ts"
+import { configOf, mostApps } from "./serve-parts.ts"
+import { openPeers, peersOf } from "./serve-peers.ts"
 import { dieOf, onOthers, onStops } from "./serve-signals.ts"
 import { systemdOf } from "./serve-systemd.ts"
 
@@ -66,6 +70,10 @@ class Gateways {
   readonly #processes: SiblingProcess[]
   /** What the config file said at first, and each time that it was read again: one that is started anew goes the way of the others. */
   readonly #configs: string[]
+  readonly #hub: Hub
+  /** Of what this process has itself to tell. */
+  readonly #registry = parentProcess()
+  #peers: Peers | null = null
   #serve = false
 
   constructor(options: GatewayOptions, reporter: Reporter, beside: GatewaysBeside) {
@@ -75,7 +83,8 @@ class Gateways {
     this.#beside = beside
     this.#configs = config === undefined ? [] : [readText(config)]
     const hub = hubFor(options)
-    const metrics = new SummedMetrics(() => hub.askAll<MetricsJson>(METRICS, null), parentProcess())
+    this.#hub = hub
+    const metrics = new SummedMetrics(() => hub.askAll<MetricsJson>(METRICS, null), this.#registry)
     hub.answers(METRICS_PAGE, () => metrics.page())
     // Connections are handed out in turn here: where each process listens for itself the system chooses by their ports, which leaves
     // few kept connections uneven, and a second server on the same port would share it silently.
@@ -94,9 +103,11 @@ class Gateways {
   /** Answers with what is to be said of them. */
   async start(): Promise<{ lines: readonly string[]; values: Record<string, unknown> }> {
     try {
+      await this.#openPeers()
       await Promise.all([this.#beside.start(), ...this.#processes.map((one) => one.ready())])
     } catch (error) {
       for (const one of this.#processes) one.kill()
+      this.#peers?.close()
       throw error
     }
     this.#serve = true
@@ -134,11 +145,22 @@ class Gateways {
       return dieOf(signal)
     }
     const exits = await Promise.all(this.#processes.map((one) => one.stop(signal)))
+    this.#peers?.close()
     const died = exits.find((exit) => exit.signal !== null)
     if (died !== undefined) return dieOf(signal)
     await this.#beside.close()
     this.#reporter.done("stopped")
     process.exit(Math.max(...exits.map(({ code }) => code ?? 0)))
+  }
+
+  /** One for all processes: what each tells goes out, and what comes in goes to each. */
+  async #openPeers(): Promise<void> {
+    const setup = peersOf(this.#options)
+    if (setup === null) return
+    const apps = mostApps(this.#options, configOf(this.#options))
+    const parts = { hub: this.#hub, processes: this.#options.gateways, apps }
+    this.#peers = await openPeers(setup, parts, this.#reporter)
+    registerPeers(this.#registry, this.#peers)
   }
 
   #tellAll(message: ToSibling): void {

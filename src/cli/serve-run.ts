@@ -13,7 +13,10 @@ import { LocalFront } from "../serve/local-front.ts"
 import { startAdvisor } from "../serve/scale.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
 import type { Tenants } from "../serve/tenants.ts"
+import { alone } from "../siblings/alone.ts"
+import { Hub } from "../siblings/hub.ts"
 import type { Siblings } from "../siblings/siblings.ts"
+import { registerPeers } from "../telemetry/peer-gauges.ts"
 import type { ApiOptions } from "./api-options.ts"
 import { listen } from "./http-listen.ts"
 import { liveOf, Reloader, tlsFiles } from "./reload.ts"
@@ -30,6 +33,7 @@ import {
 } from "./serve-gateway.ts"
 import type { ServeOptions } from "./serve-options.ts"
 import { configOf, HEAP_GROWTH, mostApps, openDriver, tenantsOf, warmedUp } from "./serve-parts.ts"
+import { checkPeers, openPeers, type PeersSetup, peersOf } from "./serve-peers.ts"
 import { onSignals } from "./serve-signals.ts"
 import { systemdOf } from "./serve-systemd.ts"
 import { traceTo } from "./serve-traces.ts"
@@ -45,6 +49,9 @@ export async function serve(
   const { classes, backends } = config
   const tenants = tenantsOf(options, config, siblings)
   const gateway = gatewayOf(options, backends)
+  // Of several processes their parent speaks.
+  const peers = siblings === null ? peersOf(options) : null
+  checkPeers(peers, gateway !== null)
   if (options.gateways > 1 && siblings === null) {
     checkSeveral(options, gateway)
     const { serveGateways } = await import("./serve-gateways.ts")
@@ -52,18 +59,39 @@ export async function serve(
   }
   const policy = gateway === null ? options.policy : GATEWAY
   const most = mostApps(options, config)
-  await serveFront(options, { tenants, config, mostApps: most, siblings }, reporter, async (host) => {
-    const front =
-      gateway === null
-        ? await openFront(options, { config, apps: most, tenants }, reporter)
-        : await openGatewayFront(gateway, options, { config, host, apps: most, tenants, siblings }, reporter)
-    const { defaultMaxTokens } = options
-    const service = new Service({ front, classes, policy, tenants, defaultMaxTokens, mostApps: most })
-    // One of several forecasts, for all of them.
-    if (options.scaleEvery > 0 && (siblings?.index ?? 0) === 0)
-      service.advisedBy(advisorOf(service, options, reporter, siblings))
-    return service
-  })
+  await serveFront(
+    options,
+    { tenants, config, mostApps: most, siblings },
+    reporter,
+    async (host, onClose) => {
+      const told = peers === null ? null : await tellPeers(peers, most, onClose, reporter)
+      const parts = { config, host, apps: most, tenants, siblings: told?.siblings ?? siblings }
+      const front =
+        gateway === null
+          ? await openFront(options, { config, apps: most, tenants }, reporter)
+          : await openGatewayFront(gateway, options, parts, reporter)
+      const { defaultMaxTokens } = options
+      const service = new Service({ front, classes, policy, tenants, defaultMaxTokens, mostApps: most })
+      if (told !== null) registerPeers(service.metrics.registry, told.peers)
+      // One of several forecasts, for all of them.
+      if (options.scaleEvery > 0 && (siblings?.index ?? 0) === 0)
+        service.advisedBy(advisorOf(service, options, reporter, siblings))
+      return service
+    },
+  )
+}
+
+/** Gateways elsewhere are to this process as others of its own would be. */
+async function tellPeers(
+  setup: PeersSetup,
+  apps: number,
+  onClose: (close: () => Promise<void>) => void,
+  reporter: Reporter,
+) {
+  const hub = new Hub()
+  const peers = await openPeers(setup, { hub, processes: 1, apps }, reporter)
+  onClose(async () => peers.close())
+  return { peers, siblings: alone(hub) }
 }
 
 export interface ServedParts {

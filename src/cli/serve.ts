@@ -31,6 +31,9 @@ Examples:
   # no engine here: two servers that compute, told apart by what they can promise
   slos-serve serve --backend http://gpu-1:8000 --backend vllm=http://gpu-2:8000,weight=2
 
+  # two gateways on two machines, each of which knows what the other does (the other has --peer gateway-1)
+  slos-serve serve --host 0.0.0.0 --backend http://gpu-1:8000 --peer gateway-2 --peer-secret env:PEERS
+
   # no model at all: the API with plausible timing
   slos-serve serve --engine fake`
 

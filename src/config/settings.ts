@@ -2,6 +2,7 @@
 import { z } from "zod"
 import { POLICY_NAMES } from "../core/policy/index.ts"
 import { parseOrigin } from "./origins.ts"
+import { peerSecretSchema, peersSchema } from "./peers.ts"
 import type { FieldPath } from "./yaml-file.ts"
 
 /** One option that a file says. */
@@ -132,6 +133,14 @@ export const SETTINGS: Readonly<Record<string, Readonly<Record<string, Field>>>>
     host: field("host", text("an address"), "address to listen on"),
     port: field("port", whole(0, 65_535), "port to listen on; 0 picks a free one"),
     gateways: field("gateways", whole(1, 64), "processes before the backends that share the address"),
+    peers: field("peer", peersSchema, "gateways on other machines before the same backends: host:port"),
+    peer_file: field("peerFile", text("a file"), "a YAML list of more of them, read again when it changes"),
+    peer_port: field("peerPort", whole(1, 65_535), "port for peers"),
+    peer_secret: field(
+      "peerSecret",
+      peerSecretSchema,
+      "what all peers have in common: env:NAME or file:PATH",
+    ),
   },
   access: {
     objectives: field(

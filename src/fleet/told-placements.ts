@@ -4,9 +4,9 @@ import type { Routed } from "../router/target.ts"
 import type { Siblings } from "../siblings/siblings.ts"
 import type { Fleet } from "./fleet.ts"
 
-const TOPIC = "placements"
+export const PLACEMENTS = "placements"
 
-type Placement = readonly [request: Routed, replica: string]
+export type Placement = readonly [request: Routed, replica: string]
 
 export class ToldPlacements {
   readonly #siblings: Siblings
@@ -19,12 +19,12 @@ export class ToldPlacements {
   /** What neither goes on nor has a beginning that others may have is of no use elsewhere. */
   readonly placed = ({ session, promptTokens, prefix }: Routed, replica: string): void => {
     if (session < 0 && prefix.length === 0) return
-    if (this.#placed.length === 0) this.#siblings.tellSoon(TOPIC, () => this.#take())
+    if (this.#placed.length === 0) this.#siblings.tellSoon(PLACEMENTS, () => this.#take())
     this.#placed.push([{ session, promptTokens, prefix }, replica])
   }
 
   hearInto(fleet: Fleet): void {
-    this.#siblings.onTold(TOPIC, (placed: readonly Placement[]) => {
+    this.#siblings.onTold(PLACEMENTS, (placed: readonly Placement[]) => {
       for (const [request, replica] of placed) fleet.placedElsewhere(request, replica)
     })
   }

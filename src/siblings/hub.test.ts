@@ -1,5 +1,7 @@
 /** What processes of one address tell each other, and what all of them are asked. */
+import { deserialize, serialize } from "node:v8"
 import { expect, test } from "vitest"
+import { alone } from "./alone.ts"
 import { Hub } from "./hub.ts"
 import { askingAll } from "./siblings.ts"
 import { linked } from "./testing.ts"
@@ -83,3 +85,35 @@ test("a signal that comes before its listener is not lost", async () => {
     ["SIGTERM", undefined],
   ])
 })
+
+test.each([1, 3])(
+  "gateways elsewhere hear what %d tell here, once, and are heard by all here",
+  async (count) => {
+    const hub = new Hub()
+    const all = count === 1 ? [alone(hub)] : linked(count, hub).all
+    const out: unknown[] = []
+    hub.elsewhere = {
+      told: (from, told) => out.push([from, deserialize(told)]),
+      left: (from) => out.push([from, "left"]),
+    }
+    const heard: unknown[] = []
+    for (const one of all) {
+      one.onTold("news", (word: unknown, from) => heard.push([one.index, from, word]))
+      one.onLeft((from) => heard.push([one.index, from, "left"]))
+    }
+    all[0]!.tellSoon("news", () => "from here")
+    await expect.poll(() => out).toEqual([[0, [{ topic: "news", word: "from here" }]]])
+    await expect.poll(() => heard.length).toBe(count - 1)
+    heard.length = 0
+    hub.tell(70, serialize([{ topic: "news", word: "from there" }]))
+    hub.forget(70)
+    await expect.poll(() => heard.length).toBe(2 * count)
+    for (const { index } of all)
+      expect(heard.filter((one) => (one as unknown[])[0] === index)).toEqual([
+        [index, 70, "from there"],
+        [index, 70, "left"],
+      ])
+    hub.left(0)
+    expect(out.slice(1)).toEqual([[0, "left"]])
+  },
+)

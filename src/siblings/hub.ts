@@ -25,6 +25,13 @@ interface Member {
   open: Map<number, (answer: Answer | null) => void>
 }
 
+/** Gateways on other machines, which hear what is told here. */
+export interface Elsewhere {
+  told(from: number, told: ToldBytes): void
+  /** That process of this gateway is gone. */
+  left(from: number): void
+}
+
 /** What one of them said. */
 export interface Said<T> {
   from: number
@@ -36,6 +43,7 @@ export class Hub {
   readonly #answers = new Map<string, (asked: never) => unknown>()
   readonly #mostWaitMs: number
   #questions = 0
+  elsewhere: Elsewhere | null = null
 
   constructor(mostWaitMs = MOST_WAIT_MS) {
     this.#mostWaitMs = mostWaitMs
@@ -52,10 +60,16 @@ export class Hub {
     this.#members.delete(index)
     // Without its answer: what it had to say is gone.
     for (const over of member.open.values()) over(null)
+    this.forget(index)
+    this.elsewhere?.left(index)
+  }
+
+  /** What that number told, here or elsewhere, is over. */
+  forget(from: number): void {
     for (const other of this.#members.values()) {
       // What it told before comes before.
       this.#hand(other)
-      other.send({ type: "left", from: index })
+      other.send({ type: "left", from })
     }
   }
 
@@ -68,7 +82,10 @@ export class Hub {
   heard(index: number, message: FromSibling, send: (message: ToSibling) => void): void {
     if (message.type === "answered") this.#members.get(index)?.open.get(message.id)?.(message.answer)
     else if (message.type === "ask") void this.#answer(message, send)
-    else if (message.type === "tell") this.#tell(index, message.told)
+    else if (message.type === "tell") {
+      this.tell(index, message.told)
+      this.elsewhere?.told(index, message.told)
+    }
   }
 
   /** What each that serves answers. Rejects where one does not, or cannot. */
@@ -86,7 +103,8 @@ export class Hub {
     return found
   }
 
-  #tell(from: number, told: ToldBytes): void {
+  /** To all here, but the process of that number. */
+  tell(from: number, told: ToldBytes): void {
     for (const [index, member] of this.#members) {
       if (index === from) continue
       if (member.told.length === 0) setTimeout(() => this.#hand(member), GATHER_MS)

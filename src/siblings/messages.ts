@@ -25,7 +25,7 @@ export type FromSibling =
 /** To a process. */
 export type ToSibling =
   | { type: "told"; all: readonly { from: number; told: ToldBytes }[] }
-  /** That one is gone; the one that comes in its place has its number, and knows nothing of it. */
+  /** That one, here or elsewhere, is gone; the one that comes in its place has its number, and knows nothing of it. */
   | { type: "left"; from: number }
   | { type: "ask"; id: number; what: string; asked: unknown }
   | { type: "answered"; id: number; answer: Answer }

@@ -25,11 +25,12 @@ export interface ChannelOptions<Out, In> {
   onMessage: (message: In) => void
   /** Once: the stream has ended, or what arrived made no sense (`broken`). */
   onEnd: (reason: "died" | "broken", detail: string) => void
+  /** More than so much that is not taken: the other end does not read any more. */
+  mostUnreadBytes?: number
 }
 
 /** Nothing more is known of why. */
 export const CONNECTION_ENDED = "its connection ended"
-/** More than so much that is not taken: the other end does not read any more. */
 const MOST_UNREAD_BYTES = 256 * 2 ** 20
 /** An end that is refused has so long to read why. */
 const REFUSED_MS = 1000
@@ -61,6 +62,11 @@ export class Channel<Out extends { type: string }, In extends { type: string }> 
     this.#write(toWire === undefined ? message : toWire(message))
   }
 
+  /** A message that several ends are told, encoded once. */
+  sendFrame(frame: Buffer): void {
+    this.#writeFrame(frame)
+  }
+
   /** What was sent goes out first; then `done` is called. */
   close(done?: () => void): void {
     if (this.#ended) return
@@ -74,7 +80,15 @@ export class Channel<Out extends { type: string }, In extends { type: string }> 
   }
 
   #write(message: object): void {
-    if (this.#ended || this.#stream.destroyed || this.#stream.writableEnded) return
+    if (this.#isOpen) this.#writeFrame(encodeFrame(message))
+  }
+
+  get #isOpen(): boolean {
+    return !this.#ended && !this.#stream.destroyed && !this.#stream.writableEnded
+  }
+
+  #writeFrame(frame: Buffer): void {
+    if (!this.#isOpen) return
     if (!this.#corked) {
       this.#corked = true
       this.#stream.cork()
@@ -83,8 +97,9 @@ export class Channel<Out extends { type: string }, In extends { type: string }> 
         this.#stream.uncork()
       })
     }
-    this.#stream.write(encodeFrame(message))
-    if (this.#stream.writableLength > MOST_UNREAD_BYTES) this.#end("died", "it does not read what it is sent")
+    this.#stream.write(frame)
+    const { mostUnreadBytes = MOST_UNREAD_BYTES } = this.#options
+    if (this.#stream.writableLength > mostUnreadBytes) this.#end("died", "it does not read what it is sent")
   }
 
   #receive(piece: Buffer): void {

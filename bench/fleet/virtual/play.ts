@@ -31,16 +31,25 @@ export interface Played {
   why: Record<string, number>
 }
 
-/** Processes of one gateway: how many, and whether they tell each other what they have (else: /metrics alone). */
+/** How what is told is gathered, and then on its way, µs. */
+export interface Telling {
+  tellUs: number
+  heardUs: number
+}
+
+/** What processes of one address gather themselves and their parent does (src/siblings). */
+export const SIBLINGS: Telling = { tellUs: 5000, heardUs: 300 }
+/** Gateways on several machines (src/fleet/peers): what one gathers, the network, and what the other's hub gathers and takes. */
+export const peersOver = (networkUs: number): Telling => ({ tellUs: 4000, heardUs: networkUs + 1500 })
+
+/** Gateways: how many, and how they tell each other what they have; null: /metrics alone. */
 export interface Several {
   gateways: number
-  tell: boolean
+  tell: Telling | null
 }
 
 /** One way, µs. */
 const NETWORK_US = 500
-/** What processes tell each other is gathered for so long, by them and their parent (src/siblings), and heard so much later. */
-const [TELL_US, HEARD_US] = [5000, 300]
 /** Numbers of jobs of one gateway. */
 const JOBS_A_GATEWAY = 1e9
 const [DIGEST_US, SCRAPE_US] = [50_000, 1_000_000]
@@ -52,7 +61,7 @@ export function play(
   front: FrontName,
   rules: EngineRules,
   prior?: TwinOptions["prior"],
-  several: Several = { gateways: 1, tell: false },
+  several: Several = { gateways: 1, tell: null },
 ): Played {
   return new Play(spec, front, rules, prior, several).run()
 }
@@ -76,7 +85,7 @@ class Play {
   /** As each gateway sees them. */
   readonly #views: EngineBehind[][]
   readonly #dispatchers: Dispatcher[]
-  readonly #tells: boolean
+  readonly #telling: Telling | null
   readonly #clients = new Map<RequestId, Client>()
   readonly #byJob = new Map<JobId, Client>()
   readonly #effects: { gateway: number; effect: DispatchEffect }[] = []
@@ -99,7 +108,7 @@ class Play {
     this.#workload = new Workload(spec)
     this.#front = front
     this.#seed = spec.seed
-    this.#tells = tell && gateways > 1
+    this.#telling = gateways > 1 ? tell : null
     this.#pending = this.#workload.first.length
     const nowUs = () => this.#nowUs
     const later = (us: number, fn: () => void) => this.#cancellable(us, fn)
@@ -112,7 +121,7 @@ class Play {
             ...{ index, config, rules, believed, apps: APPS.length, nowUs, later },
             reality: { noiseSigma: spec.noiseSigma, bias: spec.bias, seed: spec.seed },
             engine: this.#views[0]?.[index]?.engine,
-            ...(this.#tells && { tellSoon: (words) => this.#tellSoon(gateway, index, words) }),
+            ...(this.#telling !== null && { tellSoon: (words) => this.#tellSoon(gateway, index, words) }),
             tell: (event) => this.#tell(gateway, event),
             onTokens: (job, tokens, answering) => this.#tokens(job, tokens, answering),
             onEnd: (job) => this.#ended(job),
@@ -147,9 +156,10 @@ class Play {
   }
 
   #tellSoon(gateway: number, index: number, words: () => unknown): void {
-    this.#in(TELL_US, () => {
+    const { tellUs, heardUs } = this.#telling!
+    this.#in(tellUs, () => {
       const told = words()
-      this.#in(HEARD_US, () => {
+      this.#in(heardUs, () => {
         for (const [other, views] of this.#views.entries())
           if (other !== gateway) views[index]!.heardFrom(gateway, told)
       })
@@ -239,8 +249,8 @@ class Play {
   }
 
   #placed(gateway: number, { spec }: SimRequest, replica: number): void {
-    if (!this.#tells) return
-    this.#in(TELL_US + HEARD_US, () => {
+    if (this.#telling === null) return
+    this.#in(this.#telling.tellUs + this.#telling.heardUs, () => {
       for (const [other, dispatcher] of this.#dispatchers.entries())
         if (other !== gateway) dispatcher.placedElsewhere(spec, replica, this.#nowUs)
     })

@@ -16,21 +16,25 @@ export type Lookup = (name: string) => Promise<readonly { address: string; famil
 
 const lookupAll: Lookup = (name) => systemLookup(name, { all: true })
 
+/** In order. Of both families those of IPv4: one machine often has an address of each. Rejects where the name is not known. */
+export async function addressesOf(name: string, lookup: Lookup = lookupAll): Promise<string[]> {
+  if (isIP(name) !== 0) return [name]
+  const found = await lookup(name)
+  const fours = found.filter(({ family }) => family === 4)
+  return [...new Set((fours.length > 0 ? fours : found).map(({ address }) => address))].sort()
+}
+
 /** A name that cannot be looked up stands for itself: it is tried as it is, and says what is wrong. */
-export async function endpointsOf(config: BackendConfig, lookup: Lookup = lookupAll): Promise<Endpoint[]> {
+export async function endpointsOf(config: BackendConfig, lookup?: Lookup): Promise<Endpoint[]> {
   const itself: Endpoint = { config, url: config.url, host: null }
   const url = new URL(config.url)
   const name = url.hostname.replace(/^\[|\]$/g, "")
-  if (isIP(name) !== 0) return [itself]
-  let found: readonly { address: string; family: number }[]
+  let one: string[]
   try {
-    found = await lookup(name)
+    one = await addressesOf(name, lookup)
   } catch {
     return [itself]
   }
-  // One machine often has an address of each family.
-  const fours = found.filter(({ family }) => family === 4)
-  const one = [...new Set((fours.length > 0 ? fours : found).map(({ address }) => address))].sort()
   if (one.length < 2 || one.some(isLoopback)) return [itself]
   return one.map((address) => {
     const own = new URL(config.url)
@@ -39,6 +43,6 @@ export async function endpointsOf(config: BackendConfig, lookup: Lookup = lookup
   })
 }
 
-function isLoopback(address: string): boolean {
+export function isLoopback(address: string): boolean {
   return address.startsWith("127.") || address === "::1"
 }

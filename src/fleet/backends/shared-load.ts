@@ -171,8 +171,15 @@ export class SharedLoad {
   }
 }
 
-/** From `performance.now()` to the clock of the machine, which began when it did, µs. */
-const CLOCK_US = Number(process.hrtime.bigint() / 1000n) - performance.now() * 1000
+/** What is told of the engine of that name. */
+export const LOAD_TOPIC = "load of "
+const loadOf = (name: string): string => LOAD_TOPIC + name
+
+/** The clock that all processes of a machine have: it began when that did, µs. */
+export const machineUs = (): number => Number(process.hrtime.bigint() / 1000n)
+
+/** From `performance.now()` to it, µs. */
+const CLOCK_US = machineUs() - performance.now() * 1000
 
 /** Of one engine, between this process and its siblings; null: it has none, or another process plans for all of them. `holding`: what
  * others said may change what is to be sent. */
@@ -183,7 +190,7 @@ export function shareLoad(
   holding: Sending,
 ): SiblingsLoad | null {
   if (!siblings || planner) return null
-  return new SiblingsLoad(siblings, `load of ${name}`, twin, specs, holding)
+  return new SiblingsLoad(siblings, loadOf(name), twin, specs, holding)
 }
 
 /** Of what holds requests back. */
@@ -218,6 +225,12 @@ export class SiblingsLoad extends SharedLoad {
   close(): void {
     for (const stop of this.#stop) stop()
   }
+}
+
+/** On another clock, so many µs ahead. */
+export function wordMovedBy(word: LoadWord, us: number): LoadWord {
+  if (word.type === "held") return { ...word, spec: movedBy(word.spec, us), deadlineUs: word.deadlineUs + us }
+  return word.type === "sent" ? { ...word, spec: movedBy(word.spec, us) } : word
 }
 
 function movedBy(spec: TwinSpec, us: number): TwinSpec {

@@ -1,0 +1,179 @@
+/** `serve --peer`: real gateways on several ports, before engines that only keep time. */
+import { spawnSync } from "node:child_process"
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { afterEach, describe, expect, test } from "vitest"
+import { FakeBackend, type FakeOptions } from "../fleet/backends/testing.ts"
+import { freePort } from "../fleet/peers/testing.ts"
+import { folder, HEADERS, MAIN, start } from "./reload-testing.ts"
+
+const SLOW = { timeout: 120_000 }
+const SECRET = join(folder, "peer-secret")
+writeFileSync(SECRET, "what these gateways have in common\n")
+const opened: FakeBackend[] = []
+afterEach(async () => {
+  for (const one of opened.splice(0)) await one.close()
+})
+
+async function backendsOf(count: number, options: FakeOptions): Promise<FakeBackend[]> {
+  const all = await Promise.all(Array.from({ length: count }, () => FakeBackend.open(options)))
+  opened.push(...all)
+  return all
+}
+
+async function gateway(backends: FakeBackend[], port: number, peers: number[], ...args: string[]) {
+  const named = [
+    ...backends.flatMap(({ url }) => ["--backend", `vllm=${url}`]),
+    ...peers.flatMap((peer) => ["--peer", `127.0.0.1:${peer}`]),
+  ]
+  const peering = ["--peer-port", String(port), "--peer-secret", `file:${SECRET}`, "--log-level", "info"]
+  return start(...named, ...peering, ...args)
+}
+
+async function metric(url: string, name: string): Promise<number> {
+  const page = await (await fetch(`${url}/metrics`)).text()
+  return Number(
+    page
+      .split("\n")
+      .find((line) => line.startsWith(`${name} `))
+      ?.split(" ")
+      .at(-1),
+  )
+}
+
+const connected = (urls: string[], count: number) =>
+  expect
+    .poll(() => Promise.all(urls.map((url) => metric(url, "slos_serve_peers"))), { timeout: 20_000 })
+    .toEqual(urls.map(() => count))
+
+const LONG = "You are a careful assistant that answers in few words. ".repeat(60)
+
+/** Rounds of a session at the gateways that `at` says; how many of them each backend got. */
+async function session(name: string, urls: string[], at: (round: number) => number, backends: FakeBackend[]) {
+  const before = backends.map(({ asked }) => asked.length)
+  const messages = [{ role: "user", content: `${name} ${LONG}` }]
+  for (let round = 0; round < 4; round++) {
+    const body = { messages, max_tokens: 3, slo: { session: name } }
+    const response = await fetch(`${urls[at(round)]}/v1/chat/completions`, {
+      ...{ method: "POST", headers: HEADERS, body: JSON.stringify(body) },
+    })
+    expect(response.status).toBe(200)
+    const { choices } = (await response.json()) as {
+      choices: { message: { role: string; content: string } }[]
+    }
+    messages.push(choices[0]!.message, { role: "user", content: "And then?" })
+    // What was told is heard.
+    await new Promise((resolve) => setTimeout(resolve, 60))
+  }
+  return backends.map(({ asked }, i) => asked.length - before[i]!)
+}
+
+describe("two gateways", () => {
+  test(
+    "rounds of a session find their KV from either; one is killed, and the other serves on",
+    SLOW,
+    async () => {
+      const backends = await backendsOf(3, { words: 2 })
+      const [a, b] = [await freePort(), await freePort()]
+      const one = await gateway(backends, a, [b])
+      const other = await gateway(backends, b, [a])
+      const urls = [one.url, other.url]
+      await connected(urls, 1)
+      for (let i = 0; i < 6; i++) {
+        const rounds = await session(`s${i}`, urls, (round) => (round + i) % 2, backends)
+        expect(rounds.toSorted()).toEqual([0, 0, 4])
+      }
+      for (const url of urls) {
+        expect(await metric(url, "slos_serve_peer_words_told_total")).toBeGreaterThan(12)
+        expect(await metric(url, "slos_serve_peer_words_heard_total")).toBeGreaterThan(12)
+      }
+      other.child.kill("SIGKILL")
+      await connected([one.url], 0)
+      expect(one.said()).toContain("is gone")
+      const rounds = await session("later", [one.url], () => 0, backends)
+      expect(rounds.toSorted()).toEqual([0, 0, 4])
+
+      const again = await gateway(backends, b, [a])
+      await connected([one.url, again.url], 1)
+      expect(
+        (await session("again", [one.url, again.url], (round) => round % 2, backends)).toSorted(),
+      ).toEqual([0, 0, 4])
+      one.child.kill("SIGTERM")
+      expect(await one.exit).toBe(0)
+    },
+  )
+
+  test("one of two processes, one of one: each hears of all, and counts no request twice", SLOW, async () => {
+    const backends = await backendsOf(1, { words: 60, wordMs: 50 })
+    const [a, b] = [await freePort(), await freePort()]
+    const one = await gateway(backends, a, [], "--gateways", "2")
+    const other = await gateway(backends, b, [a])
+    await connected([one.url, other.url], 1)
+    const body = JSON.stringify({ prompt: "hi", max_tokens: 60 })
+    const ask = (url: string) =>
+      // A connection each: the next one is another process's.
+      fetch(`${url}/v1/completions`, {
+        ...{ method: "POST", headers: { ...HEADERS, connection: "close" }, body },
+      }).then((response) => response.text())
+    const asked = [...Array.from({ length: 4 }, () => ask(one.url)), ask(other.url), ask(other.url)]
+    const running = (url: string) => metric(url, `slos_serve_replica_running{replica="${host}"}`)
+    const host = new URL(backends[0]!.url).host
+    for (const url of [one.url, other.url]) await expect.poll(() => running(url), { timeout: 10_000 }).toBe(6)
+    await Promise.all(asked)
+    for (const url of [one.url, other.url]) await expect.poll(() => running(url), { timeout: 10_000 }).toBe(0)
+    one.child.kill("SIGTERM")
+    expect(await one.exit).toBe(0)
+  })
+})
+
+const BACKEND = ["--backend", "http://127.0.0.1:1"]
+test.each<[string[], RegExp]>([
+  [[...BACKEND, "--peer", "http://gw-2:8090"], /--peer: "http:\/\/gw-2:8090" is no address of a gateway/],
+  [[...BACKEND, "--peer", "gw-2:0"], /is no address/],
+  [[...BACKEND, "--peer", "gw-2"], /peers need a secret/],
+  [[...BACKEND, "--peer", "gw-2", "--peer-secret", "in plain words, long"], /--peer-secret must be env:NAME/],
+  [[...BACKEND, "--peer", "gw-2", "--peer-secret", "env:NO_SUCH_NAME"], /NO_SUCH_NAME is not set/],
+  [[...BACKEND, "--peer", "gw-2", "--peer-secret", `file:${folder}/none`], /cannot read the file/],
+  [[...BACKEND, "--peer", "gw-2", "--peer-secret", "env:SHORT_SECRET"], /shorter than 16/],
+  [[...BACKEND, "--peer-secret", `file:${SECRET}`], /is of a gateway with peers/],
+  [
+    [...BACKEND, "--peer", "gw-2", "--peer-secret", `file:${SECRET}`, "--peer-port", "70000"],
+    /between 1 and 65535/,
+  ],
+  [["--engine", "fake", "--peer", "gw-2", "--peer-secret", `file:${SECRET}`], /there are no backends/],
+  [
+    [...BACKEND, "--peer-file", `${folder}/none.yaml`, "--peer-secret", `file:${SECRET}`],
+    /none\.yaml: ENOENT/,
+  ],
+])("what cannot be meant is one line and exit code 2: %j", SLOW, (args, line) => {
+  const { status, stderr } = spawnSync(process.execPath, [MAIN, "serve", "--port", "0", ...args], {
+    ...{ encoding: "utf8", env: { ...process.env, SHORT_SECRET: "x" } },
+  })
+  expect(stderr).toMatch(line)
+  expect(status).toBe(2)
+  expect(
+    stderr
+      .trim()
+      .split("\n")
+      .filter((one) => one.includes("error")),
+  ).toHaveLength(1)
+})
+
+test.each([[[]], [["--gateways", "2"]]])(
+  "a taken port is one line and exit code 2: %j",
+  SLOW,
+  async (more: string[]) => {
+    const [backend] = await backendsOf(1, {})
+    const { port } = new URL(backend!.url)
+    const args = ["serve", "--port", "0", "--backend", backend!.url, "--peer-port", port]
+    const { status, stderr } = spawnSync(
+      process.execPath,
+      [MAIN, ...args, "--peer-secret", `file:${SECRET}`, ...more],
+      {
+        encoding: "utf8",
+      },
+    )
+    expect(stderr).toContain("--peer-port")
+    expect(status).toBe(2)
+  },
+)

@@ -1,0 +1,168 @@
+/** A connection to another gateway, whichever of the two made it: what is told there is told here, by numbers that are its processes'
+ * here, and what is told here there. */
+
+import type { Duplex } from "node:stream"
+import { serialize } from "node:v8"
+import type { Hub } from "../../siblings/hub.ts"
+import type { Told } from "../../siblings/messages.ts"
+import { Channel } from "../../wire/channel.ts"
+import { machineUs } from "../backends/shared-load.ts"
+import { greetingOf, type PeerMessage, readPeerMessage, type ToldMessage } from "./messages.ts"
+import type { Numbers } from "./numbers.ts"
+import type { Turns } from "./turns.ts"
+import { incoming } from "./words.ts"
+
+export interface LinkOptions {
+  socket: Duplex
+  /** This gateway, as it calls itself. */
+  gateway: string
+  /** This end made the connection. */
+  dialed: boolean
+  /** For the log. */
+  name: string
+  /** The other gateway is on this machine. */
+  sameMachine: boolean
+  hub: Hub
+  numbers: Numbers
+  /** Of all connections. */
+  turns: Turns
+  /** Classes that there are here. */
+  apps: number
+  /** Between two words that it is there, ms. */
+  aliveMs: number
+  /** The other end has said which gateway it is. */
+  onGreeted: () => void
+  /** Of so many words that it told. */
+  onHeard: (words: number) => void
+  /** Once. What its processes had is forgotten by then. */
+  onEnd: (why: string) => void
+}
+
+/** Looks in a row that the other end has said nothing: it is gone. Looks, and not time: this end may have stood still. */
+const MOST_MISSED = 5
+/** An end that does not take so much does not keep up: it is better off without. */
+const MOST_UNREAD_BYTES = 16 * 2 ** 20
+/** Messages that are yet to be looked at: while there are as many no more are read, until there are a few only. */
+const [MOST_WAITING, FEW_WAITING] = [256, 32]
+
+export class Link {
+  readonly name: string
+  readonly dialed: boolean
+  readonly sameMachine: boolean
+  /** The other gateway, as it calls itself; null: it has not yet. */
+  peer: string | null = null
+  readonly #options: LinkOptions
+  readonly #channel: Channel<PeerMessage, PeerMessage>
+  /** Of its processes, here. */
+  readonly #numbers = new Map<number, number>()
+  readonly #look: NodeJS.Timeout
+  /** Messages that were not looked at yet. */
+  #waiting = 0
+  #missed = 0
+  #ended = false
+
+  constructor(options: LinkOptions) {
+    const { name, dialed, sameMachine, socket, gateway, aliveMs } = options
+    this.#options = options
+    this.name = name
+    this.dialed = dialed
+    this.sameMachine = sameMachine
+    this.#channel = new Channel<PeerMessage, PeerMessage>(socket, {
+      ...{ greeting: greetingOf(gateway), read: readPeerMessage, mostUnreadBytes: MOST_UNREAD_BYTES },
+      onMessage: (message) => this.#handle(message),
+      onEnd: (_reason, detail) => this.#end(detail),
+    })
+    this.#look = setInterval(() => this.#lookAt(), aliveMs)
+  }
+
+  /** Looks since it was heard last. */
+  get missed(): number {
+    return this.#missed
+  }
+
+  send(frame: Buffer): void {
+    this.#channel.sendFrame(frame)
+  }
+
+  /** It is told why, and hung up on. */
+  refuse(why: string): void {
+    this.#channel.send({ type: "refused", why })
+    this.#channel.close()
+    this.#end(why)
+  }
+
+  close(): void {
+    this.#channel.close()
+    this.#end("this gateway ends")
+  }
+
+  #lookAt(): void {
+    if (++this.#missed > MOST_MISSED) {
+      this.#channel.giveUp("it says nothing any more")
+      return
+    }
+    if (this.peer !== null) this.#channel.send({ type: "alive" })
+  }
+
+  #handle(message: PeerMessage): void {
+    this.#missed = 0
+    if (message.type === "hello") {
+      this.peer = message.gateway
+      this.#options.onGreeted()
+    } else if (message.type === "refused") {
+      this.#channel.close()
+      this.#end(`it hangs up: ${message.why}`)
+    } else if (message.type === "told") this.#soon(() => this.#told(message))
+    else if (message.type === "left") this.#soon(() => this.#left(message.from))
+  }
+
+  #soon(work: () => void): void {
+    const { socket, turns } = this.#options
+    this.#waiting++
+    turns.push(() => {
+      this.#waiting--
+      if (this.#ended) return
+      work()
+      if (socket.isPaused() && this.#waiting < FEW_WAITING) socket.resume()
+    })
+    if (this.#waiting > MOST_WAITING) socket.pause()
+  }
+
+  #told({ from, clockUs, words }: ToldMessage): void {
+    const { hub, apps, onHeard } = this.#options
+    let told: Told[]
+    try {
+      told = incoming(words as Told[], machineUs() - clockUs, apps)
+    } catch (error) {
+      this.#channel.giveUp((error as Error).message)
+      return
+    }
+    if (told.length === 0) return
+    onHeard(told.reduce((sum, { word }) => sum + (word as unknown[]).length, 0))
+    hub.tell(this.#numberOf(from), serialize(told))
+  }
+
+  #numberOf(from: number): number {
+    const known = this.#numbers.get(from)
+    if (known !== undefined) return known
+    const number = this.#options.numbers.take()
+    this.#numbers.set(from, number)
+    return number
+  }
+
+  #left(from: number): void {
+    const number = this.#numbers.get(from)
+    if (number === undefined) return
+    this.#numbers.delete(from)
+    this.#options.hub.forget(number)
+    this.#options.numbers.free(number)
+  }
+
+  #end(why: string): void {
+    if (this.#ended) return
+    this.#ended = true
+    clearInterval(this.#look)
+    for (const from of [...this.#numbers.keys()]) this.#left(from)
+    this.#options.onEnd(why)
+  }
+}
