@@ -13,6 +13,7 @@ import { cases, headOf, helm, lint, RENDERED, render } from "./render.ts"
 interface Container {
   name: string
   args: string[]
+  env?: Fields[]
   resources: { requests: Labels; limits: Labels }
   ports: { name: string }[]
   volumeMounts: { name: string }[]
@@ -25,6 +26,7 @@ interface Kube {
   metadata: { name: string; labels: Labels }
   spec: Fields
   data?: Fields
+  stringData?: Fields
 }
 type Labels = Record<string, string>
 
@@ -73,6 +75,8 @@ describe.skipIf(!hasHelm)("helm", () => {
     ],
     [["--set", "gateway.autoscaling.minReplicas=1"], /minAvailable is 1 of 1 gateways: no node/],
     [["--set", "scaling.minReplicas=13"], /scaling: minReplicas is 13, and maxReplicas 12/],
+    [["--set", "gateway.peers.secret=short"], /at .\/gateway\/peers\/secret/],
+    [["--set", "gateway.peers.port=8080"], /gateway.port and gateway.peers.port are both 8080/],
     [["--set", "gateway.port=null"], /at .\/gateway.*missing property .port/],
     [["--set", "gateway=null"], /missing property .gateway/],
     [["--set-json", 'backends=[{"url":"http://a"},{"url":"http://a/"}]'], /backends has http:\/\/a twice/],
@@ -93,6 +97,39 @@ describe.skipIf(!hasHelm)("helm", () => {
     expect(resourcesOf(render("vllm-keda", ...four, "--set-json", named)!)).toEqual({
       requests: { cpu: "500m", memory: "2048Mi" },
       limits: {},
+    })
+  })
+
+  it("has gateways tell each other where there may be several, or where that is said", () => {
+    const peering = (...args: string[]) => {
+      const objects = objectsIn(render("remote-hpa", ...args)!)
+      const gateway = objects.find(({ kind }) => kind === "Deployment")!
+      const { args: said, env } = containerOf(gateway)
+      const secret = env?.find(({ name }) => name === "PEER_SECRET")?.valueFrom.secretKeyRef.name
+      const policy = objects.find(({ kind }) => kind === "NetworkPolicy")!
+      const may = ["ingress", "egress"].map((way) => JSON.stringify(policy.spec[way]).includes('"peers"'))
+      const service = objects.some(
+        ({ metadata, kind }) => kind === "Service" && metadata.name.endsWith("-peers"),
+      )
+      const drawn = objects.find(({ kind }) => kind === "Secret")?.stringData?.secret
+      expect(said.includes("--peer")).toBe(service)
+      expect(may).toEqual([service, service])
+      return { service, secret, drawn }
+    }
+    const none = { service: false, secret: undefined, drawn: undefined }
+    expect(peering()).toEqual(none)
+    expect(peering("--set", "gateway.replicas=2,gateway.peers.enabled=false")).toEqual(none)
+    for (const on of [
+      "gateway.replicas=2",
+      "gateway.autoscaling.enabled=true",
+      "gateway.peers.enabled=true",
+    ]) {
+      const { service, secret, drawn } = peering("--set", on)
+      expect({ service, secret }).toEqual({ service: true, secret: "slos-slos-serve-peers" })
+      expect(drawn).toMatch(/^[A-Za-z0-9]{48}$/)
+    }
+    expect(peering("--set", "gateway.replicas=2,gateway.peers.existingSecret=ours")).toEqual({
+      ...{ service: true, secret: "ours", drawn: undefined },
     })
   })
 
@@ -163,7 +200,10 @@ describe.each(cases)("what is rendered for %s", (name) => {
   it("has every volume, config and account that its pods name", () => {
     const accounts = of("ServiceAccount").map(({ metadata }) => metadata.name)
     const configs = of("ConfigMap").map(({ metadata }) => metadata.name)
+    const secrets = of("Secret").map(({ metadata }) => metadata.name)
     for (const pod of of("Deployment")) {
+      const own = containerOf(pod).env?.find((one) => one.name === "PEER_SECRET")
+      if (own) expect(secrets).toContain(own.valueFrom.secretKeyRef.name)
       const { volumes, serviceAccountName } = pod.spec.template.spec
       const known = volumes.map((volume: { name: string }) => volume.name)
       for (const mount of containerOf(pod).volumeMounts) expect(known).toContain(mount.name)
@@ -181,6 +221,23 @@ describe.each(cases)("what is rendered for %s", (name) => {
     expect(ours.length).toBeGreaterThan(0)
     for (const { name: program, args } of ours)
       expect(takes(program === "picker" ? registerPicker : registerServe, args)).toEqual([])
+  })
+
+  it("has gateways tell each other under a name that the chart has, with a secret that they have", () => {
+    for (const { args, env, ports } of of("Deployment").map(containerOf)) {
+      const peer = args[args.indexOf("--peer") + 1]
+      if (!args.includes("--peer")) continue
+      const services = of("Service").filter(({ spec }) => spec.clusterIP === "None")
+      const found = services.find(
+        ({ metadata, spec }) => peer === `${metadata.name}.serving.svc:${spec.ports[0].port}`,
+      )
+      expect(found?.spec.publishNotReadyAddresses).toBe(true)
+      expect(String(found?.spec.ports[0].port)).toBe(args[args.indexOf("--peer-port") + 1])
+      expect(ports.map((port) => port.name)).toContain("peers")
+      expect(args[args.indexOf("--peer-secret") + 1]).toBe("env:PEER_SECRET")
+      expect(env?.map((one) => one.name)).toContain("PEER_SECRET")
+    }
+    if (name === "vllm-keda") expect(JSON.stringify(of("Deployment"))).toContain('"--peer"')
   })
 
   it("asks for a core for each process of a gateway", () => {

@@ -123,6 +123,9 @@ checksum/config: {{ include (print $.Template.BasePath "/configmap.yaml") . | sh
 {{- if hasKey (.Values.config.server | default dict) "gateways" -}}
 {{- fail "config.server.gateways: say gateway.processes, by which the pod's CPU and memory go too" -}}
 {{- end -}}
+{{- if and (include "slos-serve.peers" .) (eq (int .Values.gateway.port) (int .Values.gateway.peers.port)) -}}
+{{- fail (printf "gateway.port and gateway.peers.port are both %d" (int .Values.gateway.port)) -}}
+{{- end -}}
 {{- $least := .Values.gateway.replicas -}}
 {{- with .Values.gateway.autoscaling -}}
 {{- if .enabled -}}
@@ -141,4 +144,16 @@ checksum/config: {{ include (print $.Template.BasePath "/configmap.yaml") . | sh
 {{- if gt (int .range.minReplicas) (int .range.maxReplicas) -}}
 {{- fail (printf "%s: minReplicas is %d, and maxReplicas %d" .where (int .range.minReplicas) (int .range.maxReplicas)) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* "true" where gateways tell each other; else nothing. */}}
+{{- define "slos-serve.peers" -}}
+{{- with .Values.gateway -}}
+{{- $several := or .autoscaling.enabled (gt (int .replicas) 1) -}}
+{{- if and .enabled (ternary .peers.enabled $several (kindIs "bool" .peers.enabled)) -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "slos-serve.peerSecret" -}}
+{{ .Values.gateway.peers.existingSecret | default (printf "%s-peers" (include "slos-serve.fullname" .)) }}
 {{- end -}}
