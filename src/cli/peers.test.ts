@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { afterEach, describe, expect, test } from "vitest"
 import { FakeBackend, type FakeOptions } from "../fleet/backends/testing.ts"
 import { freePort } from "../fleet/peers/testing.ts"
-import { folder, HEADERS, MAIN, start } from "./reload-testing.ts"
+import { by, complete, folder, HEADERS, keys, MAIN, start } from "./reload-testing.ts"
 
 const SLOW = { timeout: 120_000 }
 const SECRET = join(folder, "peer-secret")
@@ -131,6 +131,42 @@ describe("two gateways", () => {
     one.child.kill("SIGTERM")
     expect(await one.exit).toBe(0)
   })
+})
+
+test("a key's rate is of all gateways together, and what one keeps of responses all find", SLOW, async () => {
+  const config = join(folder, "peers-limits.yaml")
+  writeFileSync(config, keys("a", "b").replace("}", ", requests_per_minute: 6}"))
+  const backends = await backendsOf(1, {})
+  const [a, b] = [await freePort(), await freePort()]
+  const one = await gateway(backends, a, [], "--config", config, "--gateways", "2")
+  const other = await gateway(backends, b, [a], "--config", config)
+  const urls = [one.url, other.url]
+  await connected(urls, 1)
+  const headers = { ...HEADERS, ...by("sk-b") }
+  const respond = (url: string, body: object) =>
+    fetch(`${url}/v1/responses`, { method: "POST", headers, body: JSON.stringify(body) })
+  const { id, output } = (await (await respond(one.url, { input: "hi" })).json()) as {
+    id: string
+    output: object[]
+  }
+  const read = (url: string) => fetch(`${url}/v1/responses/${id}`, { headers })
+  expect(((await (await read(other.url)).json()) as { output: object[] }).output).toEqual(output)
+  const next = (await (await respond(other.url, { input: "and?", previous_response_id: id })).json()) as {
+    id: string
+  }
+  const said = backends[0]!.asked.at(-1)!.body.messages as { content: string }[]
+  expect(said.map(({ content }) => content)).toEqual(["hi", "one two three four", "and?"])
+  expect((await respond(one.url, { input: "so?", previous_response_id: next.id })).status).toBe(200)
+  expect((await fetch(`${other.url}/v1/responses/${id}`, { method: "DELETE", headers })).status).toBe(200)
+  for (const url of urls) expect((await read(url)).status).toBe(404)
+
+  const statuses: number[] = []
+  for (let i = 0; i < 8; i++) {
+    statuses.push((await complete(urls[i % 2]!, "sk-a")).status)
+    // What was told is heard.
+    await new Promise((resolve) => setTimeout(resolve, 60))
+  }
+  expect(statuses).toEqual([200, 200, 200, 200, 200, 200, 429, 429])
 })
 
 const BACKEND = ["--backend", "http://127.0.0.1:1"]

@@ -6,11 +6,8 @@ import { parseConfig } from "../config/file.ts"
 import { readText } from "../config/yaml-file.ts"
 import { UserError } from "../errors.ts"
 import type { Peers } from "../fleet/peers/peers.ts"
-import { keepTogether } from "../http/responses/shared-store.ts"
-import { ResponseStore } from "../http/responses/store.ts"
 import { METRICS, METRICS_PAGE } from "../http/routes/health.ts"
-import { answerRates } from "../serve/shared-rates.ts"
-import { Hub } from "../siblings/hub.ts"
+import type { Hub } from "../siblings/hub.ts"
 import type { ToSibling } from "../siblings/messages.ts"
 import { SiblingProcess } from "../siblings/sibling-process.ts"
 import { parentProcess } from "../telemetry/parent-process.ts"
@@ -21,7 +18,7 @@ import { renewableOf } from "./option-sources.ts"
 import type { Reporter } from "./reporter.ts"
 import type { ServeOptions } from "./serve-options.ts"
 import { configOf, mostApps } from "./serve-parts.ts"
-import { openPeers, peersOf } from "./serve-peers.ts"
+import { hubOf, openPeers, peersOf } from "./serve-peers.ts"
 import { dieOf, onOthers, onStops } from "./serve-signals.ts"
 import { systemdOf } from "./serve-systemd.ts"
 
@@ -82,7 +79,7 @@ class Gateways {
     this.#reporter = reporter
     this.#beside = beside
     this.#configs = config === undefined ? [] : [readText(config)]
-    const hub = hubFor(options)
+    const hub = hubOf(options)
     this.#hub = hub
     const metrics = new SummedMetrics(() => hub.askAll<MetricsJson>(METRICS, null), this.#registry)
     hub.answers(METRICS_PAGE, () => metrics.page())
@@ -178,12 +175,4 @@ class Gateways {
     const again = later.map((config): ToSibling => ({ type: "signal", signal: "SIGHUP", config }))
     return [setup, ...again]
   }
-}
-
-/** With all that it answers for the processes. */
-function hubFor({ storedResponses: most, storedResponseBytes: mostBytes }: GatewayOptions): Hub {
-  const hub = new Hub()
-  keepTogether(hub, new ResponseStore({ most, mostBytes }))
-  answerRates(hub)
-  return hub
 }

@@ -1,9 +1,17 @@
 /** `--peer`: gateways on other machines before the same engines, of which this one hears, and which hear of it. */
+
+import type { Registry } from "prom-client"
 import type { PeerAddress } from "../config/peers.ts"
 import { PEER_PORT, readPeerSecret } from "../config/peers.ts"
 import { UserError, userError } from "../errors.ts"
 import { Peers } from "../fleet/peers/peers.ts"
-import type { Hub } from "../siblings/hub.ts"
+import { keepTogether, SharedResponses } from "../http/responses/shared-store.ts"
+import { ResponseStore } from "../http/responses/store.ts"
+import { answerRates } from "../serve/shared-rates.ts"
+import { alone } from "../siblings/alone.ts"
+import { Hub } from "../siblings/hub.ts"
+import type { Siblings } from "../siblings/siblings.ts"
+import { registerPeers } from "../telemetry/peer-gauges.ts"
 import type { ApiOptions } from "./api-options.ts"
 import type { BackendOptions } from "./backend-options.ts"
 import type { Reporter } from "./reporter.ts"
@@ -69,5 +77,45 @@ export async function openPeers(
       { host, port, option: "--peer-port", detail: code ?? message },
       { cause: error },
     )
+  }
+}
+
+/** With all that it answers for the processes. */
+export function hubOf({
+  storedResponses: most,
+  storedResponseBytes: mostBytes,
+}: Pick<ApiOptions, "storedResponses" | "storedResponseBytes">): Hub {
+  const hub = new Hub()
+  keepTogether(hub, new ResponseStore({ most, mostBytes }))
+  answerRates(hub)
+  return hub
+}
+
+/** A gateway of one process with peers: they are to it as other processes of its own would be. */
+export class SinglePeer {
+  readonly siblings: Siblings
+  readonly responses: SharedResponses
+  readonly #setup: PeersSetup
+  readonly #hub: Hub
+  #peers: Peers | null = null
+
+  constructor(setup: PeersSetup, options: Pick<ApiOptions, "storedResponses" | "storedResponseBytes">) {
+    this.#setup = setup
+    this.#hub = hubOf(options)
+    this.siblings = alone(this.#hub)
+    this.responses = new SharedResponses(
+      this.siblings,
+      options.storedResponses > 0 && options.storedResponseBytes > 0,
+    )
+  }
+
+  async open(apps: number, onClose: (close: () => Promise<void>) => void, reporter: Reporter): Promise<void> {
+    const peers = await openPeers(this.#setup, { hub: this.#hub, processes: 1, apps }, reporter)
+    onClose(async () => peers.close())
+    this.#peers = peers
+  }
+
+  register(registry: Registry): void {
+    if (this.#peers !== null) registerPeers(registry, this.#peers)
   }
 }

@@ -5,6 +5,7 @@ import type { FastifyInstance } from "fastify"
 import pc from "picocolors"
 import type { ServerConfig } from "../config/file.ts"
 import { SharedResponses } from "../http/responses/shared-store.ts"
+import type { KeepsResponses } from "../http/responses/store.ts"
 import { buildServer, usualBodyMemory } from "../http/server.ts"
 import { readPair } from "../http/tls.ts"
 import type { Advisor } from "../scale/advisor.ts"
@@ -13,10 +14,7 @@ import { LocalFront } from "../serve/local-front.ts"
 import { startAdvisor } from "../serve/scale.ts"
 import { Service, ServiceHost } from "../serve/service.ts"
 import type { Tenants } from "../serve/tenants.ts"
-import { alone } from "../siblings/alone.ts"
-import { Hub } from "../siblings/hub.ts"
 import type { Siblings } from "../siblings/siblings.ts"
-import { registerPeers } from "../telemetry/peer-gauges.ts"
 import type { ApiOptions } from "./api-options.ts"
 import { listen } from "./http-listen.ts"
 import { liveOf, Reloader, tlsFiles } from "./reload.ts"
@@ -33,7 +31,7 @@ import {
 } from "./serve-gateway.ts"
 import type { ServeOptions } from "./serve-options.ts"
 import { configOf, HEAP_GROWTH, mostApps, openDriver, tenantsOf, warmedUp } from "./serve-parts.ts"
-import { checkPeers, openPeers, type PeersSetup, peersOf } from "./serve-peers.ts"
+import { checkPeers, peersOf, SinglePeer } from "./serve-peers.ts"
 import { onSignals } from "./serve-signals.ts"
 import { systemdOf } from "./serve-systemd.ts"
 import { traceTo } from "./serve-traces.ts"
@@ -47,11 +45,12 @@ export async function serve(
 ): Promise<void> {
   const config = configOf(options)
   const { classes, backends } = config
-  const tenants = tenantsOf(options, config, siblings)
   const gateway = gatewayOf(options, backends)
   // Of several processes their parent speaks.
   const peers = siblings === null ? peersOf(options) : null
   checkPeers(peers, gateway !== null)
+  const single = peers === null || options.gateways > 1 ? null : new SinglePeer(peers, options)
+  const tenants = tenantsOf(options, config, single?.siblings ?? siblings)
   if (options.gateways > 1 && siblings === null) {
     checkSeveral(options, gateway)
     const { serveGateways } = await import("./serve-gateways.ts")
@@ -59,39 +58,22 @@ export async function serve(
   }
   const policy = gateway === null ? options.policy : GATEWAY
   const most = mostApps(options, config)
-  await serveFront(
-    options,
-    { tenants, config, mostApps: most, siblings },
-    reporter,
-    async (host, onClose) => {
-      const told = peers === null ? null : await tellPeers(peers, most, onClose, reporter)
-      const parts = { config, host, apps: most, tenants, siblings: told?.siblings ?? siblings }
-      const front =
-        gateway === null
-          ? await openFront(options, { config, apps: most, tenants }, reporter)
-          : await openGatewayFront(gateway, options, parts, reporter)
-      const { defaultMaxTokens } = options
-      const service = new Service({ front, classes, policy, tenants, defaultMaxTokens, mostApps: most })
-      if (told !== null) registerPeers(service.metrics.registry, told.peers)
-      // One of several forecasts, for all of them.
-      if (options.scaleEvery > 0 && (siblings?.index ?? 0) === 0)
-        service.advisedBy(advisorOf(service, options, reporter, siblings))
-      return service
-    },
-  )
-}
-
-/** Gateways elsewhere are to this process as others of its own would be. */
-async function tellPeers(
-  setup: PeersSetup,
-  apps: number,
-  onClose: (close: () => Promise<void>) => void,
-  reporter: Reporter,
-) {
-  const hub = new Hub()
-  const peers = await openPeers(setup, { hub, processes: 1, apps }, reporter)
-  onClose(async () => peers.close())
-  return { peers, siblings: alone(hub) }
+  const served = { tenants, config, mostApps: most, siblings, responses: single?.responses }
+  await serveFront(options, served, reporter, async (host, onClose) => {
+    await single?.open(most, onClose, reporter)
+    const parts = { config, host, apps: most, tenants, siblings: single?.siblings ?? siblings }
+    const front =
+      gateway === null
+        ? await openFront(options, { config, apps: most, tenants }, reporter)
+        : await openGatewayFront(gateway, options, parts, reporter)
+    const { defaultMaxTokens } = options
+    const service = new Service({ front, classes, policy, tenants, defaultMaxTokens, mostApps: most })
+    single?.register(service.metrics.registry)
+    // One of several forecasts, for all of them.
+    if (options.scaleEvery > 0 && (siblings?.index ?? 0) === 0)
+      service.advisedBy(advisorOf(service, options, reporter, siblings))
+    return service
+  })
 }
 
 export interface ServedParts {
@@ -100,13 +82,15 @@ export interface ServedParts {
   mostApps: number
   /** Default: there are none. */
   siblings?: Siblings | null
+  /** What keeps responses. Default: this process, or its parent. */
+  responses?: KeepsResponses | undefined
 }
 
 /** Listens at once, and serves what `open` makes once that is there. What it gives to `onClose` is called when all answers are
  * out, also when `open` rejects. */
 export async function serveFront(
   options: ApiOptions,
-  { tenants, config, mostApps, siblings = null }: ServedParts,
+  { tenants, config, mostApps, siblings = null, responses }: ServedParts,
   reporter: Reporter,
   open: (host: ServiceHost, onClose: (close: () => Promise<void>) => void) => Promise<Service>,
 ): Promise<void> {
@@ -120,6 +104,7 @@ export async function serveFront(
     ...(files !== null && { tls: readPair(files) }),
     requestTimeoutMs: options.requestTimeout * 1000,
     ...partsOf(options, siblings),
+    ...(responses && { responses }),
   })
   const closers: (() => Promise<void>)[] = []
   app.addHook("onClose", async () => {

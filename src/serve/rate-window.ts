@@ -63,6 +63,18 @@ export class RateWindow implements RateCounter {
     this.#sum += count
   }
 
+  /** How many slots before the newest one it is. */
+  slotsSince(slot: number, nowMs: number): number {
+    this.#advance(nowMs)
+    return this.#newest - slot
+  }
+
+  /** So many were taken elsewhere, so many slots ago. */
+  addSince(count: number, slots: number, nowMs: number): void {
+    this.#advance(nowMs)
+    this.add(count, this.#newest - slots)
+  }
+
   /** Until so many more are not too many, if no others come; Infinity: never. */
   waitMs(count: number, nowMs: number): number {
     this.#advance(nowMs)

@@ -1,5 +1,6 @@
 /** Keys' rates over several processes: as much as over one. */
 import { expect, test } from "vitest"
+import type { Elsewhere } from "../siblings/hub.ts"
 import { linked } from "../siblings/testing.ts"
 import { answerRates, countTogether } from "./shared-rates.ts"
 
@@ -40,4 +41,43 @@ test("another limit counts what was taken under the one before", async () => {
   const after = countTogether(all[1]!)(of, 5, before)
   expect(await after.take(1, 0)).not.toBeNull()
   expect(await after.take(1, 0)).toBeNull()
+})
+
+/** Two gateways that hear of each other at once. */
+function gateways(limit: number, what: "requests" | "tokens") {
+  const both = [linked(2), linked(1)]
+  for (const [i, { hub }] of both.entries()) {
+    answerRates(hub)
+    const say = (topic: string, word: unknown) => both[1 - i]!.hub.saidElsewhere(topic, structuredClone(word))
+    hub.elsewhere = { say, told() {}, left() {}, ask: async () => [] } satisfies Elsewhere
+  }
+  return both.map(({ all }) =>
+    all.map((one) => countTogether(one)({ key: "k", what }, limit, undefined)),
+  ) as [ReturnType<typeof counters>, ReturnType<typeof counters>]
+}
+
+test("what was taken at another gateway counts as if it were here, and what was given back does not", async () => {
+  const [[one], [other]] = gateways(10, "requests")
+  for (let i = 0; i < 6; i++) expect(await one!.take(1, 0)).not.toBeNull()
+  for (let i = 0; i < 4; i++) expect(await other!.take(1, 0)).not.toBeNull()
+  expect(await other!.take(1, 0)).toBeNull()
+  expect(await one!.take(1, 0)).toBeNull()
+  expect(one!.waitMs(1, 0)).toBeGreaterThan(55_000)
+
+  const [[tokens, same], [there]] = gateways(100, "tokens")
+  const slot = await tokens!.take(80, 0)
+  expect(await there!.take(50, 0)).toBeNull()
+  tokens!.add(-60, slot!)
+  await expect.poll(() => there!.take(50, 0)).not.toBeNull()
+  expect(await same!.take(31, 0)).toBeNull()
+  expect(await same!.take(30, 0)).not.toBeNull()
+})
+
+test("words of another gateway that make no sense are refused", () => {
+  const { hub } = linked(1)
+  answerRates(hub)
+  const said = { key: "k", what: "requests", count: 1, limit: 10, slots: 0 }
+  expect(() => hub.saidElsewhere("rates: taken", said)).not.toThrow()
+  for (const wrong of [{ what: "money" }, { count: Number.NaN }, { limit: 0 }, { slots: -1 }, { key: 7 }])
+    expect(() => hub.saidElsewhere("rates: taken", { ...said, ...wrong })).toThrow()
 })

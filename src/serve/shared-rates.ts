@@ -1,9 +1,10 @@
 /** Rates of API keys that several processes serve together: their parent counts, so that a key has as much of all of them as it would
- * of one. */
+ * of one. Gateways on several machines tell each other what was taken: what they take in the same few milliseconds may be too much. */
+import { z } from "zod"
 import type { Hub } from "../siblings/hub.ts"
 import type { Siblings } from "../siblings/siblings.ts"
 import type { CountedKey, CountRates } from "./key-ring.ts"
-import { type RateCounter, type RateWindow, renewedWindow } from "./rate-window.ts"
+import { type RateCounter, RateWindow, renewedWindow } from "./rate-window.ts"
 
 interface Taking extends CountedKey {
   count: number
@@ -24,7 +25,14 @@ interface Taken {
   resetMs: number
 }
 
-const [TAKE, ADD] = ["rates: take", "rates: add"]
+const [TAKE, ADD, TAKEN] = ["rates: take", "rates: add", "rates: taken"]
+
+/** At another gateway: so many, so many slots ago. */
+const takenElsewhere = z.object({
+  ...{ key: z.string().max(1000), what: z.enum(["requests", "tokens"]) },
+  ...{ count: z.number(), limit: z.number().positive(), slots: z.number().int().nonnegative() },
+})
+type TakenElsewhere = z.output<typeof takenElsewhere>
 
 class SharedWindow implements RateCounter {
   readonly limit: number
@@ -69,15 +77,30 @@ export function countTogether(siblings: Siblings): CountRates {
 export function answerRates(hub: Hub): void {
   const windows = new Map<string, RateWindow>()
   const nameOf = ({ what, key }: CountedKey) => `${what} ${key}`
+  const say = ({ key, what }: CountedKey, count: number, { limit }: RateWindow, slots: number) => {
+    if (count !== 0) hub.elsewhere?.say(TAKEN, { key, what, count, limit, slots } satisfies TakenElsewhere)
+  }
   hub.answers(TAKE, (asked: Taking): Taken => {
     const window = renewedWindow(asked.limit, windows.get(nameOf(asked)))
     windows.set(nameOf(asked), window)
     const nowMs = performance.now()
     const slot = window.take(asked.count, nowMs)
+    if (slot !== null) say(asked, asked.count, window, 0)
     return {
       ...{ slot, used: window.used(nowMs), waitMs: window.waitMs(asked.count, nowMs) },
       resetMs: window.waitMs(window.limit, nowMs),
     }
   })
-  hub.answers(ADD, (asked: Adding) => windows.get(nameOf(asked))?.add(asked.count, asked.slot))
+  hub.answers(ADD, (asked: Adding) => {
+    const window = windows.get(nameOf(asked))
+    if (window === undefined) return
+    window.add(asked.count, asked.slot)
+    say(asked, asked.count, window, window.slotsSince(asked.slot, performance.now()))
+  })
+  hub.onSaid(TAKEN, (word) => {
+    const said = takenElsewhere.parse(word)
+    const window = windows.get(nameOf(said)) ?? new RateWindow(said.limit)
+    windows.set(nameOf(said), window)
+    window.addSince(said.count, said.slots, performance.now())
+  })
 }

@@ -95,6 +95,8 @@ test.each([1, 3])(
     hub.elsewhere = {
       told: (from, told) => out.push([from, deserialize(told)]),
       left: (from) => out.push([from, "left"]),
+      say: () => {},
+      ask: async () => [],
     }
     const heard: unknown[] = []
     for (const one of all) {

@@ -30,6 +30,10 @@ export interface Elsewhere {
   told(from: number, told: ToldBytes): void
   /** That process of this gateway is gone. */
   left(from: number): void
+  /** To the hubs of the others. */
+  say(topic: string, word: unknown): void
+  /** What each of their hubs answers that has an answer. */
+  ask(what: string, asked: unknown): Promise<unknown[]>
 }
 
 /** What one of them said. */
@@ -44,6 +48,8 @@ export class Hub {
   readonly #mostWaitMs: number
   #questions = 0
   elsewhere: Elsewhere | null = null
+  readonly #said = new Map<string, (word: unknown) => void>()
+  readonly #askedElsewhere = new Map<string, (asked: unknown) => unknown>()
 
   constructor(mostWaitMs = MOST_WAIT_MS) {
     this.#mostWaitMs = mostWaitMs
@@ -76,6 +82,26 @@ export class Hub {
   /** What is answered here, for all of them. */
   answers(what: string, answer: (asked: never) => unknown): void {
     this.#answers.set(what, answer)
+  }
+
+  /** What hubs elsewhere say of that. `hear` throws for what makes no sense. */
+  onSaid(topic: string, hear: (word: unknown) => void): void {
+    this.#said.set(topic, hear)
+  }
+
+  /** Throws for what makes no sense; topics that are not known are passed over. */
+  saidElsewhere(topic: string, word: unknown): void {
+    this.#said.get(topic)?.(word)
+  }
+
+  /** What hubs elsewhere may ask. `answer` throws for what makes no sense; null: there is no answer here. */
+  answersElsewhere(what: string, answer: (asked: unknown) => unknown): void {
+    this.#askedElsewhere.set(what, answer)
+  }
+
+  /** null: there is none here. */
+  async answerElsewhere(what: string, asked: unknown): Promise<unknown> {
+    return (await this.#askedElsewhere.get(what)?.(asked)) ?? null
   }
 
   /** From the process of that number, whose `send` answers it: it may ask before it serves. */

@@ -42,6 +42,8 @@ export interface LinkOptions {
 const MOST_MISSED = 5
 /** An end that does not take so much does not keep up: it is better off without. */
 const MOST_UNREAD_BYTES = 16 * 2 ** 20
+/** An answer is waited for so long, and is no longer than so much text. */
+const [MOST_ASKED_MS, MOST_ANSWER] = [2000, 12 * 2 ** 20]
 /** Messages that are yet to be looked at: while there are as many no more are read, until there are a few only. */
 const [MOST_WAITING, FEW_WAITING] = [256, 32]
 
@@ -55,7 +57,10 @@ export class Link {
   readonly #channel: Channel<PeerMessage, PeerMessage>
   /** Of its processes, here. */
   readonly #numbers = new Map<number, number>()
+  /** Questions to it, by their ids. */
+  readonly #open = new Map<number, (answer: unknown) => void>()
   readonly #look: NodeJS.Timeout
+  #questions = 0
   /** Messages that were not looked at yet. */
   #waiting = 0
   #missed = 0
@@ -82,6 +87,21 @@ export class Link {
 
   send(frame: Buffer): void {
     this.#channel.sendFrame(frame)
+  }
+
+  /** null: it has no answer, or does not answer. */
+  ask(what: string, asked: unknown): Promise<unknown> {
+    const id = ++this.#questions
+    return new Promise((resolve) => {
+      const over = (answer: unknown) => {
+        clearTimeout(late)
+        this.#open.delete(id)
+        resolve(answer)
+      }
+      const late = setTimeout(() => over(null), MOST_ASKED_MS)
+      this.#open.set(id, over)
+      this.#channel.send({ type: "ask", id, what, asked })
+    })
   }
 
   /** It is told why, and hung up on. */
@@ -114,6 +134,9 @@ export class Link {
       this.#end(`it hangs up: ${message.why}`)
     } else if (message.type === "told") this.#soon(() => this.#told(message))
     else if (message.type === "left") this.#soon(() => this.#left(message.from))
+    else if (message.type === "said") this.#soon(() => this.#said(message.words as Told[]))
+    else if (message.type === "ask") this.#soon(() => void this.#answer(message))
+    else if (message.type === "answered") this.#answered(message)
   }
 
   #soon(work: () => void): void {
@@ -142,6 +165,37 @@ export class Link {
     hub.tell(this.#numberOf(from), serialize(told))
   }
 
+  #said(words: readonly Told[]): void {
+    try {
+      for (const { topic, word } of words) this.#options.hub.saidElsewhere(topic, word)
+    } catch (error) {
+      this.#channel.giveUp(`what it says makes no sense (${(error as Error).message.slice(0, 100)})`)
+      return
+    }
+    this.#options.onHeard(words.length)
+  }
+
+  #answered({ id, json }: Extract<PeerMessage, { type: "answered" }>): void {
+    try {
+      this.#open.get(id)?.(json === null ? null : JSON.parse(json))
+    } catch {
+      this.#channel.giveUp("what it answers is no JSON")
+    }
+  }
+
+  async #answer({ id, what, asked }: Extract<PeerMessage, { type: "ask" }>): Promise<void> {
+    let json: string | null = null
+    try {
+      // As its clients will have it: MessagePack knows nothing that is left out.
+      const answer = await this.#options.hub.answerElsewhere(what, asked)
+      json = answer === null ? null : JSON.stringify(answer)
+    } catch {
+      // What it cannot be told it does without, as if it were not here.
+    }
+    if (json !== null && json.length > MOST_ANSWER) json = null
+    if (!this.#ended) this.#channel.send({ type: "answered", id, json })
+  }
+
   #numberOf(from: number): number {
     const known = this.#numbers.get(from)
     if (known !== undefined) return known
@@ -162,6 +216,7 @@ export class Link {
     if (this.#ended) return
     this.#ended = true
     clearInterval(this.#look)
+    for (const over of [...this.#open.values()]) over(null)
     for (const from of [...this.#numbers.keys()]) this.#left(from)
     this.#options.onEnd(why)
   }

@@ -23,6 +23,13 @@ const SAMPLES: Record<string, PeerMessage> = {
   },
   left: { type: "left", from: 2 },
   alive: { type: "alive" },
+  said: {
+    type: "said",
+    words: [{ topic: "rates: taken", word: { key: "a", what: "tokens", count: -3, limit: 60, slots: 2 } }],
+  },
+  ask: { type: "ask", id: 1, what: "responses: get", asked: { tenant: "a", id: "resp_1" } },
+  answered: { type: "answered", id: 1, json: '{"id":"resp_1"}' },
+  "answered: nothing": { type: "answered", id: 1, json: null },
 }
 
 /** Hexadecimal. A new message is added by running with GOLDEN=write; what is there must not change without a new version. */

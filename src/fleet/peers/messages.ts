@@ -10,6 +10,7 @@ export const PEER_PROTOCOL = "slos-serve-peers"
 const MOST_PROCESSES = 1024
 
 const text = z.string().max(300)
+const id = z.number().int().positive()
 const from = z.number().int().min(0).max(MOST_PROCESSES)
 
 const schema = z.discriminatedUnion("type", [
@@ -25,6 +26,11 @@ const schema = z.discriminatedUnion("type", [
   /** That process of it is gone, and all that it had. */
   z.object({ type: z.literal("left"), from }),
   z.object({ type: z.literal("alive") }),
+  /** By what all its processes have together. */
+  z.object({ type: z.literal("said"), words: z.array(z.object({ topic: text, word: z.unknown() })) }),
+  z.object({ type: z.literal("ask"), id, what: text, asked: z.unknown() }),
+  /** `json`: what it has; null: it has nothing. */
+  z.object({ type: z.literal("answered"), id, json: z.string().nullable() }),
 ])
 
 export type PeerMessage = z.output<typeof schema>

@@ -208,6 +208,48 @@ describe("what is heard, and forgotten", () => {
   })
 })
 
+describe("what hubs have for all their processes", () => {
+  test("what one says all others hear, in order", async () => {
+    const one = await open([])
+    const others = [await open([one.peers.port]), await open([one.peers.port])]
+    await connected([one], 2)
+    const heard = others.map(({ hub }) => {
+      const words: unknown[] = []
+      hub.onSaid("count", (word) => words.push(word))
+      return words
+    })
+    for (let i = 0; i < 1500; i++) one.peers.say("count", i)
+    one.peers.say("weather", "rain")
+    await expect.poll(() => heard.map(({ length }) => length)).toEqual([1500, 1500])
+    for (const words of heard) expect(words).toEqual(Array.from({ length: 1500 }, (_, i) => i))
+  })
+
+  test("those that have an answer give it; one that has none, fails, hangs or is gone does not", async () => {
+    const one = await open([])
+    const others: Gateway[] = []
+    for (let i = 0; i < 5; i++) others.push(await open([one.peers.port]))
+    await connected([one], 5)
+    expect(await one.peers.ask("story", { id: 7 })).toEqual([])
+    const answers = [
+      (asked: unknown) => ({ asked, left: undefined, text: "x".repeat(300_000) }),
+      () => null,
+      () => {
+        throw new Error("no such question")
+      },
+      () => new Promise(() => {}),
+      () => {
+        others[4]!.peers.close()
+        return 1
+      },
+    ]
+    for (const [i, answer] of answers.entries()) others[i]!.hub.answersElsewhere("story", answer)
+    const found = await one.peers.ask("story", { id: 7 })
+    expect(found).toEqual([{ asked: { id: 7 }, text: "x".repeat(300_000) }])
+    expect(Object.keys(found[0] as object)).toEqual(["asked", "text"])
+    await connected([one], 4)
+  })
+})
+
 describe("what is not heard", () => {
   test("one with another secret, or of another protocol, is refused and said once", async () => {
     const one = await open([])

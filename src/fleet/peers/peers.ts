@@ -50,6 +50,8 @@ export interface PeerCounts {
 const [ALIVE_MS, REFRESH_MS] = [1000, 5000]
 /** A connection that was not heard in so many looks may be dead: a new one of the same gateway takes its place. */
 const STALE_LOOKS = 2
+/** What is said within so long goes in one message, ms, and of how much at most. */
+const [SAY_MS, MOST_SAID] = [4, 512]
 /** Strangers are warned of once in so long, ms. */
 const STRANGERS_MS = 60_000
 
@@ -65,6 +67,7 @@ export class Peers implements Elsewhere {
   readonly #all = new Set<Link>()
   readonly #dials = new Map<string, Dial>()
   readonly #counts = { toldWords: 0, heardWords: 0, messages: 0 }
+  #saying: Told[] = []
   #server: Server | null = null
   #addresses: PeerAddresses | null = null
   #strangersMs = Number.NEGATIVE_INFINITY
@@ -110,6 +113,18 @@ export class Peers implements Elsewhere {
 
   left(from: number): void {
     this.#send([...this.#links.values()], { type: "left", from })
+  }
+
+  say(topic: string, word: unknown): void {
+    if (this.#links.size === 0) return
+    if (this.#saying.length === 0) setTimeout(() => this.#say(), SAY_MS)
+    this.#saying.push({ topic, word })
+  }
+
+  async ask(what: string, asked: unknown): Promise<unknown[]> {
+    this.#counts.messages += this.#links.size
+    const answers = await Promise.all([...this.#links.values()].map((link) => link.ask(what, asked)))
+    return answers.filter((answer) => answer !== null)
   }
 
   close(): void {
@@ -207,6 +222,14 @@ export class Peers implements Elsewhere {
     if (dial === null) return
     if (peer !== null && (peer === this.#gateway || this.#links.has(peer))) dial.standsFor = peer
     else dial.later(why)
+  }
+
+  #say(): void {
+    const words = this.#saying
+    this.#saying = []
+    this.#counts.toldWords += words.length
+    for (let at = 0; at < words.length; at += MOST_SAID)
+      this.#send([...this.#links.values()], { type: "said", words: words.slice(at, at + MOST_SAID) })
   }
 
   #send(links: readonly Link[], message: PeerMessage): void {

@@ -68,3 +68,55 @@ test("what one has just told is found by the other, though its question is there
   expect(await asked).toEqual(response("r1"))
   await added
 })
+
+/** Two gateways, the first of two processes, which ask each other. */
+function gateways() {
+  const both = [2, 1].map((count) => ({ ...linked(count), store: new ResponseStore() }))
+  for (const [i, { hub, store }] of both.entries()) {
+    keepTogether(hub, store)
+    const ask = async (what: string, asked: unknown) => {
+      const answer = await both[1 - i]!.hub.answerElsewhere(what, structuredClone(asked))
+      return answer === null ? [] : [structuredClone(answer)]
+    }
+    hub.elsewhere = { ask, say() {}, told() {}, left() {} }
+  }
+  const [one, other] = both.map(({ all }) => new SharedResponses(all.at(-1)!, true))
+  return { one: one!, other: other!, both }
+}
+
+test("what another gateway keeps is found, gone on with, and deleted from here", async () => {
+  const { one, other, both } = gateways()
+  await one.add("a", NO_CONVERSATION, [said("1")], response("r1"))
+  expect(await other.get("a", "r1")).toEqual(response("r1"))
+  expect(await other.get("b", "r1")).toBeNull()
+  expect(await other.item("a", "out_r1")).toEqual(said("out_r1"))
+  expect((await other.input("a", "r1"))!.map(({ id }) => id)).toEqual(["1"])
+  const before = await other.conversation("a", "r1")
+  await other.add("a", before!, [said("2")], response("r2"))
+  // It is whole where it goes on.
+  expect((await one.conversation("a", "r2"))!.items.map(({ id }) => id)).toEqual([
+    "1",
+    "out_r1",
+    "2",
+    "out_r2",
+  ])
+  expect(both.map(({ store }) => store.size)).toEqual([1, 1])
+  expect(await other.delete("a", "r1")).toBe(true)
+  expect(await one.get("a", "r1")).toBeNull()
+  expect(await other.delete("a", "r1")).toBe(false)
+})
+
+test("what another gateway answers and is no answer is none", async () => {
+  const { hub, all } = linked(1)
+  keepTogether(hub, new ResponseStore())
+  let answers: unknown[] = []
+  hub.elsewhere = { ask: async () => answers, say() {}, told() {}, left() {} }
+  const store = new SharedResponses(all[0]!, true)
+  answers = [7, { id: "another" }, { id: "r1", object: "response" }]
+  expect(await store.get("a", "r1")).toEqual({ id: "r1", object: "response" })
+  answers = ["r1", { type: "message" }, [7]]
+  expect(await store.conversation("a", "r1")).toBeNull()
+  answers = ["yes"]
+  expect(await store.delete("a", "r1")).toBe(false)
+  await expect(hub.answerElsewhere("responses: get", { id: 7 })).rejects.toThrow()
+})

@@ -1,5 +1,6 @@
 /** Responses that several processes keep together: their parent has them, so that any of them finds what another has made, and the
- * bounds are those of all. */
+ * bounds are those of all. What it has not, parents of gateways on other machines are asked for. */
+import { z } from "zod"
 import type { Hub } from "../../siblings/hub.ts"
 import { ALIVE } from "../../siblings/messages.ts"
 import type { Siblings } from "../../siblings/siblings.ts"
@@ -11,6 +12,9 @@ interface OfId {
   tenant: string
   id: string
 }
+
+const ofId = z.object({ tenant: z.string(), id: z.string() })
+const items = z.array(z.looseObject({ type: z.string() }))
 
 interface Added {
   tenant: string
@@ -74,35 +78,38 @@ export function keepTogether(hub: Hub, store: ResponseStore): void {
   const on = <A>(what: string, answer: (asked: A) => unknown) =>
     hub.answers(nameOf(what), answer as (asked: never) => unknown)
   /** What another process added a moment ago may be on its way still: all that each has sent is here before its next answer. */
-  const surely = <A, T>(look: (asked: A) => T | null) => {
-    return async (asked: A): Promise<T | null> => {
-      const found = look(asked)
-      if (found !== null) return found
-      await hub.askAll(ALIVE, null)
-      return look(asked)
-    }
+  const here = async <T>(look: (asked: OfId) => T | null, asked: OfId): Promise<T | null> => {
+    const found = look(asked)
+    if (found !== null) return found
+    await hub.askAll(ALIVE, null)
+    return look(asked)
   }
+  /** `isOne`: what another gateway answers is an answer to that. */
+  const anywhere = <T>(
+    what: string,
+    look: (asked: OfId) => T | null,
+    isOne: (answer: unknown, asked: OfId) => boolean,
+  ) => {
+    hub.answersElsewhere(nameOf(what), (asked) => here(look, ofId.parse(asked)))
+    on(what, async (asked: OfId): Promise<unknown> => {
+      const found = await here(look, asked)
+      if (found !== null || hub.elsewhere === null) return found
+      const answers = await hub.elsewhere.ask(nameOf(what), asked)
+      return answers.find((answer) => isOne(answer, asked)) ?? null
+    })
+  }
+  const isItem = (answer: unknown, { id }: OfId) => (answer as { id?: unknown } | null)?.id === id
+  const areItems = (answer: unknown) => items.safeParse(answer).success
   on("has", ({ tenant, id }: OfId) => store.has(tenant, id))
-  on(
-    "get",
-    surely(({ tenant, id }: OfId) => store.get(tenant, id)),
-  )
-  on(
-    "item",
-    surely(({ tenant, id }: OfId) => store.item(tenant, id)),
-  )
-  on(
-    "input",
-    surely(({ tenant, id }: OfId) => store.input(tenant, id)),
-  )
-  on(
+  anywhere("get", ({ tenant, id }) => store.get(tenant, id), isItem)
+  anywhere("item", ({ tenant, id }) => store.item(tenant, id), isItem)
+  anywhere("input", ({ tenant, id }) => store.input(tenant, id), areItems)
+  anywhere(
     "delete",
-    surely(({ tenant, id }: OfId) => store.delete(tenant, id) || null),
+    ({ tenant, id }) => store.delete(tenant, id) || null,
+    (answer) => answer === true,
   )
-  on(
-    "conversation",
-    surely(({ tenant, id }: OfId) => store.conversation(tenant, id)?.items ?? null),
-  )
+  anywhere("conversation", ({ tenant, id }) => store.conversation(tenant, id)?.items ?? null, areItems)
   on("add", ({ tenant, last, input, response }: Added) => {
     const before = last === null ? NO_CONVERSATION : store.conversation(tenant, last)
     if (before === null) return false
