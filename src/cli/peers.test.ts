@@ -160,13 +160,14 @@ test("a key's rate is of all gateways together, and what one keeps of responses 
   expect((await fetch(`${other.url}/v1/responses/${id}`, { method: "DELETE", headers })).status).toBe(200)
   for (const url of urls) expect((await read(url)).status).toBe(404)
 
-  const statuses: number[] = []
-  for (let i = 0; i < 8; i++) {
-    statuses.push((await complete(urls[i % 2]!, "sk-a")).status)
-    // What was told is heard.
-    await new Promise((resolve) => setTimeout(resolve, 60))
+  // By two gateways that do not tell each other 12 of 16 would be taken.
+  let taken = 0
+  for (let i = 0; i < 16; i++) {
+    if ((await complete(urls[i % 2]!, "sk-a")).status === 200) taken++
+    await heard(urls)
   }
-  expect(statuses).toEqual([200, 200, 200, 200, 200, 200, 429, 429])
+  expect(taken).toBeGreaterThanOrEqual(6)
+  expect(taken).toBeLessThan(9)
 })
 
 const BACKEND = ["--backend", "http://127.0.0.1:1"]
