@@ -32,7 +32,7 @@ def engine_message(
         "name": f"{name if isinstance(name, str) else name[0]}-{rank}"[-128:],
         "limits": {
             "kvTokens": kv_tokens(scheduler),
-            "blockTokens": scheduler.block_size,
+            "blockTokens": scheduler.kv_shape.block_tokens,
             "maxSequences": scheduler.max_num_active_reqs,
             "maxBatchTokens": batch_tokens,
             "contextTokens": scheduler.max_model_len,

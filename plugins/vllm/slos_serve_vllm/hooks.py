@@ -58,6 +58,8 @@ def check_hooks(scheduler: "PlannedScheduler", version: str) -> None:
     for name in ("coordinator", "create_kv_cache_blocks", "watermark_blocks"):
         if not hasattr(scheduler.kv_cache_manager, name):
             raise _missing(f"KVCacheManager.{name}", version)
+    if not hasattr(scheduler.kv_cache_manager.coordinator, "single_type_managers"):
+        raise _missing("KVCacheCoordinator.single_type_managers", version)
     if not version.startswith(tuple(f"{tested}." for tested in TESTED_VERSIONS)):
         _log.warning(
             "slos-serve: not tested with vLLM %s, only with %s. All that it needs is there; each step is checked.",

@@ -16,7 +16,7 @@ from vllm.v1.request import Request
 
 from .adapters import AdapterPlaces
 from .arrange import Arrangement, arranged, evict
-from .blocks import free_tokens, in_use, is_of_this_step, prefix_of, room_behind
+from .blocks import free_tokens, in_use, is_of_this_step, kv_shape, prefix_of, room_behind
 from .caps import capped
 from .client import Client
 from .conductor import Conductor
@@ -65,6 +65,7 @@ class PlannedScheduler(Base):
         self._unplanned: set[str] = set()
         config = read_config(self.vllm_config.additional_config)
         check_hooks(self, vllm_version())
+        self.kv_shape = kv_shape(self)
         check_support(self)
         self._admission = (self.scheduler_reserve_full_isl, self.kv_cache_manager.watermark_blocks)
         self.scheduler_reserve_full_isl, self.kv_cache_manager.watermark_blocks = False, 0

@@ -41,7 +41,7 @@ def check_support(scheduler: "PlannedScheduler") -> None:
         raise ConfigError(f"slos-serve: {refusal}")
     if getattr(scheduler, "num_sampled_tokens_per_step", 1) != 1:
         raise ConfigError("slos-serve: models that sample several tokens a step are not supported")
-    if len(scheduler.kv_cache_config.kv_cache_groups) > 1:
+    if scheduler.kv_shape.blocks > 1:
         _log.warning(
             "slos-serve: the model keeps KV in several groups (windows, states); plans count each as if it kept everything, and "
             "use less of the KV than there is"

@@ -1,5 +1,6 @@
 """vLLM's real scheduler classes without a model: outputs are made up, and time is what a step would have taken."""
 
+import math
 import random
 import time
 from collections import deque
@@ -100,6 +101,8 @@ LAYERS: dict[str, KVCacheSpec] = {
     "states": MambaSpec(
         block_size=BLOCK_TOKENS, shapes=((1024,),), dtypes=(torch.float32,), mamba_cache_mode="align"
     ),
+    # One for a whole request, where no other is to begin with it.
+    "states of their own": MambaSpec(block_size=1024, shapes=((1024,),), dtypes=(torch.float32,)),
 }
 """Kinds of layers that keep KV, each a group of its own."""
 
@@ -117,14 +120,16 @@ def make_scheduler(
     if "states" in layers:
         config.cache_config.mamba_cache_mode = "align"
     groups = [KVCacheGroupSpec([kind], LAYERS[kind]) for kind in layers]
+    # As vLLM has it: a multiple of each group's.
+    block = math.lcm(*(LAYERS[kind].block_size for kind in layers))
     kv = KVCacheConfig(num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=groups)
     virtual = VirtualAsyncScheduler if config.scheduler_config.async_scheduling else VirtualScheduler
     return (kind or virtual)(
         vllm_config=config,
         kv_cache_config=kv,
         structured_output_manager=StructuredOutputManager(config),
-        block_size=BLOCK_TOKENS,
-        hash_block_size=BLOCK_TOKENS,
+        block_size=block,
+        hash_block_size=block,
     )
 
 

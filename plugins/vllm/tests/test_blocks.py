@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from vllm.v1.request import Request
 
-from slos_serve_vllm.blocks import free_tokens, in_use, kv_tokens, room_behind
+from slos_serve_vllm.blocks import KvShape, free_tokens, in_use, kv_tokens, room_behind
 from slos_serve_vllm.scheduler import PlannedScheduler
 
 from .fake_engine import BLOCK_TOKENS, RequestMaker, engine_config, make_scheduler
@@ -58,6 +58,37 @@ def test_what_is_free_is_counted_as_all_of_it_is(scheduler: PlannedScheduler) ->
     assert free_tokens(scheduler) == kv_tokens(scheduler) == 29 * BLOCK_TOKENS
     scheduler.running.append(request)
     assert free_tokens(scheduler) == 30 * BLOCK_TOKENS
+
+
+def test_a_state_of_its_own_takes_one_block_of_a_request_however_long_it_is(folder: Path) -> None:
+    config = engine_config(folder, False, 0, 1, prefixes=False)
+    scheduler = make_scheduler(
+        config, 101, ALONE, layers=("full", "states of their own", "states of their own")
+    )
+    # Two for each of the sixteen requests that may run.
+    assert scheduler.kv_shape == KvShape(BLOCK_TOKENS, 1, 2)
+    assert free_tokens(scheduler) == kv_tokens(scheduler) == (100 - 2 * 16) * BLOCK_TOKENS
+    request = RequestMaker(config)("one", PROMPT, 8)
+    assert scheduler.kv_cache_manager.allocate_slots(request, len(PROMPT)) is not None
+    scheduler.running.append(request)
+    assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == 100 - 5 - 2
+    assert free_tokens(scheduler) == (100 - 2 * 16 - 5) * BLOCK_TOKENS
+
+
+def test_states_of_their_own_are_no_seats_where_these_would_leave_less(folder: Path) -> None:
+    config = engine_config(folder, False, 0, 1, prefixes=False)
+    scheduler = make_scheduler(
+        config, 41, ALONE, layers=("full", "states of their own", "states of their own")
+    )
+    assert scheduler.kv_shape == KvShape(BLOCK_TOKENS, 3, 0)
+    assert free_tokens(scheduler) == kv_tokens(scheduler) == 40 // 3 * BLOCK_TOKENS
+
+
+def test_models_of_states_alone_are_counted_in_requests(folder: Path) -> None:
+    config = engine_config(folder, False, 0, 1, prefixes=False)
+    scheduler = make_scheduler(config, 41, ALONE, layers=("states of their own",))
+    assert scheduler.kv_shape == KvShape(scheduler.max_model_len, 1, 0)
+    assert kv_tokens(scheduler) == 40 * scheduler.max_model_len
 
 
 def test_room_behind_a_prefix_is_what_it_has_and_all_that_is_free(scheduler: PlannedScheduler) -> None:

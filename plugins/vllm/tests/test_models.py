@@ -43,6 +43,18 @@ def test_the_same_tokens_where_layers_keep_other_kv(
     check_planned(engine)
 
 
+@pytest.mark.parametrize("kind", ["states and full attention", "windows and full attention"])
+def test_plans_fit_where_layers_that_keep_other_kv_are_short_of_it(
+    kind: str, planner: PlannerProcess, folder: Path
+) -> None:
+    few = {"enable_prefix_caching": CAN_SHARE[kind], "num_gpu_blocks_override": 24}
+    model = write_model_of(kind, folder / "model")
+    own = said_by(engine_of(model, None, **few))
+    engine = engine_of(model, settings_for(planner), **few)
+    assert said_by(engine) == own
+    check_planned(engine)
+
+
 def said_by(engine: LLMEngine) -> Answers:
     give(engine)
     first = run(engine)
