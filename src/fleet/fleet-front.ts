@@ -3,6 +3,7 @@ import type { RejectReason, Snapshot } from "../core/protocol.ts"
 import type { ModelInfo } from "../engine/port.ts"
 import { type UserError, userError } from "../errors.ts"
 import { backlogMs } from "../replica/backlog.ts"
+import { decodeSlowdown } from "../replica/full-load.ts"
 import {
   type EngineHealth,
   type HostInfo,
@@ -83,7 +84,10 @@ export class FleetFront implements Front {
     this.#refusesDown = refusesDown
     this.#info = info
     this.#tenants = tenants
-    this.#places = new Places(maxQueue, tenants.weights)
+    this.#places = new Places(maxQueue, {
+      ...{ weights: tenants.weights, running: () => this.#running },
+      slowdown: (few, many) => this.#slowdown(few, many),
+    })
     this.queue = this.#places
     this.figures = new FiguresByTenant({ names: tenants.labelled, mostOthers: MOST_NAMED, rest: OTHERS })
     for (const host of hosts) this.join(host)
@@ -161,6 +165,19 @@ export class FleetFront implements Front {
     return queueRefusal(reason, { queue: this.#places, tenant, choices, backlogMs: this.#backlogMs, detail })
   }
 
+  /** Requests that all replicas run at once. */
+  get #running(): number {
+    return (
+      this.#hosts.reduce((sum, { info }) => sum + (info?.limits.maxSequences ?? 0), 0) || this.#places.limit
+    )
+  }
+
+  /** Where requests are shared out evenly; of engines of others it is not known. */
+  #slowdown(few: number, many: number): number {
+    const replicas = Math.max(1, this.#hosts.length)
+    return this.planner === null ? 1 : decodeSlowdown(this.planner.cost, few / replicas, many / replicas)
+  }
+
   /** Of the replica that is done first. */
   get #backlogMs(): number {
     const all = this.#hosts.flatMap((host) => host.digest()?.snapshot ?? []).map(backlogMs)
@@ -212,7 +229,8 @@ export class FleetFront implements Front {
     // It goes with its signal, which is this exchange's own: to take it off again would cost more than all else at its end.
     const gone = () => this.#fleet.cancel(id)
     const ended = (used: boolean) => this.#places.giveBack(1, tenant.number, used)
-    const full = () => this.#refused("queueFull", tenant, sinks.length)
+    let refusal: UserError | null = null
+    const full = () => (refusal ??= this.#refused("queueFull", tenant, sinks.length))
     const sink = new ExchangeSink(sinks, this.figures.of(generation.tenant), { ended, full })
     this.#fleet.submit(job, sink, onPromise)
     if (signal.aborted) gone()

@@ -28,11 +28,12 @@ export function errorHeaders(error: UserError): Record<string, string> {
   if (error.code === "queue_too_small" || error.code === "token_limit_too_small")
     return { ...dropped, "x-should-retry": "false" }
   const least = error.code === "engine_down" ? RETRY_DOWN_MS : RETRY_MS
-  // Jitter, so that clients refused together do not come back together.
+  // Jitter, so that clients refused together do not come back together; those of a full queue are told when their turn is.
+  const jitter = error.code === "queue_full" ? 1 : 1 + Math.random() / 2
   const retryMs =
     error.retryMs === null
       ? least + Math.floor(Math.random() * 2 * least)
-      : Math.round(error.retryMs * (1 + Math.random() / 2))
+      : Math.round(error.retryMs * jitter)
   return {
     "retry-after": String(Math.ceil(retryMs / 1000)),
     "retry-after-ms": String(retryMs),

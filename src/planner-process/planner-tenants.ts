@@ -14,7 +14,7 @@ export class PlannerTenants {
   constructor(options: Pick<TenantOptions, "tenants">) {
     this.all = new Tenants({ ...options, trustHeader: true })
     this.figures = new FiguresByTenant({ names: this.all.configured, mostOthers: MOST_NAMED, rest: OTHERS })
-    this.#places = new Places(Number.POSITIVE_INFINITY, this.all.weights)
+    this.#places = new Places(Number.POSITIVE_INFINITY, { weights: this.all.weights })
   }
 
   get queue(): QueueView {

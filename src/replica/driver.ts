@@ -16,6 +16,7 @@ import type { Engine, StepOutput, StepRow } from "../engine/port.ts"
 import { type Clock, realClock } from "./clock.ts"
 import { EngineWatch, WATCH_DEFAULTS, type WatchOptions } from "./engine-watch.ts"
 import { Followers } from "./followers.ts"
+import { fullLoadOf } from "./full-load.ts"
 import { type Claim, Places, type Reservation } from "./places.ts"
 import { arrivalOf, type End, probeThat, type Requested, type Submission } from "./submission.ts"
 
@@ -72,20 +73,15 @@ export class ReplicaDriver {
   constructor(options: DriverOptions) {
     this.engine = options.engine
     const { maxQueue, tenantWeights } = options.config
-    this.#places = new Places(maxQueue ?? DEFAULT_MAX_QUEUE, tenantWeights)
+    this.#places = new Places(maxQueue ?? DEFAULT_MAX_QUEUE, {
+      ...{ weights: tenantWeights ?? [], nowUs: () => this.nowUs, ...fullLoadOf(() => this.replica) },
+    })
     // The core's own bound would not count what is on its way to it.
     this.replica = new Replica({ ...options.config, maxQueue: Number.POSITIVE_INFINITY })
     this.#clock = options.clock ?? realClock
     this.#log = options.log ?? (() => {})
-    this.watch = new EngineWatch(
-      this.#clock,
-      { ...WATCH_DEFAULTS, ...options.watch },
-      {
-        down: () => this.#giveUp(),
-        probe: () => this.#submitProbe(),
-        log: this.#log,
-      },
-    )
+    const seen = { down: () => this.#giveUp(), probe: () => this.#submitProbe(), log: this.#log }
+    this.watch = new EngineWatch(this.#clock, { ...WATCH_DEFAULTS, ...options.watch }, seen)
   }
 
   get nowUs(): number {

@@ -16,7 +16,7 @@ afterEach(() => {
 function busy(perSecond: number): Places {
   const places = new Places(40)
   places.take(40, 0)
-  for (let i = 0; i < 8 * perSecond; i++) {
+  for (let i = 0; i < 30 * perSecond; i++) {
     vi.advanceTimersByTime(1000 / perSecond)
     places.giveBack(1, 0)
     places.take(1, 0)
@@ -24,21 +24,35 @@ function busy(perSecond: number): Places {
   return places
 }
 
-test("a full queue is worth to come back to when as many have left as are in it", () => {
-  expect(busy(10).turnoverMs / 1000).toBeCloseTo(4, 0)
-  // The rate counts by quarters of a second.
-  expect(Math.abs(busy(2).turnoverMs / 20_000 - 1)).toBeLessThan(0.1)
-  expect(new Places(40).turnoverMs).toBe(500)
+test("of a full queue those that are refused are told turns: each comes when one more has left", () => {
+  const queue = busy(10)
+  const told = Array.from({ length: 40 }, () => queue.turnMs(1))
+  expect(told[0]).toBe(500)
+  // Three seconds of a guess of four a second count as well.
+  expect(Math.abs(told[39]! / 4000 - 1)).toBeLessThan(0.25)
+  expect(queue.turnMs(10) - told[39]!).toBeCloseTo(10 * (told[39]! - told[38]!), 6)
 })
 
-test("its refusal says so, and up to half as much again: those refused together do not come back together", () => {
-  const queue = busy(10)
+test("its refusal says so, as it is: those refused together are told different times", () => {
+  const queue = busy(2)
   const tenant = new Tenants().of("default", () => true)
-  const refusal = queueRefusal("queueFull", { queue, tenant, choices: 1, backlogMs: 100, detail: "" })
-  const told = Array.from({ length: 50 }, () => Number(errorHeaders(refusal)["retry-after-ms"]))
-  expect(Math.min(...told)).toBeGreaterThanOrEqual(Math.round(queue.turnoverMs))
-  expect(Math.max(...told)).toBeLessThanOrEqual(Math.round(queue.turnoverMs * 1.5))
-  expect(new Set(told).size).toBeGreaterThan(1)
+  const told = Array.from({ length: 5 }, () => {
+    const refusal = queueRefusal("queueFull", { queue, tenant, choices: 1, backlogMs: 100, detail: "" })
+    const { "retry-after-ms": ms, "retry-after": s } = errorHeaders(refusal)
+    expect(Number(ms)).toBe(Math.round(refusal.retryMs!))
+    expect(Number(s)).toBe(Math.ceil(refusal.retryMs! / 1000))
+    return Number(ms)
+  })
+  // The first is told the least time.
+  for (let i = 2; i < told.length; i++) expect(told[i]! - told[i - 1]!).toBeGreaterThan(300)
+})
+
+test("a place beyond the limit is no room for what is refused: that waits for those beyond as well", () => {
+  const places = new Places(40)
+  places.take(40, 0)
+  places.takeBeyond(10, 0)
+  // Four a second, as long as nothing is known.
+  expect(places.turnMs(1)).toBeCloseTo(11 / 4e-3)
 })
 
 test("its refusal counts what the planner has undertaken, where that is longer", () => {
@@ -68,6 +82,10 @@ test("places that were only asked for say nothing of how soon there is room", ()
     if (one.takeBeyond(1, 0)) one.giveBack(1, 0, false)
     if (other.takeBeyond(1, 0)) other.giveBack(1, 0)
   }
-  expect(one.turnoverMs).toBeGreaterThan(19_000)
-  expect(other.turnoverMs).toBeLessThan(10_000)
+  const turns = (places: Places) => {
+    let ms = 0
+    for (let i = 0; i < 20; i++) ms = places.turnMs(1)
+    return ms
+  }
+  expect(turns(one)).toBeGreaterThan(2 * turns(other))
 })

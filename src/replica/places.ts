@@ -1,7 +1,8 @@
 /** Places in a replica's queue. Every request has one from before its prompt is read: further choices of a request and
  * what is still being prepared count as well, so that what was accepted never finds the queue full. */
 import { Tenants } from "../core/learn/tenants.ts"
-import { LeaveRate } from "./leave-rate.ts"
+import { Comebacks } from "./comebacks.ts"
+import { LeavePace } from "./leave-pace.ts"
 
 /** Places in the queue, taken for requests of one tenant to come. */
 export interface Reservation {
@@ -18,18 +19,33 @@ export type Claim = "room" | "promise" | "begun"
 /** Places beyond the limit, to so many within it. */
 const BEYOND = 1 / 4
 
+export interface PlacesOptions {
+  /** By tenant. */
+  weights?: readonly number[]
+  /** Of the queue's requests so many can run at once; default: all. */
+  running?: () => number
+  /** See LeavePaceOptions. */
+  slowdown?: (few: number, many: number) => number
+  nowUs?: () => number
+}
+
 export class Places {
   /** Requests that the queue takes of one tenant alone; with several it is a little more. */
   limit: number
   readonly #tenants: Tenants
-  readonly #rate = new LeaveRate()
+  readonly #nowUs: () => number
+  readonly #pace: LeavePace
+  readonly #comebacks = new Comebacks()
   #taken = 0
   #whenEmpty: (() => void)[] = []
 
-  /** `weights` by tenant. */
-  constructor(limit: number, weights: readonly number[] = []) {
+  constructor(limit: number, options: PlacesOptions = {}) {
     this.limit = limit
+    const { weights = [], running, slowdown, nowUs = () => performance.now() * 1000 } = options
     this.#tenants = new Tenants(weights)
+    this.#nowUs = nowUs
+    const most = () => Math.min(this.limit, running?.() ?? Number.POSITIVE_INFINITY)
+    this.#pace = new LeavePace({ most, ...(slowdown && { slowdown }) })
   }
 
   /** Another length of the queue, and other weights, from now on. What has a place keeps it. */
@@ -42,9 +58,12 @@ export class Places {
     return this.#taken
   }
 
-  /** In which as many requests as have a place left of late, ms: sooner, one that is refused would be refused again. */
-  get turnoverMs(): number {
-    return this.#rate.waitMs(this.#taken, performance.now() * 1000)
+  /** In how long a request that is refused so many places should find them, ms. It counts as told: the next one's turn is after
+   * it. */
+  turnMs(count: number): number {
+    const nowUs = this.#nowUs()
+    const before = Math.max(0, this.#taken - this.limit)
+    return this.#comebacks.turnUs(count, before, this.#pace, nowUs) / 1000
   }
 
   /** Places that `tenant` has. */
@@ -72,6 +91,7 @@ export class Places {
     if (!always && !this.hasRoom(count, tenant)) return false
     for (let i = 0; i < count; i++) this.#tenants.arrived({ tenant })
     this.#taken += count
+    this.#pace.changed(this.#taken, 0, this.#nowUs())
     return true
   }
 
@@ -88,12 +108,9 @@ export class Places {
 
   /** `used`: by requests that were in the queue; others say nothing of how soon it has room. */
   giveBack(count: number, tenant: number, used = true): void {
-    const nowUs = performance.now() * 1000
-    for (let i = 0; i < count; i++) {
-      this.#tenants.left({ tenant })
-      if (used) this.#rate.left(nowUs)
-    }
+    for (let i = 0; i < count; i++) this.#tenants.left({ tenant })
     this.#taken -= count
+    this.#pace.changed(this.#taken, used ? count : 0, this.#nowUs())
     if (this.#taken === 0) for (const resolve of this.#whenEmpty.splice(0)) resolve()
   }
 

@@ -5,7 +5,7 @@ import type { Places } from "../replica/places.ts"
 import type { Tenant } from "./tenants.ts"
 
 export interface Refused {
-  queue: Pick<Places, "limit" | "taken" | "takenBy" | "shareOf" | "shared" | "turnoverMs">
+  queue: Pick<Places, "limit" | "taken" | "takenBy" | "shareOf" | "shared" | "turnMs">
   tenant: Tenant
   choices: number
   /** How long the planner is busy with what it has undertaken, ms. */
@@ -26,5 +26,5 @@ export function queueRefusal(
   const share = `; of its places tenant ${name} has ${queue.takenBy(number)}, and its share is ${queue.shareOf(number)}`
   const values = { limit, taken, choices, share: queue.shared ? share : "" }
   // There is room for it once others have left, and time once what was promised is done.
-  return userError("queue_full", values, { retryMs: Math.max(queue.turnoverMs, backlogMs) })
+  return userError("queue_full", values, { retryMs: Math.max(queue.turnMs(choices), backlogMs) })
 }

@@ -6,7 +6,7 @@ import { AnswerReader } from "./answer-reader.ts"
 import { type Ask, generates, type Headers, readAsk } from "./ask.ts"
 import type { Sent } from "./chooser.ts"
 import { droppedError, outOfOrder } from "./errors.ts"
-import type { FlowControl, Held, Verdict } from "./flow-control.ts"
+import { ELSEWHERE_MS, type FlowControl, type Held, hasTurn, type Verdict } from "./flow-control.ts"
 import * as say from "./messages.ts"
 import type { PickerMetrics } from "./metrics.ts"
 import { type RewriteOptions, rewrittenBody, rewrittenHeaders } from "./rewrite.ts"
@@ -36,7 +36,8 @@ export interface ExchangeParts {
 const HOLD_TIMEOUT_S = 3600
 
 const EMPTY = Buffer.alloc(0)
-const NO_ENDPOINT = { kind: "drop", reason: "rejected-no-endpoints", retryMs: 1000, heldUs: 0 } as const
+const DROPPED = { kind: "drop", retryMs: ELSEWHERE_MS, heldUs: 0 } as const
+const NO_ENDPOINT = { ...DROPPED, reason: "rejected-no-endpoints" } as const
 const GRPC_MODE =
   "The endpoint picker reads no bodies in the mode GRPC; set request_body_mode to FULL_DUPLEX_STREAMED."
 
@@ -212,8 +213,10 @@ export class Exchange {
     this.#held = null
     this.#parts.metrics.settled(verdict)
     if (verdict.kind === "send") return void this.#send(verdict)
-    // Jitter, so that clients refused together do not come back together.
-    this.#refuse(droppedError(verdict.reason), verdict.reason, verdict.retryMs * (1 + Math.random() / 2))
+    const { reason, retryMs } = verdict
+    // Those that are told the same time are not to come back together.
+    const jitter = hasTurn(reason) ? 1 : 1 + Math.random() / 2
+    this.#refuse(droppedError(reason), reason, retryMs * jitter)
   }
 
   #send(verdict: Send): void {

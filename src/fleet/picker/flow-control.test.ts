@@ -2,7 +2,6 @@
 import fc from "fast-check"
 import { afterEach, beforeEach, expect, it, vi } from "vitest"
 import { defaultSloClasses } from "../../config/slo-classes.ts"
-import { LeaveRate } from "../../replica/leave-rate.ts"
 import { type Ask, readAsk } from "./ask.ts"
 import type { Chooser, Endpoint, Sent } from "./chooser.ts"
 import { FlowControl, type FlowOptions, type Verdict } from "./flow-control.ts"
@@ -268,13 +267,61 @@ it("settles each exactly once, in any order of events, and keeps nothing", () =>
   )
 })
 
-it("says when there will be room by how fast requests have been leaving", () => {
-  const rate = new LeaveRate()
-  expect(rate.waitMs(100, 0)).toBe(500)
-  for (let i = 0; i < 100; i++) rate.left(i * 1e5)
-  // Ten a second.
-  expect(rate.waitMs(50, 10e6)).toBeCloseTo(5000, -3)
-  expect(rate.waitMs(1e6, 10e6)).toBe(60_000)
-  // Nothing has left for ten seconds.
-  expect(rate.waitMs(1, 30e6)).toBe(10_000)
+it("tells turns to those that there is no room for, by how fast those that were held have been sent", () => {
+  const { chooser, control } = flow(0)
+  for (let i = 0; i < 3; i++) place(control, "held", ask(null))
+  // Two a second; as many come.
+  for (let i = 0; i < 40; i++) {
+    nowUs += 500_000
+    room(chooser, 1)
+    place(control, "held", ask(null))
+  }
+  verdicts.length = 0
+  for (let i = 0; i < 10; i++) place(control, "refused", ask(null))
+  const told = verdicts.flatMap((verdict) => (verdict.kind === "drop" ? [verdict.retryMs] : []))
+  expect(told).toHaveLength(10)
+  for (let i = 1; i < 10; i++) expect((told[i]! - told[i - 1]!) / 500).toBeCloseTo(1, 0)
+  expect(told[9]! / 5000).toBeCloseTo(1, 0)
+})
+
+/** A line of 50 that five a second leave; 150 come at once, and again when `told` says: how often, and how many are taken then. */
+function comeBack(told: (retryMs: number) => number): { comings: number; takenAtFirst: number } {
+  const { chooser, control } = flow(0, { mostHeld: 50, longestHoldUs: 1e9 })
+  const due: { atUs: number; tries: number }[] = []
+  let [comings, refusedAtFirst, takenAtFirst] = [0, 0, 0]
+  const come = (tries: number) => {
+    comings++
+    let refused = false
+    control.place(ask(null), null, (verdict) => {
+      if (verdict.kind !== "drop") return
+      refused = true
+      if (tries === 0) refusedAtFirst++
+      due.push({ atUs: nowUs + 1000 * told(verdict.retryMs), tries: tries + 1 })
+    })
+    if (!refused && tries === 1) takenAtFirst++
+  }
+  for (let i = 0; i < 150; i++) come(0)
+  for (let i = 0; i < 3000; i++) {
+    nowUs += 20_000
+    if (i % 10 === 0) {
+      chooser.places = 1
+      chooser.onRoom?.()
+    }
+    vi.advanceTimersByTime(20)
+    for (const { tries } of due.filter(({ atUs }) => atUs <= nowUs)) come(tries)
+    due.splice(0, due.length, ...due.filter(({ atUs }) => atUs > nowUs))
+  }
+  control.close()
+  return { comings, takenAtFirst: takenAtFirst / refusedAtFirst }
+}
+
+it("lets those that come back find room, most of them at once", () => {
+  const turns = comeBack((retryMs) => retryMs)
+  expect(turns.takenAtFirst).toBeGreaterThan(0.5)
+  for (const seconds of [1, 10]) {
+    nowUs = 0
+    const always = comeBack(() => seconds * 1000)
+    expect(always.takenAtFirst).toBeLessThan(turns.takenAtFirst)
+    expect(always.comings).toBeGreaterThan(turns.comings)
+  }
 })

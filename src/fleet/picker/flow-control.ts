@@ -1,7 +1,8 @@
 /** Requests between their arrival and their endpoint: sent at once where one takes them, else held, the earliest
  * deadline first, within bounds; those that wait too long, or that there is no room for, are told when to come back. */
 
-import { LeaveRate } from "../../replica/leave-rate.ts"
+import { Comebacks } from "../../replica/comebacks.ts"
+import { LeavePace } from "../../replica/leave-pace.ts"
 import type { Ask } from "./ask.ts"
 import type { Chooser, Endpoint, Sent } from "./chooser.ts"
 import { Ejections } from "./ejection.ts"
@@ -48,6 +49,9 @@ const ASK_AGAIN_MS = 20
 const ASKING_US = 2_000
 const REST_US = 5_000
 
+/** Without an endpoint, or without this picker: when there may be another. */
+export const ELSEWHERE_MS = 1000
+
 /** Endpoints known by the gateway's word alone. */
 const MOST_LEARNT = 1024
 
@@ -60,7 +64,9 @@ export class FlowControl {
   #line: Waiting[] = []
   #heldBytes = 0
   readonly #ofTenant = new Map<string, number>()
-  readonly #rate = new LeaveRate()
+  /** Of those that were held. */
+  readonly #pace: LeavePace
+  readonly #comebacks = new Comebacks()
   readonly #ejections = new Ejections()
   #endpoints: readonly Endpoint[] = []
   #known: ReadonlySet<Endpoint> = new Set()
@@ -77,6 +83,7 @@ export class FlowControl {
     this.#open = open
     this.#chooser = chooser
     this.#nowUs = nowUs
+    this.#pace = new LeavePace({ most: () => 1, atOnce: () => options.mostHeld })
     chooser.onRoom = () => this.#askSoon()
   }
 
@@ -113,9 +120,7 @@ export class FlowControl {
 
   /** Of a request that is refused before it is placed. */
   refused(heldUs: number): Extract<Verdict, { kind: "drop" }> {
-    const nowUs = this.#nowUs()
-    const retryMs = this.#rate.waitMs(this.#line.length + 1, nowUs)
-    return { kind: "drop", reason: "rejected-saturated", retryMs, heldUs }
+    return { kind: "drop", reason: "rejected-saturated", retryMs: this.#turnMs(this.#nowUs()), heldUs }
   }
 
   setEndpoints(endpoints: readonly Endpoint[]): void {
@@ -185,8 +190,7 @@ export class FlowControl {
       : this.#chooser.anywhere(ask, among, nowUs)
     if (endpoints.length === 0) return false
     const sent = this.#watched(this.#chooser.sent(ask, endpoints[0]!, nowUs), endpoints[0]!)
-    this.#rate.left(nowUs)
-    this.#remove(waiting)
+    this.#remove(waiting, true)
     waiting.settle({
       ...{ kind: "send", endpoints, sent },
       heldUs: nowUs - ask.arrivalUs,
@@ -281,8 +285,14 @@ export class FlowControl {
     if (this.#remove(waiting)) waiting.settle(this.#drop(waiting.ask, reason, nowUs))
   }
 
+  /** In how long one more should find room, ms. */
+  #turnMs(nowUs: number): number {
+    const before = Math.max(0, this.#line.length - this.#options.mostHeld)
+    return this.#comebacks.turnUs(1, before, this.#pace, nowUs) / 1000
+  }
+
   #drop(ask: Ask, reason: DropReason, nowUs: number): Verdict {
-    const retryMs = this.#rate.waitMs(this.#line.length + 1, nowUs)
+    const retryMs = hasTurn(reason) ? this.#turnMs(nowUs) : ELSEWHERE_MS
     return { kind: "drop", reason, retryMs, heldUs: nowUs - ask.arrivalUs }
   }
 
@@ -296,13 +306,15 @@ export class FlowControl {
     }
     this.#line.splice(low, 0, waiting)
     this.#count(waiting.ask, 1)
+    this.#pace.changed(this.#line.length, 0, this.#nowUs())
   }
 
-  #remove(waiting: Waiting): boolean {
+  #remove(waiting: Waiting, sent = false): boolean {
     const at = this.#line.indexOf(waiting)
     if (at < 0) return false
     this.#line.splice(at, 1)
     this.#count(waiting.ask, -1)
+    this.#pace.changed(this.#line.length, sent ? 1 : 0, this.#nowUs())
     return true
   }
 
@@ -319,6 +331,11 @@ export class FlowControl {
     if (this.#soon !== null) clearTimeout(this.#soon)
     this.#soon = null
   }
+}
+
+/** What is dropped for this is told when its turn comes; the others all the same time. */
+export function hasTurn(reason: DropReason): boolean {
+  return reason === "rejected-saturated" || reason === "rejected-ttl-expired"
 }
 
 function before(a: Waiting, b: Waiting): boolean {
