@@ -16,6 +16,8 @@ export interface TwinOffer {
   firstTokenUs: number
   /** How long its prompt would wait in the engine's own queue, the way there not counted, µs; Infinity as above. */
   queuesUs: number
+  /** It would begin with the engine's next step. */
+  startsNext: boolean
   /** No promise to another request would be broken. */
   keepsOthers: boolean
   /** Of best effort: all that is there comes to hold no more KV with it than leaves room for as many promises as there were lately. */
@@ -23,7 +25,7 @@ export interface TwinOffer {
 }
 
 /** What a twin sees of the steps to come. */
-export interface Forecast extends Pick<TwinOffer, "firstTokenUs" | "queuesUs" | "leavesRoom"> {
+export interface Forecast extends Pick<TwinOffer, "firstTokenUs" | "queuesUs" | "startsNext" | "leavesRoom"> {
   /** How far it looked. */
   endUs: number
   /** Promises to others that do not hold. */

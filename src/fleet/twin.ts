@@ -189,7 +189,7 @@ export class Twin {
       firstTokenUs,
       queuesUs: found.queuesUs * ratio,
       keepsOthers,
-      leavesRoom: found.leavesRoom,
+      ...{ startsNext: found.startsNext, leavesRoom: found.leavesRoom },
     }
     this.#asked = alone ? { spec, atUs: nowUs, predictedUs: found.firstTokenUs, offer } : null
     return offer
@@ -349,7 +349,9 @@ export class Twin {
       held: this.#heldPrompts(held, nowUs),
     })
     const prompts = [...run.line]
-    for (let steps = 0, after = 0; steps < MOST_STEPS && after < STEPS_AFTER; steps++) {
+    const nextUs = run.step(nowUs)
+    let after = offered.firstTokenUs < Infinity ? 1 : 0
+    for (let steps = 1; steps < MOST_STEPS && after < STEPS_AFTER; steps++) {
       if (run.step(nowUs) < 0) break
       if (offered.firstTokenUs < Infinity) after++
     }
@@ -361,7 +363,8 @@ export class Twin {
       this.idle ||
       run.peakKvTokens() <= KV_SHARE * this.#rules.kvTokens - reservedTokens
     const [endUs, broken, ownPaceLate] = [run.nowUs, run.broken(prompts), run.latePaces.has("watched")]
-    return { queuesUs: startsUs - readyUs, firstTokenUs, endUs, broken, ownPaceLate, leavesRoom }
+    const starts = { queuesUs: startsUs - readyUs, startsNext: startsUs <= nextUs }
+    return { ...starts, firstTokenUs, endUs, broken, ownPaceLate, leavesRoom }
   }
 
   /** Were the same promises broken without the offered request? */

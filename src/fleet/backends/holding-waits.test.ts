@@ -25,6 +25,11 @@ function courseOf(spec: TwinSpec, nowUs: number): Course {
   }
 }
 
+/** A request that is taken in time, at once. */
+const NOW = {
+  ...{ takes: true, firstTokenUs: 0, queuesUs: 0, startsNext: true, keepsOthers: true, leavesRoom: true },
+}
+
 const specWith = (id: number, changes: Partial<TwinSpec>, ttftUs: number) =>
   specOf(id, { maxOutputTokens: 500, ...changes, slo: { ...specOf(id).slo, ttftUs } })
 
@@ -146,45 +151,43 @@ describe("a pause that the engine asked for", () => {
   })
 })
 
-describe("best effort for which there is no room", () => {
-  /** A twin that says so, until it is told otherwise; and a clock that is moved by hand. */
-  function full() {
-    const clock = { nowUs: 0, wakes: [] as { atUs: number; fn: () => void }[] }
-    const offer = { takes: true, firstTokenUs: 0, queuesUs: 0, keepsOthers: true, leavesRoom: false }
-    const twin = new Twin({ rules: ENGINE_RULES.vllm })
-    vi.spyOn(twin, "offer").mockImplementation(() => ({ ...offer }))
-    vi.spyOn(twin, "idle", "get").mockReturnValue(false)
-    vi.spyOn(twin.fit, "confident", "get").mockReturnValue(true)
-    const sent: { id: number; atUs: number }[] = []
-    const later: Later = (us, fn) => {
-      const wake = { atUs: clock.nowUs + us, fn }
-      clock.wakes.push(wake)
-      return () => void clock.wakes.splice(clock.wakes.indexOf(wake), 1)
-    }
-    const sink = {
-      send: ({ id }: Course) => sent.push({ id, atUs: clock.nowUs }),
-      turnDown: () => {},
-    }
-    const holding = new Holding<Course>(twin, () => clock.nowUs, sink, later)
-    holding.open()
-    const add = (id: number, tier: "slo" | "bestEffort", changes: Partial<TwinSpec> = {}) =>
-      holding.add(
-        courseOf(specWith(id, { tier, arrivalUs: clock.nowUs, ...changes }, 60_000_000), clock.nowUs),
-      )
-    const until = (us: number) => {
-      for (let next = clock.wakes[0]; next !== undefined && next.atUs <= us; next = clock.wakes[0]) {
-        clock.wakes.shift()
-        clock.nowUs = Math.max(clock.nowUs, next.atUs)
-        next.fn()
-      }
-      clock.nowUs = us
-    }
-    /** Another process of the gateway sends one like those that `add` adds. */
-    const elsewhere = (id: number, tier: "slo" | "bestEffort", forced: boolean) =>
-      holding.sentElsewhere(specWith(id, { tier, arrivalUs: clock.nowUs }, 60_000_000), forced)
-    return { offer, sent, add, until, twin, elsewhere }
+/** A twin that says what `offer` is set to, best effort for which there is no room at first; and a clock that is moved by hand. */
+function full() {
+  const clock = { nowUs: 0, wakes: [] as { atUs: number; fn: () => void }[] }
+  const offer = { ...NOW, leavesRoom: false }
+  const twin = new Twin({ rules: ENGINE_RULES.vllm })
+  vi.spyOn(twin, "offer").mockImplementation(() => ({ ...offer }))
+  vi.spyOn(twin, "idle", "get").mockReturnValue(false)
+  vi.spyOn(twin.fit, "confident", "get").mockReturnValue(true)
+  const sent: { id: number; atUs: number }[] = []
+  const later: Later = (us, fn) => {
+    const wake = { atUs: clock.nowUs + us, fn }
+    clock.wakes.push(wake)
+    return () => void clock.wakes.splice(clock.wakes.indexOf(wake), 1)
   }
+  const sink = {
+    send: ({ id }: Course) => sent.push({ id, atUs: clock.nowUs }),
+    turnDown: () => {},
+  }
+  const holding = new Holding<Course>(twin, () => clock.nowUs, sink, later)
+  holding.open()
+  const add = (id: number, tier: "slo" | "bestEffort", changes: Partial<TwinSpec> = {}) =>
+    holding.add(courseOf(specWith(id, { tier, arrivalUs: clock.nowUs, ...changes }, 60_000_000), clock.nowUs))
+  const until = (us: number) => {
+    for (let next = clock.wakes[0]; next !== undefined && next.atUs <= us; next = clock.wakes[0]) {
+      clock.wakes.shift()
+      clock.nowUs = Math.max(clock.nowUs, next.atUs)
+      next.fn()
+    }
+    clock.nowUs = us
+  }
+  /** Another process of the gateway sends one like those that `add` adds. */
+  const elsewhere = (id: number, tier: "slo" | "bestEffort", forced: boolean) =>
+    holding.sentElsewhere(specWith(id, { tier, arrivalUs: clock.nowUs }, 60_000_000), forced)
+  return { offer, sent, add, until, twin, elsewhere }
+}
 
+describe("best effort for which there is no room", () => {
   test.each(["keepsOthers", "leavesRoom"] as const)("waits until there is (%s)", (said) => {
     const { offer, sent, add, until } = full()
     Object.assign(offer, { keepsOthers: true, leavesRoom: true, [said]: false })
@@ -287,5 +290,57 @@ describe("best effort for which there is no room", () => {
     expect(second - first).toBeGreaterThanOrEqual(2_000_000)
     expect(third - second).toBeGreaterThanOrEqual(2_000_000)
     expect(third).toBeLessThan(35_000_000)
+  })
+})
+
+describe("steps that begin sooner than is believed", () => {
+  /** When next asked, so long after, the step that was waited for has begun, and another one is waited for. */
+  function missed(queuesUs: number) {
+    const all = full()
+    Object.assign(all.offer, { ...NOW, queuesUs })
+    return all
+  }
+
+  test("do not begin without what is held for ever: all that fits into one goes", () => {
+    const { offer, sent, add, until } = missed(100_000)
+    for (const id of [1, 2, 3]) add(id, id === 3 ? "bestEffort" : "slo")
+    until(299_000)
+    expect(sent).toEqual([])
+    until(380_000)
+    expect(sent.map(({ id }) => id)).toEqual([1, 2, 3])
+    // The next one is held as the first was.
+    add(4, "slo")
+    until(600_000)
+    expect(sent).toHaveLength(3)
+    offer.queuesUs = 0
+    until(700_000)
+    expect(sent).toHaveLength(4)
+  })
+
+  test("are waited for as before where one came when it was to come", () => {
+    const { offer, sent, add, until } = missed(100_000)
+    for (const id of [1, 2]) add(id, "slo")
+    until(250_000)
+    offer.queuesUs = 0
+    const send = vi.spyOn(sent, "push").mockImplementationOnce((one) => {
+      offer.queuesUs = 100_000
+      sent[0] = one
+      return 1
+    })
+    until(400_000)
+    expect(sent.map(({ id }) => id)).toEqual([1])
+    send.mockRestore()
+    until(550_000)
+    expect(sent).toHaveLength(1)
+    until(700_000)
+    expect(sent).toHaveLength(2)
+  })
+
+  test("go on without what has others before it", () => {
+    const { offer, sent, add, until } = missed(100_000)
+    offer.startsNext = false
+    add(1, "slo")
+    until(5_000_000)
+    expect(sent).toEqual([])
   })
 })

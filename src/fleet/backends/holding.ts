@@ -6,6 +6,8 @@ import type { Held, Twin, TwinOffer, TwinSpec } from "../twin.ts"
 
 /** An engine is sent what it would begin so soon, so that it never runs dry. */
 const LEAD_US = 30_000
+/** After so many times what the first one was to wait, the forecast is wrong. */
+const OVERDUE = 3
 /** A request without a promise goes out after so long, whatever it does to promises; and then no other like it for a while: the
  * rest of a long queue at once would leave room for no promise. Their prompts have so much of a busy engine's time at most: one
  * every two seconds is half of what a slow engine can do. */
@@ -51,6 +53,8 @@ export class Holding<Course extends Holdable> {
   #closed = true
   /** Until then no other one goes out whatever it does to promises. */
   #unforcedUntilUs = -Infinity
+  /** What the first one waits for should have come long before. */
+  #overdueUs = Infinity
   readonly #reserve: TimeReserve
 
   /** `later`: a simulation brings its own. */
@@ -139,6 +143,7 @@ export class Holding<Course extends Holdable> {
         forced = waitUs < 0
       }
       this.#held.shift()
+      if (nowUs < this.#overdueUs || this.#held.length === 0) this.#overdueUs = Infinity
       this.#reserve.sent(course.spec, nowUs)
       this.#sink.send(course, forced)
     }
@@ -160,12 +165,17 @@ export class Holding<Course extends Holdable> {
     return true
   }
 
-  /** How long the first one has to wait still, µs; 0 when it is to go, FORCED whatever it does to promises. */
+  /** How long the first one has to wait still, µs; 0 when it is to go, FORCED whatever it does to promises. Where steps end sooner than is
+   * believed each would begin just before what is held for it goes out: then all that fits into the next one goes. */
   #waitUs(course: Course, offer: TwinOffer, nowUs: number): number {
     if (course.spec.tier === "bestEffort" && this.#harms(course, offer, nowUs))
       return this.#forces(course, nowUs) ? FORCED : MOST_WAIT_US
     const waitUs = offer.queuesUs - LEAD_US
-    return waitUs <= 0 ? 0 : Math.min(MOST_WAIT_US, Math.max(LEAST_WAIT_US, waitUs))
+    if (waitUs <= 0) return 0
+    if (nowUs >= this.#overdueUs && offer.startsNext) return 0
+    if (nowUs >= this.#overdueUs || this.#overdueUs === Infinity)
+      this.#overdueUs = nowUs + OVERDUE * offer.queuesUs
+    return Math.min(MOST_WAIT_US, Math.max(LEAST_WAIT_US, waitUs))
   }
 
   /** To promises that there are, or to those to come. */
