@@ -48,11 +48,7 @@ interface System {
   answers?: number
 }
 
-/** As the plug-in has it (patience.py). */
-const ANYWAY = 30
-const renewalFrom = (from: number) => ({
-  ...{ fromUs: from * answerUs, anywayFromUs: Math.max(from, ANYWAY) * answerUs, answerUs },
-})
+const renewalFrom = (from: number) => ({ fromUs: from * answerUs, answerUs })
 
 function systemsOf({ work }: Engine): System[] {
   const priorities = work.budgets.map(

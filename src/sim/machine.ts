@@ -38,18 +38,17 @@ export interface Reality {
   fails?: (batch: number, replica: number) => StepFailure | null
 }
 
-/** When an engine has another plan made in place of one that is there, as vLLM's plug-in does (docs/vllm.md, Arrivals). */
+/** When an engine has another plan made in place of one that is there, as vLLM's plug-in does (docs/vllm.md, Arrivals): while asking
+ * takes no more than a share of the time (SHARE_ASKED). */
 export interface Renewal {
   /** Of plans of steps that should last so long, µs. */
   fromUs: number
-  /** Of shorter ones than this only while asking takes no more than a share of the time (SHARE_ASKED). Default: of all. */
-  anywayFromUs?: number
   /** What asking costs, µs: nothing is computed meanwhile, unless a step is. */
   answerUs: number
 }
 
 /** As the plug-in's (patience.py): of the time that steps take, and so much saved up, µs. */
-const SHARE_ASKED = 0.03
+const SHARE_ASKED = 0.01
 const MOST_SAVED_US = 50_000
 
 /** Keeps noise apart from other luck of the same seed. */
@@ -177,9 +176,8 @@ export class Machine implements Target {
     const last = this.#waiting.at(-1)
     const { renewal } = this.#reality
     if (renewal === undefined || last === undefined || this.#waiting.length < this.depth - 1) return null
-    const { fromUs, anywayFromUs = fromUs, answerUs } = renewal
-    const from = this.#savedUs > 0 ? fromUs : anywayFromUs
-    if (this.#known === this.routed || last.predictedUs < from) return null
+    const { fromUs, answerUs } = renewal
+    if (this.#known === this.routed || last.predictedUs < fromUs || this.#savedUs <= 0) return null
     this.#savedUs = Math.max(-MOST_SAVED_US, this.#savedUs - answerUs)
     this.#waiting.pop()
     this.#asks = this.#waiting.length === 0

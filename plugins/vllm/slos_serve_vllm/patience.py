@@ -10,11 +10,10 @@ _STEP_WEIGHT = 0.2
 _ANSWER_WEIGHT = 0.25
 _ANSWERS_PER_STEP = 10
 """A plan that lasts so many answers may be worth one: what arrived meanwhile would be left out of it."""
-_ANSWERS_ANYWAY = 30
-"""One that lasts so many always is: it takes 3% longer."""
-_SHARE_ASKED = 0.03
+_SHARE_ASKED = 0.01
 _MOST_SAVED_S = 0.05
-"""Shorter ones are while asking takes no more than this share of the time that steps take, with so much saved up for bursts."""
+"""It is while asking takes no more than this share of the time that steps take, with so much saved up for bursts: where a request
+comes and one goes in nearly every step, all would take longer."""
 _FORGETTING = 0.99
 """One slow answer is no reason to ask never again: that one was is forgotten by so much a step."""
 
@@ -44,7 +43,7 @@ class Patience:
         if self._answer_s is None:
             return False
         answers = planned_s / self._answer_s if self._answer_s > 0 else float("inf")
-        return answers >= _ANSWERS_ANYWAY or (answers >= _ANSWERS_PER_STEP and self._saved_s > 0)
+        return answers >= _ANSWERS_PER_STEP and self._saved_s > 0
 
     @property
     def renews_from_s(self) -> float | None:
