@@ -348,8 +348,7 @@ export class Twin {
       ...{ others: true, offered },
       held: this.#heldPrompts(held, nowUs),
     })
-    const prompts = [...run.line]
-    const nextUs = run.step(nowUs)
+    const [prompts, nextUs] = [[...run.line], run.step(nowUs)]
     let after = offered.firstTokenUs < Infinity ? 1 : 0
     for (let steps = 1; steps < MOST_STEPS && after < STEPS_AFTER; steps++) {
       if (run.step(nowUs) < 0) break
