@@ -85,7 +85,8 @@ describe("two gateways", () => {
     async () => {
       const backends = await backendsOf(3, { words: 2 })
       const [a, b] = [await freePort(), await freePort()]
-      const one = await gateway(backends, a, [b])
+      // Did each look for the other, one of two connections would end, whenever that is, with what was told there.
+      const one = await gateway(backends, a, [])
       const other = await gateway(backends, b, [a])
       const urls = [one.url, other.url]
       await connected(urls, 1)

@@ -304,7 +304,9 @@ describe("a running vLLM", () => {
     server.child.kill("SIGKILL")
     await expect.poll(() => [pid, engine, planner].map(lives)).toEqual([false, false, false])
     const loading = run(["m"], { loadMs: 60_000 })
-    await expect.poll(() => existsSync(loading.file), { timeout: 30_000 }).toBe(true)
+    // It is there before anything is in it.
+    const isTold = () => existsSync(loading.file) && readFileSync(loading.file, "utf8") !== ""
+    await expect.poll(isTold, { timeout: 30_000 }).toBe(true)
     const left = loading.told()
     loading.child.kill("SIGINT")
     expect((await loading.exit).signal).toBe("SIGINT")

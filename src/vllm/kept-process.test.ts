@@ -126,7 +126,7 @@ test("what is watched over ends when its starter is killed, whatever it makes of
   const program = join(folder, "starter.ts")
   writeFileSync(program, starter)
   const child = spawn(process.execPath, [program], { stdio: "inherit" })
-  await expect.poll(() => existsSync(told)).toBe(true)
+  await expect.poll(() => existsSync(told) && readFileSync(told, "utf8") !== "").toBe(true)
   const [polite, group, other] = JSON.parse(readFileSync(told, "utf8")) as [number, number, number]
   expect([polite, group, other].map(lives)).toEqual([true, true, true])
   child.kill("SIGKILL")
