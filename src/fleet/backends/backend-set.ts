@@ -1,11 +1,9 @@
 /** The backends that a gateway has just now: those of its options, those that their names stand for, and those of a file that
  * may change. New ones join; those that are gone end what they have. */
 import { unwatchFile, watchFile } from "node:fs"
-import { readFile } from "node:fs/promises"
 import { Agent } from "undici"
-import { parse } from "yaml"
-import { z } from "zod"
 import { type BackendConfig, backendsSchema, buildBackends, checkBackends } from "../../config/backends.ts"
+import { readListFile } from "../../config/list-file.ts"
 import { UserError } from "../../errors.ts"
 import type { ReplicaHost } from "../../replica/host.ts"
 import type { Siblings } from "../../siblings/siblings.ts"
@@ -43,6 +41,7 @@ export interface BackendSetSink {
 const TIMEOUTS: Timeouts = { connectMs: 2000, firstByteMs: 300_000, silenceMs: 60_000 }
 const PROBE_MS = 1000
 const REFRESH_MS = 10_000
+const LIST = { name: "backends", schema: backendsSchema, example: "http://10.0.0.7:8000" }
 
 interface Member {
   host: ReplicaHost
@@ -119,19 +118,11 @@ export class BackendSet {
   }
 
   async #read(path: string): Promise<BackendConfig[]> {
-    const wrong = (detail: string) => new UserError(`${path}: ${detail}`)
-    let content: unknown
+    const list = await readListFile(path, LIST)
     try {
-      content = parse(await readFile(path, "utf8"))
+      return buildBackends(list)
     } catch (error) {
-      throw wrong((error as Error).message.split("\n")[0]!)
-    }
-    const parsed = z.union([backendsSchema, z.object({ backends: backendsSchema })]).safeParse(content ?? [])
-    if (!parsed.success) throw wrong("it is no list of backends; give lines like - http://10.0.0.7:8000")
-    try {
-      return buildBackends(Array.isArray(parsed.data) ? parsed.data : parsed.data.backends)
-    } catch (error) {
-      throw wrong((error as Error).message)
+      throw new UserError(`${path}: ${(error as Error).message}`)
     }
   }
 

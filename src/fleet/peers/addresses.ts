@@ -1,8 +1,7 @@
 /** Where other gateways may be just now: those of the options, those of a file that may change, and all that their names stand for. */
-import { readFile } from "node:fs/promises"
-import { parse } from "yaml"
+import { z } from "zod"
+import { readListFile } from "../../config/list-file.ts"
 import { type PeerAddress, parsePeer } from "../../config/peers.ts"
-import { UserError } from "../../errors.ts"
 import { addressesOf, type Lookup } from "../backends/addresses.ts"
 
 export interface AddressesOptions {
@@ -14,6 +13,8 @@ export interface AddressesOptions {
   onChange: (addresses: readonly PeerAddress[]) => void
   warn: (message: string) => void
 }
+
+const LIST = { name: "peers", schema: z.array(z.string()), example: "gateway-2:8090" }
 
 export class PeerAddresses {
   readonly #options: AddressesOptions
@@ -86,15 +87,6 @@ export class PeerAddresses {
 }
 
 async function read(path: string): Promise<PeerAddress[]> {
-  const wrong = (detail: string) => new UserError(`${path}: ${detail}`)
-  let content: unknown
-  try {
-    content = parse(await readFile(path, "utf8"))
-  } catch (error) {
-    throw wrong((error as Error).message.split("\n")[0]!)
-  }
-  const list = (Array.isArray(content) ? content : (content as { peers?: unknown } | null)?.peers) ?? []
-  if (!Array.isArray(list) || !list.every((one) => typeof one === "string"))
-    throw wrong("it is no list of gateways; give lines like - gateway-2:8090")
+  const list = await readListFile(path, LIST)
   return list.map((one) => parsePeer(one, path))
 }
