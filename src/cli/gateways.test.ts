@@ -163,7 +163,7 @@ describe("two processes", () => {
     const config = join(folder, "gateways-limits.yaml")
     const limited = keys("a", "b").replace("}", ", requests_per_minute: 5}")
     writeFileSync(config, limited)
-    const { url } = await gateways({ words: 40, wordMs: 50 }, "--config", config, "--max-queue", "4")
+    const { url, backend } = await gateways({ words: 40 }, "--config", config, "--max-queue", "4")
     const statuses = (answers: Answered[]) => answers.map(({ status }) => status).toSorted()
     const many = await Promise.all(
       Array.from({ length: 14 }, () => complete(url, by("sk-a"), { max_tokens: 1 })),
@@ -176,8 +176,12 @@ describe("two processes", () => {
     expect(refused.text).toContain("rate_limit_exceeded")
 
     const best = { slo: { class: "best_effort" }, max_tokens: 30 }
-    const streams = Array.from({ length: 12 }, () => complete(url, by("sk-b"), best))
-    expect(statuses(await Promise.all(streams))).toEqual([...Array(4).fill(200), ...Array(8).fill(429)])
+    const goOn = backend.hold()
+    const answers: Answered[] = []
+    for (let i = 0; i < 12; i++) void complete(url, by("sk-b"), best).then((one) => answers.push(one))
+    await expect.poll(() => statuses(answers)).toEqual(Array(8).fill(429))
+    goOn()
+    await expect.poll(() => statuses(answers)).toEqual([...Array(4).fill(200), ...Array(8).fill(429)])
   })
 
   test("a config that is read again is all processes', also of one that comes later", SLOW, async () => {
@@ -201,10 +205,13 @@ describe("two processes", () => {
   })
 
   test("SIGTERM: what runs is finished by both", SLOW, async () => {
-    const { url, child, exit, backend } = await gateways({ words: 20, wordMs: 50 })
+    const { url, child, exit, said, backend } = await gateways({ words: 20 })
+    const goOn = backend.hold()
     const running = Array.from({ length: 4 }, () => complete(url, {}, { max_tokens: 20, stream: true }))
     await expect.poll(() => backend.live).toBe(4)
     child.kill("SIGTERM")
+    await expect.poll(said).toContain("SIGTERM")
+    goOn()
     for (const { status, text: stream } of await Promise.all(running)) {
       expect(status).toBe(200)
       expect(stream).toContain("[DONE]")

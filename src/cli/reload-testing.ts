@@ -29,19 +29,21 @@ export async function start(...args: string[]) {
   let text = ""
   child.stdout!.on("data", (piece) => (text += piece))
   child.stderr!.on("data", (piece) => (text += piece))
-  await expect.poll(() => text, { timeout: 30_000 }).toContain('"msg":"ready"')
-  const { url } = JSON.parse(text.split("\n").find((line) => line.includes('"msg":"ready"'))!) as {
-    url: string
+  /** The first whole line of the log with that, from there on. */
+  const line = async (what: string, from = 0) => {
+    const found = () =>
+      text
+        .slice(from, text.lastIndexOf("\n"))
+        .split("\n")
+        .find((one) => one.includes(what))
+    await expect.poll(found, { message: `${what} in ${text}` }).toBeDefined()
+    return JSON.parse(found()!) as { url: string; msg: string }
   }
+  const { url } = await line('"msg":"ready"')
   const hup = async () => {
     const from = text.length
     child.kill("SIGHUP")
-    await expect.poll(() => text.slice(from), { timeout: 10_000 }).toContain("SIGHUP")
-    const line = text
-      .slice(from)
-      .split("\n")
-      .find((one) => one.includes("SIGHUP"))!
-    return (JSON.parse(line) as { msg: string }).msg
+    return (await line("SIGHUP", from)).msg
   }
   return { child, url, exit, hup, said: () => text }
 }

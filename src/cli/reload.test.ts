@@ -68,7 +68,8 @@ describe.each([
 })
 
 it("changes keys and limits of a gateway, whose streams go on at their engines", async () => {
-  const backend = await FakeBackend.open({ words: 8, wordMs: 250 })
+  const backend = await FakeBackend.open({ words: 8 })
+  const goOn = backend.hold()
   try {
     const path = join(folder, "gateway.yaml")
     writeFileSync(path, `backends: [{url: "${backend.url}"}]\n${keys("a", "b")}`)
@@ -85,7 +86,8 @@ it("changes keys and limits of a gateway, whose streams go on at their engines",
     expect(told).toContain("changed: limits.max_queue, tenants, keys")
     expect(told).toMatch(/only a restart changes .*limits\.stored_responses/)
     expect(told).toMatch(/only a restart changes .*backends/)
-    expect(backend.live).toBe(2)
+    await expect.poll(() => backend.live).toBe(2)
+    goOn()
     expect((await complete(url, "sk-b")).status).toBe(401)
     expect((await complete(url, "sk-c")).status).toBe(200)
     expect(await (await fetch(`${url}/metrics`)).text()).toMatch(/^slos_serve_queue_places 7$/m)

@@ -72,7 +72,7 @@ test("one that is killed is started again; its jobs are lost once it is down", S
 })
 
 test("one that stands still is killed and started again", SLOW, async () => {
-  const { host, sink } = await busy({ silenceMs: 1000 })
+  const { host, sink } = await busy({ silenceMs: 4000 })
   const { pid } = host
   process.kill(pid!, "SIGSTOP")
   expect((await sink.over())[0]).toMatchObject({ kind: "lost", reason: "died" })

@@ -24,23 +24,32 @@ async function pair(options: FakeOptions, engines = 3) {
       ),
     )
   opened.push(...gateways)
-  return { backends, gateways, hub }
+  /** What the one of that number told so far is heard by the other. */
+  const isHeard = (by: number) =>
+    new Promise<void>((resolve) => {
+      all[1 - by]!.onTold("all before", () => resolve())
+      all[by]!.tellSoon("all before", () => null)
+    })
+  return { backends, gateways, hub, isHeard }
 }
 
 const LONG = "You are a careful assistant that answers in few words. ".repeat(60)
 
 test("the rounds of a session go where its first was sent, whichever gateway they come to", async () => {
-  const { backends, gateways } = await pair({ words: 2 })
+  const { backends, gateways, isHeard } = await pair({ words: 2 })
   for (let session = 0; session < 6; session++) {
     const before = backends.map(({ asked }) => asked.length)
     const messages = [{ role: "user" as const, content: `${session} ${LONG}` }]
     for (let round = 0; round < 4; round++) {
       const { openai } = gateways[round % 2]!
-      const body = { model: "ours", messages, slo: { session: `s${session}` } }
+      const body = {
+        model: "ours",
+        messages,
+        slo: { session: `s${session}`, ttft_ms: 60_000, tpot_ms: 10_000 },
+      }
       const { choices } = await openai.chat.completions.create(body as never)
       messages.push(choices[0]!.message as never, { role: "user", content: "And then?" })
-      // What was told is heard.
-      await new Promise((resolve) => setTimeout(resolve, 30))
+      await isHeard(round % 2)
     }
     const rounds = backends.map(({ asked }, i) => asked.length - before[i]!)
     expect(rounds.toSorted()).toEqual([0, 0, 4])

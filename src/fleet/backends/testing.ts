@@ -44,6 +44,7 @@ export class FakeBackend {
   most = 0
   aborted = 0
   options: Required<FakeOptions>
+  #held: Promise<void> | null = null
   #server!: Server
   #waiting: (() => void)[] = []
 
@@ -78,6 +79,15 @@ export class FakeBackend {
 
   get url(): string {
     return `http://127.0.0.1:${this.options.port}`
+  }
+
+  /** All answers stand still after their first word until what it returns is called. */
+  hold(): () => void {
+    let goOn = () => {}
+    this.#held = new Promise((resolve) => {
+      goOn = resolve
+    })
+    return goOn
   }
 
   /** As if its machine was switched off. */
@@ -162,7 +172,7 @@ export class FakeBackend {
     await pause(firstMs)
     if (chat) response.write(event(this.#chunk(chat, { role: "assistant", content: "" }, null, null, 0)))
     for (let i = 0; i < count && !gone; i++) {
-      if (i > 0) await pause(wordMs)
+      if (i > 0) await Promise.all([pause(wordMs), this.#held])
       if (this.misbehave?.(asked, response, i + 1)) break
       const word = WORDS[(from + i) % WORDS.length]!
       const last = this.options.kind === "vllm" && i === count - 1 ? "stop" : null
