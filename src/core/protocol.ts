@@ -202,8 +202,9 @@ export type TimePart =
   | "engine"
 
 /** By which bound a request was turned down: what was promised would have been late (`time`) or out of KV (`memory`), it
- * could not be on time even with the engine to itself (`alone`), or a plan of a whole set left it out (`plan`). */
-export type DemoteBound = "time" | "memory" | "alone" | "plan"
+ * could not be on time even with the engine to itself (`alone`), a plan of a whole set left it out (`plan`), or late requests of
+ * a tenant that was served far less came first (`turn`). */
+export type DemoteBound = "time" | "memory" | "alone" | "plan" | "turn"
 
 /** Why a token was late: the request was turned down, its promise gave way to others, or what took most of the time before it.
  * `own`: what it took itself. */

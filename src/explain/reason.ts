@@ -36,6 +36,7 @@ const BOUNDS: Readonly<Record<DemoteBound, string>> = {
   memory: "for lack of KV memory: with it, what was to be kept would not have fitted",
   alone: "because it could not be on time even with the engine to itself",
   plan: "because the best plan for all that had come left it out",
+  turn: "because it was another tenant's turn: late requests of one that was served far less came first",
 }
 
 /** null where all was kept, or nothing was asked for. */

@@ -8,7 +8,7 @@ import type { Observed, ObservedEffect } from "../replica/observed.ts"
 import { areColumns } from "./deltas.ts"
 import { demoteReason, outcome } from "./outcome.ts"
 
-export const WIRE_VERSION = 3
+export const WIRE_VERSION = 4
 export const WIRE_PROTOCOL = "slos-serve"
 
 const whole = z.number().int()

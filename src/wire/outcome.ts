@@ -14,7 +14,7 @@ const CAUSES = [
 
 const stageName = z.enum(["prefill", "thinking", "answer"])
 export const demoteReason = z.enum(["wontFit", "violated", "revoked"])
-const bound = z.enum(["time", "memory", "alone", "plan"])
+const bound = z.enum(["time", "memory", "alone", "plan", "turn"])
 const stage = z.object({
   stage: stageName,
   attained: z.boolean(),

@@ -34,6 +34,17 @@ function offered(
   return answer
 }
 
+test("no offer is made to a tenant that has no turn: late requests of another wait that was served far less", () => {
+  const tenants = new Tenants([], 10)
+  for (const tenant of [0, 1]) tenants.arrived({ tenant })
+  const offeredTo = (tenant: number) =>
+    offered(prompt(1, 10, 900_000, { tenant }), [late], policyOf(), contextWith(tenants))
+  const late = Object.assign(prompt(2, 10, 0, { tenant: 1 }), { tier: "bestEffort" as const, order: 0 })
+  expect([0, 1].map(offeredTo)).toEqual([true, true])
+  tenants.served(prompt(3, 1000, 0), { position: 0, tokens: 1000 } as never, 0)
+  expect([0, 1].map(offeredTo)).toEqual([false, true])
+})
+
 describe("an offer is made", () => {
   test("where the request can be in time", () => {
     expect([54_999, 55_000].map((dueUs) => offered(prompt(1, 500, dueUs)))).toEqual([false, true])

@@ -10,6 +10,7 @@ import { sortByDue } from "../planner/due-order.ts"
 import { FairOrder } from "../planner/fair-order.ts"
 import { windowOf } from "../planner/fair-window.ts"
 import { fillBatch } from "../planner/fill.ts"
+import { isOutOfTurn, mostServedInTurn } from "../planner/late-turns.ts"
 import { prefillUs } from "../planner/prefill-time.ts"
 import { emptyWork, NO_TENANTS, resortWork, sortWork, type Work } from "../planner/work.ts"
 import type { LiveRequest } from "../request.ts"
@@ -38,13 +39,15 @@ export function slosServe(options: PolicyOptions): Policy {
       const { context } = batch
       demoteDoomed(requests, context, nowUs)
       sortWork(requests, work)
+      const mostServed = mostServedInTurn(work.bestEffort, context)
+      if (demoteOutOfTurn(work.prefills, mostServed, context)) resortWork(requests, work, false)
       fairOrder.sortWork(work, context)
       noteArrivals(requests, work, context)
       work.speculator.follow(null)
       work.speculator.planFor(work, context)
       work.spareKvTokens = null
       pickOverdue(context, work, patienceUs, nowUs)
-      returning.find(work.bestEffort, context, nowUs)
+      returning.find(work.bestEffort, context, nowUs, mostServed)
       candidates.length = 0
       work.tenantsAhead = NO_TENANTS
       // By due time: what stands further back is decided when its time comes nearer.
@@ -78,12 +81,14 @@ export function slosServe(options: PolicyOptions): Policy {
       pickOverdue(context, asked, patienceUs, atUs)
       asked.prefills.push(offered)
       sortByDue(asked.prefills)
+      const mostServed = mostServedInTurn(asked.bestEffort, context)
+      if (isOutOfTurn(offered, mostServed, context)) return false
       const nearest = windowOf(asked.prefills, MOST_CANDIDATES, context.tenants)
       if (nearest.length < asked.prefills.length && !nearest.includes(offered)) return false
       const choice = [...nearest]
       // What is in the air leaves room that no decision has given out yet: those that were turned down may have it first.
       if (requests.some(({ foreseen }) => foreseen)) {
-        returningFirst.find(asked.bestEffort, context, atUs)
+        returningFirst.find(asked.bestEffort, context, atUs, mostServed)
         choice.push(...returningFirst.requests)
         sortByDue(choice)
       }
@@ -128,16 +133,20 @@ class Returning {
   readonly requests: LiveRequest[] = []
   #due = new Float64Array(1024)
 
-  find(bestEffort: readonly LiveRequest[], context: PlanningContext, nowUs: number): void {
-    this.#findAll(bestEffort, context, nowUs)
+  find(
+    bestEffort: readonly LiveRequest[],
+    context: PlanningContext,
+    nowUs: number,
+    mostServedTokens: number,
+  ): void {
+    this.requests.length = 0
+    for (const request of bestEffort) {
+      if (canReturn(request, context, nowUs) && !isOutOfTurn(request, mostServedTokens, context))
+        this.requests.push(request)
+    }
     if (this.requests.length <= MOST_RETURNING) return
     if (context.tenants.several) this.#keepWindow(context.tenants)
     else this.#keepFirstDue()
-  }
-
-  #findAll(bestEffort: readonly LiveRequest[], context: PlanningContext, nowUs: number): void {
-    this.requests.length = 0
-    for (const request of bestEffort) if (canReturn(request, context, nowUs)) this.requests.push(request)
   }
 
   #keepWindow(tenants: Tenants): void {
@@ -158,6 +167,21 @@ class Returning {
     for (const request of found) if (request.dueUs <= lastUs && kept < MOST_RETURNING) found[kept++] = request
     found.length = kept
   }
+}
+
+/** Answers whether there were any. */
+function demoteOutOfTurn(
+  prefills: readonly LiveRequest[],
+  mostServedTokens: number,
+  context: PlanningContext,
+): boolean {
+  let found = false
+  for (const request of prefills) {
+    if (!isOutOfTurn(request, mostServedTokens, context)) continue
+    context.demote(request, "wontFit", "turn")
+    found = true
+  }
+  return found
 }
 
 /** Best-effort requests come back while no token of theirs was late, or will be when what is in the air has landed, and their

@@ -18,7 +18,10 @@ export const reason = z.object({
   code: text.describe(
     "turned_down, revoked, own_work, elsewhere, unknown, or the part of the time that was the most.",
   ),
-  bound: z.enum(["time", "memory", "alone", "plan"]).nullable().describe("Of what was turned down: by what."),
+  bound: z
+    .enum(["time", "memory", "alone", "plan", "turn"])
+    .nullable()
+    .describe("Of what was turned down: by what."),
   text: text.describe("The same in words."),
   late_ms: msOrNone.describe("How late the first late token was, ms."),
   would_have_kept: z
