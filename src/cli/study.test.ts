@@ -139,7 +139,7 @@ test("work goes on when its progress is no longer read", async () => {
   const [code] = await once(child, "close")
   expect(code).toBe(0)
   expect(JSON.parse(stdout).rows).toHaveLength(2)
-}, 30_000)
+})
 
 describe("simulate", () => {
   test("prints tables, and the same JSON for the same seed", async () => {
@@ -192,7 +192,7 @@ test("capacity measures chats that share system prompts", async () => {
   const [row] = JSON.parse(stdout).rows
   expect(row).toMatchObject({ scenario: "shared", system: "vllm-v1" })
   expect(row.ratePerSec).toBeGreaterThan(0.1)
-}, 30_000)
+})
 
 test("capacity prints its table, and JSON with --out", async () => {
   const out = join(folder, "out.json")
@@ -213,4 +213,4 @@ test("capacity prints its table, and JSON with --out", async () => {
   const { rows } = JSON.parse(readFileSync(out, "utf8")) as { rows: { system: string; ratePerSec: number }[] }
   expect(rows.map(({ system }) => system)).toEqual(["slos-serve", "vllm-v1"])
   for (const { ratePerSec } of rows) expect(stdout).toContain(ratePerSec.toPrecision(3))
-}, 30_000)
+})

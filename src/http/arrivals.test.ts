@@ -36,7 +36,7 @@ it("has an arrival for each answer, with its objectives, its session's rounds an
 it("counts what a full queue refused, and not what no server would take", async () => {
   server = await testServer({ maxQueue: 1 })
   expect((await ask({ n: 2 })).json().error.code).toBe("queue_too_small")
-  const slow = ask({ max_tokens: 200, ignore_eos: true })
+  const slow = ask({ max_tokens: 900, ignore_eos: true })
   await expect.poll(() => server.service.front.queue.taken).toBe(1)
   expect((await ask({})).statusCode).toBe(429)
   await slow

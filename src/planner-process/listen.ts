@@ -9,7 +9,7 @@ import { FrameReader } from "../wire/frames.ts"
 import { PLANNER_PROTOCOL, PLANNER_VERSION, readToPlugin } from "../wire/planner/messages.ts"
 
 /** What listens there has so long to say hello. */
-const HELLO_MS = 500
+const HELLO_MS = 2000
 /** The kernel takes no longer path of a socket. */
 const MOST_PATH_BYTES = 107
 /** Only its own user may connect. */

@@ -13,8 +13,8 @@ export interface DownSubject {
 }
 
 const cost = { pieces: [{ step: 1000 }], residualSigma: 0.05, fastPassTokens: 1, unifiedKv: true }
-/** In real time: a step of these engines takes a few milliseconds. */
-const LEAST_US = 300_000
+/** In real time: a step of these engines takes a few milliseconds, on a machine that is busy with others perhaps some hundred. */
+const LEAST_US = 1_500_000
 
 export function engineDownSuite(subject: DownSubject): void {
   let engine: BreakableEngine
@@ -97,7 +97,7 @@ export function engineDownSuite(subject: DownSubject): void {
       for (const { end } of all)
         expect(await end).toMatchObject({
           reason: "engineDown",
-          message: expect.stringMatching(/^a step with \d requests? has not ended within 0\.\d+ s/),
+          message: expect.stringMatching(/^a step with \d requests? has not ended within \d+\.\d+ s/),
         })
       expect((await first.end).outcome).toMatchObject({ attained: false })
       expect(driver.reserve(1)).toBe("engineDown")

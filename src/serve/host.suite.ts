@@ -207,7 +207,7 @@ export function hostSuite(name: string, make: () => Promise<SuiteHost>): void {
       host.submit(early, earlySink)
       host.cancel(early.id)
       expect((await earlySink.over())[0]).toMatchObject({ kind: "cancelled" })
-      const late = jobOf({ maxTokens: 200 })
+      const late = jobOf({ maxTokens: 900 })
       const lateSink = new Kept()
       host.submit(late, lateSink)
       await until(() => expect(lateSink.tokensOf[0]?.length).toBeGreaterThan(2))

@@ -69,11 +69,12 @@ describe("start and end", () => {
   })
 
   test("one that dies later is started again, without what it left", async () => {
-    const flag = join(folder, `${++files}.flag`)
+    const die = join(folder, `${++files}.flag`)
     const { kept, lines, told } = keep(
-      `${WITH_CHILD} if [ -e ${flag} ]; then wait; fi; touch ${flag}; sleep 0.3; kill -9 $$`,
+      `${WITH_CHILD} if [ -e ${die} ]; then wait; fi; while [ ! -e ${die} ]; do sleep 0.1; done; kill -9 $$`,
     )
     await kept.start()
+    writeFileSync(die, "")
     const first = pidIn(lines)
     await expect.poll(() => told).toEqual(["it died of SIGKILL; it is started again now", "it is back"])
     expect(lives(first)).toBe(false)

@@ -99,7 +99,7 @@ describe("speculation lengths", () => {
       }),
       { numRuns: runs(100) },
     )
-  }, 30_000)
+  })
 
   test("with many tiers: hardly worse than brute force, at a small part of its cost", () => {
     const small = fc
