@@ -10,7 +10,8 @@ import { Command } from "commander"
 import { median, quantile } from "simple-statistics"
 import { wholeNumber } from "../src/cli/numbers.ts"
 import { UserError } from "../src/errors.ts"
-import { Envoy, type EnvoyPorts, exampleConfig, findEnvoy, freePorts } from "../test/envoy.ts"
+import { freePorts } from "../src/free-port.ts"
+import { Envoy, type EnvoyPorts, exampleConfig, findEnvoy } from "../test/envoy.ts"
 
 interface Options {
   requests: number

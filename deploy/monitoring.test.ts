@@ -6,7 +6,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { parse } from "yaml"
-import { freePort } from "../src/cli/vllm-processes.ts"
+import { freePort } from "../src/free-port.ts"
 import { testServer } from "../src/http/testing.ts"
 
 const HERE = import.meta.dirname

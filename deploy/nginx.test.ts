@@ -6,7 +6,7 @@ import { request } from "node:https"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
-import { freePort } from "../src/cli/vllm-processes.ts"
+import { freePort } from "../src/free-port.ts"
 import { testServer } from "../src/http/testing.ts"
 
 const answers = (program: string, flag: string) => spawnSync(program, [flag]).status === 0

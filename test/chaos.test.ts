@@ -9,7 +9,7 @@ import { findingsOf } from "../bench/fleet/chaos/findings.ts"
 import { judge, play } from "../bench/fleet/chaos/play.ts"
 import { workersStage } from "../bench/fleet/chaos/stage.ts"
 import { ASKED, recorded } from "../bench/fleet/chaos/transcripts.ts"
-import { freePort } from "../src/cli/vllm-processes.ts"
+import { freePort } from "../src/free-port.ts"
 
 const [CLIENTS, PROMPTS] = [8, 8]
 const FAULTS: readonly Fault[] = (["kill", "pause", "stop", "kill"] as const).map((kind, i) => ({

@@ -2,7 +2,6 @@
  * its own, and ended with its process. */
 import { type ChildProcess, spawn } from "node:child_process"
 import { accessSync, constants, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { cacheFolder } from "../src/models/cache.ts"
@@ -16,25 +15,6 @@ export function findEnvoy(): string | null {
   } catch {
     return null
   }
-}
-
-/** Ports that nothing listens on, below those that systems give to outgoing connections: one that is closed for a moment
- * is still free afterwards. */
-export async function freePorts(count: number): Promise<number[]> {
-  const ports = new Set<number>()
-  while (ports.size < count) {
-    const port = 20_000 + Math.floor(Math.random() * 12_000)
-    if (await isFree(port)) ports.add(port)
-  }
-  return [...ports]
-}
-
-function isFree(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = createServer()
-    server.once("error", () => resolve(false))
-    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)))
-  })
 }
 
 export interface EnvoyPorts {

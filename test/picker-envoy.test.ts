@@ -7,7 +7,8 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { LeastLoaded } from "../src/fleet/picker/least-loaded.ts"
 import { EndpointPicker, type PickerOptions } from "../src/fleet/picker/run.ts"
 import { pickerOptions } from "../src/fleet/picker/testing.ts"
-import { Envoy, type EnvoyPorts, exampleConfig, findEnvoy, freePorts } from "./envoy.ts"
+import { freePorts } from "../src/free-port.ts"
+import { Envoy, type EnvoyPorts, exampleConfig, findEnvoy } from "./envoy.ts"
 
 const binary = findEnvoy()
 if (binary === null)

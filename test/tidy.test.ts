@@ -114,7 +114,7 @@ const CORE_REPLICA = [
   "snapshot.ts",
 ]
 /** Files beside the components that every impure one may use. */
-const COMMON = ["beside.ts", "errors.ts", "random.ts"]
+const COMMON = ["beside.ts", "errors.ts", "free-port.ts", "random.ts"]
 
 /** Requests, policies and processes are things. Such words make a reader look for a person; people may have them. */
 const PEOPLE_WORDS =

@@ -6,7 +6,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
 import { Random } from "../../src/random.ts"
-import { freePorts } from "../../test/envoy.ts"
+import { freePorts } from "../../src/free-port.ts"
 import { pythonEnvironment, requirements } from "../../test/python-environment.ts"
 import { Server } from "../real/servers.ts"
 

@@ -4,7 +4,7 @@ import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { afterEach, describe, expect, test } from "vitest"
 import { FakeBackend, type FakeOptions } from "../fleet/backends/testing.ts"
-import { freePort } from "../fleet/peers/testing.ts"
+import { freePort } from "../free-port.ts"
 import { by, complete, folder, HEADERS, keys, MAIN, start } from "./reload-testing.ts"
 
 const SLOW = { timeout: 120_000 }

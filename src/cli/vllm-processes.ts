@@ -1,11 +1,12 @@
 /** The planner and the vLLM that `slos-serve vllm` starts: each a process of its own, both ended with this one. */
 import { mkdtempSync, rmSync } from "node:fs"
-import { type AddressInfo, connect, createServer } from "node:net"
+import { connect, createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { moduleBeside } from "../beside.ts"
 import { UserError, userError } from "../errors.ts"
+import { freePort } from "../free-port.ts"
 import { cacheFolder } from "../models/cache.ts"
 import { ChildLog, saidBy } from "../vllm/child-log.ts"
 import { Failure } from "../vllm/failure.ts"
@@ -50,7 +51,7 @@ export class VllmProcesses {
   async startPlanner(config: string | null): Promise<{ socket: string; url: string }> {
     const socket = join(this.folder, "planner.sock")
     const { policy, set, metricsPort } = this.#options
-    const port = await freePort(metricsPort)
+    const port = await portOf(metricsPort)
     const args = [
       ...[MAIN, "planner", "--socket", socket, "--metrics-port", String(port), "--policy", policy],
       ...set.flatMap((entry) => ["--set", entry]),
@@ -152,8 +153,9 @@ async function isHealthy(port: number): Promise<boolean> {
   return response.status === 200
 }
 
-/** One of this machine that was free a moment ago; that of `--metrics-port`, if that is given. */
-export function freePort(asked = 0): Promise<number> {
+/** That of `--metrics-port`, which is free, or one that is. */
+function portOf(asked: number | undefined): Promise<number> {
+  if (!asked) return freePort()
   return new Promise((resolve, reject) => {
     const probe = createServer()
     probe.on("error", (error: NodeJS.ErrnoException) => {
@@ -165,9 +167,6 @@ export function freePort(asked = 0): Promise<number> {
       }
       reject(userError(error.code === "EADDRINUSE" ? "port_in_use" : "cannot_listen", where))
     })
-    probe.listen(asked, "127.0.0.1", () => {
-      const { port } = probe.address() as AddressInfo
-      probe.close(() => resolve(port))
-    })
+    probe.listen(asked, "127.0.0.1", () => probe.close(() => resolve(asked)))
   })
 }

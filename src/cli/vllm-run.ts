@@ -5,6 +5,7 @@ import { parse, stringify } from "yaml"
 import { type BackendConfig, checkBackends } from "../config/backends.ts"
 import type { ServerConfig } from "../config/file.ts"
 import { UserError } from "../errors.ts"
+import { freePort } from "../free-port.ts"
 import { Service } from "../serve/service.ts"
 import type { Tenants } from "../serve/tenants.ts"
 import { readVllmArguments, type VllmArguments } from "../vllm/arguments.ts"
@@ -16,7 +17,7 @@ import { serveGateways } from "./serve-gateways.ts"
 import { configOf, tenantsOf } from "./serve-parts.ts"
 import { serveFront } from "./serve-run.ts"
 import type { VllmOptions } from "./vllm-options.ts"
-import { freePort, VllmProcesses } from "./vllm-processes.ts"
+import { VllmProcesses } from "./vllm-processes.ts"
 
 export async function serveVllm(
   options: VllmOptions,

@@ -2,6 +2,7 @@
 import { afterEach, expect, test } from "vitest"
 import type { Serving } from "../fleet/one-model.ts"
 import { RemoteReplica } from "../fleet/remote-replica.ts"
+import { freePort } from "../free-port.ts"
 import { Restarts } from "../router/health.ts"
 import { hostSuite, jobOf, Kept, SUITE_MAX_QUEUE } from "../serve/host.suite.ts"
 import { HOST_LIMITS } from "../serve/host-testing.ts"
@@ -39,18 +40,19 @@ hostSuite("on the HTTP port of another server", async () => {
 })
 
 test("a server that comes back is reached again", async () => {
-  const first = await serve()
-  const host = reach(first.url)
+  const first = await serve({ listen: false })
+  const port = await freePort()
+  const url = await first.app.listen({ port, host: "127.0.0.1" })
+  const host = reach(url)
   await ready(host)
   const sink = new Kept()
   host.submit(jobOf({ maxTokens: 900 }), sink)
   await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(0))
-  const { port } = new URL(first.url)
   await first.close()
   expect(["lost", "cancelled"]).toContain((await sink.over())[0]?.kind)
   await until(() => expect(host.state).toBe("down"))
   const second = await serve({ listen: false })
-  await second.app.listen({ port: Number(port), host: "127.0.0.1" })
+  await second.app.listen({ port, host: "127.0.0.1" })
   await ready(host)
   expect(host.restarts).toBe(1)
 })

@@ -4,9 +4,9 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
 import { Server } from "../../bench/real/servers.ts"
+import { freePorts } from "../../src/free-port.ts"
 import { cacheFolder } from "../../src/models/cache.ts"
 import { TINY_PRESETS, tinyModel } from "../../src/models/tiny.ts"
-import { freePorts } from "../envoy.ts"
 import {
   madeOrNull,
   type PythonEnvironment,

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, describe, expect, test } from "vitest"
 import { parseInlineBackend } from "../../config/backends.ts"
+import { freePort } from "../../free-port.ts"
 import type { ReplicaHost } from "../../replica/host.ts"
 import { jobOf, Kept } from "../../serve/host.suite.ts"
 import { until } from "../../serve/until-testing.ts"
@@ -155,7 +156,7 @@ describe("what cannot be meant is an error at once", () => {
 })
 
 test("one that is not there is said once, and again when it serves", async () => {
-  const backend = await fake()
+  const backend = await fake(await freePort())
   await backend.close()
   const { said, there } = await open({ backends: [config(backend.url)] })
   await until(() => expect(said).toHaveLength(1))

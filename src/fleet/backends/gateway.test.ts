@@ -1,6 +1,7 @@
 /** A whole gateway over HTTP, before engines of others. */
 import type OpenAI from "openai"
 import { afterEach, describe, expect, test } from "vitest"
+import { freePort } from "../../free-port.ts"
 import { until } from "../../serve/until-testing.ts"
 import { openTestGateway } from "./gateway-testing.ts"
 import { FakeBackend, type FakeOptions } from "./testing.ts"
@@ -122,7 +123,7 @@ describe("answers as the engine does", () => {
 
 describe("several backends", () => {
   test("one that is not there at first is waited for; 503 only when none is left", async () => {
-    const [there, missing] = [await fake(), await fake()]
+    const [there, missing] = [await fake(), await fake({ port: await freePort() })]
     await missing.close()
     const { openai, said, front } = await gateway([missing, there])
     await until(() => expect(said.some((one) => one.includes("is not there"))).toBe(true))

@@ -1,6 +1,7 @@
 /** Prompts that other servers compute, over real sockets: what each half is asked, and what happens when the first fails. */
 import { Agent } from "undici"
 import { afterEach, expect, test } from "vitest"
+import { freePort } from "../../free-port.ts"
 import { jobOf, Kept } from "../../serve/host.suite.ts"
 import { until } from "../../serve/until-testing.ts"
 import { BACKEND_KINDS } from "./kinds.ts"
@@ -15,8 +16,9 @@ afterEach(async () => {
 /** What a producer of KV says of where it lies. */
 const LIES = { do_remote_prefill: true, remote_engine_id: "e-1", remote_block_ids: [3, 4], remote_host: "p" }
 
-async function producer(answers: "where" | "fails" | "nothing" | "refuses" = "where"): Promise<FakeBackend> {
-  const backend = await FakeBackend.open()
+type Answers = "where" | "fails" | "nothing" | "refuses"
+async function producer(answers: Answers = "where", port = 0): Promise<FakeBackend> {
+  const backend = await FakeBackend.open({ port })
   opened.push(backend)
   backend.misbehave = (_, response) => {
     if (answers === "nothing") return true
@@ -82,7 +84,7 @@ test("where no producer does, or the request is at fault, the decoding engine ha
     expect(text.text[0]).toBe("one two three four")
     expect(decoder.asked[0]!.body.kv_transfer_params).toBeUndefined()
   }
-  const gone = await producer()
+  const gone = await producer("where", await freePort())
   const { run } = await pair([gone])
   await gone.close()
   expect((await run()).ends[0]).toMatchObject({ kind: "finished" })

@@ -1,9 +1,9 @@
 /** One suite over the real engines of others, behind the port of replicas. Each runs where it is installed. */
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
-import { createServer } from "node:net"
 import { Agent } from "undici"
 import { afterAll, beforeAll, expect, test } from "vitest"
+import { freePort } from "../../free-port.ts"
 import type { Begun } from "../../replica/host.ts"
 import { jobOf, Kept } from "../../serve/host.suite.ts"
 import { until } from "../../serve/until-testing.ts"
@@ -150,13 +150,4 @@ async function runningIn(url: string): Promise<number> {
   )
   expect(line, metrics).not.toBeNull()
   return Number(line![1])
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { port: number }
-      server.close(() => resolve(port))
-    })
-  })
 }

@@ -1,6 +1,7 @@
 /** A backend of each kind behind the port, over real sockets, and what goes wrong with them. */
 import { Agent } from "undici"
 import { afterEach, describe, expect, test } from "vitest"
+import { freePort } from "../../free-port.ts"
 import type { Begun, Job } from "../../replica/host.ts"
 import type { Observed } from "../../replica/observed.ts"
 import { jobOf, Kept } from "../../serve/host.suite.ts"
@@ -324,7 +325,7 @@ describe("what goes wrong is of one request alone", () => {
 
 describe("an engine that goes and comes", () => {
   test("is not reached at first: keeps trying, and serves once it is there", async () => {
-    const backend = await fake()
+    const backend = await fake({ port: await freePort() })
     await backend.close()
     const host = hostOf(backend)
     await until(() => expect(host.detail).toContain("nothing listens there"))
@@ -337,7 +338,7 @@ describe("an engine that goes and comes", () => {
   })
 
   test("dies with streams under way: all of them are lost at once, and it is taken back", async () => {
-    const { host, backend } = await open({ words: 8, wordMs: 30 })
+    const { host, backend } = await open({ words: 8, wordMs: 30, port: await freePort() })
     const sinks = [new Kept(), new Kept()]
     for (const sink of sinks) host.submit(jobOf({ maxTokens: 1000 }), sink)
     await until(() => expect(sinks.every((sink) => sink.tokensOf[0]?.length)).toBe(true))

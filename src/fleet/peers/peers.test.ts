@@ -4,11 +4,12 @@ import { connect, createServer, type Server, type Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, describe, expect, test } from "vitest"
+import { freePort } from "../../free-port.ts"
 import { Channel } from "../../wire/channel.ts"
 import { PLACEMENTS } from "../told-placements.ts"
 import { greetingOf, PEER_VERSION, type PeerMessage, readPeerMessage } from "./messages.ts"
 import { connectTo, peerKey } from "./secure.ts"
-import { freePort, HERE, openPeersHere, SECRET } from "./testing.ts"
+import { HERE, openPeersHere, SECRET } from "./testing.ts"
 
 const opened: { close(): unknown }[] = []
 const folder = mkdtempSync(join(tmpdir(), "slos-serve-peers-"))

@@ -39,13 +39,3 @@ export async function openPeersHere(
   })
   return { hub, all, peers, said }
 }
-
-/** A port that nothing listens on just now. */
-export async function freePort(): Promise<number> {
-  const { createServer } = await import("node:net")
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, HERE, resolve))
-  const { port } = server.address() as { port: number }
-  await new Promise((resolve) => server.close(resolve))
-  return port
-}

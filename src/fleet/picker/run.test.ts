@@ -1,6 +1,6 @@
 /** A picker from its start to the word that it is ready. */
 import { expect, it } from "vitest"
-import { freePorts } from "../../../test/envoy.ts"
+import { freePorts } from "../../free-port.ts"
 import { bodyMessage, EnvoyPart, headersMessage } from "./envoy-part.ts"
 import { EndpointPicker } from "./run.ts"
 import { A, B, CHAT, metadataIn, pickerOptions } from "./testing.ts"
