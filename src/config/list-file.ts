@@ -1,8 +1,8 @@
 /** A list that an operator keeps in a YAML file of its own, which may change while it is used. */
-import { readFile } from "node:fs/promises"
 import { parse } from "yaml"
 import type { z } from "zod"
 import { UserError } from "../errors.ts"
+import { readSettled } from "./settled-file.ts"
 
 export interface ListForm<T> {
   /** What it is a list of: in a map it has this name, as in the config. */
@@ -17,7 +17,7 @@ export async function readListFile<T>(path: string, { name, schema, example }: L
   const wrong = (detail: string) => new UserError(`${path}: ${detail}`)
   let content: unknown
   try {
-    content = parse(await readFile(path, "utf8"))
+    content = parse(await readSettled(path))
   } catch (error) {
     throw wrong((error as Error).message.split("\n")[0]!)
   }

@@ -5,6 +5,7 @@ import { readFile } from "node:fs/promises"
 import { isIP, isIPv6 } from "node:net"
 import { parse } from "yaml"
 import { z } from "zod"
+import { readSettled } from "../../config/settled-file.ts"
 import { UserError } from "../../errors.ts"
 import type { Endpoint } from "./chooser.ts"
 
@@ -126,8 +127,8 @@ export class EndpointWatch {
     const { file } = this.#sources
     if (file === null) return
     try {
-      const text = await readFile(file, "utf8")
-      if (text === this.#text) return
+      if ((await readFile(file, "utf8")) === this.#text) return
+      const text = await readSettled(file)
       this.#listed = parseEndpoints(text, file)
       this.#text = text
       this.#complain(file, null)
