@@ -237,9 +237,11 @@ describe("a running vLLM", () => {
     const { openai } = await started(server)
     const stream = await openai.chat.completions.create({ model: "m-1", messages: hi, stream: true })
     let text = ""
+    let isAsked = false
     for await (const chunk of stream) {
       text += chunk.choices[0]?.delta.content ?? ""
-      if (text === "one") server.child.kill("SIGINT")
+      // A busy machine may get several words at once.
+      if (text !== "" && !isAsked) isAsked = server.child.kill("SIGINT")
     }
     expect(text).toBe("one two three four five six seven eight")
     expect((await server.exit).code).toBe(0)
@@ -260,9 +262,10 @@ describe("a running vLLM", () => {
     const { pid, engine } = server.told()
     writeFileSync(config, `${keys("A", "C")}limits: {max_queue: 7}\n`)
     let text = ""
+    let isAsked = false
     for await (const chunk of stream) {
       text += chunk.choices[0]?.delta.content ?? ""
-      if (text === "one") server.child.kill("SIGHUP")
+      if (text !== "" && !isAsked) isAsked = server.child.kill("SIGHUP")
     }
     expect(text).toBe("one two three four five six seven eight")
     await expect.poll(server.out).toMatch(/SIGHUP: .* changed: limits\.max_queue, .*keys/)
