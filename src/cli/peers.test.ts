@@ -23,7 +23,7 @@ async function backendsOf(count: number, options: FakeOptions): Promise<FakeBack
 
 async function gateway(backends: FakeBackend[], port: number, peers: number[], ...args: string[]) {
   const named = [
-    ...backends.flatMap(({ url }) => ["--backend", `vllm=${url}`]),
+    ...backends.flatMap(({ url, options }) => ["--backend", `${options.kind}=${url}`]),
     ...peers.flatMap((peer) => ["--peer", `127.0.0.1:${peer}`]),
   ]
   const peering = ["--peer-port", String(port), "--peer-secret", `file:${SECRET}`, "--log-level", "info"]
@@ -56,8 +56,13 @@ async function heard(urls: string[]): Promise<void> {
   await expect.poll(isHeard).toBe(true)
 }
 
-/** Rounds of a session, at one gateway and another in turn: how many of them went where the one before had gone. */
-async function rounds(session: string, urls: string[], backends: FakeBackend[], count = 4): Promise<number> {
+/** Rounds of a session, at one gateway and another in turn: where each went. */
+async function places(
+  session: string,
+  urls: string[],
+  backends: FakeBackend[],
+  count: number,
+): Promise<number[]> {
   const messages = [{ role: "user", content: `${session} ${LONG}` }]
   const at: number[] = []
   for (let round = 0; round < count; round++) {
@@ -75,6 +80,12 @@ async function rounds(session: string, urls: string[], backends: FakeBackend[], 
     at.push(backends.findIndex(({ asked }, i) => asked.length > before[i]!))
     if (urls.length > 1) await heard(urls)
   }
+  return at
+}
+
+/** How many of them went where the one before had gone. */
+async function rounds(session: string, urls: string[], backends: FakeBackend[], count = 4): Promise<number> {
+  const at = await places(session, urls, backends, count)
   return at.filter((backend, round) => round > 0 && backend === at[round - 1]).length
 }
 
@@ -135,6 +146,55 @@ describe("two gateways", () => {
     expect(await one.exit).toBe(0)
   })
 })
+
+test(
+  "a gateway that starts, or starts again, amid load knows what the others have in flight, and where sessions are",
+  SLOW,
+  async () => {
+    // Engines that say nothing of themselves: what is known of others' requests there others told. Answers outlast the test.
+    const backends = await backendsOf(3, { kind: "openai", words: 10_000, wordMs: 200 })
+    const [a, b] = [await freePort(), await freePort()]
+    const one = await gateway(backends, a, [], "--gateways", "2")
+    const running = async (url: string) => {
+      const page = await (await fetch(`${url}/metrics`)).text()
+      const counts = page.matchAll(/^slos_serve_replica_(?:running|waiting)\{[^}]*\} (\d+)$/gm)
+      return [...counts].reduce((sum, [, count]) => sum + Number(count), 0)
+    }
+    const body = JSON.stringify({ prompt: "hi", max_tokens: 10_000, slo: { class: "best_effort" } })
+    const over = new AbortController()
+    const ask = (url: string) =>
+      fetch(`${url}/v1/completions`, {
+        ...{ method: "POST", headers: { ...HEADERS, connection: "close" }, body, signal: over.signal },
+      })
+        .then((response) => response.text())
+        .catch(() => null)
+    const asked = Array.from({ length: 5 }, () => ask(one.url))
+    await expect.poll(() => running(one.url), { timeout: 20_000 }).toBe(5)
+    const first = await gateway(backends, b, [a])
+    await expect.poll(() => running(first.url), { timeout: 20_000 }).toBe(5)
+    asked.push(ask(first.url))
+    for (const url of [one.url, first.url]) await expect.poll(() => running(url), { timeout: 20_000 }).toBe(6)
+
+    first.child.kill("SIGKILL")
+    // With what it had.
+    await expect.poll(() => running(one.url), { timeout: 20_000 }).toBe(5)
+    for (const { options } of backends) Object.assign(options, { words: 2, wordMs: 1, firstMs: 1 })
+    const sessions = ["s0", "s1", "s2", "s3", "s4", "s5"]
+    const began: number[] = []
+    for (const session of sessions) began.push(...(await places(session, [one.url], backends, 1)))
+    const again = await gateway(backends, b, [a])
+    await expect.poll(() => running(again.url), { timeout: 20_000 }).toBe(5)
+    const wentOn: number[] = []
+    for (const session of sessions) wentOn.push(...(await places(session, [again.url], backends, 1)))
+    // By chance two of six would.
+    expect(wentOn.filter((place, i) => place === began[i]).length).toBeGreaterThan(4)
+    over.abort()
+    await Promise.all(asked)
+    await expect.poll(() => running(again.url), { timeout: 20_000 }).toBe(0)
+    one.child.kill("SIGTERM")
+    expect(await one.exit).toBe(0)
+  },
+)
 
 test("a key's rate is of all gateways together, and what one keeps of responses all find", SLOW, async () => {
   const config = join(folder, "peers-limits.yaml")

@@ -241,10 +241,12 @@ export class Fleet {
     this.#hosts[replica]!.submit(this.#jobOf(request, job), this.#listen(request, job, replica))
   }
 
-  /** Another fleet gave such a request to the replica of that name, where this one has it as well. */
-  placedElsewhere(request: Routed, name: string): void {
+  /** Another fleet gave such a request to the replica of that name, where this one has it as well; `isOld`: some time ago. */
+  placedElsewhere(request: Routed, name: string, isOld = false): void {
     const replica = this.#hosts.findLastIndex((host) => host.name === name)
-    if (replica >= 0) this.#dispatcher.placedElsewhere(request, replica, this.#clock.nowUs())
+    if (replica < 0) return
+    if (isOld) this.#dispatcher.wasPlacedElsewhere(request, replica)
+    else this.#dispatcher.placedElsewhere(request, replica, this.#clock.nowUs())
   }
 
   /** What is left of it, as another replica is to be told. */

@@ -8,6 +8,20 @@ export interface TwinSpec extends RequestSpec {
   cachedTokens?: number
 }
 
+/** A request that another gateway has there already, as that one knows it. */
+export interface UnderWay {
+  spec: TwinSpec
+  sentUs: number
+  /** Prompt tokens computed, as is believed; all of them once it has begun to answer. */
+  computed: number
+  /** Of its output. */
+  tokens: number
+  /** When the first came, µs; null: none has. */
+  firstUs: number | null
+  /** A token was late. */
+  late: boolean
+}
+
 /** Requests that are yet to be sent, in the order in which they will be. */
 export interface Held {
   before: readonly TwinSpec[]
@@ -49,7 +63,8 @@ export class Sent {
   mostAtOnce = 1
   #lastUs = -1
   #atOnce = 0
-  firstTokenUs = -1
+  /** null: it has not come. Of one that is found it may be before this process's clock began. */
+  firstTokenUs: number | null = null
   /** When the next token is due, absolute µs. */
   dueUs: number
   /** A token was late: nothing is promised to it any more. */
@@ -73,6 +88,54 @@ export class Sent {
     this.computed = this.cachedTokens
   }
 
+  /** One that another gateway has there already. */
+  static found(
+    { spec, sentUs, computed, tokens, firstUs, late }: UnderWay,
+    zeroLoadUs: (promptTokens: number) => number,
+  ): Sent {
+    const sent = new Sent(spec, sentUs, zeroLoadUs)
+    sent.predictedUs = Infinity
+    sent.computed = Math.max(sent.computed, Math.min(spec.promptTokens, computed))
+    sent.started = sent.computed > sent.cachedTokens
+    if (firstUs === null) return sent
+    sent.firstTokenUs = firstUs
+    sent.output = tokens
+    sent.violated = late
+    sent.#pace(firstUs)
+    return sent
+  }
+
+  /** Their KV tokens. */
+  static heldTokensOf(
+    streams: Iterable<Sent>,
+    waiting: Iterable<Sent>,
+    counts: (sent: Sent) => boolean = () => true,
+  ): number {
+    let tokens = 0
+    for (const sent of streams) if (counts(sent)) tokens += sent.spec.promptTokens + sent.output
+    for (const sent of waiting) if (counts(sent)) tokens += sent.computed
+    return tokens
+  }
+
+  static startedOf(waiting: Iterable<Sent>): number {
+    let count = 0
+    for (const { started } of waiting) if (started) count++
+    return count
+  }
+
+  get underWay(): UnderWay {
+    const { spec, sentUs, cachedTokens, computed, output, firstTokenUs, violated } = this
+    return {
+      ...{ sentUs, computed, tokens: output, late: violated, spec: { ...spec, cachedTokens } },
+      firstUs: firstTokenUs,
+    }
+  }
+
+  /** It has begun to answer. */
+  get begun(): boolean {
+    return this.computed >= this.spec.promptTokens
+  }
+
   /** Prompt tokens that were to be computed when it was sent. */
   get uncachedTokens(): number {
     return this.spec.promptTokens - this.cachedTokens
@@ -81,15 +144,18 @@ export class Sent {
   /** `count` tokens of its output came. */
   grew(count: number, nowUs: number): void {
     if (nowUs > this.dueUs) this.violated = true
-    if (this.firstTokenUs < 0) this.firstTokenUs = nowUs
+    this.firstTokenUs ??= nowUs
     this.started = true
     this.output += count
     this.#atOnce = nowUs - this.#lastUs < SAME_MOMENT_US ? this.#atOnce + count : count
     this.mostAtOnce = Math.max(this.mostAtOnce, this.#atOnce)
     this.#lastUs = nowUs
+    this.#pace(this.firstTokenUs)
+  }
+
+  #pace(firstUs: number): void {
     // Without a TTFT the clock of its pace starts at the first token.
-    const startUs =
-      this.deadlineUs === Infinity ? this.firstTokenUs : Math.max(this.deadlineUs, this.firstTokenUs)
+    const startUs = this.deadlineUs === Infinity ? firstUs : Math.max(this.deadlineUs, firstUs)
     this.dueUs = startUs + this.output * this.tpotUs
   }
 

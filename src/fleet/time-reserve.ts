@@ -12,9 +12,9 @@ export class TimeReserve {
     this.#twin = twin
   }
 
-  /** The request goes out to the engine. */
-  sent(spec: TwinSpec, nowUs: number): void {
-    if (spec.tier === "slo") this.#latest = { spec, atUs: nowUs }
+  /** The request goes out to the engine, or did so then. */
+  sent(spec: TwinSpec, atUs: number): void {
+    if (spec.tier === "slo" && atUs >= (this.#latest?.atUs ?? -Infinity)) this.#latest = { spec, atUs }
   }
 
   /** With this request there, could one like the latest promised one still be promised? Without it, an engine between two

@@ -2,14 +2,15 @@
  * where its KV is, whichever of them it comes to. */
 import type { Routed } from "../router/target.ts"
 import type { Siblings } from "../siblings/siblings.ts"
+import { machineUs } from "./backends/shared-load.ts"
 import type { Fleet } from "./fleet.ts"
+import { LatestPlacements, type PastPlacement, type Placement } from "./latest-placements.ts"
 
 export const PLACEMENTS = "placements"
 
-export type Placement = readonly [request: Routed, replica: string]
-
 export class ToldPlacements {
   readonly #siblings: Siblings
+  readonly #latest = new LatestPlacements()
   #placed: Placement[] = []
 
   constructor(siblings: Siblings) {
@@ -20,12 +21,26 @@ export class ToldPlacements {
   readonly placed = ({ session, promptTokens, prefix }: Routed, replica: string): void => {
     if (session < 0 && prefix.length === 0) return
     if (this.#placed.length === 0) this.#siblings.tellSoon(PLACEMENTS, () => this.#take())
-    this.#placed.push([{ session, promptTokens, prefix }, replica])
+    const placed: Placement = [{ session, promptTokens, prefix }, replica]
+    this.#placed.push(placed)
+    this.#latest.add(placed, machineUs())
   }
 
   hearInto(fleet: Fleet): void {
     this.#siblings.onTold(PLACEMENTS, (placed: readonly Placement[]) => {
-      for (const [request, replica] of placed) fleet.placedElsewhere(request, replica)
+      const nowUs = machineUs()
+      for (const one of placed) {
+        this.#latest.add(one, nowUs)
+        fleet.placedElsewhere(...one)
+      }
+    })
+    this.#siblings.has<PastPlacement>(PLACEMENTS, {
+      tells: () => this.#latest.all(),
+      hears: (past) => {
+        for (const [request, replica, atUs] of past)
+          if (this.#latest.add([request, replica], atUs)) fleet.placedElsewhere(request, replica, true)
+      },
+      common: true,
     })
   }
 

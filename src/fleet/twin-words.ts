@@ -1,4 +1,5 @@
 /** What an engine says to its twin, and what a twin answers in its place. */
+import type { Prompt } from "./engine-run.ts"
 
 /** What an engine says of itself. */
 export interface EngineLoad {
@@ -22,6 +23,14 @@ export interface TwinOffer {
   keepsOthers: boolean
   /** Of best effort: all that is there comes to hold no more KV with it than leaves room for as many promises as there were lately. */
   leavesRoom: boolean
+}
+
+/** What it runs the engine with. */
+export interface RunWith {
+  leastRest?: number
+  others?: boolean
+  offered?: Prompt
+  held?: readonly Prompt[]
 }
 
 /** What a twin sees of the steps to come. */

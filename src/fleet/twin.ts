@@ -12,9 +12,9 @@ import type { EngineRules } from "./engine-rules.ts"
 import { EngineRun, type Prompt, type Stream } from "./engine-run.ts"
 import { KvReserve } from "./kv-reserve.ts"
 import { Others } from "./others.ts"
-import { type Held, NOTHING_HELD, Sent, type TwinSpec, USUAL_TOKENS } from "./sent.ts"
+import { type Held, NOTHING_HELD, Sent, type TwinSpec, type UnderWay, USUAL_TOKENS } from "./sent.ts"
 import { Stretches, type Work } from "./stretches.ts"
-import type { EngineLoad, Forecast, TwinOffer } from "./twin-words.ts"
+import type { EngineLoad, Forecast, RunWith, TwinOffer } from "./twin-words.ts"
 
 export interface TwinOptions {
   rules: EngineRules
@@ -26,7 +26,7 @@ export interface TwinOptions {
   kin?: CostFit
 }
 
-export type { Held, TwinSpec } from "./sent.ts"
+export type { Held, TwinSpec, UnderWay } from "./sent.ts"
 export type { EngineLoad, TwinOffer } from "./twin-words.ts"
 
 /** How far a forecast looks: steps in all, and beyond the offered request's first token. */
@@ -42,13 +42,6 @@ const SAME_STEP = 0.5
 const HOLDS_US = 1000
 /** Not a request's id; and ids of what is held, in a forecast, from here on. */
 const [OFFERED, HELD] = [-1, 2 ** 40]
-
-interface RunWith {
-  leastRest?: number
-  others?: boolean
-  offered?: Prompt
-  held?: readonly Prompt[]
-}
 
 export class Twin {
   readonly fit: CostFit
@@ -125,6 +118,25 @@ export class Twin {
     this.#waiting.set(id, sent)
   }
 
+  /** Requests of other gateways that are there already, likewise. What came of them before says nothing of what is computed from now on. */
+  foundElsewhere(found: ReadonlyMap<RequestId, UnderWay>, nowUs: number): void {
+    this.#advance(nowUs)
+    this.#lone = this.#asked = null
+    this.#boundaryUs = this.#stepBeganUs(nowUs)
+    for (const [id, one] of found) {
+      const sent = Sent.found(one, (promptTokens) => this.zeroLoadPrefillUs(promptTokens))
+      if (!sent.begun) this.#waiting.set(id, sent)
+      else this.#streams.set(id, sent)
+      if (sent.begun) this.#lastTokenUs = nowUs
+    }
+  }
+
+  /** What is there, as far as is known. */
+  underWay(nowUs: number): Map<RequestId, UnderWay> {
+    this.#advance(nowUs)
+    return new Map([...this.#waiting, ...this.#streams].map(([id, sent]) => [id, sent.underWay]))
+  }
+
   /** The engine had so much of its prompt already. Before its first tokens. */
   cached(id: RequestId, tokens: number): void {
     const sent = this.#waiting.get(id)
@@ -164,7 +176,7 @@ export class Twin {
   metrics(load: EngineLoad, nowUs: number): void {
     this.#asked = null
     this.#advance(nowUs)
-    const started = this.#streams.size + this.#count((sent) => sent.started)
+    const started = this.#streams.size + Sent.startedOf(this.#waiting.values())
     const known = { inFlight: this.inFlight, started, heldTokens: this.#heldTokens() }
     this.#others.seen(load, known, nowUs)
   }
@@ -203,7 +215,7 @@ export class Twin {
   snapshot(nowUs: number): Snapshot {
     this.#advance(nowUs)
     const ratio = this.#calibration.ratio("mixed")
-    const started = this.#count((sent) => sent.started)
+    const started = Sent.startedOf(this.#waiting.values())
     let bestEffort = 0
     let prefillBacklogTokens = 0
     for (const sent of this.#waiting.values()) {
@@ -319,11 +331,8 @@ export class Twin {
   }
 
   #promptOf(id: RequestId, sent: Sent): Prompt {
-    return sent.prompt(
-      id,
-      this.fit.entryUs,
-      this.#lengths.remaining(sent.spec.app, 0, sent.spec.maxOutputTokens),
-    )
+    const { app, maxOutputTokens } = sent.spec
+    return sent.prompt(id, this.fit.entryUs, this.#lengths.remaining(app, 0, maxOutputTokens))
   }
 
   /** They come at this moment, one after another. */
@@ -383,17 +392,7 @@ export class Twin {
     return this.#reserve.tokens(promised, this.#rules.kvTokens, nowUs)
   }
 
-  #heldTokens(counts: (sent: Sent) => boolean = () => true): number {
-    let tokens = 0
-    for (const sent of this.#streams.values())
-      if (counts(sent)) tokens += sent.spec.promptTokens + sent.output
-    for (const sent of this.#waiting.values()) if (counts(sent)) tokens += sent.computed
-    return tokens
-  }
-
-  #count(holds: (sent: Sent) => boolean): number {
-    let count = 0
-    for (const sent of this.#waiting.values()) if (holds(sent)) count++
-    return count
+  #heldTokens(counts?: (sent: Sent) => boolean): number {
+    return Sent.heldTokensOf(this.#streams.values(), this.#waiting.values(), counts)
   }
 }

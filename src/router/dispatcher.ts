@@ -107,6 +107,11 @@ export class Dispatcher {
     this.router.placed(request, this.#floor.members, replica, nowUs)
   }
 
+  /** The same of some time ago. */
+  wasPlacedElsewhere(request: Routed, replica: number): void {
+    this.router.wasPlaced(request, this.#floor.members, replica)
+  }
+
   /** Invariants; throws on the first one broken. For tests and fuzzing. */
   check(): void {
     this.#floor.check()

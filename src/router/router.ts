@@ -82,6 +82,12 @@ export class Router {
     if (this.affinity || byPrefix) this.#prefixes.sent(request, index, snapshot)
   }
 
+  /** Such a request was given to it some time ago: it is load no more. */
+  wasPlaced(request: Routed, targets: readonly ReplicaView[], index: number): void {
+    if (this.affinity || ROUTERS[this.kind].byPrefix)
+      this.#prefixes.sent(request, index, targets[index]!.snapshot())
+  }
+
   /** The replica is lost or starts afresh: nothing that was sent there is there any more. */
   forget(index: number): void {
     this.#recent.forget(index)

@@ -49,7 +49,7 @@ function gateways(limit: number, what: "requests" | "tokens") {
   for (const [i, { hub }] of both.entries()) {
     answerRates(hub)
     const say = (topic: string, word: unknown) => both[1 - i]!.hub.saidElsewhere(topic, structuredClone(word))
-    hub.elsewhere = { say, told() {}, left() {}, ask: async () => [] } satisfies Elsewhere
+    hub.elsewhere = { say, told() {}, left() {}, again() {}, ask: async () => [] } satisfies Elsewhere
   }
   return both.map(({ all }) =>
     all.map((one) => countTogether(one)({ key: "k", what }, limit, undefined)),

@@ -3,7 +3,8 @@ import { deserialize, serialize } from "node:v8"
 import { expect, test } from "vitest"
 import { alone } from "./alone.ts"
 import { Hub } from "./hub.ts"
-import { askingAll } from "./siblings.ts"
+import type { ToSibling } from "./messages.ts"
+import { askingAll, Siblings } from "./siblings.ts"
 import { linked } from "./testing.ts"
 
 test("what one tells all others hear, in order, and it does not", async () => {
@@ -98,6 +99,7 @@ test.each([1, 3])(
     hub.elsewhere = {
       told: (from, told) => out.push([from, deserialize(told)]),
       left: (from) => out.push([from, "left"]),
+      again() {},
       say: () => {},
       ask: async () => [],
     }
@@ -122,3 +124,55 @@ test.each([1, 3])(
     expect(out.slice(1)).toEqual([[0, "left"]])
   },
 )
+
+test("one that comes later hears what each has, and once it has begun to listen: all before and after it, nothing twice", async () => {
+  const { hub, all } = linked(2)
+  const count = (one: Siblings) => {
+    let own = 0
+    const known = new Map<number, number>()
+    one.onTold("count", (more: number, from) => known.set(from, (known.get(from) ?? 0) + more))
+    one.has<number>("count", { tells: () => [own], hears: ([sum = 0], from) => known.set(from, sum) })
+    const add = (more: number) => {
+      own += more
+      one.tellSoon("count", () => more)
+    }
+    return { add, known: () => [...known] }
+  }
+  const [first, second] = all.map(count)
+  first!.add(1)
+  second!.add(10)
+  await expect.poll(() => [first!.known(), second!.known()]).toEqual([[[1, 10]], [[0, 1]]])
+  hub.left(1)
+  // What is yet to be told when it comes is in what it is told as a whole.
+  first!.add(2)
+  const send = (message: ToSibling) => setImmediate(() => later.heard(message))
+  const later: Siblings = new Siblings(1, 2, (message) => setImmediate(() => hub.heard(1, message, send)))
+  hub.joined(1, send)
+  first!.add(4)
+  const third = count(later)
+  await expect.poll(() => third.known()).toEqual([[0, 7]])
+  first!.add(8)
+  third.add(100)
+  await expect.poll(() => [first!.known(), third.known()]).toEqual([[[1, 110]], [[0, 15]]])
+})
+
+test("what all have alike one tells; of several listeners the last hears, and all tell until they are given up", async () => {
+  const { hub, all } = linked(3)
+  const heard: string[] = []
+  for (const one of all) one.has<string>("common", { tells: () => ["same"], hears: () => {}, common: true })
+  const stop = all[0]!.has<string>("own", { tells: () => ["old"], hears: () => heard.push("old") })
+  all[0]!.has<string>("own", { tells: () => ["new"], hears: () => heard.push("new") })
+  const wholes = async () => {
+    const found: string[][] = []
+    hub.wholes((_, told) =>
+      found.push((deserialize(told) as { word: string[] }[]).flatMap(({ word }) => word)),
+    )
+    await expect.poll(() => found.length).toBe(3)
+    return found
+  }
+  expect(await wholes()).toEqual([["same", "old", "new"], [], []])
+  stop()
+  expect(await wholes()).toEqual([["same", "new"], [], []])
+  await expect.poll(() => heard.length).toBeGreaterThan(0)
+  expect(heard).not.toContain("old")
+})

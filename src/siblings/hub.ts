@@ -6,6 +6,7 @@ import {
   type AskedOfAll,
   type FromSibling,
   OF_ALL,
+  type ToldBy,
   type ToldBytes,
   type ToSibling,
 } from "./messages.ts"
@@ -20,9 +21,11 @@ const GATHER_MS = 1
 interface Member {
   send: (message: ToSibling) => void
   /** What it is to be told. */
-  told: Extract<ToSibling, { type: "told" }>["all"][number][]
+  told: ToldBy[]
   /** Questions to it, by their ids. */
   open: Map<number, (answer: Answer | null) => void>
+  /** It was asked for all that it has. */
+  wholes: Map<number, (told: ToldBytes) => void>
 }
 
 /** Gateways on other machines, which hear what is told here. */
@@ -30,6 +33,8 @@ export interface Elsewhere {
   told(from: number, told: ToldBytes): void
   /** That process of this gateway is gone. */
   left(from: number): void
+  /** One here has begun to listen: all that they have is to be told again. */
+  again(): void
   /** To the hubs of the others. */
   say(topic: string, word: unknown): void
   /** What each of their hubs answers that has an answer. */
@@ -57,7 +62,13 @@ export class Hub {
 
   /** It serves from now on. */
   joined(index: number, send: (message: ToSibling) => void): void {
-    this.#members.set(index, { send, told: [], open: new Map() })
+    this.#members.set(index, { send, told: [], open: new Map(), wholes: new Map() })
+    this.#catchUp(index)
+  }
+
+  /** Numbers of those that serve. */
+  get serving(): number[] {
+    return [...this.#members.keys()]
   }
 
   left(index: number): void {
@@ -106,7 +117,12 @@ export class Hub {
 
   /** From the process of that number, whose `send` answers it: it may ask before it serves. */
   heard(index: number, message: FromSibling, send: (message: ToSibling) => void): void {
-    if (message.type === "answered") this.#members.get(index)?.open.get(message.id)?.(message.answer)
+    const member = this.#members.get(index)
+    if (message.type === "answered") member?.open.get(message.id)?.(message.answer)
+    else if (message.type === "whole") {
+      member?.wholes.get(message.id)?.(message.told)
+      member?.wholes.delete(message.id)
+    } else if (message.type === "again") this.#catchUp(index)
     else if (message.type === "ask") void this.#answer(message, send)
     else if (message.type === "tell") {
       this.tell(index, message.told)
@@ -129,13 +145,37 @@ export class Hub {
     return found
   }
 
-  /** To all here, but the process of that number. */
-  tell(from: number, told: ToldBytes): void {
-    for (const [index, member] of this.#members) {
-      if (index === from) continue
-      if (member.told.length === 0) setTimeout(() => this.#hand(member), GATHER_MS)
-      member.told.push({ from, told })
+  /** To all here, but the process of that number. `whole`: it is all that it has. */
+  tell(from: number, told: ToldBytes, whole = false): void {
+    for (const [index, member] of this.#members) if (index !== from) this.#give(member, { from, told, whole })
+  }
+
+  /** What each that serves has, once it has said so; all that it told before was heard by then, and what it tells later is on top of it. One
+   * that is gone by then has nothing. */
+  wholes(hear: (from: number, told: ToldBytes) => void, except = -1): void {
+    let common = true
+    for (const [from, member] of [...this.#members]) {
+      if (from === except) continue
+      const id = ++this.#questions
+      member.wholes.set(id, (told) => hear(from, told))
+      member.send({ type: "whole", id, common })
+      common = false
     }
+  }
+
+  /** What the others have, here and elsewhere, it does not know. */
+  #catchUp(index: number): void {
+    const member = this.#members.get(index)
+    if (member === undefined) return
+    this.wholes((from, told) => {
+      if (this.#members.get(index) === member) this.#give(member, { from, told, whole: true })
+    }, index)
+    this.elsewhere?.again()
+  }
+
+  #give(member: Member, told: ToldBy): void {
+    if (member.told.length === 0) setTimeout(() => this.#hand(member), GATHER_MS)
+    member.told.push(told)
   }
 
   #hand(member: Member): void {

@@ -19,12 +19,25 @@ export type FromSibling =
   /** It cannot start. `user`: for a reason that its operator can put right. */
   | { type: "failed"; message: string; user: boolean }
   | { type: "tell"; told: ToldBytes }
+  /** All that it has, as it was asked for. */
+  | { type: "whole"; id: number; told: ToldBytes }
+  /** It has begun to listen: what the others have it does not know. */
+  | { type: "again" }
   | { type: "ask"; id: number; what: string; asked: unknown }
   | { type: "answered"; id: number; answer: Answer }
 
+/** `whole`: it is all that this one has, and what it told before is over. */
+export interface ToldBy {
+  from: number
+  told: ToldBytes
+  whole?: boolean
+}
+
 /** To a process. */
 export type ToSibling =
-  | { type: "told"; all: readonly { from: number; told: ToldBytes }[] }
+  | { type: "told"; all: readonly ToldBy[] }
+  /** It is to say all that it has; `common`: what all know as it does, too. */
+  | { type: "whole"; id: number; common: boolean }
   /** That one, here or elsewhere, is gone; the one that comes in its place has its number, and knows nothing of it. */
   | { type: "left"; from: number }
   | { type: "ask"; id: number; what: string; asked: unknown }

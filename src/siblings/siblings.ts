@@ -9,6 +9,7 @@ import {
   type FromSibling,
   OF_ALL,
   type Told,
+  type ToldBy,
   type ToSibling,
 } from "./messages.ts"
 
@@ -20,12 +21,24 @@ const MOST_WAIT_MS = 10_000
 /** Tells all others in a moment what `words` answers then. */
 export type TellSoon = (words: () => unknown) => void
 
+/** What one has that it builds on when it tells more: others that come to listen later are told it as a whole. */
+export interface Having<T> {
+  /** What this process has now, with all that it has told. */
+  tells: () => readonly T[]
+  /** What another has: what else it told before is over. */
+  hears: (whole: readonly T[], from: number) => void
+  /** All know it alike, so one tells it. */
+  common?: boolean
+}
+
 export class Siblings {
   /** Which one this is, of how many. */
   readonly index: number
   readonly count: number
   readonly #send: (message: FromSibling) => void
   readonly #hears = new Map<string, (word: unknown, from: number) => void>()
+  readonly #having = new Map<string, Having<never>[]>()
+  #listensAnew = false
   readonly #answers = new Map<string, (asked: never) => unknown>()
   readonly #open = new Map<number, (answer: Answer) => void>()
   readonly #signalled = new Map<NodeJS.Signals, (signal: NodeJS.Signals, config?: string) => void>()
@@ -60,6 +73,19 @@ export class Siblings {
     return () => {
       // Another may listen by now.
       if (this.#hears.get(topic) === hearing) this.#hears.delete(topic)
+    }
+  }
+
+  /** What the others have is heard in a moment. Of several of one topic the last one hears; all tell. */
+  has<T>(topic: string, having: Having<T>): () => void {
+    const its = having as unknown as Having<never>
+    this.#having.set(topic, [...(this.#having.get(topic) ?? []), its])
+    if (!this.#listensAnew) setTimeout(() => this.#again(), TELL_MS)
+    this.#listensAnew = true
+    return () => {
+      const others = this.#having.get(topic)!.filter((other) => other !== its)
+      if (others.length > 0) this.#having.set(topic, others)
+      else this.#having.delete(topic)
     }
   }
 
@@ -110,7 +136,8 @@ export class Siblings {
       const hear = this.#signalled.get(message.signal)
       if (hear === undefined) this.#early.push(message)
       else hear(message.signal, message.config)
-    } else if (message.type === "told") for (const { from, told } of message.all) this.#told(told, from)
+    } else if (message.type === "told") for (const one of message.all) this.#told(one)
+    else if (message.type === "whole") this.#tellWhole(message)
     else if (message.type === "left") for (const hear of this.#leaving) hear(message.from)
     else if (message.type === "answered") this.#open.get(message.id)?.(message.answer)
     else if (message.type === "ask") void this.#answer(message)
@@ -118,13 +145,34 @@ export class Siblings {
 
   #tell(): void {
     const telling = this.#telling
+    if (telling.length === 0) return
     this.#telling = []
     const told = telling.map(({ topic, words }): Told => ({ topic, word: words() }))
     this.#send({ type: "tell", told: serialize(told) })
   }
 
-  #told(bytes: Uint8Array, from: number): void {
-    for (const { topic, word } of deserialize(bytes) as Told[]) this.#hears.get(topic)?.(word, from)
+  #told({ told: bytes, from, whole }: ToldBy): void {
+    const told = deserialize(bytes) as Told[]
+    if (whole === true) {
+      const words = new Map(told.map(({ topic, word }) => [topic, word]))
+      for (const [topic, all] of this.#having) all.at(-1)!.hears((words.get(topic) ?? []) as never[], from)
+    } else for (const { topic, word } of told) this.#hears.get(topic)?.(word, from)
+  }
+
+  #again(): void {
+    this.#listensAnew = false
+    this.#send({ type: "again" })
+  }
+
+  #tellWhole({ id, common }: Extract<ToSibling, { type: "whole" }>): void {
+    // What is yet to be told is in the whole, and would be heard twice after it.
+    this.#tell()
+    const told: Told[] = []
+    for (const [topic, all] of this.#having) {
+      const word = all.flatMap((one) => (common || one.common !== true ? one.tells() : []))
+      if (word.length > 0) told.push({ topic, word })
+    }
+    this.#send({ type: "whole", id, told: serialize(told) })
   }
 
   async #answer({ id, what, asked }: Extract<ToSibling, { type: "ask" }>): Promise<void> {

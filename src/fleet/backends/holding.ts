@@ -115,10 +115,9 @@ export class Holding<Course extends Holdable> {
   }
 
   /** Another process of this gateway sent one: what the engine has for promises and for late requests is of all of them. */
-  sentElsewhere(spec: TwinSpec, forced: boolean): void {
-    const nowUs = this.#nowUs()
-    this.#reserve.sent(spec, nowUs)
-    if (forced) this.#forced(spec, nowUs)
+  sentElsewhere(spec: TwinSpec, forced: boolean, atUs = this.#nowUs()): void {
+    this.#reserve.sent(spec, atUs)
+    if (forced) this.#forced(spec, atUs)
   }
 
   /** Send what is to be sent now. */

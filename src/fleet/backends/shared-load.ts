@@ -3,7 +3,7 @@
  * second, and without deadlines. */
 import type { RequestId } from "../../core/protocol.ts"
 import type { Siblings, TellSoon } from "../../siblings/siblings.ts"
-import type { Held, Twin, TwinSpec } from "../twin.ts"
+import type { Held, Twin, TwinSpec, UnderWay } from "../twin.ts"
 import type { CacheSeen, JobSpecs } from "./job-specs.ts"
 import type { RemoteHostOptions } from "./remote-options.ts"
 
@@ -17,6 +17,11 @@ export type LoadWord =
   | { type: "ended"; id: RequestId; stopped: boolean }
   | { type: "saw"; seen: CacheSeen }
 
+/** What one has there, for those that come to listen. */
+export type WholeWord =
+  | Extract<LoadWord, { type: "held" }>
+  | ({ type: "underWay"; id: RequestId; forced: boolean } & UnderWay)
+
 export interface LoadOptions {
   twin: Twin
   tellSoon: TellSoon
@@ -24,12 +29,12 @@ export interface LoadOptions {
   clockUs: number
   /** What the engine had of a session's prompt in its cache. */
   saw: (seen: CacheSeen) => void
-  /** Another sent this one. */
-  sentElsewhere: (spec: TwinSpec, forced: boolean) => void
+  /** Another sent this one, now or then. */
+  sentElsewhere: (spec: TwinSpec, forced: boolean, atUs: number) => void
 }
 
-/** What is held by another. */
-interface Theirs {
+/** What is held. */
+interface Waiting {
   spec: TwinSpec
   deadlineUs: number
 }
@@ -46,8 +51,11 @@ export class SharedLoad {
   readonly #newlyHeld = new Map<RequestId, LoadWord>()
   readonly #newTokens = new Map<RequestId, number>()
   #telling = false
+  /** What is held here, and what was sent, with whether it was forced out. */
+  readonly #ownHeld = new Map<RequestId, Waiting>()
+  readonly #own = new Map<RequestId, boolean>()
   /** What others hold, and what they have sent, by ids here. */
-  readonly #held = new Map<RequestId, Theirs>()
+  readonly #held = new Map<RequestId, Waiting>()
   readonly #sent = new Set<RequestId>()
 
   constructor(options: LoadOptions) {
@@ -64,6 +72,7 @@ export class SharedLoad {
   held(id: RequestId, spec: TwinSpec, deadlineUs: number): void {
     if (spec.tier !== "slo") return
     const { clockUs } = this.#options
+    this.#ownHeld.set(id, { spec, deadlineUs })
     this.#newlyHeld.set(id, {
       ...{ type: "held", id, deadlineUs: deadlineUs + clockUs },
       spec: movedBy(spec, clockUs),
@@ -73,6 +82,8 @@ export class SharedLoad {
 
   sent(id: RequestId, spec: TwinSpec, forced: boolean): void {
     this.#newlyHeld.delete(id)
+    this.#ownHeld.delete(id)
+    this.#own.set(id, forced)
     this.#tell({ type: "sent", id, spec: movedBy(spec, this.#options.clockUs), forced })
   }
 
@@ -86,6 +97,8 @@ export class SharedLoad {
   }
 
   ended(id: RequestId, stopped: boolean): void {
+    this.#ownHeld.delete(id)
+    this.#own.delete(id)
     if (this.#newlyHeld.delete(id)) return
     this.#tellTokens(id)
     this.#tell({ type: "ended", id, stopped })
@@ -93,6 +106,19 @@ export class SharedLoad {
 
   saw(seen: CacheSeen | null): void {
     if (seen !== null) this.#tell({ type: "saw", seen })
+  }
+
+  /** All of the own ones, as they are once all that was told is heard. */
+  whole(nowUs: number): WholeWord[] {
+    const { twin, clockUs } = this.#options
+    const words: WholeWord[] = []
+    for (const [id, { spec, deadlineUs }] of this.#ownHeld) words.push({ type: "held", id, spec, deadlineUs })
+    const there = twin.underWay(nowUs)
+    for (const [id, forced] of this.#own) {
+      const underWay = there.get(id)
+      if (underWay !== undefined) words.push({ type: "underWay", id, forced, ...underWay })
+    }
+    return words.map((word) => wholeMovedBy(word, clockUs))
   }
 
   // What others told.
@@ -104,17 +130,51 @@ export class SharedLoad {
     }
   }
 
+  /** All that it has: of what it told before that alone goes on, and as it is known here. */
+  hearWhole(words: readonly WholeWord[], from: number, nowUs: number): void {
+    const { twin, clockUs, sentElsewhere } = this.#options
+    const known = twin.underWay(nowUs)
+    const found = new Map<RequestId, UnderWay & { forced: boolean }>()
+    const there = new Set<RequestId>()
+    for (const id of this.#idsOf(from, this.#held.keys())) this.#held.delete(id)
+    for (const one of words) {
+      const [id, word] = [idOf(from, one.id), wholeMovedBy(one, -clockUs)]
+      if (word.type === "held") this.#held.set(id, { spec: word.spec, deadlineUs: word.deadlineUs })
+      else {
+        there.add(id)
+        if (this.#sent.has(id)) this.#cameOn(id, word, known.get(id), nowUs)
+        else found.set(id, word)
+      }
+    }
+    for (const id of this.#idsOf(from, this.#sent)) if (!there.has(id)) this.#end(id, false, nowUs)
+    if (found.size === 0) return
+    twin.foundElsewhere(found, nowUs)
+    for (const [id, { spec, forced, sentUs }] of found) {
+      this.#sent.add(id)
+      sentElsewhere(spec, forced, sentUs)
+    }
+  }
+
   /** It is gone, and so are its connections. */
   left(from: number, nowUs: number): void {
-    const isIts = (id: RequestId) => id <= idOf(from, 0) && id > idOf(from + 1, 0)
-    for (const id of [...this.#sent].filter(isIts)) this.#end(id, false, nowUs)
-    for (const id of [...this.#held.keys()].filter(isIts)) this.#held.delete(id)
+    this.hearWhole([], from, nowUs)
+  }
+
+  #idsOf(from: number, ids: Iterable<RequestId>): RequestId[] {
+    return [...ids].filter((id) => id <= idOf(from, 0) && id > idOf(from + 1, 0))
+  }
+
+  /** What it told of it in between was not heard. */
+  #cameOn(id: RequestId, { tokens, firstUs }: UnderWay, known: UnderWay | undefined, nowUs: number): void {
+    if (known === undefined || firstUs === null) return
+    if (known.firstUs === null || tokens > known.tokens)
+      this.#options.twin.tokens(id, tokens - known.tokens, nowUs)
   }
 
   /** What goes out before a request with this deadline, and after: `own`, and what others hold. */
   around(deadlineUs: number, own: Held): Held {
     const theirs = [...this.#held.values()]
-    const specs = (which: (one: Theirs) => boolean) => theirs.filter(which).map(({ spec }) => spec)
+    const specs = (which: (one: Waiting) => boolean) => theirs.filter(which).map(({ spec }) => spec)
     return {
       before: [...own.before, ...specs((one) => one.deadlineUs <= deadlineUs)],
       after: [...own.after, ...specs((one) => one.deadlineUs > deadlineUs)],
@@ -130,7 +190,7 @@ export class SharedLoad {
       this.#sent.add(id)
       const spec = movedBy(word.spec, -clockUs)
       twin.sentElsewhere(id, spec, nowUs)
-      sentElsewhere(spec, word.forced)
+      sentElsewhere(spec, word.forced, nowUs)
     } else if (word.type === "ended") this.#end(id, word.stopped, nowUs)
     // One that began before this process did is known by /metrics alone.
     else if (!this.#sent.has(id)) return
@@ -196,7 +256,7 @@ export function shareLoad(
 /** Of what holds requests back. */
 interface Sending {
   look(): void
-  sentElsewhere(spec: TwinSpec, forced: boolean): void
+  sentElsewhere(spec: TwinSpec, forced: boolean, atUs: number): void
 }
 
 export class SiblingsLoad extends SharedLoad {
@@ -205,7 +265,7 @@ export class SiblingsLoad extends SharedLoad {
   constructor(siblings: Siblings, topic: string, twin: Twin, specs: JobSpecs, holding: Sending) {
     super({
       ...{ twin, clockUs: CLOCK_US, saw: (seen) => specs.saw(seen) },
-      sentElsewhere: (spec, forced) => holding.sentElsewhere(spec, forced),
+      sentElsewhere: (spec, forced, atUs) => holding.sentElsewhere(spec, forced, atUs),
       tellSoon: (words) => siblings.tellSoon(topic, words),
     })
     const nowUs = () => Math.round(performance.now() * 1000)
@@ -213,6 +273,13 @@ export class SiblingsLoad extends SharedLoad {
       siblings.onTold(topic, (words: readonly LoadWord[], from) => {
         this.hear(words, from, nowUs())
         holding.look()
+      }),
+      siblings.has<WholeWord>(topic, {
+        tells: () => this.whole(nowUs()),
+        hears: (words, from) => {
+          this.hearWhole(words, from, nowUs())
+          holding.look()
+        },
       }),
       siblings.onLeft((from) => {
         this.left(from, nowUs())
@@ -231,6 +298,13 @@ export class SiblingsLoad extends SharedLoad {
 export function wordMovedBy(word: LoadWord, us: number): LoadWord {
   if (word.type === "held") return { ...word, spec: movedBy(word.spec, us), deadlineUs: word.deadlineUs + us }
   return word.type === "sent" ? { ...word, spec: movedBy(word.spec, us) } : word
+}
+
+export function wholeMovedBy(word: WholeWord, us: number): WholeWord {
+  const spec = movedBy(word.spec, us)
+  if (word.type === "held") return { ...word, spec, deadlineUs: word.deadlineUs + us }
+  const { sentUs, firstUs } = word
+  return { ...word, spec, sentUs: sentUs + us, firstUs: firstUs === null ? null : firstUs + us }
 }
 
 function movedBy(spec: TwinSpec, us: number): TwinSpec {

@@ -1,16 +1,20 @@
-/** A connection to another gateway, whichever of the two made it: what is told there is told here, by numbers that are its processes'
- * here, and what is told here there. */
+/** A connection to another gateway, whichever of the two made it: what is told there is told here, and what is told here there. */
 
 import type { Duplex } from "node:stream"
-import { serialize } from "node:v8"
 import type { Hub } from "../../siblings/hub.ts"
 import type { Told } from "../../siblings/messages.ts"
 import { Channel } from "../../wire/channel.ts"
 import { machineUs } from "../backends/shared-load.ts"
-import { greetingOf, type PeerMessage, readPeerMessage, type ToldMessage } from "./messages.ts"
-import type { Numbers } from "./numbers.ts"
+import {
+  greetingOf,
+  type PeerMessage,
+  readPeerMessage,
+  type ToldMessage,
+  type WholeMessage,
+} from "./messages.ts"
+import type { Theirs } from "./theirs.ts"
 import type { Turns } from "./turns.ts"
-import { incoming } from "./words.ts"
+import { countOf, incoming, incomingWhole, joined, MOST_WHOLE_WEIGHT, weightOfAll } from "./words.ts"
 
 export interface LinkOptions {
   socket: Duplex
@@ -23,7 +27,6 @@ export interface LinkOptions {
   /** The other gateway is on this machine. */
   sameMachine: boolean
   hub: Hub
-  numbers: Numbers
   /** Of all connections. */
   turns: Turns
   /** Classes that there are here. */
@@ -34,8 +37,10 @@ export interface LinkOptions {
   onGreeted: () => void
   /** Of so many words that it told. */
   onHeard: (words: number) => void
-  /** Once. What its processes had is forgotten by then. */
-  onEnd: (why: string) => void
+  /** It asks for all that there is here. */
+  onAgain: () => void
+  /** Once. `moves`: the other end has another connection in its place. */
+  onEnd: (why: string, moves: boolean) => void
 }
 
 /** Looks in a row that the other end has said nothing: it is gone. Looks, and not time: this end may have stood still. */
@@ -44,6 +49,8 @@ const MOST_MISSED = 5
 const MOST_UNREAD_BYTES = 16 * 2 ** 20
 /** An answer is waited for so long, and is no longer than so much text. */
 const [MOST_ASKED_MS, MOST_ANSWER] = [2000, 12 * 2 ** 20]
+/** It is told all that there is once in so long, however often it asks, ms. */
+const AGAIN_MS = 200
 /** Messages that are yet to be looked at: while there are as many no more are read, until there are a few only. */
 const [MOST_WAITING, FEW_WAITING] = [256, 32]
 
@@ -55,8 +62,13 @@ export class Link {
   peer: string | null = null
   readonly #options: LinkOptions
   readonly #channel: Channel<PeerMessage, PeerMessage>
-  /** Of its processes, here. */
-  readonly #numbers = new Map<number, number>()
+  /** The processes of that gateway; null: this is not the connection that they are heard on. */
+  theirs: Theirs | null = null
+  /** Pieces of what its processes have, and their weight. */
+  readonly #pieces = new Map<number, Told[]>()
+  #weight = 0
+  #again: NodeJS.Timeout | null = null
+  #againMs = Number.NEGATIVE_INFINITY
   /** Questions to it, by their ids. */
   readonly #open = new Map<number, (answer: unknown) => void>()
   readonly #look: NodeJS.Timeout
@@ -104,9 +116,9 @@ export class Link {
     })
   }
 
-  /** It is told why, and hung up on. */
-  refuse(why: string): void {
-    this.#channel.send({ type: "refused", why })
+  /** It is told why, and hung up on. `moves`: another connection takes its place. */
+  refuse(why: string, moves = false): void {
+    this.#channel.send({ type: "refused", why, moves })
     this.#channel.close()
     this.#end(why)
   }
@@ -131,9 +143,13 @@ export class Link {
       this.#options.onGreeted()
     } else if (message.type === "refused") {
       this.#channel.close()
-      this.#end(`it hangs up: ${message.why}`)
+      this.#end(`it hangs up: ${message.why}`, message.moves)
     } else if (message.type === "told") this.#soon(() => this.#told(message))
-    else if (message.type === "left") this.#soon(() => this.#left(message.from))
+    else if (message.type === "whole") this.#soon(() => this.#whole(message))
+    else if (message.type === "begins")
+      this.#soon(() => this.theirs?.begin(this, message.turn, message.processes))
+    else if (message.type === "left") this.#soon(() => this.theirs?.left(this, message.from))
+    else if (message.type === "again") this.#soon(() => this.#tellAgain())
     else if (message.type === "said") this.#soon(() => this.#said(message.words as Told[]))
     else if (message.type === "ask") this.#soon(() => void this.#answer(message))
     else if (message.type === "answered") this.#answered(message)
@@ -145,32 +161,53 @@ export class Link {
     turns.push(() => {
       this.#waiting--
       if (this.#ended) return
-      work()
+      try {
+        work()
+      } catch (error) {
+        this.#channel.giveUp((error as Error).message)
+        return
+      }
       if (socket.isPaused() && this.#waiting < FEW_WAITING) socket.resume()
     })
     if (this.#waiting > MOST_WAITING) socket.pause()
   }
 
   #told({ from, clockUs, words }: ToldMessage): void {
-    const { hub, apps, onHeard } = this.#options
-    let told: Told[]
-    try {
-      told = incoming(words as Told[], machineUs() - clockUs, apps)
-    } catch (error) {
-      this.#channel.giveUp((error as Error).message)
-      return
-    }
+    const told = incoming(words as Told[], machineUs() - clockUs, this.#options.apps)
     if (told.length === 0) return
-    onHeard(told.reduce((sum, { word }) => sum + (word as unknown[]).length, 0))
-    hub.tell(this.#numberOf(from), serialize(told))
+    this.#options.onHeard(countOf(told))
+    this.theirs?.tell(this, from, told)
+  }
+
+  #whole({ from, clockUs, words, more }: WholeMessage): void {
+    const piece = incomingWhole(words as Told[], machineUs() - clockUs, this.#options.apps)
+    this.#options.onHeard(countOf(piece))
+    this.#weight += weightOfAll(piece)
+    if (this.#weight > MOST_WHOLE_WEIGHT) throw new Error("it has more than a gateway can have")
+    const pieces = [...(this.#pieces.get(from) ?? []), ...piece]
+    this.#pieces.set(from, pieces)
+    if (more) return
+    this.#pieces.delete(from)
+    this.#weight -= weightOfAll(pieces)
+    this.theirs?.tell(this, from, joined(pieces), true)
+  }
+
+  /** At once, or in a while where it asks often. */
+  #tellAgain(): void {
+    if (this.#again !== null) return
+    const inMs = Math.max(0, this.#againMs + AGAIN_MS - performance.now())
+    this.#again = setTimeout(() => {
+      this.#again = null
+      this.#againMs = performance.now()
+      this.#options.onAgain()
+    }, inMs)
   }
 
   #said(words: readonly Told[]): void {
     try {
       for (const { topic, word } of words) this.#options.hub.saidElsewhere(topic, word)
     } catch (error) {
-      this.#channel.giveUp(`what it says makes no sense (${(error as Error).message.slice(0, 100)})`)
-      return
+      throw new Error(`what it says makes no sense (${(error as Error).message.slice(0, 100)})`)
     }
     this.#options.onHeard(words.length)
   }
@@ -196,28 +233,12 @@ export class Link {
     if (!this.#ended) this.#channel.send({ type: "answered", id, json })
   }
 
-  #numberOf(from: number): number {
-    const known = this.#numbers.get(from)
-    if (known !== undefined) return known
-    const number = this.#options.numbers.take()
-    this.#numbers.set(from, number)
-    return number
-  }
-
-  #left(from: number): void {
-    const number = this.#numbers.get(from)
-    if (number === undefined) return
-    this.#numbers.delete(from)
-    this.#options.hub.forget(number)
-    this.#options.numbers.free(number)
-  }
-
-  #end(why: string): void {
+  #end(why: string, moves = false): void {
     if (this.#ended) return
     this.#ended = true
     clearInterval(this.#look)
+    if (this.#again !== null) clearTimeout(this.#again)
     for (const over of [...this.#open.values()]) over(null)
-    for (const from of [...this.#numbers.keys()]) this.#left(from)
-    this.#options.onEnd(why)
+    this.#options.onEnd(why, moves)
   }
 }

@@ -5,12 +5,12 @@ import { expect, test } from "vitest"
 import { encodeFrame, FrameReader } from "../../wire/frames.ts"
 import { PLACEMENTS } from "../told-placements.ts"
 import { greetingOf, PEER_VERSION, type PeerMessage, readPeerMessage } from "./messages.ts"
-import { LOAD_WORDS } from "./testing.ts"
-import { incoming } from "./words.ts"
+import { LOAD_WORDS, WHOLE_WORDS } from "./testing.ts"
+import { incoming, incomingWhole } from "./words.ts"
 
 const SAMPLES: Record<string, PeerMessage> = {
   hello: greetingOf("0123456789abcdef0123456789abcdef").hello() as PeerMessage,
-  refused: { type: "refused", why: "it is connected already" },
+  refused: { type: "refused", why: "another connection takes its place", moves: true },
   told: {
     ...{ type: "told", from: 2, clockUs: 123_456_789_012 },
     words: [
@@ -21,6 +21,19 @@ const SAMPLES: Record<string, PeerMessage> = {
       },
     ],
   },
+  begins: { type: "begins", turn: 3, processes: [0, 2, 17] },
+  whole: {
+    ...{ type: "whole", from: 17, clockUs: 123_456_789_012, more: true },
+    words: [
+      { topic: "load of 10.0.0.7:8000", word: WHOLE_WORDS },
+      {
+        topic: PLACEMENTS,
+        word: [[{ session: 2 ** 45, promptTokens: 100, prefix: [2 ** 50, 3] }, "10.0.0.7:8000", 5e6]],
+      },
+    ],
+  },
+  "whole: nothing": { type: "whole", from: 2, clockUs: 1, words: [], more: false },
+  again: { type: "again" },
   left: { type: "left", from: 2 },
   alive: { type: "alive" },
   said: {
@@ -61,6 +74,13 @@ test("what is told in a frame is heard as it was told", () => {
   const message = readPeerMessage(decoded)
   const { words } = SAMPLES.told as Extract<PeerMessage, { type: "told" }>
   expect(message.type === "told" && incoming(message.words as typeof words, 0, 2)).toEqual(words)
+})
+
+test("what a process has is heard as it was told", () => {
+  const [decoded] = new FrameReader().push(Buffer.from(golden.whole!, "hex"))
+  const message = readPeerMessage(decoded)
+  const { words } = SAMPLES.whole as Extract<PeerMessage, { type: "whole" }>
+  expect(message.type === "whole" && incomingWhole(message.words as typeof words, 0, 2)).toEqual(words)
 })
 
 test("a hello of another protocol, or version, is read far enough to be refused", () => {

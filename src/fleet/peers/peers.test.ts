@@ -5,11 +5,9 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, describe, expect, test } from "vitest"
 import { freePort } from "../../free-port.ts"
-import { Channel } from "../../wire/channel.ts"
 import { PLACEMENTS } from "../told-placements.ts"
-import { greetingOf, PEER_VERSION, type PeerMessage, readPeerMessage } from "./messages.ts"
-import { connectTo, peerKey } from "./secure.ts"
-import { HERE, openPeersHere, SECRET } from "./testing.ts"
+import { PEER_VERSION } from "./messages.ts"
+import { HERE, openPeersHere, type Talk, talkTo, told } from "./testing.ts"
 
 const opened: { close(): unknown }[] = []
 const folder = mkdtempSync(join(tmpdir(), "slos-serve-peers-"))
@@ -25,6 +23,12 @@ async function open(...args: Parameters<typeof openPeersHere>) {
 }
 
 type Gateway = Awaited<ReturnType<typeof open>>
+
+async function talk(port: number, options: { version?: number } = {}): Promise<Talk> {
+  const talking = await talkTo(port, options)
+  opened.push(talking)
+  return talking
+}
 
 const WAIT = { timeout: 15_000 }
 const connected = (gateways: Gateway[], count: number) =>
@@ -219,8 +223,8 @@ describe("what hubs have for all their processes", () => {
       hub.onSaid("count", (word) => words.push(word))
       return words
     })
-    for (let i = 0; i < 1500; i++) one.peers.say("count", i)
-    one.peers.say("weather", "rain")
+    for (let i = 0; i < 1500; i++) one.peers.links.say("count", i)
+    one.peers.links.say("weather", "rain")
     await expect.poll(() => heard.map(({ length }) => length)).toEqual([1500, 1500])
     for (const words of heard) expect(words).toEqual(Array.from({ length: 1500 }, (_, i) => i))
   })
@@ -230,7 +234,7 @@ describe("what hubs have for all their processes", () => {
     const others: Gateway[] = []
     for (let i = 0; i < 5; i++) others.push(await open([one.peers.port]))
     await connected([one], 5)
-    expect(await one.peers.ask("story", { id: 7 })).toEqual([])
+    expect(await one.peers.links.ask("story", { id: 7 })).toEqual([])
     const answers = [
       (asked: unknown) => ({ asked, left: undefined, text: "x".repeat(300_000) }),
       () => null,
@@ -244,7 +248,7 @@ describe("what hubs have for all their processes", () => {
       },
     ]
     for (const [i, answer] of answers.entries()) others[i]!.hub.answersElsewhere("story", answer)
-    const found = await one.peers.ask("story", { id: 7 })
+    const found = await one.peers.links.ask("story", { id: 7 })
     expect(found).toEqual([{ asked: { id: 7 }, text: "x".repeat(300_000) }])
     expect(Object.keys(found[0] as object)).toEqual(["asked", "text"])
     await connected([one], 4)
@@ -269,7 +273,7 @@ describe("what is not heard", () => {
     const one = await open([])
     const { greeted, ended } = await talk(one.peers.port, { version: PEER_VERSION + 1 })
     expect(await ended).toMatch(/version/)
-    expect(greeted.some((message) => message.type === "refused" && /version 2 /.test(message.why))).toBe(true)
+    expect(greeted.some((message) => message.type === "refused" && /version 3 /.test(message.why))).toBe(true)
     expect(one.peers.counts.connected).toBe(0)
   })
 
@@ -318,40 +322,6 @@ describe("what is not heard", () => {
     await connected([one], 1)
   })
 })
-
-function told(...words: object[]): object {
-  return { type: "told", from: 0, clockUs: 1, words }
-}
-
-/** An end by hand, which has the secret. */
-async function talk(port: number, { version = PEER_VERSION } = {}) {
-  const socket = connectTo({ host: HERE, port }, peerKey(SECRET))
-  await new Promise((resolve) => socket.once("secureConnect", resolve))
-  const greeted: PeerMessage[] = []
-  const greeting = greetingOf("0123")
-  let end = (_why: string) => {}
-  const ended = new Promise<string>((resolve) => {
-    end = resolve
-  })
-  const channel = new Channel<PeerMessage, PeerMessage>(socket, {
-    greeting: { ...greeting, hello: () => ({ ...greeting.hello(), version }) },
-    read: readPeerMessage,
-    onMessage: (message) => {
-      greeted.push(message)
-      if (message.type === "refused") end(message.why)
-    },
-    onEnd: (_reason, detail) => end(detail),
-  })
-  // Else it would be taken for dead after half a second, in which a busy machine may not come to what the test asks.
-  const alive = setInterval(() => channel.send({ type: "alive" }), 50)
-  opened.push({
-    close() {
-      clearInterval(alive)
-      socket.destroy()
-    },
-  })
-  return { greeted, ended, send: (message: object) => channel.send(message as PeerMessage) }
-}
 
 /** Between two ends; while it stands nothing goes through, and nothing is cut. */
 class Cable {

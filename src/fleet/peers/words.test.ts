@@ -1,10 +1,19 @@
 /** What is told to gateways elsewhere, and how it is heard there. */
 import fc from "fast-check"
 import { expect, test } from "vitest"
-import type { LoadWord } from "../backends/shared-load.ts"
-import { PLACEMENTS, type Placement } from "../told-placements.ts"
-import { LOAD_SPEC, LOAD_WORDS } from "./testing.ts"
-import { incoming, outgoing } from "./words.ts"
+import type { LoadWord, WholeWord } from "../backends/shared-load.ts"
+import type { Placement } from "../latest-placements.ts"
+import { PLACEMENTS } from "../told-placements.ts"
+import { LOAD_SPEC, LOAD_WORDS, WHOLE_WORDS } from "./testing.ts"
+import {
+  incoming,
+  incomingWhole,
+  joined,
+  MOST_WHOLE_WEIGHT,
+  outgoing,
+  outgoingWhole,
+  weightOfAll,
+} from "./words.ts"
 
 const [spec, words] = [LOAD_SPEC, LOAD_WORDS]
 
@@ -80,4 +89,42 @@ test("pieces are small, and together are what was told", () => {
       }
     }),
   )
+})
+
+test("of a whole, too, times come on the clock of the machine that hears them", () => {
+  const [load, places] = incomingWhole(
+    [
+      { topic: "load of a:1", word: WHOLE_WORDS },
+      { topic: "weather", word: "rain" },
+      { topic: PLACEMENTS, word: [[{ session: 1, promptTokens: 9, prefix: [1] }, "a:1", 7e6]] },
+    ],
+    -2e6,
+    1,
+  )
+  const [held, waiting, stream] = load!.word as WholeWord[]
+  const there = { ...spec, arrivalUs: 3e6, app: 0 }
+  expect(held).toEqual({ ...WHOLE_WORDS[0], spec: there, deadlineUs: 4e6 })
+  expect(waiting).toEqual({ ...WHOLE_WORDS[1], spec: there, sentUs: 3.5e6 })
+  expect(stream).toEqual({ ...WHOLE_WORDS[2], spec: there, sentUs: 3.5e6, firstUs: 3.8e6 })
+  expect(places!.word).toEqual([[{ session: 1, promptTokens: 9, prefix: [1] }, "a:1", 5e6]])
+})
+
+test("a whole is in small pieces, which are one again, and as much as is taken at most", () => {
+  const requests = (count: number) =>
+    Array.from({ length: count }, (_, i) => ({ ...WHOLE_WORDS[1], id: i + 1 }))
+  const places = Array.from({ length: 4096 }, () => [...placed("10.0.0.7:1", 64), 1])
+  const told = [
+    { topic: "load of 10.0.0.7:1", word: requests(3000) },
+    { topic: PLACEMENTS, word: places },
+    { topic: "load of 10.0.0.8:1", word: requests(9000) },
+  ]
+  const pieces = outgoingWhole(told, false)
+  for (const piece of pieces) expect(weightOfAll(piece)).toBeLessThanOrEqual(512)
+  expect(weightOfAll(pieces.flat())).toBeLessThanOrEqual(MOST_WHOLE_WEIGHT)
+  const all = joined(pieces.flat())
+  expect(all.map(({ topic }) => topic)).toEqual(told.map(({ topic }) => topic))
+  expect(all[0]).toEqual(told[0])
+  expect(all[1]).toEqual(told[1])
+  expect(all[2]!.word).toEqual(told[2]!.word.slice(0, 8192 - 3000))
+  expect(outgoingWhole([], false)).toEqual([[]])
 })

@@ -78,7 +78,7 @@ function gateways() {
       const answer = await both[1 - i]!.hub.answerElsewhere(what, structuredClone(asked))
       return answer === null ? [] : [structuredClone(answer)]
     }
-    hub.elsewhere = { ask, say() {}, told() {}, left() {} }
+    hub.elsewhere = { ask, say() {}, again() {}, told() {}, left() {} }
   }
   const [one, other] = both.map(({ all }) => new SharedResponses(all.at(-1)!, true))
   return { one: one!, other: other!, both }
@@ -110,7 +110,7 @@ test("what another gateway answers and is no answer is none", async () => {
   const { hub, all } = linked(1)
   keepTogether(hub, new ResponseStore())
   let answers: unknown[] = []
-  hub.elsewhere = { ask: async () => answers, say() {}, told() {}, left() {} }
+  hub.elsewhere = { ask: async () => answers, say() {}, again() {}, told() {}, left() {} }
   const store = new SharedResponses(all[0]!, true)
   answers = [7, { id: "another" }, { id: "r1", object: "response" }]
   expect(await store.get("a", "r1")).toEqual({ id: "r1", object: "response" })
