@@ -1,15 +1,16 @@
 import { defineConfig } from "vitest/config"
 
-const { PROPERTY_SEED, PROPERTY_FACTOR } = process.env
+const { PROPERTY_SEED, PROPERTY_FACTOR, STALL_MS } = process.env
 
 export default defineConfig({
   test: {
     setupFiles: [
       ...(PROPERTY_SEED === undefined ? [] : ["test/property-seed.ts"]),
       ...(PROPERTY_FACTOR === undefined ? [] : ["test/property-factor.ts"]),
+      ...(STALL_MS === undefined ? [] : ["test/stalls.ts"]),
     ],
     include: ["src/**/*.test.ts", "test/**/*.test.ts", "deploy/**/*.test.ts"],
-    testTimeout: 60_000 * Number(PROPERTY_FACTOR ?? 1),
+    testTimeout: 60_000 * Number(PROPERTY_FACTOR ?? 1) * (STALL_MS === undefined ? 1 : 4),
     hookTimeout: 120_000,
     // As long as a busy machine may take.
     expect: { poll: { timeout: 30_000 } },
