@@ -82,10 +82,15 @@ export async function talkTo(port: number, { version = PEER_VERSION } = {}) {
     onEnd: (_reason, detail) => end(detail),
   })
   channel.send({ type: "begins", turn: 1, processes: [0] })
+  // Else it would be taken for dead after half a second, in which a busy machine may not come to what the test asks.
+  const alive = setInterval(() => channel.send({ type: "alive" }), 50)
   return {
     greeted,
     ended,
-    close: () => socket.destroy(),
+    close() {
+      clearInterval(alive)
+      socket.destroy()
+    },
     send: (message: object) => channel.send(message as PeerMessage),
   }
 }
