@@ -77,3 +77,26 @@ it("counts what a slot turned out to be, until it is out of the window", () => {
   window.add(149, later)
   expect(window.waitMs(1, 61_000)).toBeGreaterThan(59_000)
 })
+
+it("counts what counts elsewhere, from when it was taken, as far as it is more than is known", () => {
+  const [here, there] = [new RateWindow(100), new RateWindow(100)]
+  there.take(30, 0)
+  there.take(20, 30_000)
+  expect(there.taken(30_000)).toEqual([
+    [0, 20],
+    [120, 30],
+  ])
+  here.atLeast(there.taken(30_000), 30_000)
+  here.atLeast(there.taken(30_000), 30_000)
+  expect([here.used(30_000), here.used(61_000), here.used(91_000)]).toEqual([50, 20, 0])
+  // Most of it is known: the rest is taken to be the latest.
+  const most = new RateWindow(100)
+  most.take(45, 29_000)
+  most.atLeast(there.taken(30_000), 30_000)
+  expect([most.used(30_000), most.used(90_000)]).toEqual([50, 5])
+  there.take(10, 61_000)
+  expect(there.taken(61_000)).toEqual([
+    [0, 10],
+    [124, 20],
+  ])
+})

@@ -75,6 +75,26 @@ export class RateWindow implements RateCounter {
     this.add(count, this.#newest - slots)
   }
 
+  /** What counts now, and how many slots ago it was taken: the newest first. */
+  taken(nowMs: number): [slots: number, count: number][] {
+    this.#advance(nowMs)
+    const all = Array.from(this.#counts, (_, slots): [number, number] => [
+      slots,
+      this.#counts[this.#at(this.#newest - slots)]!,
+    ])
+    return all.filter(([, count]) => count > 0)
+  }
+
+  /** Elsewhere so much is known to be taken: what is more than counts here does from now on. */
+  atLeast(taken: readonly (readonly [slots: number, count: number])[], nowMs: number): void {
+    let missing = taken.reduce((sum, [, count]) => sum + count, 0) - this.used(nowMs)
+    for (const [slots, count] of taken) {
+      if (missing <= 0) return
+      this.add(Math.min(count, missing), this.#newest - slots)
+      missing -= count
+    }
+  }
+
   /** Until so many more are not too many, if no others come; Infinity: never. */
   waitMs(count: number, nowMs: number): number {
     this.#advance(nowMs)

@@ -73,9 +73,46 @@ test("what was taken at another gateway counts as if it were here, and what was 
   expect(await same!.take(30, 0)).not.toBeNull()
 })
 
+test("a gateway that comes later counts what was taken before, of whichever of the others it hears it, once", async () => {
+  const { hub, all } = linked(1)
+  const [later, another] = [linked(1), linked(1)]
+  for (const one of [hub, later.hub, another.hub]) answerRates(one)
+  const counter = (one: (typeof all)[number], what: "requests" | "tokens") =>
+    countTogether(one)({ key: "k", what }, 100, undefined)
+  const [requests, tokens] = [counter(all[0]!, "requests"), counter(all[0]!, "tokens")]
+  for (let i = 0; i < 60; i++) await requests.take(1, 0)
+  tokens.add(-10, (await tokens.take(50, 0))!)
+  const tell = (from: typeof hub, to: typeof hub) => {
+    for (const { topic, word } of structuredClone(from.firstWords)) to.saidElsewhere(topic, word)
+  }
+  const counts = () => hub.firstWords.map(({ word }) => (word as { taken: [number, number][] }).taken)
+  const sums = () => counts().map((taken) => taken.reduce((sum, [, count]) => sum + count, 0))
+  await expect.poll(sums).toEqual([60, 40])
+  tell(hub, later.hub)
+  tell(hub, another.hub)
+  for (let i = 0; i < 3; i++) {
+    tell(another.hub, later.hub)
+    tell(hub, later.hub)
+    tell(later.hub, hub)
+  }
+  const here = counter(later.all[0]!, "requests")
+  expect(await here.take(41, 0)).toBeNull()
+  expect(await here.take(40, 0)).not.toBeNull()
+  expect(await counter(later.all[0]!, "tokens").take(61, 0)).toBeNull()
+  expect(await counter(later.all[0]!, "tokens").take(60, 0)).not.toBeNull()
+  // What one took meanwhile is all that is new to the other.
+  expect(await requests.take(40, 0)).not.toBeNull()
+  tell(later.hub, hub)
+  expect(await requests.take(1, 0)).toBeNull()
+})
+
 test("words of another gateway that make no sense are refused", () => {
   const { hub } = linked(1)
   answerRates(hub)
+  const all = { key: "k", what: "requests", limit: 10, taken: [[0, 3]] }
+  expect(() => hub.saidElsewhere("rates: all", all)).not.toThrow()
+  for (const wrong of [{ taken: [[-1, 3]] }, { taken: [[0, Number.NaN]] }, { taken: 3 }, { limit: 0 }])
+    expect(() => hub.saidElsewhere("rates: all", { ...all, ...wrong })).toThrow()
   const said = { key: "k", what: "requests", count: 1, limit: 10, slots: 0 }
   expect(() => hub.saidElsewhere("rates: taken", said)).not.toThrow()
   for (const wrong of [{ what: "money" }, { count: Number.NaN }, { limit: 0 }, { slots: -1 }, { key: 7 }])

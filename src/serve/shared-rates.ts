@@ -25,7 +25,7 @@ interface Taken {
   resetMs: number
 }
 
-const [TAKE, ADD, TAKEN] = ["rates: take", "rates: add", "rates: taken"]
+const [TAKE, ADD, TAKEN, ALL] = ["rates: take", "rates: add", "rates: taken", "rates: all"]
 
 /** At another gateway: so many, so many slots ago. */
 const takenElsewhere = z.object({
@@ -33,6 +33,13 @@ const takenElsewhere = z.object({
   ...{ count: z.number(), limit: z.number().positive(), slots: z.number().int().nonnegative() },
 })
 type TakenElsewhere = z.output<typeof takenElsewhere>
+
+/** All that counts at another gateway, whichever took it: of slots ago, how many. */
+const allElsewhere = z.object({
+  ...{ key: z.string().max(1000), what: z.enum(["requests", "tokens"]), limit: z.number().positive() },
+  taken: z.array(z.tuple([z.number().int().nonnegative(), z.number().positive()])).max(1000),
+})
+type AllElsewhere = z.output<typeof allElsewhere>
 
 class SharedWindow implements RateCounter {
   readonly limit: number
@@ -76,6 +83,7 @@ export function countTogether(siblings: Siblings): CountRates {
 /** The parent's side. */
 export function answerRates(hub: Hub): void {
   const windows = new Map<string, RateWindow>()
+  const names = new Map<string, CountedKey>()
   const nameOf = ({ what, key }: CountedKey) => `${what} ${key}`
   const say = ({ key, what }: CountedKey, count: number, { limit }: RateWindow, slots: number) => {
     if (count !== 0) hub.elsewhere?.say(TAKEN, { key, what, count, limit, slots } satisfies TakenElsewhere)
@@ -83,6 +91,7 @@ export function answerRates(hub: Hub): void {
   hub.answers(TAKE, (asked: Taking): Taken => {
     const window = renewedWindow(asked.limit, windows.get(nameOf(asked)))
     windows.set(nameOf(asked), window)
+    names.set(nameOf(asked), { key: asked.key, what: asked.what })
     const nowMs = performance.now()
     const slot = window.take(asked.count, nowMs)
     if (slot !== null) say(asked, asked.count, window, 0)
@@ -97,10 +106,32 @@ export function answerRates(hub: Hub): void {
     window.add(asked.count, asked.slot)
     say(asked, asked.count, window, window.slotsSince(asked.slot, performance.now()))
   })
+  const windowOf = ({ key, what, limit }: CountedKey & { limit: number }) => {
+    const name = nameOf({ key, what })
+    const window = windows.get(name) ?? new RateWindow(limit)
+    windows.set(name, window)
+    names.set(name, { key, what })
+    return window
+  }
   hub.onSaid(TAKEN, (word) => {
     const said = takenElsewhere.parse(word)
-    const window = windows.get(nameOf(said)) ?? new RateWindow(said.limit)
-    windows.set(nameOf(said), window)
-    window.addSince(said.count, said.slots, performance.now())
+    windowOf(said).addSince(said.count, said.slots, performance.now())
+  })
+  // One that was not here when it was taken would let a key have it again.
+  hub.saysFirst(ALL, () => {
+    const nowMs = performance.now()
+    return [...windows]
+      .map(
+        ([name, window]): AllElsewhere => ({
+          ...names.get(name)!,
+          limit: window.limit,
+          taken: window.taken(nowMs),
+        }),
+      )
+      .filter(({ taken }) => taken.length > 0)
+  })
+  hub.onSaid(ALL, (word) => {
+    const said = allElsewhere.parse(word)
+    windowOf(said).atLeast(said.taken, performance.now())
   })
 }

@@ -6,6 +6,7 @@ import {
   type AskedOfAll,
   type FromSibling,
   OF_ALL,
+  type Told,
   type ToldBy,
   type ToldBytes,
   type ToSibling,
@@ -54,6 +55,7 @@ export class Hub {
   #questions = 0
   elsewhere: Elsewhere | null = null
   readonly #said = new Map<string, (word: unknown) => void>()
+  readonly #first = new Map<string, () => readonly unknown[]>()
   readonly #askedElsewhere = new Map<string, (asked: unknown) => unknown>()
 
   constructor(mostWaitMs = MOST_WAIT_MS) {
@@ -103,6 +105,15 @@ export class Hub {
   /** Throws for what makes no sense; topics that are not known are passed over. */
   saidElsewhere(topic: string, word: unknown): void {
     this.#said.get(topic)?.(word)
+  }
+
+  /** What a hub elsewhere is told of that before all else, each time that it comes. */
+  saysFirst(topic: string, words: () => readonly unknown[]): void {
+    this.#first.set(topic, words)
+  }
+
+  get firstWords(): Told[] {
+    return [...this.#first].flatMap(([topic, words]) => words().map((word): Told => ({ topic, word })))
   }
 
   /** What hubs elsewhere may ask. `answer` throws for what makes no sense; null: there is no answer here. */

@@ -88,6 +88,26 @@ describe("one that comes later", () => {
   })
 })
 
+test("what hubs say first is said first, and what they were about to say is in it", async () => {
+  const [one, other] = [new TestGateway("a", 1), new TestGateway("b", 1)]
+  const third = new TestGateway("c", 1)
+  let count = 0
+  one.hub.saysFirst("count", () => [count])
+  const heard: [string, unknown][] = []
+  for (const { name, hub } of [other, third]) hub.onSaid("count", (word) => heard.push([name, word]))
+  connect(other, one, 1)
+  await vi.advanceTimersByTimeAsync(200)
+  heard.length = 0
+  count = 1
+  one.links.say("count", "one more")
+  connect(third, one, 0)
+  await vi.advanceTimersByTimeAsync(3)
+  expect(heard.filter(([name]) => name === "c").at(-1)).toEqual(["c", 1])
+  await settle()
+  expect(heard.filter(([name]) => name === "b")).toEqual([["b", "one more"]])
+  expect(heard.filter(([name]) => name === "c").at(-1)).toEqual(["c", 1])
+})
+
 describe("a connection that is doubled", () => {
   test.each<[string, string]>([
     ["a", "b"],

@@ -154,6 +154,9 @@ export class Links implements Elsewhere {
   /** All that is told goes there from now on, on top of what there is. */
   #begin(link: Link): void {
     const { hub } = this.#options
+    // What is yet to be said is in what is said first.
+    this.#say()
+    this.#sayTo([link], hub.firstWords)
     const processes = hub.serving.map((index) => this.#nameOf(index))
     this.#send([link], { type: "begins", turn: ++this.#begun, processes })
     hub.wholes((from, bytes) => this.#tellWhole(link, from, deserialize(bytes) as Told[]))
@@ -242,9 +245,13 @@ export class Links implements Elsewhere {
   #say(): void {
     const words = this.#saying
     this.#saying = []
+    this.#sayTo([...this.#links.values()], words)
+  }
+
+  #sayTo(links: readonly Link[], words: readonly Told[]): void {
     this.#counts.toldWords += words.length
     for (let at = 0; at < words.length; at += MOST_SAID)
-      this.#send([...this.#links.values()], { type: "said", words: words.slice(at, at + MOST_SAID) })
+      this.#send(links, { type: "said", words: words.slice(at, at + MOST_SAID) })
   }
 
   #send(links: readonly Link[], message: PeerMessage): void {
