@@ -25,7 +25,6 @@ import { encodeFrame, FrameReader } from "../src/wire/frames.ts"
 import { columnOf } from "../src/wire/planner/columns.ts"
 import {
   type Arrived,
-  LANDED,
   type Landed,
   type PlanMessage,
   plannerHello,
@@ -129,25 +128,27 @@ class Client {
 
   /** The step of the last message has been computed. */
   land(plan: PlanMessage, atUs: number, durationUs: number): void {
-    // As vLLM has them: as they came, whatever the plan's order.
-    const order = Array.from(plan.ids.keys()).sort((a, b) => plan.ids[a]! - plan.ids[b]!)
-    const ids = plan.ids.map((_, i) => plan.ids[order[i]!]!)
+    const { ids } = plan
     const produced = new Float64Array(ids.length)
-    const flags = new Float64Array(ids.length)
+    const stopped: number[] = []
     for (let i = 0; i < ids.length; i++) {
       const id = ids[i]!
       const output = this.#output.get(id)
-      const reached = plan.positions[order[i]!]! + plan.tokens[order[i]!]!
+      const reached = plan.positions[i]! + plan.tokens[i]!
       if (output === undefined || reached < this.#prompt.get(id)! + output) continue
       produced[i] = 1
       // Ends are as if by chance, but the same each time.
       if (output >= OUTPUT_TOKENS / 2 && (id * 7919 + output * 104_729) % OUTPUT_TOKENS < 2) {
-        flags[i] = LANDED.stopped
+        stopped.push(id)
         this.#output.delete(id)
         this.#prompt.delete(id)
       } else this.#output.set(id, output + 1)
     }
-    this.#landed.push({ step: this.#seq, atUs, durationUs, ids, produced, flags })
+    const isUsual = produced.every((count) => count === 1)
+    this.#landed.push({
+      ...{ step: this.#seq, atUs, durationUs, ...(!isUsual && { ids, produced }) },
+      ...(stopped.length > 0 && { stopped: columnOf(stopped) }),
+    })
   }
 
   #come(): void {

@@ -2,7 +2,7 @@
 import type { Event, RanItem, RequestId, StepResult } from "../core/protocol.ts"
 import { MessageError } from "../wire/messages.ts"
 import type { Column } from "../wire/planner/columns.ts"
-import { type Arrived, LANDED, type Landed, type Ran, type StepMessage } from "../wire/planner/messages.ts"
+import type { Arrived, Landed, PlanMessage, Ran, StepMessage } from "../wire/planner/messages.ts"
 
 /** Whose choice a step was: the plan's, the plan's with changes, the engine's own. */
 export type StepOf = "plan" | "changed" | "engine"
@@ -11,7 +11,12 @@ export type StepOf = "plan" | "changed" | "engine"
 export interface Flown {
   batch: number
   of: StepOf
+  /** Its requests, in the order in which it was told. */
+  ids: Column
 }
+
+/** A step that has landed, with all that was left out of the message. */
+export type Landing = Landed & { ids: Column; produced: Column }
 
 export interface EngineEventsSink {
   /** To the core, at `atUs` on the engine's clock. */
@@ -23,13 +28,13 @@ export interface EngineEventsSink {
   scheduled(of: StepOf): void
   /** The engine has not run this batch, and will not. */
   unused(batch: number): void
-  landed(flown: Flown, landed: Landed): void
+  landed(flown: Flown, landed: Landing): void
 }
 
 export class EngineEvents {
   readonly #sink: EngineEventsSink
-  /** The batch of the last plan, until the engine has said whether it ran. */
-  #planned = 0
+  /** The last plan, until the engine has said whether it ran. */
+  #planned = NO_PLAN
   /** Steps that have not landed, by the message that told of them. */
   readonly #flying = new Map<number, Flown>()
   /** Numbers of batches without a plan: 0 and below. */
@@ -41,8 +46,8 @@ export class EngineEvents {
   }
 
   /** The engine was told to run this batch next; 0: none. */
-  planned(batch: number): void {
-    this.#planned = batch
+  planned({ batch, ids }: Planned): void {
+    this.#planned = { batch, ids }
   }
 
   /** Throws MessageError for what cannot be. */
@@ -69,23 +74,25 @@ export class EngineEvents {
   #cancelBefore({ cancelled, landed, nowUs }: StepMessage): ReadonlySet<RequestId> {
     if (cancelled === undefined) return NO_IDS
     const seen = new Set<RequestId>()
-    for (const { ids } of landed) for (const id of ids) seen.add(id)
+    for (const { step, ids } of landed)
+      for (const id of ids ?? this.#flying.get(step)?.ids ?? NONE) seen.add(id)
     // What landed since is not to be later for it.
     const atUs = landed[0]?.atUs ?? nowUs
     for (const id of cancelled) if (!seen.has(id)) this.#sink.post({ type: "cancelled", id }, atUs)
     return seen
   }
 
-  #landed(landed: Landed): void {
-    const flown = this.#flying.get(landed.step)
-    if (flown === undefined) throw new MessageError(`landed: step ${landed.step} is not in flight`)
-    this.#flying.delete(landed.step)
-    this.#giveUpBefore(landed)
+  #landed(told: Landed): void {
+    const flown = this.#flying.get(told.step)
+    if (flown === undefined) throw new MessageError(`landed: step ${told.step} is not in flight`)
+    this.#flying.delete(told.step)
+    this.#giveUpBefore(told)
+    const landed = landingOf(told, flown)
     const { durationUs, atUs } = landed
     const results = resultsOf(landed)
     this.#sink.post({ type: "stepDone", batch: flown.batch, durationUs, results }, atUs)
     this.#sink.landed(flown, landed)
-    const dropped = droppedIn(landed)
+    const dropped = Array.from(landed.preempted ?? NONE)
     if (dropped.length > 0) this.#sink.post({ type: "kvLost", ids: dropped }, atUs)
   }
 
@@ -101,8 +108,8 @@ export class EngineEvents {
 
   #ran({ seq, ran, nowUs }: StepMessage, lost: Iterable<RequestId>): void {
     const preempted = Array.from(lost)
-    const planned = this.#planned
-    this.#planned = 0
+    const { batch: planned, ids } = this.#planned
+    this.#planned = NO_PLAN
     const isPlan = ran !== null && ran.batch !== 0
     if (isPlan && ran.batch !== planned)
       throw new MessageError(`batch ${ran.batch} ran, but the plan was batch ${planned}`)
@@ -113,14 +120,14 @@ export class EngineEvents {
     }
     if (ran === null || ran.exact) {
       if (preempted.length > 0) this.#sink.post({ type: "kvLost", ids: preempted }, nowUs)
-      if (ran !== null) this.#flies(seq, planned, "plan")
+      if (ran !== null) this.#flies(seq, { batch: planned, of: "plan", ids })
       return
     }
     const batch = isPlan ? planned : this.ownBatch()
     const runs = ran.ids!.length > 0
     if (isPlan && !runs) this.#sink.unused(batch)
     if (isPlan || runs) this.#changed(batch, ran, preempted, ran.atUs)
-    if (runs) this.#flies(seq, batch, isPlan ? "changed" : "engine")
+    if (runs) this.#flies(seq, { batch, of: isPlan ? "changed" : "engine", ids: ran.ids! })
   }
 
   #changed(batch: number, ran: Ran | null, preempted: RequestId[], atUs: number): void {
@@ -133,13 +140,16 @@ export class EngineEvents {
     )
   }
 
-  #flies(seq: number, batch: number, of: StepOf): void {
-    this.#flying.set(seq, { batch, of })
-    this.#sink.scheduled(of)
+  #flies(seq: number, flown: Flown): void {
+    this.#flying.set(seq, flown)
+    this.#sink.scheduled(flown.of)
   }
 }
 
+type Planned = Pick<PlanMessage, "batch" | "ids">
+
 const NONE: readonly number[] = []
+const NO_PLAN: Planned = { batch: 0, ids: new Float64Array() }
 const NO_IDS: ReadonlySet<RequestId> = new Set()
 
 function itemsOf({ ids, positions, tokens, drafts }: Ran): RanItem[] {
@@ -149,14 +159,20 @@ function itemsOf({ ids, positions, tokens, drafts }: Ran): RanItem[] {
   return items
 }
 
-function resultsOf(landed: Landed): StepResult[] {
-  const { ids, produced, computed, flags, drafted, answeringFrom } = landed
+function landingOf(told: Landed, { ids }: Flown): Landing {
+  if (told.ids !== undefined) return { ...told, ids: told.ids, produced: told.produced! }
+  return { ...told, ids, produced: new Float64Array(ids.length).fill(1) }
+}
+
+function resultsOf(landed: Landing): StepResult[] {
+  const { ids, produced, computed, drafted, answeringFrom } = landed
+  const stopped = landed.stopped === undefined ? NO_IDS : new Set(landed.stopped)
   const results: StepResult[] = new Array(ids.length)
   for (let i = 0; i < ids.length; i++) {
     const result: StepResult = {
       id: ids[i]!,
       tokens: produced[i]!,
-      stopped: has(flags, i, LANDED.stopped),
+      stopped: stopped.has(ids[i]!),
       answeringFrom: answeringFrom?.[i] ?? -1,
     }
     if (drafted !== undefined) result.drafted = drafted[i]!
@@ -178,15 +194,4 @@ function addFilled(results: StepResult[], ids: Column, hashes: Column): void {
     const prefix = prefixes.get(result.id)
     if (prefix !== undefined) result.prefix = prefix
   }
-}
-
-function droppedIn({ ids, flags }: Landed): RequestId[] {
-  if (flags === undefined) return []
-  const dropped: RequestId[] = []
-  for (let i = 0; i < ids.length; i++) if (has(flags, i, LANDED.preempted)) dropped.push(ids[i]!)
-  return dropped
-}
-
-function has(flags: Column | undefined, at: number, bit: number): boolean {
-  return flags !== undefined && (flags[at]! & bit) !== 0
 }

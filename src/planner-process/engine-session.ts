@@ -11,10 +11,10 @@ import { plainId } from "../explain/journal.ts"
 import type { AnswerRecord } from "../explain/record.ts"
 import { fromArrival, isObserved, type ObservedEffect, type ObservedStep } from "../replica/observed.ts"
 import { MessageError } from "../wire/messages.ts"
-import type { Arrived, EngineMessage, Landed, PlanMessage, StepMessage } from "../wire/planner/messages.ts"
+import type { Arrived, EngineMessage, PlanMessage, StepMessage } from "../wire/planner/messages.ts"
 import { ArrivalReader } from "./arrivals.ts"
 import { EngineClock } from "./engine-clock.ts"
-import { EngineEvents, type Flown, type StepOf } from "./engine-events.ts"
+import { EngineEvents, type Flown, type Landing, type StepOf } from "./engine-events.ts"
 import { planOf } from "./plan-frame.ts"
 import type { PlannerTenants } from "./planner-tenants.ts"
 import { batchIn, type Core, type Recorder, recorded } from "./recording.ts"
@@ -127,7 +127,7 @@ export class EngineSession {
     const plan = planOf(seq, effects)
     // An engine that idles with requests asks again, whatever they wait for.
     if (plan.batch === 0 && this.#live.size > 0) plan.wakeUs ??= this.#nowUs + IDLE_US
-    this.#events.planned(plan.batch)
+    this.#events.planned(plan)
     if (plan.batch !== 0) this.#remember(plan, performance.now() * 1000 - beganUs)
     const batch = batchIn(effects)
     if (batch !== null) this.#items.set(batch.number, batch.items)
@@ -230,7 +230,7 @@ export class EngineSession {
     this.#tellCore({ type: "stepDone", batch, durationUs: 0, results }, this.#nowUs)
   }
 
-  #landed({ batch, of }: Flown, { durationUs, ids, produced, drafted }: Landed): void {
+  #landed({ batch, of }: Flown, { durationUs, ids, produced, drafted }: Landing): void {
     const items = this.#items.get(batch)
     this.#items.delete(batch)
     const reallyDrafted = drafted && new Map(Array.from(ids, (id, i) => [id, drafted[i]!]))

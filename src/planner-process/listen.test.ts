@@ -93,7 +93,7 @@ const refused: [string, (path: string) => void | Promise<void>, RegExp][] = [
         socket.on("error", () => {})
         socket.write(encodeFrame({ ...plannerHello(), version: PLANNER_VERSION + 1 }))
       })),
-    /a planner of another version \(2\) is at work there/,
+    /a planner of another version \(3\) is at work there/,
   ],
   [
     "another program",

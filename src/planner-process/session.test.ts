@@ -213,7 +213,7 @@ const arrival = {
 const hello = plannerHello()
 const limits = { ...ENGINE.limits }
 const refused: [string, (object | Buffer)[], RegExp][] = [
-  ["another version", [{ ...hello, version: PLANNER_VERSION + 1 }], /refused.*version 2.*install/],
+  ["another version", [{ ...hello, version: PLANNER_VERSION + 1 }], /refused.*version 3.*install/],
   ["another protocol", [{ ...hello, protocol: "slos-serve" }], /refused.*speaks slos-serve/],
   ["no hello", [ENGINE], /refused.*no hello/],
   ["a KV of no block", [hello, { ...ENGINE, limits: { ...limits, kvTokens: 8 } }], /refused.*8 tokens of KV/],

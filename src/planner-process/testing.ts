@@ -6,7 +6,6 @@ import { columnOf } from "../wire/planner/columns.ts"
 import {
   type Arrived,
   type EngineMessage,
-  LANDED,
   type Landed,
   type PlanMessage,
   plannerHello,
@@ -199,11 +198,14 @@ export class PlayedEngine {
     const durationUs = STEP_US + TOKEN_US * tokens
     this.nowUs += durationUs
     const here = flown.items.filter(({ request }) => this.requests.get(request.id) === request)
+    const produced = here.map((item) => this.#scheduler.yields(item, this.nowUs))
+    // As the plug-in tells it: what is as it nearly always is, is left out.
+    const isUsual = here.length === flown.items.length && produced.every((count) => count === 1)
+    const stopped = here.filter(({ request }) => !this.requests.has(request.id))
     const landed: Landed = {
       ...{ step: flown.seq, atUs: this.nowUs, durationUs },
-      ids: columnOf(here.map(({ request }) => request.id)),
-      produced: columnOf(here.map((item) => this.#scheduler.yields(item, this.nowUs))),
-      flags: columnOf(here.map(({ request }) => (this.requests.has(request.id) ? 0 : LANDED.stopped))),
+      ...(!isUsual && { ids: idsOf(here), produced: columnOf(produced) }),
+      ...(stopped.length > 0 && { stopped: idsOf(stopped) }),
     }
     this.#landed.push(landed)
   }
@@ -248,9 +250,13 @@ export class PlayedEngine {
   }
 }
 
+function idsOf(items: readonly FlyingItem[]) {
+  return columnOf(items.map(({ request }) => request.id))
+}
+
 function columnsOf(items: readonly FlyingItem[]) {
   return {
-    ids: columnOf(items.map(({ request }) => request.id)),
+    ids: idsOf(items),
     positions: columnOf(items.map(({ position }) => position)),
     tokens: columnOf(items.map(({ tokens }) => tokens)),
     drafts: columnOf(items.map(({ draft }) => draft)),

@@ -8,7 +8,6 @@ import { columnOf } from "../wire/planner/columns.ts"
 import {
   type Arrived,
   type EngineMessage,
-  LANDED,
   type Landed,
   type PlanMessage,
   readToPlanner,
@@ -88,16 +87,20 @@ class Said {
 
   #land({ seq, plan: { ids, positions, tokens } }: { seq: number; plan: PlanMessage }): Landed {
     const produced = new Float64Array(ids.length)
-    const flags = new Float64Array(ids.length)
+    const stopped: number[] = []
     for (let i = 0; i < ids.length; i++) {
       const request = this.#live.get(ids[i]!)
       if (request === undefined || positions[i]! + tokens[i]! < request.known) continue
       produced[i] = 1
       if (++request.known < request.prompt + OUTPUT_TOKENS) continue
-      flags[i] = LANDED.stopped
+      stopped.push(ids[i]!)
       this.#live.delete(ids[i]!)
     }
-    return { ...{ step: seq, atUs: this.nowUs, durationUs: STEP_US, ids }, produced, flags }
+    const isUsual = produced.every((count) => count === 1)
+    return {
+      ...{ step: seq, atUs: this.nowUs, durationUs: STEP_US, ...(!isUsual && { ids, produced }) },
+      ...(stopped.length > 0 && { stopped: columnOf(stopped) }),
+    }
   }
 
   #arrival(sloClass: string | undefined): Arrived {

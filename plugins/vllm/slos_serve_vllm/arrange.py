@@ -1,7 +1,7 @@
 """Arranges vLLM's queues so that vLLM itself schedules just what the plan says."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import add
 from typing import TYPE_CHECKING, cast
@@ -10,20 +10,13 @@ from vllm.v1.core.sched.request_queue import RequestQueue, create_request_queue
 from vllm.v1.request import Request, RequestStatus
 
 from .plan import Plan
-from .requests import LiveRequests
+from .requests import Live, LiveRequests
 
 if TYPE_CHECKING:
     from .scheduler import PlannedScheduler
 
 WAITING_QUEUES = ("waiting", "skipped_waiting", "kv_holding_waiting")
 """vLLM's queues of requests that do not run: not each version has all of them."""
-
-
-def _by_name(names: list[str | None], values: Sequence[int]) -> dict[str, int]:
-    """Without requests that have ended."""
-    if None not in names:
-        return dict(zip(cast(list[str], names), values, strict=True))
-    return {name: value for name, value in zip(names, values, strict=True) if name is not None}
 
 
 class Arrangement:
@@ -47,13 +40,26 @@ class Arrangement:
     )
 
     def __init__(self, plan: Plan, live: LiveRequests, guess_tokens: int) -> None:
+        # Each of these goes through all requests: no loop does what needs to be done for few of them.
         found = list(map(live.by_number, plan.ids))
+        tokens = plan.tokens if plan.drafts is None else list(map(add, plan.tokens, plan.drafts))
+        positions, drafts = plan.positions, plan.drafts
         self._plan = plan
         self.by_name = live.by_name
-        self.names = [None if known is None else known.name for known in found]
+        self.names: list[str | None]
         """Of the plan's requests, in its order; None for one that has ended meanwhile."""
-        tokens = plan.tokens if plan.drafts is None else list(map(add, plan.tokens, plan.drafts))
-        self.caps = _by_name(self.names, tokens)
+        if all(found):
+            lives = cast(list[Live], found)
+            names = [known.name for known in lives]
+            self.names = cast(list[str | None], names)
+        else:
+            self.names = [None if known is None else known.name for known in found]
+            still = [place for place, known in enumerate(found) if known is not None]
+            lives = [cast(Live, found[place]) for place in still]
+            names = [known.name for known in lives]
+            tokens, positions = [tokens[place] for place in still], [positions[place] for place in still]
+            drafts = None if drafts is None else [drafts[place] for place in still]
+        self.caps = dict(zip(names, tokens, strict=True))
         """Most tokens of each, drafts included. What is not here gets none."""
         self.positions: dict[str, int] = {}
         """Tokens that are to be in place, of those that begin or go on from elsewhere. Others are where the plan has them."""
@@ -61,10 +67,8 @@ class Arrangement:
         """Some that run are not where the plan has them."""
         self.drafts: dict[str, int] = {}
         """Of those that are to verify any."""
-        if plan.drafts is not None:
-            self.drafts = {
-                name: count for name, count in _by_name(self.names, plan.drafts).items() if count > 0
-            }
+        if drafts is not None:
+            self.drafts = {name: count for name, count in zip(names, drafts, strict=True) if count > 0}
         self.waiting: list[Request] = []
         """Those that are not running yet."""
         self.afresh: list[Request] = []
@@ -80,14 +84,14 @@ class Arrangement:
         self.grown: set[str] = set()
         """Those that run further than planned, to where their pieces may end."""
         running = RequestStatus.RUNNING
-        for known, position in zip(found, plan.positions, strict=True):
-            if known is None:
-                continue
+        others = [
+            (known, position)
+            for known, position in zip(lives, positions, strict=True)
+            if known.request.num_computed_tokens != position or known.request.status is not running
+        ]
+        for known, position in others:
             request = known.request
             runs = request.status is running
-            if runs and request.num_computed_tokens == position:
-                # Nearly all of them.
-                continue
             self.positions[known.name] = position
             self.is_elsewhere |= runs
             if not runs:
@@ -181,9 +185,12 @@ def arranged(scheduler: "PlannedScheduler", arrangement: Arrangement) -> Iterato
     """
     caps = arrangement.caps
     if len(caps) - len(arrangement.waiting) < len(scheduler.running):
-        order = {name: place for place, name in enumerate(caps)}
-        last = len(order)
-        scheduler.running.sort(key=lambda request: order.get(request.request_id, last))
+        # As a sort by places in the plan would have it, which takes longer.
+        lives = map(arrangement.by_name, caps)
+        runs = RequestStatus.RUNNING
+        planned = [known.request for known in lives if known is not None and known.request.status is runs]
+        others = [request for request in scheduler.running if request.request_id not in caps]
+        scheduler.running = planned + others
         scheduler.is_reordered = True
     # Where nothing waits there is nothing to hide, and what is preempted finds its place by itself.
     queues = {name: queue for name, queue in _queues(scheduler) if queue}

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from .frames import FrameError, FrameReader, encode_frame
 
 PROTOCOL = "slos-serve-planner"
-VERSION = 1
+VERSION = 2
 _PIECE_BYTES = 1 << 16
 _SEND_S = 0.05
 _FIRST_PAUSE_S = 0.1
@@ -213,13 +213,19 @@ class Client:
     def receive(self, timeout_s: float) -> Message | None:
         """The next message, waiting at most so long; None where there is none or the connection is lost."""
         if not self._inbox and self._socket is not None:
-            end_s = self._clock() + timeout_s
-            while not self._inbox and self._socket is not None:
-                left_s = end_s - self._clock()
-                self._take_what_is_there(max(left_s, 0.0))
-                if left_s <= 0:
-                    break
+            # As a rule it is there, whole.
+            self._take_what_is_there(0.0)
+            if not self._inbox and timeout_s > 0:
+                self._wait_for_more(timeout_s)
         return self._inbox.pop(0) if self._inbox else None
+
+    def _wait_for_more(self, timeout_s: float) -> None:
+        end_s = self._clock() + timeout_s
+        while not self._inbox and self._socket is not None:
+            left_s = end_s - self._clock()
+            self._take_what_is_there(max(left_s, 0.0))
+            if left_s <= 0:
+                break
 
     def _take_what_is_there(self, timeout_s: float) -> None:
         assert self._socket is not None

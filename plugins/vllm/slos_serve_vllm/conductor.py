@@ -20,6 +20,7 @@ from .patience import Patience
 from .plan import Plan, nothing, read_plan
 from .requests import LiveRequests, waits_for_grammar
 from .steps import Step, compare, landed_message, ran_message, step_of
+from .tokens_out import TokensOut
 
 _SHOWN_FAULTS = 5
 _PAUSE_US = 500_000
@@ -62,6 +63,7 @@ class Conductor:
         self,
         client: Client,
         live: LiveRequests,
+        tokens_out: TokensOut,
         deadline_s: float | None,
         hang_s: float,
         guess_tokens: int,
@@ -72,6 +74,7 @@ class Conductor:
         self.live = live
         self.counters = Counters()
         self._client = client
+        self._tokens_out = tokens_out
         self.patience = Patience(deadline_s)
         self._hang_s = hang_s
         self._guess_tokens = guess_tokens
@@ -89,6 +92,8 @@ class Conductor:
         self._idle_until_us: float | None = None
         """The last plan was to run nothing before this time."""
         self._in_air: deque[Step] = deque()
+        self._last: Step | None = None
+        """The step that was scheduled last."""
         self._entered_us = 0
         """When the step that is scheduled now was asked for."""
         self._busy_from_us: int | None = None
@@ -215,10 +220,11 @@ class Conductor:
 
     def scheduled(self, output: SchedulerOutput, plan: Plan | None, arrangement: Arrangement | None) -> None:
         """vLLM has scheduled a step. Tells the planner of it, which makes the plan of the next one meanwhile."""
-        step = step_of(output, self.live, self._clock_us(), self._began_us())
+        step = step_of(output, self.live, self._last, self._clock_us(), self._began_us())
         runs = bool(output.num_scheduled_tokens)
         if runs:
             self._in_air.append(step)
+            self._last = step
             self._late_log.step(self._is_late)
         elif not self._in_air:
             self._busy_from_us = None
@@ -262,11 +268,14 @@ class Conductor:
         took_us = max(0, now_us - max(step.began_us, self._busy_from_us or 0))
         self._busy_from_us = now_us
         self.patience.step_took(took_us / 1e6)
-        message = landed_message(step, outputs, self.live, now_us, took_us, self._guess_tokens > 0)
+        message = landed_message(
+            step, outputs, self.live, self._tokens_out, now_us, took_us, self._guess_tokens > 0
+        )
         if step.seq > 0 and self._is_told():
             self._landed.append(message)
         if len(self.live) == 0 and not self._in_air:
-            self._busy_from_us = None
+            self._busy_from_us = self._last = None
+            self._tokens_out.all_have_ended()
             # It may be long until the next step has something to tell.
             self._tell(None, None)
 
@@ -370,6 +379,7 @@ class Conductor:
         self._seq = self._asked = 0
         self.patience.plan_was_there()
         self._forget()
+        self._tokens_out.settle()
         self._arrived = [self.live.arrival_anew(known) for known in self.live]
         for step in self._in_air:
             step.drop_ended()

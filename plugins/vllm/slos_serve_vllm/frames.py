@@ -1,5 +1,5 @@
 """Frames on a byte stream, as the planner's side has them: length, CRC-32 of the body, CRC-32 of these two (4 bytes each,
-little endian), and the body, MessagePack. Columns of numbers are byte strings of float64."""
+little endian), and the body, MessagePack. Columns of numbers are byte strings of float64, in plans of int64."""
 
 import struct
 import sys
@@ -39,31 +39,32 @@ class FrameReader:
     def push(self, piece: bytes) -> list[Any]:
         """The messages that `piece` completes. Raises FrameError at the first that is none."""
         # As a rule a piece is one whole frame.
-        held: bytes | bytearray = piece
-        if self._held:
-            self._held += piece
-            held = self._held
+        if not self._held and _length_of(piece) == len(piece) - _HEADER.size:
+            return [_read_body(memoryview(piece)[_HEADER.size :], piece)]
+        self._held += piece
         messages: list[Any] = []
-        at = 0
-        while len(held) - at >= _HEADER.size:
-            length, body_check, header_check = _HEADER.unpack_from(held, at)
-            # A wrong length would have this end wait, for ever, for what never comes.
-            if crc32(_SUMMED.pack(length, body_check)) != header_check:
-                raise FrameError("a frame's header is not what was sent")
-            if length > MOST_FRAME_BYTES:
-                raise FrameError(f"a frame of {length} bytes is longer than {MOST_FRAME_BYTES}")
-            start = at + _HEADER.size
-            if len(held) < start + length:
-                break
-            messages.append(_read_body(bytes(held[start : start + length]), body_check))
-            at = start + length
-        if at > 0 or held is piece:
-            self._held = bytearray(held[at:])
+        while (length := _length_of(self._held)) is not None and len(self._held) >= _HEADER.size + length:
+            frame = bytes(self._held[: _HEADER.size + length])
+            del self._held[: len(frame)]
+            messages.append(_read_body(memoryview(frame)[_HEADER.size :], frame))
         return messages
 
 
-def _read_body(body: bytes, body_check: int) -> Any:
-    if crc32(body) != body_check:
+def _length_of(held: bytes | bytearray) -> int | None:
+    """Bytes of the first frame's body; None: its header is not there yet."""
+    if len(held) < _HEADER.size:
+        return None
+    length, body_check, header_check = _HEADER.unpack_from(held)
+    # A wrong length would have this end wait, for ever, for what never comes.
+    if crc32(_SUMMED.pack(length, body_check)) != header_check:
+        raise FrameError("a frame's header is not what was sent")
+    if length > MOST_FRAME_BYTES:
+        raise FrameError(f"a frame of {length} bytes is longer than {MOST_FRAME_BYTES}")
+    return int(length)
+
+
+def _read_body(body: memoryview, frame: bytes) -> Any:
+    if crc32(body) != _HEADER.unpack_from(frame)[1]:
         raise FrameError("a frame is not what was sent")
     try:
         return _decode(body)
@@ -73,20 +74,21 @@ def _read_body(body: bytes, body_check: int) -> Any:
 
 def column(values: Iterable[float]) -> bytes:
     """Numbers as float64, little endian."""
-    numbers = array("d", values)
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers.tobytes()
+    numbers = list(values)
+    return struct.pack(f"<{len(numbers)}d", *numbers)
+
+
+def whole_column(values: Iterable[int]) -> bytes:
+    """Whole numbers as int64, little endian."""
+    numbers = list(values)
+    return struct.pack(f"<{len(numbers)}q", *numbers)
 
 
 def numbers_of(sent: object) -> list[int]:
-    """A column of whole numbers, read back. Raises FrameError where it is none."""
+    """A column of whole numbers, int64, read back. Raises FrameError where it is none."""
     if not isinstance(sent, bytes) or len(sent) % 8 != 0:
         raise FrameError("a column of numbers is none")
-    numbers = array("d", sent)
+    numbers = array("q", sent)
     if sys.byteorder == "big":
         numbers.byteswap()
-    try:
-        return list(map(int, numbers))
-    except (OverflowError, ValueError) as error:
-        raise FrameError(f"a column of whole numbers has others ({error})") from error
+    return numbers.tolist()

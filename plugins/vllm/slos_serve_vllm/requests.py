@@ -82,6 +82,10 @@ class LiveRequests:
         """So many of them wait for their grammars."""
         self.evictions = 0
         """How often vLLM has dropped the KV of one of them."""
+        self.departures = 0
+        """So many have ended."""
+        self.silent: dict[str, Live] = {}
+        """By name: those of which no token came out yet."""
         self._next = 1
         self._by_name: dict[str, Live] = {}
         self._by_number: dict[int, Live] = {}
@@ -110,13 +114,15 @@ class LiveRequests:
         )
         self._next += 1
         self.waiting_for_grammar += live.waits_for_grammar
-        self._by_name[live.name] = live
+        self._by_name[live.name] = self.silent[live.name] = live
         self._by_number[live.number] = live
         return live
 
     def remove(self, live: Live) -> None:
         """It has ended."""
         self.grammar_is_ready(live)
+        self.departures += 1
+        self.silent.pop(live.name, None)
         del self._by_name[live.name]
         del self._by_number[live.number]
 

@@ -28,6 +28,7 @@ from .requests import LiveRequests
 from .spawn import NOT_INSTALLED, Starter, command_of, private_folder
 from .support import check_support
 from .thinking import Thoughts
+from .tokens_out import TokensOut
 
 _OTHER_RANKS_WAIT_S = 10.0
 _log = logging.getLogger("vllm.slos_serve")
@@ -98,6 +99,7 @@ class PlannedScheduler(Base):
         self.conductor = Conductor(
             self._client,
             live,
+            TokensOut(live, 1 + self.num_spec_tokens, self.hash_block_size),
             deadline_s,
             config.hang_seconds,
             self._guess_tokens,

@@ -11,9 +11,7 @@ from .arrange import Arrangement
 from .frames import column
 from .plan import Plan
 from .requests import Live, LiveRequests, landed_tokens
-
-STOPPED, PREEMPTED = 1, 2
-"""Bits of `landed.flags`."""
+from .tokens_out import TokensOut
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +29,8 @@ class Step:
     lives: list[Live]
     evictions: int
     """`LiveRequests.evictions` when it was scheduled."""
+    departures: int
+    """`LiveRequests.departures`, likewise."""
     seq: int = 0
     """Of the message that told of it; 0: the planner does not know of it."""
     _placed: dict[str, int] | None = None
@@ -57,16 +57,21 @@ class Step:
         return self.placed()[name] + self.computed(name) + max(0, yielded - 1)
 
 
-def step_of(output: SchedulerOutput, live: LiveRequests, scheduled_us: int, began_us: int) -> Step:
-    """What vLLM has scheduled. Requests that the planner knows nothing of are left out."""
+def step_of(
+    output: SchedulerOutput, live: LiveRequests, before: Step | None, scheduled_us: int, began_us: int
+) -> Step:
+    """What vLLM has scheduled. Requests that the planner knows nothing of are left out. `before`: the step before it."""
     drafts = output.scheduled_spec_decode_tokens
     drafted = {name: len(tokens) for name, tokens in drafts.items()} if drafts else {}
     names = list(output.num_scheduled_tokens)
-    found = list(map(live.by_name, names))
-    lives = [known for known in found if known is not None]
-    if len(lives) < len(names):
-        names = [known.name for known in lives]
-    return Step(output, scheduled_us, began_us, drafted, names, lives, live.evictions)
+    if before is not None and before.names == names and before.departures == live.departures:
+        lives = before.lives
+    else:
+        lives = cast(list[Live], list(map(live.by_name, names)))
+        if not all(lives):
+            lives = list(filter(None, lives))
+            names = [known.name for known in lives]
+    return Step(output, scheduled_us, began_us, drafted, names, lives, live.evictions, live.departures)
 
 
 @dataclass(slots=True)
@@ -154,24 +159,30 @@ class _Landed:
     """What became of the requests of a step that are told of, in one order."""
 
     lives: list[Live]
-    produced: list[int]
-    flags: dict[int, int]
-    """By place, where there are any."""
+    produced: list[int] | None
+    """None: these are all of the step, and a token came out of each."""
+    stopped: list[Live]
+    """Those that have ended with it."""
+    preempted: list[Live]
+    """Those that have lost their KV in the air."""
     computed: dict[int, int]
     """Tokens whose KV is in place, by place, where it is not what the step was to bring it to."""
 
 
 def _landed(step: Step, outputs: list[EngineCoreOutput], moves: bool) -> _Landed:
     """`moves`: some requests may be anywhere else than where the step was to bring them."""
-    produced = [len(one.new_token_ids) for one in outputs]
-    # A step of decodes, as nearly all are: looked through one by one they cost more than all the rest that the plug-in does.
-    if not moves and 0 not in produced and [one.request_id for one in outputs] == step.names:
-        flags = {place: STOPPED for place, one in enumerate(outputs) if one.finish_reason is not None}
-        return _Landed(step.lives, produced, flags, {})
+    # Nearly all steps: looked through one by one they cost more than all the rest that the plug-in does.
+    if not moves and [one.request_id for one in outputs] == step.names:
+        produced = [len(one.new_token_ids) for one in outputs]
+        if produced.count(1) == len(produced):
+            ends = [place for place, one in enumerate(outputs) if one.finish_reason is not None]
+            return _Landed(step.lives, None, [step.lives[place] for place in ends], [], {})
     yielded = {one.request_id: one for one in outputs}
-    landed = _Landed([], [], {}, {})
+    lives: list[Live] = []
+    produced = []
+    landed = _Landed(lives, produced, [], [], {})
     for known, output in zip(step.lives, map(yielded.get, step.names), strict=True):
-        place = len(landed.lives)
+        has_ended = False
         if output is None:
             if known.request.is_finished():
                 # Aborted, or given up for an error: it is told among those.
@@ -179,20 +190,21 @@ def _landed(step: Step, outputs: list[EngineCoreOutput], moves: bool) -> _Landed
             count = 0
         else:
             count = len(output.new_token_ids)
-            if output.finish_reason is not None:
-                if count == 0:
-                    continue
-                landed.flags[place] = STOPPED
-        if moves and place not in landed.flags:
+            has_ended = output.finish_reason is not None
+            if has_ended and count == 0:
+                continue
+        if has_ended:
+            landed.stopped.append(known)
+        elif moves:
             in_place = landed_tokens(known.request)
             if in_place != step.reaches(known.name, count):
                 # Drafts of the step before were refused, so that it began further back than vLLM thought when it scheduled it;
                 # or it was preempted in the air: what it computed is gone, what came out of it is not.
-                landed.computed[place] = in_place
+                landed.computed[len(lives)] = in_place
                 if known.evicted_at > step.evictions:
-                    landed.flags[place] = PREEMPTED
-        landed.lives.append(known)
-        landed.produced.append(count)
+                    landed.preempted.append(known)
+        lives.append(known)
+        produced.append(count)
     return landed
 
 
@@ -200,6 +212,7 @@ def landed_message(
     step: Step,
     outputs: dict[int, EngineCoreOutputs],
     live: LiveRequests,
+    tokens_out: TokensOut,
     now_us: int,
     took_us: int,
     has_drafts: bool,
@@ -208,41 +221,46 @@ def landed_message(
     results = [one for group in outputs.values() for one in group.outputs]
     # Without drafts only an eviction has a request anywhere else.
     landed = _landed(step, results, has_drafts or step.evictions < live.evictions)
-    lives, produced, flags = landed.lives, landed.produced, landed.flags
-    filled: list[tuple[int, int]] = []
-    shares_prefixes = live.shares_prefixes
-    for known, count in zip(lives, produced, strict=True):
-        if count == 0:
-            continue
-        known.last_us = now_us
-        if known.first_tokens == 0:
-            known.first_us, known.first_tokens = now_us, count
-        if shares_prefixes and len(known.hashes) >= known.due_hashes:
-            filled += [(known.number, number) for number in live.new_hashes(known)]
-    for place, flag in flags.items():
-        if flag == STOPPED:
-            live.remove(lives[place])
-    message: dict[str, Any] = {
-        "step": step.seq,
-        "atUs": now_us,
-        "durationUs": took_us,
-        "ids": column([known.number for known in lives]),
-        "produced": column(produced),
-    }
+    lives = landed.lives
+    if landed.produced is None:
+        tokens_out.came_of_all(lives, step.output.num_scheduled_tokens, now_us)
+    else:
+        tokens_out.came(lives, landed.produced, now_us)
+    filled = tokens_out.filled()
+    for known in landed.stopped:
+        live.remove(known)
+    message: dict[str, Any] = {"step": step.seq, "atUs": now_us, "durationUs": took_us}
+    columns = _columns(step, landed, results, live)
+    if landed.produced is not None or columns:
+        message["ids"] = column([known.number for known in lives])
+        message["produced"] = column([1] * len(lives) if landed.produced is None else landed.produced)
+        message |= columns
+    for name, few in (("stopped", landed.stopped), ("preempted", landed.preempted)):
+        if few:
+            message[name] = column(known.number for known in few)
+    if filled:
+        message["filledIds"] = column([number for number, _ in filled])
+        message["filledHashes"] = column([number for _, number in filled])
+    return message
+
+
+def _columns(
+    step: Step, landed: _Landed, results: list[EngineCoreOutput], live: LiveRequests
+) -> dict[str, bytes]:
+    """What is told of each request besides, where there is any."""
+    columns: dict[str, bytes] = {}
+    if not landed.computed and not live.thoughts.are_told:
+        return columns
+    counts = [1] * len(landed.lives) if landed.produced is None else landed.produced
     if landed.computed:
-        reached = [step.reaches(known.name, count) for known, count in zip(lives, produced, strict=True)]
-        message["computed"] = column(landed.computed.get(place, of) for place, of in enumerate(reached))
-    if flags:
-        message["flags"] = column(flags.get(place, 0) for place in range(len(lives)))
+        reached = [step.reaches(known.name, count) for known, count in zip(landed.lives, counts, strict=True)]
+        columns["computed"] = column(landed.computed.get(place, of) for place, of in enumerate(reached))
     if live.thoughts.are_told:
         tokens = {one.request_id: one.new_token_ids for one in results}
         answering = [
             known.answering_from(tokens[known.name], live.thoughts) if count > 0 else -1
-            for known, count in zip(lives, produced, strict=True)
+            for known, count in zip(landed.lives, counts, strict=True)
         ]
         if any(index >= 0 for index in answering):
-            message["answeringFrom"] = column(answering)
-    if filled:
-        message["filledIds"] = column(number for number, _ in filled)
-        message["filledHashes"] = column(number for _, number in filled)
-    return message
+            columns["answeringFrom"] = column(answering)
+    return columns

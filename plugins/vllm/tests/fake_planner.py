@@ -3,15 +3,22 @@
 import socket
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from slos_serve_vllm.frames import FrameReader, column, encode_frame, numbers_of
+from slos_serve_vllm.frames import FrameReader, encode_frame, whole_column
 
-HELLO = {"type": "hello", "protocol": "slos-serve-planner", "version": 1}
+HELLO = {"type": "hello", "protocol": "slos-serve-planner", "version": 2}
 READY = {"type": "ready", "policy": "slos-serve", "version": "0.1.0", "maxLagUs": 5000}
+
+
+def told_numbers(sent: bytes) -> list[int]:
+    """A column of what the plug-in says."""
+    return list(map(int, array("d", sent)))
+
 
 Script = Callable[["Peer"], None]
 
@@ -115,7 +122,7 @@ class Obliging:
         for arrived in message["arrived"]:
             self._owed[arrived["id"]] = [0, arrived["promptTokens"], arrived["maxOutputTokens"]]
         if ran is not None and not ran["exact"]:
-            for number, tokens in zip(numbers_of(ran["ids"]), numbers_of(ran["tokens"]), strict=True):
+            for number, tokens in zip(told_numbers(ran["ids"]), told_numbers(ran["tokens"]), strict=True):
                 self._runs(number, tokens)
 
     def _runs(self, number: int, tokens: int) -> None:
@@ -133,7 +140,7 @@ class Obliging:
         return {
             "batch": self._batches if due else 0,
             "predictedUs": self._predicted_us,
-            "ids": column(due),
-            "positions": column(computed for computed, _, _ in due.values()),
-            "tokens": column(known - computed for computed, known, _ in due.values()),
+            "ids": whole_column(due),
+            "positions": whole_column(computed for computed, _, _ in due.values()),
+            "tokens": whole_column(known - computed for computed, known, _ in due.values()),
         }

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from slos_serve_vllm.frames import numbers_of
 from slos_serve_vllm.patience import Patience
 
 from .fake_engine import CLOCK, FakeEngine, RequestMaker, engine_config, make_scheduler
-from .fake_planner import FakePlanner, Obliging
+from .fake_planner import FakePlanner, Obliging, told_numbers
 
 LONG_US, SHORT_US = 3_600e6, 1.0
 Answers = Callable[[Obliging, Any], bool]
@@ -137,7 +136,7 @@ def test_where_the_other_plan_is_late_the_old_one_runs(bench: Callable[..., Benc
     assert question["ran"] is None
     assert [one["id"] for one in question["arrived"]] == [2]
     # The planner counts on the old one no more: it is told as a step of the engine's own.
-    assert (told["ran"]["batch"], told["ran"]["exact"], numbers_of(told["ran"]["ids"])) == (0, False, [1])
+    assert (told["ran"]["batch"], told["ran"]["exact"], told_numbers(told["ran"]["ids"])) == (0, False, [1])
     here.engine.run_until_idle()
     assert here.when_ran("second") == before + 1
     assert (here.counters.own_steps, here.counters.mismatches) == (0, 0)
@@ -152,7 +151,7 @@ def test_the_planner_hears_at_once_that_the_last_request_has_ended(bench: Callab
     assert not scheduler.has_unfinished_requests()
     here.process.wait_until(lambda: here.planner.heard[-1]["ran"] is None)
     (landed,) = here.planner.heard[-1]["landed"]
-    assert numbers_of(landed["flags"]) == [1]
+    assert told_numbers(landed["stopped"]) == [1]
 
 
 def durations(here: Bench) -> list[int]:

@@ -8,6 +8,7 @@ import { MessageError } from "../messages.ts"
 import { columnBytes, columnOf } from "./columns.ts"
 import {
   PLANNER_VERSION,
+  type PlanMessage,
   plannerHello,
   plannerRefusalOf,
   readToPlanner,
@@ -18,14 +19,14 @@ import {
 import { TO_PLANNER, TO_PLUGIN } from "./samples.suite.ts"
 
 interface Golden {
-  /** Columns as `{"f64": [...]}`; what a reader in any language must make of the frame. */
+  /** Columns as `{"f64": [...]}`, of plans `{"i64": [...]}`; what a reader in any language must make of the frame. */
   message: unknown
   /** Hexadecimal. */
   frame: string
 }
 
 /** A new message is added by running with GOLDEN=write; what is there must not change without a new version. */
-const file = (way: string) => resolve(import.meta.dirname, `../golden/${way}-1.json`)
+const file = (way: string) => resolve(import.meta.dirname, `../golden/${way}-${PLANNER_VERSION}.json`)
 const golden = (way: string): Record<string, Golden> =>
   existsSync(file(way)) ? JSON.parse(readFileSync(file(way), "utf8")) : {}
 
@@ -33,11 +34,12 @@ const framed = (message: Parameters<typeof toWire>[0]) => encodeFrame(toWire(mes
 const decoded = (frame: Buffer) => new FrameReader().push(frame)[0]
 
 /** Columns by name. */
-function plain(value: unknown): unknown {
-  if (value instanceof Float64Array) return { f64: [...value] }
-  if (Array.isArray(value)) return value.map(plain)
+function plain(value: unknown, kind = "f64"): unknown {
+  if (value instanceof Float64Array) return { [kind]: [...value] }
+  if (Array.isArray(value)) return value.map((one) => plain(one, kind))
   if (value === null || typeof value !== "object") return value
-  return Object.fromEntries(Object.entries(value).map(([key, of]) => [key, plain(of)]))
+  const of = "type" in value && value.type === "plan" ? "i64" : kind
+  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, plain(one, of)]))
 }
 
 describe.each([
@@ -95,7 +97,16 @@ const wrong: [string, object, RegExp][] = [
     /ran.*neither/,
   ],
   ["an exact step of no plan", step({ ran: { batch: 0, atUs: 0, exact: true } }), /ran.*no plan/],
-  ["a landed step with one flag", step({ landed: [{ ...landed, flags: bytes(1, 0) }] }), /landed.0.*lengths/],
+  [
+    "a landed step with a place too many",
+    step({ landed: [{ ...landed, computed: bytes(1, 0) }] }),
+    /landed.0.*lengths/,
+  ],
+  [
+    "a landed step that says what came out of nothing",
+    step({ landed: [{ step: 1, atUs: 9, durationUs: 5, produced: bytes(1) }] }),
+    /landed.0.*only one of ids and produced/,
+  ],
   ["an index below -1", step({ landed: [{ ...landed, answeringFrom: bytes(-2) }] }), /answeringFrom.*-2/],
   ["a request of no tokens", step({ arrived: [{ ...arrival, promptTokens: 0 }] }), /arrived.0.promptTokens/],
   ["a request from the future", step({ arrived: [{ ...arrival, ageUs: -1 }] }), /arrived.0.ageUs/],
@@ -140,6 +151,28 @@ test("columns come out as they went in, at whatever offset they arrive", () => {
   )
 })
 
+test("the columns of plans come out as they went in, as int64", () => {
+  fc.assert(
+    fc.property(fc.array(fc.maxSafeNat(), { maxLength: 40 }), (ids) => {
+      const columns = { ids: columnOf(ids), positions: columnOf(ids), tokens: columnOf(ids) }
+      const plan: PlanMessage = { ...{ type: "plan", seq: 1, batch: 1, predictedUs: 5 }, ...columns }
+      const frame = decoded(framed(plan)) as Record<string, Uint8Array>
+      expect([...new BigInt64Array(Uint8Array.from(frame.ids!).buffer)].map(Number)).toEqual(ids)
+      expect(readToPlugin(frame)).toEqual(plan)
+    }),
+    { numRuns: 100 },
+  )
+})
+
+test.each([
+  ["beyond 2^53", 2n ** 53n],
+  ["below zero", -1n],
+])("a plan of an id %s is refused", (_, id) => {
+  const ids = new Uint8Array(BigInt64Array.of(id).buffer)
+  const frame = { type: "plan", seq: 1, batch: 1, predictedUs: 5, ids, positions: ids, tokens: ids }
+  expect(() => readToPlugin(decoded(encodeFrame(frame)))).toThrow(/plan.*ids.*whole number/)
+})
+
 test("bytes at random are no message, and no other error", () => {
   const junk = fc.oneof(
     fc.anything(),
@@ -162,7 +195,7 @@ test("bytes at random are no message, and no other error", () => {
 test("another version, or another protocol, is refused with what to do", () => {
   expect(plannerRefusalOf(plannerHello())).toBeNull()
   expect(plannerRefusalOf({ ...plannerHello(), version: PLANNER_VERSION + 1 })).toMatch(
-    /version 2.*version 1: install/,
+    /version 3.*version 2: install/,
   )
   expect(plannerRefusalOf({ ...plannerHello(), protocol: "slos-serve" })).toMatch(/speaks slos-serve,/)
 })

@@ -8,22 +8,14 @@
  *
  * **Times** are µs on the plug-in's own monotonic clock (`…Us`), or how long ago something was (`ageUs`, `agoUs`). **Sizes** are
  * tokens. **Ids** are whole numbers from 1 on that the plug-in gives to its requests, none twice in a connection.
- * **Columns** (`columns.ts`) are the bytes of little-endian float64; all columns of one object have one length and one order. */
+ * **Columns** (`columns.ts`) are the bytes of little-endian float64, in a plan of int64; all columns of one object have one length and
+ * one order. */
 import { z } from "zod"
 import { readMessage } from "../messages.ts"
-import { type Column, columnBytes, counts, durations, indexes } from "./columns.ts"
+import { type Column, columnBytes, counts, durations, indexes, wholeBytes, wholes } from "./columns.ts"
 
-export const PLANNER_VERSION = 1
+export const PLANNER_VERSION = 2
 export const PLANNER_PROTOCOL = "slos-serve-planner"
-
-/** What became of a request in a step that landed: bits of `landed.flags`. */
-export const LANDED = {
-  /** It ended with the last of its tokens (end token, stop token, whatever the reason). One that ends by its own
-   * `maxOutputTokens` may say so as well. */
-  stopped: 1,
-  /** The engine has dropped its KV since: it will be computed again from the start, or from what is cached. */
-  preempted: 2,
-} as const
 
 const whole = z.number().int()
 const count = whole.nonnegative()
@@ -119,26 +111,32 @@ const landed = z
     atUs: us,
     /** How long the engine computed it. */
     durationUs: us,
-    /** Those of the step that were not aborted meanwhile. */
-    ids: counts,
-    /** Tokens that came out. */
-    produced: counts,
+    /** Those of the step that were not aborted meanwhile, and the tokens that came out. Both left out: all of the step, a token of
+     * each. That is nearly every step, and columns take longer to write than all else that is told of it. */
+    ids: counts.optional(),
+    produced: counts.optional(),
     /** Tokens whose KV is in place afterwards. Left out: position + tokens + accepted drafts, each of them. */
     computed: counts.optional(),
-    /** Sums of `LANDED`. Left out: 0. */
-    flags: counts.optional(),
     /** Tokens that were really drafted, where fewer than asked for. Left out: as asked. */
     drafted: counts.optional(),
     /** Index among the tokens of the first one after the thinking, −1: not in this step. Left out: −1. */
     answeringFrom: indexes.optional(),
-    /** KV blocks that outputs have filled by this step: whose, and the blocks' hashes (they continue `arrived.prefix`). Columns
-     * of a length of their own. Left out: outputs are not shared, or filled none. */
+    /** Requests that ended with the last of their tokens (end token, stop token, whatever the reason). One that ends by its own
+     * `maxOutputTokens` may be among them as well. This column and those that follow are each of a length of its own. Left out: none. */
+    stopped: counts.optional(),
+    /** Requests whose KV the engine has dropped since: they will be computed again from the start, or from what is cached. Left out:
+     * none. */
+    preempted: counts.optional(),
+    /** KV blocks that outputs have filled by this step: whose, and the blocks' hashes (they continue `arrived.prefix`), of one
+     * length. Left out: outputs are not shared, or filled none. */
     filledIds: counts.optional(),
     filledHashes: counts.optional(),
   })
   .check(({ value, issues }) => {
-    const { filledIds, filledHashes, ...others } = value
+    const { filledIds, filledHashes, stopped: _, preempted: __, ...others } = value
     if (!equallyLong(others)) complain(issues, value, UNEQUAL)
+    if ((others.ids === undefined) !== (others.produced === undefined))
+      complain(issues, value, "has only one of ids and produced")
     if (filledIds?.length !== filledHashes?.length) complain(issues, value, UNEQUAL)
   })
 
@@ -229,16 +227,16 @@ const plan = z
     /** How long it should take. */
     predictedUs: us,
     /** In the order in which the engine is to take them. */
-    ids: counts,
+    ids: wholes,
     /** Tokens whose KV is to be in place before: 0 starts afresh (what it holds goes), more than it holds is taken from the
      * cache. Where an earlier step with drafts of the request has not landed: if all of them are accepted. */
-    positions: counts,
+    positions: wholes,
     /** Known tokens to compute, at least 1. */
-    tokens: counts,
+    tokens: wholes,
     /** Drafted tokens to verify besides, at most. Left out: none. */
-    drafts: counts.optional(),
+    drafts: wholes.optional(),
     /** Requests whose KV is to be dropped before. Left out: none. */
-    evict: counts.optional(),
+    evict: wholes.optional(),
     /** With batch 0: nothing is to run before this time, if nothing else happens. Left out: until something does. */
     wakeUs: us.optional(),
   })
@@ -281,7 +279,7 @@ export const readToPlugin = (frame: unknown): ToPlugin => readMessage(toPlugin, 
 
 /** For `encodeFrame`: columns as their bytes. */
 export function toWire(message: ToPlanner | ToPlugin): object {
-  return wire(message) as object
+  return wire(message, message.type === "plan" ? wholeBytes : columnBytes) as object
 }
 
 export function plannerHello(): { type: "hello"; protocol: string; version: number } {
@@ -320,10 +318,10 @@ function equallyLong(columns: object): boolean {
   return true
 }
 
-function wire(value: unknown): unknown {
-  if (value instanceof Float64Array) return columnBytes(value as Column)
-  if (Array.isArray(value)) return value.map(wire)
+function wire(value: unknown, bytesOf: (column: Column) => Uint8Array): unknown {
+  if (value instanceof Float64Array) return bytesOf(value as Column)
+  if (Array.isArray(value)) return value.map((one) => wire(one, bytesOf))
   if (value === null || typeof value !== "object") return value
   const fields = Object.entries(value).filter(([, of]) => of !== undefined)
-  return Object.fromEntries(fields.map(([key, of]) => [key, wire(of)]))
+  return Object.fromEntries(fields.map(([key, of]) => [key, wire(of, bytesOf)]))
 }

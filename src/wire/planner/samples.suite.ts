@@ -2,7 +2,7 @@
 import { columnOf } from "./columns.ts"
 import type { ToPlanner, ToPlugin } from "./messages.ts"
 
-const HELLO = { type: "hello" as const, protocol: "slos-serve-planner", version: 1 }
+const HELLO = { type: "hello" as const, protocol: "slos-serve-planner", version: 2 }
 const nothing = { ran: null, landed: [], arrived: [] }
 
 export const TO_PLANNER: Record<string, ToPlanner> = {
@@ -115,11 +115,15 @@ export const TO_PLANNER: Record<string, ToPlanner> = {
           ids: columnOf([1, 2]),
           produced: columnOf([3, 0]),
         },
-        ...{ computed: columnOf([43, 32]), flags: columnOf([1, 2]), drafted: columnOf([3, 0]) },
-        answeringFrom: columnOf([2, -1]),
+        ...{ computed: columnOf([43, 32]), drafted: columnOf([3, 0]), answeringFrom: columnOf([2, -1]) },
+        ...{ stopped: columnOf([1]), preempted: columnOf([2]) },
         ...{ filledIds: columnOf([1]), filledHashes: columnOf([4_503_599_627_370_497]) },
       },
     ],
+  },
+  asUsual: {
+    ...{ type: "step", seq: 4, nowUs: 1_060_000, ran: null, arrived: [] },
+    landed: [{ step: 3, atUs: 1_059_000, durationUs: 19_100, stopped: columnOf([2]) }],
   },
   begun: {
     ...{ type: "step", seq: 1, nowUs: 2_000_000, ran: null, landed: [] },
@@ -141,7 +145,7 @@ export const TO_PLUGIN: Record<string, ToPlugin> = {
   ready: { type: "ready", policy: "slos-serve", version: "0.1.0", maxLagUs: 5000 },
   refused: { type: "refused", message: "no KV: 8 tokens do not hold one block of 16" },
   plan: {
-    ...{ type: "plan", seq: 3, batch: 2, predictedUs: 18_000, ids: columnOf([1, 2]) },
+    ...{ type: "plan", seq: 3, batch: 2, predictedUs: 18_000, ids: columnOf([1, 9_007_199_254_740_991]) },
     ...{ positions: columnOf([41, 16]), tokens: columnOf([1, 64]), drafts: columnOf([2, 0]) },
     evict: columnOf([4]),
   },
