@@ -28,7 +28,7 @@ async function start(args: string[]): Promise<{ child: ChildProcess; ready: Read
   let text = ""
   child.stdout!.on("data", (piece: Buffer) => (text += piece))
   child.stderr!.on("data", (piece: Buffer) => (text += piece))
-  await expect.poll(() => text, { timeout: 30_000 }).toContain('"msg":"ready"')
+  await expect.poll(() => text).toContain('"msg":"ready"')
   const line = text.split("\n").find((each) => each.includes('"ready"'))!
   return { child, ready: JSON.parse(line), said: () => text }
 }

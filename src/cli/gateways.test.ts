@@ -8,7 +8,7 @@ import { afterEach, describe, expect, test } from "vitest"
 import { FakeBackend, type FakeOptions } from "../fleet/backends/testing.ts"
 import { by, folder, HEADERS, keys, MAIN, start } from "./reload-testing.ts"
 
-const SLOW = { timeout: 120_000 }
+const SLOW = { timeout: 240_000 }
 const opened: FakeBackend[] = []
 afterEach(async () => {
   for (const one of opened.splice(0)) await one.close()
@@ -144,7 +144,7 @@ describe("two processes", () => {
       const meanwhile = await times(6, () => complete(url))
       expect(meanwhile.map(({ status }) => status)).toEqual(Array(6).fill(200))
       expect(await metric(url, ENDED)).toBe(12)
-      await expect.poll(said, { timeout: 60_000 }).toContain("process 0 is back")
+      await expect.poll(said).toContain("process 0 is back")
       const before = answering(said()).size
       await times(4, () => complete(url))
       await expect.poll(() => answering(said()).size).toBe(before + 1)
@@ -155,7 +155,7 @@ describe("two processes", () => {
   test("one that stands still is ended, and another comes in its place", SLOW, async () => {
     const { said, pids } = await gateways({})
     process.kill(pids[1]!, "SIGSTOP")
-    await expect.poll(said, { timeout: 60_000 }).toContain("process 1 is back")
+    await expect.poll(said).toContain("process 1 is back")
     expect(said()).toContain("process 1 does not answer")
   })
 
@@ -215,7 +215,7 @@ describe("two processes", () => {
     expect(await hup()).toContain("all stays as it was")
     writeFileSync(config, keys("a"))
     process.kill(pids[1]!, "SIGKILL")
-    await expect.poll(said, { timeout: 60_000 }).toContain("process 1 is back")
+    await expect.poll(said).toContain("process 1 is back")
     expect(await statuses("sk-b")).toEqual([200, 200, 200, 200])
   })
 

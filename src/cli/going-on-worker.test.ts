@@ -81,7 +81,7 @@ const samplings: [string, Partial<Sampling>, number][] = [
   ["drawn by a seed", { temperature: 1, seed: 5 }, 2],
   ["drawn with penalties", { temperature: 0.8, topP: 0.9, seed: 6, repeatPenalty: 1.2 }, 70],
 ]
-test.each(samplings)("%s", { timeout: 60_000 }, async (_, sampling, killedAfter) => {
+test.each(samplings)("%s", async (_, sampling, killedAfter) => {
   const of = generation({ maxTokens: TOKENS, sampling: { ...GREEDY, ignoreEos: true, ...sampling } })
   const job = (begun: Begun | null): Job => ({
     ...{ id: jobOf().id, generation: of, ageUs: 5_000_000, choices: [{ index: 0, begun }] },

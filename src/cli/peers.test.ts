@@ -7,7 +7,7 @@ import { FakeBackend, type FakeOptions } from "../fleet/backends/testing.ts"
 import { freePort } from "../free-port.ts"
 import { by, complete, folder, HEADERS, keys, MAIN, start } from "./reload-testing.ts"
 
-const SLOW = { timeout: 120_000 }
+const SLOW = { timeout: 240_000 }
 const SECRET = join(folder, "peer-secret")
 writeFileSync(SECRET, "what these gateways have in common\n")
 const opened: FakeBackend[] = []
@@ -169,28 +169,28 @@ test(
         .then((response) => response.text())
         .catch(() => null)
     const asked = Array.from({ length: 5 }, () => ask(one.url))
-    await expect.poll(() => running(one.url), { timeout: 20_000 }).toBe(5)
+    await expect.poll(() => running(one.url), { timeout: 60_000 }).toBe(5)
     const first = await gateway(backends, b, [a])
-    await expect.poll(() => running(first.url), { timeout: 20_000 }).toBe(5)
+    await expect.poll(() => running(first.url), { timeout: 60_000 }).toBe(5)
     asked.push(ask(first.url))
-    for (const url of [one.url, first.url]) await expect.poll(() => running(url), { timeout: 20_000 }).toBe(6)
+    for (const url of [one.url, first.url]) await expect.poll(() => running(url), { timeout: 60_000 }).toBe(6)
 
     first.child.kill("SIGKILL")
     // With what it had.
-    await expect.poll(() => running(one.url), { timeout: 20_000 }).toBe(5)
+    await expect.poll(() => running(one.url), { timeout: 60_000 }).toBe(5)
     for (const { options } of backends) Object.assign(options, { words: 2, wordMs: 1, firstMs: 1 })
     const sessions = ["s0", "s1", "s2", "s3", "s4", "s5"]
     const began: number[] = []
     for (const session of sessions) began.push(...(await places(session, [one.url], backends, 1)))
     const again = await gateway(backends, b, [a])
-    await expect.poll(() => running(again.url), { timeout: 20_000 }).toBe(5)
+    await expect.poll(() => running(again.url), { timeout: 60_000 }).toBe(5)
     const wentOn: number[] = []
     for (const session of sessions) wentOn.push(...(await places(session, [again.url], backends, 1)))
     // By chance two of six would.
     expect(wentOn.filter((place, i) => place === began[i]).length).toBeGreaterThan(4)
     over.abort()
     await Promise.all(asked)
-    await expect.poll(() => running(again.url), { timeout: 20_000 }).toBe(0)
+    await expect.poll(() => running(again.url), { timeout: 60_000 }).toBe(0)
     one.child.kill("SIGTERM")
     expect(await one.exit).toBe(0)
   },

@@ -7,7 +7,7 @@ const MAIN = resolve(import.meta.dirname, "main.ts")
 
 const run = (args: string[], input: string) => {
   const { FORCE_COLOR: _, CI: __, ...env } = process.env
-  const options = { input, encoding: "utf8", timeout: 30_000, env: { ...env, NO_COLOR: "1" } } as const
+  const options = { input, encoding: "utf8", timeout: 100_000, env: { ...env, NO_COLOR: "1" } } as const
   return spawnSync(process.execPath, [MAIN, "plan", ...args], options)
 }
 

@@ -26,7 +26,7 @@ async function start(...args: string[]) {
   let text = ""
   child.stdout!.on("data", (piece: Buffer) => (text += piece))
   child.stderr!.on("data", (piece: Buffer) => (text += piece))
-  await expect.poll(() => text, { timeout: 30_000 }).toContain('"msg":"ready"')
+  await expect.poll(() => text).toContain('"msg":"ready"')
   const ready = JSON.parse(text.split("\n").find((line) => line.includes('"ready"'))!)
   const stopped = new Promise((resolve) => child.once("exit", resolve))
   return { path, child, ready: ready as { socket: string; page: string | null }, said: () => text, stopped }

@@ -64,7 +64,7 @@ describe.each([
     expect(said()).not.toContain("sk-")
     child.kill("SIGTERM")
     expect(await exit).toBe(0)
-  }, 60_000)
+  })
 })
 
 it("changes keys and limits of a gateway, whose streams go on at their engines", async () => {
@@ -101,7 +101,7 @@ it("changes keys and limits of a gateway, whose streams go on at their engines",
   } finally {
     await backend.close()
   }
-}, 60_000)
+})
 
 it("keeps what it has where the file is wrong, and says why; flags are stronger than the file", async () => {
   const path = join(folder, "wrong.yaml")
@@ -127,7 +127,7 @@ it("keeps what it has where the file is wrong, and says why; flags are stronger 
   expect(await (await fetch(`${url}/metrics`)).text()).toMatch(/^slos_serve_queue_places 9$/m)
   child.kill("SIGTERM")
   expect(await exit).toBe(0)
-}, 60_000)
+})
 
 it("asks for keys on the routes that are protected, and for its own host", async () => {
   const path = join(folder, "protect.yaml")
@@ -146,7 +146,7 @@ it("asks for keys on the routes that are protected, and for its own host", async
   ])
   child.kill("SIGTERM")
   expect(await exit).toBe(0)
-}, 60_000)
+})
 
 const HAS_OPENSSL = spawnSync("openssl", ["version"]).status === 0
 
@@ -205,7 +205,7 @@ describe.skipIf(!HAS_OPENSSL)("TLS", () => {
     expect(said()).not.toContain("PRIVATE KEY")
     child.kill("SIGTERM")
     expect(await exit).toBe(0)
-  }, 60_000)
+  })
 
   it.each([
     [["--tls-cert", "x"], /--tls-cert and --tls-key belong together/],

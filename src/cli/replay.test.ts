@@ -9,7 +9,7 @@ const MAIN = resolve(import.meta.dirname, "main.ts")
 
 function run(...args: string[]) {
   const { FORCE_COLOR: _, CI: __, ...env } = process.env
-  const options = { encoding: "utf8", timeout: 30_000, env: { ...env, NO_COLOR: "1" } } as const
+  const options = { encoding: "utf8", timeout: 100_000, env: { ...env, NO_COLOR: "1" } } as const
   return spawnSync(process.execPath, [MAIN, ...args], options)
 }
 

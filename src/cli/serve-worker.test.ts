@@ -48,7 +48,7 @@ async function busy(more: { silenceMs?: number } = {}) {
   return { host, sink }
 }
 
-const SLOW = { timeout: 60_000 }
+const SLOW = { timeout: 240_000 }
 
 test("one that is killed is started again; its jobs are lost once it is down", SLOW, async () => {
   const { host, sink } = await busy()

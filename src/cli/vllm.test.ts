@@ -295,7 +295,7 @@ describe("a running vLLM", () => {
         () => true,
         () => false,
       )
-    await expect.poll(ask, { timeout: 30_000 }).toBe(true)
+    await expect.poll(ask).toBe(true)
     expect(plannerOf(server.child.pid!)).not.toBe(planner)
   })
 
@@ -309,7 +309,7 @@ describe("a running vLLM", () => {
     const loading = run(["m"], { loadMs: 60_000 })
     // It is there before anything is in it.
     const isTold = () => existsSync(loading.file) && readFileSync(loading.file, "utf8") !== ""
-    await expect.poll(isTold, { timeout: 30_000 }).toBe(true)
+    await expect.poll(isTold).toBe(true)
     const left = loading.told()
     loading.child.kill("SIGINT")
     expect((await loading.exit).signal).toBe("SIGINT")

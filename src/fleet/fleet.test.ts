@@ -284,7 +284,7 @@ describe("over real replicas on the fake engine", () => {
       expect(sink.tokensOf).toEqual((await alone({ ...jobs[i]!, id: 1000 + i })).tokensOf)
     }
     expect(fleet.live).toBe(0)
-  }, 60_000)
+  })
 })
 
 test("a stream that waits in vain ends in its time, where nothing else happens that would wake its fleet", async () => {

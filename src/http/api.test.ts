@@ -260,7 +260,7 @@ describe("chat completions", () => {
       })
       // Not before the server has it: a request that is taken back on its way was never there.
       if (!stream) {
-        await vi.waitUntil(() => slow.driver.snapshot().running > 0, { timeout: 30_000, interval: 5 })
+        await vi.waitUntil(() => slow.driver.snapshot().running > 0, { timeout: 60_000, interval: 5 })
         abort.abort()
       }
       await seen.catch(() => {})

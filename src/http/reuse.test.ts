@@ -83,4 +83,4 @@ it("on the real engine: the next round reuses the answer and says the same", asy
     expect(reused.told).toEqual(afresh.told)
   }
   await rm(folder, { recursive: true, force: true })
-}, 60_000)
+})

@@ -3,5 +3,5 @@ import { vi } from "vitest"
 
 /** Resolves once `fn` does not throw. */
 export function until<T>(fn: () => T | Promise<T>, options: { timeout?: number } = {}): Promise<T> {
-  return vi.waitFor(fn, { timeout: 30_000, interval: 5, ...options })
+  return vi.waitFor(fn, { timeout: 60_000, interval: 5, ...options })
 }

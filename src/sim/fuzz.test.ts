@@ -23,7 +23,7 @@ test("an engine that has no room by its own count is given what needs none", () 
   for (const seed of [21139, 23192, 24227, 24866]) expect(fuzz(seed, undefined, 4).failure).toBeNull()
   // All that a batch was to run has ended, and what it was to evict is gone.
   expect(fuzz(50148, undefined, 3).failure).toBeNull()
-}, 60_000)
+})
 
 test("firm promises under an exact timer are kept, but for a few", () => {
   let [promises, broken] = [0, 0]
@@ -55,4 +55,4 @@ test("requests of one tenant alone are decided on as if there were none, whateve
   }
   // That these say something: with several tenants some are decided otherwise.
   expect(differ).toBeGreaterThan(3)
-}, 60_000)
+})

@@ -50,7 +50,7 @@ test("plans fit what an engine has free by its own count, however it came to be 
   expect(steps).toBeGreaterThan(10_000)
   expect(shared).toBeGreaterThan(100)
   expect(less).toBeGreaterThan(5)
-}, 60_000)
+})
 
 test("plans are shortened, skipped, left alone, begun elsewhere; KV is taken; batches come without a plan", () => {
   const seen = new Set<string>()
@@ -95,7 +95,7 @@ test("plans are shortened, skipped, left alone, begun elsewhere; KV is taken; ba
     "skipped",
   ]
   expect([...seen].sort()).toEqual([...ways, "without a plan"])
-}, 60_000)
+})
 
 const limits = { ...fuzzCase(1).fleet.replicas[0]!.limits, kvTokens: 64, blockTokens: 16, maxBatchTokens: 64 }
 const batchOf = (

@@ -159,7 +159,7 @@ describe("a task", () => {
     const again = await runTasks(tasks, { cache, onEvent: ({ type }) => events.push(type) })
     expect(JSON.stringify(again)).toBe(JSON.stringify(here))
     expect(events).toEqual(["begin", "cached", "cached", "cached"])
-  }, 60_000)
+  })
 
   test("holds no less by the paper's check of every tenth token", () => {
     const rate = (check: Check) =>

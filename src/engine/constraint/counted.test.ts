@@ -61,7 +61,7 @@ test("a bounded string is let through exactly when it has so many characters, in
     }),
     { numRuns: 60, seed: 3 },
   )
-}, 60_000)
+})
 
 /** As `accepts`, with the longest tokens that are let through at each place. */
 async function endsIn(one: Judge, grammar: string, text: string): Promise<boolean> {

@@ -64,7 +64,7 @@ export function realEngineSuite(engine: RealEngine): { first: () => Running } {
     }
     await dispatcher.close()
     await engine.cleanUp()
-  }, 60_000)
+  })
 
   const slo = { ttft_ms: 60_000, tpot_ms: 10_000 }
   const count = { prompt: { kind: "text" as const, text: "Tell me of the sea and of the ships on it." } }

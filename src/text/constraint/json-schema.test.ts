@@ -334,7 +334,7 @@ it("whatever the schema, the answer is a grammar that XGrammar takes, or an erro
     { numRuns: 400, interruptAfterTimeLimit: 20_000 },
   )
   expect(grammars).toBeGreaterThan(40)
-}, 60_000)
+})
 
 describe("calls of tools", () => {
   const tools = [

@@ -281,7 +281,7 @@ describe.each(FORMATS.map((format) => [format.name, format] as const))("%s", (na
     }
     expect([...calls.values()].reduce((sum, count) => sum + count, 0)).toBeGreaterThan(10)
     expect(calls.size).toBeGreaterThan(2)
-  }, 60_000)
+  })
 
   it("lets anything be said that is no call, and its own calls", async () => {
     const grammar = callingGrammar(TOOLS, format)
