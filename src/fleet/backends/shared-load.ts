@@ -192,7 +192,7 @@ export class SharedLoad {
       twin.sentElsewhere(id, spec, nowUs)
       sentElsewhere(spec, word.forced, nowUs)
     } else if (word.type === "ended") this.#end(id, word.stopped, nowUs)
-    // One that began before this process did is known by /metrics alone.
+    // What it sent before it was heard here it tells as a whole, with all that came of it.
     else if (!this.#sent.has(id)) return
     else if (word.type === "cached") twin.cached(id, word.tokens)
     else twin.tokens(id, word.tokens, nowUs)
