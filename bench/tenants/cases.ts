@@ -142,6 +142,27 @@ export const CASES: readonly Case[] = [
     durationS: 60,
     light: ["B"],
   },
+  {
+    name: "steady flood",
+    weights: TWO,
+    streams: [
+      { tenant: "A", shape: "chat", ratePerSec: 60 },
+      { tenant: "B", shape: "chat", ratePerSec: 1 },
+    ],
+    durationS: 60,
+    light: ["B"],
+  },
+  {
+    name: "steady flood of two replicas",
+    weights: TWO,
+    streams: [
+      { tenant: "A", shape: "chat", ratePerSec: 120 },
+      { tenant: "B", shape: "chat", ratePerSec: 2 },
+    ],
+    durationS: 60,
+    replicas: 2,
+    light: ["B"],
+  },
   { name: "weights 3 and 1, both flood", weights: { A: 3, B: 1 }, ...bothFlood(), durationS: 60, light: [] },
   ...[20, 24].map((rate) => behave(`2 tenants, chat, ${rate}/s`, 2, { chat: rate / 2 })),
   ...[20, 24].map((rate) => behave(`8 tenants, chat, ${rate}/s`, 8, { chat: rate / 8 })),

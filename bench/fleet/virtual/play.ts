@@ -62,8 +62,20 @@ export function play(
   rules: EngineRules,
   prior?: TwinOptions["prior"],
   several: Several = { gateways: 1, tell: null },
+  workload: Requests = new Workload(spec),
 ): Played {
-  return new Play(spec, front, rules, prior, several).run()
+  return new Play(spec, front, rules, prior, several, workload).run()
+}
+
+/** What comes, and who hears how it ended. */
+export interface Requests {
+  readonly first: readonly SimRequest[]
+  /** Of a session's last round: whether all its rounds kept their SLOs, and whether it counts. */
+  ended(
+    id: RequestId,
+    outcome: { attained: boolean; attainedEvery10: boolean },
+  ): { ok: boolean; counted: boolean } | null
+  follow(id: RequestId, nowUs: number): SimRequest | null
 }
 
 interface Client {
@@ -78,7 +90,7 @@ interface Client {
 }
 
 class Play {
-  readonly #workload: Workload
+  readonly #workload: Requests
   readonly #front: FrontName
   readonly #seed: number
   readonly #heap = new EventHeap<() => void>()
@@ -104,8 +116,9 @@ class Play {
     rules: EngineRules,
     prior: TwinOptions["prior"],
     { gateways, tell }: Several,
+    workload: Requests,
   ) {
-    this.#workload = new Workload(spec)
+    this.#workload = workload
     this.#front = front
     this.#seed = spec.seed
     this.#telling = gateways > 1 ? tell : null
