@@ -35,8 +35,8 @@ class Server:
         )
 
     def is_idle_soon(self) -> bool:
-        """Whether it stops computing for a client that has left, before the answer would have ended: 3,800 steps of a millisecond,
-        and more on a busy machine."""
+        """Whether it stops computing for a client that has left, before the answer would have ended: 3,800 steps of a
+        millisecond, and more on a busy machine."""
         end_s = time.monotonic() + 3.5
         while time.monotonic() < end_s:
             if self.metric("vllm:num_requests_running") + self.metric("vllm:num_requests_waiting") == 0:
