@@ -1,6 +1,7 @@
 /** One suite over the real engines of others, behind the port of replicas. Each runs where it is installed. */
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
+import { setTimeout } from "node:timers/promises"
 import { Agent } from "undici"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { freePort } from "../../free-port.ts"
@@ -8,6 +9,9 @@ import type { Begun } from "../../replica/host.ts"
 import { jobOf, Kept } from "../../serve/host.suite.ts"
 import { until } from "../../serve/until-testing.ts"
 import { RemoteHost } from "./remote-host.ts"
+
+/** Of a request that is cut short: an engine with a tiny model writes them in a second. */
+const MANY_TOKENS = 400
 
 export interface RealEngine {
   kind: string
@@ -60,7 +64,7 @@ export function realEngineSuite(engine: RealEngine): { first: () => Running } {
   afterAll(async () => {
     for (const { child, host } of servers) {
       await host.close()
-      kill(child)
+      signal(child, "SIGKILL")
     }
     await dispatcher.close()
     await engine.cleanUp()
@@ -107,15 +111,28 @@ export function realEngineSuite(engine: RealEngine): { first: () => Running } {
     await until(async () => expect(await runningIn(url)).toBe(0), { timeout: 60_000 })
   })
 
+  /** What a request has written by the time that its engine stands still. It is quick: it may be done before, and is asked again then. */
+  async function stoppedUnderWay({ child, host }: Running): Promise<Kept> {
+    for (;;) {
+      const sink = new Kept()
+      host.submit(jobOf({ ...count, maxTokens: MANY_TOKENS }, 1, slo), sink)
+      await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(20), { timeout: 60_000 })
+      signal(child, "SIGSTOP")
+      // What it had sent by then comes still.
+      for (let read = -1; read < sink.tokensOf[0]!.length; await setTimeout(200))
+        read = sink.tokensOf[0]!.length
+      if (sink.ends[0]?.kind !== "finished") return sink
+      signal(child, "SIGCONT")
+    }
+  }
+
   test("killed under way: the other one goes on up to the same length", async () => {
     const { host: other } = servers[0]!
-    const whole = (await run(other, 200)).sink.text[0]!
-    const { child, host } = servers[1]!
-    const sink = new Kept()
-    host.submit(jobOf({ ...count, maxTokens: 200 }, 1, slo), sink)
-    await until(() => expect(sink.tokensOf[0]?.length).toBeGreaterThan(20), { timeout: 60_000 })
+    const whole = (await run(other, MANY_TOKENS)).sink.text[0]!
+    const { child } = servers[1]!
+    const sink = await stoppedUnderWay(servers[1]!)
     const exit = once(child, "exit")
-    kill(child)
+    signal(child, "SIGKILL")
     await exit
     expect((await sink.over())[0]).toMatchObject({ kind: "lost", reason: "died" })
     const content = sink.text[0]!
@@ -124,19 +141,23 @@ export function realEngineSuite(engine: RealEngine): { first: () => Running } {
       steps: [{ tokens: sink.tokensOf[0]!, agoUs: 1000 }],
       text: { content, reasoning: "", toolCalls: 0 },
     }
-    const rest = await run(other, 200, begun)
+    const rest = await run(other, MANY_TOKENS, begun)
     // Random weights write what is no text, so that the engine reads other tokens in it than it wrote: the rest differs.
-    expect(rest.end).toMatchObject({ kind: "finished", reason: "length", usage: { completionTokens: 200 } })
-    expect(rest.sink.tokensOf[0]!.length).toBe(200 - sink.tokensOf[0]!.length)
+    expect(rest.end).toMatchObject({
+      kind: "finished",
+      reason: "length",
+      usage: { completionTokens: MANY_TOKENS },
+    })
+    expect(rest.sink.tokensOf[0]!.length).toBe(MANY_TOKENS - sink.tokensOf[0]!.length)
   }, 300_000)
 
   return { first: () => servers[0]! }
 }
 
-/** With all that it has started: vLLM's engine is a process of its own, and its workers are. */
-function kill(child: ChildProcess): void {
+/** To all that it has started as well: vLLM's engine is a process of its own, and its workers are. */
+function signal(child: ChildProcess, name: NodeJS.Signals): void {
   try {
-    process.kill(-child.pid!, "SIGKILL")
+    process.kill(-child.pid!, name)
   } catch {
     // It has ended before.
   }
