@@ -10,6 +10,9 @@ const MOST_COUNTERS = 1000
 /** Counters that differ by fewer requests are even: so much is chance where all behave, and to go by it would turn down
  * what is not the largest. */
 const EVEN_REQUESTS = 16
+/** Counters are far apart from so many such differences on: only then is a promise of one tenant broken for another, whose work so
+ * far is lost, or its work held back, which may be late for it. */
+const FAR_EVENS = 4
 /** Bound of what is remembered, in such differences. */
 const BOUND_EVENS = 8
 /** A request weighs so much in the mean of their sizes, once there are some. */
@@ -60,6 +63,11 @@ export class Tenants {
   /** Counters that differ by less are even, tokens over weight. */
   get evenTokens(): number {
     return EVEN_REQUESTS * this.#usualTokens
+  }
+
+  /** Counters that differ by more are far from each other, tokens over weight. */
+  get farTokens(): number {
+    return FAR_EVENS * this.evenTokens
   }
 
   /** No counter is further behind the highest one, tokens over weight. */

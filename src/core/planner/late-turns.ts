@@ -3,9 +3,6 @@
 import type { LiveRequest } from "../request.ts"
 import type { PlanningContext } from "./context.ts"
 
-/** Work is only held back where its tenant is ahead by so many times what is even: it may be late for it. */
-const FAR = 4
-
 /** Over weight: the tenants that were served more have no turn, since late requests of another wait among `bestEffort`.
  * Infinity where all have. */
 export function mostServedInTurn(bestEffort: readonly LiveRequest[], context: PlanningContext): number {
@@ -17,7 +14,7 @@ export function mostServedInTurn(bestEffort: readonly LiveRequest[], context: Pl
     last = request.tenant
     leastTokens = Math.min(leastTokens, tenants.level(last))
   }
-  return leastTokens + FAR * tenants.evenTokens
+  return leastTokens + tenants.farTokens
 }
 
 /** It was promised nothing, has not begun, and has no turn. */

@@ -28,15 +28,13 @@ interface Line {
   promised: Promised[]
 }
 
-/** A promise is only broken where its tenant is ahead by so many times what is even: what it was computed is lost. */
-const FAR = 4
-
 /** What is asked for counts up to so many times what is even. */
 const CLEARLY = 2
 
 export class Victims {
   #lines = new Map<number, Line>()
   #evenTokens = 0
+  #farTokens = 0
 
   clear(): void {
     this.#lines.clear()
@@ -94,9 +92,7 @@ export class Victims {
   aheadOfNext(): Promised[] {
     const next = this.#next()
     if (next === undefined || this.#lines.size === 1) return []
-    const ahead = [...this.#lines.values()].filter(
-      (line) => levelOf(line) > levelOf(next) + FAR * this.#evenTokens,
-    )
+    const ahead = [...this.#lines.values()].filter((line) => levelOf(line) > levelOf(next) + this.#farTokens)
     ahead.sort((a, b) => levelOf(b) - levelOf(a))
     return ahead.flatMap(({ promised }) => promised.sort((a, b) => b.request.order - a.request.order))
   }
@@ -111,6 +107,7 @@ export class Victims {
     let line = this.#lines.get(tenant)
     if (line === undefined) {
       this.#evenTokens = tenants.evenTokens
+      this.#farTokens = tenants.farTokens
       line = {
         ...{ tenant, servedTokens: tenants.level(tenant), perToken: 1 / tenants.weightOf(tenant) },
         ...{ kept: 0, asked: 0, refused: false, heap: [], promised: [] },
