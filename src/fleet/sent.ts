@@ -1,6 +1,8 @@
 /** A request that was sent to an engine, as seen from outside: what has come back of it, and what it is promised. */
+import { attentionPairs } from "../core/cost.ts"
 import type { RequestId, RequestSpec } from "../core/protocol.ts"
 import type { Prompt, Stream } from "./engine-run.ts"
+import type { Work } from "./stretches.ts"
 
 /** A request as a twin needs it: prompt tokens may be an estimate, `prefix` is not looked at. */
 export interface TwinSpec extends RequestSpec {
@@ -139,6 +141,19 @@ export class Sent {
   /** Prompt tokens that were to be computed when it was sent. */
   get uncachedTokens(): number {
     return this.spec.promptTokens - this.cachedTokens
+  }
+
+  /** Its prompt is computed so far, which adds to `work`, in steps of so many tokens. */
+  computedTo(computed: number, work: Work, tokenBudget: number): void {
+    if (computed <= this.computed) return
+    // What turns out to have been cached was not computed.
+    const from = Math.max(this.computed, this.cachedTokens)
+    const tokens = computed - from
+    this.computed = computed
+    if (tokens <= 0) return
+    work.promptTokens += tokens
+    work.promptSteps += Math.ceil(tokens / tokenBudget)
+    work.pairs += attentionPairs(from, tokens)
   }
 
   /** `count` tokens of its output came. */

@@ -161,15 +161,22 @@ export class Twin {
 
   /** No more of it comes. `stopped`: it ended by itself, which says how long outputs are. */
   ended(id: RequestId, nowUs: number, stopped = true): void {
+    if (this.#waiting.has(id) || this.#streams.has(id)) this.endedTogether([[id, stopped]], nowUs)
+  }
+
+  /** Of none of these: what is believed is run up to now once, which takes as long as there are requests. */
+  endedTogether(ended: Iterable<readonly [id: RequestId, stopped: boolean]>, nowUs: number): void {
     this.#asked = null
-    const sent = this.#streams.get(id)
     this.#advance(nowUs)
-    if (sent !== undefined && stopped) this.#lengths.ended(sent.spec.app, sent.output)
-    this.#stretches.ended(id, this.#work, this.#others.running)
-    if (this.#lone === id) this.#lone = null
-    this.#budget.ended(id)
-    this.#waiting.delete(id)
-    this.#streams.delete(id)
+    for (const [id, stopped] of ended) {
+      const sent = this.#streams.get(id)
+      if (sent !== undefined && stopped) this.#lengths.ended(sent.spec.app, sent.output)
+      this.#stretches.ended(id, this.#work, this.#others.running)
+      if (this.#lone === id) this.#lone = null
+      this.#budget.ended(id)
+      this.#waiting.delete(id)
+      this.#streams.delete(id)
+    }
   }
 
   /** What the engine says of itself: more than was sent from here is others'. */
@@ -268,7 +275,7 @@ export class Twin {
         this.#setComputed({ id: other, computed: spec.promptTokens, started: true })
       }
     }
-    this.#charge(sent, sent.spec.promptTokens)
+    sent.computedTo(sent.spec.promptTokens, this.#work, this.#rules.tokenBudget)
     this.#boundaryUs = nowUs
   }
 
@@ -293,22 +300,8 @@ export class Twin {
   #setComputed({ id, computed, started }: Pick<Prompt, "id" | "computed" | "started">): void {
     const sent = this.#waiting.get(id)
     if (sent === undefined) return
-    this.#charge(sent, Math.min(computed, sent.spec.promptTokens - 1))
+    sent.computedTo(Math.min(computed, sent.spec.promptTokens - 1), this.#work, this.#rules.tokenBudget)
     sent.started = started
-  }
-
-  /** Prompt tokens up to `computed` are done. */
-  #charge(sent: Sent, computed: number): void {
-    // What turns out to have been cached was not computed.
-    const from = Math.max(sent.computed, sent.cachedTokens)
-    const tokens = computed - from
-    if (computed <= sent.computed) return
-    if (tokens > 0) {
-      this.#work.promptTokens += tokens
-      this.#work.promptSteps += Math.ceil(tokens / this.#rules.tokenBudget)
-      this.#work.pairs += attentionPairs(from, tokens)
-    }
-    sent.computed = computed
   }
 
   /** When the engine's step that runs now began. */

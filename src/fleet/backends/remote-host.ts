@@ -30,6 +30,7 @@ import { JobSpecs } from "./job-specs.ts"
 import { Judge } from "./judge.ts"
 import type { BackendKind, Learnt } from "./kind.ts"
 import { BACKEND_KINDS } from "./kinds.ts"
+import { Moment } from "./moment.ts"
 import { type PrefillServers, prefillServers } from "./prefill-servers.ts"
 import { headersOf, Prober, type Served } from "./prober.ts"
 import type { RemoteHostOptions } from "./remote-options.ts"
@@ -63,7 +64,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
   readonly #at: { origin: string; basePath: string; headers: Readonly<Record<string, string>> }
   /** As the job is known that was offered last: it is mostly submitted next, and its twin knows the answer still. */
   #offered: { job: JobId; spec: TwinSpec } | null = null
-  #effects: ObservedEffect[] = []
+  readonly #effects = new Moment<ObservedEffect>((effects) => this.observed({ effects, steps: [] }))
   #onDrained: (() => void)[] = []
 
   constructor(options: RemoteHostOptions) {
@@ -180,8 +181,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     this.#holding.shut()
     await this.#options.planner?.close()
     await this.#prefill?.close()
-    for (const { courses } of [...this.#jobs.values()])
-      for (const course of courses.slice()) this.#cancelled(course)
+    this.#endAll((course) => this.#cancelled(course))
     this.become("closed", "it is closed")
     this.#checkDrained()
   }
@@ -236,7 +236,7 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     // It is judged by the deadline that it began with.
     const spec =
       start === undefined ? asked : { ...asked, slo: { ...asked.slo, ttftSlowdown: 0, ttftUs: start.ttftUs } }
-    const judge = this.#judge(spec, now, (effect) => this.#tell(effect))
+    const judge = this.#judge(spec, now, (effect) => this.#effects.add(effect))
     let begunTokens = 0
     for (const { tokens, agoUs } of choice.begun?.steps ?? []) {
       begunTokens += tokens.length
@@ -361,14 +361,12 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     if (this.state === "ready") this.become("down", detail)
     else if (this.state === "starting") this.become("starting", detail)
     else this.explain(detail)
-    for (const { courses } of [...this.#jobs.values()]) {
-      for (const course of courses.slice()) {
-        const reason = course.abort === null ? "refused" : "died"
-        this.#leave(course)
-        course.judge.end("failed", null, nowUs())
-        course.sink.end(course.choice.index, { kind: "lost", reason, detail })
-      }
-    }
+    this.#endAll((course) => {
+      const reason = course.abort === null ? "refused" : "died"
+      this.#leave(course)
+      course.judge.end("failed", null, nowUs())
+      course.sink.end(course.choice.index, { kind: "lost", reason, detail })
+    })
     this.#checkDrained()
   }
 
@@ -382,15 +380,12 @@ export class RemoteHost extends WatchedHost implements ReplicaHost {
     if (this.#jobs.size === 0) for (const resolve of this.#onDrained.splice(0)) resolve()
   }
 
-  /** Told at the end of this moment. */
-  #tell(effect: ObservedEffect): void {
-    if (this.#effects.length === 0)
-      queueMicrotask(() => {
-        const effects = this.#effects
-        this.#effects = []
-        this.observed({ effects, steps: [] })
-      })
-    this.#effects.push(effect)
+  /** All that is here ends by `end`. The twin is told first, at once: it is run forward for each that ends alone. */
+  #endAll(end: (course: Course) => void): void {
+    const jobs = [...this.#jobs.values()]
+    const all = jobs.flatMap(({ courses }) => courses.map(({ id }) => [id, false] as const))
+    this.twin.endedTogether(all, nowUs())
+    for (const { courses } of jobs) for (const course of courses.slice()) end(course)
   }
 }
 

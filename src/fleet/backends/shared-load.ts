@@ -124,10 +124,22 @@ export class SharedLoad {
   // What others told.
 
   hear(words: readonly LoadWord[], from: number, nowUs: number): void {
+    const ended = new Map<RequestId, boolean>()
     for (const word of words) {
-      if (word.type === "saw") this.#options.saw(word.seen)
-      else this.#heard(word, idOf(from, word.id), nowUs)
+      if (word.type === "saw") {
+        this.#options.saw(word.seen)
+        continue
+      }
+      const id = idOf(from, word.id)
+      if (word.type === "ended") ended.set(id, word.stopped)
+      else if (word.type === "held" || word.type === "sent") {
+        // It may have been there before.
+        this.#endAll(ended, nowUs)
+        ended.clear()
+        this.#heard(word, id, nowUs)
+      } else if (!ended.has(id)) this.#heard(word, id, nowUs)
     }
+    this.#endAll(ended, nowUs)
   }
 
   /** All that it has: of what it told before that alone goes on, and as it is known here. */
@@ -146,7 +158,8 @@ export class SharedLoad {
         else found.set(id, word)
       }
     }
-    for (const id of this.#idsOf(from, this.#sent)) if (!there.has(id)) this.#end(id, false, nowUs)
+    const over = this.#idsOf(from, this.#sent).filter((id) => !there.has(id))
+    this.#endAll(new Map(over.map((id) => [id, false])), nowUs)
     if (found.size === 0) return
     twin.foundElsewhere(found, nowUs)
     for (const [id, { spec, forced, sentUs }] of found) {
@@ -181,7 +194,7 @@ export class SharedLoad {
     }
   }
 
-  #heard(word: Exclude<LoadWord, { type: "saw" }>, id: RequestId, nowUs: number): void {
+  #heard(word: Exclude<LoadWord, { type: "saw" | "ended" }>, id: RequestId, nowUs: number): void {
     const { twin, clockUs, sentElsewhere } = this.#options
     if (word.type === "held")
       this.#held.set(id, { spec: movedBy(word.spec, -clockUs), deadlineUs: word.deadlineUs - clockUs })
@@ -191,16 +204,19 @@ export class SharedLoad {
       const spec = movedBy(word.spec, -clockUs)
       twin.sentElsewhere(id, spec, nowUs)
       sentElsewhere(spec, word.forced, nowUs)
-    } else if (word.type === "ended") this.#end(id, word.stopped, nowUs)
+    }
     // What it sent before it was heard here it tells as a whole, with all that came of it.
     else if (!this.#sent.has(id)) return
     else if (word.type === "cached") twin.cached(id, word.tokens)
     else twin.tokens(id, word.tokens, nowUs)
   }
 
-  #end(id: RequestId, stopped: boolean, nowUs: number): void {
-    this.#held.delete(id)
-    if (this.#sent.delete(id)) this.#options.twin.ended(id, nowUs, stopped)
+  /** With whether it ended by itself. A gateway that goes takes thousands with it, and the twin is run forward for each that ends
+   * alone. */
+  #endAll(ended: ReadonlyMap<RequestId, boolean>, nowUs: number): void {
+    for (const id of ended.keys()) this.#held.delete(id)
+    const sent = [...ended].filter(([id]) => this.#sent.delete(id))
+    if (sent.length > 0) this.#options.twin.endedTogether(sent, nowUs)
   }
 
   #tell(word: LoadWord): void {
