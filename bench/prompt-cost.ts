@@ -17,6 +17,7 @@ import { cpuUsByThread } from "./fleet/rivals/cpu.ts"
 import type { Ask, Took } from "./prompt-cost/engine.ts"
 import { Server } from "./real/servers.ts"
 import { SYSTEMS as REAL } from "./real/systems.ts"
+import { inTurn } from "./turns.ts"
 
 interface Options {
   model: string
@@ -230,8 +231,7 @@ async function measure(systems: readonly System[], { tokens, rounds }: Options):
   const samples = new Map(systems.map(({ name }) => [name, new Map(lengths.map((n) => [n, [] as Sample[]]))]))
   for (let round = 0; round < rounds; round++)
     for (const length of lengths)
-      for (let i = 0; i < systems.length; i++) {
-        const system = systems[(i + round) % systems.length]!
+      for (const system of inTurn(systems, round)) {
         const random = new Random("prompt", Date.now(), round, length)
         const prompt = Array.from({ length }, () => random.integer(32, 256))
         samples

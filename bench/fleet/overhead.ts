@@ -9,6 +9,8 @@ import { basename, dirname, join } from "node:path"
 import { Command } from "commander"
 import { numberIn, port, wholeNumber } from "../../src/cli/numbers.ts"
 import { Server } from "../real/servers.ts"
+import { rounded } from "../rounded.ts"
+import { inTurn } from "../turns.ts"
 import { run, type Seen } from "./rivals/clients.ts"
 import { cpuUsOf } from "./rivals/cpu.ts"
 import { type Figures, figuresOf, type Round, tableOf } from "./rivals/overhead-figures.ts"
@@ -99,8 +101,7 @@ class Bench {
       for (let round = 0; round < this.options.rounds; round++)
         for (const group of Map.groupBy(this.systems, (system) => system.group).values())
           for (const shape of [REQUESTS, ...SHAPES].filter((shape) => fits(group[0]!, shape)))
-            for (let i = 0; i < group.length; i++)
-              await this.measure(round, group[(i + round) % group.length]!, shape)
+            for (const system of inTurn(group, round)) await this.measure(round, system, shape)
       this.report()
     } finally {
       await Promise.all(this.systems.map(({ server }) => server?.stop()))
@@ -228,10 +229,6 @@ async function answering(url: string): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
   throw new Error(`${url} does not answer`)
-}
-
-function rounded(_key: string, value: unknown): unknown {
-  return typeof value === "number" ? Number(value.toPrecision(5)) : value
 }
 
 await main()

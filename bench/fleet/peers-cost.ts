@@ -11,6 +11,8 @@ import { Command } from "commander"
 import { median } from "simple-statistics"
 import { numberIn, port, wholeNumber } from "../../src/cli/numbers.ts"
 import { Server } from "../real/servers.ts"
+import { rounded } from "../rounded.ts"
+import { inTurn } from "../turns.ts"
 import { run } from "./rivals/clients.ts"
 import { cpuUsOf } from "./rivals/cpu.ts"
 import { gateway } from "./rivals/proxies.ts"
@@ -89,8 +91,8 @@ async function main(): Promise<void> {
       if (shape.streams > 0) for (const system of systems) await measure(-1, system, shape, warmUpSec)
     for (let round = 0; round < options.rounds; round++)
       for (const shape of SHAPES)
-        for (let i = 0; i < systems.length; i++)
-          rows.push(await measure(round, systems[(i + round) % systems.length]!, shape, options.seconds))
+        for (const system of inTurn(systems, round))
+          rows.push(await measure(round, system, shape, options.seconds))
     report(rows, options)
   } finally {
     await Promise.all(servers.map((server) => server.stop()))
@@ -252,9 +254,5 @@ function spread(values: readonly number[]): string {
 
 const short = (value: number) => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3))
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
-
-function rounded(_key: string, value: unknown): unknown {
-  return typeof value === "number" ? Number(value.toPrecision(6)) : value
-}
 
 await main()

@@ -117,7 +117,7 @@ export const CASES: readonly Case[] = [
   {
     name: "weights 1, 2, 4, all flood",
     weights: { A: 1, B: 2, C: 4 },
-    streams: ["A", "B", "C"].map((tenant) => ({ tenant, shape: "chat", ratePerSec: 40 })),
+    streams: chats({ A: 40, B: 40, C: 40 }),
     durationS: 60,
     light: [],
   },
@@ -145,25 +145,25 @@ export const CASES: readonly Case[] = [
   {
     name: "steady flood",
     weights: TWO,
-    streams: [
-      { tenant: "A", shape: "chat", ratePerSec: 60 },
-      { tenant: "B", shape: "chat", ratePerSec: 1 },
-    ],
+    streams: chats({ A: 60, B: 1 }),
     durationS: 60,
     light: ["B"],
   },
   {
     name: "steady flood of two replicas",
     weights: TWO,
-    streams: [
-      { tenant: "A", shape: "chat", ratePerSec: 120 },
-      { tenant: "B", shape: "chat", ratePerSec: 2 },
-    ],
+    streams: chats({ A: 120, B: 2 }),
     durationS: 60,
     replicas: 2,
     light: ["B"],
   },
-  { name: "weights 3 and 1, both flood", weights: { A: 3, B: 1 }, ...bothFlood(), durationS: 60, light: [] },
+  {
+    name: "weights 3 and 1, both flood",
+    weights: { A: 3, B: 1 },
+    streams: chats({ A: 60, B: 60 }),
+    durationS: 60,
+    light: [],
+  },
   ...[20, 24].map((rate) => behave(`2 tenants, chat, ${rate}/s`, 2, { chat: rate / 2 })),
   ...[20, 24].map((rate) => behave(`8 tenants, chat, ${rate}/s`, 8, { chat: rate / 8 })),
   ...[5, 7].map((rate) => behave(`4 tenants, code, ${rate}/s`, 4, { code: rate / 4 })),
@@ -213,8 +213,9 @@ function unlike(name: string, rate: number): Case {
   return { name, weights: { A: 1, B: 1, C: 1 }, streams, durationS: 120, light: [] }
 }
 
-function bothFlood(): Pick<Case, "streams"> {
-  return { streams: ["A", "B"].map((tenant) => ({ tenant, shape: "chat", ratePerSec: 60 })) }
+/** Each tenant so many a second, by chance. */
+function chats(rates: Readonly<Record<string, number>>): Stream[] {
+  return Object.entries(rates).map(([tenant, ratePerSec]) => ({ tenant, shape: "chat", ratePerSec }))
 }
 
 /** The requests of a case; `only`: of this tenant. A stream draws the same whatever else is played. */
