@@ -75,6 +75,18 @@ export class Tenants {
     return BOUND_EVENS * this.evenTokens
   }
 
+  /** One that has live requests was served far less than the most. */
+  get someIsFarBehind(): boolean {
+    for (const tenant of this.#live.keys())
+      if (this.level(tenant) + this.farTokens < this.#highest) return true
+    return false
+  }
+
+  /** Tenants that have live requests. */
+  get liveCount(): number {
+    return this.#live.size
+  }
+
   liveOf(tenant: number): number {
     return this.#live.get(tenant) ?? 0
   }

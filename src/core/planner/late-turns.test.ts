@@ -1,5 +1,5 @@
 /** Which tenants have no turn, since late requests of another wait. */
-import { expect, test } from "vitest"
+import { expect, test, vi } from "vitest"
 import { Tenants } from "../learn/tenants.ts"
 import type { RequestSpec } from "../protocol.ts"
 import { contextOf, liveOf } from "../testing.ts"
@@ -33,6 +33,18 @@ test("one that was served far more than another whose late requests wait", () =>
   // Its own late requests hold up nothing.
   expect(isOut(far, [late(2, 0)], 0)).toBe(false)
   expect(isOut(far, [], 0)).toBe(false)
+})
+
+test("however many wait, of each tenant one is looked at, and none where all were served about the same", () => {
+  const waiting = Array.from({ length: 3000 }, (_, i) => late(100 + i, 1 + (i % 2)))
+  const looks = (context: ReturnType<typeof given>, all = waiting) => {
+    const holds = vi.spyOn(context.kv, "holds")
+    mostServedInTurn(all, context)
+    return holds.mock.calls.length
+  }
+  expect(looks(given(FAR_TOKENS + 1))).toBe(2)
+  expect(looks(given(FAR_TOKENS + 1), [...waiting, late(1, 0)])).toBe(3)
+  expect(looks(given(FAR_TOKENS))).toBe(0)
 })
 
 test("not for what asks for no SLO, nor for what has begun: these are served from what is left", () => {

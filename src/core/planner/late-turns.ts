@@ -7,13 +7,16 @@ import type { PlanningContext } from "./context.ts"
  * Infinity where all have. */
 export function mostServedInTurn(bestEffort: readonly LiveRequest[], context: PlanningContext): number {
   const { tenants } = context
-  if (!tenants.several) return Infinity
-  let [leastTokens, last] = [Infinity, -1]
-  for (const request of bestEffort) {
-    if (request.tenant === last || request.spec.tier !== "slo" || context.kv.holds(request.id)) continue
-    last = request.tenant
-    leastTokens = Math.min(leastTokens, tenants.level(last))
+  if (!tenants.several || !tenants.someIsFarBehind) return Infinity
+  // Thousands wait: one of each tenant says enough.
+  const waiting = new Set<number>()
+  for (const { id, tenant, spec } of bestEffort) {
+    if (waiting.has(tenant) || spec.tier !== "slo" || context.kv.holds(id)) continue
+    waiting.add(tenant)
+    if (waiting.size === tenants.liveCount) break
   }
+  let leastTokens = Infinity
+  for (const tenant of waiting) leastTokens = Math.min(leastTokens, tenants.level(tenant))
   return leastTokens + tenants.farTokens
 }
 
