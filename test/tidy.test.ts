@@ -239,8 +239,16 @@ describe("the house", () => {
     expect(text).toMatch(/^(#!.*\n)?\/\*\* \S/)
   })
 
-  test.each(sources.filter(({ path }) => !isTest(path)))("src/$path is a small room", ({ text }) => {
+  test.each(sources)("src/$path is a small room", ({ text }) => {
     expect(text.split("\n").length).toBeLessThanOrEqual(400)
+  })
+
+  test.each(["test", "bench", "deploy"])("rooms of %s are small, too", (folder) => {
+    const paths = readdirSync(join(SRC, "..", folder), { recursive: true, encoding: "utf8" })
+    const large = paths
+      .filter((path) => path.endsWith(".ts") && !path.includes("node_modules"))
+      .filter((path) => readFileSync(join(SRC, "..", folder, path), "utf8").split("\n").length > 400)
+    expect(large).toEqual([])
   })
 
   test.each(sources.filter(({ path }) => !WORD_LISTS.includes(path)))(

@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { afterAll, beforeAll, describe } from "vitest"
 import { TINY_PRESETS, tinyModel } from "../models/tiny.ts"
 import { type BadWordsSubject, badWordsSuite } from "./bad-words.suite.ts"
-import { SUITE_BATCH_TOKENS, SUITE_CONTEXT_TOKENS } from "./engine.suite.ts"
+import { SUITE_BATCH_TOKENS, SUITE_CONTEXT_TOKENS } from "./engine-at-hand.suite.ts"
 import { openLlama } from "./llama/engine.ts"
 import { suiteFake } from "./testing.ts"
 

@@ -1,6 +1,6 @@
 /** The fake engine as the suites open it. */
 import type { EngineLimits } from "../core/protocol.ts"
-import { SUITE_BATCH_TOKENS, SUITE_CONTEXT_TOKENS } from "./engine.suite.ts"
+import { SUITE_BATCH_TOKENS, SUITE_CONTEXT_TOKENS } from "./engine-at-hand.suite.ts"
 import { type FakeOptions, fakeEngine } from "./fake/engine.ts"
 import type { Engine } from "./port.ts"
 

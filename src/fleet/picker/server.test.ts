@@ -4,7 +4,20 @@ import { afterEach, describe, expect, it } from "vitest"
 import { bodyMessage, type EnvoyStream, headerMap, headersMessage } from "./envoy-part.ts"
 import { LeastLoaded } from "./least-loaded.ts"
 import type { PickerOptions } from "./run.ts"
-import { A, B, bodyIn, CHAT, headersIn, metadataIn, subset, TestPicker } from "./testing.ts"
+import {
+  A,
+  B,
+  bodyIn,
+  CHAT,
+  chat,
+  FLOW,
+  headersIn,
+  metadataIn,
+  PROMPT,
+  refusal,
+  subset,
+  TestPicker,
+} from "./testing.ts"
 import { BODY_MODE } from "./wire.ts"
 
 const open: TestPicker[] = []
@@ -18,25 +31,6 @@ async function picker(changes: Partial<PickerOptions> = {}): Promise<TestPicker>
 afterEach(async () => {
   for (const each of open.splice(0)) await each.close()
 })
-
-const PROMPT = JSON.stringify({ model: "m", messages: [{ role: "user", content: "Hello" }], max_tokens: 8 })
-
-/** Sends a chat request in full duplex, and reads where it goes. */
-async function chat(stream: EnvoyStream, headers: Record<string, string> = {}, body = PROMPT) {
-  stream.say(headersMessage({ ...CHAT, ...headers })).say(bodyMessage(body))
-  const first = await stream.next()
-  return { first, endpoint: metadataIn(first) }
-}
-
-async function refusal(stream: EnvoyStream) {
-  const message = await stream.next()
-  const response = message?.immediateResponse
-  const status = response?.status.code
-  const error = response === undefined ? null : JSON.parse(response.body.toString()).error
-  return { status, error, headers: headersIn(message), over: (await stream.next()) === null }
-}
-
-const full = (n = 1) => new LeastLoaded(n)
 
 describe("a request", () => {
   it("in full duplex is answered once its whole body is here: headers, metadata, pieces", async () => {
@@ -108,7 +102,7 @@ describe("a request", () => {
   })
 
   it("that asks for no tokens goes on at once, and its body piece by piece", async () => {
-    const stream = (await picker({ flow: { ...noRoom, mostHeld: 0 }, chooser: full(1) })).open()
+    const stream = (await picker({ flow: { ...FLOW, mostHeld: 0 }, chooser: new LeastLoaded(1) })).open()
     stream.say(headersMessage({ ":method": "POST", ":path": "/v1/audio/transcriptions" }))
     expect([A, B]).toContain(metadataIn(await stream.next()))
     stream.say(bodyMessage("\u0000binary", false)).say(bodyMessage("", true))
@@ -156,131 +150,6 @@ describe("a request", () => {
   })
 })
 
-const noRoom = { mostHeld: 4, mostHeldBytes: 1 << 22, longestHoldUs: 60e6, late: "send" } as const
-
-describe("what is held", () => {
-  /** A picker with one endpoint that is full, and the stream that fills it. */
-  async function filled(changes: Partial<PickerOptions> = {}) {
-    const endpoints = [{ host: "127.0.0.1", port: 8001 }]
-    const started = await picker({ endpoints, chooser: full(), ...changes })
-    const busy = started.open()
-    await chat(busy)
-    return { started, busy }
-  }
-
-  const finish = (stream: EnvoyStream) =>
-    stream
-      .say({ responseHeaders: { headers: headerMap({ ":status": "200" }) } })
-      .say({ responseBody: { endOfStream: true } })
-
-  it("is sent when there is room, the earliest deadline first", async () => {
-    const { started, busy } = await filled()
-    const late = started.open()
-    late.say(headersMessage({ ...CHAT, "x-llm-d-slo-ttft-ms": "60000" })).say(bodyMessage(PROMPT))
-    const early = started.open()
-    early.say(headersMessage({ ...CHAT, "x-slo-ttft-ms": "30000" })).say(bodyMessage(PROMPT))
-    await expect.poll(async () => gaugeOf(await started.metrics(), "held")).toBe(2)
-    finish(busy)
-    const placed = await early.next()
-    expect(metadataIn(placed)).toBe(A)
-    // The engine is told what is left of its TTFT.
-    expect(Number(headersIn(placed)["x-llm-d-slo-ttft-ms"])).toBeLessThan(30_000)
-    expect(late.pending).toBe(0)
-    finish(early)
-    expect(metadataIn(await late.next())).toBe(A)
-  })
-
-  it("is told in buffered mode that Envoy must wait for longer", async () => {
-    const { started, busy } = await filled()
-    const stream = started.open().say(headersMessage(CHAT, { mode: BODY_MODE.buffered }))
-    await stream.next()
-    stream.say(bodyMessage(PROMPT))
-    expect((await stream.next())?.overrideMessageTimeout?.seconds).toBeGreaterThan(0)
-    finish(busy)
-    expect(metadataIn(await stream.next())).toBe(A)
-  })
-
-  it("gives its place up when its client leaves", async () => {
-    const { started, busy } = await filled()
-    const gone = started.open().say(headersMessage(CHAT)).say(bodyMessage(PROMPT))
-    await expect.poll(async () => gaugeOf(await started.metrics(), "held")).toBe(1)
-    gone.call.cancel()
-    await expect.poll(async () => gaugeOf(await started.metrics(), "held")).toBe(0)
-    const next = started.open().say(headersMessage(CHAT)).say(bodyMessage(PROMPT))
-    finish(busy)
-    expect(metadataIn(await next.next())).toBe(A)
-    expect(await started.metrics()).toMatch(/slos_serve_picker_gone_total 1/)
-  })
-
-  it("is given up where Envoy has answered by itself", async () => {
-    const { started } = await filled()
-    const stream = started.open().say(headersMessage(CHAT)).say(bodyMessage(PROMPT))
-    await expect.poll(async () => gaugeOf(await started.metrics(), "held")).toBe(1)
-    stream.say({ responseHeaders: { headers: headerMap({ ":status": "504" }) } })
-    expect((await stream.next())?.responseHeaders).toBeDefined()
-    expect(gaugeOf(await started.metrics(), "held")).toBe(0)
-  })
-
-  it("is bounded: the one that can wait longest gets 429, the reason and when to come back", async () => {
-    const { started } = await filled({ flow: { ...noRoom, mostHeld: 1 } })
-    const held = (ttftMs: number) =>
-      started
-        .open()
-        .say(headersMessage({ ...CHAT, "x-llm-d-slo-ttft-ms": String(ttftMs) }))
-        .say(bodyMessage(PROMPT))
-    const first = held(50_000)
-    await expect.poll(async () => gaugeOf(await started.metrics(), "held")).toBe(1)
-    const { status, error, headers, over } = await refusal(held(60_000))
-    expect(status).toBe(429)
-    expect(error).toMatchObject({ type: "rate_limit_error", code: "rejected_saturated" })
-    expect(headers["x-llm-d-request-dropped-reason"]).toBe("rejected-saturated")
-    expect(Number(headers["retry-after"])).toBeGreaterThanOrEqual(1)
-    expect(over).toBe(true)
-    held(40_000)
-    expect(await refusal(first)).toMatchObject({ status: 429 })
-  })
-
-  it("counts bodies that are still coming: there is no memory for all that begin", async () => {
-    const started = await picker({ flow: { ...noRoom, mostHeldBytes: 100_000 } })
-    const begun = started
-      .open()
-      .say(headersMessage(CHAT))
-      .say(bodyMessage(`{"a":"${"x".repeat(60_000)}`, false))
-    // It has been read when what came after it is answered.
-    await chat(started.open())
-    const more = started
-      .open()
-      .say(headersMessage(CHAT))
-      .say(bodyMessage(`{"a":"${"x".repeat(60_000)}`, false))
-    expect(await refusal(more)).toMatchObject({
-      status: 429,
-      headers: { "x-llm-d-request-dropped-reason": "rejected-saturated" },
-    })
-    begun.call.cancel()
-    await expect.poll(async () => gaugeOf(await started.metrics(), "gone_total")).toBe(1)
-    expect((await chat(started.open(), {}, `{"a":"${"x".repeat(60_000)}"}`)).endpoint).toBeDefined()
-  })
-
-  it("is refused when it waited too long", async () => {
-    const { started } = await filled({ flow: { ...noRoom, longestHoldUs: 1 } })
-    const stream = started.open().say(headersMessage(CHAT)).say(bodyMessage(PROMPT))
-    const { status, headers } = await refusal(stream)
-    expect([status, headers["x-llm-d-request-dropped-reason"]]).toEqual([429, "rejected-ttl-expired"])
-  })
-
-  it("is refused when the picker ends, and so is what comes then", async () => {
-    const { started } = await filled()
-    const held = started.open().say(headersMessage(CHAT)).say(bodyMessage(PROMPT))
-    await expect.poll(async () => gaugeOf(await started.metrics(), "held")).toBe(1)
-    const stopped = started.picker.stop(20)
-    expect(await refusal(held)).toMatchObject({
-      status: 503,
-      headers: { "x-llm-d-request-dropped-reason": "rejected-shutting-down" },
-    })
-    await stopped
-  })
-})
-
 describe("a response", () => {
   it("passes piece by piece, each answered in its mode", async () => {
     const started = await picker()
@@ -304,18 +173,21 @@ describe("a response", () => {
   })
 
   it("frees its endpoint at the stream's end, where no body is sent here", async () => {
-    const started = await picker({ endpoints: [{ host: "127.0.0.1", port: 8001 }], chooser: full() })
+    const started = await picker({
+      endpoints: [{ host: "127.0.0.1", port: 8001 }],
+      chooser: new LeastLoaded(1),
+    })
     const stream = started.open()
     await chat(stream)
     stream.say({ responseHeaders: { headers: headerMap({ ":status": "200" }) } })
     const next = started.open().say(headersMessage(CHAT)).say(bodyMessage(PROMPT))
-    await expect.poll(async () => gaugeOf(await started.metrics(), "held")).toBe(1)
+    await expect.poll(() => started.gauge("held")).toBe(1)
     stream.call.end()
     expect(metadataIn(await next.next())).toBe(A)
   })
 
   it("of another endpoint of those named counts there", async () => {
-    const started = await picker({ chooser: full(), named: 2 })
+    const started = await picker({ chooser: new LeastLoaded(1), named: 2 })
     const stream = started.open()
     const { endpoint } = await chat(stream)
     const [picked, other] = endpoint!.split(",")
@@ -436,8 +308,4 @@ const PROCESS = {
   ":path": "/envoy.service.ext_proc.v3.ExternalProcessor/Process",
   "content-type": "application/grpc",
   te: "trailers",
-}
-
-function gaugeOf(text: string, name: string): number {
-  return Number(new RegExp(`^slos_serve_picker_${name} (\\S+)$`, "m").exec(text)?.[1])
 }

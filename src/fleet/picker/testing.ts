@@ -1,12 +1,15 @@
 /** A picker of tests' own, and what they read in its messages. */
 import { defaultSloClasses } from "../../config/slo-classes.ts"
-import { EnvoyPart, type EnvoyStream } from "./envoy-part.ts"
+import { bodyMessage, EnvoyPart, type EnvoyStream, headersMessage } from "./envoy-part.ts"
 import { LeastLoaded } from "./least-loaded.ts"
 import { EndpointPicker, type PickerOptions } from "./run.ts"
 import type { ProcessingRequest, ProcessingResponse, Struct } from "./wire.ts"
 
 export const A = "127.0.0.1:8001"
 export const B = "127.0.0.1:8002"
+
+/** How much is held, and for how long. */
+export const FLOW = { mostHeld: 4, mostHeldBytes: 1 << 22, longestHoldUs: 60e6, late: "send" } as const
 
 export function pickerOptions(changes: Partial<PickerOptions> = {}): PickerOptions {
   return {
@@ -17,7 +20,7 @@ export function pickerOptions(changes: Partial<PickerOptions> = {}): PickerOptio
     ],
     endpointsFile: null,
     classes: defaultSloClasses(),
-    flow: { mostHeld: 4, mostHeldBytes: 1 << 22, longestHoldUs: 60e6, late: "send" },
+    flow: FLOW,
     rewrite: { priority: "off", sloArguments: false },
     chooser: new LeastLoaded(1000),
     warn: () => {},
@@ -52,12 +55,21 @@ export class TestPicker {
     return (await fetch(`http://127.0.0.1:${this.metricsPort}/metrics`)).text()
   }
 
+  /** What a gauge or counter of its page is at. */
+  async gauge(name: string): Promise<number> {
+    return Number(new RegExp(`^slos_serve_picker_${name} (\\S+)$`, "m").exec(await this.metrics())?.[1])
+  }
+
   async close(): Promise<void> {
     this.#envoy.close()
     await this.picker.stop(0)
   }
 }
 
+export const PROMPT = JSON.stringify({
+  ...{ model: "m", max_tokens: 8 },
+  messages: [{ role: "user", content: "Hello" }],
+})
 export const CHAT = { ":method": "POST", ":path": "/v1/chat/completions", "content-type": "application/json" }
 
 export const subset = (...endpoints: string[]): Partial<ProcessingRequest> => {
@@ -87,4 +99,20 @@ export function bodyIn(message: ProcessingResponse | null): { body: string; endO
   if ("body" in mutation) return { body: mutation.body.toString(), endOfStream: true }
   const { body, endOfStream } = mutation.streamedResponse
   return { body: (body ?? Buffer.alloc(0)).toString(), endOfStream: endOfStream ?? false }
+}
+
+/** Sends a chat request in full duplex, and reads where it goes. */
+export async function chat(stream: EnvoyStream, headers: Record<string, string> = {}, body = PROMPT) {
+  stream.say(headersMessage({ ...CHAT, ...headers })).say(bodyMessage(body))
+  const first = await stream.next()
+  return { first, endpoint: metadataIn(first) }
+}
+
+/** Of a stream that is refused next. */
+export async function refusal(stream: EnvoyStream) {
+  const message = await stream.next()
+  const response = message?.immediateResponse
+  const status = response?.status.code
+  const error = response === undefined ? null : JSON.parse(response.body.toString()).error
+  return { status, error, headers: headersIn(message), over: (await stream.next()) === null }
 }
