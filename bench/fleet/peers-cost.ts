@@ -27,12 +27,16 @@ interface Options {
   out: string
 }
 
+/** A step of an engine, ms. The same whatever the load: answers of one token do not show how long steps are, so twins would go on
+ * believing the other load's, and hold requests by that. Shorter than what a gateway sends ahead of a step, so that none is held. */
+const STEP_MS = 25
+
 /** Of each gateway. Without streams: what it costs while nothing is asked of it, which is taken off the others (looks at engines, words
  * that it is there). Of one token: what a request costs; of more: what is left is the tokens'. */
 const SHAPES = [
   { streams: 0, tokens: 0, gapMs: 0 },
-  { streams: 32, tokens: 1, gapMs: 100 },
-  { streams: 50, tokens: 50, gapMs: 25 },
+  { streams: 12, tokens: 1, gapMs: STEP_MS },
+  { streams: 50, tokens: 50, gapMs: STEP_MS },
 ] as const
 type Shape = (typeof SHAPES)[number]
 
