@@ -32,7 +32,8 @@ export type ClientServer = Awaited<ReturnType<typeof clientServer>>
 export async function clientServer() {
   const server = await testServer({
     listen: true,
-    limits: { contextTokens: 4096 },
+    // So that an answer may last a minute: clients that leave it do so long before its end, however slow the machine.
+    limits: { contextTokens: 65_536, kvTokens: 131_072 },
     fake: { script: (_, prompt) => answerTo(prompt) },
     tenancy: { tenants: [{ name: "alice", weight: 1, keys: ["sk-alice"] }] },
   })

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -13,6 +14,9 @@ import httpx
 import pytest
 
 Test = TypeVar("Test", bound=Callable[..., Any])
+
+#: For what comes soon, on a machine that is as busy as can be.
+LONG_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -28,21 +32,31 @@ class Server:
         """What most clients call its base URL."""
         return f"{self.url}/v1"
 
-    def metric(self, name: str) -> float:
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
-        return sum(
-            float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name}{{", f"{name} "))
-        )
+    @property
+    def running(self) -> int:
+        """Requests that it computes."""
+        return self._metric("vllm:num_requests_running")
 
-    def is_idle_soon(self) -> bool:
-        """Whether it stops computing for a client that has left, before the answer would have ended: 3,800 steps of a
-        millisecond, and more on a busy machine."""
-        end_s = time.monotonic() + 3.5
-        while time.monotonic() < end_s:
-            if self.metric("vllm:num_requests_running") + self.metric("vllm:num_requests_waiting") == 0:
-                return True
+    @contextmanager
+    def is_left_early(self) -> Iterator[None]:
+        """Within, a client leaves an endless answer: the server stops computing it, long before its end."""
+        before = self._given_up
+        yield
+        end_s = time.monotonic() + LONG_S
+        while self._given_up == before or self.running > 0:
+            assert time.monotonic() < end_s, "it computes on for a client that has left"
             time.sleep(0.02)
-        return False
+        assert self._given_up == before + 1
+
+    @property
+    def _given_up(self) -> int:
+        return self._metric("vllm:request_success_total", 'finished_reason="abort"')
+
+    def _metric(self, name: str, label: str = "") -> int:
+        lines = httpx.get(f"{self.url}/metrics", timeout=LONG_S).text.splitlines()
+        lines = [line for line in lines if line.startswith(f"{name}{{") and label in line]
+        assert lines, f"there is no {name}"
+        return sum(int(line.rsplit(" ", 1)[1]) for line in lines)
 
 
 def server_under_test() -> Server:

@@ -9,7 +9,21 @@ import pytest
 from anthropic import Anthropic, AsyncAnthropic, beta_tool
 
 from table import Client, Server, call
-from words import COLD, PARAMETERS, PIXEL, PLANT, SO, THINK, THOUGHT, TOO_LONG, TWICE, WEATHER, Plant, user
+from words import (
+    COLD,
+    ENDLESS,
+    PARAMETERS,
+    PIXEL,
+    PLANT,
+    SO,
+    THINK,
+    THOUGHT,
+    TOO_LONG,
+    TWICE,
+    WEATHER,
+    Plant,
+    user,
+)
 
 
 def opened(server: Server, **options: Any) -> Anthropic:
@@ -151,19 +165,18 @@ def test_pictures(client: Client, server: Server) -> None:
 
 @call("APITimeoutError", SYNC)
 def test_timeout(client: Client, server: Server) -> None:
-    endless = {**asked(server), "max_tokens": 3800}
-    with pytest.raises(anthropic.APITimeoutError):
-        client.open(server, timeout=0.3).messages.create(extra_body={"ignore_eos": True}, **endless)
-    assert server.is_idle_soon()
+    with server.is_left_early(), pytest.raises(anthropic.APITimeoutError):
+        client.open(server, timeout=0.3).messages.create(**{**asked(server), **ENDLESS})
 
 
 @call("a stream that is closed", SYNC)
 def test_cancel(client: Client, server: Server) -> None:
-    endless = {**asked(server), "max_tokens": 3800}
-    with client.open(server).messages.stream(extra_body={"ignore_eos": True}, **endless) as stream:
+    with (
+        server.is_left_early(),
+        client.open(server).messages.stream(**{**asked(server), **ENDLESS}) as stream,
+    ):
         next(iter(stream.text_stream))
-        assert server.metric("vllm:num_requests_running") == 1
-    assert server.is_idle_soon()
+        assert server.running == 1
 
 
 @pytest.mark.anyio

@@ -16,10 +16,10 @@ THINK = "THINK."
 THOUGHT = "Let me see."
 SO = "It is so."
 
-#: As long as an answer gets: seconds.
-ENDLESS = {"max_tokens": 3800}
+#: An answer of a minute and more.
+ENDLESS = {"max_tokens": 60_000, "extra_body": {"ignore_eos": True}}
 #: More than the context.
-TOO_LONG = "long " * 2000
+TOO_LONG = "long " * 15_000
 
 #: A picture of one pixel.
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
