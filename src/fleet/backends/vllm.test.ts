@@ -14,7 +14,8 @@ import { realEngineSuite } from "./real-engine.suite.ts"
 const PYTHON = process.env.VLLM_PYTHON ?? ""
 const MAKE_MODEL = join(import.meta.dirname, "../../../bench/vllm/make-model.py")
 
-describe.skipIf(PYTHON === "")("vLLM", () => {
+// Its steps take what the machine gives them.
+describe.skipIf(PYTHON === "")("vLLM", { timeout: 900_000 }, () => {
   let folder: string
   const { first } = realEngineSuite({
     kind: "vllm",
