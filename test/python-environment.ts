@@ -7,8 +7,15 @@ import { homedir } from "node:os"
 import { join } from "node:path"
 import { cacheFolder } from "../src/models/cache.ts"
 
+// Of all that is started from here, as vitest's set-up has it for its own tests.
+if (process.env.STALL_MS !== undefined) await import("./stalls.ts")
+
 /** Those that vLLM and the clients take, best first. */
 const PYTHONS = ["3.12", "3.13", "3.11"] as const
+
+/** By chance in Python's processes is the order of sets, and vLLM's first hash of prefixes: the same for the same commit, as the draws of
+ * property tests (PROPERTY_SEED). */
+export const PYTHON_CHANCE = { PYTHONHASHSEED: String(Number(process.env.PROPERTY_SEED ?? 0) >>> 0) }
 
 /** What stands in the way is not the project's: the tests are skipped, with this as the reason. */
 export class CannotMake extends Error {
@@ -56,7 +63,7 @@ export async function pytestPasses(
   folder: string,
   options: { env: Record<string, string>; args: readonly string[] },
 ): Promise<boolean> {
-  const env = { ...process.env, ...options.env }
+  const env = { ...PYTHON_CHANCE, ...process.env, ...options.env }
   const pytest = ["pytest", "--quiet", "--durations=5", ...options.args]
   for (const module of [["ruff", "check", "."], ["ruff", "format", "--check", "."], pytest]) {
     const stdio = ["ignore", "inherit", "inherit"] as const

@@ -4,7 +4,7 @@
 import { spawnSync } from "node:child_process"
 import { readdirSync } from "node:fs"
 import { join } from "node:path"
-import { madeOrNull } from "../../test/python-environment.ts"
+import { madeOrNull, PYTHON_CHANCE } from "../../test/python-environment.ts"
 import { type Environment, environmentOf, VLLM_SETTINGS } from "./environment.ts"
 
 const HERE = import.meta.dirname
@@ -45,7 +45,7 @@ function passes(environment: Environment, isFirst: boolean): boolean {
     const { status } = spawnSync(environment.python, ["-m", ...command], {
       cwd: HERE,
       stdio: ["ignore", "inherit", "inherit"],
-      env: { ...VLLM_SETTINGS, ...process.env, SLOS_SERVE_NODE: process.execPath },
+      env: { ...VLLM_SETTINGS, ...PYTHON_CHANCE, ...process.env, SLOS_SERVE_NODE: process.execPath },
     })
     return status === 0
   })
