@@ -1,6 +1,7 @@
 """One real planner for the tests of this run, and a folder for models and sockets."""
 
 import itertools
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,26 @@ import pytest
 
 from .planner_process import PlannerProcess
 from .tiny_model import write_tiny_model
+from .waits import LONG_S
 
 if TYPE_CHECKING:
     from .real_engine import Answers
 
 _names = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What planners learn of step times here is known to none of another run, nor to the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLOS_SERVE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def log_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reaches `caplog`, and once: pytest listens at the root, and at loggers that hand nothing on to it when a test begins."""
+    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +52,9 @@ def settings_for(planner: PlannerProcess) -> dict[str, Any]:
     return {
         "socket": str(planner.socket),
         "start": False,
-        "deadline_ms": 60_000,
-        "hang_seconds": 120,
+        "deadline_ms": LONG_S * 1e3,
+        "start_seconds": LONG_S,
+        "hang_seconds": LONG_S,
         "name": f"test-{next(_names)}",
     }
 

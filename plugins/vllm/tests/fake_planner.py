@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
@@ -77,13 +76,6 @@ class FakePlanner:
             self.connections += 1
             with connection, suppress(OSError):
                 script(Peer(connection))
-
-    def wait_until(self, is_so: Callable[[], bool], timeout_s: float = 20.0) -> None:
-        """What was sent is heard a little later, by another thread."""
-        end_s = time.monotonic() + timeout_s
-        while not is_so():
-            assert time.monotonic() < end_s, "it never came to that"
-            time.sleep(0.002)
 
     def close(self) -> None:
         self._listener.close()

@@ -2,8 +2,9 @@
 
 import os
 import subprocess
-import time
 from pathlib import Path
+
+from .waits import LONG_S, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NODE = os.environ.get("SLOS_SERVE_NODE", str(REPOSITORY / "node_modules" / ".bin" / "node"))
@@ -19,15 +20,11 @@ class PlannerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when it listens."""
-        self._process = subprocess.Popen(
-            [*COMMAND, "planner", "--socket", str(self.socket), *self._arguments]
-        )
-        end_s = time.monotonic() + 60
-        while not self.socket.exists():
-            assert self._process.poll() is None, "the planner has ended at once"
-            assert time.monotonic() < end_s, "the planner does not listen"
-            time.sleep(0.05)
+        """Returns when it listens, or at once where a killed one has left its socket."""
+        process = subprocess.Popen([*COMMAND, "planner", "--socket", str(self.socket), *self._arguments])
+        self._process = process
+        wait_until(lambda: self.socket.exists() or process.poll() is not None, "the planner does not listen")
+        assert process.poll() is None, "the planner has ended at once"
 
     def kill(self) -> None:
         """As a crash: nothing is said, nothing is tidied up."""
@@ -38,4 +35,4 @@ class PlannerProcess:
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
-            self._process.wait(20)
+            self._process.wait(LONG_S)

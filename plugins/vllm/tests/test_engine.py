@@ -12,6 +12,7 @@ from .conftest import settings_for
 from .planner_process import PlannerProcess
 from .real_engine import Answers, allow_async, check_planned, engine_of, give, run, scheduler_of
 from .tiny_lora import write_tiny_lora
+from .waits import LONG_S
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
@@ -64,7 +65,7 @@ def test_a_planner_killed_and_restarted_changes_no_token(
     assert counters.own_steps == 30 - counters.planned_steps
     assert counters.connections == 1
     process.start()
-    assert scheduler_of(engine).conductor.wait_for_planner(60)
+    assert scheduler_of(engine).conductor.wait_for_planner(LONG_S)
     run(engine, answers=answers)
     assert answers == own_answers
     assert counters.connections == 2

@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 
+from slos_serve_vllm import spawn
 from slos_serve_vllm.frames import column
 
 from .conftest import settings_for
 from .fake_engine import FakeEngine, RequestMaker, engine_config, make_scheduler
 from .fake_planner import FakePlanner, Peer, Script
-from .planner_process import PlannerProcess
+from .planner_process import COMMAND, PlannerProcess
+from .waits import LONG_S, wait_until
 
 TOKENS = 40
+STARVED_S = 0.2
 
 
 def engine_with(folder: Path, settings: dict[str, Any], count: int = 12, **more: Any) -> FakeEngine:
@@ -41,8 +44,7 @@ def finish(engine: FakeEngine) -> None:
 def test_a_planner_that_is_killed_and_comes_back(folder: Path, is_async: bool) -> None:
     process = PlannerProcess(folder / "p.sock")
     process.start()
-    settings = {**settings_for(process), "hang_seconds": 5}
-    engine = engine_with(folder, settings, is_async=is_async)
+    engine = engine_with(folder, settings_for(process), is_async=is_async)
     counters = engine.scheduler.conductor.counters
     for _ in range(8):
         engine.step()
@@ -53,7 +55,7 @@ def test_a_planner_that_is_killed_and_comes_back(folder: Path, is_async: bool) -
     assert counters.own_steps >= 7
     # A killed planner leaves its socket; the next one takes it over.
     process.start()
-    assert engine.scheduler.conductor.wait_for_planner(60)
+    assert engine.scheduler.conductor.wait_for_planner(LONG_S)
     own = counters.own_steps
     finish(engine)
     assert (counters.connections, counters.own_steps) == (2, own)
@@ -83,6 +85,11 @@ def silent(peer: Peer) -> None:
         pass
 
 
+def be_starved_soon(engine: FakeEngine) -> None:
+    """Where its plans run nothing. Not from the start: a planner on a busy machine may not greet so soon."""
+    engine.scheduler.conductor._hang_s = STARVED_S
+
+
 NOTHING = {"batch": 0, "predictedUs": 0, "ids": column([]), "positions": column([]), "tokens": column([])}
 STRANGERS = {
     "batch": 1,
@@ -97,10 +104,11 @@ STRANGERS = {
 def listen(tmp_path: Path) -> Iterator[Any]:
     planners: list[FakePlanner] = []
 
-    def at(script: Script) -> dict[str, Any]:
+    def at(script: Script, deadline_ms: float = LONG_S * 1e3) -> dict[str, Any]:
         path = tmp_path / f"{len(planners)}.sock"
         planners.append(FakePlanner(path, script))
-        return {"socket": str(path), "start": False, "deadline_ms": 2, "hang_seconds": 0.3}
+        patient = {"start_seconds": LONG_S, "hang_seconds": LONG_S}
+        return {"socket": str(path), "start": False, "deadline_ms": deadline_ms, **patient}
 
     yield at
     for planner in planners:
@@ -124,7 +132,9 @@ def listen(tmp_path: Path) -> Iterator[Any]:
 def test_a_planner_that_is_late_or_wrong_costs_no_request(
     folder: Path, listen: Any, script: Script, counter: str
 ) -> None:
-    engine = engine_with(folder, listen(script))
+    # What is wrong is heard, however late; what is never there is not waited for.
+    settings = listen(script, deadline_ms=2) if counter == "late_plans" else listen(script)
+    engine = engine_with(folder, settings)
     finish(engine)
     counters = engine.scheduler.conductor.counters
     assert counters.planned_steps == 0
@@ -136,13 +146,15 @@ def test_a_planner_that_is_late_or_wrong_costs_no_request(
 def test_a_planner_that_plans_nothing_for_ever_is_overruled(
     folder: Path, listen: Any, plan: dict[str, Any]
 ) -> None:
-    settings = {**listen(answers(plan)), "deadline_ms": 60_000}
-    engine = engine_with(folder, settings, count=1)
-    end_s = time.monotonic() + 120
-    while not engine.ended and time.monotonic() < end_s:
+    engine = engine_with(folder, listen(answers(plan)), count=1)
+    be_starved_soon(engine)
+
+    def ends_with_this_step() -> bool:
         engine.step()
+        return engine.ended == {"r0"}
+
+    wait_until(ends_with_this_step)
     counters = engine.scheduler.conductor.counters
-    assert engine.ended == {"r0"}
     assert counters.starved_steps == counters.own_steps == TOKENS
 
 
@@ -150,10 +162,9 @@ def test_an_engine_that_had_nothing_to_do_for_long_goes_by_its_plan(
     folder: Path, settings: dict[str, Any]
 ) -> None:
     engine = engine_with(folder, settings, count=1)
-    # Not from the start: a planner on a busy machine may not greet so soon.
-    engine.scheduler.conductor._hang_s = 0.2
+    be_starved_soon(engine)
     finish(engine)
-    time.sleep(0.3)
+    time.sleep(2 * STARVED_S)
     engine.add(RequestMaker(engine.scheduler.vllm_config)("late", [9] * 60, TOKENS))
     finish(engine)
     counters = engine.scheduler.conductor.counters
@@ -169,15 +180,16 @@ def test_without_any_planner_it_is_vllms_own_order(folder: Path) -> None:
     assert first == sorted(first)
 
 
-def test_starts_a_planner_and_ends_it(folder: Path) -> None:
-    from .planner_process import COMMAND
-
+def test_starts_a_planner_and_ends_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {
         "socket": str(folder / "p.sock"),
         "command": COMMAND,
-        "deadline_ms": 60_000,
-        "start_seconds": 300,
+        "deadline_ms": LONG_S * 1e3,
+        "start_seconds": LONG_S,
+        "hang_seconds": LONG_S,
     }
+    # One that is killed, since it does not end soon, leaves its socket.
+    monkeypatch.setattr(spawn, "_STOP_S", LONG_S)
     engine = engine_with(folder, settings)
     finish(engine)
     assert engine.scheduler.conductor.counters.planned_steps == len(engine.ran)

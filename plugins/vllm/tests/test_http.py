@@ -2,45 +2,37 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from .conftest import settings_for
+from .free_port import free_port
 from .planner_process import PlannerProcess
 from .tiny_model import write_tiny_model
-
-START_S = 400
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from .waits import LONG_S, wait_until
 
 
 def ask(url: str, body: dict[str, Any] | None = None) -> str:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as answer:
+    with urllib.request.urlopen(request, timeout=LONG_S) as answer:
         return str(answer.read().decode())
 
 
 def wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
-    end_s = time.monotonic() + START_S
-    while time.monotonic() < end_s:
+    def is_up() -> bool:
         assert process.poll() is None, "vLLM has ended"
         try:
             ask(url)
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    raise AssertionError("vLLM does not come up")
+        except OSError:
+            return False
+        return True
+
+    wait_until(is_up, "vLLM does not come up")
 
 
 def figure(metrics: str, name: str) -> float:
@@ -54,7 +46,7 @@ def test_a_server_plans_its_steps(tmp_path: Path) -> None:
     planner = PlannerProcess(tmp_path / "p.sock", "--metrics-port", str(page))
     planner.start()
     port = free_port()
-    settings = {"slos_serve": {"socket": str(tmp_path / "p.sock"), "start": False, "deadline_ms": 10_000}}
+    settings = {"slos_serve": settings_for(planner)}
     arguments = f"--model {model} --load-format dummy --skip-tokenizer-init --dtype float32 --enforce-eager --port {port}"
     limits = "--host 127.0.0.1 --max-model-len 512 --max-num-seqs 8 --block-size 32 --served-model-name tiny"
     ours = ["--scheduler-cls", "slos_serve_vllm.Scheduler", "--additional-config", json.dumps(settings)]
@@ -86,5 +78,5 @@ def test_a_server_plans_its_steps(tmp_path: Path) -> None:
         assert figure(metrics, "slos_serve_engine_steps_total") > 0, metrics
     finally:
         server.terminate()
-        server.wait(60)
+        server.wait(LONG_S)
         planner.stop()

@@ -18,7 +18,6 @@ class Clock:
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     caplog.set_level(logging.INFO, "vllm.slos_serve")
-    logging.getLogger("vllm").propagate = True
 
     def taken() -> list[str]:
         said = [record.getMessage() for record in caplog.records]

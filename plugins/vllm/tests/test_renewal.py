@@ -1,6 +1,5 @@
 """Requests that arrive while a step is computed: the plan of the next step does not know of them, and may be worth another."""
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from slos_serve_vllm.patience import Patience
 
 from .fake_engine import CLOCK, FakeEngine, RequestMaker, engine_config, make_scheduler
 from .fake_planner import FakePlanner, Obliging, told_numbers
+from .waits import LONG_S, wait_until
 
 LONG_US, SHORT_US = 3_600e6, 1.0
 Answers = Callable[[Obliging, Any], bool]
@@ -24,8 +24,8 @@ class Bench:
         self.process = FakePlanner(folder / "p.sock", planner)
         in_air = 2 if is_async else 1
         config = engine_config(folder, is_async, 0, in_air)
-        settings = {"deadline_ms": 10_000, "hang_seconds": 60, **settings}
-        settings = {"socket": str(folder / "p.sock"), "start": False, **settings}
+        patient = {"deadline_ms": LONG_S * 1e3, "start_seconds": LONG_S, "hang_seconds": LONG_S}
+        settings = {"socket": str(folder / "p.sock"), "start": False, **patient, **settings}
         self.engine = FakeEngine(make_scheduler(config, 400, settings), in_air, seed=1)
         self.make = RequestMaker(config)
         self.add("first", 20)
@@ -38,11 +38,9 @@ class Bench:
 
     def heard(self) -> int:
         """How many messages the planner has heard, once it has heard all."""
-        told = self.engine.scheduler.conductor._seq
-        end_s = time.monotonic() + 30
-        while time.monotonic() < end_s and (not self.planner.heard or self.planner.heard[-1]["seq"] < told):
-            time.sleep(0.001)
-        return len(self.planner.heard)
+        told, heard = self.engine.scheduler.conductor._seq, self.planner.heard
+        wait_until(lambda: bool(heard) and heard[-1]["seq"] == told)
+        return len(heard)
 
     def when_ran(self, name: str) -> int:
         return next(at for at, ran in enumerate(self.engine.ran) if name in ran)
@@ -149,7 +147,7 @@ def test_the_planner_hears_at_once_that_the_last_request_has_ended(bench: Callab
     scheduler = here.engine.scheduler
     # vLLM may not schedule again before the next request arrives.
     assert not scheduler.has_unfinished_requests()
-    here.process.wait_until(lambda: here.planner.heard[-1]["ran"] is None)
+    wait_until(lambda: here.planner.heard[-1]["ran"] is None)
     (landed,) = here.planner.heard[-1]["landed"]
     assert told_numbers(landed["stopped"]) == [1]
 
@@ -163,7 +161,7 @@ def test_what_is_between_two_steps_is_a_part_of_the_second(bench: Callable[..., 
     CLOCK.now_us += 700
     here.engine.step()
     here.engine.run_until_idle()
-    here.process.wait_until(lambda: len(durations(here)) == 20)
+    wait_until(lambda: len(durations(here)) == 20)
     assert durations(here)[:5] == [3_800, 3_020, 3_020, 3_720, 3_020]
 
 
@@ -171,7 +169,7 @@ def test_a_pause_is_no_part_of_a_step(bench: Callable[..., Bench]) -> None:
     here = bench(SHORT_US)
     CLOCK.now_us += 600_000
     here.engine.run_until_idle()
-    here.process.wait_until(lambda: len(durations(here)) == 20)
+    wait_until(lambda: len(durations(here)) == 20)
     assert max(durations(here)) == 3_800
 
 
@@ -181,7 +179,7 @@ def test_idle_time_is_no_part_of_a_step(bench: Callable[..., Bench]) -> None:
     CLOCK.now_us += 9_000_000
     here.add("late", 2)
     here.engine.run_until_idle()
-    here.process.wait_until(lambda: len(durations(here)) == 22)
+    wait_until(lambda: len(durations(here)) == 22)
     assert durations(here)[-2:] == [3_800, 3_020]
 
 

@@ -1,8 +1,6 @@
 """A planner that the plug-in starts, where it cannot run."""
 
-import logging
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +11,22 @@ from slos_serve_vllm.config import Config
 from slos_serve_vllm.spawn import Starter, command_of
 
 from .fake_engine import engine_config, make_scheduler
+from .waits import wait_until
 
 
 def test_one_that_ends_is_told_of_once_and_started_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("vllm").propagate = True
     monkeypatch.setattr(spawn, "_PAUSE_S", 0.01)
     starts = folder / "starts"
     program = f"import sys; open({str(starts)!r}, 'a').write('x'); sys.exit(3)"
     starter = Starter([sys.executable, "-c", program], folder / "p.sock", [])
-    end_s = time.monotonic() + 60
-    while not starts.exists() or len(starts.read_text()) < 3:
-        assert time.monotonic() < end_s, "it was not started again"
+
+    def is_started_again() -> bool:
         starter.start_if_due()
-        time.sleep(0.01)
+        return starts.exists() and len(starts.read_text()) >= 3
+
+    wait_until(is_started_again, "it was not started again")
     starter.stop()
     assert caplog.text.count("the planner has ended with exit code 3") == 1
 
@@ -36,7 +35,6 @@ def test_that_none_is_installed_is_told_at_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = engine_config(folder, False, 0, 1)
-    logging.getLogger("vllm").propagate = True
     monkeypatch.setenv("PATH", str(folder))
     assert command_of(Config()) is None
     settings: dict[str, Any] = {"start_seconds": 600}

@@ -1,6 +1,5 @@
 """What cannot be planned is refused when vLLM starts, with what to do; a hook that is missing is named."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,6 @@ def test_names_the_hook_that_is_missing(
 def test_warns_of_a_version_that_it_was_not_tested_with(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("vllm").propagate = True
     scheduler = make_scheduler(engine_config(folder, False, 0, 1), 100, ALONE)
     caplog.clear()
     hooks.check_hooks(scheduler, "0.33.1")
