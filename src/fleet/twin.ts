@@ -164,7 +164,7 @@ export class Twin {
     if (this.#waiting.has(id) || this.#streams.has(id)) this.endedTogether([[id, stopped]], nowUs)
   }
 
-  /** Of none of these: what is believed is run up to now once, which takes as long as there are requests. */
+  /** No more of any of these: what is believed is run up to now once, which takes the longer the more there are. */
   endedTogether(ended: Iterable<readonly [id: RequestId, stopped: boolean]>, nowUs: number): void {
     this.#asked = null
     this.#advance(nowUs)
