@@ -15,7 +15,7 @@ from .tiny_model import write_tiny_model
 from .waits import LONG_S
 
 if TYPE_CHECKING:
-    from .real_engine import Answers
+    from .answers import Answers
 
 _names = itertools.count()
 

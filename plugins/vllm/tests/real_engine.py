@@ -13,7 +13,9 @@ from vllm.v1.engine.llm_engine import LLMEngine
 
 from slos_serve_vllm.scheduler import PlannedScheduler
 
-Answers = dict[str, list[int]]
+from .answers import TOLD, Answers, answer_of
+from .weights import TELLING, make_up
+
 _engines: list[LLMEngine] = []
 """One that is collected takes what all of a process share with it."""
 
@@ -32,6 +34,7 @@ def engine_of(model: str, settings: dict[str, Any] | None, **more: Any) -> LLMEn
         "max_num_batched_tokens": 128,
         "num_gpu_blocks_override": 60,
     }
+    make_up(more.pop("largest_weight", TELLING))
     arguments = EngineArgs(
         model=model,
         load_format="dummy",
@@ -46,14 +49,25 @@ def engine_of(model: str, settings: dict[str, Any] | None, **more: Any) -> LLMEn
     return engine
 
 
+def is_planned(engine: LLMEngine) -> bool:
+    return isinstance(engine.engine_core.engine_core.scheduler, PlannedScheduler)
+
+
 def scheduler_of(engine: LLMEngine) -> PlannedScheduler:
-    scheduler = engine.engine_core.engine_core.scheduler
-    assert isinstance(scheduler, PlannedScheduler)
-    return scheduler
+    assert is_planned(engine)
+    return engine.engine_core.engine_core.scheduler  # type: ignore[no-any-return]
+
+
+def told_of(engine: LLMEngine) -> int | None:
+    """How many of the likeliest tokens: of vLLM's own answers others are measured by."""
+    return None if is_planned(engine) else TOLD
 
 
 def give(
-    engine: LLMEngine, choices: int = 2, loras: Sequence[LoRARequest] = (), logprobs: int | None = None
+    engine: LLMEngine,
+    choices: int = 2,
+    loras: Sequence[LoRARequest] = (),
+    prompt_logprobs: int | None = None,
 ) -> None:
     """Prompts with shared beginnings, short and long answers, one with several choices; of each of `loras` and of none. Of some
     prompts the log-probabilities are asked for."""
@@ -70,10 +84,12 @@ def give(
             ignore_eos=True,
             detokenize=False,
             n=choices if has_choices else 1,
-            prompt_logprobs=logprobs if number % 3 == 0 else None,
+            logprobs=told_of(engine),
+            prompt_logprobs=prompt_logprobs if number % 3 == 0 else None,
             extra_args=chance.choice([{"slo_ttft_ms": 500, "slo_tpot_ms": 50}, {"slo_tpot_ms": 100}, {}]),
         )
-        lora = ([None, *loras])[number % (1 + len(loras))]
+        # The processors' kernels compute requests of none beside others with an adapter of these.
+        lora = loras[number % len(loras)] if loras else None
         engine.add_request(f"r{number}", {"prompt_token_ids": prompt}, parameters, lora_request=lora)
 
 
@@ -85,7 +101,7 @@ def run(engine: LLMEngine, steps: int = 100_000, answers: Answers | None = None)
             break
         for output in engine.step():
             for choice in output.outputs:
-                answers[f"{output.request_id}/{choice.index}"] = list(choice.token_ids)
+                answers[f"{output.request_id}/{choice.index}"] = answer_of(choice)
     return answers
 
 

@@ -10,19 +10,21 @@ from vllm.v1.engine.llm_engine import LLMEngine
 
 from slos_serve_vllm.scheduler import SloAsyncScheduler
 
+from .answers import Answers, check_same
 from .conftest import settings_for
 from .planner_process import PlannerProcess
 from .real_engine import (
-    Answers,
     allow_async,
     check_planned,
     engine_of,
     give,
     run,
     scheduler_of,
+    told_of,
 )
 from .tiny_listener import prompt_with, write_tiny_listener
-from .tiny_models import CAN_SHARE, CONFIGS, write_model_of
+from .tiny_models import CAN_SHARE, CONFIGS, LARGEST_WEIGHT, write_model_of
+from .weights import IN_WORKERS
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
@@ -32,14 +34,15 @@ def test_the_same_tokens_where_layers_keep_other_kv(
     kind: str, planner: PlannerProcess, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = write_model_of(kind, folder / "model")
-    own = said_by(engine_of(model, None, enable_prefix_caching=CAN_SHARE[kind]))
-    engine = engine_of(model, settings_for(planner), enable_prefix_caching=CAN_SHARE[kind])
-    assert said_by(engine) == own
+    options = {"enable_prefix_caching": CAN_SHARE[kind], "largest_weight": LARGEST_WEIGHT[kind]}
+    own = said_by(engine_of(model, None, **options))
+    engine = engine_of(model, settings_for(planner), **options)
+    check_same(said_by(engine), own)
     check_planned(engine)
     allow_async(monkeypatch)
-    engine = engine_of(model, settings_for(planner), enable_prefix_caching=CAN_SHARE[kind])
+    engine = engine_of(model, settings_for(planner), **options)
     assert type(scheduler_of(engine)) is SloAsyncScheduler
-    assert said_by(engine) == own
+    check_same(said_by(engine), own)
     check_planned(engine)
 
 
@@ -51,7 +54,7 @@ def test_plans_fit_where_layers_that_keep_other_kv_are_short_of_it(
     model = write_model_of(kind, folder / "model")
     own = said_by(engine_of(model, None, **few))
     engine = engine_of(model, settings_for(planner), **few)
-    assert said_by(engine) == own
+    check_same(said_by(engine), own)
     check_planned(engine)
 
 
@@ -85,15 +88,19 @@ def test_the_same_tokens_with_sounds(
         answers.append(run(engine))
         if given is not None:
             check_planned(engine)
-    assert answers[1] == answers[0]
-    assert answers[2] == answers[0]
+    check_same(answers[1], answers[0])
+    check_same(answers[2], answers[0])
 
 
 def give_sounds(engine: LLMEngine) -> None:
     chance = random.Random(4)
     for number in range(16):
         parameters = SamplingParams(
-            temperature=0.0, max_tokens=chance.choice([5, 20]), ignore_eos=True, detokenize=False
+            temperature=0.0,
+            max_tokens=chance.choice([5, 20]),
+            ignore_eos=True,
+            detokenize=False,
+            logprobs=told_of(engine),
         )
         engine.add_request(f"r{number}", prompt_with(chance, number % 4), parameters)
 
@@ -104,13 +111,14 @@ def test_the_same_tokens_of_two_stages(model: str, own_answers: Answers, setting
         settings,
         pipeline_parallel_size=2,
         distributed_executor_backend="mp",
+        worker_extension_cls=IN_WORKERS,
         # Processors make room for what comes from the stage before only where they compile.
         enforce_eager=False,
         compilation_config={"mode": 2, "backend": "eager"},
     )
     try:
         give(engine)
-        assert run(engine) == own_answers
+        check_same(run(engine), own_answers)
         check_planned(engine)
     finally:
         engine.engine_core.shutdown()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .tiny_model import CONFIG
+from .weights import SMALL, TELLING
 
 _LLAMA = {name: value for name, value in CONFIG.items() if name not in ("architectures", "model_type")}
 
@@ -75,6 +76,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 CAN_SHARE = {kind: not kind.startswith("states") for kind in CONFIGS}
 """The processors' kernels cannot keep the states of prefixes."""
+
+LARGEST_WEIGHT = {kind: SMALL if kind.startswith("short") else TELLING for kind in CONFIGS}
+"""With steps of other sizes vLLM's own schedulers say other tokens of short convolutions, if weights tell."""
 
 
 def write_model_of(kind: str, folder: Path) -> str:
