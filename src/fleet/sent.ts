@@ -119,6 +119,13 @@ export class Sent {
     return tokens
   }
 
+  /** Their prompt tokens that are still to be computed. */
+  static owedOf(prompts: Iterable<Sent>): number {
+    let tokens = 0
+    for (const { spec, computed } of prompts) tokens += spec.promptTokens - computed
+    return tokens
+  }
+
   static startedOf(waiting: Iterable<Sent>): number {
     let count = 0
     for (const { started } of waiting) if (started) count++

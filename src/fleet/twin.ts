@@ -11,6 +11,7 @@ import { CostFit, type PRIOR } from "./cost-fit.ts"
 import type { EngineRules } from "./engine-rules.ts"
 import { EngineRun, type Prompt, type Stream } from "./engine-run.ts"
 import { KvReserve } from "./kv-reserve.ts"
+import { lookAhead, MOST_STEPS } from "./look-ahead.ts"
 import { Others } from "./others.ts"
 import { type Held, NOTHING_HELD, Sent, type TwinSpec, type UnderWay, USUAL_TOKENS } from "./sent.ts"
 import { Stretches, type Work } from "./stretches.ts"
@@ -29,9 +30,6 @@ export interface TwinOptions {
 export type { Held, TwinSpec, UnderWay } from "./sent.ts"
 export type { EngineLoad, TwinOffer } from "./twin-words.ts"
 
-/** How far a forecast looks: steps in all, and beyond the offered request's first token. */
-const MOST_STEPS = 600
-const STEPS_AFTER = 32
 /** In flight at most while the cost model is a guess. */
 const CAUTIOUS_REQUESTS = 4
 /** So much of the KV is planned with: blocks are taken whole, and outputs get longer than expected. */
@@ -91,7 +89,11 @@ export class Twin {
 
   /** Predicted time of a prompt with the engine to itself, µs: what a TTFT slowdown multiplies. */
   zeroLoadPrefillUs(promptTokens: number): number {
-    return this.fit.entryUs + prefillUs(this.fit.model, 0, promptTokens, this.#rules.tokenBudget)
+    return this.fit.entryUs + this.#computesUs(promptTokens)
+  }
+
+  #computesUs(promptTokens: number): number {
+    return prefillUs(this.fit.model, 0, promptTokens, this.#rules.tokenBudget)
   }
 
   /** The request goes out to the engine. */
@@ -207,8 +209,8 @@ export class Twin {
       takes: spec.tier === "bestEffort" || (keepsOwn && keepsOthers && known),
       firstTokenUs,
       queuesUs: found.queuesUs * ratio,
-      keepsOthers,
-      ...{ startsNext: found.startsNext, leavesRoom: found.leavesRoom },
+      ...{ startsNext: found.startsNext, mayStartNext: found.mayStartNext, nextStepUs: found.nextStepUs },
+      ...{ keepsOthers, addsUs: found.addsUs, leavesRoom: found.leavesRoom },
     }
     this.#asked = alone ? { spec, atUs: nowUs, predictedUs: found.firstTokenUs, offer } : null
     return offer
@@ -350,22 +352,18 @@ export class Twin {
       ...{ others: true, offered },
       held: this.#heldPrompts(held, nowUs),
     })
-    const [prompts, nextUs] = [[...run.line], run.step(nowUs)]
-    let after = offered.firstTokenUs < Infinity ? 1 : 0
-    for (let steps = 1; steps < MOST_STEPS && after < STEPS_AFTER; steps++) {
-      if (run.step(nowUs) < 0) break
-      if (offered.firstTokenUs < Infinity) after++
-    }
-    run.lookAhead()
-    const { startsUs, firstTokenUs, readyUs } = offered
+    const prompts = [...run.line]
+    const start = lookAhead(run, offered, this.fit.model.residualSigma, nowUs)
     const reservedTokens = this.#reserveTokens(nowUs)
     const leavesRoom =
       sent.spec.tier === "slo" ||
       this.idle ||
       run.peakKvTokens() <= KV_SHARE * this.#rules.kvTokens - reservedTokens
     const [endUs, broken, ownPaceLate] = [run.nowUs, run.broken(prompts), run.latePaces.has("watched")]
-    const starts = { queuesUs: startsUs - readyUs, startsNext: startsUs <= nextUs }
-    return { ...starts, firstTokenUs, endUs, broken, ownPaceLate, leavesRoom }
+    const aloneUs = this.#rules.mixed ? this.#computesUs(1) : 0
+    const addsUs = this.#computesUs(Sent.owedOf([...this.#waiting.values(), sent])) - aloneUs
+    const { firstTokenUs } = offered
+    return { ...start, addsUs, firstTokenUs, endUs, broken, ownPaceLate, leavesRoom }
   }
 
   /** Were the same promises broken without the offered request? */

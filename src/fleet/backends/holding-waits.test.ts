@@ -25,9 +25,11 @@ function courseOf(spec: TwinSpec, nowUs: number): Course {
   }
 }
 
-/** A request that is taken in time, at once. */
+/** A request that is taken in time, at once, and has much to compute. */
 const NOW = {
-  ...{ takes: true, firstTokenUs: 0, queuesUs: 0, startsNext: true, keepsOthers: true, leavesRoom: true },
+  ...{ takes: true, firstTokenUs: 0, queuesUs: 0, addsUs: 1e6 },
+  ...{ startsNext: true, mayStartNext: true, nextStepUs: 0 },
+  ...{ keepsOthers: true, leavesRoom: true },
 }
 
 const specWith = (id: number, changes: Partial<TwinSpec>, ttftUs: number) =>
@@ -342,5 +344,38 @@ describe("steps that begin sooner than is believed", () => {
     add(1, "slo")
     until(5_000_000)
     expect(sent).toEqual([])
+  })
+})
+
+describe("what adds next to nothing to a step", () => {
+  /** A step that can end 200 ms from the start, and is expected to end later. */
+  function light() {
+    const all = full()
+    const { twin, offer } = all
+    Object.assign(offer, { ...NOW, queuesUs: 300_000, addsUs: 1000 })
+    vi.spyOn(twin, "offer").mockImplementation((_spec, nowUs) => ({
+      ...offer,
+      nextStepUs: 200_000 - nowUs,
+    }))
+    return all
+  }
+
+  test("is sent shortly before the next one can begin", () => {
+    const { sent, add, until } = light()
+    for (const id of [1, 2]) add(id, id === 1 ? "slo" : "bestEffort")
+    until(165_000)
+    expect(sent).toEqual([])
+    until(175_000)
+    expect(sent.map(({ id }) => id)).toEqual([1, 2])
+  })
+
+  test("is held where it would not begin with that one, or has company that adds much", () => {
+    for (const changes of [{ mayStartNext: false }, { addsUs: 31_000 }]) {
+      const { offer, sent, add, until } = light()
+      Object.assign(offer, changes)
+      add(1, "slo")
+      until(250_000)
+      expect(sent).toEqual([])
+    }
   })
 })

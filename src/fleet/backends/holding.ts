@@ -3,6 +3,7 @@
 import type { RequestId } from "../../core/protocol.ts"
 import { TimeReserve } from "../time-reserve.ts"
 import type { Held, Twin, TwinOffer, TwinSpec } from "../twin.ts"
+import { mayWaitUs } from "../twin-words.ts"
 
 /** An engine is sent what it would begin so soon, so that it never runs dry. */
 const LEAD_US = 30_000
@@ -169,7 +170,7 @@ export class Holding<Course extends Holdable> {
   #waitUs(course: Course, offer: TwinOffer, nowUs: number): number {
     if (course.spec.tier === "bestEffort" && this.#harms(course, offer, nowUs))
       return this.#forces(course, nowUs) ? FORCED : MOST_WAIT_US
-    const waitUs = offer.queuesUs - LEAD_US
+    const waitUs = mayWaitUs(offer) - LEAD_US
     if (waitUs <= 0) return 0
     if (nowUs >= this.#overdueUs && offer.startsNext) return 0
     if (nowUs >= this.#overdueUs || this.#overdueUs === Infinity)

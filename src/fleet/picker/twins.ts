@@ -7,6 +7,7 @@ import { CostFit } from "../cost-fit.ts"
 import type { EngineRules } from "../engine-rules.ts"
 import { TimeReserve } from "../time-reserve.ts"
 import { type EngineLoad, Twin, type TwinSpec } from "../twin.ts"
+import { mayWaitUs } from "../twin-words.ts"
 import { Affinity } from "./affinity.ts"
 import type { Ask } from "./ask.ts"
 import type { Chooser, Endpoint, Sent } from "./chooser.ts"
@@ -96,9 +97,10 @@ export class Twins implements Chooser {
       const twin = this.#twin(endpoint)
       // An idle endpoint takes anything: a twin that is wrong for ever would keep it idle for ever.
       if (twin.inFlight === 0) return first(endpoint, free)
-      const { keepsOthers, leavesRoom, queuesUs } = twin.offer(spec, nowUs)
+      const offer = twin.offer(spec, nowUs)
+      const { keepsOthers, leavesRoom } = offer
       const harms = !keepsOthers || !leavesRoom || !this.#reserves.get(twin)!.leaves(spec, nowUs, dueUs)
-      if (!harms && queuesUs <= SOON_US) return first(endpoint, free)
+      if (!harms && mayWaitUs(offer) <= SOON_US) return first(endpoint, free)
     }
     return []
   }
