@@ -130,7 +130,9 @@ def test_what_runs_is_what_was_planned(case: Case, folder: Path, settings: dict[
     engine, aborted = live(case, folder, settings)
     counters = engine.scheduler.conductor.counters
     assert counters.mismatches == 0
-    assert (counters.own_steps, counters.late_plans, counters.connections) == (0, 0, 1)
+    assert (counters.late_plans, counters.connections) == (0, 1)
+    # Pictures that find no room are vLLM's to make room for: such a step is its own.
+    assert counters.own_steps <= counters.starved_steps <= (case.steps / 100 if case.encoder_tokens else 0)
     assert (counters.renewed_plans > case.steps / 50) == case.renews
     assert counters.planned_steps > case.steps / 2
     assert engine.ended == set(engine.tokens)
