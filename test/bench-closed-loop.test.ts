@@ -1,10 +1,10 @@
 /** Clients that ask again at once, through our gateway and through a balancer, before simulated engines. */
 import { describe, expect, test } from "vitest"
 import { Clients, type ClientsOptions } from "../bench/fleet/virtual/clients.ts"
+import { hardwareOf, steadySteps } from "../bench/fleet/virtual/hardware.ts"
 import { type FrontName, play } from "../bench/fleet/virtual/play.ts"
 import { ENGINE_RULES, type EngineRulesName } from "../src/fleet/engine-rules.ts"
 import { readClasses } from "../src/load/classes.ts"
-import type { Hardware } from "../src/sim/presets.ts"
 import { RUN_DEFAULTS, type RunSpec } from "../src/study/spec.ts"
 
 interface Engine {
@@ -15,15 +15,9 @@ interface Engine {
 /** Before two engines whose steps take as long whatever they compute. */
 function played(front: FrontName, { engine, stepMs }: Engine, options: Partial<ClientsOptions>): Clients {
   const rules = { ...ENGINE_RULES[engine], kvTokens: 1e7 }
-  const { tokenBudget, maxSequences, kvTokens } = rules
-  const hardware: Hardware = {
-    cost: {
-      pieces: [{ step: stepMs * 1000, tokens: 0, sequences: 0, fastPairs: 0 }],
-      ...{ residualSigma: 0, fastPassTokens: 1, unifiedKv: true },
-    },
-    ...{ gpus: 0, kvTokens, blockTokens: 16, maxBatchTokens: tokenBudget, maxSequences, unifiedKv: true },
-    ...{ contextTokens: 8192, minChunkTokens: 1, source: "steps of one length" },
-  }
+  const { tokenBudget, maxSequences } = rules
+  const limits = { maxBatchTokens: tokenBudget, maxSequences }
+  const hardware = hardwareOf(steadySteps(stepMs), limits, "steps of one length")
   const spec: RunSpec = {
     ...RUN_DEFAULTS,
     ...{ scenario: "chatbot", policy: "vllm", hardware, replicas: 2, seed: 1, ratePerSec: 1, durationS: 60 },

@@ -15,6 +15,7 @@ import { readClasses } from "../../src/load/classes.ts"
 import { HARDWARE, type Hardware } from "../../src/sim/presets.ts"
 import { RUN_DEFAULTS, type RunSpec } from "../../src/study/spec.ts"
 import { Clients } from "./virtual/clients.ts"
+import { hardwareOf, steadySteps } from "./virtual/hardware.ts"
 import { type FrontName, play } from "./virtual/play.ts"
 
 const { values } = parseArgs({
@@ -45,6 +46,8 @@ interface Engine {
   hardware: Hardware
 }
 
+const costOf = (profile: string) => (JSON.parse(readFileSync(profile, "utf8")) as { model: CostModel }).model
+
 function engineOf(stepMs: number): Engine {
   const rules: EngineRules = ENGINE_RULES[values.engine as EngineRulesName]
   if (values.hardware !== undefined) {
@@ -53,17 +56,12 @@ function engineOf(stepMs: number): Engine {
   }
   const { profile } = values
   const [budget, maxSequences] = profile === undefined ? [rules.tokenBudget, rules.maxSequences] : [128, 16]
-  const cost: CostModel =
-    profile === undefined
-      ? {
-          pieces: [{ step: stepMs * 1000, tokens: 0, sequences: 0, fastPairs: 0 }],
-          ...{ residualSigma: 0, fastPassTokens: 1, unifiedKv: true },
-        }
-      : (JSON.parse(readFileSync(profile, "utf8")) as { model: CostModel }).model
-  const hardware: Hardware = {
-    ...{ cost, gpus: 0, kvTokens: 1e7, blockTokens: 16, maxBatchTokens: budget, maxSequences },
-    ...{ contextTokens: 8192, minChunkTokens: 1, unifiedKv: true, source: profile ?? "steps of one length" },
-  }
+  const cost = profile === undefined ? steadySteps(stepMs) : costOf(profile)
+  const hardware = hardwareOf(
+    cost,
+    { maxBatchTokens: budget, maxSequences },
+    profile ?? "steps of one length",
+  )
   return { rules: { ...rules, maxSequences, kvTokens: hardware.kvTokens }, budget, hardware }
 }
 

@@ -1,22 +1,12 @@
 /** What the picker holds, over a real gRPC socket: by deadline, within bounds, until there is room or it is refused. */
-import { afterEach, describe, expect, it } from "vitest"
+import { describe, expect, it } from "vitest"
 import { bodyMessage, type EnvoyStream, headerMap, headersMessage } from "./envoy-part.ts"
 import { LeastLoaded } from "./least-loaded.ts"
 import type { PickerOptions } from "./run.ts"
-import { A, CHAT, chat, FLOW, headersIn, metadataIn, PROMPT, refusal, TestPicker } from "./testing.ts"
+import { A, CHAT, chat, FLOW, headersIn, metadataIn, PROMPT, pickersOfTests, refusal } from "./testing.ts"
 import { BODY_MODE } from "./wire.ts"
 
-const open: TestPicker[] = []
-
-async function picker(changes: Partial<PickerOptions> = {}): Promise<TestPicker> {
-  const started = await TestPicker.start(changes)
-  open.push(started)
-  return started
-}
-
-afterEach(async () => {
-  for (const each of open.splice(0)) await each.close()
-})
+const picker = pickersOfTests()
 
 describe("what is held", () => {
   /** A picker with one endpoint that is full, and the stream that fills it. */

@@ -1,9 +1,8 @@
 /** The picker over a real gRPC socket, with a client that plays Envoy's part: every mode, every refusal, hostile streams. */
 import { connect } from "node:http2"
-import { afterEach, describe, expect, it } from "vitest"
+import { describe, expect, it } from "vitest"
 import { bodyMessage, type EnvoyStream, headerMap, headersMessage } from "./envoy-part.ts"
 import { LeastLoaded } from "./least-loaded.ts"
-import type { PickerOptions } from "./run.ts"
 import {
   A,
   B,
@@ -14,23 +13,13 @@ import {
   headersIn,
   metadataIn,
   PROMPT,
+  pickersOfTests,
   refusal,
   subset,
-  TestPicker,
 } from "./testing.ts"
 import { BODY_MODE } from "./wire.ts"
 
-const open: TestPicker[] = []
-
-async function picker(changes: Partial<PickerOptions> = {}): Promise<TestPicker> {
-  const started = await TestPicker.start(changes)
-  open.push(started)
-  return started
-}
-
-afterEach(async () => {
-  for (const each of open.splice(0)) await each.close()
-})
+const picker = pickersOfTests()
 
 describe("a request", () => {
   it("in full duplex is answered once its whole body is here: headers, metadata, pieces", async () => {

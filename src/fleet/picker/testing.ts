@@ -1,4 +1,5 @@
 /** A picker of tests' own, and what they read in its messages. */
+import { afterEach } from "vitest"
 import { defaultSloClasses } from "../../config/slo-classes.ts"
 import { bodyMessage, EnvoyPart, type EnvoyStream, headersMessage } from "./envoy-part.ts"
 import { LeastLoaded } from "./least-loaded.ts"
@@ -63,6 +64,19 @@ export class TestPicker {
   async close(): Promise<void> {
     this.#envoy.close()
     await this.picker.stop(0)
+  }
+}
+
+/** Starts pickers that end with the test. To be called where the tests of a file stand. */
+export function pickersOfTests(): (changes?: Partial<PickerOptions>) => Promise<TestPicker> {
+  const open: TestPicker[] = []
+  afterEach(async () => {
+    for (const each of open.splice(0)) await each.close()
+  })
+  return async (changes) => {
+    const started = await TestPicker.start(changes)
+    open.push(started)
+    return started
   }
 }
 
