@@ -102,7 +102,9 @@ function times({
     style: { head: [], border: [] },
     colAligns: ["left", ...shown.map(() => "right" as const)],
   })
-  const sum = (parts: PartsJson) => Object.values(parts).reduce((all, one) => all + one, 0)
+  // In whole µs, as they are: fractions of ms would add up to a little more or less, and round another way than the whole.
+  const sum = (parts: PartsJson) =>
+    Object.values(parts).reduce((us, one) => us + Math.round(one * 1000), 0) / 1000
   for (const [part, name] of Object.entries(PARTS))
     if (shown.some(([, parts]) => parts[part] !== 0))
       table.push([name, ...shown.map(([, parts]) => ms(parts[part] ?? null))])
